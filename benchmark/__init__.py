@@ -1,0 +1,1 @@
+"""The harness: it knows no method and no dataset by name."""

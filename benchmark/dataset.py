@@ -1,0 +1,74 @@
+"""The contract of a dataset: a task, three disjoint splits, and a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from benchmark.method import Task
+
+
+class Rows(Protocol):
+    """Samples of one modality that can be read by position: an array, or a decoder of files."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split, in memory or read on demand.
+
+    Attributes:
+        inputs: Modality name -> (N, *shape), normalised float; only rows that are available and
+            not hidden are ever read.
+        target: (N,) or (N, H, W) integer labels; 255 is ignored in dense ones.
+        available: (N, M) bool, what exists in the data.
+        ids: (N,) names of the samples, unique over all splits.
+    """
+
+    inputs: dict[str, Rows]
+    target: Rows
+    available: np.ndarray
+    ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.available)
+
+
+class Dataset:
+    """Base class of every dataset; the constructor's keywords are its options.
+
+    Attributes:
+        name: Name in tables and folders; the registered name unless the data decide (`arrays`).
+        task: What is asked of a method.
+        fingerprint: Short hash of all that can change a score: generator version and options, or
+            the files' content.
+        recipe: Fields of `benchmark.protocol.Protocol` that differ from its defaults here.
+        licence: Terms of use.
+        how_to_get: Where the data come from and how to lay them out.
+        embedded: The data are generated; no root is needed.
+    """
+
+    name: str
+    task: Task
+    fingerprint: str
+    recipe: ClassVar[dict[str, Any]] = {}
+    licence: ClassVar[str] = ''
+    how_to_get: ClassVar[str] = ''
+    embedded: ClassVar[bool] = False
+
+    def split(self, name: str) -> Split:
+        """Returns the split 'train', 'val' or 'test'; nothing of another split is read."""
+        raise NotImplementedError
+
+    def ceiling(self) -> dict[str, float]:
+        """Returns subset id -> the best possible metric, where it can be computed."""
+        return {}
+
+    def chance(self) -> float | None:
+        """Returns the metric of guessing, where it is known."""
+        return None

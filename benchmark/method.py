@@ -1,0 +1,195 @@
+"""All that a method may know: the task, the batch, and the base class it fills in.
+
+A method is one class in one file of `methods/`. It encodes each modality on its own, decodes the
+features under a mask, and names its losses; training, missing modalities, testing and records are
+the harness's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from mmengine.model import BaseModel
+from torch import Tensor
+
+IGNORE = 255
+"""Label of pixels that count neither in a loss nor in a metric."""
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One input of the network.
+
+    Attributes:
+        name: How the modality is called everywhere; subset ids are made of these names.
+        shape: Shape of one sample: (D,) a vector, (T, D) a sequence, (C, H, W) an image.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def kind(self) -> str:
+        """'vector', 'sequence' or 'image', by the number of dimensions."""
+        return {1: 'vector', 2: 'sequence', 3: 'image'}[len(self.shape)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a dataset asks of a method.
+
+    Attributes:
+        dataset: Name of the dataset, for a method's per-dataset `settings`.
+        kind: 'classification' (target (B,)) or 'segmentation' (target (B, H, W)).
+        modalities: The inputs in the dataset's order, which is the order of mask columns.
+        classes: Class names; their number is K.
+        metric: The metric of the tables: 'ACER', 'accuracy' or 'mIoU'.
+        width: Channels of the first stage of the shared encoders.
+        live: For ACER, the index of the bona fide (live) class; the others are attacks.
+    """
+
+    dataset: str
+    kind: str
+    modalities: tuple[Modality, ...]
+    classes: tuple[str, ...]
+    metric: str
+    width: int = 64
+    live: int = 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the modalities in order."""
+        return tuple(m.name for m in self.modalities)
+
+
+class Batch(NamedTuple):
+    """What a method sees of the data in one step.
+
+    Attributes:
+        inputs: Modality name -> (B, *shape) float. Rows of what is not available are zeros.
+        available: (B, M) bool, what exists in the data.
+        mask: (B, M) bool, a part of `available`: what the deployed network may use.
+        target: (B,) or (B, H, W) int64.
+        ids: (B,) int64, the samples' positions in their split.
+    """
+
+    inputs: dict[str, Tensor]
+    available: Tensor
+    mask: Tensor
+    target: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True)
+class SubsetScore:
+    """How a method does on one subset of the modalities.
+
+    Attributes:
+        metrics: Metric name -> value, as fractions.
+        predicted: Share of each class among the predictions, summing to 1.
+        n: Number of samples it was measured on.
+    """
+
+    metrics: dict[str, float]
+    predicted: tuple[float, ...]
+    n: int
+
+
+class Method(BaseModel):
+    """Base class of every method.
+
+    A method defines `encode`, `decode` and `loss`; its constructor's keywords are its
+    hyper-parameters and their defaults the paper's. A method whose encoders mix modalities
+    overrides `predict` alone and is then tested subset by subset.
+
+    Args:
+        task: What the dataset asks.
+
+    Attributes:
+        version: Raised when a change alters the method's numbers; part of a record's identity.
+        teacher: Method trained first and handed over frozen, or None.
+        sampler: Training sampler that defines the method, overriding the protocol's, or None.
+        dedicated: One model per subset of the modalities, assembled into one row.
+        needs_complete: The method cannot train on data with real gaps.
+        settings: Dataset name -> the paper's hyper-parameters there.
+        contract_exceptions: Contract test -> why the method is exempt from it.
+        epoch: Index of the running epoch, from 0; set by the harness.
+        epochs: Number of epochs of the training; set by the harness.
+    """
+
+    version: ClassVar[int] = 1
+    teacher: ClassVar[str | None] = None
+    sampler: ClassVar[str | None] = None
+    dedicated: ClassVar[bool] = False
+    needs_complete: ClassVar[bool] = False
+    settings: ClassVar[dict[str, dict[str, Any]]] = {}
+    contract_exceptions: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+        self.epoch = 0
+        self.epochs = 1
+        # A tuple is no module: the teacher stays out of parameters, checkpoints and train().
+        self._teacher: tuple[Method, ...] = ()
+
+    def encode(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        """Encodes each modality on its own.
+
+        Args:
+            inputs: Modality name -> (B, *shape). Modalities whose sensor is off may be left out.
+
+        Returns:
+            Modality name -> features, for the modalities given; never mixes them.
+        """
+        raise NotImplementedError
+
+    def decode(self, features: dict[str, Any], mask: Tensor) -> Tensor:
+        """Turns features into logits (B, K) or (B, K, H, W), using only what `mask` (B, M) allows."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns named scalar terms; those with 'loss' in the name are summed."""
+        raise NotImplementedError
+
+    def predict(self, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
+        """Returns the deployed network's logits (B, K) or (B, K, H, W)."""
+        return self.decode(self.encode(inputs), mask)
+
+    def on_validation(self, scores: dict[str, SubsetScore]) -> None:
+        """Called after each validation with the score of every subset id on the validation split."""
+
+    @property
+    def teacher_network(self) -> Method:
+        """The frozen teacher, in eval mode."""
+        return self._teacher[0]
+
+    def set_teacher(self, teacher: Method) -> None:
+        """Takes over a trained teacher, which is frozen here and kept out of the module tree."""
+        self._teacher = (teacher.eval().requires_grad_(False),)
+
+    def task_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy in float32, averaged over samples or labelled pixels."""
+        return F.cross_entropy(logits.float(), target, ignore_index=IGNORE)
+
+    def forward(
+        self,
+        inputs: dict[str, Tensor],
+        available: Tensor,
+        mask: Tensor,
+        target: Tensor,
+        ids: Tensor,
+        mode: str = 'tensor',
+    ) -> Any:
+        """mmengine's entry: the losses for mode 'loss', else the logits under the batch's mask."""
+        if mode == 'loss':
+            return self.loss(Batch(inputs, available, mask, target, ids))
+        return self.predict(inputs, mask)
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sums the terms with 'loss' in their name, without waiting for the device."""
+        total = torch.stack([v for k, v in losses.items() if 'loss' in k]).sum()
+        return total, {**{k: v.detach() for k, v in losses.items()}, 'loss': total.detach()}

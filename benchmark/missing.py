@@ -1,0 +1,153 @@
+"""The only place where anything goes missing: subsets, training samplers and real gaps.
+
+A training sampler is a distribution over the 2^M-1 non-empty subsets; every sample draws from it
+anew in every epoch, restricted to the modalities that it has. Draws depend on (seed, epoch) and
+the sample's position alone: not on weights, batch order, workers or whether a run was resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.errors import UserError, unknown
+
+SAMPLERS = ('uniform', 'by_size', 'bernoulli:P', 'complete', 'only:SUBSET')
+
+
+def subset_masks(count: int) -> np.ndarray:
+    """Returns all non-empty subsets of `count` modalities, (2^M-1, M) bool, smallest first."""
+    by_size = (itertools.combinations(range(count), size) for size in range(1, count + 1))
+    members = list(itertools.chain.from_iterable(by_size))
+    return np.array([[m in chosen for m in range(count)] for chosen in members], dtype=bool)
+
+
+def subset_id(names: Sequence[str], mask: Sequence[bool]) -> str:
+    """Returns the id of one subset: its modality names joined by '+', in the dataset's order."""
+    return '+'.join(name for name, there in zip(names, mask, strict=True) if there)
+
+
+def subset_ids(names: Sequence[str]) -> list[str]:
+    """Returns the ids of all non-empty subsets, in the order of `subset_masks`."""
+    return [subset_id(names, mask) for mask in subset_masks(len(names))]
+
+
+def generator(seed: int, *purpose: int | str) -> np.random.Generator:
+    """Returns a generator of its own for one seed and purpose, e.g. (0, 'mask', epoch)."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], 'little')))
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A distribution over subsets from which training masks are drawn.
+
+    Attributes:
+        spec: One of `SAMPLERS`, as given on the command line.
+        names: The modalities in order.
+    """
+
+    spec: str
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self.probabilities()
+
+    def probabilities(self) -> np.ndarray:
+        """Returns the probability of each subset of `subset_masks`, (2^M-1,), summing to 1.
+
+        Raises:
+            UserError: The spec is none of `SAMPLERS`, or names an unknown modality.
+        """
+        kind, _, value = self.spec.partition(':')
+        masks = subset_masks(len(self.names))
+        sizes = masks.sum(1)
+        if kind == 'uniform':
+            weights = np.ones(len(masks))
+        elif kind == 'by_size':
+            weights = 1 / np.bincount(sizes)[sizes]
+        elif kind == 'complete':
+            weights = (sizes == len(self.names)).astype(float)
+        elif kind == 'only':
+            ids = subset_ids(self.names)
+            if value not in ids:
+                raise unknown(f'subset in sampler {self.spec!r}: subset', value, ids)
+            weights = np.array([i == value for i in ids], dtype=float)
+        elif kind == 'bernoulli':
+            absent = parse_rates(value, self.names, self.spec)
+            weights = np.where(masks, 1 - absent, absent).prod(1)
+        else:
+            raise unknown('sampler', self.spec, SAMPLERS)
+        if weights.sum() <= 0:
+            raise UserError(f'sampler {self.spec!r}: expected a rate below 1 for some modality')
+        return weights / weights.sum()
+
+    def draw(self, available: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draws one mask per sample.
+
+        Args:
+            available: (N, M) bool, what each sample has.
+            rng: The generator to draw from.
+
+        Returns:
+            (N, M) bool, a part of `available`. 'complete' gives all that a sample has. A row is
+            empty where the sampler allows no subset of what is there: such samples do not train.
+        """
+        if self.spec == 'complete':
+            return available.copy()
+        masks, probabilities = subset_masks(len(self.names)), self.probabilities()
+        # Gumbel-max: one noise table serves every sample's own restriction of the distribution.
+        noise = rng.gumbel(size=(len(available), len(masks)))
+        fits = ~(masks[None] & ~available[:, None]).any(2)
+        with np.errstate(divide='ignore'):
+            keys = np.where(fits, np.log(probabilities) + noise, -np.inf)
+        chosen = masks[keys.argmax(1)]
+        return chosen & np.isfinite(keys.max(1))[:, None]
+
+
+def parse_rates(text: str, names: Sequence[str], where: str) -> np.ndarray:
+    """Reads missing rates: 'rgb=0.2,depth=0.5' (others 0) or one number for all modalities.
+
+    Raises:
+        UserError: An unknown modality, or a rate outside [0, 1].
+    """
+    rates = dict.fromkeys(names, 0.0)
+    for part in text.split(','):
+        key, equals, value = part.rpartition('=')
+        if equals and key not in rates:
+            raise unknown(f'modality in {where!r}: modality', key, names)
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = -1.0
+        if not 0 <= rate <= 1:
+            raise UserError(f'{where!r}: expected a missing rate from 0 to 1, found {value!r}')
+        rates.update({key: rate} if equals else dict.fromkeys(names, rate))
+    return np.array([rates[name] for name in names])
+
+
+def hide(available: np.ndarray, rates: np.ndarray, seed: int) -> np.ndarray:
+    """Makes real gaps: hides exactly floor(N r_m) samples of each modality m, for the whole run.
+
+    Args:
+        available: (N, M) bool, what the data have.
+        rates: (M,) missing rates.
+        seed: Seed of the gaps.
+
+    Returns:
+        (N, M) bool, what remains; rows may be empty.
+    """
+    kept = available.copy()
+    for m, rate in enumerate(rates):
+        order = generator(seed, 'gaps', m).permutation(len(available))
+        kept[order[: int(np.floor(len(available) * rate + 1e-9))], m] = False
+    return kept
+
+
+def mask_hash(mask: np.ndarray) -> str:
+    """Returns a short hash of an availability or mask table, for records."""
+    return hashlib.sha256(np.packbits(mask).tobytes() + str(mask.shape).encode()).hexdigest()[:16]

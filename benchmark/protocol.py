@@ -1,0 +1,98 @@
+"""What makes two numbers comparable, written into each record."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.errors import UserError, unknown
+from benchmark.registry import convert
+
+CHOICES = {
+    'selection': ('last', 'mean', 'worst', 'full'),
+    'optimizer': ('SGD', 'Adam', 'AdamW'),
+    'schedule': ('constant', 'cosine', 'step', 'poly'),
+    'precision': ('auto', 'float32', 'bfloat16', 'float16'),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The training and selection rules that every method of a table shares.
+
+    Attributes:
+        sampler: Distribution of the training masks (`benchmark.missing.SAMPLERS`).
+        rates: Real gaps in training, e.g. 'rgb=0.2,depth=0.5'; empty for complete data.
+        selection: Which epoch is tested: 'last', or the best by the validation score's 'mean' or
+            'worst' over subsets, or on the 'full' set.
+        epochs: Number of epochs.
+        batch_size: Samples in a step; the last incomplete batch of an epoch is dropped.
+        optimizer: 'SGD' (Nesterov), 'Adam' or 'AdamW'.
+        lr: Peak learning rate.
+        weight_decay: Weight decay.
+        momentum: Momentum of SGD.
+        schedule: 'constant', 'cosine', 'step' (times 0.1 at 1/6, 2/6, 3/6 of the epochs, as
+            MMANet's classification code) or 'poly' (power 0.9), after the warm-up.
+        warmup: Epochs of linear warm-up.
+        val_interval: Epochs between validations; the last epoch is always validated.
+        precision: Arithmetic of training; 'auto' is bfloat16 on CUDA and float32 elsewhere.
+    """
+
+    sampler: str = 'uniform'
+    rates: str = ''
+    selection: str = 'last'
+    epochs: int = 30
+    batch_size: int = 64
+    optimizer: str = 'AdamW'
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    schedule: str = 'cosine'
+    warmup: float = 1.0
+    val_interval: int = 1
+    precision: str = 'auto'
+
+    def __post_init__(self) -> None:
+        for key, allowed in CHOICES.items():
+            if getattr(self, key) not in allowed:
+                raise unknown(key, getattr(self, key), allowed)
+        for key in ('epochs', 'batch_size', 'val_interval'):
+            if getattr(self, key) < 1:
+                raise UserError(f'{key}: expected at least 1, found {getattr(self, key)}')
+
+    @classmethod
+    def build(cls, recipe: dict[str, Any], overrides: dict[str, Any], device: str) -> Protocol:
+        """Returns the protocol of a dataset's recipe with the user's overrides.
+
+        Args:
+            recipe: The dataset's fields.
+            overrides: Fields from the command line, as text or already typed.
+            device: 'cpu' or 'cuda', which settles precision='auto'.
+
+        Raises:
+            UserError: A field does not exist or its value does not fit.
+        """
+        fields = cls.fields()
+        for key in overrides:
+            if key not in fields:
+                raise unknown('option', key, fields)
+        typed = {key: convert(key, value, fields[key]) for key, value in overrides.items()}
+        merged = {**recipe, **typed}
+        if merged.get('precision', 'auto') == 'auto':
+            merged['precision'] = 'bfloat16' if device == 'cuda' else 'float32'
+        return cls(**merged)
+
+    @classmethod
+    def fields(cls) -> dict[str, Any]:
+        """Returns the fields with their defaults."""
+        return {field.name: field.default for field in dataclasses.fields(cls)}
+
+    @property
+    def id(self) -> str:
+        """Readable folder name, unique per protocol: sampler, gaps, selection and a hash."""
+        body = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        words = [self.sampler.replace(':', '_'), 'gaps' if self.rates else '', self.selection]
+        return '-'.join([*filter(None, words), hashlib.sha256(body.encode()).hexdigest()[:8]])

@@ -1,0 +1,140 @@
+"""METHODS and DATASETS: found by being in `methods/` and `datasets/`.
+
+A file that fails to import is noted and named when asked for; the others keep working.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import Registry
+
+from benchmark.errors import UserError, unknown
+
+METHODS = Registry('method', scope='benchmark', locations=['methods'])
+DATASETS = Registry('dataset', scope='benchmark', locations=['datasets'])
+
+ROOT = Path(__file__).resolve().parent.parent
+BROKEN: dict[str, str] = {}
+"""File -> why it could not be imported."""
+
+
+def discover() -> None:
+    """Imports every module of `methods/` and `datasets/`; safe to call again."""
+    for folder in ('methods', 'datasets'):
+        for file in sorted((ROOT / folder).glob('[!_]*.py')):
+            _import(f'{folder}.{file.stem}', file)
+
+
+def _import(module: str, file: Path) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        BROKEN[str(file.relative_to(ROOT))] = _where(error, file)
+
+
+def _where(error: Exception, file: Path) -> str:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
+    line = f' (line {frames[-1].lineno})' if frames else ''
+    return f'{type(error).__name__}: {error}{line}'
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """Splits 'name:key=value,key=value' (or 'path/to/file.py:name:key=value') into its parts.
+
+    Raises:
+        UserError: An option is not of the form key=value, or a file cannot be loaded.
+    """
+    if '.py:' in spec:
+        path, _, spec = spec.partition('.py:')
+        load_file(Path(f'{path}.py'))
+    name, _, tail = spec.partition(':')
+    options = {}
+    for part in filter(None, tail.split(',')):
+        key, equals, value = part.partition('=')
+        if not (key and equals):
+            raise UserError(f'{spec!r}: expected key=value after the colon, found {part!r}')
+        options[key] = value
+    return name, options
+
+
+def load_file(path: Path) -> None:
+    """Imports a method or dataset file that lies outside the tree.
+
+    Raises:
+        UserError: The file does not exist or raises on import.
+    """
+    name = f'outside_{path.stem}'
+    if name in sys.modules and sys.modules[name].__file__ == str(path.resolve()):
+        return
+    if not path.is_file():
+        raise UserError(f'{path}: no such file')
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f'{path}: {_where(error, path.resolve())}') from error
+
+
+def lookup(registry: Registry, name: str) -> type:
+    """Returns the class registered as `name`.
+
+    Raises:
+        UserError: Nothing is registered so, or its file failed to import.
+    """
+    # Not Registry.get: that imports a module of this name from anywhere on the path.
+    found = registry.module_dict.get(name)
+    if found is not None:
+        return found
+    for file, why in BROKEN.items():
+        if Path(file).stem == name:
+            raise UserError(f'{registry.name} {name!r} cannot be used: {file}: {why}')
+    raise unknown(registry.name, name, registry.module_dict)
+
+
+def resolve_options(cls: type, name: str, given: dict[str, str], base: dict[str, Any]) -> dict:
+    """Returns every keyword of a class's constructor with the value that applies.
+
+    Args:
+        cls: A method or dataset class; keyword-only parameters are its options.
+        name: How the user called it, for messages.
+        given: Options from the command line, as text.
+        base: Values between the defaults and `given` (a method's `settings`).
+
+    Raises:
+        UserError: An unknown option, or a value that is not of the default's type.
+    """
+    parameters = inspect.signature(cls).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for key in [*given, *base]:
+        if key not in defaults:
+            raise unknown(f'option of {name}', key, defaults)
+    typed = {key: convert(f'{name}:{key}', text, defaults[key]) for key, text in given.items()}
+    return {**defaults, **base, **typed}
+
+
+def convert(where: str, text: Any, default: Any) -> Any:
+    """Reads a command-line value as the type of the default it replaces.
+
+    Raises:
+        UserError: The text does not read as that type.
+    """
+    kind = type(default)
+    if default is None or not isinstance(text, str) and isinstance(text, kind):
+        return text
+    try:
+        if kind is bool:
+            return {'true': True, '1': True, 'false': False, '0': False}[str(text).lower()]
+        if kind in (int, float, str):
+            return kind(str(text))
+        return kind(text)
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f'{where}: expected {kind.__name__}, found {text!r}') from None

@@ -1,0 +1,1 @@
+"""What two or more methods share: the networks, masking and fusion."""
