@@ -45,6 +45,7 @@ class Dataset:
     Attributes:
         name: Name in tables and folders; the registered name unless the data decide (`arrays`).
         task: What is asked of a method.
+        options: The constructor's options that can change a score; set when it is opened.
         fingerprint: Short hash of all that can change a score: generator version and options, or
             the files' content.
         recipe: Fields of `benchmark.protocol.Protocol` that differ from its defaults here.
@@ -55,8 +56,9 @@ class Dataset:
 
     name: str
     task: Task
+    options: dict[str, Any]
     fingerprint: str
-    recipe: ClassVar[dict[str, Any]] = {}
+    recipe: dict[str, Any] = {}
     licence: ClassVar[str] = ''
     how_to_get: ClassVar[str] = ''
     embedded: ClassVar[bool] = False

@@ -36,6 +36,12 @@ def subset_ids(names: Sequence[str]) -> list[str]:
     return [subset_id(names, mask) for mask in subset_masks(len(names))]
 
 
+def derive(seed: int, *purpose: int | str) -> int:
+    """Returns a seed of its own (31 bits) for one seed and purpose, e.g. (0, 'weights')."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return int.from_bytes(digest[:4], 'little') >> 1
+
+
 def generator(seed: int, *purpose: int | str) -> np.random.Generator:
     """Returns a generator of its own for one seed and purpose, e.g. (0, 'mask', epoch)."""
     digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
@@ -130,11 +136,14 @@ def parse_rates(text: str, names: Sequence[str], where: str) -> np.ndarray:
     return np.array([rates[name] for name in names])
 
 
-def hide(available: np.ndarray, rates: np.ndarray, seed: int) -> np.ndarray:
+def hide(available: np.ndarray, ids: Sequence[str], rates: np.ndarray, seed: int) -> np.ndarray:
     """Makes real gaps: hides exactly floor(N r_m) samples of each modality m, for the whole run.
+
+    Which samples lose a modality depends on their ids, not on their order.
 
     Args:
         available: (N, M) bool, what the data have.
+        ids: (N,) names of the samples.
         rates: (M,) missing rates.
         seed: Seed of the gaps.
 
@@ -143,7 +152,9 @@ def hide(available: np.ndarray, rates: np.ndarray, seed: int) -> np.ndarray:
     """
     kept = available.copy()
     for m, rate in enumerate(rates):
-        order = generator(seed, 'gaps', m).permutation(len(available))
+        keys = [hashlib.sha256(f'{seed}/{m}/{i}'.encode()).digest() for i in ids]
+        order = np.argsort(np.array(keys, dtype='S32'), kind='stable')
+        # The small term keeps 10 * 0.3 from falling below 3.
         kept[order[: int(np.floor(len(available) * rate + 1e-9))], m] = False
     return kept
 

@@ -57,7 +57,8 @@ class ImageEncoder(nn.Module):
     def __init__(self, modality: Modality, width: int, grid: int | None) -> None:
         super().__init__()
         self.stages = resnet(modality.shape[0], width, 2, modality.shape)
-        self.excite = SELayer(2 * width, ratio=min(16, width))
+        gates = ({'type': 'ReLU'}, {'type': 'Sigmoid'})
+        self.excite = SELayer(2 * width, ratio=min(16, width), act_cfg=gates)
         self.grid = grid
 
     def forward(self, x: Tensor) -> Maps:

@@ -1,0 +1,102 @@
+"""Metrics as pure functions of counts that add up over samples, so that samples can be resampled.
+
+Values are fractions; NaN stands for what was not tested or is undefined.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmark.schema import Outcomes
+
+
+def confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (target, prediction) pairs.
+
+    Args:
+        target: (N,) labels.
+        predicted: (N,) predictions; samples with -1 were not tested and do not count.
+        classes: K.
+
+    Returns:
+        (K, K), rows are targets.
+    """
+    tested = predicted >= 0
+    cells = target[tested].astype(np.int64) * classes + predicted[tested]
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def accuracy(counts: np.ndarray) -> np.ndarray:
+    """Returns the share of right predictions of (..., K, K) confusions."""
+    return ratio(np.trace(counts, axis1=-2, axis2=-1), counts.sum((-2, -1)))
+
+
+def apcer(counts: np.ndarray, live: int) -> np.ndarray:
+    """Returns the share of attacks taken for live, of (..., K, K) confusions."""
+    attacks = counts.sum((-2, -1)) - counts[..., live, :].sum(-1)
+    accepted = counts[..., :, live].sum(-1) - counts[..., live, live]
+    return ratio(accepted, attacks)
+
+
+def bpcer(counts: np.ndarray, live: int) -> np.ndarray:
+    """Returns the share of live presentations taken for attacks, of (..., K, K) confusions."""
+    total = counts[..., live, :].sum(-1)
+    return ratio(total - counts[..., live, live], total)
+
+
+def acer(counts: np.ndarray, live: int) -> np.ndarray:
+    """Returns (APCER + BPCER) / 2 of (..., K, K) confusions; NaN without live or without attack.
+
+    All kinds of attack are pooled, as the papers on CASIA-SURF do, not the worst kind taken.
+    """
+    return (apcer(counts, live) + bpcer(counts, live)) / 2
+
+
+def miou(areas: np.ndarray) -> np.ndarray:
+    """Returns the mean intersection over union of pooled areas (..., 3, K).
+
+    A class that is neither labelled nor predicted has no IoU and is left out of the mean, as in
+    mmsegmentation; the code of ESANet and MMANet counts it as 0 instead.
+
+    Args:
+        areas: Pixels of intersection, prediction and label, summed over images.
+    """
+    intersection, predicted, labelled = np.moveaxis(areas, -2, 0)
+    return nanmean(ratio(intersection, predicted + labelled - intersection))
+
+
+def sample_counts(outcomes: Outcomes, subset: str, metric: str, live: int = 1) -> np.ndarray:
+    """Returns what each sample adds to a metric, (N, C), all zero where it was not tested.
+
+    C is 4 for ACER (the confusion of attack and live), 2 for accuracy (wrong, right), 3K for mIoU.
+    """
+    if metric == 'mIoU':
+        areas = outcomes[f'areas/{subset}']
+        return areas.reshape(len(areas), -1)
+    target, predicted = outcomes['target'], outcomes[f'pred/{subset}']
+    if metric == 'ACER':
+        cells, columns = 2 * (target == live) + (predicted == live), 4
+    else:
+        cells, columns = (target == predicted).astype(np.int64), 2
+    return (cells[:, None] == np.arange(columns)) & (predicted >= 0)[:, None]
+
+
+def score(totals: np.ndarray, metric: str) -> np.ndarray:
+    """Returns the metric (...) of summed `sample_counts` (..., C)."""
+    if metric == 'mIoU':
+        return miou(totals.reshape(*totals.shape[:-1], 3, -1))
+    if metric == 'ACER':
+        return acer(totals.reshape(*totals.shape[:-1], 2, 2), live=1)
+    return ratio(totals[..., 1], totals.sum(-1))
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Returns part / whole, NaN where whole is 0."""
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return np.where(whole > 0, part / whole, np.nan)
+
+
+def nanmean(values: np.ndarray) -> np.ndarray:
+    """Returns the mean over the last axis of what is not NaN, NaN where nothing is left."""
+    there = ~np.isnan(values)
+    return ratio(np.where(there, values, 0).sum(-1), there.sum(-1))

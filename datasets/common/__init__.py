@@ -1,0 +1,1 @@
+"""What two or more datasets share: block-wise generation and drawing primitives."""

@@ -1,0 +1,202 @@
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from made_records import SUBSETS, make_failure, make_outcomes, make_record, save
+
+from benchmark import records
+from benchmark.errors import UserError
+
+OUTCOMES = make_outcomes(dict.fromkeys(SUBSETS, 20))
+
+
+@pytest.fixture
+def record():
+    return make_record('mmanet', 0, OUTCOMES)
+
+
+def _changed(record, part, change):
+    return {**record, part: {**record[part], **change} if isinstance(change, dict) else change}
+
+
+def test_what_is_written_is_read_back(tmp_path, record):
+    path = save(tmp_path, record)
+    assert records.read(path) == record
+    assert os.listdir(path.parent) == ['record.json']
+
+
+@pytest.mark.parametrize(
+    ('part', 'change'),
+    [
+        ('method', {'options': {'alpha': 2.0}}),
+        ('method', {'version': 2}),
+        ('method', {'name': 'rfnet'}),
+        ('dataset', {'fingerprint': 'other'}),
+        ('dataset', {'options': {'n': 5}}),
+        ('protocol', {'epochs': 4}),
+        ('seed', 1),
+    ],
+)
+def test_identity_changes_with_what_can_change_a_score(record, part, change):
+    assert records.identity(_changed(record, part, change)) != record['identity']
+
+
+@pytest.mark.parametrize(
+    ('part', 'change'),
+    [
+        ('environment', {'device': 'cuda'}),
+        ('commit', 'other'),
+        ('finished', 'later'),
+        ('method', {'source': 'tuned', 'label': 'mine'}),
+        ('cost', {'train_seconds': 1.0}),
+    ],
+)
+def test_identity_ignores_what_cannot_change_a_score(record, part, change):
+    changed = _changed(record, part, change)
+    assert changed[part] != record[part]
+    assert records.identity(changed) == record['identity']
+
+
+def test_identity_is_the_same_before_and_after_json(record):
+    options = {'sizes': (1, 2), 'rate': np.float64(0.1), 'b': 1, 'a': 2}
+    changed = make_record('mmanet', 0, OUTCOMES, method={'options': options})
+    again = json.loads(json.dumps(changed, default=lambda value: value.tolist()))
+    assert records.identity(again) == changed['identity']
+
+
+def test_comparable_ignores_times_and_place_but_no_score(record):
+    later = {**record, 'commit': 'x', 'finished': 'y', 'environment': {'device': 'cuda'}}
+    later['cost'] = {**record['cost'], 'train_seconds': 1.0, 'peak_memory_mb': 7.0}
+    assert records.comparable(record, later)
+    for part in ('selected_epoch', 'predicted', 'collapsed', 'gaps'):
+        assert not records.comparable(record, {**record, part: 'other'})
+    scores = {'val': {}, 'test': {**record['scores']['test'], 'rgb': {'ACER': 0.0}}}
+    assert not records.comparable(record, {**record, 'scores': scores})
+    cost = {**record['cost'], 'parameters': 1}
+    assert not records.comparable(record, {**record, 'cost': cost})
+
+
+def test_undefined_score_is_stored_as_null(tmp_path, record):
+    record['scores']['test']['rgb']['ACER'] = float('nan')
+    path = save(tmp_path, record)
+    assert 'NaN' not in path.read_text()
+    assert records.read(path)['scores']['test']['rgb']['ACER'] is None
+
+
+def _without(record, part, key):
+    return {**record, part: {k: v for k, v in record[part].items() if k != key}}
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'told'),
+    [
+        (lambda r: [r], 'expected an object, found list'),
+        (lambda r: {**r, 'schema': 7}, 'schema: expected 1, found 7'),
+        (lambda r: {**r, 'status': 'done'}, "status: expected complete or failed, found 'done'"),
+        (lambda r: {k: v for k, v in r.items() if k != 'gaps'}, 'gaps: missing'),
+        (lambda r: _without(r, 'cost', 'teacher_seconds'), 'cost.teacher_seconds: missing'),
+        (lambda r: {**r, 'seed': '0'}, "seed: expected int, found '0'"),
+        (lambda r: {**r, 'seed': True}, 'seed: expected int, found True'),
+        (lambda r: {**r, 'seed': 5}, 'foreign or was edited'),
+        (lambda r: {**r, 'identity': 'f' * 16}, 'foreign or was edited'),
+        (lambda r: {**r, 'n': {'val': {}, 'test': {}}}, 'n.test.rgb: expected at least 1'),
+        (lambda r: {**r, 'collapsed': [3]}, r'collapsed\[0\]: expected str, found 3'),
+        (
+            lambda r: {**r, 'scores': {'val': {}, 'test': {'rgb': {'ACER': 11.5}}}},
+            'scores.test.rgb.ACER: expected a fraction, found 11.5',
+        ),
+        (
+            lambda r: {**r, 'scores': {'val': {}, 'test': {'rgb': {'accuracy': 0.5}}}},
+            "scores.test.rgb.ACER: expected a fraction, found 'nothing'",
+        ),
+        (
+            lambda r: {**r, 'scores': {'val': {}, 'test': {'sonar': {'ACER': 0.5}}}},
+            "scores.test: 'sonar' is none of rgb, depth",
+        ),
+        (lambda r: {**r, 'scores': {'val': {}, 'test': {}}}, 'no subset was tested'),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line_naming_the_file(tmp_path, record, spoil, told):
+    path = tmp_path / 'record.json'
+    path.write_text(json.dumps(spoil(record)))
+    with pytest.raises(records.RecordError, match=told) as error:
+        records.read(path)
+    assert str(error.value).startswith(f'{path}: ')
+    assert '\n' not in str(error.value)
+
+
+def test_an_invalid_record_is_never_written(tmp_path, record):
+    with pytest.raises(records.RecordError, match='seed'):
+        save(tmp_path, {**record, 'seed': 'zero'})
+    assert not list(tmp_path.rglob('*.json'))
+
+
+def test_torn_foreign_edited_doubled_and_failed_records_are_named_and_not_counted(tmp_path, record):
+    good = save(tmp_path, record)
+    torn = save(tmp_path, make_record('mmanet', 1, OUTCOMES))
+    torn.write_bytes(torn.read_bytes()[:-40])
+    edited = save(tmp_path, make_record('mmanet', 2, OUTCOMES))
+    edited.write_text(edited.read_text().replace('"alpha": 1.0', '"alpha": 2.0'))
+    moved = good.parent.with_name('seed9') / 'record.json'
+    moved.parent.mkdir()
+    shutil.copy(good, moved)
+    twin = tmp_path / 'faces' / 'zzz' / record['protocol_id'] / 'seed0' / 'record.json'
+    twin.parent.mkdir(parents=True)
+    shutil.copy(good, twin)
+    failed = save(tmp_path, make_failure('rfnet', 0, 'out of memory'))
+
+    found = records.scan(tmp_path, 'faces')
+
+    assert list(found.complete) == [good]
+    assert list(found.failed) == [failed]
+    assert found.failed[failed]['error'] == 'out of memory'
+    assert len(found.problems) == 4
+    for path, word in [(torn, 'cannot be read'), (edited, 'edited'), (moved, 'seed0'), (twin, 'same')]:
+        assert any(p.startswith(f'{path}: ') and word in p for p in found.problems)
+
+
+def test_scan_of_one_dataset_leaves_the_others_alone(tmp_path, record):
+    save(tmp_path, record)
+    other = save(tmp_path, make_record('mmanet', 0, OUTCOMES, dataset={'name': 'rooms'}))
+    assert list(records.scan(tmp_path, 'rooms').complete) == [other]
+    assert len(records.scan(tmp_path).complete) == 2
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, record):
+    path = save(tmp_path, record)
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError), records.atomic(path) as file:
+        file.write(b'half')
+        raise RuntimeError
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == ['record.json']
+
+
+def test_a_place_that_cannot_be_written_is_a_users_mistake_naming_it(tmp_path, record):
+    (tmp_path / 'faces').write_text('a file where a folder should be')
+    with pytest.raises(UserError, match='faces/.*record.json: cannot be written'):
+        save(tmp_path, record)
+
+
+def test_outcomes_come_back_and_the_same_arrays_give_the_same_bytes(tmp_path):
+    records.write_outcomes(tmp_path / 'a.npz', OUTCOMES)
+    records.write_outcomes(tmp_path / 'b.npz', dict(reversed(OUTCOMES.items())))
+    assert (tmp_path / 'a.npz').read_bytes() == (tmp_path / 'b.npz').read_bytes()
+    found = records.read_outcomes(tmp_path / 'a.npz')
+    assert found.keys() == OUTCOMES.keys()
+    for key, array in OUTCOMES.items():
+        np.testing.assert_array_equal(found[key], array)
+
+
+@pytest.mark.parametrize('keep', [0, 10, 0.5, 0.98])
+def test_torn_outcomes_are_named(tmp_path, keep):
+    path = tmp_path / 'outcomes.npz'
+    records.write_outcomes(path, OUTCOMES)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole)) if keep < 1 else keep])
+    with pytest.raises(records.RecordError, match='outcomes.npz: cannot be read'):
+        records.read_outcomes(path)
+    with pytest.raises(records.RecordError, match='absent.npz'):
+        records.read_outcomes(tmp_path / 'absent.npz')
