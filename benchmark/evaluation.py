@@ -33,11 +33,12 @@ def subset_logits(
         masks: The subsets, (M,) bool each; intersected with what each sample has.
     """
     once = type(method).predict is Method.predict
-    features = method.encode(batch.inputs) if once else None
+    features = method.encode(batch.inputs) if once else {}
     for mask in masks:
         allowed = batch.available & torch.as_tensor(mask, device=batch.available.device)
-        yield mask, (
-            method.decode(features, allowed) if once else method.predict(batch.inputs, allowed)
+        yield (
+            mask,
+            (method.decode(features, allowed) if once else method.predict(batch.inputs, allowed)),
         )
 
 
@@ -72,10 +73,15 @@ class ClassificationMetric(BaseMetric):
         metrics = {'accuracy': float((pred == target).mean())}
         if self.task.metric == 'ACER':
             live, called_live = target == self.task.live, pred == self.task.live
-            metrics['APCER'] = float(called_live[~live].mean()) if (~live).any() else 0.0
-            metrics['BPCER'] = float((~called_live[live]).mean()) if live.any() else 0.0
+            metrics['APCER'] = _share(called_live[~live])
+            metrics['BPCER'] = _share(~called_live[live])
             metrics['ACER'] = (metrics['APCER'] + metrics['BPCER']) / 2
         return metrics
+
+
+def _share(found: np.ndarray) -> float:
+    """The mean of (N,) bool; NaN, undefined, where a class does not occur."""
+    return float(found.mean()) if len(found) else float('nan')
 
 
 class SegmentationMetric(IoUMetric):
@@ -190,6 +196,9 @@ def _samples(task: Task, logits: Tensor, batch: Batch, rows: np.ndarray) -> list
 class _SubsetLoop:
     """One iteration of a loop over subsets; mixed into mmengine's validation and test loops."""
 
+    runner: Any
+    evaluator: Any
+
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: Batch) -> None:
         """Encodes a batch and hands every subset's logits to the evaluator."""
@@ -197,9 +206,8 @@ class _SubsetLoop:
         self.runner.call_hook(f'before_{stage}_iter', batch_idx=idx, data_batch=data_batch)
         model = self.runner.model
         batch = model.data_preprocessor(data_batch, False)
-        evaluator: SubsetEvaluator = self.evaluator
-        for mask, logits in subset_logits(model, batch, list(evaluator.masks.values())):
-            evaluator.process_subset(mask, logits, batch)
+        for mask, logits in subset_logits(model, batch, list(self.evaluator.masks.values())):
+            self.evaluator.process_subset(mask, logits, batch)
         self.runner.call_hook(
             f'after_{stage}_iter', batch_idx=idx, data_batch=data_batch, outputs=[]
         )

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mmcv
 import mmengine
@@ -99,11 +99,16 @@ class Experiment:
         settings = self.method.settings.get(self.data.task.dataset, {})
         return resolve_options(self.method, self.name, dict(self.given), settings)
 
+    @functools.cached_property
+    def protocol_id(self) -> str:
+        """The protocol's folder name on these data."""
+        return self.protocol.id(self.data.fingerprint)
+
     @property
     def folder(self) -> Path:
         """Where this experiment's files go."""
         variant = self.label.replace(':', '-').replace('/', '_')
-        where = self.results / 'runs' / self.data.name / variant / self.protocol.id
+        where = self.results / 'runs' / self.data.name / variant / self.protocol_id
         return where / f'seed{self.seed}'
 
     @property
@@ -163,12 +168,12 @@ class Experiment:
                 'chance': self.data.chance(),
             },
             'protocol': dataclasses.asdict(self.protocol),
-            'protocol_id': self.protocol.id,
+            'protocol_id': self.protocol_id,
             'seed': self.seed,
         }
         return {**header, 'identity': records.identity(header)}
 
-    def recorded(self) -> dict[str, Any] | None:
+    def recorded(self) -> records.Record | None:
         """Returns this experiment's complete record, if there is one."""
         try:
             found = records.read(self.folder / 'record.json')
@@ -178,7 +183,9 @@ class Experiment:
         return found if same and found['status'] == 'complete' else None
 
 
-def run(experiment: Experiment, machine: Machine, report: Report, force: bool = False) -> dict:
+def run(
+    experiment: Experiment, machine: Machine, report: Report, force: bool = False
+) -> records.Record:
     """Runs one experiment to its record, going on from wherever an earlier run stopped.
 
     Args:
@@ -209,8 +216,7 @@ def run(experiment: Experiment, machine: Machine, report: Report, force: bool = 
         stage = functools.partial(report, part[2][0] if part[2] else 'training')
         trained.append(_train_part(experiment, part, machine, mentor, stage))
     report('testing', 0, 0, 0.0)
-    record = _assemble(experiment, machine, trained, teacher_cost)
-    return record
+    return _assemble(experiment, machine, trained, teacher_cost)
 
 
 def _prepare(machine: Machine) -> None:
@@ -239,7 +245,7 @@ def build(experiment: Experiment, device: str) -> Method:
 
 @contextlib.contextmanager
 def _muted(logger: logging.Logger) -> Iterator[None]:
-    """mmengine logs several lines per parameter at initialisation."""
+    """Mmengine logs several lines per parameter at initialisation."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     yield
@@ -253,7 +259,9 @@ def gaps(experiment: Experiment, train: Split) -> np.ndarray:
         UserError: The method needs complete data and these are not.
     """
     names = experiment.data.task.names
-    rates = parse_rates(experiment.protocol.rates or '0', names, f'rates={experiment.protocol.rates}')
+    rates = parse_rates(
+        experiment.protocol.rates or '0', names, f'rates={experiment.protocol.rates}'
+    )
     kept = hide(train.available, train.ids, rates, derive(experiment.seed, 'gaps'))
     if experiment.method.needs_complete and not kept.all():
         raise UserError(
@@ -301,7 +309,7 @@ def _train_part(
     done = folder / 'trained.json'
     summary = _finished(done, identity)
     if summary is None:
-        _make(folder)
+        make_folder(folder)
         if mentor is not None:
             method.set_teacher(mentor)
         epochs = experiment.protocol.epochs
@@ -310,11 +318,7 @@ def _train_part(
             method,
             loaders(experiment, part, machine),
             experiment.protocol,
-            folder,
-            identity,
-            experiment.seed,
-            machine.device,
-            only,
+            training.Job(folder, identity, experiment.seed, machine.device, only),
             lambda epoch, seconds: report(epoch, epochs, seconds),
         )
         summary['peak_memory_mb'] = cost.peak_memory(machine.device)
@@ -337,7 +341,12 @@ def _finished(file: Path, identity: str) -> dict[str, Any] | None:
     return summary if whole else None
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Makes a folder and checks that files can be written there.
+
+    Raises:
+        UserError: They cannot.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / '.writable').touch()
@@ -351,7 +360,7 @@ def _assemble(
     machine: Machine,
     trained: list[tuple[Method, dict[str, Any]]],
     teacher_cost: dict[str, Any],
-) -> dict[str, Any]:
+) -> records.Record:
     """Tests the trained networks and writes outcomes and record, the record last."""
     test = _split(experiment.data, 'test')
     started = time.perf_counter()
@@ -389,9 +398,19 @@ def _assemble(
         **_circumstances(machine),
     }
     outcomes = _outcomes(experiment, test, tested)
+    _keep_other(experiment)
     records.write_outcomes(experiment.folder / 'outcomes.npz', outcomes)
-    records.write(experiment.folder / 'record.json', record)
-    return record
+    records.write(experiment.folder / 'record.json', cast(records.Record, record))
+    return cast(records.Record, record)
+
+
+def _keep_other(experiment: Experiment) -> None:
+    """Moves a record of another version of the method aside instead of overwriting it."""
+    file = experiment.folder / 'record.json'
+    with contextlib.suppress(records.RecordError):
+        found = records.read(file)
+        if found['identity'] != experiment.header()['identity']:
+            file.rename(file.with_name(f'record-{found["identity"]}.json'))
 
 
 def _test_part(
@@ -479,9 +498,7 @@ def _commit() -> str:
     return found.stdout.strip() or 'unknown'
 
 
-def failure(
-    experiment: Experiment, message: str, trace: str | None, machine: Machine
-) -> str:
+def failure(experiment: Experiment, message: str, trace: str | None, machine: Machine) -> str:
     """Records a failed run, unless a complete record stands there already.
 
     Args:
@@ -495,7 +512,7 @@ def failure(
     """
     record = {**experiment.header(), 'status': 'failed', 'error': message}
     try:
-        _make(experiment.folder)
+        make_folder(experiment.folder)
         if trace is not None:
             with open(experiment.folder / 'train.log', 'a') as log:
                 log.write(trace)

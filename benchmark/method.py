@@ -148,7 +148,7 @@ class Method(BaseModel):
         raise NotImplementedError
 
     def decode(self, features: dict[str, Any], mask: Tensor) -> Tensor:
-        """Turns features into logits (B, K) or (B, K, H, W), using only what `mask` (B, M) allows."""
+        """Turns features into logits (B, K) or (B, K, H, W), using only what mask (B, M) allows."""
         raise NotImplementedError
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -160,7 +160,7 @@ class Method(BaseModel):
         return self.decode(self.encode(inputs), mask)
 
     def on_validation(self, scores: dict[str, SubsetScore]) -> None:
-        """Called after each validation with the score of every subset id on the validation split."""
+        """Called after each validation with its score of every subset id."""
 
     @property
     def teacher_network(self) -> Method:
@@ -184,7 +184,7 @@ class Method(BaseModel):
         ids: Tensor,
         mode: str = 'tensor',
     ) -> Any:
-        """mmengine's entry: the losses for mode 'loss', else the logits under the batch's mask."""
+        """Mmengine's entry: the losses for mode 'loss', else the logits under the batch's mask."""
         if mode == 'loss':
             return self.loss(Batch(inputs, available, mask, target, ids))
         return self.predict(inputs, mask)

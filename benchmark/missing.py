@@ -26,7 +26,7 @@ def subset_masks(count: int) -> np.ndarray:
     return np.array([[m in chosen for m in range(count)] for chosen in members], dtype=bool)
 
 
-def subset_id(names: Sequence[str], mask: Sequence[bool]) -> str:
+def subset_id(names: Sequence[str], mask: Sequence[bool] | np.ndarray) -> str:
     """Returns the id of one subset: its modality names joined by '+', in the dataset's order."""
     return '+'.join(name for name, there in zip(names, mask, strict=True) if there)
 
@@ -136,7 +136,9 @@ def parse_rates(text: str, names: Sequence[str], where: str) -> np.ndarray:
     return np.array([rates[name] for name in names])
 
 
-def hide(available: np.ndarray, ids: Sequence[str], rates: np.ndarray, seed: int) -> np.ndarray:
+def hide(
+    available: np.ndarray, ids: Sequence[str] | np.ndarray, rates: np.ndarray, seed: int
+) -> np.ndarray:
     """Makes real gaps: hides exactly floor(N r_m) samples of each modality m, for the whole run.
 
     Which samples lose a modality depends on their ids, not on their order.

@@ -33,7 +33,7 @@ def open_datasets(
         name, given = parse_spec(spec)
         cls = lookup(DATASETS, name)
         ours = {**_meant_for(cls, name, options), **given}
-        for root in [None] if cls.embedded else roots or [None]:
+        for root in [None] if cls.embedded or not roots else roots:
             data = _open(cls, name, ours, root)
             if data.name in opened:
                 raise UserError(

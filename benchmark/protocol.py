@@ -90,9 +90,13 @@ class Protocol:
         """Returns the fields with their defaults."""
         return {field.name: field.default for field in dataclasses.fields(cls)}
 
-    @property
-    def id(self) -> str:
-        """Readable folder name, unique per protocol: sampler, gaps, selection and a hash."""
-        body = json.dumps(dataclasses.asdict(self), sort_keys=True)
+    def id(self, fingerprint: str) -> str:
+        """Returns a readable folder name, unique per protocol and data.
+
+        Args:
+            fingerprint: The dataset's, so that runs on other data or other options of a generated
+                dataset never share a folder.
+        """
+        body = json.dumps([dataclasses.asdict(self), fingerprint], sort_keys=True)
         words = [self.sampler.replace(':', '_'), 'gaps' if self.rates else '', self.selection]
         return '-'.join([*filter(None, words), hashlib.sha256(body.encode()).hexdigest()[:8]])

@@ -74,7 +74,8 @@ def load_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(f'{path}: no such file')
     spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -84,7 +85,7 @@ def load_file(path: Path) -> None:
         raise UserError(f'{path}: {_where(error, path.resolve())}') from error
 
 
-def lookup(registry: Registry, name: str) -> type:
+def lookup(registry: Registry, name: str) -> Any:
     """Returns the class registered as `name`.
 
     Raises:

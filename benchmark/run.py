@@ -20,7 +20,7 @@ import contextlib  # noqa: E402
 import io  # noqa: E402
 import traceback  # noqa: E402
 import warnings  # noqa: E402
-from typing import Any  # noqa: E402
+from typing import Any, cast  # noqa: E402
 
 # mmcv and mmseg announce on import that optional compiled operators, which nothing here uses, are
 # absent.
@@ -32,7 +32,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 import torch  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 
-from benchmark import cost, plan, records, tables  # noqa: E402
+from benchmark import cost, plan, tables  # noqa: E402
 from benchmark.dataset import Dataset  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
 from benchmark.experiment import (  # noqa: E402
@@ -41,8 +41,10 @@ from benchmark.experiment import (  # noqa: E402
     build,
     failure,
     loaders,
+    make_folder,
     run,
 )
+from benchmark.loading import Samples  # noqa: E402
 from benchmark.progress import Progress, clock  # noqa: E402
 from benchmark.registry import BROKEN, DATASETS, METHODS, discover  # noqa: E402
 from benchmark.training import TrainingDiverged  # noqa: E402
@@ -70,8 +72,8 @@ def parser() -> argparse.ArgumentParser:
         action=DictAction,
         default={},
         metavar='KEY=VALUE',
-        help='fields of the protocol (epochs, lr, sampler, rates, selection, ...) and of a dataset; '
-        'DATASET.KEY=VALUE for one dataset alone',
+        help='fields of the protocol (epochs, lr, sampler, rates, selection, ...) and options of a '
+        'dataset; DATASET.KEY=VALUE for one dataset alone',
     )
     p.add_argument('--data-root', nargs='+', type=Path, default=[], metavar='PATH')
     p.add_argument('--results', type=Path, default=ROOT / 'results', metavar='FOLDER')
@@ -119,6 +121,7 @@ def prepare(args: argparse.Namespace) -> tuple[list[Experiment], Machine]:
     plan.check_options(args.cfg_options, args.datasets)
     opened = plan.open_datasets(args.datasets, args.data_root, args.cfg_options)
     results = args.results.resolve()
+    make_folder(results)
     grid = plan.experiments(args.methods, opened, args.seeds, args.cfg_options, results, device)
     return grid, Machine(device, args.workers)
 
@@ -153,11 +156,11 @@ def _attempt(e: Experiment, machine: Machine, progress: Progress, force: bool) -
 def show_tables(grid: list[Experiment], results: Path) -> bool:
     """Writes the tables of the grid's datasets and prints them; returns whether it could."""
     for data in {e.data.name: e.data for e in grid}.values():
-        protocols = {e.protocol.id for e in grid if e.data.name == data.name}
+        protocols = {e.protocol_id for e in grid if e.data.name == data.name}
         table = tables.write_tables(results, data.name)
         print(f'\n{tables.terminal(table, protocols)}')
-        for line in records.scan(results / 'runs', data.name).problems:
-            print(f'skipped: {line}')
+        for line in table.problems:
+            print(f'not counted: {line}')
         print(f'written: {results / "tables" / data.name}.md, .tex, .csv')
     return True
 
@@ -166,7 +169,7 @@ def show_plan(grid: list[Experiment], machine: Machine) -> int:
     """Prints every experiment, whether it is recorded, and the time it is expected to take."""
     total = 0.0
     for e in grid:
-        line = f'{e.data.name}  {e.label}  seed {e.seed}  {e.protocol.id}'
+        line = f'{e.data.name}  {e.label}  seed {e.seed}  {e.protocol_id}'
         if e.recorded() is not None:
             print(f'recorded  {line}')
             continue
@@ -185,10 +188,12 @@ def _expected_seconds(e: Experiment, machine: Machine) -> float:
     teacher = e.teacher()
     if teacher is not None:
         mentor = build(teacher, machine.device)
-        seconds += cost.forecast(mentor, loaders(teacher, teacher.parts()[0], machine), e.protocol)[0]
+        seconds += cost.forecast(mentor, loaders(teacher, teacher.parts()[0], machine), e.protocol)[
+            0
+        ]
         method.set_teacher(mentor)
     training, each = cost.forecast(method, both, e.protocol)
-    return seconds + training * len(e.parts()) + each * len(both[1].dataset)
+    return seconds + training * len(e.parts()) + each * len(cast(Samples, both[1].dataset))
 
 
 def show_list(roots: list[Path]) -> int:

@@ -202,12 +202,13 @@ def paired_bootstrap(
     subset: str,
     metric: str,
     live: int = 1,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Comparison:
     """Compares two methods' outcomes (seed -> outcomes) on one subset, over their shared seeds."""
     shared = sorted(a.keys() & b.keys())
     runs = [sample_counts(o[k], subset, metric, live)[:, None] for o in (a, b) for k in shared]
     point = np.array([score(run.sum(0)[0], metric) for run in runs])
-    drawn = resample(runs, metric, seed=seed)[..., 0]
+    drawn = resample(runs, metric, replicates, seed)[..., 0]
     n = len(shared)
     return compare(point[:n], point[n:], drawn[:, :n], drawn[:, n:])

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -306,15 +307,30 @@ def schedulers(protocol: Protocol, steps: int) -> list[dict[str, Any]]:
     return plan
 
 
+@dataclass(frozen=True)
+class Job:
+    """What a training is told beside its rules.
+
+    Attributes:
+        folder: Where checkpoints and the log go.
+        identity: Identity of the experiment, so that no other one is resumed.
+        seed: Seed of the experiment.
+        device: 'cpu' or 'cuda'.
+        only: Subset ids to validate on; all by default.
+    """
+
+    folder: Path
+    identity: str
+    seed: int
+    device: str
+    only: list[str] | None = None
+
+
 def train(
     method: Method,
     loaders: tuple[DataLoader, DataLoader],
     protocol: Protocol,
-    folder: Path,
-    identity: str,
-    seed: int,
-    device: str,
-    only: list[str] | None,
+    job: Job,
     progress: Callable[[int, float], None],
 ) -> dict[str, Any]:
     """Trains a method, resuming where an earlier run was stopped.
@@ -323,11 +339,7 @@ def train(
         method: The method with its initial weights; holds the selected ones afterwards.
         loaders: Training and validation loaders.
         protocol: The rules.
-        folder: Where checkpoints and the log go.
-        identity: Identity of the experiment.
-        seed: Seed of the experiment.
-        device: 'cpu' or 'cuda'.
-        only: Subset ids to validate on; all by default.
+        job: Where and as what.
         progress: Called after each epoch with (finished epochs, seconds so far).
 
     Returns:
@@ -336,40 +348,53 @@ def train(
     Raises:
         TrainingDiverged: A loss became NaN or infinite.
     """
-    selection = Selection(protocol.selection, method.task.metric, folder)
-    checkpoint = Checkpoint(folder / 'resume.pth', identity, selection, progress)
+    selection = Selection(protocol.selection, method.task.metric, job.folder)
+    checkpoint = Checkpoint(job.folder / 'resume.pth', job.identity, selection, progress)
+    runner = _runner(method, loaders, protocol, job, (selection, checkpoint))
+    try:
+        runner.train()
+    finally:
+        runner.close()
+    if protocol.selection != 'last':
+        best = torch.load(selection.best, map_location=job.device, weights_only=True)
+        method.load_state_dict(best)
+    return {
+        'seconds': checkpoint.seconds,
+        'epoch': selection.state['epoch'],
+        'scores': selection.state['scores'],
+    }
+
+
+def _runner(
+    method: Method,
+    loaders: tuple[DataLoader, DataLoader],
+    protocol: Protocol,
+    job: Job,
+    keepers: tuple[Selection, Checkpoint],
+) -> SilentRunner:
+    selection, checkpoint = keepers
+    # Validation costs time: without a listener or a rule, only the last epoch's is wanted.
     listens = type(method).on_validation is not Method.on_validation
     interval = protocol.val_interval if listens or selection.rule != 'last' else protocol.epochs
-    resume = resumable(checkpoint.file, identity)
-    runner = SilentRunner(
-        device,
-        folder / 'train.log',
+    resume = resumable(checkpoint.file, job.identity)
+    return SilentRunner(
+        job.device,
+        job.folder / 'train.log',
         model=method,
-        work_dir=str(folder),
+        work_dir=str(job.folder),
         train_dataloader=loaders[0],
         train_cfg={'by_epoch': True, 'max_epochs': protocol.epochs, 'val_interval': interval},
         optim_wrapper=optim_wrapper(protocol),
         param_scheduler=schedulers(protocol, len(loaders[0])),
         val_dataloader=loaders[1],
         val_cfg={'type': SubsetValLoop},
-        val_evaluator=SubsetEvaluator(method.task, only),
+        val_evaluator=SubsetEvaluator(method.task, job.only),
         default_hooks=dict(_NO_DEFAULTS),
-        custom_hooks=[EpochState(seed, protocol.epochs), LossWatch(), selection, checkpoint],
+        custom_hooks=[EpochState(job.seed, protocol.epochs), LossWatch(), selection, checkpoint],
         resume=resume,
         load_from=str(checkpoint.file) if resume else None,
-        randomness={'seed': derive(seed, 'runner')},
+        randomness={'seed': derive(job.seed, 'runner')},
     )
-    try:
-        runner.train()
-    finally:
-        runner.close()
-    if protocol.selection != 'last':
-        method.load_state_dict(torch.load(selection.best, map_location=device, weights_only=True))
-    return {
-        'seconds': checkpoint.seconds,
-        'epoch': selection.state['epoch'],
-        'scores': selection.state['scores'],
-    }
 
 
 def test(

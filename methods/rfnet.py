@@ -1,5 +1,7 @@
 """RFNet: region-aware fusion, with a decoder shared by the modalities as its regulariser."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
@@ -42,6 +44,13 @@ def conv(inputs, outputs, kernel, norm=nn.InstanceNorm2d):
     return nn.Sequential(layer, norm(outputs, affine=False), nn.LeakyReLU(SLOPE, inplace=True))
 
 
+def bottleneck(inputs, narrow, outputs, norm=nn.InstanceNorm2d):
+    """Returns three `conv`s with kernels 1, 3, 1."""
+    return nn.Sequential(
+        conv(inputs, narrow, 1, norm), conv(narrow, narrow, 3, norm), conv(narrow, outputs, 1, norm)
+    )
+
+
 def upsample(x, size):
     """Resizes (B, C, H, W) bilinearly, in float32.
 
@@ -69,12 +78,7 @@ class ProbabilityMaps(nn.Module):
 
     def __init__(self, count, channels, regions, deeper):
         super().__init__()
-        narrow = max(channels // 4, 4)
-        self.embed = nn.Sequential(
-            conv(count * channels, narrow, 1),
-            conv(narrow, narrow, 3),
-            conv(narrow, channels, 1),
-        )
+        self.embed = bottleneck(count * channels, max(channels // 4, 4), channels)
         self.descend = conv(deeper, channels, 1) if deeper else None
         joined = 2 * channels if deeper else channels
         self.classify = nn.Sequential(conv(joined, 16, 1), nn.Conv2d(16, regions, 1))
@@ -146,15 +150,8 @@ class RegionFusion(nn.Module):
             nn.Conv1d(regions * HIDDEN, regions * count, 1, groups=regions),
         )
         half = channels // 2
-        self.merge = conv(regions * channels, channels, 1, norm)
-        self.refine = nn.Sequential(
-            conv(channels, channels, 3, norm), conv(channels, channels - half, 1, norm)
-        )
-        self.shortcut = nn.Sequential(
-            conv(count * channels, channels, 1, norm),
-            conv(channels, channels, 3, norm),
-            conv(channels, half, 1, norm),
-        )
+        self.phi = bottleneck(regions * channels, channels, channels - half, norm)
+        self.psi = bottleneck(count * channels, channels, half, norm)
 
     def weights(self, joined, probability):
         """Returns w (B, R, M) in (0, 1): independent sigmoids, no competition of modalities."""
@@ -166,15 +163,15 @@ class RegionFusion(nn.Module):
         """Returns (B, C, H, W) from the masked maps (B, M, C, H, W) and p (B, R, H, W)."""
         joined = maps.flatten(1, 2)
         weights = self.weights(joined, probability)
+        merge, *refine = self.phi
+        kernels = merge[0].weight.split(TOGETHER * maps.shape[2], 1)
         parts = zip(
-            weights.split(TOGETHER, 1),
-            probability.split(TOGETHER, 1),
-            self.merge[0].weight.split(TOGETHER * maps.shape[2], 1),
-            strict=True,
+            weights.split(TOGETHER, 1), probability.split(TOGETHER, 1), kernels, strict=True
         )
-        merged = sum(F.conv2d(split_regions(maps, w, p), kernel) for w, p, kernel in parts)
-        regions = self.refine(self.merge[1:](merged))
-        return torch.cat([regions, self.shortcut(joined)], 1)
+        y = merge[1:](sum(F.conv2d(split_regions(maps, w, p), kernel) for w, p, kernel in parts))
+        for layer in refine:
+            y = layer(y)
+        return torch.cat([y, self.psi(joined)], 1)
 
 
 def segmentation_loss(probability, target, counted):
@@ -229,8 +226,8 @@ class RFNet(Method):
     decoders; the feature pyramid takes the place of RFNet's path of concatenations, and the
     deeper fusion reaches the maps through a 1x1 convolution. Classification has one region of
     probability 1 and no maps: gated modalities beside the shortcut, cross-entropy for the losses,
-    and the backbone's batch normalisation, since instance normalisation would take the strength of
-    a cue out of the pooled features.
+    and the backbone's batch normalisation, as instance normalisation is undefined on the one pixel
+    at which vectors are fused.
 
     The weighted sum is that of the released code, whose authors call it a simplification; the
     heavier fusion that the paper describes was not available to check against. Convolutions pad
@@ -248,21 +245,16 @@ class RFNet(Method):
         self.encoders = Encoders(task)
         count, channels = len(task.modalities), fused_channels(task)
         if task.kind == 'segmentation':
-            regions, norm, build = len(task.classes), nn.InstanceNorm2d, SegmentationDecoder
-            self.maps = nn.ModuleList(
-                ProbabilityMaps(count, c, regions, deeper)
-                for c, deeper in zip(channels, (*channels[1:], 0), strict=True)
-            )
+            regions, norm, decoder = len(task.classes), nn.InstanceNorm2d, SegmentationDecoder
+            coarser = zip(channels, (*channels[1:], 0), strict=True)
+            maps = [ProbabilityMaps(count, c, regions, deeper) for c, deeper in coarser]
         else:
-            regions, norm = 1, nn.BatchNorm2d
-            self.maps = nn.ModuleList()
-
-            def build(task):
-                return ClassificationDecoder(task, channels[0])
-
+            regions, norm, maps = 1, nn.BatchNorm2d, []
+            decoder = partial(ClassificationDecoder, channels=channels[0])
+        self.maps = nn.ModuleList(maps)
         self.fusions = nn.ModuleList(RegionFusion(count, c, regions, norm) for c in channels)
-        self.decoder = build(task)
-        self.separate = build(task)
+        self.decoder = decoder(task)
+        self.separate = decoder(task)
 
     def encode(self, inputs):
         """Encodes {modality: (B, *shape)} into {modality: maps}."""
@@ -331,7 +323,6 @@ class RFNet(Method):
         }
         if probabilities:
             full = torch.stack([upsample(p, batch.target.shape[1:]) for p in probabilities])
-            losses['loss_prm'] = segmentation_loss(
-                full, batch.target, seen.expand(len(full), -1)
-            ).sum()
+            seen = seen.expand(len(full), -1)
+            losses['loss_prm'] = segmentation_loss(full, batch.target, seen).sum()
         return losses

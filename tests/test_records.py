@@ -1,3 +1,5 @@
+"""Records: identity, atomic writing, and what is wrong told by name."""
+
 import json
 import os
 import shutil
@@ -153,7 +155,12 @@ def test_torn_foreign_edited_doubled_and_failed_records_are_named_and_not_counte
     assert list(found.failed) == [failed]
     assert found.failed[failed]['error'] == 'out of memory'
     assert len(found.problems) == 4
-    for path, word in [(torn, 'cannot be read'), (edited, 'edited'), (moved, 'seed0'), (twin, 'same')]:
+    for path, word in [
+        (torn, 'cannot be read'),
+        (edited, 'edited'),
+        (moved, 'seed0'),
+        (twin, 'same'),
+    ]:
         assert any(p.startswith(f'{path}: ') and word in p for p in found.problems)
 
 
@@ -164,14 +171,28 @@ def test_scan_of_one_dataset_leaves_the_others_alone(tmp_path, record):
     assert len(records.scan(tmp_path).complete) == 2
 
 
+def _fail_half_way(path):
+    with records.atomic(path) as file:
+        file.write(b'half')
+        raise RuntimeError
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, record):
     path = save(tmp_path, record)
     before = path.read_bytes()
-    with pytest.raises(RuntimeError), records.atomic(path) as file:
-        file.write(b'half')
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        _fail_half_way(path)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ['record.json']
+
+
+def test_a_reader_sees_the_old_file_or_the_new_one_never_a_mixture(tmp_path, record):
+    path = save(tmp_path, record)
+    before = path.read_bytes()
+    with path.open('rb') as reader:
+        save(tmp_path, {**record, 'commit': 'later'})
+        assert reader.read() == before
+    assert records.read(path)['commit'] == 'later'
 
 
 def test_a_place_that_cannot_be_written_is_a_users_mistake_naming_it(tmp_path, record):

@@ -1,3 +1,5 @@
+"""Metrics, summaries and paired tests against scikit-learn, scipy, loops and null cases."""
+
 import itertools
 import math
 
@@ -128,7 +130,11 @@ def test_expected_score_is_what_random_sensors_give(rng):
     scores = dict(zip(ids, rng.random(7), strict=True))
     absent = np.array([0.1, 0.5, 0.8])
     there = rng.random((200_000, 3)) >= absent
-    drawn = [scores['+'.join(n for n, t in zip(NAMES, row, strict=True) if t)] for row in there if any(row)]
+    drawn = [
+        scores['+'.join(n for n, t in zip(NAMES, row, strict=True) if t)]
+        for row in there
+        if any(row)
+    ]
     assert statistics.expected(scores, NAMES, absent) == pytest.approx(np.mean(drawn), abs=0.003)
 
 
@@ -139,7 +145,9 @@ def test_shapley_values_are_the_mean_gain_over_all_orders(rng, higher):
     gains = {name: [] for name in NAMES}
     for order in itertools.permutations(NAMES):
         for place, name in enumerate(order):
-            gains[name].append(worth[frozenset(order[: place + 1])] - worth[frozenset(order[:place])])
+            gains[name].append(
+                worth[frozenset(order[: place + 1])] - worth[frozenset(order[:place])]
+            )
     sign = 1 if higher else -1
     found = statistics.shapley(scores, NAMES, 0.25, higher)
     assert found == pytest.approx({name: sign * np.mean(g) for name, g in gains.items()})
@@ -195,9 +203,9 @@ def test_bootstrap_p_values_of_one_seed_are_uniform_where_nothing_differs():
     p = []
     for i in range(150):
         rng = np.random.default_rng(i)
-        target = rng.integers(2, size=500)
+        target = rng.integers(2, size=400)
         a, b = _run(rng, target, 0.2), _run(rng, target, 0.2)
-        p.append(statistics.paired_bootstrap({0: a}, {0: b}, 'a', 'accuracy').p)
+        p.append(statistics.paired_bootstrap({0: a}, {0: b}, 'a', 'accuracy', replicates=400).p)
     assert stats.kstest(p, 'uniform').pvalue > 0.01
 
 
@@ -207,12 +215,13 @@ def test_methods_that_differ_by_their_seeds_alone_are_rarely_called_different(se
     called = 0
     for i in range(150):
         rng = np.random.default_rng(i)
-        target = rng.integers(2, size=500)
+        target = rng.integers(2, size=400)
         a, b = (
             {k: _run(rng, target, 0.3 + 0.08 * rng.standard_normal()) for k in range(seeds)}
             for _ in range(2)
         )
-        called += statistics.paired_bootstrap(a, b, 'a', 'accuracy').p < 0.05
+        p = statistics.paired_bootstrap(a, b, 'a', 'accuracy', replicates=400).p
+        called += p < 0.05
     assert called <= stats.binom.ppf(0.999, 150, 0.05)
 
 

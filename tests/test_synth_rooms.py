@@ -1,5 +1,10 @@
 """The generated rooms keep their promises: deterministic, graded, and with a true ceiling."""
 
+import subprocess
+import sys
+from pathlib import Path
+
+import mmcv
 import numpy as np
 import pytest
 from scipy.stats import norm, spearmanr
@@ -7,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import jaccard_score
 
 from datasets.common.observer import iou_rule, mean_iou
+from datasets.preview import MARGIN, PALETTE, TEXT, TILE
 from datasets.synth_rooms import (
     CLASSES,
     FIGURE_CLASSES,
@@ -204,6 +210,13 @@ def test_mean_iou_is_the_macro_jaccard_score():
     assert mean_iou(confusion) == pytest.approx(jaccard_score(truth, guess, average='macro'))
 
 
+def test_a_class_that_does_not_occur_does_not_count():
+    tiny = SynthRooms(test=1)
+    assert len(np.unique(tiny.split('test').target)) < len(CLASSES)
+    assert all(0.3 < score <= 1 for score in tiny.ceiling().values())
+    assert mean_iou(np.diag([3.0, 0, 5])) == 1
+
+
 def test_each_modality_confuses_what_it_should(rooms):
     z = rooms.latents('train', 2000)
     truth = region_classes(z)[:, 2:5].ravel()
@@ -230,9 +243,32 @@ def test_a_simple_reader_of_the_pictures_is_above_chance_and_below_the_ceiling(r
         x, y = (s.inputs[name].transpose(0, 2, 3, 1) for s in (train, test))
         rows = np.linspace(-1, 1, 64, dtype=np.float32)[None, :, None, None] + 0 * x[..., :1]
         x, y = (np.concatenate([v, v**2, rows[:1] + 0 * v[..., :1]], -1) for v in (x, y))
-        probe = LogisticRegression(max_iter=60).fit(
-            x.reshape(-1, x.shape[-1])[::23], train.target.ravel()[::23]
+        probe = LogisticRegression(max_iter=200).fit(
+            x.reshape(-1, x.shape[-1])[::47], train.target.ravel()[::47]
         )
         guess = probe.predict(y.reshape(-1, y.shape[-1]))
         score = jaccard_score(test.target.ravel(), guess, average='macro')
         assert 1.3 * rooms.chance() < score < rooms.ceiling()[name], name
+
+
+def test_the_preview_is_a_readable_picture_from_any_folder(tmp_path):
+    script = Path(__file__).resolve().parent.parent / 'datasets' / 'preview.py'
+    arguments = ['synth_rooms:train=4,size=32', 'sheet.png', '--count', '2']
+    subprocess.run([sys.executable, script, *arguments], cwd=tmp_path, check=True, timeout=120)
+    image = mmcv.imread(tmp_path / 'sheet.png')
+    legend_height, row_height = 2 * TEXT, TILE + TEXT + MARGIN
+    assert image.shape == (legend_height + 2 * row_height, 3 * (TILE + 2 * MARGIN), 3)
+    rooms = SynthRooms(train=4, size=32)
+    label = rooms.labels(rooms.latents('train', 1))[0]
+    corner = image[legend_height + TEXT :, 2 * (TILE + 2 * MARGIN) + MARGIN :]
+    np.testing.assert_array_equal(corner[0, 0], PALETTE[label[0, 0]])
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 200
+
+
+def test_the_preview_tells_an_unknown_dataset_in_one_line(tmp_path):
+    script = Path(__file__).resolve().parent.parent / 'datasets' / 'preview.py'
+    command = [sys.executable, script, 'synth_room', tmp_path / 'sheet.png']
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1
+    assert "did you mean 'synth_rooms'" in run.stderr.splitlines()[-1]
+    assert 'Traceback' not in run.stderr

@@ -62,8 +62,8 @@ def paint(picture: Array, coverage: Array, colour: Array) -> None:
         coverage: (N, S, S) in [0, 1].
         colour: (N, 3), or (N, 3, S, S) for one that varies over the picture.
     """
-    colour = colour.reshape(*colour.shape[:2], *(colour.shape[2:] or (1, 1)))
-    picture += coverage[:, None] * (colour - picture)
+    shape = colour.shape if colour.ndim == 4 else (*colour.shape, 1, 1)
+    picture += coverage[:, None] * (colour.astype(np.float32).reshape(shape) - picture)
 
 
 def clouds(rng: np.random.Generator, count: int, size: int, cells: int) -> Array:

@@ -6,13 +6,14 @@ import numpy as np
 
 
 def mean_iou(confusion: np.ndarray) -> float:
-    """Returns the mean IoU of a confusion matrix (true, predicted)."""
+    """Returns the mean IoU of a confusion matrix (true, predicted) over classes that occur."""
     hits = np.diag(confusion)
-    return float((hits / (confusion.sum(0) + confusion.sum(1) - hits)).mean())
+    union = confusion.sum(0) + confusion.sum(1) - hits
+    return float((hits[union > 0] / union[union > 0]).mean())
 
 
 def iou_rule(chance: np.ndarray, area: np.ndarray, rounds: int = 50) -> np.ndarray:
-    """Labels regions for the best expected pooled mIoU.
+    """Labels regions for the best pooled mIoU of the expected confusion matrix.
 
     The gain of one more pixel of probability p in class c is (p (1 + I_c) - I_c) / U_c, with I_c
     the IoU and U_c the union: a linear rule whose weights depend on its own result, so it is
@@ -31,9 +32,24 @@ def iou_rule(chance: np.ndarray, area: np.ndarray, rounds: int = 50) -> np.ndarr
         picked = np.eye(chance.shape[1])[chosen]
         expected = (chance * area[:, None]).T @ picked
         hits = np.diag(expected)
-        union = expected.sum(0) + expected.sum(1) - hits
+        union = np.maximum(expected.sum(0) + expected.sum(1) - hits, 1e-9)
         iou = hits / union
         if iou.mean() > best_score:
             best, best_score = chosen, iou.mean()
         chosen = ((chance * (1 + iou) - iou) / union).argmax(1)
     return best
+
+
+def ideal_iou(chance: np.ndarray, area: np.ndarray, truth: np.ndarray) -> float:
+    """Returns the pooled mIoU that `iou_rule` scores on regions of known classes.
+
+    Args:
+        chance: (N, R, K) class probabilities of the regions of N pictures.
+        area: (N, R) pixels of the regions.
+        truth: (N, R) true classes.
+    """
+    count = chance.shape[-1]
+    chosen = iou_rule(chance.reshape(-1, count), area.ravel())
+    confusion = np.zeros((count, count))
+    np.add.at(confusion, (truth.ravel(), chosen), area.ravel())
+    return mean_iou(confusion)

@@ -234,7 +234,7 @@ class SegmentationDecoder(nn.Module):
     def __init__(self, task: Task) -> None:
         super().__init__()
         w = task.width
-        self.scale = stride(task.modalities[0], 1)
+        self.size = task.modalities[0].shape[1:]
         self.pyramid = FPN([w, 2 * w, 4 * w, 8 * w], 2 * w, num_outs=4)
         self.head = FPNHead(
             in_channels=[2 * w] * 4,
@@ -245,6 +245,8 @@ class SegmentationDecoder(nn.Module):
             num_classes=len(task.classes),
             norm_cfg={'type': 'BN'},
             align_corners=False,
+            # Never used: the methods compute their losses.
+            loss_decode={'type': 'CrossEntropyLoss', 'avg_non_ignore': True},
         )
 
     def maps(self, fused: Maps) -> Maps:
@@ -254,7 +256,7 @@ class SegmentationDecoder(nn.Module):
     def logits(self, maps: Maps) -> Tensor:
         """Returns (B, K, H, W) from `maps`."""
         y = self.head(self.pyramid(maps))
-        return F.interpolate(y, scale_factor=self.scale, mode='bilinear', align_corners=False)
+        return F.interpolate(y, self.size, mode='bilinear', align_corners=False)
 
     def forward(self, fused: Maps) -> Tensor:
         """Returns (B, K, H, W) from the fused maps."""
