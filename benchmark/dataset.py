@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -62,6 +63,11 @@ class Dataset:
     licence: ClassVar[str] = ''
     how_to_get: ClassVar[str] = ''
     embedded: ClassVar[bool] = False
+
+    @functools.cached_property
+    def bounds(self) -> tuple[dict[str, float], float | None]:
+        """The ceiling and chance, computed once."""
+        return self.ceiling(), self.chance()
 
     def split(self, name: str) -> Split:
         """Returns the split 'train', 'val' or 'test'; nothing of another split is read."""

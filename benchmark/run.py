@@ -35,19 +35,12 @@ from mmengine.config import DictAction  # noqa: E402
 from benchmark import cost, plan, tables  # noqa: E402
 from benchmark.dataset import Dataset  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
-from benchmark.experiment import (  # noqa: E402
-    Experiment,
-    Machine,
-    build,
-    failure,
-    loaders,
-    make_folder,
-    run,
-)
+from benchmark.execution import failure, make_folder, run  # noqa: E402
+from benchmark.experiment import Experiment, Machine, build, loaders  # noqa: E402
+from benchmark.hooks import TrainingDiverged  # noqa: E402
 from benchmark.loading import Samples  # noqa: E402
 from benchmark.progress import Progress, clock  # noqa: E402
 from benchmark.registry import BROKEN, DATASETS, METHODS, discover  # noqa: E402
-from benchmark.training import TrainingDiverged  # noqa: E402
 
 
 def parser() -> argparse.ArgumentParser:

@@ -92,9 +92,9 @@ def test_a_repetition_gives_the_same_record(uninterrupted, tmp_path):
 
 
 DEATHS = {
-    'while the teacher trains': ('benchmark.training.Checkpoint._save', 2),
-    'before the teacher is kept': ('benchmark.training.save_atomically', 1),
-    'with a checkpoint half in place': ('benchmark.training._replace', 7),
+    'while the teacher trains': ('benchmark.hooks.Checkpoint._save', 2),
+    'before the teacher is kept': ('benchmark.hooks.save_atomically', 1),
+    'with a checkpoint half in place': ('benchmark.hooks._replace', 7),
     'while testing': ('benchmark.training.test', 1),
     'with the outcomes but no record': ('benchmark.records.write', 1),
 }
@@ -142,13 +142,13 @@ def test_selection_by_validation_survives_resuming(tmp_path):
 import os, signal, sys
 sys.path[0] = {str(ROOT)!r}
 import torch; torch.set_num_threads(1)
-from benchmark import run, training
-real, calls = training.Checkpoint._save, [0]
+from benchmark import hooks, run
+real, calls = hooks.Checkpoint._save, [0]
 def deadly(*args):
     calls[0] += 1
     if calls[0] == 3: os.kill(os.getpid(), signal.SIGKILL)
     return real(*args)
-training.Checkpoint._save = deadly
+hooks.Checkpoint._save = deadly
 run.main({arguments(parts, 'modality_dropout', options=options)!r})
 """
     subprocess.run([sys.executable, '-c', code], capture_output=True, check=False)
