@@ -263,8 +263,14 @@ class SegmentationDecoder(nn.Module):
         return self.logits(self.maps(fused))
 
 
-def decoder(task: Task) -> ClassificationDecoder | SegmentationDecoder:
-    """Returns the task's decoder over `ConcatFusion`."""
+def decoder(task: Task, channels: int | None = None) -> ClassificationDecoder | SegmentationDecoder:
+    """Returns the task's decoder.
+
+    Args:
+        task: Gives kind, width and classes.
+        channels: Channels of the fused map in classification; None for `ConcatFusion`'s. In
+            segmentation a fused map always has the channels of one modality's.
+    """
     if task.kind == 'segmentation':
         return SegmentationDecoder(task)
-    return ClassificationDecoder(task)
+    return ClassificationDecoder(task, channels)
