@@ -68,6 +68,12 @@ def words(protocol: Mapping[str, Any]) -> str:
     return ', '.join(filter(None, parts))
 
 
+def size(runs: Runs) -> str:
+    """Says in a few words how many seeds and test samples stand behind the numbers."""
+    most = max(len(members) for members in runs.groups.values())
+    return f'{most} seed{"s" if most > 1 else ""}, {_samples(runs)}'
+
+
 def _gaps(runs: Runs) -> str:
     rates = runs.records[0]['gaps']['rates']
     if not any(rates.values()):

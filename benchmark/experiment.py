@@ -177,7 +177,8 @@ def build(experiment: Experiment, device: str) -> Method:
         torch.manual_seed(derive(experiment.seed, 'weights'))
         method = experiment.method(experiment.data.task, **experiment.options)
         method.init_weights()
-    return method.to(device)
+    # Convolutions run 1.1 to 1.3 times as fast in this layout on CPUs, and tensor cores want it.
+    return method.to(device, memory_format=torch.channels_last)
 
 
 @contextlib.contextmanager

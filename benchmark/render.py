@@ -53,6 +53,7 @@ class Block:
         protocol: Its id.
         title: Dataset, metric and direction.
         caption: Sentences on how the numbers came about.
+        size: Seeds and test samples, in a few words.
         columns: Column id -> title; ids are subsets, then 'mean', 'worst', 'missing_0', ...
         subsets: How many of the columns are subsets.
         rows: Methods, then references, then published rows.
@@ -64,6 +65,7 @@ class Block:
     protocol: str
     title: str
     caption: list[str]
+    size: str
     columns: dict[str, str]
     subsets: int
     rows: list[Row]
@@ -219,7 +221,7 @@ def terminal(
         notes = [*(legend if marked else []), *block.notes]
         if any(row.sign == '‡' for row in block.rows):
             notes.append('‡ not comparable; the .md file says why')
-        parts.append('\n'.join([f'{block.title}  ({block.key})', grid, *notes]))
+        parts.append('\n'.join([f'{block.title}  ({block.key}, {block.size})', grid, *notes]))
     return '\n\n'.join(parts)
 
 

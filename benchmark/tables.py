@@ -96,6 +96,7 @@ def _block(
         protocol=runs.records[0]['protocol_id'],
         title=captions.title(data),
         caption=captions.caption(runs),
+        size=captions.size(runs),
         columns=titles,
         subsets=sum(key in runs.subsets for key in titles),
         rows=rows,

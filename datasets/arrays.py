@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
@@ -47,7 +50,9 @@ class Arrays(Dataset):
         self.file = Path(root)
         self._read()
         self.name = name or self.file.stem
-        self.fingerprint = _content_hash(self.file)
+        if '/' in self.name:
+            raise UserError(f'arrays: name: expected no path, found {self.name!r}')
+        self.fingerprint = _content_hash(self.file, width)
         self.recipe = self._recipe()
         metric = 'mIoU' if self.target.ndim == 3 else 'accuracy'
         kind = 'segmentation' if self.target.ndim == 3 else 'classification'
@@ -59,7 +64,7 @@ class Arrays(Dataset):
         named = {k.partition('/')[2]: v for k, v in raw.items() if k.startswith('inputs/')}
         for key in ('target', 'split'):
             if key not in raw:
-                raise unknown(f'{self.file}: no key {key!r}; key', key, raw)
+                raise UserError(f'{self.file}: expected a key {key!r}: {unknown("key", key, raw)}')
         if not named:
             raise UserError(f'{self.file}: expected keys inputs/<modality>, found {sorted(raw)}')
         self.inputs = {m: self._input(m, x) for m, x in named.items()}
@@ -72,9 +77,12 @@ class Arrays(Dataset):
 
     def _input(self, name: str, x: np.ndarray) -> np.ndarray:
         """Returns (N, D) or (N, C, H, W)."""
-        if not name or any(c in name for c in '+:,/'):
-            raise self._fail(f'inputs/{name}', 'a name without + : , /', repr(name))
-        if x.dtype.kind not in 'fiub' or x.ndim not in (2, 3, 4):
+        if not re.fullmatch(r'[\w-]+', name):
+            raise self._fail(f'inputs/{name}', 'a name of letters, digits, _ and -', repr(name))
+        # Encoders are torch modules called like their modality.
+        if hasattr(nn.ModuleDict(), name):
+            raise self._fail(f'inputs/{name}', 'a name that is no torch method', repr(name))
+        if x.dtype.kind not in 'fiub' or x.ndim not in (2, 3, 4) or 0 in x.shape:
             raise self._fail(f'inputs/{name}', 'numbers (N, ...) of 2 to 4 axes', _kind(x))
         if x.ndim == 3:
             return x[:, None]
@@ -83,12 +91,12 @@ class Arrays(Dataset):
         return x
 
     def _splits(self, split: np.ndarray) -> dict[str, np.ndarray]:
+        if split.ndim != 1 or split.dtype.kind not in 'fiub' or not np.isin(split, (0, 1, 2)).all():
+            raise self._fail('split', '(N,) of 0 train, 1 val, 2 test', _kind(split))
         n = len(split)
         for name, x in self.inputs.items():
             if len(x) != n:
                 raise self._fail(f'inputs/{name}', f'{n} samples as in split', len(x))
-        if split.ndim != 1 or not np.isin(split, (0, 1, 2)).all():
-            raise self._fail('split', '(N,) of 0 train, 1 val, 2 test', _kind(split))
         where = {name: np.flatnonzero(split == i) for i, name in enumerate(SPLITS)}
         for name, rows in where.items():
             if not len(rows):
@@ -105,24 +113,37 @@ class Arrays(Dataset):
             for name, x in self.inputs.items():
                 if x.shape[2:] != target.shape[1:]:
                     raise self._fail(f'inputs/{name}', f'images of {target.shape[1:]}', x.shape)
+        return target, self._classes(target, classes)
+
+    def _classes(self, target: np.ndarray, classes: np.ndarray | None) -> tuple[str, ...]:
+        if classes is not None and classes.ndim != 1:
+            raise self._fail('classes', '(K,) names', _kind(classes))
         labels = np.unique(target)
         labels = labels[labels != IGNORE] if target.ndim == 3 else labels
-        count = int(labels[-1]) + 1 if classes is None else len(classes)
+        if not len(labels):
+            raise self._fail('target', 'some labelled pixel', f'{IGNORE} everywhere')
+        # The loss ignores label 255 everywhere.
+        count = min(int(labels[-1]) + 1, IGNORE) if classes is None else len(classes)
         if labels[0] < 0 or labels[-1] >= count:
             raise self._fail('target', f'labels 0 to {count - 1}', f'{labels[0]} to {labels[-1]}')
-        return target, tuple(map(str, range(count) if classes is None else classes))
+        return tuple(map(str, range(count) if classes is None else classes))
 
     def _available(self, given: np.ndarray | None) -> np.ndarray:
         shape = (len(self.target), len(self.inputs))
-        available = np.ones(shape, bool) if given is None else given.astype(bool)
-        if available.shape != shape:
-            raise self._fail('available', f'{shape}', available.shape)
+        if given is None:
+            given = np.ones(shape, bool)
+        truth = given.dtype.kind in 'fiub' and np.isin(given, (0, 1)).all()
+        if given.shape != shape or not truth:
+            raise self._fail('available', f'bool {shape}', _kind(given))
+        available = given.astype(bool)
         for column, (name, x) in enumerate(self.inputs.items()):
             bad = available[:, column] & ~np.isfinite(x.reshape(len(x), -1)).all(1)
             if bad.any():
                 row = int(np.flatnonzero(bad)[0])
                 raise self._fail(
-                    f'inputs/{name}', 'finite numbers where available is true', f'NaN in row {row}'
+                    f'inputs/{name}',
+                    'finite numbers where available is true',
+                    f'others in row {row}',
                 )
             if not available[self.where['train'], column].any():
                 raise self._fail(f'inputs/{name}', 'some training sample that has it', 'none')
@@ -158,16 +179,28 @@ class Arrays(Dataset):
 def _load(file: Path) -> dict[str, np.ndarray]:
     if not file.is_file():
         raise UserError(f'{file}: expected an .npz file, found nothing there')
+    if not zipfile.is_zipfile(file):
+        raise UserError(f'{file}: expected an .npz file, found another format')
+    with np.load(file, allow_pickle=False) as raw:
+        return {key: _array(file, raw, key) for key in raw.files}
+
+
+def _array(file: Path, raw: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
     try:
-        with np.load(file, allow_pickle=False) as raw:
-            return dict(raw.items())
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise UserError(f'{file}: cannot be read as .npz without pickles: {error}') from None
+        found = raw[key]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f'{file}: {key}: cannot be read without pickles: {error}') from None
+    if not isinstance(found, np.ndarray):
+        raise UserError(f'{file}: {key}: expected an array, found a file of another kind')
+    return found
 
 
-def _content_hash(file: Path) -> str:
+def _content_hash(file: Path, width: int) -> str:
+    digest = hashlib.sha256(f'{width}/'.encode())
     with file.open('rb') as handle:
-        return hashlib.file_digest(handle, 'sha256').hexdigest()[:12]
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()[:12]
 
 
 def _kind(x: np.ndarray) -> str:

@@ -36,7 +36,7 @@ def test_a_sample_is_the_same_whatever_the_sizes_of_the_splits(train):
 
 
 def test_another_data_seed_draws_other_scenes(train):
-    other = SynthFaces(train=64, data_seed=1).split('train')
+    other = SynthFaces(train=64, data_seed=2).split('train')
     for name in NAMES:
         assert np.abs(other.inputs[name] - train.inputs[name][:64]).mean() > 0.1
 
@@ -46,7 +46,7 @@ def test_the_fingerprint_changes_with_every_option_that_changes_the_data():
         SynthFaces(**options).fingerprint
         for options in (
             {},
-            {'data_seed': 1},
+            {'data_seed': 2},
             {'size': 56},
             {'width': 8},
             {'train': 99},

@@ -1,0 +1,252 @@
+"""Scores of every subset, against scikit-learn and loops that go sample by sample."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    jaccard_score,
+    recall_score,
+)
+from tasks import TASKS, Toy, batch_of
+
+from benchmark import training
+from benchmark.evaluation import (
+    ClassificationMetric,
+    SegmentationMetric,
+    SubsetEvaluator,
+    subset_logits,
+)
+from benchmark.loading import Samples, test_loader, train_loader
+from benchmark.method import IGNORE, Modality, Task
+from benchmark.missing import Sampler, subset_ids, subset_masks
+from benchmark.protocol import Protocol
+from methods.modality_dropout import ModalityDropout
+
+
+def faces(live):
+    names = ('attack', 'live') if live else ('live', 'attack')
+    return Task('toy', 'classification', (Modality('rgb', (3,)),), names, 'ACER', live=live)
+
+
+def classified(task, target, pred):
+    metric = ClassificationMetric(task)
+    rows = zip(target, pred, strict=True)
+    metric.process(
+        None,
+        [{'id': i, 'target': t, 'pred': p, 'score': 0.5} for i, (t, p) in enumerate(rows)],
+    )
+    return metric, metric.evaluate(len(target))
+
+
+@pytest.mark.parametrize('live', [0, 1])
+def test_acer_of_the_authors_published_counts(live):
+    # Live: 17242 right, 216 wrong; spoof: 39681 right, 571 wrong; published in per cent.
+    spoof = 1 - live
+    target = [live] * (17242 + 216) + [spoof] * (39681 + 571)
+    pred = [live] * 17242 + [spoof] * 216 + [spoof] * 39681 + [live] * 571
+    _, found = classified(faces(live), target, pred)
+    published = {'APCER': 1.4186, 'BPCER': 1.2373, 'ACER': 1.3279, 'accuracy': 98.6363}
+    assert {k: 100 * v for k, v in found.items()} == pytest.approx(published, abs=6e-5)
+
+
+@pytest.mark.parametrize('live', [0, 1])
+def test_error_rates_are_complements_of_recalls(live):
+    rng = np.random.default_rng(live)
+    target = (rng.random(500) < 0.2).astype(int)
+    pred = np.where(rng.random(500) < 0.3, 1 - target, target)
+    metric, found = classified(faces(live), target, pred)
+    assert found['APCER'] == pytest.approx(1 - recall_score(target, pred, pos_label=1 - live))
+    assert found['BPCER'] == pytest.approx(1 - recall_score(target, pred, pos_label=live))
+    assert found['ACER'] == pytest.approx(1 - balanced_accuracy_score(target, pred))
+    assert metric.predicted == pytest.approx([(pred == k).mean() for k in (0, 1)])
+
+
+def test_a_rate_of_a_class_that_does_not_occur_is_undefined():
+    _, found = classified(faces(1), [0, 0, 0], [0, 1, 0])
+    assert found['APCER'] == pytest.approx(1 / 3)
+    assert np.isnan([found['BPCER'], found['ACER']]).all()
+
+
+def test_other_tasks_are_measured_by_accuracy_alone():
+    rng = np.random.default_rng(0)
+    target, pred = rng.integers(4, size=(2, 300))
+    metric, found = classified(TASKS['mixed'], target, pred)
+    assert found == {'accuracy': pytest.approx(accuracy_score(target, pred))}
+    assert sum(metric.predicted) == pytest.approx(1)
+
+
+def naive_segmentation(target, pred, classes):
+    """mIoU, pixel accuracy and class accuracy of the labelled pixels, from scikit-learn."""
+    t, p = target[target != IGNORE], pred[target != IGNORE]
+    table = confusion_matrix(t, p, labels=range(classes))
+    occurs = np.flatnonzero(table.sum(0) + table.sum(1))
+    return {
+        'mIoU': jaccard_score(t, p, labels=occurs, average='macro'),
+        'pixel_accuracy': accuracy_score(t, p),
+        'class_accuracy': recall_score(t, p, labels=np.unique(t), average='macro'),
+    }
+
+
+def test_miou_leaves_out_ignored_pixels_and_absent_classes():
+    classes = tuple('abcdef')
+    task = Task('toy', 'segmentation', (Modality('rgb', (3, 8, 8)),), classes, 'mIoU')
+    rng = np.random.default_rng(0)
+    # Class 4 is predicted but never there; class 5 does not occur at all.
+    target, pred = rng.integers(4, size=(7, 8, 8)), rng.integers(5, size=(7, 8, 8))
+    target[rng.random(target.shape) < 0.3] = IGNORE
+    metric = SegmentationMetric(task)
+    for rows in (range(4), range(4, 7)):
+        metric.process(
+            None,
+            [
+                {
+                    'id': 10 + i,
+                    'pred_sem_seg': {'data': torch.from_numpy(pred[i])},
+                    'gt_sem_seg': {'data': torch.from_numpy(target[i])},
+                }
+                for i in rows
+            ],
+        )
+    assert metric.evaluate(7) == pytest.approx(naive_segmentation(target, pred, 6))
+    tables = [
+        confusion_matrix(t[t != IGNORE], p[t != IGNORE], labels=range(6))
+        for t, p in zip(target, pred, strict=True)
+    ]
+    areas = [[np.diag(table), table.sum(0), table.sum(1)] for table in tables]
+    assert (metric.outcomes['areas'] == areas).all()
+    assert metric.outcomes['ids'].tolist() == list(range(10, 17))
+    shares = np.sum(tables, (0, 1))
+    assert metric.predicted == pytest.approx(shares / shares.sum())
+
+
+def gappy(kind, seed=0, count=12):
+    """A batch some of whose samples lack modalities, and random logits for every subset."""
+    task, rng = TASKS[kind], np.random.default_rng(seed)
+    batch = batch_of(task, count, seed)
+    batch = batch._replace(available=batch.mask, ids=torch.from_numpy(rng.permutation(count)))
+    shape = (count, len(task.classes), *batch.target.shape[1:])
+    return batch, [torch.from_numpy(rng.standard_normal(shape)) for _ in subset_ids(task.names)]
+
+
+@pytest.mark.parametrize('kind', ['faces', 'rooms'])
+def test_a_sample_counts_for_the_subsets_that_it_has(kind):
+    task = TASKS[kind]
+    evaluator = SubsetEvaluator(task)
+    for seed in (1, 2):  # the second pass has nothing of the first one left
+        batch, logits = gappy(kind, seed)
+        for mask, y in zip(subset_masks(len(task.names)), logits, strict=True):
+            evaluator.process_subset(mask, y, batch)
+        flat = evaluator.evaluate(len(batch.ids))
+        for subset, y in zip(subset_ids(task.names), logits, strict=True):
+            columns = [task.names.index(name) for name in subset.split('+')]
+            rows = [i for i in range(12) if all(batch.available[i, c] for c in columns)]
+            score, found = evaluator.scores[subset], evaluator.outcomes[subset]
+            assert 0 < score.n == len(rows) < 12
+            assert found['ids'].tolist() == batch.ids[rows].tolist()
+            target, pred = batch.target[rows].numpy(), y[rows].argmax(1).numpy()
+            if kind == 'rooms':
+                assert score.metrics == pytest.approx(naive_segmentation(target, pred, 3))
+            else:
+                assert flat[f'{subset}/accuracy'] == accuracy_score(target, pred)
+                assert found['pred'].tolist() == pred.tolist()
+                shares = torch.exp(y[rows])
+                expected = shares[:, task.live] / shares.sum(1)
+                assert found['score'] == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_a_subset_that_no_sample_has_gets_no_score():
+    batch, logits = gappy('faces')
+    batch.available[:, 1] = False
+    evaluator = SubsetEvaluator(TASKS['faces'])
+    for mask, y in zip(subset_masks(3), logits, strict=True):
+        evaluator.process_subset(mask, y, batch)
+    evaluator.evaluate(12)
+    assert set(evaluator.scores) == set(evaluator.outcomes) == {'rgb', 'ir', 'rgb+ir'}
+
+
+def test_only_restricts_what_is_measured():
+    evaluator = SubsetEvaluator(TASKS['faces'], only=['ir', 'rgb+ir'])
+    assert [m.tolist() for m in evaluator.masks.values()] == [
+        [False, False, True],
+        [True, False, True],
+    ]
+
+
+class Mixing(ModalityDropout):
+    """Says that its encoders mix modalities."""
+
+    def predict(self, inputs, mask):
+        return self.decode(self.encode(inputs), mask)
+
+
+@pytest.mark.parametrize('kind', ['faces', 'mixed', 'rooms'])
+@pytest.mark.parametrize(('cls', 'once'), [(ModalityDropout, True), (Mixing, False)])
+def test_encoders_run_once_per_batch_unless_they_mix(cls, once, kind):
+    torch.manual_seed(0)
+    method, (batch, _) = cls(TASKS[kind]).eval(), gappy(kind)
+    masks = list(subset_masks(len(TASKS[kind].names)))
+    calls = []
+    for name, encoder in method.encoders.items():
+        encoder.register_forward_hook(lambda *_, name=name: calls.append(name))
+    with torch.no_grad():
+        pairs = list(subset_logits(method, batch, masks))
+        assert sorted(calls) == sorted(TASKS[kind].names * (1 if once else len(masks)))
+        for (mask, logits), expected in zip(pairs, masks, strict=True):
+            assert (mask == expected).all()
+            allowed = torch.from_numpy(expected) & batch.available
+            separate = method.decode(method.encode(batch.inputs), allowed)
+            assert torch.equal(logits, separate)
+
+
+def holes(split, rate=0.3):
+    gone = np.random.default_rng(9).random(split.available.shape) < rate
+    gone[0] = False
+    return split.available & ~gone
+
+
+def scores_one_by_one(method, task, split, available):
+    """Every subset's metric from single samples that are decoded under that subset alone."""
+    scores = {}
+    for subset in subset_ids(task.names):
+        mask = torch.tensor([[n in subset.split('+') for n in task.names]])
+        rows = np.flatnonzero(available[:, mask[0].numpy()].all(1))
+        pred = []
+        for i in rows:
+            inputs = {
+                name: torch.from_numpy(split.inputs[name][[i]]) * float(available[i, k])
+                for k, name in enumerate(task.names)
+            }
+            pred.append(method.predict(inputs, mask).argmax(1)[0].numpy())
+        if task.kind == 'segmentation':
+            found = naive_segmentation(split.target[rows], np.array(pred), len(task.classes))
+        else:
+            found = {'accuracy': accuracy_score(split.target[rows], pred)}
+        scores[subset] = (found[task.metric], len(rows))
+    return scores
+
+
+@pytest.mark.parametrize('kind', ['vectors', 'rooms'])
+def test_training_validates_and_tests_like_a_loop_over_single_samples(kind, tmp_path):
+    torch.manual_seed(0)
+    task = TASKS[kind]
+    data, method = Toy(task, (16, 10, 10)), ModalityDropout(task)
+    train, held_out = data.split('train'), data.split('test')
+    available = holes(held_out)
+    loader = test_loader(Samples(held_out, task, available), 4, 0, False)
+    samples = Samples(train, task, train.available, Sampler('uniform', task.names))
+    protocol = Protocol(epochs=2, batch_size=8, lr=1e-2, precision='float32')
+    job = training.Job(tmp_path, 'identity', 0, 'cpu')
+    trained = training.train(
+        method, (train_loader(samples, 8, 0, False), loader), protocol, job, lambda *_: None
+    )
+    tested = training.test(method, loader, tmp_path, 'cpu', None).scores
+    with torch.no_grad():
+        expected = scores_one_by_one(method.eval(), task, held_out, available)
+    assert {s: (v.metrics[task.metric], v.n) for s, v in tested.items()} == {
+        s: (pytest.approx(value), n) for s, (value, n) in expected.items()
+    }
+    validated = {s: (v['metrics'][task.metric], v['n']) for s, v in trained['scores'].items()}
+    assert validated == {s: (v.metrics[task.metric], v.n) for s, v in tested.items()}
