@@ -51,6 +51,7 @@ def run(
         for folder, _, _ in experiment.parts():
             _clear(folder)
     _prepare(machine)
+    gaps(experiment, splits(experiment.data, 'train'))  # refuses before a teacher is trained
     teacher = experiment.teacher()
     teacher_cost = {'seconds': 0.0, 'peak_memory_mb': 0.0}
     mentor = None
@@ -70,6 +71,8 @@ def _prepare(machine: Machine) -> None:
     torch.backends.cudnn.benchmark = False
     # Some CUDA kernels have no deterministic form; those warn instead of stopping the run.
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Costs time and only serves to expose reads of memory that was never written.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     if machine.device == 'cuda':
         torch.backends.cuda.matmul.allow_tf32 = False
 

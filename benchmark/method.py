@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from mmengine.model import BaseModel
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor
 
 IGNORE = 255
@@ -129,7 +129,8 @@ class Method(BaseModel):
     contract_exceptions: ClassVar[dict[str, str]] = {}
 
     def __init__(self, task: Task) -> None:
-        super().__init__()
+        # Pinned batches travel while the device still computes.
+        super().__init__(BaseDataPreprocessor(non_blocking=True))
         self.task = task
         self.epoch = 0
         self.epochs = 1

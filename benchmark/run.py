@@ -20,7 +20,7 @@ import contextlib  # noqa: E402
 import io  # noqa: E402
 import traceback  # noqa: E402
 import warnings  # noqa: E402
-from typing import Any, cast  # noqa: E402
+from typing import Any  # noqa: E402
 
 # mmcv and mmseg announce on import that optional compiled operators, which nothing here uses, are
 # absent.
@@ -36,9 +36,8 @@ from benchmark import cost, plan, tables  # noqa: E402
 from benchmark.dataset import Dataset  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
 from benchmark.execution import failure, make_folder, run  # noqa: E402
-from benchmark.experiment import Experiment, Machine, build, loaders  # noqa: E402
+from benchmark.experiment import Experiment, Machine, build, loaders, splits  # noqa: E402
 from benchmark.hooks import TrainingDiverged  # noqa: E402
-from benchmark.loading import Samples  # noqa: E402
 from benchmark.progress import Progress, clock  # noqa: E402
 from benchmark.registry import BROKEN, DATASETS, METHODS, discover  # noqa: E402
 
@@ -124,11 +123,19 @@ def execute(grid: list[Experiment], machine: Machine, force: bool) -> bool:
     todo = [e for e in grid if force or e.recorded() is None]
     if len(todo) < len(grid):
         print(f'{len(grid) - len(todo)} of {len(grid)} experiments are recorded already')
-    epochs: dict[str, int] = {}
-    for e in todo:
-        epochs[e.data.name] = epochs.get(e.data.name, 0) + e.protocol.epochs * len(e.parts())
-    progress = Progress(epochs, len(todo))
+    progress = Progress(_epochs_to_train(todo, force), len(todo))
     return all([_attempt(e, machine, progress, force) for e in todo])
+
+
+def _epochs_to_train(todo: list[Experiment], force: bool) -> dict[str, int]:
+    """Returns per dataset the epochs of all networks that are not trained yet, teachers once."""
+    everything = [x for e in todo for x in (e.teacher(), e) if x is not None]
+    networks = {folder: x for x in everything for folder, _, _ in x.parts()}
+    epochs: dict[str, int] = {}
+    for folder, x in networks.items():
+        if force or not (folder / 'trained.json').is_file():
+            epochs[x.data.name] = epochs.get(x.data.name, 0) + x.protocol.epochs
+    return epochs
 
 
 def _attempt(e: Experiment, machine: Machine, progress: Progress, force: bool) -> bool:
@@ -161,32 +168,34 @@ def show_tables(grid: list[Experiment], results: Path) -> bool:
 def show_plan(grid: list[Experiment], machine: Machine) -> int:
     """Prints every experiment, whether it is recorded, and the time it is expected to take."""
     total = 0.0
+    trained: set[Path] = set()
     for e in grid:
         line = f'{e.data.name}  {e.label}  seed {e.seed}  {e.protocol_id}'
         if e.recorded() is not None:
             print(f'recorded  {line}')
             continue
-        seconds = _expected_seconds(e, machine)
+        seconds = _expected_seconds(e, machine, trained)
         total += seconds
-        print(f'to run    {line}  about {clock(seconds)}')
+        print(f'to run    {line}  about {clock(seconds)}', flush=True)
     print(f'expected: {clock(total)} on {machine.device}, from steps measured just now')
     return 0
 
 
-def _expected_seconds(e: Experiment, machine: Machine) -> float:
-    part = e.parts()[-1]
-    both = loaders(e, part, machine)
-    method = build(e, machine.device)
-    seconds = 0.0
-    teacher = e.teacher()
+def _expected_seconds(e: Experiment, machine: Machine, trained: set[Path]) -> float:
+    """Forecasts one experiment; adds the folders of its networks to `trained`, teachers once."""
+    method, teacher, seconds = build(e, machine.device), e.teacher(), 0.0
     if teacher is not None:
         mentor = build(teacher, machine.device)
-        seconds += cost.forecast(mentor, loaders(teacher, teacher.parts()[0], machine), e.protocol)[
-            0
-        ]
+        folder, _, _ = part = teacher.parts()[0]
+        if folder not in trained and not (folder / 'trained.json').is_file():
+            seconds += cost.forecast(mentor, loaders(teacher, part, machine), e.protocol)[0]
+            trained.add(folder)
         method.set_teacher(mentor)
+    new = [p for p in e.parts() if p[0] not in trained and not (p[0] / 'trained.json').is_file()]
+    trained.update(folder for folder, _, _ in new)
+    both = loaders(e, e.parts()[-1], machine)
     training, each = cost.forecast(method, both, e.protocol)
-    return seconds + training * len(e.parts()) + each * len(cast(Samples, both[1].dataset))
+    return seconds + training * len(new) + each * len(splits(e.data, 'val'))
 
 
 def show_list(roots: list[Path]) -> int:
