@@ -239,11 +239,12 @@ def test_a_torn_record_is_named_and_its_run_repeated(tmp_path, capsys):
 
 
 def test_the_plan_says_what_is_recorded_and_what_it_will_take(uninterrupted, capsys):
-    args = arguments(uninterrupted, MMANET, 'rfnet')
+    args = arguments(uninterrupted, MMANET, 'rfnet', 'mmanet:begin_epoch=2,mining_start=0')
     assert run.main([*args, '--dry-run']) == 0
     told = capsys.readouterr().out
     assert 'recorded  synth_faces  mmanet' in told
     assert 'to run    synth_faces  rfnet' in told
+    assert 'to run    synth_faces  mmanet:begin_epoch=2,mining_start=0' in told
     assert 'expected: ' in told
     assert len(record_files(uninterrupted)) == 1
 
