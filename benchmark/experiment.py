@@ -172,8 +172,7 @@ class Experiment:
 
 def build(experiment: Experiment, device: str) -> Method:
     """Returns the method with weights drawn from the experiment's seed alone."""
-    logger = MMLogger.get_current_instance()
-    with torch.random.fork_rng(devices=[]), _muted(logger):
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(derive(experiment.seed, 'weights'))
         method = experiment.method(experiment.data.task, **experiment.options)
         method.init_weights()
@@ -182,12 +181,15 @@ def build(experiment: Experiment, device: str) -> Method:
 
 
 @contextlib.contextmanager
-def _muted(logger: logging.Logger) -> Iterator[None]:
-    """Mmengine logs several lines per parameter at initialisation."""
+def quiet() -> Iterator[None]:
+    """Silences mmengine outside a run, as when it logs every parameter's initialisation."""
+    logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.ERROR)
-    yield
-    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def gaps(experiment: Experiment, train: Split) -> np.ndarray:

@@ -36,7 +36,14 @@ from benchmark import cost, plan, tables  # noqa: E402
 from benchmark.dataset import Dataset  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
 from benchmark.execution import failure, make_folder, run  # noqa: E402
-from benchmark.experiment import Experiment, Machine, build, loaders, splits  # noqa: E402
+from benchmark.experiment import (  # noqa: E402
+    Experiment,
+    Machine,
+    build,
+    loaders,
+    quiet,
+    splits,
+)
 from benchmark.hooks import TrainingDiverged  # noqa: E402
 from benchmark.progress import Progress, clock  # noqa: E402
 from benchmark.registry import BROKEN, DATASETS, METHODS, discover  # noqa: E402
@@ -174,7 +181,8 @@ def show_plan(grid: list[Experiment], machine: Machine) -> int:
         if e.recorded() is not None:
             print(f'recorded  {line}')
             continue
-        seconds = _expected_seconds(e, machine, trained)
+        with quiet():
+            seconds = _expected_seconds(e, machine, trained)
         total += seconds
         print(f'to run    {line}  about {clock(seconds)}', flush=True)
     print(f'expected: {clock(total)} on {machine.device}, from steps measured just now')

@@ -9,85 +9,14 @@ from mmengine.logging import print_log
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE
 from benchmark.registry import METHODS
+from methods.common.distillation import (
+    column_weighted_distillation,
+    margin_aware_distillation,
+    pixels,
+)
+from methods.common.distillation import row_products as row_products
 from methods.common.networks import decoder
 from methods.modality_dropout import ModalityDropout
-
-
-def entropy_weights(logits):
-    """Returns each sample's share (N,) of the entropy of softmax(logits), logits (N, K).
-
-    Where no sample has any entropy left, all weigh the same.
-    """
-    log_p = F.log_softmax(logits.float(), 1)
-    entropy = -(log_p.exp() * log_p).sum(1)
-    total = entropy.sum()
-    shares = entropy / total.clamp_min(torch.finfo(total.dtype).tiny)
-    return torch.where(total > 0, shares, 1 / len(logits))
-
-
-def scaled(features):
-    """Returns (N, d) in float32 with greatest magnitude 1, which no Gram ratio depends on."""
-    x = features.float()
-    return x / x.detach().abs().amax().clamp_min(torch.finfo(x.dtype).tiny)
-
-
-def row_products(x, y, x_columns, y_columns):
-    """Returns <(X Xc^T)_i, (Y Yc^T)_i> for every row i, (N,), by the cheaper of two exact ways.
-
-    The Gram matrices, N x C, cost N C (dx + dy) multiplications; x_i^T (Xc^T Yc) y_i, the same
-    number without them, costs (N + C) dx dy, far less for the many pixels of segmentation.
-    """
-    (n, dx), (c, dy) = x.shape, y_columns.shape
-    if n * c * (dx + dy) <= (n + c) * dx * dy:
-        return ((x @ x_columns.T) * (y @ y_columns.T)).sum(1)
-    return (x @ (x_columns.T @ y_columns) * y).sum(1)
-
-
-def row_errors(student, teacher, parts=1):
-    """Returns the squared distance (N,) between the unit rows of two Gram matrices.
-
-    For unit rows it is 2 - 2 cos. A row of zeros (below 1e-6 of the scale) stays zero and gets
-    no gradient. With `parts` > 1 that many blocks of columns are each normalised on their own.
-    """
-    errors = student.new_zeros(len(student))
-    for s, t in zip(student.chunk(parts), teacher.chunk(parts), strict=True):
-        cosine = row_products(student, teacher, s, t)
-        for x, columns in ((student, s), (teacher, t)):
-            squares = row_products(x, x, columns, columns)
-            there = squares > 1e-12
-            cosine = cosine * torch.where(there, squares.clamp_min(1e-12).rsqrt(), 0.0)
-            errors = errors + there
-        errors = errors - 2 * cosine
-    return errors
-
-
-def margin_aware_distillation(student, teacher, logits, parts=1):
-    """MAD: the student copies how samples relate, most where the teacher is least certain.
-
-    sum_i w_i sum_j (Gs_ij - Gt_ij)^2, G the Gram matrix of the batch with rows of unit L2 norm and
-    w_i the sample's share of the entropy of the teacher's softmax (MMANet, section 3.2).
-
-    Args:
-        student: (N, ds) features.
-        teacher: (N, dt) features.
-        logits: (N, K) of the teacher.
-        parts: Blocks of columns normalised apart; the definition is 1.
-    """
-    with torch.autocast(student.device.type, enabled=False):
-        errors = row_errors(scaled(student), scaled(teacher), parts)
-        return (entropy_weights(logits) * errors).sum()
-
-
-def column_weighted_distillation(student, teacher, logits):
-    """The released classification code's MAD: the weights meet columns, not the unit rows."""
-    with torch.autocast(student.device.type, enabled=False):
-        s, t = (F.normalize(x @ x.T) for x in (scaled(student), scaled(teacher)))
-        return (entropy_weights(logits) * (s - t).square().sum(0)).sum()
-
-
-def pixels(maps):
-    """Turns (B, C, H, W) into one row per pixel, (B H W, C)."""
-    return maps.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 @METHODS.register_module('mmanet')

@@ -150,12 +150,14 @@ def test_a_sample_counts_for_the_subsets_that_it_has(kind):
 
 
 def test_a_subset_that_no_sample_has_gets_no_score():
-    batch, logits = gappy('faces')
-    batch.available[:, 1] = False
     evaluator = SubsetEvaluator(TASKS['faces'])
-    for mask, y in zip(subset_masks(3), logits, strict=True):
-        evaluator.process_subset(mask, y, batch)
-    evaluator.evaluate(12)
+    for there in (True, False):  # nor keeps that of the pass before
+        batch, logits = gappy('faces')
+        batch.available[:, 1] = there
+        for mask, y in zip(subset_masks(3), logits, strict=True):
+            evaluator.process_subset(mask, y, batch)
+        evaluator.evaluate(12)
+        assert ('depth' in evaluator.scores) == there
     assert set(evaluator.scores) == set(evaluator.outcomes) == {'rgb', 'ir', 'rgb+ir'}
 
 
@@ -231,7 +233,10 @@ def test_training_validates_and_tests_like_a_loop_over_single_samples(kind, tmp_
     trained = training.train(
         method, (train_loader(samples, 8, 0, False), loader), protocol, job, lambda *_: None
     )
+    graphs = []
+    method.decoder.register_forward_hook(lambda *_: graphs.append(torch.is_grad_enabled()))
     tested = training.test(method, loader, tmp_path, 'cpu', None).scores
+    assert not any(graphs)
     with torch.no_grad():
         expected = scores_one_by_one(method.eval(), task, held_out, available)
     assert {s: (v.metrics[task.metric], v.n) for s, v in tested.items()} == {
