@@ -46,6 +46,7 @@ class Dataset:
     Attributes:
         name: Name in tables and folders; the registered name unless the data decide (`arrays`).
         task: What is asked of a method.
+        spec: Registered name; set when it is opened.
         options: The constructor's options that can change a score; set when it is opened.
         fingerprint: Short hash of all that can change a score: generator version and options, or
             the files' content.
@@ -57,6 +58,7 @@ class Dataset:
 
     name: str
     task: Task
+    spec: str = ''
     options: dict[str, Any]
     fingerprint: str
     recipe: dict[str, Any] = {}

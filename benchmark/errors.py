@@ -17,6 +17,7 @@ def unknown(what: str, found: str, choices: Iterable[str]) -> UserError:
         choices: The names that exist.
     """
     names = sorted(choices)
-    near = difflib.get_close_matches(found, names, n=1, cutoff=0.5)
-    hint = f'; did you mean {near[0]!r}?' if near else ''
+    folded = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(found.lower(), folded, n=1, cutoff=0.5)
+    hint = f'; did you mean {folded[near[0]]!r}?' if near else ''
     return UserError(f'unknown {what} {found!r}{hint} (known: {", ".join(names) or "none"})')

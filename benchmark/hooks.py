@@ -13,6 +13,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from benchmark.errors import UserError
 from benchmark.evaluation import HIGHER_IS_BETTER
 from benchmark.method import SubsetScore
 from benchmark.missing import derive
@@ -80,11 +81,13 @@ class Selection(Hook):
     Args:
         rule: 'last', 'mean', 'worst' or 'full'.
         metric: The task's metric.
+        full: Id of the largest subset that the network is for.
         folder: Where the best weights are kept.
     """
 
-    def __init__(self, rule: str, metric: str, folder: Path) -> None:
-        self.rule, self.metric, self.best = rule, metric, folder / 'best.pth'
+    def __init__(self, rule: str, metric: str, full: str, folder: Path) -> None:
+        self.rule, self.metric, self.full = rule, metric, full
+        self.best = folder / 'best.pth'
         self.state: dict[str, Any] = {'epoch': -1, 'value': -math.inf, 'scores': {}}
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
@@ -92,7 +95,7 @@ class Selection(Hook):
         scores: dict[str, SubsetScore] = runner.val_loop.evaluator.scores
         # The epoch counter was raised before validation.
         runner.model.on_validation(scores)
-        value = self._value(scores)
+        value = math.nan if self.rule == 'last' else self._value(scores)
         runner.logger.info(f'epoch {runner.epoch - 1}: validation {self.metric} {_brief(metrics)}')
         if self.rule == 'last' or value > self.state['value']:
             plain = {s: {'metrics': v.metrics, 'n': v.n} for s, v in scores.items()}
@@ -101,12 +104,23 @@ class Selection(Hook):
                 save_atomically(runner.model.state_dict(), self.best)
 
     def _value(self, scores: dict[str, SubsetScore]) -> float:
+        """Returns what the rule maximises.
+
+        Raises:
+            UserError: The validation split does not give what the rule needs.
+        """
         sign = 1 if HIGHER_IS_BETTER[self.metric] else -1
-        values = [sign * s.metrics[self.metric] for s in scores.values()]
-        if self.rule == 'mean':
-            return sum(values) / len(values)
-        # The complete set is the last of all subsets.
-        return min(values) if self.rule == 'worst' else values[-1]
+        needed = [self.full] if self.rule == 'full' else list(scores)
+        values = [
+            sign * scores[s].metrics[self.metric] if s in scores else math.nan for s in needed
+        ]
+        lacking = [s for s, v in zip(needed, values, strict=True) if math.isnan(v)]
+        if lacking or not values:
+            raise UserError(
+                f'selection={self.rule}: expected {self.metric} on the validation split for '
+                f'{", ".join(lacking) or "some subset"}, found samples or classes missing there'
+            )
+        return min(values) if self.rule == 'worst' else sum(values) / len(values)
 
 
 def _brief(metrics: dict | None) -> str:

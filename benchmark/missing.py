@@ -72,6 +72,8 @@ class Sampler:
         kind, _, value = self.spec.partition(':')
         masks = subset_masks(len(self.names))
         sizes = masks.sum(1)
+        if value and kind in ('uniform', 'by_size', 'complete'):
+            raise unknown('sampler', self.spec, SAMPLERS)
         if kind == 'uniform':
             weights = np.ones(len(masks))
         elif kind == 'by_size':
@@ -116,24 +118,31 @@ class Sampler:
 
 
 def parse_rates(text: str, names: Sequence[str], where: str) -> np.ndarray:
-    """Reads missing rates: 'rgb=0.2,depth=0.5' (others 0) or one number for all modalities.
+    """Reads missing rates: 'rgb=0.2,depth=0.5' (others 0), '0.3' for all, '0.3,rgb=0.2' for both.
 
     Raises:
-        UserError: An unknown modality, or a rate outside [0, 1].
+        UserError: An unknown modality, a rate outside [0, 1], or two rates for one modality.
     """
-    rates = dict.fromkeys(names, 0.0)
-    for part in text.split(','):
+    common, rates = 0.0, dict[str, float]()
+    for position, part in enumerate(text.split(',')):
         key, equals, value = part.rpartition('=')
-        if equals and key not in rates:
+        if equals and key not in names:
             raise unknown(f'modality in {where!r}: modality', key, names)
+        if key in rates or (not equals and position):
+            raise UserError(
+                f'{where!r}: expected one rate per modality, found {part!r} beside others'
+            )
         try:
             rate = float(value)
         except ValueError:
             rate = -1.0
         if not 0 <= rate <= 1:
             raise UserError(f'{where!r}: expected a missing rate from 0 to 1, found {value!r}')
-        rates.update({key: rate} if equals else dict.fromkeys(names, rate))
-    return np.array([rates[name] for name in names])
+        if equals:
+            rates[key] = rate
+        else:
+            common = rate
+    return np.array([rates.get(name, common) for name in names])
 
 
 def hide(

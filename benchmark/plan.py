@@ -48,6 +48,7 @@ def _open(cls: type[Dataset], name: str, given: dict[str, Any], root: Path | Non
     base = {} if root is None or 'root' in given else {'root': str(root)}
     resolved = resolve_options(cls, name, given, base)
     data = cls(**resolved)
+    data.spec = name
     # Where the data lie changes no score; what they hold does, and is in the fingerprint.
     data.options = {k: v for k, v in resolved.items() if k not in ('root', 'name')}
     return data
@@ -82,14 +83,14 @@ def check_options(options: dict[str, Any], specs: Sequence[str]) -> None:
             raise unknown('option in --cfg-options', key, known)
 
 
-def protocol_for(data: Dataset, spec_name: str, options: dict[str, Any], device: str) -> Protocol:
+def protocol_for(data: Dataset, options: dict[str, Any], device: str) -> Protocol:
     """Returns the dataset's protocol with the user's overrides, the dataset's own last."""
     fields = Protocol.fields()
     plain = {k: v for k, v in options.items() if k in fields}
     dotted = {
         k.partition('.')[2]: v
         for k, v in options.items()
-        if k.startswith(f'{spec_name}.') and k.partition('.')[2] in fields
+        if k.startswith(f'{data.spec}.') and k.partition('.')[2] in fields
     }
     return Protocol.build(data.recipe, {**plain, **dotted}, device)
 
@@ -110,7 +111,7 @@ def experiments(
     chosen = [parse_spec(spec) for spec in methods]
     grid = []
     for data in datasets:
-        protocol = protocol_for(data, data.task.dataset, options, device)
+        protocol = protocol_for(data, options, device)
         for name, given in chosen:
             lookup(METHODS, name)
             for seed in seeds:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,14 @@ CHOICES = {
     'optimizer': ('SGD', 'Adam', 'AdamW'),
     'schedule': ('constant', 'cosine', 'step', 'poly'),
     'precision': ('auto', 'float32', 'bfloat16', 'float16'),
+}
+
+BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(('epochs', 'batch_size', 'val_interval'), ('at least 1', lambda x: x >= 1)),
+    'lr': ('a positive number', lambda x: 0 < x < math.inf),
+    'weight_decay': ('0 or more', lambda x: 0 <= x < math.inf),
+    'momentum': ('0 to below 1', lambda x: 0 <= x < 1),
+    'warmup': ('0 epochs or more', lambda x: 0 <= x < math.inf),
 }
 
 
@@ -59,9 +69,9 @@ class Protocol:
         for key, allowed in CHOICES.items():
             if getattr(self, key) not in allowed:
                 raise unknown(key, getattr(self, key), allowed)
-        for key in ('epochs', 'batch_size', 'val_interval'):
-            if getattr(self, key) < 1:
-                raise UserError(f'{key}: expected at least 1, found {getattr(self, key)}')
+        for key, (expected, holds) in BOUNDS.items():
+            if not holds(getattr(self, key)):
+                raise UserError(f'{key}: expected {expected}, found {getattr(self, key)}')
 
     @classmethod
     def build(cls, recipe: dict[str, Any], overrides: dict[str, Any], device: str) -> Protocol:

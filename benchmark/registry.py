@@ -129,7 +129,10 @@ def convert(where: str, text: Any, default: Any) -> Any:
         UserError: The text does not read as that type.
     """
     kind = type(default)
-    if default is None or not isinstance(text, str) and isinstance(text, kind):
+    if kind is str and isinstance(text, list | tuple):
+        # mmengine splits values at commas, as in rates=rgb=0.2,depth=0.5.
+        return ','.join(map(str, text))
+    if default is None or (kind is not str and type(text) is kind):
         return text
     try:
         if kind is bool:

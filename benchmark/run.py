@@ -16,18 +16,8 @@ sys.path[0] = str(ROOT)
 os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # repeatable matrix products on CUDA
 
 import argparse  # noqa: E402
-import contextlib  # noqa: E402
-import io  # noqa: E402
 import traceback  # noqa: E402
-import warnings  # noqa: E402
 from typing import Any  # noqa: E402
-
-# mmcv and mmseg announce on import that optional compiled operators, which nothing here uses, are
-# absent.
-warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
-warnings.filterwarnings('ignore', message='.*does not have a deterministic implementation')
-with contextlib.redirect_stdout(io.StringIO()):
-    import mmseg.models  # noqa: F401, E402
 
 import torch  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402

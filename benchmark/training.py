@@ -159,7 +159,8 @@ def train(
     Raises:
         TrainingDiverged: A loss became NaN or infinite.
     """
-    selection = Selection(protocol.selection, method.task.metric, job.folder)
+    full = job.only[-1] if job.only else '+'.join(method.task.names)
+    selection = Selection(protocol.selection, method.task.metric, full, job.folder)
     checkpoint = Checkpoint(job.folder / 'resume.pth', job.identity, selection, progress)
     runner = _runner(method, loaders, protocol, job, (selection, checkpoint))
     try:

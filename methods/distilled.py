@@ -67,9 +67,9 @@ class Distilled(MMANet):
     - 'sp' (Tung & Mori 2019), 'pkt' (Passalis & Tefas 2018), 'mad': how the samples of the batch
       relate in that map; in segmentation how its pixels do, three maps pooled as for MAD.
 
-    MMANet's choice of layers for these losses is not known to us: they get MAD's. Its code does
-    PKT by another divergence; here it is the paper's. Usual weights (alpha='auto') are those of
-    Tian, Krishnan & Isola's comparison (Contrastive Representation Distillation, ICLR 2020):
+    Which layers MMANet gave these losses is not known: here they get MAD's. Its code does PKT by
+    another divergence; here it is that of PKT's authors. Usual weights (alpha='auto') are those of
+    Tian, Krishnan & Isola's comparison (Contrastive Representation Distillation, ICLR 2020, code):
     fitnet 100, at 1000, sp 3000 and pkt 30000 as means over all pairs of a batch of 64, here as
     means over samples, soft_target 0.9 beside a task loss of 0.1, at temperature 4. MAD has the
     dataset's weight in MMANet; logits, of which no weight beside labels is published, has 1.

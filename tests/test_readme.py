@@ -1,6 +1,7 @@
 """What the README says is so."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def test_the_method_in_the_readme_runs_as_it_stands_there(tmp_path):
         assert run.main([*command, '--cfg-options', *SMALL]) == 0
     finally:
         METHODS.module_dict.pop('mean_fusion', None)
+        sys.modules.pop('outside_mean_fusion', None)
     found = [records.read(f) for f in (tmp_path / 'results').rglob('record.json')]
     assert {r['dataset']['name'] for r in found} == {'synth_faces', 'synth_rooms'}
     assert all(r['status'] == 'complete' for r in found)

@@ -197,11 +197,12 @@ def test_a_bad_protocol_value_is_told(overrides, told):
 
 def test_overrides_go_before_the_recipe_and_the_dataset_s_own_before_all():
     data = Toy(TASKS['vectors'])
+    data.spec = 'toy'
     options = {'lr': '0.3', 'epochs': '7', 'toy.epochs': '9', 'other.epochs': '1'}
-    found = protocol_for(data, 'toy', options, 'cpu')
+    found = protocol_for(data, options, 'cpu')
     recipe = {'batch_size': 8, 'epochs': 9, 'lr': 0.3, 'precision': 'float32'}
     assert found == dataclasses.replace(Protocol(), **recipe)
-    assert protocol_for(data, 'toy', {}, 'cuda').precision == 'bfloat16'
+    assert protocol_for(data, {}, 'cuda').precision == 'bfloat16'
 
 
 def test_options_of_nothing_are_told_with_the_nearest_key():
@@ -210,6 +211,21 @@ def test_options_of_nothing_are_told_with_the_nearest_key():
     for key, near in {'epoch': 'epochs', 'synth_face.train': 'synth_faces.train'}.items():
         with pytest.raises(UserError, match=f"unknown option in --cfg-options '{key}'; .*'{near}'"):
             check_options({key: 1}, ['synth_faces'])
+
+
+def test_options_of_one_dataset_reach_it_whatever_its_tables_are_called(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / 'mine.npz',
+        **{
+            'inputs/a': rng.random((30, 4)),
+            'target': np.arange(30) % 2,
+            'split': np.arange(30) % 3,
+        },
+    )
+    (data,) = open_datasets(['arrays'], [tmp_path / 'mine.npz'], {'arrays.epochs': 2})
+    assert data.name == 'mine'
+    assert protocol_for(data, {'arrays.epochs': 2}, 'cpu').epochs == 2
 
 
 def test_two_datasets_of_one_name_are_refused(tmp_path):

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import records, run
+from benchmark import hooks, records, run
+from benchmark.errors import UserError
+from benchmark.method import SubsetScore
+from benchmark.registry import METHODS
 
 ROOT = Path(run.__file__).resolve().parent.parent
 SMALL = ['train=96', 'val=32', 'test=48', 'epochs=4', 'batch_size=32']
@@ -51,7 +54,9 @@ def method_file(tmp_path):
         )
         return f'{file}:{name}'
 
-    return write
+    yield write
+    METHODS.module_dict.pop('odd', None)
+    sys.modules.pop('outside_odd', None)
 
 
 def test_one_command_makes_records_and_three_tables(uninterrupted):
@@ -211,6 +216,12 @@ def test_a_collapsed_model_is_flagged_in_record_and_table(tmp_path, method_file,
         (['--cfg-options', 'epochs=many'], "epochs: expected int, found 'many'"),
         (['--cfg-options', 'sampler=only:rgb+dept'], "did you mean 'rgb+depth'?"),
         (['--cfg-options', 'rates=rgbb=0.5'], "did you mean 'rgb'?"),
+        (['--cfg-options', 'rates=rgb=0.5,0.2'], "found '0.2' beside others"),
+        (['--cfg-options', 'sampler=uniform:0.5'], "unknown sampler 'uniform:0.5'"),
+        (['--cfg-options', 'optimizer=sgd'], "did you mean 'SGD'?"),
+        (['--cfg-options', 'lr=-1'], 'lr: expected a positive number, found -1.0'),
+        (['--cfg-options', 'epochs=True'], 'epochs: expected int, found True'),
+        (['--cfg-options', 'warmup=-3'], 'warmup: expected 0 epochs or more'),
         (['--cfg-options', 'selection=best'], "unknown selection 'best'"),
         (['--datasets', 'arrays'], 'expected --data-root FILE.npz'),
         (['--datasets', 'arrays', '--data-root', 'gone.npz'], 'gone.npz'),
@@ -224,6 +235,28 @@ def test_a_bad_argument_is_one_clear_line_and_status_2(change, told, tmp_path, c
     assert told in err
     assert err.count('\n') == 1
     assert not record_files(tmp_path)
+
+
+def test_several_rates_reach_the_protocol(tmp_path):
+    options = [*SMALL, 'rates=rgb=0.25,ir=0.5', 'synth_faces.epochs=1']
+    assert run.main(arguments(tmp_path, 'modality_dropout', options=options)) == 0
+    record = only_record(tmp_path, 'modality_dropout')
+    assert record['gaps']['rates'] == {'rgb': 0.25, 'depth': 0.0, 'ir': 0.5}
+    assert record['protocol']['epochs'] == 1
+
+
+@pytest.mark.parametrize('rule', ['mean', 'worst', 'full'])
+def test_selection_needs_a_score_of_the_validation_split(rule):
+    def scores(**values):
+        return {s: SubsetScore({'ACER': v}, (1.0,), 5) for s, v in values.items()}
+
+    selection = hooks.Selection(rule, 'ACER', 'rgb', Path())
+    assert selection._value(scores(rgb=0.25)) == -0.25
+    with pytest.raises(UserError, match=f'selection={rule}: expected ACER .* for rgb'):
+        selection._value(scores(rgb=float('nan')))
+    if rule == 'full':
+        with pytest.raises(UserError, match='for rgb'):
+            selection._value(scores(depth=0.1))
 
 
 def test_a_torn_record_is_named_and_its_run_repeated(tmp_path, capsys):

@@ -24,9 +24,10 @@ def soft_target(student, teacher, temperature):
 
 
 def logit_regression(student, teacher):
-    """Matches logits: the mean of (z_s - z_t)^2 (Ba & Caruana, Do Deep Nets Really Need to be Deep?
+    """Matches logits: the mean of (z_s - z_t)^2.
 
-    NeurIPS 2014, Eq. 1, there summed over classes and halved).
+    Ba & Caruana, Do Deep Nets Really Need to be Deep?, NeurIPS 2014, section 2; there summed over
+    the classes and halved.
 
     Args:
         student: Logits (B, K) or (B, K, H, W).
@@ -36,7 +37,7 @@ def logit_regression(student, teacher):
 
 
 def hint(student, teacher):
-    """Matches features: the mean of (f_s - f_t)^2 (Romero et al., FitNets, ICLR 2015, Eq. 3).
+    """Matches features: the mean of (f_s - f_t)^2 (Romero et al., FitNets, ICLR 2015).
 
     FitNets put a regressor between a thin student and its teacher; here the shapes are equal.
 
@@ -51,7 +52,7 @@ def attention_transfer(student, teacher):
     """Matches where features are strong: the mean of (a_s - a_t)^2 over pixels and samples.
 
     a is sum_c f_c^2 as a vector of unit L2 norm over the pixels (Zagoruyko & Komodakis, Paying
-    More Attention to Attention, ICLR 2017, Eq. 2, squared and averaged as in their code). The
+    More Attention to Attention, ICLR 2017, squared and averaged as in their code). The
     attention of a single pixel is 1 whatever the features.
 
     Args:
@@ -65,8 +66,8 @@ def attention_transfer(student, teacher):
 def similarity_preserving(student, teacher):
     """Matches how samples relate: (1/N) sum_ij (Gs_ij - Gt_ij)^2, G Gram with rows of unit norm.
 
-    N times Tung & Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019, Eq. 4, so that
-    its weight does not depend on N; it is MAD where the teacher is equally sure of all samples.
+    N times Tung & Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019, so that its
+    weight does not depend on N; it is MAD where the teacher is equally sure of all samples.
 
     Args:
         student: (N, ds) features.
@@ -88,7 +89,7 @@ def probabilistic_transfer(student, teacher):
     """Matches how likely samples are neighbours: the mean over i of KL(p_t(. | i) || p_s(. | i)).
 
     The cosine kernel of Passalis & Tefas, Learning Deep Representations with Probabilistic
-    Knowledge Transfer, ECCV 2018, Eq. 6-8; as in their code a sample neighbours itself. Holds
+    Knowledge Transfer, ECCV 2018; as in their code a sample neighbours itself. Holds
     several N x N matrices.
 
     Args:
