@@ -72,7 +72,8 @@ def _prepare(machine: Machine) -> None:
     # Some CUDA kernels have no deterministic form; those warn instead of stopping the run.
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Costs time and only serves to expose reads of memory that was never written.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    settings: Any = torch.utils.deterministic
+    settings.fill_uninitialized_memory = False
     if machine.device == 'cuda':
         torch.backends.cuda.matmul.allow_tf32 = False
 

@@ -26,6 +26,7 @@ class Block(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
         self.queries_keys_values = nn.Linear(channels, 3 * channels, bias=False)
+        # The released code drops twice here.
         self.project = nn.Sequential(
             nn.Linear(channels, channels), nn.Dropout(dropout), nn.Dropout(dropout)
         )
@@ -66,7 +67,7 @@ class Transformer(nn.ModuleList):
         return x
 
 
-def token_grid(task):
+def coarsest(task):
     """Returns height and width of the encoders' coarsest map."""
     if task.kind == 'classification' and fusion_grid(task):
         return (fusion_grid(task),) * 2
@@ -123,8 +124,10 @@ class MMFormer(Method):
     The paper is about 3-D MRI. The 2-D form and the classification form (one scale, cross-entropy,
     nothing deep to supervise) are this project's adaptations: the suite's encoders and decoders,
     batch instead of instance normalisation, deep supervision on the maps of the feature pyramid.
-    Tokens have 8 `width` channels, the paper's 512 at the papers' width of 64. Where data have
-    real gaps, L_sep,i covers the samples that have modality i.
+    Tokens have 8 `width` channels, the paper's 512 at the papers' width of 64. The classification
+    encoders end at a stride of 4 or 8, the paper's at 16: there a token is a patch of 2x2 pixels,
+    which a transposed convolution restores. Where data have real gaps, L_sep,i covers the samples
+    that have modality i.
 
     variant='official' does as the released code where that changes numbers: missing tokens are
     zeros that are attended to like others, and the inter transformer's output is reshaped so that
@@ -150,16 +153,18 @@ class MMFormer(Method):
         if heads < 1 or width % heads:
             raise UserError(f'mmformer:heads: expected a divisor of {width}, found {heads}')
         self.official, self.dense = variant == 'official', task.kind == 'segmentation'
-        self.grid = token_grid(task)
+        self.map = coarsest(task)
+        patch = 1 if self.dense else min(2, *self.map)
+        self.grid = tuple(-(-side // patch) for side in self.map)
         names, scales = task.names, fused_channels(task)
         count, tokens = len(names), self.grid[0] * self.grid[1]
         shape = (depth, width, heads, ratio, dropout)
         self.encoders = Encoders(task)
-        self.embed = nn.ModuleDict({n: nn.Conv2d(scales[-1], width, 1) for n in names})
+        self.embed = nn.ModuleDict({n: nn.Conv2d(scales[-1], width, patch, patch) for n in names})
         self.positions = nn.ParameterDict({n: torch.zeros(tokens, width) for n in names})
         self.intra = nn.ModuleDict({n: Transformer(*shape) for n in names})
         self.inter = Transformer(*shape)
-        self.spread = nn.Conv2d(count * width, count * scales[-1], 1)
+        self.spread = nn.ConvTranspose2d(count * width, count * scales[-1], patch, patch)
         self.fusions = nn.ModuleList(fusion_block(count * c, c) for c in scales)
         self.decoder = decoder(task, channels=scales[-1])
         self.separate = decoder(task, channels=scales[-1])
@@ -174,7 +179,9 @@ class MMFormer(Method):
 
     def within(self, name, x):
         """Returns the intra transformer's output (B, D, H, W) of a modality's coarsest map."""
-        tokens = self.embed[name](x).flatten(2).transpose(1, 2)
+        embed = self.embed[name]
+        below, right = (-side % embed.stride[0] for side in self.map)
+        tokens = embed(F.pad(x, (0, right, 0, below))).flatten(2).transpose(1, 2)
         tokens = self.intra[name](tokens, self.positions[name])
         return tokens.transpose(1, 2).unflatten(2, self.grid)
 
@@ -200,7 +207,8 @@ class MMFormer(Method):
         """Returns the fused maps under a mask (B, M), finest scale first."""
         *scales, _, tokens = masked(features, mask, self.task.names)
         joined = [torch.cat(maps, 1) for maps in scales]
-        joined.append(self.spread(self.between(tokens, mask)))
+        height, width = self.map
+        joined.append(self.spread(self.between(tokens, mask))[..., :height, :width])
         return tuple(fusion(x) for fusion, x in zip(self.fusions, joined, strict=True))
 
     def decode(self, features, mask):
@@ -227,23 +235,27 @@ class MMFormer(Method):
             total = total + self.criterion(z, torch.where(there, batch.target, IGNORE))
         return total
 
-    def deep_loss(self, fused, target):
-        """Returns the losses of the pyramid's maps, summed; probabilities are upsampled."""
-        total = 0
-        for side, x in zip(self.sides, self.decoder.pyramid(fused), strict=True):
-            p = side(x).float().softmax(1)
-            p = F.interpolate(p, target.shape[1:], mode='bilinear', align_corners=False)
-            total = total + segmentation_loss(p, target)
-        return total
+    def deep_loss(self, levels, target):
+        """Returns the losses of the pyramid's maps, summed; their probabilities are upsampled."""
+        probabilities = (
+            side(x).float().softmax(1) for side, x in zip(self.sides, levels, strict=True)
+        )
+        return sum(segmentation_loss(self.upsample(p), target) for p in probabilities)
+
+    def upsample(self, x):
+        """Resizes (B, K, H, W) to the input's resolution."""
+        return F.interpolate(x, self.decoder.size, mode='bilinear', align_corners=False)
 
     def loss(self, batch):
         """Returns loss_fuse, loss_sep and, in segmentation, loss_deep."""
         features = self.encode(batch.inputs)
         fused = self.fuse(features, batch.mask)
-        losses = {
-            'loss_fuse': self.criterion(self.decoder(fused), batch.target),
-            'loss_sep': self.separate_loss(features, batch),
-        }
-        if self.dense:
-            losses['loss_deep'] = self.deep_loss(fused, batch.target)
+        losses = {'loss_sep': self.separate_loss(features, batch)}
+        if not self.dense:
+            return {'loss_fuse': self.criterion(self.decoder(fused), batch.target), **losses}
+        # What the decoder does, in two steps: its pyramid is needed twice.
+        levels = self.decoder.pyramid(fused)
+        logits = self.upsample(self.decoder.head(levels))
+        losses['loss_fuse'] = self.criterion(logits, batch.target)
+        losses['loss_deep'] = self.deep_loss(levels, batch.target)
         return losses

@@ -29,11 +29,8 @@ def layers(widths, activation):
 class Imagination(nn.Module):
     """Five auto-encoders in a residual cascade: the other modalities' codes -> one's code.
 
-    Each reads the sum of the input and all outputs before it, at every position alone.
-
-    Args:
-        inputs: Channels of the other modalities' codes together.
-        channels: Channels C of the code; the auto-encoders are 2C, C and C/2 wide.
+    Each reads the sum of the input and all outputs before it, at every position alone, and is
+    2C, C and C/2 wide for a code of C channels.
     """
 
     def __init__(self, inputs, channels):
@@ -61,9 +58,13 @@ def divergence(mean, log_variance):
     return mean.square() + log_variance.exp() - 1 - log_variance
 
 
-def per_sample(scales):
-    """Sums maps (B, C, H, W) over channels and scales and averages them over positions, (B,)."""
-    return sum(x.sum(1).mean((1, 2)) for x in scales)
+def totals(elements, present):
+    """Sums {modality: [(B, C, H, W) per scale]} to (M,), over present (B, M) and all but positions.
+
+    Positions are averaged; a modality that no sample has gives 0.
+    """
+    samples = [sum(x.sum(1).mean((1, 2)) for x in scales) for scales in elements.values()]
+    return torch.where(present, torch.stack(samples, 1), 0.0).sum(0)
 
 
 def draw(codes):
@@ -104,8 +105,8 @@ class RedCore(Method):
 
         b <- max(b - eta (mean A - A_m) / mean A, 0.1),  b <- b / ||b||
 
-    and what is imagined worse is supervised more. What is missing enters the imagination of others
-    as the code of zeros. The deployed network uses the codes' means.
+    and what is imagined worse is supervised more. Others are imagined from the code of zeros of
+    what is missing. The deployed network uses the codes' means.
 
     The suite's encoders and decoders replace attention over words and small perceptrons; codes are
     1x1 convolutions of the encoders' maps, imagined position by position, positions averaged and
@@ -169,11 +170,9 @@ class RedCore(Method):
     def codes(self, features, mask):
         """Returns {modality: [(mean, log-variance) per scale]}, each (B, C, H, W) in float32."""
         by_modality = zip(*masked(features, mask, self.task.names), strict=True)
-        encoded = dict(zip(self.task.names, by_modality, strict=True))
+        maps = dict(zip(self.task.names, by_modality, strict=True))
         return {
-            name: [
-                head(x).float().chunk(2, 1) for head, x in zip(heads, encoded[name], strict=True)
-            ]
+            name: [head(x).float().chunk(2, 1) for head, x in zip(heads, maps[name], strict=True)]
             for name, heads in self.heads.items()
         }
 
@@ -218,6 +217,7 @@ class RedCore(Method):
         present = batch.mask if self.official else batch.available
         codes = self.codes(features, present)
         targets = self.complete(z, draw(codes), batch.mask)
+        divergences = {n: [divergence(*code) for code in scales] for n, scales in codes.items()}
         errors = self.reconstruction(imagined, targets, present)
         # A copy: the outer step changes the buffer before the backward pass.
         weights = self.weights.clone()
@@ -227,25 +227,18 @@ class RedCore(Method):
             'loss_task': self.task_loss(self.fuse(h, batch.mask), batch.target),
             'loss_unimodal': sum(alone),
             'loss_imagination': self.imagination * (weights * errors).sum(),
-            'loss_kl': self.kl * self.excess(codes, present),
+            'loss_kl': self.kl * totals(divergences, present).sum() / len(present),
             **{f'weight_{n}': b for n, b in zip(self.task.names, weights, strict=True)},
         }
 
     def reconstruction(self, imagined, targets, present):
         """Returns R (M,), 0 for a modality that no sample of present (B, M) has."""
-        if not self.official:
-            targets = {name: [z.detach() for z in scales] for name, scales in targets.items()}
-        squares = [
-            per_sample((a - b).square() for a, b in zip(imagined[n], targets[n], strict=True))
-            for n in self.task.names
-        ]
-        total = torch.where(present, torch.stack(squares, 1), 0.0).sum(0)
-        return total / present.sum(0).clamp_min(1)
 
-    def excess(self, codes, present):
-        """Returns the divergence of what is present (B, M), summed and divided by B."""
-        terms = [per_sample(divergence(*code) for code in codes[n]) for n in self.task.names]
-        return torch.where(present, torch.stack(terms, 1), 0.0).sum() / len(present)
+        def square(a, b):
+            return (a - (b if self.official else b.detach())).square()
+
+        squares = {name: list(map(square, imagined[name], z)) for name, z in targets.items()}
+        return totals(squares, present) / present.sum(0).clamp_min(1)
 
     @torch.no_grad()
     def step(self, errors):
