@@ -14,7 +14,6 @@ from methods.common.distillation import (
     margin_aware_distillation,
     pixels,
 )
-from methods.common.distillation import row_products as row_products
 from methods.common.networks import decoder
 from methods.modality_dropout import ModalityDropout
 

@@ -8,6 +8,7 @@ from torch import nn
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Method
 from benchmark.registry import METHODS
+from methods.common.losses import segmentation_loss
 from methods.common.networks import Encoders, decoder, fused_channels, fusion_grid, masked, stride
 
 
@@ -81,28 +82,6 @@ def fusion_block(inputs, outputs):
     return nn.Sequential(
         *(ConvModule(i, outputs, k, padding=k // 2, norm_cfg={'type': 'BN'}) for i, k in sizes)
     )
-
-
-def segmentation_loss(probability, target):
-    """Returns the released code's weighted cross-entropy plus Dice loss.
-
-    A class weighs 1 minus its share of the sample's pixels, probabilities are clamped at 0.005.
-    Dice pools the batch and averages all classes, absent ones too.
-
-    Args:
-        probability: (B, K, H, W).
-        target: (B, H, W); pixels labelled IGNORE do not count.
-    """
-    # Sums over all pixels do not fit half precision.
-    with torch.autocast(target.device.type, enabled=False):
-        p, classes = probability.float(), torch.arange(probability.shape[1], device=target.device)
-        truth = (target[:, None] == classes[:, None, None]).float()
-        pixels = truth.sum((2, 3))
-        weight = 1 - pixels / pixels.sum(1, keepdim=True).clamp_min(1)
-        entropy = -(weight[:, :, None, None] * truth * p.clamp(0.005, 1).log()).sum()
-        predicted = (p * (target != IGNORE)[:, None]).sum((0, 2, 3))
-        dice = 2 * (p * truth).sum((0, 2, 3)) / (predicted + pixels.sum(0) + 1e-7)
-        return entropy / pixels.sum().clamp_min(1) + 1 - dice.mean()
 
 
 @METHODS.register_module('mmformer')
@@ -218,9 +197,14 @@ class MMFormer(Method):
     def criterion(self, logits, target):
         """Returns the loss of logits; targets that are IGNORE do not count."""
         if self.dense:
-            return segmentation_loss(logits.float().softmax(1), target)
+            return self.pixel_loss(logits.float().softmax(1), target)
         errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='sum')
         return errors / (target != IGNORE).sum().clamp_min(1)
+
+    def pixel_loss(self, probability, target):
+        """Returns `segmentation_loss` of one prediction (B, K, H, W); IGNORE does not count."""
+        everyone = torch.ones(1, len(target), dtype=torch.bool, device=target.device)
+        return segmentation_loss(probability[None], target, everyone)[0]
 
     def separate_loss(self, features, batch):
         """Returns the shared decoder's losses on each modality alone, summed.
@@ -240,7 +224,7 @@ class MMFormer(Method):
         probabilities = (
             side(x).float().softmax(1) for side, x in zip(self.sides, levels, strict=True)
         )
-        return sum(segmentation_loss(self.upsample(p), target) for p in probabilities)
+        return sum(self.pixel_loss(self.upsample(p), target) for p in probabilities)
 
     def upsample(self, x):
         """Resizes (B, K, H, W) to the input's resolution."""

@@ -12,8 +12,9 @@ import torch.nn.functional as F  # noqa: N812
 
 from benchmark.errors import UserError
 from benchmark.method import Batch, Modality, SubsetScore, Task
+from methods.common.distillation import row_products
 from methods.complete import Complete
-from methods.mmanet import MMANet, margin_aware_distillation, row_products
+from methods.mmanet import MMANet, margin_aware_distillation
 
 NAMES = ('rgb', 'depth', 'ir', 'thermal')
 

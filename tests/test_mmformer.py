@@ -12,7 +12,8 @@ from tasks import TASKS, batch_of, images
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Modality
 from benchmark.missing import subset_masks
-from methods.mmformer import Block, MMFormer, Transformer, coarsest, segmentation_loss
+from methods.common.losses import segmentation_loss
+from methods.mmformer import Block, MMFormer, Transformer, coarsest
 
 FACES = dataclasses.replace(TASKS['faces'], modalities=images(24, 3, 1, 1))
 ROOMS = dataclasses.replace(
@@ -218,7 +219,8 @@ def test_segmentation_loss_is_weighted_entropy_and_dice_by_loops():
     assert (p < 0.005).any()
     target = torch.randint(0, 3, (3, 6, 5))  # the last class is absent
     target[0, :2] = IGNORE
-    found = segmentation_loss(p, target).item()
+    everyone = torch.ones(1, 3, dtype=torch.bool)
+    found = segmentation_loss(p[None], target, everyone).item()
     assert found == pytest.approx(naive_loss(p, target), rel=1e-5)
 
 

@@ -7,13 +7,13 @@ import torch.nn.functional as F  # noqa: N812
 
 from benchmark.method import IGNORE, Batch, Modality, Task
 from benchmark.missing import subset_masks
+from methods.common.losses import segmentation_loss
 from methods.rfnet import (
     HIDDEN,
     TOGETHER,
     RegionFusion,
     RFNet,
     region_average,
-    segmentation_loss,
     split_regions,
     upsample,
 )
