@@ -215,7 +215,7 @@ def test_a_modality_that_no_test_sample_has_is_scored_only_where_it_exists(tmp_p
     available[:6, 1] = False
     file = write(tmp_path / 'gone.npz', content(available=available))
     (data,) = open_datasets(['arrays:width=4'], [file], {})
-    protocol = protocol_for(data, 'arrays', {'epochs': 2}, 'cpu')
+    protocol = protocol_for(data, {'epochs': 2}, 'cpu')
     experiment = Experiment('modality_dropout', (), data, protocol, 0, tmp_path / 'results')
     record = run(experiment, Machine('cpu'), lambda *_: None)
     assert record['n'] == {'val': {'sound': 8, 'text': 8, 'sound+text': 8}, 'test': {'text': 8}}
