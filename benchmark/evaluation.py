@@ -16,9 +16,11 @@ from mmengine.runner import TestLoop, ValLoop
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
+from benchmark import metrics
 from benchmark.method import IGNORE, Batch, Method, SubsetScore, Task
 from benchmark.missing import subset_id, subset_masks
 
+_ATTACK_RATES = {'APCER': metrics.apcer, 'BPCER': metrics.bpcer, 'ACER': metrics.acer}
 HIGHER_IS_BETTER = {'ACER': False, 'accuracy': True, 'mIoU': True}
 
 
@@ -70,18 +72,12 @@ class ClassificationMetric(BaseMetric):
         count = len(self.task.classes)
         self.predicted = tuple(np.bincount(pred, minlength=count) / len(pred))
         self.outcomes = {'ids': ids, 'pred': pred, 'score': score.astype(np.float32)}
-        metrics = {'accuracy': float((pred == target).mean())}
+        counts = metrics.confusion(target, pred, count)
+        found = {'accuracy': float(metrics.accuracy(counts))}
         if self.task.metric == 'ACER':
-            live, called_live = target == self.task.live, pred == self.task.live
-            metrics['APCER'] = _share(called_live[~live])
-            metrics['BPCER'] = _share(~called_live[live])
-            metrics['ACER'] = (metrics['APCER'] + metrics['BPCER']) / 2
-        return metrics
-
-
-def _share(found: np.ndarray) -> float:
-    """The mean of (N,) bool; NaN, undefined, where a class does not occur."""
-    return float(found.mean()) if len(found) else float('nan')
+            for name, rate in _ATTACK_RATES.items():
+                found[name] = float(rate(counts, self.task.live))
+        return found
 
 
 class SegmentationMetric(IoUMetric):

@@ -96,7 +96,12 @@ def _train_part(
     method = build(experiment, machine.device)
     done = folder / 'trained.json'
     summary = _finished(done, identity)
-    if summary is None:
+    if summary is not None:
+        weights = torch.load(
+            folder / 'checkpoint.pth', map_location=machine.device, weights_only=True
+        )
+        method.load_state_dict(weights)
+    else:
         make_folder(folder)
         if mentor is not None:
             method.set_teacher(mentor)
@@ -115,8 +120,6 @@ def _train_part(
             file.write(json.dumps({'identity': identity, **summary}).encode())
         for leftover in ('resume.pth', 'best.pth'):
             (folder / leftover).unlink(missing_ok=True)
-    weights = torch.load(folder / 'checkpoint.pth', map_location=machine.device, weights_only=True)
-    method.load_state_dict(weights)
     return method.eval(), summary
 
 

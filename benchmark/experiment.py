@@ -103,6 +103,12 @@ class Experiment:
         """The training sampler: the method's own where it has one."""
         return self.method.sampler or self.protocol.sampler
 
+    @property
+    def rates(self) -> np.ndarray:
+        """The protocol's missing rate of each modality in training, (M,)."""
+        given = self.protocol.rates
+        return parse_rates(given or '0', self.data.task.names, f'rates={given}')
+
     def teacher(self) -> Experiment | None:
         """The experiment that trains this method's teacher: same data, protocol and seed."""
         if self.method.teacher is None:
@@ -123,9 +129,8 @@ class Experiment:
             UserError: An option, the sampler or the rates do not fit the method and dataset.
         """
         assert self.options is not None
-        names = self.data.task.names
-        Sampler(self.protocol.sampler, names)
-        parse_rates(self.protocol.rates or '0', names, f'rates={self.protocol.rates}')
+        assert self.rates is not None
+        Sampler(self.protocol.sampler, self.data.task.names)
 
     def header(self) -> dict[str, Any]:
         """Returns the part of the record that is known before anything runs."""
@@ -198,11 +203,7 @@ def gaps(experiment: Experiment, train: Split) -> np.ndarray:
     Raises:
         UserError: The method needs complete data and these are not.
     """
-    names = experiment.data.task.names
-    rates = parse_rates(
-        experiment.protocol.rates or '0', names, f'rates={experiment.protocol.rates}'
-    )
-    kept = hide(train.available, train.ids, rates, derive(experiment.seed, 'gaps'))
+    kept = hide(train.available, train.ids, experiment.rates, derive(experiment.seed, 'gaps'))
     if experiment.method.needs_complete and not kept.all():
         raise UserError(
             f'{experiment.label} on {experiment.data.name}: this method trains on complete samples '

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from benchmark.dataset import Dataset
 from benchmark.errors import UserError, unknown
 from benchmark.experiment import Experiment
 from benchmark.protocol import Protocol
-from benchmark.registry import DATASETS, METHODS, lookup, parse_spec, resolve_options
+from benchmark.registry import DATASETS, METHODS, keywords, lookup, parse_spec, resolve_options
 
 
 def open_datasets(
@@ -54,14 +53,9 @@ def _open(cls: type[Dataset], name: str, given: dict[str, Any], root: Path | Non
     return data
 
 
-def _own_keys(cls: type[Dataset]) -> set[str]:
-    parameters = inspect.signature(cls).parameters.values()
-    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
 def _meant_for(cls: type[Dataset], name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Returns the --cfg-options that are this dataset's own."""
-    keys = _own_keys(cls)
+    keys = keywords(cls)
     plain = {k: v for k, v in options.items() if k in keys}
     dotted = {k.partition('.')[2]: v for k, v in options.items() if k.startswith(f'{name}.')}
     return {**plain, **{k: v for k, v in dotted.items() if k not in Protocol.fields()}}
@@ -76,8 +70,8 @@ def check_options(options: dict[str, Any], specs: Sequence[str]) -> None:
     known = set(Protocol.fields())
     for spec in specs:
         name, _ = parse_spec(spec)
-        own = _own_keys(lookup(DATASETS, name))
-        known |= own | {f'{name}.{key}' for key in {*own, *Protocol.fields()}}
+        own = keywords(lookup(DATASETS, name))
+        known |= {*own} | {f'{name}.{key}' for key in {*own, *Protocol.fields()}}
     for key in options:
         if key not in known:
             raise unknown('option in --cfg-options', key, known)

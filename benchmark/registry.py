@@ -101,6 +101,12 @@ def lookup(registry: Registry, name: str) -> Any:
     raise unknown(registry.name, name, registry.module_dict)
 
 
+def keywords(cls: type) -> dict[str, Any]:
+    """Returns the options of a method or dataset class: its keyword-only parameters' defaults."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
 def resolve_options(cls: type, name: str, given: dict[str, str], base: dict[str, Any]) -> dict:
     """Returns every keyword of a class's constructor with the value that applies.
 
@@ -113,8 +119,7 @@ def resolve_options(cls: type, name: str, given: dict[str, str], base: dict[str,
     Raises:
         UserError: An unknown option, or a value that is not of the default's type.
     """
-    parameters = inspect.signature(cls).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    defaults = keywords(cls)
     for key in [*given, *base]:
         if key not in defaults:
             raise unknown(f'option of {name}', key, defaults)

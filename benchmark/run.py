@@ -85,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.dry_run:
             return show_plan(grid, machine)
         ok = execute(grid, machine, args.force)
-        return 0 if show_tables(grid, args.results) and ok else 1
+        show_tables(grid, args.results)
+        return 0 if ok else 1
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -150,8 +151,8 @@ def _attempt(e: Experiment, machine: Machine, progress: Progress, force: bool) -
     return True
 
 
-def show_tables(grid: list[Experiment], results: Path) -> bool:
-    """Writes the tables of the grid's datasets and prints them; returns whether it could."""
+def show_tables(grid: list[Experiment], results: Path) -> None:
+    """Writes the tables of the grid's datasets and prints them."""
     for data in {e.data.name: e.data for e in grid}.values():
         protocols = {e.protocol_id for e in grid if e.data.name == data.name}
         table = tables.write_tables(results, data.name)
@@ -159,7 +160,6 @@ def show_tables(grid: list[Experiment], results: Path) -> bool:
         for line in table.problems:
             print(f'not counted: {line}')
         print(f'written: {results / "tables" / data.name}.md, .tex, .csv')
-    return True
 
 
 def show_plan(grid: list[Experiment], machine: Machine) -> int:

@@ -93,7 +93,6 @@ def harness_epoch(e: Experiment, machine: Machine, folder: Path) -> float:
         train_cfg={'by_epoch': True, 'max_epochs': 1},
         optim_wrapper=training.optim_wrapper(e.protocol),
         param_scheduler=training.schedulers(e.protocol, len(both[0])),
-        default_hooks=dict.fromkeys(('runtime_info', 'timer', 'logger', 'checkpoint')),
         custom_hooks=[training.EpochState(e.seed, 1), LossWatch(), clock],
         randomness={'seed': 0},
     )

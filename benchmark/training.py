@@ -39,6 +39,7 @@ class SilentRunner(Runner):
             visualizer={'type': 'Visualizer', 'vis_backends': []},
             experiment_name=f'run{next(_COUNTER)}',
             env_cfg={},
+            default_hooks=dict(_NO_DEFAULTS),
             default_scope='mmseg',
             **kwargs,
         )
@@ -201,7 +202,6 @@ def _runner(
         val_dataloader=loaders[1],
         val_cfg={'type': SubsetValLoop},
         val_evaluator=SubsetEvaluator(method.task, job.only),
-        default_hooks=dict(_NO_DEFAULTS),
         custom_hooks=[EpochState(job.seed, protocol.epochs), LossWatch(), selection, checkpoint],
         resume=resume,
         load_from=str(checkpoint.file) if resume else None,
@@ -226,7 +226,6 @@ def test(
         test_dataloader=loader,
         test_cfg={'type': SubsetTestLoop},
         test_evaluator=evaluator,
-        default_hooks=dict(_NO_DEFAULTS),
         randomness={'seed': 0},
     )
     try:
