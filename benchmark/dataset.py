@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from benchmark.method import Task
+from benchmark.method import Batch, Task
 
 
 class Rows(Protocol):
     """Samples of one modality that can be read by position: an array, or a decoder of files."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, *shape of a sample)."""
 
     def __len__(self) -> int: ...
 
@@ -25,16 +30,24 @@ class Split:
 
     Attributes:
         inputs: Modality name -> (N, *shape), normalised float; only rows that are available and
-            not hidden are ever read.
-        target: (N,) or (N, H, W) integer labels; 255 is ignored in dense ones.
+            not hidden are ever read. Training rows may be larger than the task's shape where
+            `augment` crops them.
+        target: (N,) or (N, H, W) integer labels; 255 is ignored in dense ones. Test labels may be
+            of another size than the inputs: logits are resized to them, bilinearly.
         available: (N, M) bool, what exists in the data.
         ids: (N,) names of the samples, unique over all splits.
+        groups: (N,) names of the volumes that slices belong to, for Dice per volume; by default
+            every sample is its own.
+        augment: What training does to a batch, on the device; random numbers come from torch's
+            default CPU generator, so that a resumed run draws the same.
     """
 
     inputs: dict[str, Rows]
     target: Rows
     available: np.ndarray
     ids: np.ndarray
+    groups: np.ndarray | None = None
+    augment: Callable[[Batch], Batch] | None = None
 
     def __len__(self) -> int:
         return len(self.available)
@@ -54,6 +67,8 @@ class Dataset:
         licence: Terms of use.
         how_to_get: Where the data come from and how to lay them out.
         embedded: The data are generated; no root is needed.
+        streams: Samples are decoded from files as they are read; loader processes help.
+        counts: Split -> number of samples that the published split has, to check a root against.
     """
 
     name: str
@@ -65,6 +80,8 @@ class Dataset:
     licence: ClassVar[str] = ''
     how_to_get: ClassVar[str] = ''
     embedded: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
+    counts: ClassVar[dict[str, int]] = {}
 
     @functools.cached_property
     def bounds(self) -> tuple[dict[str, float], float | None]:

@@ -3,9 +3,18 @@
 import difflib
 from collections.abc import Iterable
 
+COMPLETE_ONLY = 'trains on complete samples only'
+"""Why a method refuses data with gaps; tables know a recorded refusal by these words."""
+
 
 class UserError(Exception):
     """A mistake in the arguments, the data or a method's options; printed without a traceback."""
+
+    def __init__(self, message: str) -> None:
+        # A loader process wraps what it raises in its traceback; the mistake is the last line.
+        if 'in DataLoader worker process' in message:
+            message = message.strip().splitlines()[-1].partition('UserError: ')[2]
+        super().__init__(message)
 
 
 def unknown(what: str, found: str, choices: Iterable[str]) -> UserError:

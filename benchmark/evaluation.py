@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.runner import TestLoop, ValLoop
 from mmseg.evaluation import IoUMetric
@@ -21,7 +22,6 @@ from benchmark.method import IGNORE, Batch, Method, SubsetScore, Task
 from benchmark.missing import subset_id, subset_masks
 
 _ATTACK_RATES = {'APCER': metrics.apcer, 'BPCER': metrics.bpcer, 'ACER': metrics.acer}
-HIGHER_IS_BETTER = {'ACER': False, 'accuracy': True, 'mIoU': True}
 
 
 def subset_logits(
@@ -45,10 +45,11 @@ def subset_logits(
 
 
 class ClassificationMetric(BaseMetric):
-    """Accuracy, and for presentation attack detection APCER, BPCER and their mean ACER.
+    """Accuracy, UAR and macro F1; for presentation attack detection APCER, BPCER and their mean.
 
     The decision is the larger logit. APCER is the share of attacks taken for live, BPCER the share
-    of live samples taken for attacks (ISO/IEC 30107-3, over all attacks together).
+    of live samples taken for attacks (ISO/IEC 30107-3, over all attacks together), ACER their mean;
+    EER and AUC say what other thresholds could do.
 
     Args:
         task: Gives the classes and which of them is live.
@@ -73,11 +74,14 @@ class ClassificationMetric(BaseMetric):
         self.predicted = tuple(np.bincount(pred, minlength=count) / len(pred))
         self.outcomes = {'ids': ids, 'pred': pred, 'score': score.astype(np.float32)}
         counts = metrics.confusion(target, pred, count)
-        found = {'accuracy': float(metrics.accuracy(counts))}
+        found: dict[str, Any] = {'accuracy': metrics.accuracy(counts)}
         if self.task.metric == 'ACER':
             for name, rate in _ATTACK_RATES.items():
-                found[name] = float(rate(counts, self.task.live))
-        return found
+                found[name] = rate(counts, self.task.live)
+            found['EER'], found['AUC'] = metrics.eer_auc(target == self.task.live, score)
+        else:
+            found['UAR'], found['F1'] = metrics.uar(counts), metrics.macro_f1(counts)
+        return {name: float(value) for name, value in found.items()}
 
 
 class SegmentationMetric(IoUMetric):
@@ -121,23 +125,83 @@ class SegmentationMetric(IoUMetric):
         }
 
 
+class DiceMetric(BaseMetric):
+    """Dice of each region, pooled over the slices of a volume and averaged over volumes.
+
+    A volume in which a region is neither labelled nor predicted scores 1 there, as in RFNet's code.
+
+    Args:
+        task: Gives the classes and the regions they make up.
+        groups: (N,) name of the volume of each position of the split; None makes each its own.
+    """
+
+    default_prefix = ''
+
+    def __init__(self, task: Task, groups: np.ndarray | None) -> None:
+        super().__init__()
+        self.task = task
+        self.volume = None if groups is None else np.unique(groups, return_inverse=True)[1]
+        self.predicted: tuple[float, ...] = ()
+        self.outcomes: dict[str, np.ndarray] = {}
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keeps (position, areas (3, R), predicted pixels (K,)) of each slice."""
+        for sample in data_samples:
+            pred, target = sample['pred_sem_seg']['data'], sample['gt_sem_seg']['data']
+            known = target != IGNORE
+            areas = [self._areas(pred, target, known, classes) for _, classes in self.task.regions]
+            shares = torch.bincount(pred[known], minlength=len(self.task.classes))
+            self.results.append((sample['id'], torch.stack(areas, 1), shares))
+
+    @staticmethod
+    def _areas(pred: Tensor, target: Tensor, known: Tensor, classes: tuple[int, ...]) -> Tensor:
+        members = torch.tensor(classes)
+        found, labelled = torch.isin(pred, members) & known, torch.isin(target, members)
+        return torch.stack([(found & labelled).sum(), found.sum(), labelled.sum()])
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Returns Dice per region and their mean, as fractions."""
+        ids = np.array([r[0] for r in results])
+        areas = torch.stack([r[1] for r in results]).numpy()
+        shares = torch.stack([r[2] for r in results]).sum(0)
+        self.predicted = tuple((shares / shares.sum()).tolist())
+        volumes, place = np.unique(
+            ids if self.volume is None else self.volume[ids], return_inverse=True
+        )
+        pooled = np.zeros((len(volumes), *areas.shape[1:]), np.int64)
+        np.add.at(pooled, place, areas)
+        self.outcomes = {'ids': volumes, 'areas': pooled}
+        each = metrics.dice(pooled).mean(0)
+        names = [f'Dice_{name}' for name, _ in self.task.regions]
+        return {'Dice': float(each.mean()), **dict(zip(names, each.tolist(), strict=True))}
+
+
+def metric_for(task: Task, groups: np.ndarray | None) -> BaseMetric:
+    """Returns a fresh metric for one subset."""
+    if task.metric == 'Dice':
+        return DiceMetric(task, groups)
+    return SegmentationMetric(task) if task.kind == 'segmentation' else ClassificationMetric(task)
+
+
 class SubsetEvaluator(Evaluator):
     """One metric per subset; samples count for the subsets that they have.
 
     Args:
         task: What is measured.
         only: Subset ids to measure; all of them by default.
+        groups: The split's volumes, for Dice.
 
     Attributes:
         scores: After a pass, subset id -> its score, for subsets that some sample has.
         outcomes: After a pass, subset id -> per-sample outcomes and their positions.
     """
 
-    def __init__(self, task: Task, only: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, task: Task, only: Sequence[str] | None = None, groups: np.ndarray | None = None
+    ) -> None:
         masks = {subset_id(task.names, m): m for m in subset_masks(len(task.names))}
         self.masks = {s: m for s, m in masks.items() if only is None or s in only}
-        kind = SegmentationMetric if task.kind == 'segmentation' else ClassificationMetric
-        self.by_subset = {subset: kind(task) for subset in self.masks}
+        self.by_subset = {subset: metric_for(task, groups) for subset in self.masks}
         super().__init__(list(self.by_subset.values()))
         self.task = task
         self.scores: dict[str, SubsetScore] = {}
@@ -168,6 +232,9 @@ class SubsetEvaluator(Evaluator):
 
 def _samples(task: Task, logits: Tensor, batch: Batch, rows: np.ndarray) -> list[dict]:
     """Returns mmengine's per-sample dictionaries for the given rows of a batch."""
+    if task.kind == 'segmentation' and logits.shape[2:] != batch.target.shape[1:]:
+        # Scored at the label's own resolution, as ESANet and the papers on its data sets do.
+        logits = F.interpolate(logits, batch.target.shape[1:], mode='bilinear', align_corners=False)
     pred = logits.argmax(1)
     ids = batch.ids.tolist()
     if task.kind == 'segmentation':

@@ -14,8 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from benchmark.errors import UserError
-from benchmark.evaluation import HIGHER_IS_BETTER
 from benchmark.method import SubsetScore
+from benchmark.metrics import higher_is_better
 from benchmark.missing import derive
 
 
@@ -109,7 +109,7 @@ class Selection(Hook):
         Raises:
             UserError: The validation split does not give what the rule needs.
         """
-        sign = 1 if HIGHER_IS_BETTER[self.metric] else -1
+        sign = 1 if higher_is_better(self.metric) else -1
         needed = [self.full] if self.rule == 'full' else list(scores)
         values = [
             sign * scores[s].metrics[self.metric] if s in scores else math.nan for s in needed

@@ -73,7 +73,7 @@ class Samples(TorchDataset):
         source = self.split.inputs[name]
         if there.all():
             return torch.from_numpy(np.asarray(source[rows], dtype=np.float32))
-        values = np.zeros((len(rows), *self.task.modalities[column].shape), np.float32)
+        values = np.zeros((len(rows), *source.shape[1:]), np.float32)
         if there.any():
             values[there] = source[rows[there]]
         return torch.from_numpy(values)

@@ -7,6 +7,7 @@ the harness's business.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,6 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor
+
+from benchmark.search import Distribution
 
 IGNORE = 255
 """Label of pixels that count neither in a loss nor in a metric."""
@@ -26,10 +29,13 @@ class Modality:
     Attributes:
         name: How the modality is called everywhere; subset ids are made of these names.
         shape: Shape of one sample: (D,) a vector, (T, D) a sequence, (C, H, W) an image.
+        padded: A sequence whose last feature says of each of its T frames whether it is real (1)
+            or was appended to fill up to T (0); encoders leave the latter out, whatever they hold.
     """
 
     name: str
     shape: tuple[int, ...]
+    padded: bool = False
 
     @property
     def kind(self) -> str:
@@ -46,9 +52,15 @@ class Task:
         kind: 'classification' (target (B,)) or 'segmentation' (target (B, H, W)).
         modalities: The inputs in the dataset's order, which is the order of mask columns.
         classes: Class names; their number is K.
-        metric: The metric of the tables: 'ACER', 'accuracy' or 'mIoU'.
+        metric: The metric of the tables: 'ACER', 'accuracy', 'mIoU' or 'Dice'.
         width: Channels of the first stage of the shared encoders.
         live: For ACER, the index of the bona fide (live) class; the others are attacks.
+        regions: For Dice, (name, classes that make it up) of each region.
+        class_weights: Weights of the classes in the task's loss, K of them; none if empty.
+        network: Segmentation network, 'pyramid' or 'esanet'; classification has one alone.
+        depth: Layers of the shared ResNet encoders: 18, 34 or 50.
+        pretrained: Checkpoint of ImageNet weights for them, a file or what mmengine can load;
+            from scratch if empty.
     """
 
     dataset: str
@@ -58,6 +70,11 @@ class Task:
     metric: str
     width: int = 64
     live: int = 1
+    regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    class_weights: tuple[float, ...] = ()
+    network: str = 'pyramid'
+    depth: int = 18
+    pretrained: str = ''
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,6 +115,32 @@ class SubsetScore:
     n: int
 
 
+class Preprocessor(BaseDataPreprocessor):
+    """Moves batches to the device and, in training, augments them there.
+
+    Attributes:
+        augment: What a dataset does to a training batch; draws from torch's default generator, on
+            the CPU, which the harness seeds for every epoch.
+    """
+
+    def __init__(self) -> None:
+        # Pinned batches travel while the device still computes.
+        super().__init__(non_blocking=True)
+        self.augment: Callable[[Batch], Batch] | None = None
+
+    def forward(self, data: Batch, training: bool = False) -> Batch:
+        """Returns the batch on the device; what is not available stays zero."""
+        batch: Batch = super().forward(data, training)
+        if not training or self.augment is None:
+            return batch
+        batch = self.augment(batch)
+        zeroed = {}
+        for column, (name, x) in enumerate(batch.inputs.items()):
+            there = batch.available[:, column].reshape(-1, *[1] * (x.ndim - 1))
+            zeroed[name] = torch.where(there, x, x.new_zeros(()))
+        return batch._replace(inputs=zeroed)
+
+
 class Method(BaseModel):
     """Base class of every method.
 
@@ -115,6 +158,10 @@ class Method(BaseModel):
         dedicated: One model per subset of the modalities, assembled into one row.
         needs_complete: The method cannot train on data with real gaps.
         settings: Dataset name -> the paper's hyper-parameters there.
+        search: Hyper-parameter -> what `--tune` draws it from (`benchmark.search`); none by
+            default. A loss weight's range goes from a tenth of the smallest value known from
+            papers and their code to ten times the largest; schedule, variant and network size are
+            not tuned.
         contract_exceptions: Contract test -> why the method is exempt from it.
         epoch: Index of the running epoch, from 0; set by the harness.
         epochs: Number of epochs of the training; set by the harness.
@@ -126,12 +173,14 @@ class Method(BaseModel):
     dedicated: ClassVar[bool] = False
     needs_complete: ClassVar[bool] = False
     settings: ClassVar[dict[str, dict[str, Any]]] = {}
+    search: ClassVar[dict[str, Distribution]] = {}
     contract_exceptions: ClassVar[dict[str, str]] = {}
 
     def __init__(self, task: Task) -> None:
-        # Pinned batches travel while the device still computes.
-        super().__init__(BaseDataPreprocessor(non_blocking=True))
+        super().__init__(Preprocessor())
         self.task = task
+        weights = torch.tensor(task.class_weights or [1.0] * len(task.classes))
+        self.register_buffer('class_weights', weights, persistent=False)
         self.epoch = 0
         self.epochs = 1
         # A tuple is no module: the teacher stays out of parameters, checkpoints and train().
@@ -160,6 +209,11 @@ class Method(BaseModel):
         """Returns the deployed network's logits (B, K) or (B, K, H, W)."""
         return self.decode(self.encode(inputs), mask)
 
+    @classmethod
+    def search_space(cls, options: dict[str, Any]) -> dict[str, Distribution]:
+        """Returns `search`; overridden where it depends on the options, of which all are given."""
+        return cls.search
+
     def on_validation(self, scores: dict[str, SubsetScore]) -> None:
         """Called after each validation with its score of every subset id."""
 
@@ -173,8 +227,9 @@ class Method(BaseModel):
         self._teacher = (teacher.eval().requires_grad_(False),)
 
     def task_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy in float32, averaged over samples or labelled pixels."""
-        return F.cross_entropy(logits.float(), target, ignore_index=IGNORE)
+        """Cross-entropy in float32, averaged over samples or labelled pixels by class weight."""
+        weights = self.class_weights if self.task.class_weights else None
+        return F.cross_entropy(logits.float(), target, weights, ignore_index=IGNORE)
 
     def forward(
         self,

@@ -16,7 +16,7 @@ from benchmark.registry import convert
 CHOICES = {
     'selection': ('last', 'mean', 'worst', 'full'),
     'optimizer': ('SGD', 'Adam', 'AdamW'),
-    'schedule': ('constant', 'cosine', 'step', 'poly'),
+    'schedule': ('constant', 'cosine', 'step', 'poly', 'onecycle', 'hold_linear'),
     'precision': ('auto', 'float32', 'bfloat16', 'float16'),
 }
 
@@ -26,7 +26,12 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'weight_decay': ('0 or more', lambda x: 0 <= x < math.inf),
     'momentum': ('0 to below 1', lambda x: 0 <= x < 1),
     'warmup': ('0 epochs or more', lambda x: 0 <= x < math.inf),
+    'clip': ('0 (off) or a positive norm', lambda x: 0 <= x < math.inf),
 }
+
+LATER = ('clip',)
+"""Fields younger than the first records: at their defaults they are left out of records and ids,
+so that older records keep their identity."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,14 @@ class Protocol:
         weight_decay: Weight decay.
         momentum: Momentum of SGD.
         schedule: 'constant', 'cosine', 'step' (times 0.1 at 1/6, 2/6, 3/6 of the epochs, as
-            MMANet's classification code) or 'poly' (power 0.9), after the warm-up.
+            MMANet's classification code; 'step:0.7' at that share of them, 'step:0.5/0.8' at
+            both), 'poly' (power 0.9) or 'hold_linear' (constant, then linearly to 0 from half of
+            the epochs on, as MMIN and RedCore), after the warm-up; or 'onecycle' (from lr / 25
+            up in a tenth of the epochs, then down by a cosine, as ESANet), which warms up itself.
         warmup: Epochs of linear warm-up.
         val_interval: Epochs between validations; the last epoch is always validated.
         precision: Arithmetic of training; 'auto' is bfloat16 on CUDA and float32 elsewhere.
+        clip: Largest norm of a step's gradient; 0 leaves it as it is.
     """
 
     sampler: str = 'uniform'
@@ -64,14 +73,43 @@ class Protocol:
     warmup: float = 1.0
     val_interval: int = 1
     precision: str = 'auto'
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():
-            if getattr(self, key) not in allowed:
+            if getattr(self, key) not in allowed and not (key == 'schedule' and self.milestones):
                 raise unknown(key, getattr(self, key), allowed)
         for key, (expected, holds) in BOUNDS.items():
             if not holds(getattr(self, key)):
                 raise UserError(f'{key}: expected {expected}, found {getattr(self, key)}')
+
+    @property
+    def milestones(self) -> tuple[float, ...]:
+        """Shares of the training after which schedule='step' divides the rate by 10.
+
+        Raises:
+            UserError: They are no fractions in ascending order.
+        """
+        name, _, given = self.schedule.partition(':')
+        if name != 'step':
+            return ()
+        try:
+            found = tuple(map(float, given.split('/'))) if given else (1 / 6, 2 / 6, 3 / 6)
+        except ValueError:
+            found = ()
+        if not found or not found[0] > 0 or not found[-1] < 1 or list(found) != sorted(found):
+            expected = 'ascending fractions such as step:0.5/0.8'
+            raise UserError(f'schedule: expected {expected}, found {self.schedule!r}')
+        return found
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns the fields as records and ids hold them."""
+        fields = self.fields()
+        return {
+            key: value
+            for key, value in dataclasses.asdict(self).items()
+            if key not in LATER or value != fields[key]
+        }
 
     @classmethod
     def build(cls, recipe: dict[str, Any], overrides: dict[str, Any], device: str) -> Protocol:
@@ -107,6 +145,6 @@ class Protocol:
             fingerprint: The dataset's, so that runs on other data or other options of a generated
                 dataset never share a folder.
         """
-        body = json.dumps([dataclasses.asdict(self), fingerprint], sort_keys=True)
+        body = json.dumps([self.recorded(), fingerprint], sort_keys=True)
         words = [self.sampler.replace(':', '_'), 'gaps' if self.rates else '', self.selection]
         return '-'.join([*filter(None, words), hashlib.sha256(body.encode()).hexdigest()[:8]])

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.runner import Runner
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from benchmark.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
 from benchmark.hooks import Checkpoint, EpochState, LossWatch, Selection, resumable
+from benchmark.loading import Samples
 from benchmark.method import Method
 from benchmark.missing import derive
 from benchmark.protocol import Protocol
@@ -80,8 +81,9 @@ def optim_wrapper(protocol: Protocol) -> dict[str, Any]:
     }
     if protocol.optimizer == 'SGD':
         optimizer.update(momentum=protocol.momentum, nesterov=protocol.momentum > 0)
+    clip = {'clip_grad': {'max_norm': protocol.clip}} if protocol.clip else {}
     if protocol.precision == 'float32':
-        return {'type': 'OptimWrapper', 'optimizer': optimizer}
+        return {'type': 'OptimWrapper', 'optimizer': optimizer, **clip}
     # bfloat16 has float32's range and needs no loss scaling, whose check would stall each step.
     scale: Any = 'dynamic' if protocol.precision == 'float16' else {'enabled': False}
     return {
@@ -89,6 +91,7 @@ def optim_wrapper(protocol: Protocol) -> dict[str, Any]:
         'optimizer': optimizer,
         'dtype': protocol.precision,
         'loss_scale': scale,
+        **clip,
     }
 
 
@@ -109,10 +112,27 @@ def schedulers(protocol: Protocol, steps: int) -> list[dict[str, Any]]:
         'step': {
             'type': 'MultiStepLR',
             'by_epoch': False,
-            'milestones': [warm + total * k // 6 for k in (1, 2, 3)],
+            'milestones': [warm + int(total * m + 1e-9) for m in protocol.milestones],
+        },
+        'hold_linear': {
+            'type': 'LinearLR',
+            'start_factor': 1.0,
+            'end_factor': 0.0,
+            'by_epoch': False,
+            'begin': max(warm, total // 2),
+            'end': total,
+        },
+        'onecycle': {
+            'type': 'OneCycleLR',
+            'eta_max': protocol.lr,
+            'total_steps': total,
+            'pct_start': 0.1,
+            'by_epoch': False,
         },
     }
-    plan = [plans[protocol.schedule]]
+    plan = [plans[protocol.schedule.partition(':')[0]]]
+    if protocol.schedule == 'onecycle':
+        return plan
     if warm > 0:
         start = {'type': 'LinearLR', 'start_factor': 1 / (warm + 1), 'by_epoch': False}
         plan.insert(0, {**start, 'begin': 0, 'end': warm})
@@ -186,6 +206,8 @@ def _runner(
     keepers: tuple[Selection, Checkpoint],
 ) -> SilentRunner:
     selection, checkpoint = keepers
+    train_split, val_split = (cast(Samples, loader.dataset).split for loader in loaders)
+    method.data_preprocessor.augment = train_split.augment
     # Validation costs time: without a listener or a rule, only the last epoch's is wanted.
     listens = type(method).on_validation is not Method.on_validation
     interval = protocol.val_interval if listens or selection.rule != 'last' else protocol.epochs
@@ -201,7 +223,7 @@ def _runner(
         param_scheduler=schedulers(protocol, len(loaders[0])),
         val_dataloader=loaders[1],
         val_cfg={'type': SubsetValLoop},
-        val_evaluator=SubsetEvaluator(method.task, job.only),
+        val_evaluator=SubsetEvaluator(method.task, job.only, val_split.groups),
         custom_hooks=[EpochState(job.seed, protocol.epochs), LossWatch(), selection, checkpoint],
         resume=resume,
         load_from=str(checkpoint.file) if resume else None,
@@ -217,7 +239,7 @@ def test(
     Returns:
         The evaluator with its scores and per-sample outcomes.
     """
-    evaluator = SubsetEvaluator(method.task, only)
+    evaluator = SubsetEvaluator(method.task, only, cast(Samples, loader.dataset).split.groups)
     runner = SilentRunner(
         device,
         folder / 'train.log',

@@ -1,20 +1,28 @@
 """Scores of every subset, against scikit-learn and loops that go sample by sample."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import zoom
+from scipy.optimize import brentq
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
     confusion_matrix,
+    f1_score,
     jaccard_score,
     recall_score,
+    roc_auc_score,
+    roc_curve,
 )
 from tasks import TASKS, Toy, batch_of
 
-from benchmark import loading, training
+from benchmark import loading, metrics, training
 from benchmark.evaluation import (
     ClassificationMetric,
+    DiceMetric,
     SegmentationMetric,
     SubsetEvaluator,
     subset_logits,
@@ -46,7 +54,7 @@ def test_acer_of_the_authors_published_counts(live):
     pred = [live] * 17242 + [spoof] * 216 + [spoof] * 39681 + [live] * 571
     _, found = classified(faces(live), target, pred)
     published = {'APCER': 1.4186, 'BPCER': 1.2373, 'ACER': 1.3279, 'accuracy': 98.6363}
-    assert {k: 100 * v for k, v in found.items()} == pytest.approx(published, abs=6e-5)
+    assert {k: 100 * found[k] for k in published} == pytest.approx(published, abs=6e-5)
 
 
 @pytest.mark.parametrize('live', [0, 1])
@@ -67,12 +75,105 @@ def test_a_rate_of_a_class_that_does_not_occur_is_undefined():
     assert np.isnan([found['BPCER'], found['ACER']]).all()
 
 
-def test_other_tasks_are_measured_by_accuracy_alone():
+@pytest.mark.parametrize('classes', [4, 3])
+def test_other_tasks_have_recall_and_f1_beside_accuracy(classes):
     rng = np.random.default_rng(0)
-    target, pred = rng.integers(4, size=(2, 300))
+    target, pred = rng.integers(classes, size=300), rng.integers(4, size=300)
     metric, found = classified(TASKS['mixed'], target, pred)
-    assert found == {'accuracy': pytest.approx(accuracy_score(target, pred))}
+    # With 3 classes the fourth is predicted and never there: no recall, and an F1 of 0.
+    known = list(range(classes))
+    assert found == {
+        'accuracy': pytest.approx(accuracy_score(target, pred)),
+        'UAR': pytest.approx(recall_score(target, pred, labels=known, average='macro')),
+        'F1': pytest.approx(f1_score(target, pred, average='macro', zero_division=0)),
+    }
     assert sum(metric.predicted) == pytest.approx(1)
+
+
+@pytest.mark.parametrize('levels', [3, 20, 10**6])
+def test_eer_and_auc_with_and_without_equal_scores(levels):
+    rng = np.random.default_rng(levels)
+    positive = rng.random(400) < 0.3
+    score = np.round((rng.normal(size=400) + positive) * levels) / levels
+    eer, auc = metrics.eer_auc(positive, score)
+    assert auc == pytest.approx(roc_auc_score(positive, score))
+    false, true, _ = roc_curve(positive, score, drop_intermediate=False)
+    crossing = brentq(lambda x: 1 - x - np.interp(x, false, true), 0, 1)
+    assert eer == pytest.approx(crossing, abs=1e-9)
+    assert metrics.eer_auc(positive, positive * 1.0) == (0, 1)
+    assert metrics.eer_auc(positive, -1.0 * positive) == (1, 0)
+    assert np.isnan(metrics.eer_auc(np.ones(3, bool), np.arange(3.0))).all()
+
+
+def test_eer_is_of_the_live_class():
+    task = faces(0)
+    metric = ClassificationMetric(task)
+    rows = [(0, 0, 0.9), (0, 0, 0.4), (1, 1, 0.3), (1, 0, 0.6)]
+    metric.process(
+        None,
+        [{'id': i, 'target': t, 'pred': p, 'score': s} for i, (t, p, s) in enumerate(rows)],
+    )
+    found = metric.evaluate(4)
+    assert found['AUC'] == pytest.approx(roc_auc_score([1, 1, 0, 0], [0.9, 0.4, 0.3, 0.6]))
+    assert found['EER'] == pytest.approx(0.5)
+
+
+REGIONS = (('WT', (1, 2)), ('ET', (2,)))
+TUMOUR = Task('toy', 'segmentation', (Modality('t1', (1, 6, 6)),), tuple('abc'), 'Dice', 4)
+TUMOUR = dataclasses.replace(TUMOUR, regions=REGIONS)
+
+
+def test_dice_is_pooled_over_the_slices_of_a_volume_and_1_where_nothing_is_there():
+    rng = np.random.default_rng(0)
+    groups = np.array(['p2', 'p1', 'p2', 'p1', 'p3', 'p3'])
+    target, pred = rng.integers(3, size=(2, 6, 6, 6))
+    target[rng.random(target.shape) < 0.2] = IGNORE
+    target[4:] = np.where(target[4:] == IGNORE, IGNORE, 0)  # p3 has nothing, and nothing is found
+    pred[4:] = 0
+    metric = DiceMetric(TUMOUR, groups)
+    for i in (3, 0, 5, 1, 4, 2):
+        p, t = torch.from_numpy(pred[i]), torch.from_numpy(target[i])
+        metric.process(None, [{'id': i, 'pred_sem_seg': {'data': p}, 'gt_sem_seg': {'data': t}}])
+    found = metric.evaluate(6)
+    expected = {}
+    for name, classes in REGIONS:
+        each = []
+        for volume in ('p1', 'p2', 'p3'):
+            t, p = target[groups == volume], pred[groups == volume]
+            t, p = t[t != IGNORE], p[t != IGNORE]
+            there = np.isin(t, classes).any() or np.isin(p, classes).any()
+            score = f1_score(np.isin(t, classes), np.isin(p, classes)) if there else 1.0
+            each.append(score)
+        expected[f'Dice_{name}'] = np.mean(each)
+    expected['Dice'] = (expected['Dice_WT'] + expected['Dice_ET']) / 2
+    assert found == pytest.approx(expected)
+    assert metric.outcomes['ids'].tolist() == [0, 1, 2]
+    assert metric.outcomes['areas'].shape == (3, 3, 2)
+    share = np.bincount(pred[target != IGNORE], minlength=3)
+    assert metric.predicted == pytest.approx(share / share.sum())
+    # What is kept per volume gives the same score, and untested volumes count for nothing.
+    areas = np.full((4, 3, 2), -1)
+    areas[:3] = metric.outcomes['areas']
+    counts = metrics.sample_counts({'areas/t1': areas}, 't1', 'Dice')
+    assert metrics.score(counts.sum(0), 'Dice') == pytest.approx(found['Dice'])
+
+
+def test_logits_are_resized_to_labels_of_another_size():
+    task = TASKS['rooms']
+    batch, _ = gappy('rooms')
+    rng = np.random.default_rng(0)
+    target = rng.integers(3, size=(12, 64, 64))
+    logits = torch.from_numpy(rng.standard_normal((12, 3, 32, 32))).float()
+    batch = batch._replace(
+        target=torch.from_numpy(target), available=torch.ones(12, 2, dtype=torch.bool)
+    )
+    evaluator = SubsetEvaluator(task, only=['rgb+depth'])
+    evaluator.process_subset(np.array([True, True]), logits, batch)
+    found = evaluator.evaluate(12)
+    # scipy's zoom in grid mode puts pixels' centres where torch does.
+    large = zoom(logits.numpy(), (1, 1, 2, 2), order=1, mode='nearest', grid_mode=True)
+    expected = naive_segmentation(target[batch.ids], large.argmax(1)[batch.ids], 3)
+    assert found['rgb+depth/mIoU'] == pytest.approx(expected['mIoU'], abs=2e-3)
 
 
 def naive_segmentation(target, pred, classes):

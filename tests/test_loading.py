@@ -24,7 +24,7 @@ class Guarded:
     """Rows of a modality that notes what is read of it."""
 
     def __init__(self, values):
-        self.values, self.read = values, []
+        self.values, self.read, self.shape = values, [], values.shape
 
     def __len__(self):
         return len(self.values)
