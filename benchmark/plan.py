@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark import tuning
 from benchmark.dataset import Dataset
 from benchmark.errors import UserError, unknown
-from benchmark.experiment import Experiment
+from benchmark.experiment import Experiment, gaps, splits
+from benchmark.patterns import spelled
 from benchmark.protocol import Protocol
 from benchmark.registry import DATASETS, METHODS, keywords, lookup, parse_spec, resolve_options
 
@@ -49,7 +51,7 @@ def _open(cls: type[Dataset], name: str, given: dict[str, Any], root: Path | Non
     data = cls(**resolved)
     data.spec = name
     # Where the data lie changes no score; what they hold does, and is in the fingerprint.
-    data.options = {k: v for k, v in resolved.items() if k not in ('root', 'name')}
+    data.options = {k: v for k, v in resolved.items() if k not in ('root', 'name', 'cache')}
     return data
 
 
@@ -96,23 +98,69 @@ def experiments(
     options: dict[str, Any],
     results: Path,
     device: str,
+    tune: int | None = None,
+    patterns: Sequence[str] | None = None,
 ) -> list[Experiment]:
-    """Returns the grid of experiments, dataset by dataset.
+    """Returns the grid of experiments, dataset by dataset; trials come before what they tune.
+
+    Args:
+        methods: 'name' or 'name:key=value,...'.
+        datasets: The opened datasets.
+        seeds: The seeds.
+        options: Fields of the protocol and options of datasets from --cfg-options.
+        results: Results folder.
+        device: 'cpu' or 'cuda', which settles precision='auto'.
+        tune: Trials of each method's search; no search without it.
+        patterns: Values of the protocol's rates, each a grid of its own.
 
     Raises:
-        UserError: An unknown method or option, or an option's value of the wrong type.
+        UserError: An unknown method or option, an option's value of the wrong type, or too few
+            trials to choose from.
     """
+    if tune is not None and tune < 2:
+        raise UserError(f'--tune: expected 2 trials or more, the first untuned, found {tune}')
     chosen = [parse_spec(spec) for spec in methods]
-    grid = []
-    for data in datasets:
-        protocol = protocol_for(data, options, device)
+    grid: list[Experiment] = []
+    for data, fields in _by_pattern(datasets, options, patterns):
+        protocol = protocol_for(data, fields, device)
         for name, given in chosen:
             lookup(METHODS, name)
             for seed in seeds:
                 pairs = tuple(sorted(given.items()))
-                grid.append(Experiment(name, pairs, data, protocol, seed, results))
+                e = Experiment(name, pairs, data, protocol, seed, results)
+                grid += [e] if tune is None else tuning.expand(e, tune)
     for experiment in grid:
         # Whatever is wrong with sampler, options or rates shows before anything is trained.
         experiment.check()
     unique = {e.folder: e for e in grid}
     return list(unique.values())
+
+
+def _by_pattern(
+    datasets: Sequence[Dataset], options: dict[str, Any], patterns: Sequence[str] | None
+) -> list[tuple[Dataset, dict[str, Any]]]:
+    """Returns each dataset with the options of each training pattern."""
+    if patterns is None:
+        return [(data, options) for data in datasets]
+    for key in options:
+        if key.rpartition('.')[2] == 'rates':
+            raise UserError(f'--patterns: expected no {key} in --cfg-options beside it')
+    return [
+        (data, {**options, 'rates': rates})
+        for data in datasets
+        for rates in spelled(patterns, data.task.names, data.name)
+    ]
+
+
+def refusals(grid: Sequence[Experiment]) -> dict[Path, str]:
+    """Returns folder -> why, of experiments whose method cannot train on data with gaps."""
+    found = {}
+    for e in grid:
+        if not e.method.needs_complete:
+            continue  # spares reading the data
+        train = splits(e.data, 'train')
+        try:
+            gaps(e, train)
+        except UserError as error:
+            found[e.folder] = str(error)
+    return found

@@ -12,15 +12,8 @@ from torch.utils.data import DataLoader
 from benchmark import loading
 from benchmark.dataset import Split
 from benchmark.errors import UserError
-from datasets.common.files import (
-    DepthFile16,
-    Files,
-    ImageFile8,
-    LabelFile,
-    Scaled,
-    fingerprint,
-    lines,
-)
+from datasets.common.files import Files, fingerprint, lines
+from datasets.common.images import DepthFile16, ImageFile8, LabelFile, Scaled
 
 
 def written(folder, count=4, shape=(6, 8, 3), dtype=np.uint8):
@@ -55,7 +48,7 @@ def test_labels_go_through_the_table(tmp_path):
     table = [255, 0, 1, 2] + [255] * 252
     found = Files([tmp_path / 'a.png'], LabelFile((2, 3), 3, table), (2, 3))[np.array([0])]
     assert found.tolist() == [[[255, 0, 1], [2, 0, 255]]]
-    with pytest.raises(UserError, match=r'a\.png: expected labels 0 to 2 or 255, found 3'):
+    with pytest.raises(UserError, match=r'a\.png: expected labels 0 to 2, 255, found 3'):
         Files([tmp_path / 'a.png'], LabelFile((2, 3), 3), (2, 3))[np.array([0])]
 
 

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile
 
 from benchmark.errors import UserError, unknown
 
@@ -90,17 +89,7 @@ class Files:
 
     def _decoded(self, row: int) -> np.ndarray:
         path = self.paths[row]
-        try:
-            found = self.decode(path)
-        except FileNotFoundError:
-            raise UserError(f'{path}: expected a file, found nothing there') from None
-        except UserError:
-            raise
-        # Decoders raise whatever they like on broken files.
-        except Exception as error:
-            raise UserError(
-                f'{path}: cannot be read, broken or of another format: {error}'
-            ) from None
+        found = decoded(path, self.decode)
         if found.shape != self.shape[1:] or found.dtype != self.dtype:
             expected = f'{self.dtype} {self.shape[1:]}'
             raise UserError(f'{path}: expected {expected}, found {found.dtype} {found.shape}')
@@ -135,151 +124,30 @@ class Files:
         return hashlib.sha256(json.dumps([listed, how]).encode()).hexdigest()[:16]
 
 
+def decoded(path: Path, decode: Decoder) -> np.ndarray:
+    """Returns what a file holds.
+
+    Raises:
+        UserError: It is missing or broken.
+    """
+    try:
+        return decode(path)
+    except FileNotFoundError:
+        raise UserError(f'{path}: expected a file, found nothing there') from None
+    except UserError:
+        raise
+    # Decoders raise whatever they like on broken files.
+    except Exception as error:
+        text = f'{path}: cannot be read, broken or of another format: {error}'
+        raise UserError(text) from None
+
+
 def _mapped(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     """Opens a file of zeros or of what an earlier run wrote; takes disk space as it is filled."""
     size = int(np.prod(shape)) * dtype.itemsize
     with file.open('ab') as handle:
         os.truncate(handle.fileno(), size)
     return np.memmap(file, dtype, 'r+', shape=shape)
-
-
-class ImageFile8:
-    """Decodes an 8-bit image into (3, H, W) or, for grey ones, (1, H, W).
-
-    Args:
-        size: (H, W) to which it is resized, bilinearly.
-        grey: One channel instead of three.
-    """
-
-    dtype = np.uint8
-
-    def __init__(self, size: tuple[int, int], grey: bool = False) -> None:
-        self.size, self.grey = size, grey
-
-    def __repr__(self) -> str:
-        return f'ImageFile8({self.size}, {self.grey})'
-
-    def __call__(self, path: Path) -> np.ndarray:
-        """Returns uint8 (C, H, W).
-
-        Raises:
-            UserError: The image has more than 8 bits a channel.
-        """
-        with opened(path) as image:
-            if image.mode.startswith(('I', 'F')):
-                raise UserError(f'{path}: expected 8 bits a channel, found mode {image.mode}')
-            mode = 'L' if self.grey else 'RGB'
-            # JPEGs are decoded at the smallest scale that still holds `size`.
-            image.draft(mode, self.size[::-1])
-            image = image.convert(mode)
-            if image.size != self.size[::-1]:
-                image = image.resize(self.size[::-1], Image.Resampling.BILINEAR)
-            values = np.asarray(image)
-        return values[None] if self.grey else values.transpose(2, 0, 1)
-
-
-class DepthFile16:
-    """Decodes a 16-bit single-channel PNG into (1, H, W) of raw integers.
-
-    Args:
-        size: (H, W) to which it is resized, to the nearest pixel: depths are never mixed.
-    """
-
-    dtype = np.uint16
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size = size
-
-    def __repr__(self) -> str:
-        return f'DepthFile16({self.size})'
-
-    def __call__(self, path: Path) -> np.ndarray:
-        """Returns uint16 (1, H, W).
-
-        Raises:
-            UserError: The image has 8 bits or several channels.
-        """
-        with opened(path) as image:
-            if not image.mode.startswith('I'):
-                raise UserError(
-                    f'{path}: expected 16-bit depth in one channel, found mode {image.mode!r}'
-                )
-            image = Image.fromarray(np.asarray(image).astype(np.int32), 'I')
-            if image.size != self.size[::-1]:
-                image = image.resize(self.size[::-1], Image.Resampling.NEAREST)
-            return np.asarray(image).astype(np.uint16)[None]
-
-
-class LabelFile:
-    """Decodes an 8-bit label image into (H, W) of class indices, 255 being ignored.
-
-    Args:
-        size: (H, W) of the label map, resized to the nearest pixel.
-        classes: K.
-        table: 256 class indices, one per value in the file; the values themselves by default.
-    """
-
-    dtype = np.uint8
-
-    def __init__(
-        self, size: tuple[int, int], classes: int, table: Sequence[int] | None = None
-    ) -> None:
-        self.size, self.classes = size, classes
-        self.table = np.arange(256) if table is None else np.asarray(table)
-
-    def __repr__(self) -> str:
-        return f'LabelFile({self.size}, {self.classes}, {self.table.tolist()})'
-
-    def __call__(self, path: Path) -> np.ndarray:
-        """Returns uint8 (H, W).
-
-        Raises:
-            UserError: The image is no label map, or a label is out of range.
-        """
-        with opened(path) as image:
-            if image.mode not in ('L', 'P'):
-                raise UserError(f'{path}: expected 8-bit labels, found mode {image.mode!r}')
-            if image.size != self.size[::-1]:
-                image = image.resize(self.size[::-1], Image.Resampling.NEAREST)
-            found = self.table[np.asarray(image)]
-        wrong = found[(found >= self.classes) & (found != 255) | (found < 0)]
-        if wrong.size:
-            raise UserError(
-                f'{path}: expected labels 0 to {self.classes - 1} or 255, found {int(wrong[0])}'
-            )
-        return found.astype(np.uint8)
-
-
-def opened(path: Path) -> ImageFile.ImageFile:
-    """Opens an image; reading its pixels raises if the file is truncated."""
-    return Image.open(path)
-
-
-class Scaled:
-    """Normalises decoded rows: (x - mean) / std per channel, in float32.
-
-    Args:
-        mean: Per channel, or one number.
-        std: Likewise.
-        hole: A value that means 'nothing measured' and becomes 0, as in depth images.
-    """
-
-    def __init__(
-        self, mean: Sequence[float] | float, std: Sequence[float] | float, hole: float | None = None
-    ) -> None:
-        self.mean, self.std = _channels(mean), _channels(std)
-        self.hole = hole
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Returns (n, C, H, W) float32."""
-        values = (rows.astype(np.float32) - self.mean) / self.std
-        if self.hole is not None:
-            values[rows == self.hole] = 0
-        return values
-
-
-def _channels(value: Sequence[float] | float) -> np.ndarray:
-    return np.asarray(value, np.float32).reshape(-1, 1, 1)
 
 
 def fingerprint(paths: Sequence[Path], *more: Any) -> str:
@@ -295,11 +163,15 @@ def fingerprint(paths: Sequence[Path], *more: Any) -> str:
         UserError: A file is missing.
     """
     digest = hashlib.sha256(repr(more).encode())
+    missing = []
     for path in paths:
         try:
             digest.update(f'{path.name}/{path.stat().st_size}/'.encode())
         except OSError:
-            raise UserError(f'{path}: expected a file, found nothing there') from None
+            missing.append(path)
+    if missing:
+        more_text = f' (nor for {len(missing) - 1} more of {len(paths)})' if missing[1:] else ''
+        raise UserError(f'{missing[0]}: expected a file, found nothing there{more_text}')
     return digest.hexdigest()[:12]
 
 

@@ -1,0 +1,65 @@
+"""CASIA-SURF: live faces and print attacks in colour, depth and infrared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmark.errors import UserError
+from benchmark.registry import DATASETS
+from datasets.common.antispoofing import MODALITIES, SIZE, Face, FaceImages
+from datasets.common.files import lines
+
+LISTS = {
+    'train': 'train_list.txt',
+    'val': 'val_private_list.txt',
+    'test': 'test_private_list.txt',
+}
+
+
+@DATASETS.register_module('casia_surf')
+class CasiaSurf(FaceImages):
+    """CASIA-SURF (Zhang et al., CVPR 2019), in the split of its 2019 challenge.
+
+    The root holds the challenge's lists `train_list.txt`, `val_private_list.txt` and
+    `test_private_list.txt`; each line is `RGB DEPTH IR LABEL`: three paths relative to the root and
+    1 for a live face, 0 for an attack. The decision is the larger logit, over frames, as in MMANet.
+
+    Args:
+        root: The folder of the lists.
+        size: Side of the network's input in pixels.
+        width: Channels of the encoders' first stage.
+        cache: 'none', 'ram' or 'disk': whether decoded images are kept.
+
+    Raises:
+        UserError: A list or an image is missing, or a line is not as above.
+    """
+
+    name = 'casia_surf'
+    licence = 'research only, by signed agreement with the authors'
+    how_to_get = (
+        'ask the CASIA-SURF challenge for the data; the root holds train_list.txt, '
+        'val_private_list.txt and test_private_list.txt beside the images they name'
+    )
+    counts = {'train': 29266, 'val': 9608, 'test': 57710}
+
+    def __init__(
+        self, *, root: str = '', size: int = SIZE, width: int = 64, cache: str = 'none'
+    ) -> None:
+        if not root:
+            raise UserError(f'casia_surf: expected --data-root FOLDER: {self.how_to_get}')
+        folder = Path(root)
+        splits = {name: _read(folder, file) for name, file in LISTS.items()}
+        super().__init__(splits, folder, size, width, cache)
+
+
+def _read(root: Path, name: str) -> list[Face]:
+    file = root / name
+    return [_face(root, line, f'{file}, entry {k}') for k, line in enumerate(lines(file), 1)]
+
+
+def _face(root: Path, line: str, where: str) -> Face:
+    words = line.split()
+    if len(words) != 4 or words[3] not in ('0', '1'):
+        raise UserError(f'{where}: expected RGB DEPTH IR and 0 or 1, found {line!r}')
+    files = {m: root / path for m, path in zip(MODALITIES, words[:3], strict=True)}
+    return Face(words[0], files, words[3] == '1')

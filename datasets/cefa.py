@@ -1,0 +1,127 @@
+"""CASIA-SURF CeFA: attacks across ethnicities, in colour, depth and infrared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmark.errors import UserError, unknown
+from benchmark.registry import DATASETS
+from datasets.common.antispoofing import MODALITIES, SIZE, Face, FaceImages
+
+RACES = ('AF', 'CA', 'EA')
+FOLDERS = {'rgb': 'profile', 'depth': 'depth', 'ir': 'ir'}
+LIVE, CLOTH, SCREEN = 1, 2, 4
+"""Kinds of presentation, the last number in a video's name."""
+
+Part = tuple[tuple[str, ...], range, tuple[int, ...]]
+"""Ethnicities, subjects and kinds of presentation of a split."""
+
+
+def _parts(trained: str, tested: tuple[str, ...]) -> dict[str, Part]:
+    return {
+        'train': ((trained,), range(0, 200), (LIVE, SCREEN)),
+        'val': ((trained,), range(200, 300), (LIVE, SCREEN)),
+        'test': (tested, range(300, 500), (LIVE, CLOTH)),
+    }
+
+
+PROTOCOLS = {
+    '4@1': _parts('AF', ('CA', 'EA')),
+    '4@2': _parts('CA', ('AF', 'EA')),
+    '4@3': _parts('EA', ('AF', 'CA')),
+    '4@5': _parts('EA', ('AF',)),
+}
+
+IMAGES = ('.jpg', '.jpeg', '.png')
+
+
+@DATASETS.register_module('cefa')
+class Cefa(FaceImages):
+    """CASIA-SURF CeFA (Liu et al., WACV 2021), protocol 4: other ethnicities and other attacks.
+
+    Training and validation are on one ethnicity's live faces and screen attacks (subjects 0 to 199
+    and 200 to 299), the test on others' live faces and cloth attacks (300 to 499). '4@5' is what
+    MMANet's released code does: East Asian faces train, African ones test. '4@1', '4@2' and '4@3'
+    train on AF, CA and EA and test on the two others; they follow the data set's paper from memory
+    and are not verified. 3-D masks, which the data set adds to some tests, are left out. The
+    teacher here sees all modalities; in MMANet's released code it is trained with dropout too.
+
+    The root holds `{AF,CA,EA}/<subject>/<race_id_acquisition_session_kind>/` and in it `profile`
+    (colour), `depth` and `ir` with like-named frames. Every frame is a sample.
+
+    Args:
+        root: The folder that holds AF, CA and EA.
+        protocol: One of those above.
+        size: Side of the network's input in pixels.
+        width: Channels of the encoders' first stage.
+        cache: 'none', 'ram' or 'disk': whether decoded images are kept.
+
+    Raises:
+        UserError: A folder is missing or named otherwise, or a frame lacks a modality.
+    """
+
+    name = 'cefa'
+    licence = 'research only, by signed agreement with the authors'
+    how_to_get = (
+        'ask the authors of CASIA-SURF CeFA; the root holds AF, CA and EA, each with '
+        '<subject>/<video>/{profile,depth,ir}/<frames>'
+    )
+
+    def __init__(
+        self,
+        *,
+        root: str = '',
+        protocol: str = '4@5',
+        size: int = SIZE,
+        width: int = 64,
+        cache: str = 'none',
+    ) -> None:
+        if not root:
+            raise UserError(f'cefa: expected --data-root FOLDER: {self.how_to_get}')
+        if protocol not in PROTOCOLS:
+            raise unknown('protocol of cefa', protocol, PROTOCOLS)
+        parts = PROTOCOLS[protocol]
+        splits = {name: list(_faces(Path(root), *part)) for name, part in parts.items()}
+        super().__init__(splits, Path(root), size, width, cache)
+
+
+def _faces(
+    root: Path, races: tuple[str, ...], subjects: range, kinds: tuple[int, ...]
+) -> Iterator[Face]:
+    for race in races:
+        folder = root / race
+        if not folder.is_dir():
+            raise UserError(f'{folder}: expected a folder of subjects, found nothing there')
+        for video in sorted(folder.glob('*/*')):
+            if not video.is_dir():
+                continue
+            found = re.fullmatch(r'(\d+)_(\d+)_(\d+)_(\d+)_(\d+)', video.name)
+            if not found:
+                raise UserError(f'{video}: expected a name RACE_ID_ACQUISITION_SESSION_KIND')
+            subject, kind = int(found[2]), int(found[5])
+            if subject in subjects and kind in kinds:
+                yield from _frames(root, video, kind == LIVE)
+
+
+def _frames(root: Path, video: Path, live: bool) -> Iterator[Face]:
+    """Yields a video's frames, paired by name: pairing by position hides a lost frame."""
+    frames = {m: _images(video / folder) for m, folder in FOLDERS.items()}
+    names = sorted(set().union(*frames.values()))
+    for name in names:
+        for m in MODALITIES:
+            if name not in frames[m]:
+                others = '/'.join(FOLDERS[o] for o in MODALITIES if name in frames[o])
+                raise UserError(
+                    f'{video / FOLDERS[m]}: expected frame {name!r}, which {others} has, '
+                    'found nothing there'
+                )
+        files = {m: frames[m][name] for m in MODALITIES}
+        yield Face(f'{video.relative_to(root)}/{name}', files, live)
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UserError(f'{folder}: expected a folder of frames, found nothing there')
+    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGES}

@@ -1,0 +1,277 @@
+"""Cityscapes: street scenes in colour and stereo depth, 19 classes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmark.errors import UserError
+from benchmark.registry import DATASETS
+from datasets.common.files import lines
+from datasets.common.images import DepthFile16, Scaled
+from datasets.common.preparation import Preparation
+from datasets.common.rgbd import Layout, Scene, Scenes, encoded, image_size
+
+SOURCE = (1024, 2048)
+CLASSES = {
+    'road': 7,
+    'sidewalk': 8,
+    'building': 11,
+    'wall': 12,
+    'fence': 13,
+    'pole': 17,
+    'traffic light': 19,
+    'traffic sign': 20,
+    'vegetation': 21,
+    'terrain': 22,
+    'sky': 23,
+    'person': 24,
+    'rider': 25,
+    'car': 26,
+    'truck': 27,
+    'bus': 28,
+    'train': 31,
+    'motorcycle': 32,
+    'bicycle': 33,
+}
+"""The classes that count, with their values in the official label files."""
+
+HELD_OUT = ('tubingen', 'ulm', 'weimar', 'zurich')
+DEPTHS = {'depth': 'depth_raw', 'disparity': 'disparity_raw'}
+FARTHEST = 300
+"""Depths beyond it, in metres, are taken for faults of the matching."""
+
+Read = Callable[[], bytes]
+
+
+class DepthArray:
+    """Decodes a .npy file of metres into float32 (1, H, W), faults and holes being 0.
+
+    Args:
+        size: (H, W) to which it is resized, to the nearest pixel.
+    """
+
+    dtype = np.float32
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def __repr__(self) -> str:
+        return f'DepthArray({self.size})'
+
+    def __call__(self, path: Path) -> np.ndarray:
+        """Returns float32 (1, H, W).
+
+        Raises:
+            UserError: The array is of another size.
+        """
+        metres = np.load(path, allow_pickle=False)
+        if metres.shape != SOURCE or metres.dtype.kind != 'f':
+            raise UserError(f'{path}: expected float {SOURCE}, found {metres.dtype} {metres.shape}')
+        metres = metres.astype(np.float32)
+        # Written so that NaN falls out as well.
+        image = Image.fromarray(np.where(metres <= FARTHEST, metres, 0))
+        return np.asarray(image.resize(self.size[::-1], Image.Resampling.NEAREST))[None]
+
+
+@DATASETS.register_module('cityscapes')
+class Cityscapes(Scenes):
+    """Cityscapes (Cordts et al., CVPR 2016) with depth from its disparity maps.
+
+    The recipe is ESANet's, which MMANet follows: ResNet-50 encoders with ImageNet weights, 300
+    epochs of Adam under a one-cycle schedule, zoom of 0.5 to 2 and crops of 512 x 1024. Tested are
+    the 500 images of the official validation split, whose labels are public; the official train
+    cities Tubingen, Ulm, Weimar and Zurich validate. The network sees 512 x 1024 at test, and its
+    logits are resized to the labels' 1024 x 2048; MMANet's released test feeds the full resolution.
+    Disparity is matched from the colour image and its stereo partner: it is no independent sensor.
+
+    The root is what ESANet's preparation and `datasets/prepare.py cityscapes` write: lists
+    `{train,valid}_{rgb,depth_raw,disparity_raw,labels_19}.txt` of `<city>/<file>` below
+    `{train,valid}/{rgb,depth_raw,disparity_raw,labels_19}/`; depth in metres as .npy, disparity as
+    official 16-bit images, labels as 8 bits with 0 for void.
+
+    Args:
+        root: The folder.
+        depth: 'depth' in metres or 'disparity'.
+        size: 'HxW' of the network's input; training images have twice the sides.
+        network: 'esanet' or 'pyramid'.
+        layers: Layers of the ResNet encoders: 18, 34 or 50.
+        pretrained: Their ImageNet weights, or 'none'.
+        width: Channels of the encoders' first stage.
+        cache: 'none', 'ram' or 'disk': whether decoded images are kept.
+
+    Raises:
+        UserError: The root is not as above.
+    """
+
+    name = 'cityscapes'
+    licence = 'non-commercial research, after registration'
+    how_to_get = (
+        'python datasets/prepare.py cityscapes FOLDER TARGET, FOLDER holding the leftImg8bit, '
+        'gtFine, disparity and camera archives of the official site, zipped or unpacked'
+    )
+    counts = {'test': 500}
+    recipe = {
+        'epochs': 300,
+        'batch_size': 8,
+        'optimizer': 'Adam',
+        'lr': 1e-4,
+        'weight_decay': 1e-4,
+        'schedule': 'onecycle',
+    }
+
+    def __init__(
+        self,
+        *,
+        root: str = '',
+        depth: str = 'depth',
+        size: str = '512x1024',
+        network: str = 'esanet',
+        layers: int = 50,
+        pretrained: str = '',
+        width: int = 64,
+        cache: str = 'none',
+    ) -> None:
+        if not root:
+            raise UserError(f'cityscapes: expected --data-root FOLDER: {self.how_to_get}')
+        if depth not in DEPTHS:
+            raise UserError(f'cityscapes:depth: expected {" or ".join(DEPTHS)}, found {depth!r}')
+        metres = depth == 'depth'
+        side = image_size('cityscapes', size)
+        layout = Layout(
+            source=SOURCE,
+            size=side,
+            train=(2 * side[0], 2 * side[1]),
+            scale=(0.5, 2.0),
+            classes=tuple(CLASSES),
+            depth=DepthArray if metres else lambda s: DepthFile16(s, SOURCE),
+            scaled=Scaled(31.7156, 38.7028, 0) if metres else Scaled(9069.706, 7178.336, 0),
+        )
+        options = {'network': network, 'layers': layers, 'pretrained': pretrained}
+        options |= {'width': width, 'cache': cache}
+        train = _scenes(Path(root), 'train', DEPTHS[depth])
+        splits = {
+            'train': [s for s in train if _city(s) not in HELD_OUT],
+            'val': [s for s in train if _city(s) in HELD_OUT],
+            'test': _scenes(Path(root), 'valid', DEPTHS[depth]),
+        }
+        super().__init__(splits, Path(root), layout, options, weighted=False)
+
+    @classmethod
+    def prepare(cls, work: Preparation) -> None:
+        """Writes the root from the official archives or the folders unpacked from them."""
+        kinds = ('leftImg8bit', 'gtFine', 'disparity', 'camera')
+        found = {kind: dict(_official(work, kind)) for kind in kinds}
+        scenes = {s: sorted(k for k in found['leftImg8bit'] if k[0] == s) for s in ('train', 'val')}
+        for kind, files in found.items():
+            for split, name in [k for s in scenes.values() for k in s if k not in files]:
+                raise UserError(
+                    f'{work.source}: expected {name} of {split} in {kind}, as leftImg8bit has it'
+                )
+        work.need(12 * 10**9 if sum(map(len, scenes.values())) > 100 else 0)
+        with work.steps(sum(map(len, scenes.values())), 'images') as step:
+            for split, keys in scenes.items():
+                target = 'valid' if split == 'val' else split
+                for key in keys:
+                    _write_scene(work, target, key[1], {k: f[key] for k, f in found.items()})
+                    step()
+                _write_lists(work, target, [name for _, name in keys])
+        work.finish({'train': len(scenes['train']), 'valid': len(scenes['val'])})
+
+
+def _city(scene: Scene) -> str:
+    return scene.id.partition('_')[0]
+
+
+def _scenes(root: Path, split: str, depth: str) -> list[Scene]:
+    kinds = ('rgb', depth, 'labels_19')
+    listed = {kind: lines(root / f'{split}_{kind}.txt') for kind in kinds}
+    names = {kind: [_frame(file) for file in files] for kind, files in listed.items()}
+    for kind in kinds[1:]:
+        file = root / f'{split}_{kind}.txt'
+        if len(names[kind]) != len(names['rgb']):
+            expected = f'{len(names["rgb"])} lines as {split}_rgb.txt'
+            raise UserError(f'{file}: expected {expected}, found {len(names[kind])}')
+        for k, (first, other) in enumerate(zip(names['rgb'], names[kind], strict=True), 1):
+            if first != other:
+                raise UserError(f'{file}: entry {k}: expected a file of {first}, found {other}')
+    rows = zip(*listed.values(), strict=True)
+    return [
+        Scene(name, *(root / split / kind / file for kind, file in zip(kinds, row, strict=True)))
+        for name, row in zip(names['rgb'], rows, strict=True)
+    ]
+
+
+def _frame(file: str) -> str:
+    """Returns city_sequence_frame of a file's name."""
+    return '_'.join(Path(file).name.split('_')[:3])
+
+
+def _official(work: Preparation, kind: str) -> Iterator[tuple[tuple[str, str], Read]]:
+    """Yields ((split, frame), how to read it) from an archive or the folder unpacked from it."""
+    path = work.find(kind, f'{kind}_trainvaltest.zip')
+    wanted = 'gtFine_labelIds.png' if kind == 'gtFine' else ''
+    if path.is_dir():
+        every = [(f.relative_to(path).as_posix(), f.read_bytes) for f in sorted(path.rglob('*.*'))]
+    else:
+        members = work.members(path)
+        every = [(m.name.removeprefix(f'{kind}/'), m.read) for m in members]
+    for name, read in every:
+        split = name.partition('/')[0]
+        if split in ('train', 'val') and name.endswith(wanted or ('.png', '.json')):
+            yield (split, _frame(name)), read
+
+
+def _write_scene(work: Preparation, split: str, name: str, read: dict[str, Read]) -> None:
+    """Writes one scene's colour image, disparity, depth and labels."""
+    files = {
+        'rgb': (f'{name}_leftImg8bit.png', read['leftImg8bit']),
+        'disparity_raw': (f'{name}_disparity.png', read['disparity']),
+        'depth_raw': (f'{name}_depth.npy', lambda: _depth(read['disparity'](), read['camera']())),
+        'labels_19': (f'{name}_gtFine_labelIds.png', lambda: _labels(read['gtFine']())),
+    }
+    city = name.partition('_')[0]
+    for kind, (file, content) in files.items():
+
+        def copy(path: Path, content: Read = content) -> None:
+            path.write_bytes(content())
+
+        work.write(f'{split}/{kind}/{city}/{file}', copy)
+
+
+def _write_lists(work: Preparation, split: str, names: list[str]) -> None:
+    endings = {
+        'rgb': 'leftImg8bit.png',
+        'disparity_raw': 'disparity.png',
+        'depth_raw': 'depth.npy',
+        'labels_19': 'gtFine_labelIds.png',
+    }
+    for kind, ending in endings.items():
+        listed = ''.join(f'{name.partition("_")[0]}/{name}_{ending}\n' for name in names)
+        work.write(f'{split}_{kind}.txt', listed.encode())
+
+
+def _depth(disparity: bytes, camera: bytes) -> bytes:
+    """Returns depth in metres as a .npy file: baseline x focal length / disparity in pixels."""
+    parameters = json.loads(camera)
+    factor = parameters['extrinsic']['baseline'] * parameters['intrinsic']['fx']
+    raw = np.asarray(Image.open(io.BytesIO(disparity))).astype(np.float32)
+    # Stored values are 256 d + 1, and 0 where nothing was matched.
+    pixels = (raw - 1) / 256
+    metres = np.divide(factor, pixels, out=np.zeros_like(pixels), where=pixels > 0)
+    # What half precision cannot hold is far beyond what counts.
+    buffer = io.BytesIO()
+    np.save(buffer, np.minimum(metres, 60000).astype(np.float16))
+    return buffer.getvalue()
+
+
+def _labels(official: bytes) -> bytes:
+    """Returns the label image with 0 for void and 1 to 19."""
+    table = np.zeros(256, np.uint8)
+    table[list(CLASSES.values())] = np.arange(1, len(CLASSES) + 1)
+    return encoded(table[np.asarray(Image.open(io.BytesIO(official)))])

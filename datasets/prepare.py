@@ -1,0 +1,123 @@
+"""Prepares a data root from official archives, and verifies one.
+
+python datasets/prepare.py nyuv2 SOURCE TARGET
+python datasets/prepare.py check nyuv2 ROOT
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+from typing import Any
+
+if __name__ == '__main__':
+    # A script starts with its own folder there, in which the packages of the project are not found.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmark.errors import UserError
+from benchmark.registry import DATASETS, discover, lookup, parse_spec, resolve_options
+from datasets.common.findings import Findings
+from datasets.common.manifest import read_manifest
+from datasets.common.preparation import Preparation, SourceError
+from datasets.common.verification import verify_files, verify_splits
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns 0 done, 1 problems found, 2 bad arguments or data."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        discover()
+        return check(words[1:]) if words[:1] == ['check'] else prepare(words)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('\ninterrupted; the same command goes on from here', file=sys.stderr)
+        return 130
+
+
+def prepare(words: list[str]) -> int:
+    """Prepares a dataset."""
+    parser = argparse.ArgumentParser(
+        prog='datasets/prepare.py',
+        description='Prepares a data root from official archives. Killed at any time, the same '
+        'command goes on from there. datasets/prepare.py check NAME ROOT verifies a root.',
+    )
+    parser.add_argument('dataset')
+    parser.add_argument('source', type=Path, help='the archive, or the folder that holds it')
+    parser.add_argument('target', type=Path, help='the folder to prepare')
+    args = parser.parse_args(words)
+    name, options = parse_spec(args.dataset)
+    if name not in DATASETS.module_dict and difflib.get_close_matches(name, ['check']):
+        raise UserError(f'unknown dataset {name!r}; did you mean the command check?')
+    cls = lookup(DATASETS, name)
+    if options:
+        raise UserError(f'{args.dataset}: expected no options, they are for reading the data')
+    if not hasattr(cls, 'prepare'):
+        raise UserError(f'{name} needs no preparation; its layout: {cls.how_to_get}')
+    try:
+        work = Preparation(name, args.source, args.target)
+        fresh = work.run(cls)
+    except SourceError as error:
+        raise UserError(f'{error}\nhow to get {name}: {cls.how_to_get}') from None
+    manifest = read_manifest(args.target)
+    assert manifest is not None
+    size = sum(entry.size for entry in manifest.files.values()) / 1e9
+    samples = ', '.join(f'{count} {split}' for split, count in manifest.counts.items())
+    print(
+        f'{name}: {"prepared" if fresh else "already prepared"} in {args.target}: '
+        f'{samples} ({len(manifest.files)} files, {size:.2f} GB)'
+    )
+    return 0
+
+
+def check(words: list[str]) -> int:
+    """Verifies a root, printing all that is wrong."""
+    parser = argparse.ArgumentParser(
+        prog='datasets/prepare.py check', description='Verifies a data root.'
+    )
+    parser.add_argument('dataset')
+    parser.add_argument('root', nargs='?', help='the data root; none for generated data')
+    parser.add_argument('options', nargs='*', metavar='KEY=VALUE', help="the dataset's options")
+    parser.add_argument('--quick', action='store_true', help='compare sizes, read no files')
+    args = parser.parse_intermixed_args(words)
+    name, given = parse_spec(args.dataset)
+    cls = lookup(DATASETS, name)
+    words = args.options
+    if cls.embedded:
+        # Generated data have no root: what stands in its place is an option.
+        words = [word for word in (args.root, *words) if word]
+    elif not args.root:
+        raise UserError(f'{name}: expected check {name} ROOT; how to get it: {cls.how_to_get}')
+    elif not Path(args.root).exists():
+        raise UserError(f'{args.root}: no such data root; how to get {name}: {cls.how_to_get}')
+    else:
+        given['root'] = args.root
+    for word in words:
+        key, equals, given[key] = word.partition('=')
+        if not equals:
+            raise UserError(f'{name}: expected KEY=VALUE, found {word!r}')
+    return report(cls, name, resolve_options(cls, name, given, {}), args.quick)
+
+
+def report(cls: Any, name: str, options: dict[str, Any], quick: bool) -> int:
+    """Prints the table of splits and what is wrong; returns 1 if anything is, else 0."""
+    findings = Findings()
+    root = options.get('root')
+    if root and Path(root).is_dir():
+        verify_files(Path(root), name, quick, findings)
+    try:
+        print(verify_splits(cls(**options), quick, findings))
+    except UserError as error:
+        findings.add('dataset', str(error))
+    for line in findings.lines():
+        print(line)
+    where = f'{name} in {root}' if root else name
+    print(f'{where}: {findings.count or "no"} problem{"" if findings.count == 1 else "s"} found')
+    return 1 if findings.count else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""A user's own volumes: a folder per case, a file per modality."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from benchmark.errors import UserError
+from benchmark.registry import DATASETS
+from datasets.common.files import lines
+from datasets.common.preparation import Preparation
+from datasets.common.rgbd import image_size
+from datasets.common.volume_files import prepare_cases
+from datasets.common.volumes import SEGMENTATION, Volumes, cut, listed, read_index
+
+SUFFIXES = ('.nii', '.nii.gz', '.npy')
+
+
+@DATASETS.register_module('volumes')
+class OwnVolumes(Volumes):
+    """Volumes of any modalities with a segmentation, trained by slices and scored by volume.
+
+    Prepared by `datasets/prepare.py volumes SOURCE TARGET` from `<case>/<modality>.nii.gz` (or .nii,
+    or .npy with the slices first) and `<case>/seg.nii.gz` with whole labels from 0, the background.
+    A modality that a case lacks is a gap. Every label is a region of its own for Dice, unless
+    `regions.txt` in the root groups them: a line `WT 1 2 3` per region.
+
+    The root may hold `train1.txt`, `val1.txt` and `test1.txt` of case names; else cases are cut
+    into 60 / 20 / 20 % by the hash of their names.
+
+    Args:
+        root: The prepared root.
+        name: Name in tables and folders; the root's by default.
+        fold: Number in the lists' names, or of another cut.
+        size: 'HxW' of the slices, about their centre.
+        width: Channels of the encoders' first stage.
+        augment: Training turns, mirrors and rescales slices.
+
+    Raises:
+        UserError: The root is not as above.
+    """
+
+    licence = "the user's own"
+    how_to_get = (
+        'python datasets/prepare.py volumes FOLDER TARGET, FOLDER holding <case>/<modality>'
+    )
+    recipe = {'epochs': 60, 'batch_size': 16, 'lr': 1e-3}
+
+    def __init__(
+        self,
+        *,
+        root: str = '',
+        name: str = '',
+        fold: int = 1,
+        size: str = '192x192',
+        width: int = 16,
+        augment: bool = True,
+    ) -> None:
+        if not root:
+            raise UserError(f'volumes: expected --data-root FOLDER: {self.how_to_get}')
+        folder = Path(root)
+        self.name = name or folder.resolve().name
+        index = read_index(folder)
+        cases = [case.id for case in index]
+        splits = listed(folder, fold) or cut(cases, fold, (60, 20, 20))
+        kinds = {f.stem for case in cases for f in (folder / case).glob('*.npy')}
+        modalities = tuple(sorted(kinds - {SEGMENTATION}))
+        top = max(case.top for case in index)
+        regions = _regions(folder / 'regions.txt', top)
+        classes = ('background', *(f'label {k}' for k in range(1, top + 1)))
+        options = {'size': image_size('volumes', size), 'width': width, 'augment': augment}
+        super().__init__(folder, splits, modalities, classes, regions, options)
+
+    @classmethod
+    def prepare(cls, work: Preparation) -> None:
+        """Writes the root from a folder of cases, and its regions."""
+        cases: dict[str, dict[str, Path]] = {}
+        for file in sorted(work.source.glob('*/*')):
+            kind, dot, ending = file.name.partition('.')
+            if f'{dot}{ending}' not in SUFFIXES:
+                continue
+            if not re.fullmatch(r'[\w-]+', kind):
+                raise UserError(f'{file}: expected a name of letters, digits, _ and -')
+            if kind in cases.setdefault(file.parent.name, {}):
+                raise UserError(f'{file}: expected one file of {kind}, found two')
+            cases[file.parent.name][kind] = file
+        prepare_cases(work, cases)
+
+
+def _regions(file: Path, top: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Returns the regions of the file, or one for every label.
+
+    Raises:
+        UserError: A line is no name with labels.
+    """
+    if not file.is_file():
+        return tuple((str(k), (k,)) for k in range(1, top + 1))
+    regions = []
+    for line in lines(file):
+        name, *labels = line.split()
+        if not labels or not all(k.isdigit() and 0 < int(k) <= top for k in labels):
+            raise UserError(f'{file}: expected NAME and labels from 1 to {top}, found {line!r}')
+        regions.append((name, tuple(map(int, labels))))
+    return tuple(regions)
