@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from benchmark import ranking, statistics
+from benchmark.errors import COMPLETE_ONLY
 from benchmark.ranking import Runs
-from benchmark.schema import DatasetInfo, Failure, Record
+from benchmark.schema import Failure, Record
 
 SELECTION = {
     'last': 'tested after the last epoch',
@@ -32,25 +33,28 @@ PARTS = (
 )
 
 
-def title(data: DatasetInfo) -> str:
+def title(runs: Runs) -> str:
     """Names dataset, metric and the direction in which it is better."""
-    arrow = '↑' if data['higher_is_better'] else '↓'
-    return f'{data["name"]}: {data["metric"]} {arrow} (%)'
+    arrow = '↑' if runs.higher else '↓'
+    return f'{runs.records[0]["dataset"]["name"]}: {runs.metric} {arrow} (%)'
 
 
 def caption(runs: Runs) -> list[str]:
     """Returns sentences on protocol, seeds, test set, summaries and significance."""
     first = runs.records[0]
-    protocol = first['protocol_id']
-    better = 'higher' if first['dataset']['higher_is_better'] else 'lower'
     return [
-        f'{first["dataset"]["metric"]} in percent, {better} is better.',
-        f'Protocol {protocol}: {words(first["protocol"])}.',
+        metric(runs),
+        f'Protocol {first["protocol_id"]}: {words(first["protocol"])}.',
         _gaps(runs),
-        f'{_seeds(runs)}; {_samples(runs)}.',
+        spread(runs),
         'Mean, worst, and the mean by number of missing modalities are taken per seed.',
-        _significance(runs),
+        significance(runs),
     ]
+
+
+def metric(runs: Runs) -> str:
+    """Names the metric, its unit and its direction in a sentence."""
+    return f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.'
 
 
 def words(protocol: Mapping[str, Any]) -> str:
@@ -82,6 +86,11 @@ def _gaps(runs: Runs) -> str:
     return f'Missing in the training data: {told}.'
 
 
+def spread(runs: Runs) -> str:
+    """Says what the deviation is over, and how many samples were tested."""
+    return f'{_seeds(runs)}; {_samples(runs)}.'
+
+
 def _seeds(runs: Runs) -> str:
     most = max(len(members) for members in runs.groups.values())
     if most == 1:
@@ -96,9 +105,13 @@ def _samples(runs: Runs) -> str:
     return f'{min(sizes):,} to {max(sizes):,} test samples, by subset'
 
 
-def _significance(runs: Runs) -> str:
+def significance(runs: Runs) -> str:
+    """Says what marks mean and by which test, or why there are none."""
     if len(runs.groups) < 2:
         return 'Nothing is ranked: there is one method.'
+    if not runs.main:
+        own = runs.records[0]['dataset']['metric']
+        return f'Nothing is marked: whether methods differ is tested in {own} alone.'
     without = [
         label
         for label, members in runs.groups.items()
@@ -107,11 +120,13 @@ def _significance(runs: Runs) -> str:
     if len(without) == len(runs.groups):
         return 'Nothing is marked: without per-sample outcomes no difference can be tested.'
     several = any(len(members) > 1 for members in runs.groups.values())
-    spread = ' and the spread over seeds by Welch' if several else '; the training is not repeated'
+    training = (
+        ' and the spread over seeds by Welch' if several else '; the training is not repeated'
+    )
     text = (
         f'Bold is the best where it differs from the second, underlined the second where it '
         f'differs from the third: paired bootstrap of the test samples '
-        f'({statistics.REPLICATES:,} draws){spread}, '
+        f'({statistics.REPLICATES:,} draws){training}, '
         f'p < {ranking.ALPHA} after Holm over the columns.'
     )
     if without:
@@ -119,9 +134,9 @@ def _significance(runs: Runs) -> str:
     return text
 
 
-def notes(runs: Runs, failed: Sequence[Failure]) -> list[str]:
+def notes(runs: Runs) -> list[str]:
     """Returns the footnotes on a block's own rows."""
-    return [*_incomplete(runs), *_collapsed(runs), *(failure(f) for f in failed)]
+    return [*_incomplete(runs), *_collapsed(runs), *_tuned(runs)]
 
 
 def sources(published: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -166,6 +181,33 @@ def _collapsed(runs: Runs) -> list[str]:
     return [f'{text} (seed {", ".join(map(str, found))})' for text, found in seeds.items()]
 
 
+def _tuned(runs: Runs) -> list[str]:
+    """Tells which rows were tuned, over what, what was chosen, and what the search cost."""
+    told = []
+    for label, members in runs.groups.items():
+        search = runs.records[members[0]].get('tuning')
+        if search is None or search['chosen'] is None:
+            continue
+        options = search['tried'][search['chosen']]['options']
+        chosen = ', '.join(f'{key}={value}' for key, value in options.items())
+        space = ', '.join(f'{key} {text}' for key, text in search['space'].items())
+        failed = sum(trial['score'] is None for trial in search['tried'])
+        told.append(
+            f'{label}: {chosen}{"" if search["chosen"] else ", the untuned setting,"} is the best '
+            f'of {search["trials"]} trials{f" ({failed} failed)" if failed else ""} by the '
+            f'validation mean over subsets, at a seed of their own; '
+            f'searched: {space}; {search["seconds"]:.0f} s'
+        )
+    return told
+
+
+def options(record: Record) -> str:
+    """Says who chose a row's options, or that there was nothing to choose."""
+    method = record['method']
+    fixed = method['source'] == 'default' and method.get('tunable') == []
+    return 'nothing to tune' if fixed else method['source']
+
+
 def _answers(record: Record) -> dict[str, list[str]]:
     by_class: dict[str, list[str]] = {}
     for subset in record['collapsed']:
@@ -174,8 +216,15 @@ def _answers(record: Record) -> dict[str, list[str]]:
     return by_class
 
 
+def failures(failed: Sequence[Failure]) -> list[str]:
+    """Tells failed runs, one line each; what no seed could train on is told once."""
+    return list(dict.fromkeys(map(failure, failed)))
+
+
 def failure(record: Failure) -> str:
     """Tells a failed run in one line."""
     error = ' '.join(record['error'].split())
     label, where = record['method']['label'], record['protocol_id']
+    if COMPLETE_ONLY in error:
+        return f'{label} not run ({where}): {COMPLETE_ONLY}'
     return f'failed: {label} seed {record["seed"]} ({where}): {error}'

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -47,9 +48,26 @@ def run(
         UserError: The method cannot train on these data, or the folder cannot be written.
         TrainingDiverged: A loss became NaN or infinite.
     """
+    trained, teacher_cost = train(experiment, machine, report, force)
+    report('testing', 0, 0, 0.0)
+    return _assemble(experiment, machine, trained, teacher_cost)
+
+
+def train(
+    experiment: Experiment, machine: Machine, report: Report, force: bool = False
+) -> tuple[list[tuple[Method, dict[str, Any]]], dict[str, Any]]:
+    """Trains an experiment's networks, after its teacher; the test split is not opened.
+
+    Returns:
+        Each network with what is known of its training, and what the teacher took.
+
+    Raises:
+        UserError: The method cannot train on these data, or the folder cannot be written.
+        TrainingDiverged: A loss became NaN or infinite.
+    """
+    experiment.ready()
     if force:
-        for folder, _, _ in experiment.parts():
-            _clear(folder)
+        clear(experiment)
     _prepare(machine)
     gaps(experiment, splits(experiment.data, 'train'))  # refuses before a teacher is trained
     teacher = experiment.teacher()
@@ -62,8 +80,7 @@ def run(
     for part in experiment.parts():
         stage = functools.partial(report, part[2][0] if part[2] else 'training')
         trained.append(_train_part(experiment, part, machine, mentor, stage))
-    report('testing', 0, 0, 0.0)
-    return _assemble(experiment, machine, trained, teacher_cost)
+    return trained, teacher_cost
 
 
 def _prepare(machine: Machine) -> None:
@@ -78,9 +95,11 @@ def _prepare(machine: Machine) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def _clear(folder: Path) -> None:
-    for name in ('resume.pth', 'best.pth', 'checkpoint.pth', 'trained.json'):
-        (folder / name).unlink(missing_ok=True)
+def clear(experiment: Experiment) -> None:
+    """Removes the weights of an experiment and whatever its training could go on from."""
+    for folder, _, _ in experiment.parts():
+        for name in ('resume.pth', 'best.pth', 'checkpoint.pth', 'trained.json'):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _train_part(
@@ -212,8 +231,8 @@ def _test_part(
 ) -> SubsetEvaluator:
     test = splits(experiment.data, 'test')
     samples = Samples(test, experiment.data.task, test.available)
-    pin = machine.device == 'cuda'
-    loader = test_loader(samples, 2 * experiment.protocol.batch_size, machine.workers, pin)
+    workers, pin = machine.loader(experiment.data)
+    loader = test_loader(samples, 2 * experiment.protocol.batch_size, workers, pin)
     return training.test(method, loader, part[0], machine.device, part[2])
 
 
@@ -234,10 +253,14 @@ def _outcomes(
     """Returns per-sample outcomes of every subset in the order of the test split."""
     arrays: dict[str, np.ndarray] = {}
     task = experiment.data.task
+    areas = np.zeros((len(test), 3, len(task.classes)), np.int32)
+    if task.metric == 'Dice':
+        volumes = len(test) if test.groups is None else len(np.unique(test.groups))
+        areas = np.full((volumes, 3, len(task.regions)), -1, np.int64)
     for subset, found in ((s, o) for e in tested for s, o in e.outcomes.items()):
         rows = found['ids']
         if task.kind == 'segmentation':
-            arrays[f'areas/{subset}'] = np.zeros((len(test), 3, len(task.classes)), np.int32)
+            arrays[f'areas/{subset}'] = areas.copy()
             arrays[f'areas/{subset}'][rows] = found['areas']
             continue
         arrays[f'pred/{subset}'] = np.full(len(test), -1, np.int16)
@@ -261,6 +284,21 @@ def _size(experiment: Experiment, methods: list[Method]) -> dict[str, Any]:
     }
 
 
+def describe(error: Exception) -> tuple[str, str | None]:
+    """Returns one line on an error, and its traceback where it was no mistake of the user's."""
+    if isinstance(error, UserError | hooks.TrainingDiverged):
+        return str(error), None
+    return f'{type(error).__name__}: {error}', ''.join(traceback.format_exception(error))
+
+
+def log(experiment: Experiment, trace: str | None) -> None:
+    """Adds a traceback, where there is one, to an experiment's log."""
+    make_folder(experiment.folder)
+    if trace is not None:
+        with open(experiment.folder / 'train.log', 'a') as file:
+            file.write(trace)
+
+
 def failure(experiment: Experiment, message: str, trace: str | None, machine: Machine) -> str:
     """Records a failed run, unless a complete record stands there already.
 
@@ -275,10 +313,7 @@ def failure(experiment: Experiment, message: str, trace: str | None, machine: Ma
     """
     record = {**experiment.header(), 'status': 'failed', 'error': message}
     try:
-        make_folder(experiment.folder)
-        if trace is not None:
-            with open(experiment.folder / 'train.log', 'a') as log:
-                log.write(trace)
+        log(experiment, trace)
         if experiment.recorded() is None:
             records.write(
                 experiment.folder / 'record.json',

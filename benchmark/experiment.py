@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader
 
 from benchmark import records
 from benchmark.dataset import Dataset, Split
-from benchmark.errors import UserError
-from benchmark.evaluation import HIGHER_IS_BETTER
+from benchmark.errors import COMPLETE_ONLY, UserError, unknown
 from benchmark.loading import Samples, test_loader, train_loader
 from benchmark.method import Method
+from benchmark.metrics import higher_is_better
 from benchmark.missing import (
     Sampler,
     derive,
@@ -31,6 +31,7 @@ from benchmark.missing import (
 )
 from benchmark.protocol import Protocol
 from benchmark.registry import METHODS, lookup, resolve_options
+from benchmark.search import Distribution
 
 Part = tuple[Path, str, list[str] | None]
 """One network of an experiment: its folder, its training sampler, the subsets it is for."""
@@ -42,11 +43,19 @@ class Machine:
 
     Attributes:
         device: 'cpu' or 'cuda'.
-        workers: Loader processes for data that are read from disk.
+        workers: Loader processes; by default none for data in memory and one per core, up to 8,
+            for data that are decoded as they are read.
     """
 
     device: str
-    workers: int = 0
+    workers: int | None = None
+
+    def loader(self, data: Dataset) -> tuple[int, bool]:
+        """Returns how many loader processes these data get, and whether memory is pinned."""
+        workers = self.workers
+        if workers is None:
+            workers = min(8, os.cpu_count() or 1) if data.streams else 0
+        return workers, self.device == 'cuda'
 
 
 @dataclass(frozen=True)
@@ -75,16 +84,39 @@ class Experiment:
         return lookup(METHODS, self.name)
 
     @property
-    def label(self) -> str:
-        """The row's name: the method with the options that were given."""
+    def spec(self) -> str:
+        """The method with the options that were given."""
         tail = ','.join(f'{k}={v}' for k, v in sorted(self.given))
         return f'{self.name}:{tail}' if tail else self.name
 
+    @property
+    def label(self) -> str:
+        """The row's name."""
+        return self.spec
+
     @functools.cached_property
-    def options(self) -> dict[str, Any]:
-        """Every hyper-parameter with the value that applies."""
+    def untuned(self) -> dict[str, Any]:
+        """Every hyper-parameter with the value that applies without tuning."""
         settings = self.method.settings.get(self.data.task.dataset, {})
         return resolve_options(self.method, self.name, dict(self.given), settings)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every hyper-parameter with the value that applies."""
+        return self.untuned
+
+    @functools.cached_property
+    def space(self) -> dict[str, Distribution]:
+        """What can be tuned: the method's search space less the options that were given.
+
+        Raises:
+            UserError: The method declares a hyper-parameter that it does not have.
+        """
+        declared = self.method.search_space(self.untuned)
+        for key in declared:
+            if key not in self.untuned:
+                raise unknown(f'option in the search space of {self.name}', key, self.untuned)
+        return {k: d for k, d in sorted(declared.items()) if k not in dict(self.given)}
 
     @functools.cached_property
     def protocol_id(self) -> str:
@@ -94,9 +126,12 @@ class Experiment:
     @property
     def folder(self) -> Path:
         """Where this experiment's files go."""
-        variant = self.label.replace(':', '-').replace('/', '_')
-        where = self.results / 'runs' / self.data.name / variant / self.protocol_id
-        return where / f'seed{self.seed}'
+        return self.place('runs') / f'seed{self.seed}'
+
+    def place(self, kind: str, suffix: str = '') -> Path:
+        """Returns the folder of this variant's 'runs' or trials of 'tuning', all seeds together."""
+        variant = self.spec.replace(':', '-').replace('/', '_') + suffix
+        return self.results / kind / self.data.name / variant / self.protocol_id
 
     @property
     def sampler(self) -> str:
@@ -113,7 +148,9 @@ class Experiment:
         """The experiment that trains this method's teacher: same data, protocol and seed."""
         if self.method.teacher is None:
             return None
-        return dataclasses.replace(self, name=self.method.teacher, given=())
+        return Experiment(
+            self.method.teacher, (), self.data, self.protocol, self.seed, self.results
+        )
 
     def parts(self) -> list[Part]:
         """Returns (folder, sampler, subsets) of each network: one, or one per subset."""
@@ -122,21 +159,29 @@ class Experiment:
         ids = subset_ids(self.data.task.names)
         return [(self.folder / s, f'only:{s}', [s]) for s in ids]
 
+    def ready(self) -> None:
+        """Checks that what must come before has run; raises UserError where it has not."""
+
     def check(self) -> None:
         """Checks what can be checked without data.
 
         Raises:
             UserError: An option, the sampler or the rates do not fit the method and dataset.
         """
-        assert self.options is not None
+        self.method.check_network(self.data.task)
+        assert self.space is not None
         assert self.rates is not None
         Sampler(self.protocol.sampler, self.data.task.names)
+
+    @property
+    def source(self) -> str:
+        """Who chose the options."""
+        settings = self.method.settings.get(self.data.task.dataset)
+        return 'given' if self.given else 'paper settings' if settings else 'default'
 
     def header(self) -> dict[str, Any]:
         """Returns the part of the record that is known before anything runs."""
         task = self.data.task
-        settings = self.method.settings.get(task.dataset)
-        source = 'given' if self.given else 'paper settings' if settings else 'default'
         header: dict[str, Any] = {
             'schema': records.SCHEMA,
             'method': {
@@ -144,7 +189,8 @@ class Experiment:
                 'label': self.label,
                 'options': self.options,
                 'version': self.method.version,
-                'source': source,
+                'source': self.source,
+                'tunable': list(self.space),
             },
             'dataset': {
                 'name': self.data.name,
@@ -154,18 +200,18 @@ class Experiment:
                 'modalities': list(task.names),
                 'classes': list(task.classes),
                 'metric': task.metric,
-                'higher_is_better': HIGHER_IS_BETTER[task.metric],
+                'higher_is_better': higher_is_better(task.metric),
                 'live': task.live,
                 'ceiling': self.data.bounds[0],
                 'chance': self.data.bounds[1],
             },
-            'protocol': dataclasses.asdict(self.protocol),
+            'protocol': self.protocol.recorded(),
             'protocol_id': self.protocol_id,
             'seed': self.seed,
         }
         return {**header, 'identity': records.identity(header)}
 
-    def recorded(self) -> records.Record | None:
+    def recorded(self) -> Mapping[str, Any] | None:
         """Returns this experiment's complete record, if there is one."""
         try:
             found = records.read(self.folder / 'record.json')
@@ -206,8 +252,8 @@ def gaps(experiment: Experiment, train: Split) -> np.ndarray:
     kept = hide(train.available, train.ids, experiment.rates, derive(experiment.seed, 'gaps'))
     if experiment.method.needs_complete and not kept.all():
         raise UserError(
-            f'{experiment.label} on {experiment.data.name}: this method trains on complete samples '
-            f'only, and {int((~kept.all(1)).sum())} of {len(kept)} training samples have gaps'
+            f'{experiment.label} on {experiment.data.name}: this method {COMPLETE_ONLY}, '
+            f'and {int((~kept.all(1)).sum())} of {len(kept)} training samples have gaps'
         )
     return kept
 
@@ -216,13 +262,13 @@ def loaders(experiment: Experiment, part: Part, machine: Machine) -> tuple[DataL
     """Returns the training and validation loaders of one network."""
     task, protocol = experiment.data.task, experiment.protocol
     train, val = splits(experiment.data, 'train'), splits(experiment.data, 'val')
-    pin = machine.device == 'cuda'
+    workers, pin = machine.loader(experiment.data)
     sampler = Sampler(part[1], task.names)
     samples = Samples(train, task, gaps(experiment, train), sampler, experiment.seed)
     held_out = Samples(val, task, val.available)
     return (
-        train_loader(samples, protocol.batch_size, machine.workers, pin),
-        test_loader(held_out, 2 * protocol.batch_size, machine.workers, pin),
+        train_loader(samples, protocol.batch_size, workers, pin),
+        test_loader(held_out, 2 * protocol.batch_size, workers, pin),
     )
 
 

@@ -16,8 +16,11 @@ import torch.nn.functional as F  # noqa: N812
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor
 
+from benchmark.errors import UserError, unknown
 from benchmark.search import Distribution
 
+NETWORKS = ('pyramid', 'esanet')
+"""What segmentation can be done with."""
 IGNORE = 255
 """Label of pixels that count neither in a loss nor in a metric."""
 
@@ -115,6 +118,26 @@ class SubsetScore:
     n: int
 
 
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Returns 1 - the mean over classes 1 to K - 1 of soft Dice, pooled over the batch.
+
+    One is added to both sides of the ratio, so that a class that nothing shows costs next to
+    nothing unless it is predicted.
+
+    Args:
+        logits: (B, K, H, W).
+        target: (B, H, W); pixels labelled IGNORE do not count.
+    """
+    # Sums over all pixels do not fit half precision.
+    with torch.autocast(target.device.type, enabled=False):
+        known = (target != IGNORE)[:, None]
+        p = logits.float().softmax(1)[:, 1:] * known
+        classes = torch.arange(1, logits.shape[1], device=target.device)
+        label = (target[:, None] == classes[:, None, None]).float()
+        both, sizes = (p * label).sum((0, 2, 3)), (p + label).sum((0, 2, 3))
+        return 1 - ((2 * both + 1) / (sizes + 1)).mean()
+
+
 class Preprocessor(BaseDataPreprocessor):
     """Moves batches to the device and, in training, augments them there.
 
@@ -157,6 +180,8 @@ class Method(BaseModel):
         sampler: Training sampler that defines the method, overriding the protocol's, or None.
         dedicated: One model per subset of the modalities, assembled into one row.
         needs_complete: The method cannot train on data with real gaps.
+        supported_networks: What the method can use of `Task.network`. Not inherited: what a class
+            adds may need encoders that keep the modalities apart, and ESANet's mix them.
         settings: Dataset name -> the paper's hyper-parameters there.
         search: Hyper-parameter -> what `--tune` draws it from (`benchmark.search`); none by
             default. A loss weight's range goes from a tenth of the smallest value known from
@@ -172,12 +197,18 @@ class Method(BaseModel):
     sampler: ClassVar[str | None] = None
     dedicated: ClassVar[bool] = False
     needs_complete: ClassVar[bool] = False
+    supported_networks: ClassVar[tuple[str, ...]] = ('pyramid',)
     settings: ClassVar[dict[str, dict[str, Any]]] = {}
     search: ClassVar[dict[str, Distribution]] = {}
     contract_exceptions: ClassVar[dict[str, str]] = {}
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.supported_networks = vars(cls).get('supported_networks', ('pyramid',))
+
     def __init__(self, task: Task) -> None:
         super().__init__(Preprocessor())
+        self.check_network(task)
         self.task = task
         weights = torch.tensor(task.class_weights or [1.0] * len(task.classes))
         self.register_buffer('class_weights', weights, persistent=False)
@@ -185,6 +216,26 @@ class Method(BaseModel):
         self.epochs = 1
         # A tuple is no module: the teacher stays out of parameters, checkpoints and train().
         self._teacher: tuple[Method, ...] = ()
+
+    @classmethod
+    def check_network(cls, task: Task) -> None:
+        """Checks that the method can use the task's network.
+
+        Raises:
+            UserError: It cannot, or there is no such network for this kind of task.
+        """
+        if task.network not in NETWORKS:
+            raise unknown(f'network on {task.dataset}:', task.network, NETWORKS)
+        if task.kind == 'classification' and task.network != 'pyramid':
+            raise UserError(
+                f'network={task.network} on {task.dataset}: expected a segmentation task, '
+                'found classification, which has one network alone'
+            )
+        if task.network not in cls.supported_networks:
+            raise UserError(
+                f'{cls.__name__} on {task.dataset}: needs encoders that keep the modalities apart, '
+                f'and those of network={task.network} mix them; use network=pyramid'
+            )
 
     def encode(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """Encodes each modality on its own.
@@ -227,9 +278,14 @@ class Method(BaseModel):
         self._teacher = (teacher.eval().requires_grad_(False),)
 
     def task_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy in float32, averaged over samples or labelled pixels by class weight."""
+        """Cross-entropy in float32, averaged over samples or labelled pixels by class weight.
+
+        Where Dice is measured, `dice_loss` is added, as RFNet adds one: a lesion is so small a
+        part of the pixels that cross-entropy alone is content with background everywhere.
+        """
         weights = self.class_weights if self.task.class_weights else None
-        return F.cross_entropy(logits.float(), target, weights, ignore_index=IGNORE)
+        loss = F.cross_entropy(logits.float(), target, weights, ignore_index=IGNORE)
+        return loss + dice_loss(logits, target) if self.task.metric == 'Dice' else loss
 
     def forward(
         self,

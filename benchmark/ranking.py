@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from benchmark import metrics, statistics
+from benchmark.layout import Mark
 from benchmark.missing import subset_ids
-from benchmark.render import Mark
-from benchmark.schema import Outcomes, Record, RecordError, test_scores
+from benchmark.schema import Outcomes, Record, RecordError, scores_in, test_scores
 
 ALPHA = 0.05
 """Level of significance, after Holm's correction over the columns."""
@@ -32,6 +32,8 @@ class Runs:
         subsets: The S subsets that some run was tested on.
         columns: The subsets, then 'mean', 'worst', 'missing_0', ...
         values: (runs, columns) scores, NaN where not tested; summaries over what was.
+        metric: The metric of the scores.
+        higher: Whether higher is better.
     """
 
     records: list[Record]
@@ -40,11 +42,18 @@ class Runs:
     subsets: list[str]
     columns: list[str]
     values: np.ndarray
+    metric: str
+    higher: bool
+
+    @property
+    def main(self) -> bool:
+        """Whether the scores are the dataset's own metric, whose differences can be tested."""
+        return self.metric == self.records[0]['dataset']['metric']
 
     def summarised(self, scores: Mapping[str, float | None]) -> np.ndarray:
         """Returns the columns of a row that has one score per subset; no summary if one lacks."""
         values = np.array([np.nan if scores[s] is None else scores[s] for s in self.subsets])
-        row = _summarise(values, self.subsets, self.records[0])
+        row = _summarise(values, self.subsets, self.records[0], self.higher)
         if np.isnan(values).any():
             row[len(values) :] = np.nan
         return row
@@ -54,6 +63,7 @@ def verify(
     members: Sequence[Record],
     outcomes: Callable[[Record], Outcomes | None],
     problems: list[str],
+    metric: str = '',
 ) -> Runs:
     """Gathers runs, leaving out those whose scores are not those of their outcomes.
 
@@ -61,7 +71,12 @@ def verify(
         members: Records of one dataset and protocol.
         outcomes: Gives a record's outcomes, or None.
         problems: Takes one line per run left out and per unusable outcomes.
+        metric: The metric to show, by default the dataset's.
+
+    Raises:
+        UserError: The direction of the metric is not known.
     """
+    metric = metric or members[0]['dataset']['metric']
     ids = subset_ids(members[0]['dataset']['modalities'])
     subsets = [s for s in ids if any(s in r['scores']['test'] for r in members)]
     kept, counts = [], []
@@ -79,9 +94,12 @@ def verify(
         if found is not None and (wrong := _contradiction(record, counted, subsets)):
             problems.append(f'{_name(record)}: {wrong}; the run is left out')
             continue
+        if not any(metric in scores for scores in record['scores']['test'].values()):
+            problems.append(f'{_name(record)}: it holds no {metric}')
+            continue
         kept.append(record)
         counts.append(None if found is None else counted)
-    return _gather(kept, counts, subsets)
+    return _gather(kept, counts, subsets, metric)
 
 
 def _count(record: Record, outcomes: Outcomes, subsets: list[str]) -> np.ndarray:
@@ -124,22 +142,33 @@ def _name(record: Record) -> str:
     return f'{record["method"]["label"]} {record["protocol_id"]} seed {record["seed"]}'
 
 
-def _gather(kept: list[Record], counts: list[np.ndarray | None], subsets: list[str]) -> Runs:
+def _gather(
+    kept: list[Record], counts: list[np.ndarray | None], subsets: list[str], metric: str
+) -> Runs:
     if not kept:
-        return Runs([], [], {}, subsets, [], np.empty((0, 0)))
+        return Runs([], [], {}, subsets, [], np.empty((0, 0)), metric, True)
     data = kept[0]['dataset']
-    values = np.array([[test_scores(r).get(s, np.nan) for s in subsets] for r in kept])
+    own = metric == data['metric']
+    higher = data['higher_is_better'] if own else metrics.higher_is_better(metric)
+    values = np.array([[scores_in(r, metric).get(s, np.nan) for s in subsets] for r in kept])
     missing = [f'missing_{k}' for k in range(len(data['modalities']))]
     columns = [*subsets, 'mean', 'worst', *missing]
-    return Runs(kept, counts, _groups(kept), subsets, columns, _summarise(values, subsets, kept[0]))
-
-
-def _summarise(values: np.ndarray, subsets: list[str], record: Record) -> np.ndarray:
-    sizes = np.array([s.count('+') + 1 for s in subsets])
-    data = record['dataset']
-    return statistics.with_summaries(
-        values, sizes, len(data['modalities']), data['higher_is_better']
+    return Runs(
+        records=kept,
+        # What outcomes add up to is the dataset's own metric alone.
+        counts=counts if own else [None] * len(kept),
+        groups=_groups(kept),
+        subsets=subsets,
+        columns=columns,
+        values=_summarise(values, subsets, kept[0], higher),
+        metric=metric,
+        higher=higher,
     )
+
+
+def _summarise(values: np.ndarray, subsets: list[str], record: Record, higher: bool) -> np.ndarray:
+    sizes = np.array([s.count('+') + 1 for s in subsets])
+    return statistics.with_summaries(values, sizes, len(record['dataset']['modalities']), higher)
 
 
 def _groups(kept: list[Record]) -> dict[str, list[int]]:
@@ -165,7 +194,12 @@ def _groups(kept: list[Record]) -> dict[str, list[int]]:
 
 def _variant(record: Record) -> dict[str, Any]:
     method = record['method']
-    return {'method': method['name'], 'version': method['version'], **method['options']}
+    facts = {'method': method['name'], 'version': method['version'], **method['options']}
+    if 'tuning' in record:
+        # A search may end at the untuned setting, and is another row nevertheless.
+        search = record['tuning']
+        facts |= {'trials': search['trials'], 'searched': search['space']}
+    return facts
 
 
 def marks(runs: Runs, columns: Sequence[int]) -> dict[str, dict[int, Mark]]:
@@ -181,10 +215,9 @@ def marks(runs: Runs, columns: Sequence[int]) -> dict[str, dict[int, Mark]]:
     there = [i for i, counts in enumerate(runs.counts) if counts is not None]
     if len(runs.groups) < 2 or not there:
         return {}
-    metric = runs.records[0]['dataset']['metric']
     drawn = np.full((statistics.REPLICATES, *runs.values.shape), np.nan)
-    resampled = statistics.resample([c for c in runs.counts if c is not None], metric)
-    drawn[:, there] = _summarise(resampled, runs.subsets, runs.records[0])
+    resampled = statistics.resample([c for c in runs.counts if c is not None], runs.metric)
+    drawn[:, there] = _summarise(resampled, runs.subsets, runs.records[0], runs.higher)
     found: dict[str, dict[int, Mark]] = {}
     names: tuple[Mark, Mark] = ('best', 'second')
     for place, mark in enumerate(names):
@@ -222,11 +255,7 @@ def _order(runs: Runs, column: int) -> list[str]:
         for label, members in runs.groups.items()
         if not np.isnan(runs.values[np.ix_(members, needed)]).any()
     }
-    return sorted(means, key=means.__getitem__, reverse=_higher(runs))
-
-
-def _higher(runs: Runs) -> bool:
-    return runs.records[0]['dataset']['higher_is_better']
+    return sorted(means, key=means.__getitem__, reverse=runs.higher)
 
 
 def _by_seed(runs: Runs, label: str) -> dict[int, int]:

@@ -29,6 +29,9 @@ OUTCOMES = 'outcomes.npz'
 IDENTITY = {'method': ('name', 'options', 'version'), 'dataset': ('name', 'options', 'fingerprint')}
 """Beside schema, protocol and seed, all that can change a score: no path, device or label."""
 
+SEARCH = ('trials', 'seed', 'space')
+"""What identifies a search; a tuned run is another than an untuned one of the same options."""
+
 PLACE = ('environment', 'commit', 'finished')
 TIMES = ('train_seconds', 'teacher_seconds', 'test_seconds', 'peak_memory_mb')
 
@@ -53,12 +56,21 @@ def identity(record: Mapping[str, Any]) -> str:
         part: {field: record[part][field] for field in fields} for part, fields in IDENTITY.items()
     }
     chosen |= {'schema': SCHEMA, 'protocol': record['protocol'], 'seed': record['seed']}
+    if 'tuning' in record:
+        chosen['tuning'] = {field: record['tuning'][field] for field in SEARCH}
     return hashlib.sha256(_dumps(chosen).encode()).hexdigest()[:16]
 
 
 def scientific(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a repetition on the same machine must reproduce: all but times and place."""
+    """Returns what a repetition on the same machine must reproduce: all but times and place.
+
+    What could have been tuned is left out too: it is no result, and the first records lack it.
+    """
     kept = {key: value for key, value in record.items() if key not in PLACE}
+    if 'method' in kept:
+        kept['method'] = {key: v for key, v in kept['method'].items() if key != 'tunable'}
+    if 'tuning' in kept:
+        kept['tuning'] = {key: v for key, v in kept['tuning'].items() if key != 'seconds'}
     if 'cost' in kept:
         kept['cost'] = {key: v for key, v in kept['cost'].items() if key not in TIMES}
     return cast(dict[str, Any], json.loads(_dumps(kept)))

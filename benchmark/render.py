@@ -6,148 +6,107 @@ import csv as csv_format
 import io
 import math
 import sys
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Collection, Sequence
 
 from tabulate import tabulate
 
-Mark = Literal['', 'best', 'second']
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A mean over seeds and its standard deviation, in percent; NaN prints as nothing."""
-
-    mean: float
-    std: float = math.nan
-    mark: Mark = ''
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a block.
-
-    Attributes:
-        label: Name of the method variant or of the reference.
-        kind: 'method', 'reference' (chance, ceiling) or 'published'.
-        cells: One per column of the block.
-        sign: Footnote sign after the label.
-        extra: Further columns of the Markdown table: title -> text.
-        seeds: Number of seeds.
-    """
-
-    label: str
-    kind: Literal['method', 'reference', 'published']
-    cells: list[Cell]
-    sign: str = ''
-    extra: dict[str, str] = field(default_factory=dict)
-    seeds: int = 0
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows of one protocol, which alone may be compared.
-
-    Attributes:
-        protocol: Its id.
-        title: Dataset, metric and direction.
-        caption: Sentences on how the numbers came about.
-        size: Seeds and test samples, in a few words.
-        columns: Column id -> title; ids are subsets, then 'mean', 'worst', 'missing_0', ...
-        subsets: How many of the columns are subsets.
-        rows: Methods, then references, then published rows.
-        notes: Footnotes on the rows of this project.
-        sources: Where the published rows come from and why they may not be compared.
-        data: Fingerprint of the data, where the same protocol was run on several.
-    """
-
-    protocol: str
-    title: str
-    caption: list[str]
-    size: str
-    columns: dict[str, str]
-    subsets: int
-    rows: list[Row]
-    notes: list[str]
-    sources: list[str]
-    data: str = ''
-
-    @property
-    def key(self) -> str:
-        """The protocol's id, with the fingerprint of the data where that is needed."""
-        return f'{self.protocol}@{self.data}' if self.data else self.protocol
-
-
-@dataclass(frozen=True)
-class Table:
-    """All blocks of a dataset, and one line per file or run that is not counted."""
-
-    dataset: str
-    blocks: list[Block]
-    problems: list[str]
+from benchmark.layout import Block, Row, Table
 
 
 def markdown(table: Table) -> str:
-    """Returns the table as Markdown, with cost columns."""
-    style = {'best': '**{}**', 'second': '<u>{}</u>', '': '{}'}
+    """Returns the table as Markdown, with what the methods cost."""
     parts = [f'# {table.dataset}']
     for block in table.blocks:
-        extra = list(dict.fromkeys(title for row in block.rows for title in row.extra))
-        lines = [
-            [
-                row.label + row.sign,
-                *_texts(row, style, ' ± '),
-                *(row.extra.get(t, '') for t in extra),
-            ]
-            for row in block.rows
-        ]
-        header = ['method', *block.columns.values(), *extra]
-        grid = [[_escape_pipes(text) for text in line] for line in [header, *lines]]
-        rule = ['---', *['---:'] * (len(header) - 1)]
-        body = '\n'.join(f'| {" | ".join(line)} |' for line in [grid[0], rule, *grid[1:]])
-        parts += [f'## {block.title}', ' '.join(block.caption), body]
-        parts += ['\n'.join(f'- {note}' for note in [*block.notes, *block.sources])]
+        parts += [f'## {block.title}', ' '.join(block.caption), _pipes(*_wide(block))]
+        footnotes = [*block.notes, *block.failures, *block.sources]
+        parts += ['\n'.join(f'- {note}' for note in footnotes)]
+        if block.cost:
+            parts += [f'### {block.cost.title}', ' '.join(block.cost.caption)]
+            parts += [_pipes(block.cost.header, block.cost.rows, 1)]
     if table.problems:
         parts += ['## Not counted', '\n'.join(f'- {line}' for line in table.problems)]
     return '\n\n'.join(filter(None, parts)) + '\n'
 
 
-def _escape_pipes(text: str) -> str:
-    return text.replace('|', r'\|')
+def _wide(block: Block) -> tuple[list[str], list[list[str]], int]:
+    """Returns header, lines and number of text columns of a block with its further columns."""
+    style = {'best': '**{}**', 'second': '<u>{}</u>', '': '{}'}
+    extra = list(dict.fromkeys(title for row in block.rows for title in row.extra))
+    lines = [
+        [*_stub(block, row), *_texts(row, style, ' ± '), *(row.extra.get(t, '') for t in extra)]
+        for row in block.rows
+    ]
+    return [*_stub_titles(block), *block.columns.values(), *extra], lines, len(_stub_titles(block))
+
+
+def _pipes(header: list[str], lines: Sequence[list[str]], left: int) -> str:
+    """Returns a Markdown table whose first `left` columns are text."""
+    grid = [[text.replace('|', r'\|') for text in line] for line in [header, *lines]]
+    rule = [*['---'] * left, *['---:'] * (len(header) - left)]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in [grid[0], rule, *grid[1:]])
+
+
+def _stub_titles(block: Block) -> list[str]:
+    return [block.lead, 'method'] if block.lead else ['method']
+
+
+def _stub(block: Block, row: Row) -> list[str]:
+    """Returns what stands before a row's numbers."""
+    label = row.label + row.sign
+    return [row.lead, label] if block.lead else [label]
 
 
 def latex(table: Table) -> str:
-    """Returns one booktabs table per block."""
-    style = {'best': r'\textbf{{{}}}', 'second': r'\underline{{{}}}', '': '{}'}
+    """Returns one booktabs table per block, and one of what its methods cost."""
     parts = [r'% \usepackage{booktabs}']
     for block in table.blocks:
-        header = ['method', *block.columns.values()]
-        lines = [' & '.join(_tex(title) for title in header) + r' \\', r'\midrule']
-        previous = block.rows[0].kind if block.rows else ''
-        for row in block.rows:
-            if row.kind != previous:
-                lines.append(r'\midrule')
-            previous = row.kind
-            cells = _texts(row, style, r'\,$\pm$\,')
-            lines.append(' & '.join([_tex(row.label + row.sign), *cells]) + r' \\')
-        caption = _tex(' '.join([f'{block.title}.', *block.caption]))
-        notes = [rf'\par {_tex(note)}.' for note in [*block.notes, *block.sources]]
-        body = [
-            r'\begin{table}',
-            r'\centering',
-            r'\small',
-            rf'\caption{{{caption}}}',
-            rf'\begin{{tabular}}{{l{"r" * len(block.columns)}}}',
-            r'\toprule',
-            *lines,
-            r'\bottomrule',
-            r'\end{tabular}',
-            *([r'\par\smallskip\raggedright\footnotesize', *notes] if notes else []),
-            r'\end{table}',
-        ]
-        parts.append('\n'.join(body))
+        parts.append(_tex_block(block))
+        if block.cost:
+            caption = [f'{block.cost.title}.', *block.cost.caption]
+            rows = [[_tex(text) for text in line] for line in block.cost.rows]
+            parts.append(_tex_table(caption, block.cost.header, 1, _tex_lines(rows)))
     return '\n\n'.join(parts) + '\n'
+
+
+def _tex_block(block: Block) -> str:
+    style = {'best': r'\textbf{{{}}}', 'second': r'\underline{{{}}}', '': '{}'}
+    lines: list[str] = []
+    for before, row in zip([None, *block.rows], block.rows, strict=False):
+        if before and (before.kind, before.lead) != (row.kind, row.lead):
+            lines.append(r'\midrule')
+        stub = [_tex(text) for text in _stub(block, row)]
+        lines += _tex_lines([[*stub, *_texts(row, style, r'\,$\pm$\,')]])
+    stub = _stub_titles(block)
+    caption = [f'{block.title}.', *block.caption]
+    notes = [*block.notes, *block.failures, *block.sources]
+    return _tex_table(caption, [*stub, *block.columns.values()], len(stub), lines, notes)
+
+
+def _tex_lines(rows: Sequence[list[str]]) -> list[str]:
+    return [' & '.join(cells) + r' \\' for cells in rows]
+
+
+def _tex_table(
+    caption: list[str], header: list[str], left: int, lines: list[str], notes: Sequence[str] = ()
+) -> str:
+    """Returns a floating table; `left` columns of text, `lines` as LaTeX, the rest as text."""
+    body = [
+        r'\begin{table}',
+        r'\centering',
+        r'\small',
+        rf'\caption{{{_tex(" ".join(caption))}}}',
+        rf'\begin{{tabular}}{{{"l" * left}{"r" * (len(header) - left)}}}',
+        r'\toprule',
+        *_tex_lines([[_tex(title) for title in header]]),
+        r'\midrule',
+        *lines,
+        r'\bottomrule',
+        r'\end{tabular}',
+        *([r'\par\smallskip\raggedright\footnotesize'] if notes else []),
+        *(rf'\par {_tex(note)}.' for note in notes),
+        r'\end{table}',
+    ]
+    return '\n'.join(body)
 
 
 _TEX = {
@@ -171,30 +130,43 @@ def _tex(text: str) -> str:
 
 
 def csv(table: Table) -> str:
-    """Returns one line per method variant and protocol: plain numbers in percent."""
+    """Returns one line per method variant and protocol: plain numbers, scores in percent."""
     ids = list(dict.fromkeys(key for block in table.blocks for key in block.columns))
+    rows = [(block, row) for block in table.blocks for row in block.rows if row.kind == 'method']
+    facts = list(dict.fromkeys(name for _, row in rows for name in row.facts))
     out = io.StringIO()
     writer = csv_format.writer(out, lineterminator='\n')
-    writer.writerow(['method', 'protocol', 'seeds', *ids, *(f'{key}_std' for key in ids)])
-    for block in table.blocks:
-        for row in block.rows:
-            if row.kind != 'method':
-                continue
-            cells = dict(zip(block.columns, row.cells, strict=True))
-            means = [_plain(cells[k].mean) if k in cells else '' for k in ids]
-            spreads = [_plain(cells[k].std) if k in cells else '' for k in ids]
-            writer.writerow([row.label, block.key, row.seeds, *means, *spreads])
+    writer.writerow(['method', 'protocol', 'seeds', *ids, *(f'{key}_std' for key in ids), *facts])
+    for block, row in rows:
+        cells = dict(zip(block.columns, row.cells, strict=True))
+        means = [_plain(cells[k].mean) if k in cells else '' for k in ids]
+        spreads = [_plain(cells[k].std) if k in cells else '' for k in ids]
+        told = [_plain(row.facts.get(name, '')) for name in facts]
+        protocol = row.protocol or block.key
+        writer.writerow([row.label, protocol, row.seeds, *means, *spreads, *told])
     return out.getvalue()
 
 
-def _plain(value: float) -> str:
+def _plain(value: float | str) -> str:
+    """Returns a number for the CSV file; whole ones with all their digits."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return str(value)
     return '' if math.isnan(value) else f'{value:.6g}'
+
+
+WIDE = 7
+"""Most subsets that the terminal's table shows one by one."""
 
 
 def terminal(
     table: Table, protocols: Collection[str] | None = None, color: bool | None = None
 ) -> str:
     """Returns the table as text: subsets, mean and worst, without deviations.
+
+    Of more than 7 subsets, what a terminal cannot hold, the means by number of missing modalities
+    stand in their place.
 
     Args:
         table: The table.
@@ -210,18 +182,27 @@ def terminal(
         legend = ['* best and _ second, where marked']
     parts = []
     for block in table.blocks:
-        if protocols is not None and block.protocol not in protocols:
+        if protocols is not None and not block.protocols & set(protocols):
             continue
-        shown = block.subsets + 2
-        lines = [[row.label + row.sign, *_texts(row, style, None)[:shown]] for row in block.rows]
-        header = ['method', *list(block.columns.values())[:shown]]
-        align = ['left', *['right'] * shown]
+        stub, titles = _stub_titles(block), list(block.columns.values())
+        wide = block.subsets > WIDE
+        shown = range(block.subsets, len(titles)) if wide else range(block.subsets + 2)
+        texts = [_texts(row, style, None) for row in block.rows]
+        lines = [
+            [*_stub(block, row), *(cells[c] for c in shown)]
+            for row, cells in zip(block.rows, texts, strict=True)
+        ]
+        header = [*stub, *(titles[c] for c in shown)]
+        align = [*['left'] * len(stub), *['right'] * len(shown)]
         grid = tabulate(lines, header, 'simple', colalign=align, disable_numparse=True)
         marked = any(cell.mark for row in block.rows for cell in row.cells)
-        notes = [*(legend if marked else []), *block.notes]
+        notes = [*(legend if marked else []), *block.notes, *block.failures]
+        if wide:
+            notes.append(f'{block.subsets} subsets; the .md file has each')
         if any(row.sign == '‡' for row in block.rows):
             notes.append('‡ not comparable; the .md file says why')
-        parts.append('\n'.join([f'{block.title}  ({block.key}, {block.size})', grid, *notes]))
+        told = ', '.join(filter(None, [block.key, block.size]))
+        parts.append('\n'.join([f'{block.title}  ({told})', grid, *notes]))
     return '\n\n'.join(parts)
 
 

@@ -16,16 +16,15 @@ sys.path[0] = str(ROOT)
 os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # repeatable matrix products on CUDA
 
 import argparse  # noqa: E402
-import traceback  # noqa: E402
 from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 
-from benchmark import cost, plan, tables  # noqa: E402
+from benchmark import cost, plan, tables, tuning  # noqa: E402
 from benchmark.dataset import Dataset  # noqa: E402
-from benchmark.errors import UserError  # noqa: E402
-from benchmark.execution import failure, make_folder, run  # noqa: E402
+from benchmark.errors import COMPLETE_ONLY, UserError  # noqa: E402
+from benchmark.execution import describe, failure, make_folder, run  # noqa: E402
 from benchmark.experiment import (  # noqa: E402
     Experiment,
     Machine,
@@ -34,7 +33,6 @@ from benchmark.experiment import (  # noqa: E402
     quiet,
     splits,
 )
-from benchmark.hooks import TrainingDiverged  # noqa: E402
 from benchmark.progress import Progress, clock  # noqa: E402
 from benchmark.registry import BROKEN, DATASETS, METHODS, discover  # noqa: E402
 
@@ -67,7 +65,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument('--data-root', nargs='+', type=Path, default=[], metavar='PATH')
     p.add_argument('--results', type=Path, default=ROOT / 'results', metavar='FOLDER')
     p.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
-    p.add_argument('--workers', type=int, default=0, help='loader processes, for data on disk')
+    p.add_argument('--workers', type=int, help='loader processes; by default as the data need')
+    p.add_argument(
+        '--tune',
+        type=int,
+        metavar='N',
+        help="choose every method's hyper-parameters from N trials each, on the validation split",
+    )
+    p.add_argument(
+        '--patterns',
+        nargs='+',
+        metavar='RATES',
+        help='train under each of several missing rates (the field rates; complete for no gaps) '
+        'and print one table of training pattern by test subset',
+    )
     p.add_argument('--dry-run', action='store_true', help='print the plan and the expected time')
     p.add_argument('--list', action='store_true', help='print the methods and datasets')
     p.add_argument('--force', action='store_true', help='run again what is recorded')
@@ -82,10 +93,12 @@ def main(argv: list[str] | None = None) -> int:
         if args.list:
             return show_list(args.data_root)
         grid, machine = prepare(args)
+        by_pattern = args.patterns is not None
+        able = refuse(grid, machine, args.dry_run) if by_pattern else grid
         if args.dry_run:
-            return show_plan(grid, machine)
-        ok = execute(grid, machine, args.force)
-        show_tables(grid, args.results)
+            return show_plan(able, machine)
+        ok = execute(able, machine, args.force)
+        show_tables(grid, args.results, by_pattern)
         return 0 if ok else 1
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
@@ -112,8 +125,43 @@ def prepare(args: argparse.Namespace) -> tuple[list[Experiment], Machine]:
     opened = plan.open_datasets(args.datasets, args.data_root, args.cfg_options)
     results = args.results.resolve()
     make_folder(results)
-    grid = plan.experiments(args.methods, opened, args.seeds, args.cfg_options, results, device)
+    grid = plan.experiments(
+        args.methods,
+        opened,
+        args.seeds,
+        args.cfg_options,
+        results,
+        device,
+        args.tune,
+        args.patterns,
+    )
+    if args.tune is not None:
+        for label in sorted({e.label for e in grid if type(e) is Experiment}):
+            print(f'{label}: nothing to tune')
     return grid, Machine(device, args.workers)
+
+
+def refuse(grid: list[Experiment], machine: Machine, dry_run: bool) -> list[Experiment]:
+    """Names and records what cannot train on its data, and returns the others.
+
+    Raises:
+        UserError: There are no others.
+    """
+    why = plan.refusals(grid)
+    refused = [e for e in grid if e.folder in why and not isinstance(e, tuning.Trial)]
+    for line in dict.fromkeys(f'{e.data.name}  {_named(e)}' for e in refused):
+        print(f'not run   {line}  it {COMPLETE_ONLY}')
+    if len(why) == len(grid):
+        raise UserError(f'--patterns: nothing is left to run: {next(iter(why.values()))}')
+    if not dry_run:
+        for e in refused:
+            failure(e, why[e.folder], None, machine)
+    return [e for e in grid if e.folder not in why]
+
+
+def _named(e: Experiment) -> str:
+    """Returns an experiment's label, with the gaps of its training data."""
+    return f'{e.label}  rates={e.protocol.rates}' if e.protocol.rates else e.label
 
 
 def execute(grid: list[Experiment], machine: Machine, force: bool) -> bool:
@@ -137,63 +185,84 @@ def _epochs_to_train(todo: list[Experiment], force: bool) -> dict[str, int]:
 
 
 def _attempt(e: Experiment, machine: Machine, progress: Progress, force: bool) -> bool:
-    """Runs one experiment; a failure is recorded and does not stop the others."""
-    progress.start(e.data.name, e.label, e.seed)
+    """Runs one experiment; a failure is recorded and does not stop the others.
+
+    A trial may fail without harm: it is never chosen.
+    """
+    progress.start(e.data.name, _named(e), e.seed)
+    if isinstance(e, tuning.Trial):
+        progress.end(tuning.brief(e, tuning.attempt(e, machine, progress.report, force)))
+        return True
     try:
         record = run(e, machine, progress.report, force)
     except Exception as error:
-        told = isinstance(error, UserError | TrainingDiverged)
-        message = str(error) if told else f'{type(error).__name__}: {error}'
-        where = failure(e, message, None if told else traceback.format_exc(), machine)
+        message, trace = describe(error)
+        where = failure(e, message, trace, machine)
         progress.end(f'FAILED: {message}{where}')
         return False
     progress.end(tables.brief(record))
     return True
 
 
-def show_tables(grid: list[Experiment], results: Path) -> None:
+def show_tables(grid: list[Experiment], results: Path, by_pattern: bool = False) -> None:
     """Writes the tables of the grid's datasets and prints them."""
     for data in {e.data.name: e.data for e in grid}.values():
         protocols = {e.protocol_id for e in grid if e.data.name == data.name}
-        table = tables.write_tables(results, data.name)
-        print(f'\n{tables.terminal(table, protocols)}')
-        for line in table.problems:
-            print(f'not counted: {line}')
-        print(f'written: {results / "tables" / data.name}.md, .tex, .csv')
+        tables.show(tables.write_tables(results, data.name, by_pattern=by_pattern), protocols)
+        for name in (data.name, f'{data.name}-patterns')[: 1 + by_pattern]:
+            print(f'written: {results / "tables" / name}.md, .tex, .csv')
 
 
 def show_plan(grid: list[Experiment], machine: Machine) -> int:
     """Prints every experiment, whether it is recorded, and the time it is expected to take."""
     total = 0.0
     trained: set[Path] = set()
+    measured: dict[tuple[str, str], tuple[float, float, float]] = {}
     for e in grid:
-        line = f'{e.data.name}  {e.label}  seed {e.seed}  {e.protocol_id}'
+        line = f'{e.data.name}  {_named(e)}  seed {e.seed}  {e.protocol_id}'
         if e.recorded() is not None:
             print(f'recorded  {line}')
             continue
         with quiet():
-            seconds = _expected_seconds(e, machine, trained)
+            seconds = _expected_seconds(e, machine, trained, measured)
         total += seconds
         print(f'to run    {line}  about {clock(seconds)}', flush=True)
     print(f'expected: {clock(total)} on {machine.device}, from steps measured just now')
     return 0
 
 
-def _expected_seconds(e: Experiment, machine: Machine, trained: set[Path]) -> float:
-    """Forecasts one experiment; adds the folders of its networks to `trained`, teachers once."""
-    method, teacher, seconds = build(e, machine.device), e.teacher(), 0.0
+def _expected_seconds(
+    e: Experiment,
+    machine: Machine,
+    trained: set[Path],
+    measured: dict[tuple[str, str], tuple[float, float, float]],
+) -> float:
+    """Forecasts one experiment; adds the folders of its networks to `trained`, teachers once.
+
+    One measurement serves all seeds and trials of a method on a dataset.
+    """
+    key = e.data.name, e.spec
+    if key not in measured:
+        measured[key] = _measure(e, machine)
+    teaching, training, each = measured[key]
+    teacher = e.teacher()
+    seconds = {folder: training for folder, _, _ in e.parts()}
+    seconds |= {folder: teaching for folder, _, _ in (teacher.parts() if teacher else [])[:1]}
+    new = {f for f in seconds if f not in trained and not (f / 'trained.json').is_file()}
+    trained |= new
+    return sum(seconds[f] for f in new) + each * len(splits(e.data, 'val'))
+
+
+def _measure(e: Experiment, machine: Machine) -> tuple[float, float, float]:
+    """Returns seconds to train the teacher, to train one network, and to test one sample."""
+    method, teacher, teaching = build(e, machine.device), e.teacher(), 0.0
     if teacher is not None:
         mentor = build(teacher, machine.device)
-        folder, _, _ = part = teacher.parts()[0]
-        if folder not in trained and not (folder / 'trained.json').is_file():
-            seconds += cost.forecast(mentor, loaders(teacher, part, machine), e.protocol)[0]
-            trained.add(folder)
+        both = loaders(teacher, teacher.parts()[0], machine)
+        teaching = cost.forecast(mentor, both, e.protocol)[0]
         method.set_teacher(mentor)
-    new = [p for p in e.parts() if p[0] not in trained and not (p[0] / 'trained.json').is_file()]
-    trained.update(folder for folder, _, _ in new)
-    both = loaders(e, e.parts()[-1], machine)
-    training, each = cost.forecast(method, both, e.protocol)
-    return seconds + training * len(new) + each * len(splits(e.data, 'val'))
+    training, each = cost.forecast(method, loaders(e, e.parts()[-1], machine), e.protocol)
+    return teaching, training, each
 
 
 def show_list(roots: list[Path]) -> int:

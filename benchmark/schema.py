@@ -22,18 +22,26 @@ Outcomes = dict[str, np.ndarray]
 Classification: 'target' (N,) integers; per subset 'pred/<subset>' (N,) int16, -1 where the sample
 was not tested on it, and optionally 'score/<subset>' (N,) float32. Segmentation: per subset
 'areas/<subset>' (N, 3, K) integers, the pixels of intersection, prediction and label; all zero
-where the image was not tested.
+where the image was not tested. For Dice (V, 3, R) over volumes and regions, -1 where the volume was
+not tested.
 """
 
 
-class MethodInfo(TypedDict):
-    """The method variant; `label` is its row in tables, `source` says who chose its options."""
-
+class _Method(TypedDict):
     name: str
     label: str
     options: dict[str, Any]
     version: int
     source: Literal['default', 'paper settings', 'tuned', 'given']
+
+
+class MethodInfo(_Method, total=False):
+    """The method variant; `label` is its row in tables, `source` says who chose its options.
+
+    `tunable` are the options that a search may choose; the first records do not have it.
+    """
+
+    tunable: list[str]
 
 
 class DatasetInfo(TypedDict):
@@ -45,7 +53,7 @@ class DatasetInfo(TypedDict):
     kind: Literal['classification', 'segmentation']
     modalities: list[str]
     classes: list[str]
-    metric: Literal['ACER', 'accuracy', 'mIoU']
+    metric: Literal['ACER', 'accuracy', 'mIoU', 'Dice']
     higher_is_better: bool
     live: int
     ceiling: dict[str, float]
@@ -90,9 +98,30 @@ class Cost(TypedDict):
     peak_memory_mb: float
 
 
-class Run(TypedDict):
-    """The fields of every record."""
+class Trial(TypedDict):
+    """One setting of a search and its validation mean over subsets, None where it failed."""
 
+    options: dict[str, Any]
+    score: float | None
+
+
+class Tuning(TypedDict):
+    """The search that chose the options of a tuned row, the same for all its seeds.
+
+    `seed` is that of the trials; `space` says what each option was drawn from; `tried[chosen]` was
+    the best, and `tried[0]` is the setting that applies without tuning; `seconds` are those of all
+    trials and their teacher.
+    """
+
+    trials: int
+    seed: int
+    space: dict[str, str]
+    tried: list[Trial]
+    chosen: int | None
+    seconds: float
+
+
+class _Run(TypedDict):
     schema: int
     identity: str
     method: MethodInfo
@@ -103,6 +132,12 @@ class Run(TypedDict):
     environment: dict[str, str]
     commit: str
     finished: str
+
+
+class Run(_Run, total=False):
+    """The fields of every record; `tuning` is there where the options were tuned."""
+
+    tuning: Tuning
 
 
 class Failure(Run):
@@ -131,8 +166,12 @@ class RecordError(ValueError):
 
 def test_scores(record: Record) -> dict[str, float]:
     """Returns subset id -> the dataset's metric on the test split, where it is defined."""
-    metric = record['dataset']['metric']
-    values = {subset: metrics[metric] for subset, metrics in record['scores']['test'].items()}
+    return scores_in(record, record['dataset']['metric'])
+
+
+def scores_in(record: Record, metric: str) -> dict[str, float]:
+    """Returns subset id -> a metric on the test split, where it is held and defined."""
+    values = {s: metrics.get(metric) for s, metrics in record['scores']['test'].items()}
     return {subset: value for subset, value in values.items() if value is not None}
 
 
@@ -160,11 +199,7 @@ def _check_type(value: Any, hint: Any, field: str) -> None:
         return
     if typing.is_typeddict(hint):
         _check_type(value, dict, field)
-        for key, inner in get_type_hints(hint).items():
-            name = f'{field}.{key}' if field else key
-            if key not in value:
-                raise RecordError(f'{name}: missing')
-            _check_type(value[key], inner, name)
+        _check_fields(value, hint, f'{field}.' if field else '')
         return
     origin, arguments = get_origin(hint), get_args(hint)
     if not _is_a(value, hint, origin, arguments):
@@ -176,6 +211,14 @@ def _check_type(value: Any, hint: Any, field: str) -> None:
     elif origin is list:
         for index, inner in enumerate(value):
             _check_type(inner, arguments[0], f'{field}[{index}]')
+
+
+def _check_fields(value: dict[str, Any], hint: Any, prefix: str) -> None:
+    for key, inner in get_type_hints(hint).items():
+        if key in value:
+            _check_type(value[key], inner, f'{prefix}{key}')
+        elif key in hint.__required_keys__:
+            raise RecordError(f'{prefix}{key}: missing')
 
 
 def _is_a(value: Any, hint: Any, origin: Any, arguments: tuple[Any, ...]) -> bool:

@@ -13,17 +13,15 @@ if __name__ == '__main__':
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse  # noqa: E402
+import dataclasses  # noqa: E402
 import json  # noqa: E402
-import math  # noqa: E402
 from collections.abc import Callable, Iterable, Mapping  # noqa: E402
 from typing import Any  # noqa: E402
 
-import numpy as np  # noqa: E402
-
-from benchmark import captions, ranking, records, statistics  # noqa: E402
-from benchmark.errors import UserError  # noqa: E402
-from benchmark.ranking import Runs  # noqa: E402
-from benchmark.render import FORMATS, Block, Cell, Mark, Row, Table, terminal  # noqa: E402
+from benchmark import blocks, captions, patterns, ranking, records  # noqa: E402
+from benchmark.errors import UserError, unknown  # noqa: E402
+from benchmark.layout import Table  # noqa: E402
+from benchmark.render import FORMATS, terminal  # noqa: E402
 from benchmark.schema import Failure, Outcomes, Record, test_scores  # noqa: E402
 
 PUBLISHED = Path(__file__).resolve().parent.parent / 'results' / 'published'
@@ -32,12 +30,26 @@ Loader = Callable[[Record], Outcomes | None]
 """Gives a record's outcomes, or None where they are not at hand."""
 
 
+class Lacking(UserError):
+    """A dataset's records have nothing of what was asked for; those of another may.
+
+    Args:
+        error: What is lacking.
+        metrics: The metrics that the records hold, where one was asked for that they do not.
+    """
+
+    def __init__(self, error: object, metrics: Iterable[str] = ()) -> None:
+        super().__init__(str(error))
+        self.metrics = set(metrics)
+
+
 def table(
     complete: Iterable[Record],
     outcomes: Loader,
     failed: Iterable[Failure] = (),
     published: Iterable[Mapping] = (),
     columns: Mapping[str, str] | None = None,
+    metric: str = '',
 ) -> Table:
     """Makes the table of one dataset.
 
@@ -48,26 +60,25 @@ def table(
         published: Rows of `results/published/<dataset>.json`.
         columns: Subset id -> column title, in the order of a paper's layout; by default all
             subsets, smallest first.
+        metric: The metric to show, by default the dataset's own.
     """
     problems: list[str] = []
-    blocks: dict[tuple[str, str], list[Record]] = {}
+    groups: dict[tuple[str, str], list[Record]] = {}
     for record in complete:
-        blocks.setdefault((record['protocol_id'], record['dataset']['fingerprint']), []).append(
-            record
-        )
+        groups.setdefault(_block_of(record), []).append(record)
     name = ''
     made = []
     failures = list(failed)
-    for (protocol, fingerprint), members in sorted(blocks.items()):
+    for (protocol, fingerprint), members in sorted(groups.items()):
         name = members[0]['dataset']['name']
         here = [f for f in failures if _block_of(f) == (protocol, fingerprint)]
         failures = [f for f in failures if f not in here]
-        runs = ranking.verify(members, outcomes, problems)
+        runs = ranking.verify(members, outcomes, problems, metric)
         if runs.records:
-            twins = sum(other == protocol for other, _ in blocks) > 1
+            twins = sum(other == protocol for other, _ in groups) > 1
             data = fingerprint if twins else ''
-            made.append(_block(data, runs, here, list(published), columns))
-    problems += [captions.failure(f) for f in failures]
+            made.append(blocks.block(data, runs, here, list(published), columns))
+    problems += captions.failures(failures)
     return Table(name or (failures[0]['dataset']['name'] if failures else ''), made, problems)
 
 
@@ -75,137 +86,64 @@ def _block_of(record: Record | Failure) -> tuple[str, str]:
     return record['protocol_id'], record['dataset']['fingerprint']
 
 
-def _block(
-    fingerprint: str,
-    runs: Runs,
-    failed: list[Failure],
-    published: list[Mapping],
-    aliases: Mapping[str, str] | None,
-) -> Block:
-    data = runs.records[0]['dataset']
-    titles = _columns(runs, aliases)
-    kept = [runs.columns.index(key) for key in titles]
-    marks = ranking.marks(runs, kept)
-    rows = [
-        _method_row(label, members, runs, kept, marks.get(label, {}))
-        for label, members in runs.groups.items()
-    ]
-    rows += _reference_rows(runs, kept)
-    rows += [_published_row(row, runs, kept) for row in published]
-    return Block(
-        protocol=runs.records[0]['protocol_id'],
-        title=captions.title(data),
-        caption=captions.caption(runs),
-        size=captions.size(runs),
-        columns=titles,
-        subsets=sum(key in runs.subsets for key in titles),
-        rows=rows,
-        notes=captions.notes(runs, failed),
-        sources=captions.sources(published),
-        data=fingerprint,
-    )
-
-
-def _columns(runs: Runs, aliases: Mapping[str, str] | None) -> dict[str, str]:
-    """Returns column id -> title."""
-    for subset in aliases or {}:
-        if subset not in runs.subsets:
-            raise UserError(f'columns: no subset {subset!r} (tested: {", ".join(runs.subsets)})')
-    summaries = runs.columns[len(runs.subsets) :]
-    titles = dict(aliases) if aliases else {subset: subset for subset in runs.subsets}
-    return titles | {key: key.replace('_', ' ') for key in summaries}
-
-
-def _method_row(
-    label: str, members: list[int], runs: Runs, kept: list[int], marks: Mapping[int, Mark]
-) -> Row:
-    cells = []
-    for column in kept:
-        values = runs.values[members, column]
-        values = values[~np.isnan(values)]
-        mean, std = statistics.over_seeds(values) if len(values) else (math.nan, math.nan)
-        cells.append(Cell(100 * mean, 100 * std, marks.get(column, '')))
-    chosen = [runs.records[i] for i in members]
-    seconds = [r['cost']['train_seconds'] + r['cost']['teacher_seconds'] for r in chosen]
-    gap = _gap(chosen)
-    extra = {
-        **({'gap closed %': gap} if gap else {}),
-        'params': f'{chosen[0]["cost"]["deployed_parameters"] / 1e6:.2f} M',
-        'train s': f'{np.mean(seconds):.0f}',
-        'seeds': str(len(chosen)),
-        'options': chosen[0]['method']['source'],
-    }
-    collapsed = any(r['collapsed'] for r in chosen)
-    return Row(label, 'method', cells, '†' if collapsed else '', extra, len(chosen))
-
-
-def _gap(chosen: list[Record]) -> str:
-    """Returns the share of the gap between chance and ceiling closed, over subsets and seeds."""
-    data = chosen[0]['dataset']
-    chance, ceiling = data['chance'], data['ceiling']
-    if chance is None:
-        return ''
-    closed = [
-        statistics.gap_closed(value, ceiling[subset], chance)
-        for record in chosen
-        for subset, value in test_scores(record).items()
-        if subset in ceiling
-    ]
-    return f'{100 * np.nanmean(closed):.1f}' if closed else ''
-
-
-def _reference_rows(runs: Runs, kept: list[int]) -> list[Row]:
-    data = runs.records[0]['dataset']
-    rows = []
-    if data['ceiling']:
-        values = runs.summarised({s: data['ceiling'].get(s) for s in runs.subsets})
-        cells = [Cell(100 * values[c]) for c in kept]
-        rows.append(Row('ceiling (ideal observer)', 'reference', cells))
-    if data['chance'] is not None:
-        rows.append(Row('chance', 'reference', [Cell(100 * data['chance'])] * len(kept)))
-    return rows
-
-
-def _published_row(row: Mapping, runs: Runs, kept: list[int]) -> Row:
-    """Aligns a published row, whose subsets may be named in another order."""
-    given = {frozenset(subset.split('+')): value for subset, value in row['scores'].items()}
-    values = runs.summarised({s: given.get(frozenset(s.split('+'))) for s in runs.subsets})
-    if row.get('mean') is not None:
-        values[runs.columns.index('mean')] = row['mean']
-    cells = [Cell(float(values[c])) for c in kept]
-    return Row(f'{row["method"]} (published)', 'published', cells, '' if row['comparable'] else '‡')
-
-
-def write_tables(results: Path, dataset: str, runs: Path | None = None, **options: Any) -> Table:
+def write_tables(
+    results: Path,
+    dataset: str,
+    runs: Path | None = None,
+    by_pattern: bool = False,
+    metric: str = '',
+    columns: Mapping[str, str] | None = None,
+) -> Table:
     """Reads a dataset's records and writes `<results>/tables/<dataset>.md`, `.tex` and `.csv`.
 
     Args:
         results: The results folder.
         dataset: Name of the dataset, which is its folder's.
         runs: The folder of runs, by default `<results>/runs`.
-        options: Further arguments of `table`.
+        by_pattern: Also write `<dataset>-patterns.*`, with rows by the gaps of the training data.
+        metric: The metric to show, by default the dataset's own; another's name joins the files'.
+        columns: As in `table`.
 
     Raises:
+        Lacking: No record holds the metric, or none was made with gaps though `by_pattern` is set.
         UserError: There is no record, or the tables cannot be written.
     """
     root = (runs or results / 'runs') / dataset
     found = records.scan(root)
     if not any(found):
         raise UserError(f'{root}: no {records.RECORD} found')
+    if metric and metric not in (known := _metrics(found)):
+        raise Lacking(unknown(f'metric of {dataset}', metric, known), known)
     files = {record['identity']: path for path, record in found.complete.items()}
 
     def load(record: Record) -> Outcomes | None:
         return records.read_outcomes(files[record['identity']].with_name(records.OUTCOMES))
 
-    made = table(
-        found.complete.values(), load, found.failed.values(), published(dataset), **options
-    )
+    failed = list(found.failed.values())
+    made = table(found.complete.values(), load, failed, published(dataset), columns, metric)
     problems = [line.replace(f'{root}/', '') for line in [*found.problems, *made.problems]]
     made = Table(dataset, made.blocks, problems)
+    own = {record['dataset']['metric'] for record in found.complete.values()}
+    suffix = f'-{metric}' if metric and metric not in own else ''
+    joined = patterns.joined(made, failed) if by_pattern else None
+    if joined and not joined.blocks and not any(f['protocol'].get('rates') for f in failed):
+        raise Lacking(f'{dataset}: no run with gaps in the training data (rates)')
+    _write(results / 'tables' / f'{dataset}{suffix}', made)
+    if joined:
+        _write(results / 'tables' / f'{dataset}-patterns{suffix}', joined)
+    return dataclasses.replace(made, patterns=joined)
+
+
+def _write(stem: Path, made: Table) -> None:
     for suffix, render in FORMATS.items():
-        with records.atomic(results / 'tables' / f'{dataset}.{suffix}') as file:
+        with records.atomic(stem.with_name(f'{stem.name}.{suffix}')) as file:
             file.write(render(made).encode())
-    return made
+
+
+def _metrics(found: records.Scan) -> set[str]:
+    """Returns the metrics that some record holds on the test split."""
+    tested = [r['scores']['test'] for r in found.complete.values()]
+    return {name for subsets in tested for scores in subsets.values() for name in scores}
 
 
 def published(dataset: str) -> list[dict[str, Any]]:
@@ -225,34 +163,75 @@ def brief(record: Record) -> str:
     return f'{metric} {100 * mean:.2f} % mean, {100 * scores[subset]:.2f} % worst ({subset})'
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns 0, or 2 for bad arguments."""
-    p = argparse.ArgumentParser(prog='benchmark/tables.py', description=__doc__.split('\n')[0])
+def show(made: Table, protocols: set[str] | None = None) -> None:
+    """Prints a table, that of the training patterns where there is one, and what is not counted.
+
+    Args:
+        made: The table.
+        protocols: Only the blocks of these protocol ids.
+    """
+    for part in (made, made.patterns):
+        if part is not None:
+            print(f'\n{terminal(part, protocols)}')
+    for line in made.problems:
+        print(f'not counted: {line}')
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command line's parser."""
+    p = argparse.ArgumentParser(
+        prog='benchmark/tables.py', description=(__doc__ or '').split('\n')[0]
+    )
     p.add_argument('results', type=Path, help='folder that holds runs/, and takes tables/')
     p.add_argument('--runs', type=Path, help='folder of runs, by default RESULTS/runs')
     p.add_argument('--datasets', nargs='+', metavar='NAME', help='by default all')
+    p.add_argument(
+        '--metric',
+        default='',
+        help="another metric that the records hold, e.g. APCER; the dataset's own by default",
+    )
+    p.add_argument(
+        '--patterns', action='store_true', help='also by what is missing in the training data'
+    )
     p.add_argument(
         '--columns',
         nargs='+',
         metavar='SUBSET=TITLE',
         help="subsets in the order and by the titles of a paper's table",
     )
-    args = p.parse_args(argv)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns 0, or 2 for bad arguments."""
+    args = parser().parse_args(argv)
     runs = args.runs or args.results / 'runs'
     columns = dict(c.partition('=')[::2] for c in args.columns) if args.columns else None
     try:
         names = args.datasets or sorted(d.name for d in runs.glob('*') if d.is_dir())
         if not names:
             raise UserError(f'{runs}: no runs found')
+        lacking: list[Lacking] = []
         for name in names:
-            made = write_tables(args.results, name, runs, columns=columns)
-            print(f'\n{terminal(made)}')
-            for line in made.problems:
-                print(f'not counted: {line}')
+            try:
+                show(write_tables(args.results, name, runs, args.patterns, args.metric, columns))
+            except Lacking as lack:
+                lacking.append(lack)
+        if len(lacking) == len(names) or (args.datasets and lacking):
+            raise _nearest(lacking, args.metric)
+        for left_out in lacking:
+            print(f'left out: {left_out}')
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0
+
+
+def _nearest(lacking: list[Lacking], metric: str) -> UserError:
+    """Returns the error for what no dataset has; of a metric, the nearest name of any of them."""
+    if len(lacking) == 1 or not all(lack.metrics for lack in lacking):
+        return lacking[0]
+    return unknown('metric', metric, set().union(*(lack.metrics for lack in lacking)))
 
 
 if __name__ == '__main__':

@@ -1,98 +1,148 @@
-"""A user's own arrays: one .npz file with inputs, targets and splits."""
+"""A user's own arrays: an .npz file or a folder of .npy files with inputs, targets and splits."""
 
 from __future__ import annotations
 
-import hashlib
+import difflib
 import re
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from benchmark.dataset import Dataset, Split
+from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.registry import DATASETS
+from datasets.common.rows import Chosen, Standardised, moments, parts, real_frames
+from datasets.common.stored import content_hash, load
 
 SPLITS = ('train', 'val', 'test')
+KINDS = {'vector': (2,), 'sequence': (3,), 'image': (3, 4)}
+"""What an input may be, and how many axes it has then; the last that fits is the default."""
+OPTIONAL = ('inputs', 'available', 'classes', 'kind', 'length')
 CHANNELS = 16
 """An axis no longer than this, beside longer ones, holds an image's channels."""
 
 
 @DATASETS.register_module('arrays')
 class Arrays(Dataset):
-    """Any arrays in one .npz file: vectors or images, class labels or label maps.
+    """Any arrays: vectors, sequences or images, class labels or label maps.
 
-    The file holds `inputs/<modality>` (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C); `target`
-    (N,) or (N, H, W) of integers, 255 being ignored in label maps; `split` (N,) with 0 train,
-    1 validation, 2 test; and optionally `available` (N, M) bool in the order of the inputs, for
-    modalities that are really absent, and `classes` (K,), their names. Inputs are standardised by
-    the training samples that have them, vectors per feature and images per channel.
+    One .npz file, or a folder with one .npy file per key, `inputs/rgb.npy` for the key
+    `inputs/rgb`, which stays on disk: opening it reads the labels and the training inputs, in
+    parts, and training reads the rows that it needs. The keys are
+
+    - `inputs/<modality>` (N, D), (N, T, D), (N, H, W), (N, C, H, W) or (N, H, W, C);
+    - `target` (N,) or (N, H, W) of integers, 255 being ignored in label maps, of which all inputs
+      are images of one size;
+    - `split` (N,) with 0 train, 1 validation, 2 test;
+
+    and optionally
+
+    - `kind/<modality>`: 'vector', 'sequence' or 'image'; three axes are an image unless it says
+      'sequence';
+    - `length/<modality>` (N,): how many of a sequence's T frames are real, from 1 on;
+    - `available` (N, M) bool in the order of the inputs (by name in a folder), for modalities that
+      are really absent;
+    - `classes` (K,), their names.
+
+    Inputs are standardised by the training samples that have them: vectors per feature, sequences
+    per feature over real frames, images per channel.
 
     Args:
-        root: The file.
+        root: The file or folder.
         name: Name in tables and folders; the file's by default.
         width: Channels of the first stage of the shared encoders.
 
     Raises:
-        UserError: The file, or what a key holds, is not as above.
+        UserError: The file, or what a key holds, is not as above. Values on disk that are not
+            finite are found when they are read.
     """
 
     licence = "the user's own"
-    how_to_get = 'write one .npz with inputs/<modality>, target and split; see the README'
+    how_to_get = 'write inputs/<modality>, target and split into one .npz or a folder of .npy files'
 
     def __init__(self, *, root: str = '', name: str = '', width: int = 16) -> None:
         if not root:
-            raise UserError('arrays: expected --data-root FILE.npz, found none')
+            raise UserError('arrays: expected --data-root FILE.npz or FOLDER, found none')
         self.file = Path(root)
-        self._read()
-        self.name = name or self.file.stem
+        self.streams = self.file.is_dir()
+        self._moments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        raw = load(self.file)
+        self._read(raw)
+        self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
         if '/' in self.name:
             raise UserError(f'arrays: name: expected no path, found {self.name!r}')
-        self.fingerprint = _content_hash(self.file, width)
+        self.fingerprint = content_hash(self.file, raw, width)
         self.recipe = self._recipe()
         metric = 'mIoU' if self.target.ndim == 3 else 'accuracy'
         kind = 'segmentation' if self.target.ndim == 3 else 'classification'
-        shapes = [Modality(m, x.shape[1:]) for m, x in self.inputs.items()]
-        self.task = Task(self.name, kind, tuple(shapes), self.classes, metric, width)
+        shapes = tuple(self._modality(m, x) for m, x in self.inputs.items())
+        self.task = Task(self.name, kind, shapes, self.classes, metric, width)
 
-    def _read(self) -> None:
-        raw = _load(self.file)
+    def _read(self, raw: dict[str, np.ndarray]) -> None:
         named = {k.partition('/')[2]: v for k, v in raw.items() if k.startswith('inputs/')}
         for key in ('target', 'split'):
             if key not in raw:
                 raise UserError(f'{self.file}: expected a key {key!r}: {unknown("key", key, raw)}')
         if not named:
             raise UserError(f'{self.file}: expected keys inputs/<modality>, found {sorted(raw)}')
+        self._check_keys(raw, named)
+        self.kinds = {m: self._kind(m, x, raw.get(f'kind/{m}')) for m, x in named.items()}
         self.inputs = {m: self._input(m, x) for m, x in named.items()}
-        self.where = self._splits(raw['split'])
+        self.where = self._splits(np.asarray(raw['split']))
+        self.real = {m: self._real(m, raw.get(f'length/{m}')) for m in named}
         self.target, self.classes = self._target(raw['target'], raw.get('classes'))
         self.available = self._available(raw.get('available'))
 
     def _fail(self, key: str, expected: str, found: Any) -> UserError:
         return UserError(f'{self.file}: {key}: expected {expected}, found {found}')
 
-    def _input(self, name: str, x: np.ndarray) -> np.ndarray:
-        """Returns (N, D) or (N, C, H, W)."""
+    def _check_keys(self, raw: dict[str, np.ndarray], named: dict[str, np.ndarray]) -> None:
+        """Refuses what looks like a misspelt optional key: it would count for nothing."""
+        for key in raw:
+            head, _, name = key.partition('/')
+            if head in ('kind', 'length') and name not in named:
+                raise UserError(f'{self.file}: {key}: {unknown("modality", name, named)}')
+            near = difflib.get_close_matches(head, OPTIONAL, 1, 0.75)
+            if near and head not in OPTIONAL:
+                raise UserError(f'{self.file}: {unknown("key", head, OPTIONAL)}')
+
+    def _kind(self, name: str, x: np.ndarray, given: np.ndarray | None) -> str:
         if not re.fullmatch(r'[\w-]+', name):
             raise self._fail(f'inputs/{name}', 'a name of letters, digits, _ and -', repr(name))
         # Encoders are torch modules called like their modality.
         if hasattr(nn.ModuleDict(), name):
             raise self._fail(f'inputs/{name}', 'a name that is no torch method', repr(name))
         if x.dtype.kind not in 'fiub' or x.ndim not in (2, 3, 4) or 0 in x.shape:
-            raise self._fail(f'inputs/{name}', 'numbers (N, ...) of 2 to 4 axes', _kind(x))
-        if x.ndim == 3:
+            raise self._fail(f'inputs/{name}', 'numbers (N, ...) of 2 to 4 axes', _about(x))
+        if given is None:
+            return 'vector' if x.ndim == 2 else 'image'
+        kind = str(np.asarray(given).ravel()[0]) if given.size == 1 else ''
+        if kind not in KINDS:
+            raise self._fail(f'kind/{name}', f'one of {", ".join(KINDS)}', kind or _about(given))
+        if x.ndim not in KINDS[kind]:
+            axes = ' or '.join(map(str, KINDS[kind]))
+            raise self._fail(f'inputs/{name}', f'{axes} axes for a {kind}', _about(x))
+        return kind
+
+    def _input(self, name: str, x: np.ndarray) -> np.ndarray:
+        """Returns (N, D), (N, T, D) or (N, C, H, W)."""
+        if self.kinds[name] == 'image' and x.ndim == 3:
             return x[:, None]
         if x.ndim == 4 and x.shape[3] <= CHANNELS < min(x.shape[1:3]):
             return x.transpose(0, 3, 1, 2)
         return x
 
+    def _modality(self, name: str, x: np.ndarray) -> Modality:
+        if self.real[name] is None:
+            return Modality(name, x.shape[1:])
+        return Modality(name, (x.shape[1], x.shape[2] + 1), padded=True)
+
     def _splits(self, split: np.ndarray) -> dict[str, np.ndarray]:
         if split.ndim != 1 or split.dtype.kind not in 'fiub' or not np.isin(split, (0, 1, 2)).all():
-            raise self._fail('split', '(N,) of 0 train, 1 val, 2 test', _kind(split))
+            raise self._fail('split', '(N,) of 0 train, 1 val, 2 test', _about(split))
         n = len(split)
         for name, x in self.inputs.items():
             if len(x) != n:
@@ -103,22 +153,37 @@ class Arrays(Dataset):
                 raise self._fail('split', f'some samples of {name} ({SPLITS.index(name)})', 'none')
         return where
 
+    def _real(self, name: str, given: np.ndarray | None) -> np.ndarray | None:
+        """Returns which frames are no padding, (N, T) bool, None where there can be none."""
+        if given is None:
+            return None
+        key, x = f'length/{name}', self.inputs[name]
+        if self.kinds[name] != 'sequence':
+            raise self._fail(key, f"kind/{name} to be 'sequence'", f'{self.kinds[name]!r}')
+        if given.shape != (len(x),) or given.dtype.kind not in 'iu':
+            raise self._fail(key, f'integers ({len(x)},)', _about(given))
+        bad = np.flatnonzero((given < 1) | (given > x.shape[1]))
+        if len(bad):
+            raise self._fail(key, f'1 to {x.shape[1]}', f'{given[bad[0]]} in row {bad[0]}')
+        return real_frames(given, x.shape[1])
+
     def _target(
         self, target: np.ndarray, classes: np.ndarray | None
     ) -> tuple[np.ndarray, tuple[str, ...]]:
         n = len(next(iter(self.inputs.values())))
         if target.dtype.kind not in 'iub' or target.ndim not in (1, 3) or len(target) != n:
-            raise self._fail('target', f'integers ({n},) or ({n}, H, W)', _kind(target))
+            raise self._fail('target', f'integers ({n},) or ({n}, H, W)', _about(target))
         if target.ndim == 3:
             for name, x in self.inputs.items():
-                if x.shape[2:] != target.shape[1:]:
+                if self.kinds[name] != 'image' or x.shape[2:] != target.shape[1:]:
                     raise self._fail(f'inputs/{name}', f'images of {target.shape[1:]}', x.shape)
         return target, self._classes(target, classes)
 
     def _classes(self, target: np.ndarray, classes: np.ndarray | None) -> tuple[str, ...]:
         if classes is not None and classes.ndim != 1:
-            raise self._fail('classes', '(K,) names', _kind(classes))
-        labels = np.unique(target)
+            raise self._fail('classes', '(K,) names', _about(classes))
+        every = [np.unique(target[part]) for part in parts(np.arange(len(target)), target.shape)]
+        labels = np.unique(np.concatenate(every))
         labels = labels[labels != IGNORE] if target.ndim == 3 else labels
         if not len(labels):
             raise self._fail('target', 'some labelled pixel', f'{IGNORE} everywhere')
@@ -134,20 +199,25 @@ class Arrays(Dataset):
             given = np.ones(shape, bool)
         truth = given.dtype.kind in 'fiub' and np.isin(given, (0, 1)).all()
         if given.shape != shape or not truth:
-            raise self._fail('available', f'bool {shape}', _kind(given))
-        available = given.astype(bool)
-        for column, (name, x) in enumerate(self.inputs.items()):
-            bad = available[:, column] & ~np.isfinite(x.reshape(len(x), -1)).all(1)
-            if bad.any():
-                row = int(np.flatnonzero(bad)[0])
-                raise self._fail(
-                    f'inputs/{name}',
-                    'finite numbers where available is true',
-                    f'others in row {row}',
-                )
+            raise self._fail('available', f'bool {shape}', _about(given))
+        available = np.asarray(given).astype(bool)
+        for column, name in enumerate(self.inputs):
+            if not self.streams:
+                self._check_finite(name, available[:, column])
             if not available[self.where['train'], column].any():
                 raise self._fail(f'inputs/{name}', 'some training sample that has it', 'none')
         return available
+
+    def _check_finite(self, name: str, available: np.ndarray) -> None:
+        x = self.inputs[name]
+        finite = np.isfinite(x)
+        if self.real[name] is not None:
+            finite |= ~self.real[name][..., None]
+        bad = available & ~finite.reshape(len(x), -1).all(1)
+        if bad.any():
+            expected = 'finite numbers where available is true'
+            found = f'others in row {int(np.flatnonzero(bad)[0])}'
+            raise self._fail(f'inputs/{name}', expected, found)
 
     def _recipe(self) -> dict[str, Any]:
         """Batches of a quarter of the training set at most; about 1,500 steps, 20 to 60 epochs."""
@@ -161,47 +231,28 @@ class Arrays(Dataset):
         if name not in self.where:
             raise unknown(f'split of {self.name}', name, SPLITS)
         rows = self.where[name]
+        lazy = self.streams and self.target.ndim == 3
         return Split(
-            inputs={m: self._standardised(m, k, rows) for k, m in enumerate(self.inputs)},
-            target=self.target[rows],
+            inputs={m: self._standardised(m, rows) for m in self.inputs},
+            target=Chosen(self.target, rows) if lazy else self.target[rows],
             available=self.available[rows],
             ids=np.array([f'row-{row}' for row in rows]),
         )
 
-    def _standardised(self, name: str, column: int, rows: np.ndarray) -> np.ndarray:
-        x, train = self.inputs[name], self.where['train']
-        known = x[train[self.available[train, column]]].astype(np.float64)
-        axes = (0, *range(2, x.ndim))
-        mean, std = known.mean(axes, keepdims=True), known.std(axes, keepdims=True)
-        return ((x[rows] - mean) / np.where(std > 0, std, 1)).astype(np.float32)
+    def _standardised(self, name: str, rows: np.ndarray) -> Rows:
+        x, real = self.inputs[name], self.real[name]
+        if name not in self._moments:
+            train = self.where['train']
+            known = train[self.available[train, list(self.inputs).index(name)]]
+            every = np.ones(x.shape[:2], bool) if self.kinds[name] == 'sequence' else None
+            found = moments(x, known, every if real is None else real)
+            if not np.isfinite(found).all():
+                raise self._fail(f'inputs/{name}', 'finite numbers', 'others in training samples')
+            self._moments[name] = found
+        label = f'{self.file}: inputs/{name}'
+        standardised = Standardised(x, rows, self._moments[name], real, label)
+        return standardised if self.streams else standardised.read()
 
 
-def _load(file: Path) -> dict[str, np.ndarray]:
-    if not file.is_file():
-        raise UserError(f'{file}: expected an .npz file, found nothing there')
-    if not zipfile.is_zipfile(file):
-        raise UserError(f'{file}: expected an .npz file, found another format')
-    with np.load(file, allow_pickle=False) as raw:
-        return {key: _array(file, raw, key) for key in raw.files}
-
-
-def _array(file: Path, raw: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
-    try:
-        found = raw[key]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f'{file}: {key}: cannot be read without pickles: {error}') from None
-    if not isinstance(found, np.ndarray):
-        raise UserError(f'{file}: {key}: expected an array, found a file of another kind')
-    return found
-
-
-def _content_hash(file: Path, width: int) -> str:
-    digest = hashlib.sha256(f'{width}/'.encode())
-    with file.open('rb') as handle:
-        while chunk := handle.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:12]
-
-
-def _kind(x: np.ndarray) -> str:
+def _about(x: np.ndarray) -> str:
     return f'{x.dtype} {x.shape}'

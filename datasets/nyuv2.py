@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -181,20 +183,24 @@ def _write_frames(
     work: Preparation, file: Any, splits: dict[str, Any], to_40: np.ndarray, to_13: np.ndarray
 ) -> None:
     """Writes every frame; MATLAB's arrays come with their axes reversed."""
+    images: dict[str, Callable[[int], np.ndarray]] = {
+        'rgb': lambda k: file['images'][k].transpose(2, 1, 0),
+        'depth': lambda k: _millimetres(file['depths'][k]),
+        'depth_raw': lambda k: _millimetres(file['rawDepths'][k]),
+        'labels_40': lambda k: to_40[file['labels'][k].T],
+        'labels_13': lambda k: to_13[to_40[file['labels'][k].T]],
+    }
+
+    def write(image: Callable[[int], np.ndarray], number: int, path: Path) -> None:
+        # Read and encoded here, so that what an earlier run has written costs nothing.
+        path.write_bytes(encoded(image(number - 1)))
+
     with work.steps(sum(map(len, splits.values())), 'frames') as step:
         for split, numbers in splits.items():
             for number in map(int, numbers):
-                k = number - 1
-                labels = to_40[file['labels'][k].T]
-                images = {
-                    'rgb': file['images'][k].transpose(2, 1, 0),
-                    'depth': _millimetres(file['depths'][k]),
-                    'depth_raw': _millimetres(file['rawDepths'][k]),
-                    'labels_40': labels,
-                    'labels_13': to_13[labels],
-                }
-                for kind, values in images.items():
-                    work.write(f'{split}/{kind}/{number:04d}.png', encoded(values))
+                for kind, image in images.items():
+                    name = f'{split}/{kind}/{number:04d}.png'
+                    work.write(name, functools.partial(write, image, number))
                 step()
             listed = ''.join(f'{int(n):04d}\n' for n in numbers)
             work.write(f'{split}.txt', listed.encode())

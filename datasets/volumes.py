@@ -20,8 +20,9 @@ SUFFIXES = ('.nii', '.nii.gz', '.npy')
 class OwnVolumes(Volumes):
     """Volumes of any modalities with a segmentation, trained by slices and scored by volume.
 
-    Prepared by `datasets/prepare.py volumes SOURCE TARGET` from `<case>/<modality>.nii.gz` (or .nii,
-    or .npy with the slices first) and `<case>/seg.nii.gz` with whole labels from 0, the background.
+    Prepared by `datasets/prepare.py volumes SOURCE TARGET` from `<case>/<modality>.nii.gz` (or
+    .nii, or .npy with the slices first) and `<case>/seg.nii.gz` with whole labels from 0, the
+    background.
     A modality that a case lacks is a gap. Every label is a region of its own for Dice, unless
     `regions.txt` in the root groups them: a line `WT 1 2 3` per region.
 

@@ -12,4 +12,5 @@ class Complete(ModalityDropout):
     modalities) and the teacher of the distillation methods (MMANet, CVPR 2023, section 3).
     """
 
+    supported_networks = ModalityDropout.supported_networks
     sampler = 'complete'

@@ -12,4 +12,5 @@ class Customized(ModalityDropout):
     fixed, 2^M-1 trainings, each member seeing one subset only.
     """
 
+    supported_networks = ModalityDropout.supported_networks
     dedicated = True

@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 
 from benchmark.errors import UserError, unknown
 from benchmark.registry import METHODS
+from benchmark.search import LogUniform
 from methods.common.distillation import (
     attention_transfer,
     hint,
@@ -17,6 +18,7 @@ from methods.common.distillation import (
     similarity_preserving,
     soft_target,
 )
+from methods.common.losses import multi_scale
 from methods.mmanet import MMANet
 
 LOGIT_LOSSES = {'logits': logit_regression, 'soft_target': soft_target}
@@ -89,10 +91,25 @@ class Distilled(MMANet):
         UserError: An unknown loss, or an alpha that is no number.
     """
 
+    supported_networks = MMANet.supported_networks
     settings = {
         name: {key: value for key, value in found.items() if key != 'alpha'}
         for name, found in MMANet.settings.items()
     }
+
+    @classmethod
+    def search_space(cls, options):
+        """Returns ranges around the loss's usual weight, and of what the options make act."""
+        loss, space = options['loss'], {}
+        if loss == 'mad':
+            space['alpha'] = MMANet.search['alpha']
+        elif loss in WEIGHTS:
+            space['alpha'] = LogUniform(WEIGHTS[loss] / 10, WEIGHTS[loss] * 10)
+        if loss == 'soft_target':
+            space['temperature'] = LogUniform(1, 20)
+        if options['mar']:
+            space['beta'] = MMANet.search['beta']
+        return space
 
     def __init__(
         self,
@@ -122,10 +139,10 @@ class Distilled(MMANet):
         fused = self.fusion(self.encode(batch.inputs), batch.mask)
         maps = self.decoder.maps(fused)
         self._require_pixels(maps)
-        logits = self.decoder.logits(maps)
-        losses = {'loss_task': self.task_loss(logits, batch.target)}
+        outputs = self.decoder.outputs(maps)
+        losses = {'loss_task': multi_scale(self.task_loss, outputs, batch.target)}
         if self.epoch > self.begin_epoch:
-            losses['loss_distill'] = self.alpha * self.imitation(maps, logits, batch)
+            losses['loss_distill'] = self.alpha * self.imitation(maps, outputs[0], batch)
             if self.mar:
                 self._require_mined()
                 losses['loss_mar'] = self.beta * self.regularization(fused, batch)

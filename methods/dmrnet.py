@@ -1,5 +1,6 @@
 """DMRNet: a sample of the embedding meets the loss, its mean is deployed; hard sets weigh more."""
 
+import functools
 import itertools
 import logging
 
@@ -12,6 +13,8 @@ from torch import nn
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE
 from benchmark.registry import METHODS
+from benchmark.search import LogUniform
+from methods.common.losses import multi_scale
 from methods.common.networks import decoder
 from methods.modality_dropout import ModalityDropout
 
@@ -79,6 +82,7 @@ class DMRNet(ModalityDropout):
         UserError: An unknown variant, more hard combinations than there are, or no warm-up.
     """
 
+    supported_networks = ModalityDropout.supported_networks
     settings = {
         # 0.3, 0.5 and 0.7 were tried; the row that is quoted for the paper is a logged run at 0.7.
         'casia_surf': {'beta': 0.7},
@@ -87,6 +91,7 @@ class DMRNet(ModalityDropout):
         'synth_faces': {'warmup': 3},
         'synth_rooms': {'warmup': 3, 'hard': 2},
     }
+    search = {'alpha': LogUniform(1e-4, 1e-2), 'beta': LogUniform(0.02, 7)}
 
     def __init__(self, task, *, alpha=1e-3, beta=0.5, warmup=6, hard=0, variant='paper'):
         super().__init__(task)
@@ -100,8 +105,7 @@ class DMRNet(ModalityDropout):
         self.alpha, self.beta, self.warmup = alpha, beta, warmup
         self.official = variant == 'official'
         self.dense = task.kind == 'segmentation'
-        # 8 width channels leave the trunk in classification and the encoders in segmentation.
-        self.gaussian = Gaussian(8 * task.width)
+        self.gaussian = Gaussian(self.decoder.channels)
         if self.dense and self.official:
             self.auxiliary = decoder(task)
         self.register_buffer('sets', torch.tensor(sets), persistent=False)
@@ -134,16 +138,17 @@ class DMRNet(ModalityDropout):
         mean, log_variance = self.gaussian(z)
         sample = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
         maps = (*shallow, sample)
-        logits = self.decoder.logits(maps)
+        outputs = self.decoder.outputs(maps)
         losses = {
-            'loss_task': self.task_loss(logits, batch.target),
+            'loss_task': multi_scale(self.task_loss, outputs, batch.target),
             'loss_kl': self.alpha * self.compression(mean, log_variance),
         }
         if self.epoch < self.warmup:
             self.mine(log_variance.detach(), batch.mask)
         else:
-            logits = self.auxiliary(maps) if self.dense and self.official else logits
-            losses['loss_hard'] = self.beta * self.regularization(logits, batch)
+            if self.dense and self.official:
+                outputs = self.auxiliary.outputs(self.auxiliary.maps(maps))
+            losses['loss_hard'] = self.beta * self.regularization(outputs, batch)
         return losses
 
     def compression(self, mean, log_variance):
@@ -154,13 +159,16 @@ class DMRNet(ModalityDropout):
         kl = elements.sum(1).mean()
         return kl.detach() if self.official else kl
 
-    def regularization(self, logits, batch):
-        """Returns the cross-entropy summed over hard samples and divided by all of the batch."""
-        errors = F.cross_entropy(
-            logits.float(), batch.target, ignore_index=IGNORE, reduction='none'
-        )
-        hard = self.hard(batch.mask).view(-1, *[1] * (errors.ndim - 1))
-        counted = batch.target != IGNORE
+    def regularization(self, outputs, batch):
+        """Returns the loss of the hard samples, summed over outputs."""
+        criterion = functools.partial(self.hard_loss, self.hard(batch.mask))
+        return multi_scale(criterion, outputs, batch.target)
+
+    def hard_loss(self, hard, logits, target):
+        """Returns the cross-entropy summed over hard samples (B,) and divided by all of them."""
+        errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='none')
+        hard = hard.view(-1, *[1] * (errors.ndim - 1))
+        counted = target != IGNORE
         if self.dense and self.official:
             counted = counted & hard
         return torch.where(hard, errors, 0.0).sum() / counted.sum().clamp_min(1)

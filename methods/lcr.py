@@ -89,3 +89,7 @@ class LCR(ModalityDropout):
         represented = self.represent(features, mask)
         # Absence is dealt with: the stand-in of an absent modality counts like any other.
         return self.decoder(self.fusion(represented, torch.ones_like(mask)))
+
+    def loss(self, batch):
+        """Returns the task's cross-entropy on the samples' masks."""
+        return {'loss_task': self.task_loss(self.predict(batch.inputs, batch.mask), batch.target)}

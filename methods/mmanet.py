@@ -1,5 +1,6 @@
 """MMANet: distillation from a complete teacher, and a second head for weak combinations."""
 
+import functools
 import logging
 
 import torch
@@ -9,11 +10,13 @@ from mmengine.logging import print_log
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE
 from benchmark.registry import METHODS
+from benchmark.search import LogUniform
 from methods.common.distillation import (
     column_weighted_distillation,
     margin_aware_distillation,
     pixels,
 )
+from methods.common.losses import multi_scale
 from methods.common.networks import decoder
 from methods.modality_dropout import ModalityDropout
 
@@ -29,14 +32,16 @@ class MMANet(ModalityDropout):
     the first epochs. L = L_task + alpha L_MAD + beta L_MAR; the network tested is the plain one.
 
     In segmentation each pixel of the batch is a sample of MAD, at the three deepest scales, and
-    mining compares mIoU instead of predicted classes, as the released code does. That code adds
-    side outputs to L_MAR, which the shared decoder does not have.
+    mining compares mIoU instead of predicted classes, as the released code does. On ESANet, the
+    paper's network there, these are the maps of its context module and of its two deepest skips,
+    and L_MAR sums over the second decoder's side outputs.
 
     variant='official' does as the released code where that changes numbers. Classification: the
     mask of L_MAR is broadcast, which leaves the mean error of all samples times the number of weak
     ones; MAD weighs columns; mining takes the softmax of class shares. Segmentation: each half of
     a Gram row is normalised apart; uncertainty is the entropy over the channels of a feature map
-    of the teacher's decoder (here the pyramid's second deepest); one combination is weak. Not
+    of the teacher's decoder (the pyramid's second deepest, or what the first module of ESANet's
+    decoder puts out); one combination is weak. Not
     reproduced: the segmentation teacher's BatchNorm in training mode (it would not be frozen), NaN
     for certain teachers, the weak set that is forgotten on resuming or fixed to depth alone, and
     mining on test data.
@@ -54,6 +59,7 @@ class MMANet(ModalityDropout):
         UserError: An unknown variant or an empty mining window.
     """
 
+    supported_networks = ModalityDropout.supported_networks
     teacher = 'complete'
     needs_complete = True
     settings = {
@@ -64,6 +70,7 @@ class MMANet(ModalityDropout):
         'synth_faces': {'alpha': 30.0, 'beta': 0.5, 'mining_start': 1, 'begin_epoch': 3},
         'synth_rooms': {'alpha': 4.0, 'beta': 0.2, 'mining_start': 1, 'begin_epoch': 3},
     }
+    search = {'alpha': LogUniform(0.4, 300), 'beta': LogUniform(0.01, 5)}
 
     def __init__(
         self, task, *, alpha=30.0, beta=0.5, mining_start=2, begin_epoch=5, grid=30, variant='paper'
@@ -89,7 +96,8 @@ class MMANet(ModalityDropout):
         """Returns the task's loss and, after `begin_epoch`, weighted MAD and MAR."""
         fused = self.fusion(self.encode(batch.inputs), batch.mask)
         maps = self.decoder.maps(fused)
-        losses = {'loss_task': self.task_loss(self.decoder.logits(maps), batch.target)}
+        outputs = self.decoder.outputs(maps)
+        losses = {'loss_task': multi_scale(self.task_loss, outputs, batch.target)}
         if self.epoch > self.begin_epoch:
             self._require_mined()
             losses['loss_mad'] = self.alpha * self.distillation(maps, batch)
@@ -103,7 +111,7 @@ class MMANet(ModalityDropout):
             fused = teacher.fusion(teacher.encode(batch.inputs), batch.available)
             known = teacher.decoder.maps(fused)
             if self.dense and self.official:
-                logits = teacher.decoder.pyramid(known)[-2]
+                logits = teacher.decoder.feature(known)
             else:
                 logits = teacher.decoder.logits(known)
         if self.dense:
@@ -122,15 +130,19 @@ class MMANet(ModalityDropout):
         return margin_aware_distillation(*map(pixels, (student, teacher, logits)), parts)
 
     def regularization(self, fused, batch):
-        """Returns MAR: the second decoder's cross-entropy on the samples with a weak mask.
+        """Returns MAR: the second decoder's loss on the samples with a weak mask."""
+        criterion = functools.partial(self.weak_loss, self.weak(batch.mask))
+        outputs = self.regularizer.outputs(self.regularizer.maps(fused))
+        return multi_scale(criterion, outputs, batch.target)
 
-        Summed over those samples and divided by B; in segmentation the mean over their pixels.
+    def weak_loss(self, weak, logits, target):
+        """Returns the cross-entropy of the weak samples (B,) bool.
+
+        Summed over them and divided by B; in segmentation the mean over their pixels.
         """
-        logits = self.regularizer(fused).float()
-        errors = F.cross_entropy(logits, batch.target, ignore_index=IGNORE, reduction='none')
-        weak = self.weak(batch.mask)
+        errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='none')
         if self.dense:
-            counted = weak[:, None, None] & (batch.target != IGNORE)
+            counted = weak[:, None, None] & (target != IGNORE)
             return torch.where(counted, errors, 0.0).sum() / counted.sum().clamp_min(1)
         if self.official:
             return errors.mean() * weak.sum()

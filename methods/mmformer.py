@@ -8,6 +8,7 @@ from torch import nn
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Method
 from benchmark.registry import METHODS
+from benchmark.search import Uniform
 from methods.common.losses import segmentation_loss
 from methods.common.networks import Encoders, decoder, fused_channels, fusion_grid, masked, stride
 
@@ -123,6 +124,8 @@ class MMFormer(Method):
     Raises:
         UserError: An unknown variant, or heads that do not divide the channels.
     """
+
+    search = {'dropout': Uniform(0, 0.5)}
 
     def __init__(self, task, *, depth=1, heads=8, ratio=8, dropout=0.1, variant='paper'):
         super().__init__(task)

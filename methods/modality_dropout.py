@@ -2,7 +2,8 @@
 
 from benchmark.method import Method
 from benchmark.registry import METHODS
-from methods.common.networks import ConcatFusion, Encoders, decoder
+from methods.common.losses import multi_scale
+from methods.common.networks import Encoders, decoder, fusion
 
 
 @METHODS.register_module('modality_dropout')
@@ -13,20 +14,21 @@ class ModalityDropout(Method):
     the 'Unified' rows); the task loss alone trains it.
     """
 
+    supported_networks = ('pyramid', 'esanet')
+
     def __init__(self, task):
         super().__init__(task)
-        self.encoders = Encoders(task)
-        self.fusion = ConcatFusion(task)
-        self.decoder = decoder(task)
+        self.encoders, self.fusion, self.decoder = Encoders(task), fusion(task), decoder(task)
 
     def encode(self, inputs):
         """Encodes {modality: (B, *shape)} into {modality: maps}."""
         return self.encoders(inputs)
 
     def decode(self, features, mask):
-        """Decodes the masked concatenation; mask (B, M) bool."""
+        """Decodes what mask (B, M) allows."""
         return self.decoder(self.fusion(features, mask))
 
     def loss(self, batch):
         """Returns the task's cross-entropy on the samples' masks."""
-        return {'loss_task': self.task_loss(self.predict(batch.inputs, batch.mask), batch.target)}
+        maps = self.decoder.maps(self.fusion(self.encode(batch.inputs), batch.mask))
+        return {'loss_task': multi_scale(self.task_loss, self.decoder.outputs(maps), batch.target)}

@@ -9,6 +9,7 @@ from torch import nn
 from benchmark.errors import UserError, unknown
 from benchmark.method import Method
 from benchmark.registry import METHODS
+from benchmark.search import LogUniform
 from methods.common.networks import ConcatFusion, Encoders, decoder, fused_channels, masked
 
 BLOCKS = 5
@@ -134,6 +135,12 @@ class RedCore(Method):
         UserError: An unknown variant, an interval below 1, or a single modality.
     """
 
+    search = {
+        'imagination': LogUniform(0.01, 3),
+        'kl': LogUniform(8e-5, 8e-3),
+        'rate': LogUniform(1e-4, 1),
+    }
+
     def __init__(
         self, task, *, imagination=0.15, kl=8e-4, memory=0.7, rate=0.1, interval=3, variant='paper'
     ):
@@ -157,7 +164,7 @@ class RedCore(Method):
         self.heads, self.imagine = heads, imagine
         self.fusion = ConcatFusion(task)
         self.decoder = decoder(task)
-        self.unimodal = nn.ModuleDict({n: decoder(task, 2 * task.width) for n in names})
+        self.unimodal = nn.ModuleDict({n: decoder(task, channels[0]) for n in names})
         # The outer problem, in the checkpoint.
         self.register_buffer('errors', torch.zeros(len(names)))
         self.register_buffer('weights', torch.ones(len(names)))

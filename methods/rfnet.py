@@ -8,6 +8,7 @@ from torch import nn
 
 from benchmark.method import Method
 from benchmark.registry import METHODS
+from benchmark.search import Uniform
 from methods.common.losses import segmentation_loss
 from methods.common.networks import (
     ClassificationDecoder,
@@ -207,6 +208,8 @@ class RFNet(Method):
         task: What the dataset asks.
         fuse_start: Share of the epochs before L_fuse sets in; the paper's is 20 of 300.
     """
+
+    search = {'fuse_start': Uniform(0, 0.5)}
 
     def __init__(self, task, *, fuse_start=20 / 300):
         super().__init__(task)

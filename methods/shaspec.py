@@ -9,6 +9,7 @@ from torch import nn
 from benchmark.errors import unknown
 from benchmark.method import Method, Modality
 from benchmark.registry import METHODS
+from benchmark.search import LogUniform
 from methods.common.networks import (
     ConcatFusion,
     Encoders,
@@ -17,7 +18,6 @@ from methods.common.networks import (
     VectorEncoder,
     decoder,
     fused_channels,
-    fusion_grid,
     masked,
 )
 
@@ -26,9 +26,9 @@ class SharedEncoder(nn.Module):
     """One encoder for every modality, behind an adapter of each modality's own.
 
     Images differ in channels and size: they are averaged down to the smallest height and width,
-    and a 1x1 convolution brings them to the largest number of channels. Where vectors take part
-    no layer can act on all inputs: each modality gets an encoder of its own, and what is shared
-    is the perceptron that follows.
+    and a 1x1 convolution brings them to the largest number of channels. Where vectors or sequences
+    take part no layer can act on all inputs: each modality gets an encoder of its own, and what is
+    shared is the perceptron that follows.
 
     Args:
         task: Gives modalities, kind and width.
@@ -36,10 +36,10 @@ class SharedEncoder(nn.Module):
 
     def __init__(self, task):
         super().__init__()
-        if any(m.kind == 'vector' for m in task.modalities):
+        if any(m.kind != 'image' for m in task.modalities):
             self.size = None
-            self.adapters = Encoders(task)
-            self.encoder = VectorEncoder(Modality('shared', (2 * task.width,)), task.width)
+            self.adapters, channels = Encoders(task), fused_channels(task)[0]
+            self.encoder = VectorEncoder(Modality('shared', (channels,)), channels // 2)
             return
         channels = max(m.shape[0] for m in task.modalities)
         self.size = tuple(min(m.shape[axis] for m in task.modalities) for axis in (1, 2))
@@ -48,9 +48,9 @@ class SharedEncoder(nn.Module):
         )
         common = Modality('shared', (channels, *self.size))
         if task.kind == 'segmentation':
-            self.encoder = PyramidEncoder(common, task.width)
+            self.encoder = PyramidEncoder(common, task)
         else:
-            self.encoder = ImageEncoder(common, task.width, fusion_grid(task))
+            self.encoder = ImageEncoder(common, task)
 
     def adapt(self, name, x):
         """Returns modality `name`'s inputs (B, *shape) in the common shape."""
@@ -104,6 +104,8 @@ class ShaSpec(Method):
     Raises:
         UserError: An unknown variant.
     """
+
+    search = {'alpha': LogUniform(0.01, 10), 'beta': LogUniform(0.002, 0.2)}
 
     def __init__(self, task, *, alpha=0.1, beta=0.02, variant='paper'):
         super().__init__(task)

@@ -1,6 +1,8 @@
 """U-HVED: a variational encoder-decoder whose posterior is a product of the modalities' experts."""
 
+import contextlib
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -9,7 +11,9 @@ from torch import nn
 
 from benchmark.method import IGNORE, Method
 from benchmark.registry import METHODS
+from benchmark.search import LogUniform
 from methods.common.networks import Encoders, decoder, fused_channels, masked
+from methods.common.sequences import real_elements
 
 CLIP = 50
 """Bound of an expert's log-variance, as in the released code."""
@@ -96,6 +100,19 @@ def dice_loss(logits, target):
     return 1 - (2 * (p * label).sum((2, 3)) / (size + 1e-5)).mean()
 
 
+@contextlib.contextmanager
+def untracked(network):
+    """Lets the batch normalisation of a network leave its running statistics as they are."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
 class ImageDecoder(nn.Module):
     """Decodes an image from the latent maps: from the deepest upwards, each joined in turn.
 
@@ -131,15 +148,16 @@ class ImageDecoder(nn.Module):
 
 
 class VectorDecoder(nn.Sequential):
-    """Decodes a vector of D entries from a latent map of one pixel."""
+    """Decodes a vector (D,) or a sequence (T, D) from a latent map of one pixel."""
 
     def __init__(self, channels, shape):
-        (c,), (d,) = channels, shape
+        (c,), d = channels, math.prod(shape)
         super().__init__(nn.Linear(c, c), nn.BatchNorm1d(c), nn.ReLU(), nn.Linear(c, d))
+        self.shape = shape
 
     def forward(self, latents):
-        """Returns (B, D) from the latent maps, of which there is one."""
-        return super().forward(latents[0].flatten(1))
+        """Returns (B, *shape) from the latent maps, of which there is one."""
+        return super().forward(latents[0].flatten(1)).unflatten(1, self.shape)
 
 
 @METHODS.register_module('uhved')
@@ -155,8 +173,8 @@ class UHVED(Method):
         L = L_task + 0.1 mean over scales of `subset_divergence` + 0.1 L_reconstruction
 
     L_task is cross-entropy, plus `dice_loss` in segmentation; L_reconstruction the mean squared
-    error, averaged over modalities. Where data have real gaps, both extra terms cover what each
-    sample has; without gaps they are the paper's.
+    error, averaged over modalities; padded frames of sequences do not count. Where data have real
+    gaps, both extra terms cover what each sample has; without gaps they are the paper's.
 
     The paper is about 3-D MRI; this 2-D form and, above all, the form for classification, in which
     the one fused map is the latent map, are this project's adaptations. They share this suite's
@@ -164,13 +182,18 @@ class UHVED(Method):
     and its decoder; the image decoders have one convolution with batch normalisation per scale
     after upsampling to the nearest pixel. Weights and formulas are the released code's, which draws
     samples when it segments at test time and decays its learning rate every ten steps, neither of
-    which is reproduced. Its training masks are the protocol's sampler `by_size`.
+    which is reproduced. Its training masks are the protocol's sampler `by_size`. It normalises each
+    sample on its own; here batch normalisation takes the statistics that predictions apply from
+    the posteriors' means, which predictions decode: samples vary more, the more the less is there.
 
     Args:
         task: What the dataset asks.
         divergence: Weight of the divergence.
         reconstruction: Weight of the reconstruction.
     """
+
+    version = 2
+    search = {'divergence': LogUniform(0.01, 1), 'reconstruction': LogUniform(0.01, 1)}
 
     def __init__(self, task, *, divergence=0.1, reconstruction=0.1):
         super().__init__(task)
@@ -181,7 +204,7 @@ class UHVED(Method):
             {name: nn.ModuleList(nn.Conv2d(c, 2 * c, 1) for c in channels) for name in task.names}
         )
         self.decoder = decoder(task, channels=channels[0])
-        kinds = {'image': ImageDecoder, 'vector': VectorDecoder}
+        kinds = {'image': ImageDecoder, 'vector': VectorDecoder, 'sequence': VectorDecoder}
         self.reconstruct = nn.ModuleDict(
             {m.name: kinds[m.kind](channels, m.shape) for m in task.modalities}
         )
@@ -208,7 +231,10 @@ class UHVED(Method):
             mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
             for mean, log_variance in self.posteriors(features, batch.mask)
         )
-        logits = self.decoder(latents)
+        with untracked(self.decoder):
+            logits = self.decoder(latents)
+        with torch.no_grad():  # for the running statistics alone
+            self.decode(features, batch.mask)
         losses = {'loss_task': self.task_loss(logits, batch.target)}
         if self.task.kind == 'segmentation':
             losses['loss_dice'] = dice_loss(logits, batch.target)
@@ -222,8 +248,10 @@ class UHVED(Method):
     def reconstruction_error(self, latents, batch):
         """Returns the mean squared error of all inputs that are available, decoded from latents."""
         errors = []
-        for name in self.task.names:
-            error = self.reconstruct[name](latents) - batch.inputs[name].float()
-            errors.append(error.square().flatten(1).mean(1))
+        for m in self.task.modalities:
+            x = batch.inputs[m.name]
+            real = real_elements(m, x).flatten(1)
+            error = (self.reconstruct[m.name](latents) - x.float()).square().flatten(1)
+            errors.append(error.where(real, 0.0).sum(1) / real.sum(1).clamp(min=1))
         errors = torch.stack(errors, 1)
         return errors.where(batch.available, 0.0).sum() / batch.available.sum().clamp(min=1)

@@ -1,5 +1,7 @@
 """Small tasks of every kind and batches for them."""
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -30,9 +32,21 @@ TASKS = {
         'accuracy',
         4,
     ),
+    'sequences': Task(
+        'toy',
+        'classification',
+        (Modality('words', (5, 4), padded=True), Modality('gait', (3, 2))),
+        ('x', 'y', 'z'),
+        'accuracy',
+        4,
+    ),
     'rooms': Task('toy', 'segmentation', images(32, 3, 1), ('wall', 'floor', 'box'), 'mIoU', 4),
 }
-"""One task of each kind: images, images of different sizes with a vector, vectors, label maps."""
+"""One task of each kind: images, images of different sizes with a vector, vectors, sequences (one
+padded), label maps."""
+
+ESANET = dataclasses.replace(TASKS['rooms'], network='esanet')
+"""Label maps on the network that not every method can use."""
 
 
 def target_of(task, count, rng):

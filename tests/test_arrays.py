@@ -14,6 +14,7 @@ from benchmark.experiment import Experiment, Machine
 from benchmark.plan import open_datasets, protocol_for
 from benchmark.registry import discover
 from datasets.arrays import Arrays
+from datasets.common import rows
 
 discover()
 N = 40
@@ -79,6 +80,77 @@ def test_images_are_found_channels_first_or_last(tmp_path, to):
             train = x[SPLIT == 0, channel].astype(float)
             expected = (x[SPLIT == 1, channel] - train.mean()) / train.std()
             np.testing.assert_allclose(split.inputs[name][:, channel], expected, atol=1e-5)
+
+
+LENGTHS = np.random.default_rng(2).integers(1, 6, N)
+
+
+def sequences(**changes):
+    """Keys with a padded and a plain sequence beside a vector; beyond its end a sample is NaN."""
+    rng = np.random.default_rng(3)
+    gait = rng.standard_normal((N, 5, 4)) * [1, 9, 3, 1] + [0, 5, -2, 8]
+    gait[np.arange(5) >= LENGTHS[:, None]] = np.nan
+    steps = rng.integers(9, size=(N, 3, 2))
+    keys = {
+        'inputs__gait': gait,
+        'inputs__steps': steps,
+        'inputs__sound': None,
+        'kind__gait': 'sequence',
+        'kind__steps': 'sequence',
+        'length__gait': LENGTHS,
+    }
+    return keys | changes
+
+
+def test_sequences_are_standardised_over_real_frames_and_marked(tmp_path):
+    keys = sequences()
+    data = opened(tmp_path, **keys)
+    found = {m.name: (m.kind, m.shape, m.padded) for m in data.task.modalities}
+    assert found == {
+        'text': ('vector', (3,), False),
+        'gait': ('sequence', (5, 5), True),
+        'steps': ('sequence', (3, 2), False),
+    }
+    gait, steps = keys['inputs__gait'], keys['inputs__steps']
+    train = [gait[i, : LENGTHS[i]] for i in np.flatnonzero(SPLIT == 0)]
+    scaler = StandardScaler().fit(np.concatenate(train))
+    split = data.split('test')
+    for i, row in enumerate(np.flatnonzero(SPLIT == 2)):
+        frames, mark = np.split(split.inputs['gait'][i], [4], axis=1)
+        n = LENGTHS[row]
+        assert mark[:, 0].tolist() == [1] * n + [0] * (5 - n)
+        assert not frames[n:].any()
+        np.testing.assert_allclose(frames[:n], scaler.transform(gait[row, :n]), atol=1e-5)
+    scaler.fit(steps[SPLIT == 0].reshape(-1, 2))
+    expected = scaler.transform(steps[SPLIT == 2].reshape(-1, 2)).reshape(-1, 3, 2)
+    np.testing.assert_allclose(split.inputs['steps'], expected, atol=1e-5)
+
+
+def test_what_padded_frames_hold_changes_nothing(tmp_path):
+    before = opened(tmp_path, **sequences()).split('train')
+    gait = sequences()['inputs__gait']
+    gait[np.isnan(gait)] = 1e6
+    after = opened(tmp_path, **sequences(inputs__gait=gait)).split('train')
+    assert (before.inputs['gait'] == after.inputs['gait']).all()
+
+
+def test_moments_read_in_parts_are_those_of_the_whole(tmp_path, monkeypatch):
+    keys = sequences(inputs__text=images(3, 20, 24), target=None)
+    whole = opened(tmp_path, **keys | {'target': SPLIT % 2}).split('val')
+    monkeypatch.setattr(rows, 'CHUNK', 100)
+    in_parts = opened(tmp_path, **keys | {'target': SPLIT % 2}).split('val')
+    for name, x in whole.inputs.items():
+        np.testing.assert_allclose(in_parts.inputs[name], x, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sequence_trains_beside_an_image_and_a_vector(tmp_path):
+    keys = sequences(inputs__steps=images(16, 16), kind__steps=None)
+    file = write(tmp_path / 'walk.npz', content(**keys))
+    (data,) = open_datasets(['arrays:width=4'], [file], {})
+    protocol = protocol_for(data, {'epochs': 2}, 'cpu')
+    experiment = Experiment('modality_dropout', (), data, protocol, 0, tmp_path / 'results')
+    record = run(experiment, Machine('cpu'), lambda *_: None)
+    assert set(record['scores']['test']) >= {'text', 'gait', 'steps', 'text+gait+steps'}
 
 
 def test_label_maps_make_a_segmentation_task(tmp_path):
@@ -173,6 +245,28 @@ BAD = {
         {'available': np.stack([SPLIT > 0, SPLIT < 3], 1)},
         'inputs/sound: .*training sample',
     ),
+    'kind of nothing': ({'kind__gate': 'image'}, "kind/gate: unknown modality 'gate'"),
+    'unknown kind': ({'kind__sound': 'sequences'}, "kind/sound: .*one of vector.*'?sequences"),
+    'kind of two words': ({'kind__sound': np.array(['a', 'b'])}, r'kind/sound: .*<U1 \(2,\)'),
+    'kind of other axes': ({'kind__sound': 'sequence'}, r'inputs/sound: .*3 axes for a sequence'),
+    'length without kind': (
+        {'length__sound': SPLIT},
+        "length/sound: .*kind/sound to be 'sequence'",
+    ),
+    'lengths of another shape': (sequences(length__gait=LENGTHS[1:]), r'length/gait: .*\(40,\)'),
+    'fractional lengths': (sequences(length__gait=LENGTHS * 0.5), 'length/gait: .*integers.*float'),
+    'empty sequence': (
+        sequences(length__gait=LENGTHS - 1),
+        'length/gait: .*1 to 5, found 0 in row',
+    ),
+    'overlong sequence': (sequences(length__gait=LENGTHS + 9), 'length/gait: .*1 to 5, found 1'),
+    'nan in a real frame': (sequences(length__gait=LENGTHS * 0 + 5), 'inputs/gait: .*finite.*row'),
+    'maps beside sequences': (
+        {'inputs__sound': FLAT, 'inputs__text': FLAT, 'kind__text': 'sequence', 'target': FLAT},
+        r'inputs/text: .*images of \(20, 24\)',
+    ),
+    'misspelt option': ({'availble': np.ones((N, 2), bool)}, "did you mean 'available'"),
+    'misspelt lengths': ({'lengths__sound': SPLIT}, "did you mean 'length'"),
     'plus': ({'inputs__a+b': np.zeros((N, 2))}, r"inputs/a\+b: .*'a\+b'"),
     'dot': ({'inputs__a.b': np.zeros((N, 2))}, r"inputs/a\.b: .*'a\.b'"),
     'name of a method': ({'inputs__values': np.zeros((N, 2))}, "inputs/values: .*'values'"),

@@ -12,7 +12,13 @@ FILES = [f for d in ('benchmark', 'methods', 'datasets') for f in sorted((ROOT /
 NAMES = [str(f.relative_to(ROOT)) for f in FILES]
 
 ALLOWED = {
-    'methods': {'benchmark.method', 'benchmark.registry', 'benchmark.errors', 'methods'},
+    'methods': {
+        'benchmark.method',
+        'benchmark.registry',
+        'benchmark.errors',
+        'benchmark.search',
+        'methods',
+    },
     'datasets': {
         'benchmark.method',
         'benchmark.registry',

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import hooks, records, run
+from benchmark import hooks, records, run, tables
 from benchmark.errors import UserError
 from benchmark.method import SubsetScore
 from benchmark.registry import METHODS
@@ -218,6 +218,14 @@ def test_a_collapsed_model_is_flagged_in_record_and_table(tmp_path, method_file,
         (['--cfg-options', 'rates=rgbb=0.5'], "did you mean 'rgb'?"),
         (['--cfg-options', 'rates=rgb=0.5,0.2'], "found '0.2' beside others"),
         (['--cfg-options', 'sampler=uniform:0.5'], "unknown sampler 'uniform:0.5'"),
+        (['--patterns', '0.5', 'rgbb=0.5'], '--patterns on synth_faces: unknown modality'),
+        (['--patterns', 'ir=0.5'], '--patterns on synth_rooms: unknown modality'),
+        (['--patterns', 'complete'], 'expected some missing rate above 0'),
+        (['--patterns', '0.5', '--cfg-options', 'rates=0.2'], 'expected no rates in --cfg-options'),
+        (
+            ['--patterns', '0.5', '--cfg-options', 'synth_rooms.rates=0.2'],
+            'expected no synth_rooms.rates in --cfg-options',
+        ),
         (['--cfg-options', 'optimizer=sgd'], "did you mean 'SGD'?"),
         (['--cfg-options', 'lr=-1'], 'lr: expected a positive number, found -1.0'),
         (['--cfg-options', 'epochs=True'], 'epochs: expected int, found True'),
@@ -243,6 +251,49 @@ def test_several_rates_reach_the_protocol(tmp_path):
     record = only_record(tmp_path, 'modality_dropout')
     assert record['gaps']['rates'] == {'rgb': 0.25, 'depth': 0.0, 'ir': 0.5}
     assert record['protocol']['epochs'] == 1
+
+
+PATTERNS = ['--patterns', 'complete', 'rgb=0.25,ir=0.5']
+
+
+def test_one_command_makes_the_table_of_training_patterns(tmp_path, method_file, capsys):
+    spec = method_file('    needs_complete = True\n')
+    args = arguments(tmp_path, 'modality_dropout', spec, options=[*SMALL, 'epochs=1'])
+    assert run.main([*args, *PATTERNS, '--dry-run']) == 0
+    assert 'not run   synth_faces  odd  rates=rgb=0.25,ir=0.5' in capsys.readouterr().out
+    assert not record_files(tmp_path)
+    assert run.main([*args, *PATTERNS]) == 0
+    told = capsys.readouterr().out
+    refusal = 'not run   synth_faces  odd  rates=rgb=0.25,ir=0.5  it trains on complete samples'
+    assert told.index(refusal) < told.index('[1/3] synth_faces  modality_dropout  seed 0')
+    assert 'synth_faces  modality_dropout  rates=rgb=0.25,ir=0.5  seed 0' in told
+    assert 'odd not run on 25/0/50: trains on complete samples only' in told
+    assert 'FAILED' not in told
+    file = tmp_path / 'tables' / 'synth_faces-patterns.csv'
+    with open(file) as lines:
+        rows = list(csv.DictReader(lines))
+    found = [(r['method'], r['rates'], float(r['missing_ir_in_training'])) for r in rows]
+    assert found == [
+        ('modality_dropout', '', 0),
+        ('odd', '', 0),
+        ('modality_dropout', 'rgb=0.25,ir=0.5', 50),
+    ]
+    # The pattern without gaps is the ordinary protocol.
+    assert run.main(args) == 0
+    assert '2 of 2 experiments are recorded already' in capsys.readouterr().out
+    before = file.read_bytes()
+    file.unlink()
+    assert tables.main([str(tmp_path), '--patterns']) == 0
+    assert file.read_bytes() == before
+
+
+def test_where_no_method_can_train_under_the_patterns_nothing_is_run(tmp_path, capsys):
+    args = arguments(tmp_path, 'mmanet')
+    assert run.main([*args, '--patterns', '0.5', 'ir=0.25']) == 2
+    err = capsys.readouterr().err
+    assert '--patterns: nothing is left to run: mmanet on synth_faces' in err
+    assert err.count('\n') == 1
+    assert not record_files(tmp_path)
 
 
 @pytest.mark.parametrize('rule', ['mean', 'worst', 'full'])

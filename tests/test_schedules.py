@@ -171,3 +171,21 @@ def test_class_weights_weigh_the_task_loss(kind):
     found = method.task_loss(torch.from_numpy(logits), torch.from_numpy(target))
     assert found.item() == pytest.approx(total / weight, rel=1e-5)
     assert not [k for k in method.state_dict() if 'class_weights' in k]
+
+
+def test_where_dice_is_measured_it_is_trained_too():
+    task = dataclasses.replace(TASKS['rooms'], metric='Dice', regions=(('all', (1, 2)),))
+    batch, rng = batch_of(task), np.random.default_rng(0)
+    target = batch.target.numpy().copy()
+    target[:, :5] = 255
+    target[target == 2] = 0  # class 2 is nowhere
+    logits = rng.standard_normal((len(target), 3, 32, 32))
+    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    each = []
+    for k in (1, 2):
+        p, t = share[:, k][target != 255], (target == k)[target != 255]
+        each.append((2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+    given = torch.from_numpy(logits), torch.from_numpy(target)
+    plain = ModalityDropout(TASKS['rooms']).task_loss(*given)
+    found = ModalityDropout(task).task_loss(*given) - plain
+    assert found.item() == pytest.approx(1 - np.mean(each), rel=1e-5)

@@ -1,5 +1,6 @@
 """U-HVED against densities on a grid, torch.distributions and loops over subsets."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -176,6 +177,22 @@ def test_training_decodes_samples_of_the_posterior():
     noise = (decoded[0] - mean) / (log_variance / 2).exp()
     assert noise.std().item() == pytest.approx(1, abs=0.1)
     assert noise.mean().item() == pytest.approx(0, abs=0.1)
+
+
+@pytest.mark.parametrize('kind', ['faces', 'vectors', 'rooms'])
+def test_norms_learn_the_statistics_of_the_means_that_are_decoded(kind):
+    method, batch = UHVED(TASKS[kind]).train(), batch_of(TASKS[kind])
+    twin, sampling = copy.deepcopy(method), copy.deepcopy(method)
+    method.loss(batch)
+    twin.decode(twin.encode(batch.inputs), batch.mask)
+    posteriors = sampling.posteriors(sampling.encode(batch.inputs), batch.mask)
+    sampling.decoder(tuple(Normal(m, (v / 2).exp()).sample() for m, v in posteriors))
+    found, expected, other = (dict(m.decoder.named_buffers()) for m in (method, twin, sampling))
+    assert found
+    assert all(torch.equal(found[k], expected[k]) for k in found)
+    assert not all(torch.allclose(found[k], other[k], rtol=1e-2) for k in found)
+    method.decode(method.encode(batch.inputs), batch.mask)  # still learning
+    assert not all(torch.equal(x, expected[k]) for k, x in method.decoder.named_buffers())
 
 
 @pytest.mark.parametrize('kind', KINDS)

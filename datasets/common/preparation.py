@@ -29,7 +29,7 @@ from typing import Any
 
 from benchmark.errors import UserError
 from datasets.common.archives import Member, escapes, members
-from datasets.common.atomic import PART, Entry, sync_folder, write_whole
+from datasets.common.atomic import Entry, sync_folder, write_whole
 from datasets.common.journal import Journal
 from datasets.common.manifest import MANIFEST, Manifest, Source, measure, read_manifest
 from datasets.common.steps import Steps
@@ -176,8 +176,6 @@ class Preparation:
         """
         with self._speaking(self.target):
             self._open()
-            for leftover in self.target.rglob(f'{PART}*'):
-                leftover.unlink()
             # A manifest promises files: their names must be on the disk before its own.
             for folder in {(self.target / name).parent for name in self._written}:
                 sync_folder(folder)

@@ -1,8 +1,30 @@
-"""Losses of the segmentation methods that follow RFNet."""
+"""Losses that several methods share."""
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from benchmark.method import IGNORE
+
+
+def multi_scale(criterion, outputs, target):
+    """Returns the criterion of a decoder's outputs against one target, summed.
+
+    Label maps shrink to the size of a side output by the nearest pixel. ESANet (Seichter et al.,
+    ICRA 2021) has these, and supervises all scales with equal weight.
+
+    Args:
+        criterion: (output, target) -> scalar.
+        outputs: The decoder's `outputs`: logits (B, K) or (B, K, H, W), then side outputs
+            (B, K, H', W'), if any.
+        target: (B,) or (B, H, W).
+    """
+    logits, *sides = outputs
+    total = criterion(logits, target)
+    for side in sides:
+        # Class numbers and IGNORE are exact in float32, which interpolation needs.
+        labels = F.interpolate(target[:, None].float(), side.shape[2:])[:, 0].long()
+        total = total + criterion(side, labels)
+    return total
 
 
 def segmentation_loss(probability, target, counted):

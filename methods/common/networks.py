@@ -2,8 +2,9 @@
 
 They follow the papers' CASIA-SURF network (ResNet-18: stem and two stages per modality,
 squeeze-and-excitation, concatenation, two shared stages, linear head), and for segmentation a
-ResNet-18 per modality fused at four scales into a feature pyramid. `Task.width` scales them: 64 is
-the papers' size. mmsegmentation supplies the stages, the pyramid and its head.
+ResNet-18 per modality fused at four scales into a feature pyramid, or ESANet where the task asks
+for it. `Task.width` scales them: 64 is the papers' size; `Task.depth` and `Task.pretrained` rule
+over the encoders alone. mmsegmentation supplies the stages, the pyramid and its head.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812
 from mmcv.cnn import ConvModule
-from mmseg.models.backbones import ResNet
 from mmseg.models.backbones.resnet import BasicBlock
 from mmseg.models.decode_heads import FPNHead
 from mmseg.models.necks import FPN
@@ -19,47 +19,29 @@ from mmseg.models.utils import ResLayer, SELayer
 from torch import Tensor, nn
 
 from benchmark.method import Modality, Task
+from methods.common.esanet import ESANetDecoder, ESANetEncoder
+from methods.common.resnet import EXPANSION, resnet, stride
+from methods.common.sequences import SequenceEncoder
 
 Maps = tuple[Tensor, ...]
 """Feature maps (B, C, H, W) of one modality or of the fusion, one per scale, finest first."""
 
-SMALL = 80
-"""Images smaller than this keep the resolution that the stem's max-pooling would halve."""
-
-
-def resnet(channels: int, width: int, stages: int, shape: tuple[int, ...]) -> ResNet:
-    """Returns the first `stages` stages of a ResNet-18 that starts with `width` channels."""
-    net = ResNet(
-        depth=18,
-        in_channels=channels,
-        stem_channels=width,
-        base_channels=width,
-        num_stages=stages,
-        strides=(1, 2, 2, 2)[:stages],
-        dilations=(1,) * stages,
-        out_indices=tuple(range(stages)),
-        norm_eval=False,
-    )
-    if min(shape[1:]) < SMALL:
-        net.maxpool = nn.Identity()
-    return net
-
 
 class ImageEncoder(nn.Module):
-    """Classification encoder of an image: (B, C, H, W) -> one map of 2 `width` channels.
+    """Classification encoder of an image: (B, C, H, W) -> one map of `fused_channels`.
 
     Args:
         modality: Gives the image's shape.
-        width: Channels of the stem.
-        grid: Side of the output map; None leaves it at the stride of 4 or 8.
+        task: Gives the size, and whether the map keeps its stride of 4 or 8 (`fusion_grid`).
     """
 
-    def __init__(self, modality: Modality, width: int, grid: int | None) -> None:
+    def __init__(self, modality: Modality, task: Task) -> None:
         super().__init__()
-        self.stages = resnet(modality.shape[0], width, 2, modality.shape)
+        self.stages = resnet(modality, task, 2)
+        (channels,) = fused_channels(task)
         gates = ({'type': 'ReLU'}, {'type': 'Sigmoid'})
-        self.excite = SELayer(2 * width, ratio=min(16, width), act_cfg=gates)
-        self.grid = grid
+        self.excite = SELayer(channels, ratio=min(16, task.width), act_cfg=gates)
+        self.grid = fusion_grid(task)
 
     def forward(self, x: Tensor) -> Maps:
         """Encodes (B, C, H, W)."""
@@ -88,28 +70,24 @@ class VectorEncoder(nn.Module):
 
 
 class PyramidEncoder(nn.Module):
-    """Segmentation encoder: (B, C, H, W) -> four maps of `width` x (1, 2, 4, 8) channels."""
+    """Segmentation encoder: (B, C, H, W) -> four maps of `fused_channels`."""
 
-    def __init__(self, modality: Modality, width: int) -> None:
+    def __init__(self, modality: Modality, task: Task) -> None:
         super().__init__()
-        self.stages = resnet(modality.shape[0], width, 4, modality.shape)
+        self.stages = resnet(modality, task, 4)
 
     def forward(self, x: Tensor) -> Maps:
         """Encodes (B, C, H, W)."""
         return self.stages(x)
 
 
-def stride(modality: Modality, stages: int) -> int:
-    """Returns the stride of the last of `stages` stages on this image."""
-    return (2 if min(modality.shape[1:]) < SMALL else 4) * 2 ** (stages - 1)
-
-
 def fusion_grid(task: Task) -> int | None:
     """Returns the side to which all encoders' maps are pooled before fusion, None for as is.
 
-    Vectors meet images at 1x1; images of different sizes at the smallest map among them.
+    Vectors and sequences meet images at 1x1; images of different sizes at the smallest map among
+    them.
     """
-    if any(m.kind == 'vector' for m in task.modalities):
+    if any(m.kind != 'image' for m in task.modalities):
         return 1
     if len({m.shape[1:] for m in task.modalities}) == 1:
         return None
@@ -117,18 +95,24 @@ def fusion_grid(task: Task) -> int | None:
 
 
 class Encoders(nn.ModuleDict):
-    """The task's encoders by modality name; encodes those modalities that are given."""
+    """The task's encoders by modality name; encodes those modalities that are given.
+
+    ESANet encodes while it fuses: there the inputs pass as they are, to `ESANetEncoder`.
+    """
 
     def __init__(self, task: Task) -> None:
         super().__init__({m.name: self._encoder(m, task) for m in task.modalities})
 
     @staticmethod
     def _encoder(modality: Modality, task: Task) -> nn.Module:
+        if task.network == 'esanet':
+            return nn.Identity()
         if task.kind == 'segmentation':
-            return PyramidEncoder(modality, task.width)
-        if modality.kind == 'vector':
-            return VectorEncoder(modality, task.width)
-        return ImageEncoder(modality, task.width, fusion_grid(task))
+            return PyramidEncoder(modality, task)
+        if modality.kind == 'image':
+            return ImageEncoder(modality, task)
+        kind = VectorEncoder if modality.kind == 'vector' else SequenceEncoder
+        return kind(modality, fused_channels(task)[0] // 2)
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Maps]:
         """Encodes {modality: (B, *shape)} into {modality: maps}."""
@@ -137,7 +121,9 @@ class Encoders(nn.ModuleDict):
 
 def fused_channels(task: Task) -> tuple[int, ...]:
     """Channels of one modality's maps, per scale."""
-    return tuple(task.width * f for f in ((1, 2, 4, 8) if task.kind == 'segmentation' else (2,)))
+    stages = (1, 2, 4, 8) if task.kind == 'segmentation' else (2,)
+    # An unknown depth is told by `resnet`, in one line.
+    return tuple(task.width * EXPANSION.get(task.depth, 1) * f for f in stages)
 
 
 def masked(features: dict[str, Maps], mask: Tensor, names: tuple[str, ...]) -> list[list[Tensor]]:
@@ -197,12 +183,16 @@ class ClassificationDecoder(nn.Module):
     Args:
         task: Gives width and classes.
         channels: Channels of the fused map; None for the concatenation of all modalities.
+
+    Attributes:
+        channels: Channels of the last of `maps`.
     """
 
     def __init__(self, task: Task, channels: int | None = None) -> None:
         super().__init__()
         w = task.width
-        channels = channels or 2 * w * len(task.modalities)
+        self.channels = 8 * w
+        channels = channels or fused_channels(task)[0] * len(task.modalities)
         if fusion_grid(task) == 1:
             self.trunk = nn.Sequential(
                 ConvModule(channels, 4 * w, 1, norm_cfg={'type': 'BN'}),
@@ -223,19 +213,28 @@ class ClassificationDecoder(nn.Module):
         """Returns (B, K) from `maps`."""
         return self.head(maps[-1].mean((2, 3)))
 
+    def outputs(self, maps: Maps) -> tuple[Tensor, ...]:
+        """Returns the logits (B, K), all that the task's loss supervises."""
+        return (self.logits(maps),)
+
     def forward(self, fused: Maps) -> Tensor:
         """Returns (B, K) from the fused map."""
         return self.logits(self.maps(fused))
 
 
 class SegmentationDecoder(nn.Module):
-    """Feature pyramid over the fused scales and its head; logits at the input's resolution."""
+    """Feature pyramid over the fused scales and its head; logits at the input's resolution.
+
+    Attributes:
+        channels: Channels of the last of `maps`.
+    """
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        w = task.width
+        w, channels = task.width, fused_channels(task)
+        self.channels = channels[-1]
         self.size = task.modalities[0].shape[1:]
-        self.pyramid = FPN([w, 2 * w, 4 * w, 8 * w], 2 * w, num_outs=4)
+        self.pyramid = FPN(list(channels), 2 * w, num_outs=4)
         self.head = FPNHead(
             in_channels=[2 * w] * 4,
             in_index=[0, 1, 2, 3],
@@ -258,12 +257,27 @@ class SegmentationDecoder(nn.Module):
         y = self.head(self.pyramid(maps))
         return F.interpolate(y, self.size, mode='bilinear', align_corners=False)
 
+    def outputs(self, maps: Maps) -> tuple[Tensor, ...]:
+        """Returns the logits (B, K, H, W), all that the task's loss supervises."""
+        return (self.logits(maps),)
+
+    def feature(self, maps: Maps) -> Tensor:
+        """Returns the second deepest map of the pyramid, (B, 2 width, H / 16, W / 16)."""
+        return self.pyramid(maps)[-2]
+
     def forward(self, fused: Maps) -> Tensor:
         """Returns (B, K, H, W) from the fused maps."""
         return self.logits(self.maps(fused))
 
 
-def decoder(task: Task, channels: int | None = None) -> ClassificationDecoder | SegmentationDecoder:
+def fusion(task: Task) -> ConcatFusion | ESANetEncoder:
+    """Returns what turns `Encoders`' features, under a mask, into what the decoder takes."""
+    return ESANetEncoder(task) if task.network == 'esanet' else ConcatFusion(task)
+
+
+def decoder(
+    task: Task, channels: int | None = None
+) -> ClassificationDecoder | SegmentationDecoder | ESANetDecoder:
     """Returns the task's decoder.
 
     Args:
@@ -271,6 +285,8 @@ def decoder(task: Task, channels: int | None = None) -> ClassificationDecoder | 
         channels: Channels of the fused map in classification; None for `ConcatFusion`'s. In
             segmentation a fused map always has the channels of one modality's.
     """
+    if task.network == 'esanet':
+        return ESANetDecoder(task)
     if task.kind == 'segmentation':
         return SegmentationDecoder(task)
     return ClassificationDecoder(task, channels)

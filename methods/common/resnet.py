@@ -1,0 +1,127 @@
+"""The residual encoders of images: depth, strides and ImageNet weights."""
+
+from __future__ import annotations
+
+import pickle
+
+import torch
+from mmengine.runner import CheckpointLoader
+from mmseg.models.backbones import ResNet
+from torch import Tensor, nn
+
+from benchmark.errors import UserError
+from benchmark.method import Modality, Task
+
+SMALL = 80
+"""Images smaller than this keep the resolution that the stem's max-pooling would halve."""
+EXPANSION = {18: 1, 34: 1, 50: 4}
+"""Depth -> channels of a stage as a multiple of its 3x3 convolutions', which bottlenecks widen."""
+
+
+def resnet(modality: Modality, task: Task, stages: int) -> ResNet:
+    """Returns the first `stages` stages of the task's ResNet, starting with `width` channels.
+
+    Args:
+        modality: Gives the image's channels and size.
+        task: Gives width, depth and pretrained weights.
+        stages: Number of residual stages, 1 to 4.
+
+    Raises:
+        UserError: A depth that there is not, or weights that do not fit.
+    """
+    if task.depth not in EXPANSION:
+        raise UserError(f'depth on {task.dataset}: expected 18, 34 or 50, found {task.depth!r}')
+    net = ResNet(
+        depth=task.depth,
+        in_channels=modality.shape[0],
+        stem_channels=task.width,
+        base_channels=task.width,
+        num_stages=stages,
+        strides=(1, 2, 2, 2)[:stages],
+        dilations=(1,) * stages,
+        out_indices=tuple(range(stages)),
+        norm_eval=False,
+    )
+    if small(modality):
+        net.maxpool = nn.Identity()
+    if task.pretrained:
+        load_pretrained(net, task.pretrained)
+    return net
+
+
+def small(modality: Modality) -> bool:
+    """Returns whether the stem leaves out its max-pooling."""
+    return min(modality.shape[1:]) < SMALL
+
+
+def stride(modality: Modality, stages: int) -> int:
+    """Returns the stride of the last of `stages` stages on this image."""
+    return (2 if small(modality) else 4) * 2 ** (stages - 1)
+
+
+def read_weights(file: str) -> dict[str, Tensor]:
+    """Returns a checkpoint's weights by name, without the prefixes of wrappers and backbones.
+
+    Args:
+        file: A path or URL, or what else mmengine can load, such as 'torchvision://resnet50'.
+
+    Raises:
+        UserError: There is no such file, or no state dict in it.
+    """
+    try:
+        # The log belongs to the run, and its one message to nobody.
+        found = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
+    except FileNotFoundError:
+        raise UserError(f'pretrained={file}: expected a checkpoint, found no such file') from None
+    except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [''])[0]
+        problem = f'{type(error).__name__}: {reason}'
+        raise UserError(f'pretrained={file}: expected a checkpoint, found {problem}') from None
+    if isinstance(found, dict):
+        found = found.get('state_dict', found)
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise UserError(f'pretrained={file}: expected a state dict, found a {kind}')
+    return {
+        name.removeprefix('module.').removeprefix('backbone.'): x
+        for name, x in found.items()
+        if isinstance(x, Tensor)
+    }
+
+
+def load_pretrained(net: ResNet, file: str) -> None:
+    """Gives a network the weights of a checkpoint in torchvision's naming, every one of them.
+
+    Deeper stages and the classifier of the checkpoint are left out. Inputs of other than its
+    channels get the sum of the first convolution over them, in equal parts: for one channel, what
+    ESANet (Seichter et al., ICRA 2021) gives depth.
+
+    Raises:
+        UserError: The file cannot be read, or is not of this network.
+    """
+    found, state = read_weights(file), net.state_dict()
+    # Checkpoints of before torch 0.4 lack the counters, which only an average over all steps needs.
+    own = {name: x for name, x in state.items() if not name.endswith('num_batches_tracked')}
+    what = f'pretrained={file}: expected the weights of a ResNet-{net.depth}'
+    _refuse(f'{what}, found no', [name for name in own if name not in found])
+    parts = {name.partition('.')[0] for name in own}
+    others = [n for n in found if n.partition('.')[0] in parts and n not in state]
+    _refuse(f'{what}, found besides', others)
+    stem, channels = found['conv1.weight'], own['conv1.weight'].shape[1]
+    if stem.shape[1] != channels:
+        found['conv1.weight'] = (stem.sum(1, keepdim=True) / channels).expand(-1, channels, -1, -1)
+    for name, x in own.items():
+        if found[name].shape != x.shape:
+            shapes = f'expected {tuple(x.shape)}, found {tuple(found[name].shape)}'
+            raise UserError(f'pretrained={file}: {name}: {shapes}')
+    with torch.no_grad():
+        for name, x in own.items():
+            x.copy_(found[name])
+    # Nothing that initialises a method may draw these anew.
+    net.is_init = True
+
+
+def _refuse(text: str, names: list[str]) -> None:
+    if names:
+        more = f' and {len(names) - 3} more' if len(names) > 3 else ''
+        raise UserError(f'{text} {", ".join(names[:3])}{more}')
