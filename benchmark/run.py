@@ -285,6 +285,8 @@ def _first_line(cls: Any) -> str:
 def _found(cls: type[Dataset], name: str, roots: list[Path]) -> str:
     if cls.embedded:
         return 'embedded'
+    if not roots:
+        return f'needs --data-root: {cls.how_to_get}'
     try:
         opened = plan.open_datasets([name], roots, {})
     except UserError as error:

@@ -175,7 +175,7 @@ class Arrays(Dataset):
             raise self._fail('target', f'integers ({n},) or ({n}, H, W)', _about(target))
         if target.ndim == 3:
             for name, x in self.inputs.items():
-                if self.kinds[name] != 'image' or x.shape[2:] != target.shape[1:]:
+                if x.shape[2:] != target.shape[1:]:
                     raise self._fail(f'inputs/{name}', f'images of {target.shape[1:]}', x.shape)
         return target, self._classes(target, classes)
 

@@ -18,6 +18,7 @@ from benchmark.registry import DATASETS
 from datasets.common.augment import Geometric
 from datasets.common.files import Files, decoded, fingerprint, lines
 from datasets.common.images import AnyImage, LabelFile, Pixels, Scaled
+from datasets.common.splits import check_disjoint, held_out
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.npy')
 MAPS = ('.png', '.tif', '.tiff', '.bmp')
@@ -145,9 +146,7 @@ class Folders(Dataset):
                     raise unknown(f'split of sample {sample!r} in {self.root}', str(name), SPLITS)
                 where[name].append(sample)
         if not where['val']:
-            held = {
-                s for s in where['train'] if derive(0, 'held out', s) % 10**6 < HELD_OUT * 10**6
-            }
+            held = {s for s in where['train'] if held_out(s, HELD_OUT)}
             where['val'] = [s for s in where['train'] if s in held]
             where['train'] = [s for s in where['train'] if s not in held]
         return where
@@ -167,16 +166,9 @@ class Folders(Dataset):
         return [*files, self.labels[sample]] if self.maps else files
 
     def _check(self) -> None:
-        seen: dict[str, str] = {}
-        for name, samples in self.where.items():
-            if not samples:
-                raise UserError(f'{self.root}: expected some samples of {name}, found none')
+        check_disjoint(self.root, self.where)
+        for samples in self.where.values():
             for sample in samples:
-                if sample in seen:
-                    raise UserError(
-                        f'{self.root}: sample {sample!r} is in {seen[sample]} and {name}'
-                    )
-                seen[sample] = name
                 self._check_sample(sample)
 
     def _check_sample(self, sample: str) -> None:

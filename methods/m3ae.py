@@ -12,9 +12,9 @@ from benchmark.errors import UserError
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.networks import decoder
+from methods.common.reconstruction import ImageDecoder, VectorDecoder
 from methods.common.sequences import real_elements
 from methods.modality_dropout import ModalityDropout
-from methods.uhved import ImageDecoder, VectorDecoder
 
 PACE = 5e-3 / 3e-4
 """Learning rate of the substitutes as a multiple of the network's, as published."""

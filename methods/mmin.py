@@ -9,7 +9,7 @@ from benchmark.method import Method
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.networks import Encoders, decoder, fused_channels, masked
-from methods.redcore import layers
+from methods.common.reconstruction import layers
 
 
 class CascadeAutoencoder(nn.Module):

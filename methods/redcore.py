@@ -1,7 +1,5 @@
 """RedCore: variational codes, imagined where they are missing, supervised by relative advantage."""
 
-import itertools
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
@@ -11,20 +9,11 @@ from benchmark.method import Method
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.networks import ConcatFusion, Encoders, decoder, fused_channels, masked
+from methods.common.reconstruction import layers
 
 BLOCKS = 5
 FLOOR = 0.1
 """Least supervision weight before normalisation."""
-
-
-def layers(widths, activation):
-    """Returns 1x1 convolutions through `widths`, with activations between them."""
-    stack = []
-    for inputs, outputs in itertools.pairwise(widths):
-        stack += [nn.Conv2d(inputs, outputs, 1), activation()]
-        # Random biases outweigh the signal in so long a chain and switch ReLUs off for good.
-        nn.init.zeros_(stack[-2].bias)
-    return stack[:-1]
 
 
 class Imagination(nn.Module):

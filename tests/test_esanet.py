@@ -171,6 +171,9 @@ def test_maps_halve_and_logits_have_the_image_s_size(shape, steps):
         side = [-(-s // 2 ** (steps + k)) for s in shape]
         assert list(x.shape[2:]) == side
     assert method.decoder(maps).shape == (2, 3, *shape)
+    doubling = [tuple(-(-s // 2**k) for s in shape) for k in reversed(range(steps))]
+    assert method.decoder.sizes == doubling
+    assert len(method.decoder.grow) == steps
     assert method.decoder.feature(maps).shape == maps[2].shape
     sides = [x.shape for x in method.train().decoder.outputs(maps)]
     assert sides == [(2, 3, *shape), *((2, 3, *x.shape[2:]) for x in maps[:0:-1])]

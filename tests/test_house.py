@@ -1,6 +1,7 @@
 """The house rules: who imports whom, and how long things may get."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,26 @@ def test_every_file_imports_only_what_it_may(file):
     allowed = ALLOWED[file.relative_to(ROOT).parts[0]]
     for name in imported(file):
         assert name in allowed or name.split('.')[0] in allowed, name
+
+
+METHODS = sorted((ROOT / 'methods').glob('[!_]*.py'))
+
+
+@pytest.mark.parametrize('file', METHODS, ids=[f.stem for f in METHODS])
+def test_a_method_imports_another_only_to_subclass_it(file):
+    tree = ast.parse(file.read_text())
+    bases = {
+        base.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        if isinstance(base, ast.Name)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and re.fullmatch(r'methods\.[a-z]\w*', node.module):
+            if node.module == 'methods.common':
+                continue
+            assert {alias.name for alias in node.names} <= bases, node.module
 
 
 def test_nothing_imports_the_command_line():

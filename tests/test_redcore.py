@@ -12,12 +12,12 @@ from tasks import TASKS, batch_of
 
 from benchmark.errors import UserError
 from benchmark.missing import subset_masks
+from methods.common.reconstruction import layers
 from methods.redcore import (
     Imagination,
     RedCore,
     divergence,
     draw,
-    layers,
     relative_advantage,
     supervise,
 )

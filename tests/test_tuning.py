@@ -399,6 +399,8 @@ def test_a_trial_that_fails_loses_and_is_tried_again_unless_it_diverged(
     assert executed(grid_of(tmp_path, 'stretched', trials=4))
     statuses = [t.outcome()['status'] for t in trials_of(grid)]
     assert statuses == ['complete', 'complete', 'diverged', 'complete']
+    record = record_of(grid[-1])
+    assert [t['score'] is None for t in record['tuning']['tried']] == [False, False, True, False]
 
 
 def test_a_search_without_any_score_is_one_line_and_stops_no_one(tmp_path, monkeypatch, capsys):

@@ -11,9 +11,9 @@ from torch.distributions import Normal, kl_divergence
 
 from benchmark.method import IGNORE, Batch
 from benchmark.missing import subset_masks
+from methods.common.reconstruction import ImageDecoder
 from methods.uhved import (
     UHVED,
-    ImageDecoder,
     dice_loss,
     divergence,
     experts,

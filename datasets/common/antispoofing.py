@@ -14,6 +14,7 @@ from benchmark.method import Modality, Task
 from datasets.common.augment import Geometric
 from datasets.common.files import Files, fingerprint
 from datasets.common.images import ImageFile8, Scaled
+from datasets.common.splits import check_disjoint
 
 MODALITIES = ('rgb', 'depth', 'ir')
 SIZE = 112
@@ -82,17 +83,8 @@ class FaceImages(Dataset):
         self.task = Task(self.name, 'classification', modalities, classes, 'ACER', width)
 
     def _check(self) -> None:
-        where: dict[str, str] = {}
+        check_disjoint(self.root, {k: [f.id for f in v] for k, v in self.samples.items()})
         for name, faces in self.samples.items():
-            for face in faces:
-                if face.id in where:
-                    both = (
-                        f'{name} and {where[face.id]}'
-                        if where[face.id] != name
-                        else f'{name}, twice'
-                    )
-                    raise UserError(f'{self.root}: sample {face.id!r} is in {both}')
-                where[face.id] = name
             for live, kind in ((True, 'live face'), (False, 'attack')):
                 if not any(face.live == live for face in faces):
                     raise UserError(f'{self.root}: expected some {kind} in {name}, found none')

@@ -15,12 +15,12 @@ import torch
 from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
-from benchmark.missing import derive
 from datasets.common.augment import Compose, Geometric, ResizedCrop
 from datasets.common.files import Files, fingerprint
 from datasets.common.images import ImageFile8, Scaled
 from datasets.common.optional import package
 from datasets.common.rgbd import IMAGENET
+from datasets.common.splits import check_disjoint, held_out
 
 HELD_OUT = 0.1
 """Share of the published training clips that validates: the papers have no validation split."""
@@ -165,8 +165,8 @@ class AudioVisual(Dataset):
         self.root, self.sound, self.longer = root, sound, longer
         self.size, self.cache = options['size'], options['cache']
         self.clips = {
-            'train': [c for c in train if not _held_out(c.id)],
-            'val': [c for c in train if _held_out(c.id)],
+            'train': [c for c in train if not held_out(c.id, HELD_OUT)],
+            'val': [c for c in train if held_out(c.id, HELD_OUT)],
             'test': list(test),
         }
         self._check(options['gaps'], classes)
@@ -181,23 +181,13 @@ class AudioVisual(Dataset):
         self.task = Task(self.name, 'classification', shapes, classes, 'accuracy', options['width'])
 
     def _check(self, gaps: bool, classes: tuple[str, ...]) -> None:
-        where: dict[str, str] = {}
-        for name, clips in self.clips.items():
-            if not clips:
-                raise UserError(f'{self.root}: expected some clips of {name}, found none')
-            for clip in clips:
-                if clip.id in where:
-                    raise UserError(
-                        f'{self.root}: clip {clip.id!r} is in {where[clip.id]} and {name}'
-                    )
-                where[clip.id] = name
-                lacking = [k for k in ('audio', 'visual') if getattr(clip, k) is None]
-                if len(lacking) == 2 or lacking and not gaps:
-                    hint = '' if len(lacking) == 2 else '; gaps=true takes this for a gap'
-                    kind = ' and '.join(lacking)
-                    raise UserError(
-                        f'{self.root}: expected {kind} of clip {clip.id!r}, found none{hint}'
-                    )
+        check_disjoint(self.root, {k: [c.id for c in v] for k, v in self.clips.items()}, 'clip')
+        for clip in (c for clips in self.clips.values() for c in clips):
+            lacking = [k for k in ('audio', 'visual') if getattr(clip, k) is None]
+            if len(lacking) == 2 or lacking and not gaps:
+                hint = '' if len(lacking) == 2 else '; gaps=true takes this for a gap'
+                found = f'{" and ".join(lacking)} of clip {clip.id!r}, found none{hint}'
+                raise UserError(f'{self.root}: expected {found}')
         trained = {clip.label for clip in self.clips['train']}
         for label, name in enumerate(classes):
             if label not in trained:
@@ -242,7 +232,3 @@ def middle_frame(folder: Path) -> Path | None:
         return None
     frames = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGES)
     return frames[len(frames) // 2] if frames else None
-
-
-def _held_out(clip: str) -> bool:
-    return derive(0, 'held out', clip) % 1000 < 1000 * HELD_OUT

@@ -17,6 +17,7 @@ from benchmark.method import Modality, Task
 from datasets.common.augment import ColourJitter, Compose, Geometric
 from datasets.common.files import Decoder, Files, fingerprint
 from datasets.common.images import ImageFile8, LabelFile, Scaled
+from datasets.common.splits import check_disjoint
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of each channel, of values in [0, 1]."""
@@ -89,7 +90,7 @@ class Scenes(Dataset):
                 f'{self.name}: expected pretrained=FILE, ImageNet weights of a ResNet-'
                 f'{options["layers"]} as the papers start from, or pretrained=none'
             )
-        self._check()
+        check_disjoint(root, {k: [s.id for s in v] for k, v in splits.items()})
         everything = [s for scenes in splits.values() for s in scenes]
         self.fingerprint = fingerprint(
             [path for s in everything for path in s[1:]],
@@ -110,18 +111,6 @@ class Scenes(Dataset):
             depth=options['layers'],
             pretrained='' if pretrained == 'none' else pretrained,
         )
-
-    def _check(self) -> None:
-        where: dict[str, str] = {}
-        for name, scenes in self.samples.items():
-            if not scenes:
-                raise UserError(f'{self.root}: expected some samples of {name}, found none')
-            for scene in scenes:
-                if scene.id in where:
-                    raise UserError(
-                        f'{self.root}: sample {scene.id!r} is in {where[scene.id]} and {name}'
-                    )
-                where[scene.id] = name
 
     def _labels(self, scenes: Sequence[Scene], size: Size) -> Files:
         count = len(self.layout.classes)

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmark.errors import UserError
 
-CHUNK = 1 << 23
+CHUNK = 1 << 22
 """Numbers read at once where a whole array might not fit into memory."""
 
 

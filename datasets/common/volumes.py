@@ -15,6 +15,7 @@ from benchmark.method import Modality, Task
 from benchmark.missing import derive
 from datasets.common.augment import Compose, Geometric, Intensity
 from datasets.common.files import fingerprint, lines
+from datasets.common.splits import check_disjoint
 
 SEGMENTATION = 'seg'
 SPLITS = ('train', 'val', 'test')
@@ -150,23 +151,17 @@ class Volumes(Dataset):
         )
 
     def _check(self, modalities: tuple[str, ...]) -> None:
-        where: dict[str, str] = {}
         for name, cases in self.splits.items():
-            if not cases:
-                raise UserError(f'{self.root}: expected some cases of {name}, found none')
             for case in cases:
                 if case not in self.cases:
                     raise UserError(f'{self.root / INDEX}: expected case {case!r} of {name}')
-                if case in where:
-                    raise UserError(f'{self.root}: case {case!r} is in {where[case]} and {name}')
-                where[case] = name
                 folder = self.root / case
                 if not (folder / f'{SEGMENTATION}.npy').is_file():
                     raise UserError(f'{folder / SEGMENTATION}.npy: expected a file, found nothing')
                 if not any((folder / f'{m}.npy').is_file() for m in modalities):
-                    raise UserError(
-                        f'{folder}: expected some of {", ".join(modalities)}, found none'
-                    )
+                    expected = ', '.join(modalities)
+                    raise UserError(f'{folder}: expected some of {expected}, found none')
+        check_disjoint(self.root, self.splits, 'case')
 
     def split(self, name: str) -> Split:
         """Returns a split's slices; no file of another one is read."""

@@ -242,6 +242,7 @@ class SegmentationDecoder(nn.Module):
             channels=2 * w,
             dropout_ratio=0,
             num_classes=len(task.classes),
+            out_channels=len(task.classes),  # or two classes make it warn
             norm_cfg={'type': 'BN'},
             align_corners=False,
             # Never used: the methods compute their losses.
