@@ -139,9 +139,9 @@ def sample_counts(outcomes: Outcomes, subset: str, metric: str, live: int = 1) -
     """
     if metric == 'Dice':
         areas = outcomes[f'areas/{subset}']
-        tested = np.asarray(areas >= 0).all(axis=(1, 2))
+        tested = areas.min((1, 2)) >= 0
         each = np.insert(dice(areas), 0, 1.0, axis=1)
-        return np.where(tested[:, None], each, 0.0)
+        return np.where(np.expand_dims(tested, 1), each, 0.0)
     if metric == 'mIoU':
         areas = outcomes[f'areas/{subset}']
         return areas.reshape(len(areas), -1)

@@ -51,7 +51,9 @@ def _open(cls: type[Dataset], name: str, given: dict[str, Any], root: Path | Non
     data = cls(**resolved)
     data.spec = name
     # Where the data lie changes no score; what they hold does, and is in the fingerprint.
-    data.options = {k: v for k, v in resolved.items() if k not in ('root', 'name', 'cache')}
+    kept = {k: v for k, v in resolved.items() if k not in ('root', 'name', 'cache')}
+    # Of a checkpoint the content counts, which is in the fingerprint as well.
+    data.options = {k: Path(v).name if k == 'pretrained' else v for k, v in kept.items()}
     return data
 
 

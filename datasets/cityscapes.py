@@ -88,6 +88,7 @@ class Cityscapes(Scenes):
     the 500 images of the official validation split, whose labels are public; the official train
     cities Tubingen, Ulm, Weimar and Zurich validate. The network sees 512 x 1024 at test, and its
     logits are resized to the labels' 1024 x 2048; MMANet's released test feeds the full resolution.
+    The context module pools to grids of 1 and 5 as on NYUv2, in the papers to 1, 2, 4 and 8 here.
     Disparity is matched from the colour image and its stereo partner: it is no independent sensor.
 
     The root is what ESANet's preparation and `datasets/prepare.py cityscapes` write: lists

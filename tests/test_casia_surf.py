@@ -132,7 +132,7 @@ def test_bad_casia_surf_trees_are_told(tmp_path):
     train.write_text('\n'.join([*rows, rows[0]]))
     told(r"sample 'train/0/rgb\.jpg' is in train, twice")
     train.write_text(f'{whole}\n{test.read_text()}')
-    told(r"sample 'test/0/rgb\.jpg' is in test and train")
+    told(r"sample 'test/0/rgb\.jpg' is in train and test")
     train.write_text('\n'.join(rows[::2]))
     told('expected some live face in train')
     train.write_text(whole)

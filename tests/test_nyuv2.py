@@ -182,6 +182,12 @@ def test_fingerprint_tells_what_changes_scores(root):
     found = {first, *(opened(root, **o).fingerprint for o in [*others, {'layers': 18}])}
     assert len(found) == 6
     assert opened(root, cache='ram').fingerprint == first
+    weights = []
+    for name, content in (('a.pth', b'1'), ('b.pth', b'2'), ('c.pth', b'2')):
+        (root / name).write_bytes(content)
+        weights.append(opened(root, pretrained=str(root / name)).fingerprint)
+    assert len({first, *weights}) == 3
+    assert weights[1] == weights[2]
 
 
 def test_bad_roots_are_told(root):

@@ -175,6 +175,17 @@ def fingerprint(paths: Sequence[Path], *more: Any) -> str:
     return digest.hexdigest()[:12]
 
 
+def content(path: Path) -> str:
+    """Returns a short hash of a file's content; its name if there is no such file."""
+    if not path.is_file():
+        return path.name
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()[:12]
+
+
 def lines(path: Path) -> list[str]:
     """Returns the lines of a list file, without empty ones; the last needs no newline.
 

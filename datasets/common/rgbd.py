@@ -15,7 +15,7 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment import ColourJitter, Compose, Geometric
-from datasets.common.files import Decoder, Files, fingerprint
+from datasets.common.files import Decoder, Files, content, fingerprint
 from datasets.common.images import ImageFile8, LabelFile, Scaled
 from datasets.common.splits import check_disjoint
 
@@ -98,6 +98,7 @@ class Scenes(Dataset):
             {name: len(scenes) for name, scenes in splits.items()},
             (layout.size, layout.train, layout.classes),
             {k: options[k] for k in ('network', 'layers', 'width')},
+            content(Path(pretrained)),
         )
         self.task = Task(
             self.name,
