@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmark import records
+from benchmark.registry import METHODS, discover
 
 RUNS = Path(__file__).resolve().parent.parent / 'results' / 'reference' / 'runs'
 UNIFIED = ('modality_dropout', 'mmanet', 'rfnet')
@@ -40,6 +41,13 @@ def bounds():
         ceiling = {s: 100 * v for s, v in data['ceiling'].items()}
         found[data['name']] = ceiling, 100 * data['chance'], data['higher_is_better']
     return found
+
+
+@pytest.mark.parametrize('dataset', ['synth_faces', 'synth_rooms'])
+def test_every_method_was_measured(dataset, scores):
+    discover()
+    ours = {n for n, c in METHODS.module_dict.items() if c.__module__.startswith('methods.')}
+    assert {label.partition(':')[0] for label in scores[dataset]} == ours
 
 
 def means(row):
