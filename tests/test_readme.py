@@ -42,7 +42,8 @@ def test_every_method_and_option_is_described():
             assert action.option_strings[0] in README
     for field in Protocol.fields():
         assert field in README, field
-    assert all(f'`{n}' in README or n in README for n in DATASETS.module_dict)
+    for name, cls in DATASETS.module_dict.items():
+        assert not cls.__module__.startswith('datasets.') or f'`{name}`' in README, name
 
 
 @pytest.mark.parametrize(

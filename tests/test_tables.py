@@ -496,4 +496,4 @@ def test_published_means_are_those_of_their_cells(path):
         agrees = abs(row['mean'] - sum(values) / len(values)) <= 0.01 + 1e-9
         assert agrees != ('erratum' in row), row['method']
         checked += 1
-    assert checked >= 3
+    assert checked >= 2
