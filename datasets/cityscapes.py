@@ -13,9 +13,9 @@ from PIL import Image
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.files import lines
-from datasets.common.images import DepthFile16, Scaled
+from datasets.common.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.preparation import Preparation
-from datasets.common.rgbd import Layout, Scene, Scenes, encoded, image_size
+from datasets.common.rgbd import Layout, Scene, Scenes
 
 SOURCE = (1024, 2048)
 CLASSES = {

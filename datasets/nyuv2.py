@@ -13,10 +13,10 @@ from benchmark.errors import UserError
 from benchmark.missing import derive
 from benchmark.registry import DATASETS
 from datasets.common.files import lines
-from datasets.common.images import DepthFile16, Scaled
+from datasets.common.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.optional import package
 from datasets.common.preparation import Preparation
-from datasets.common.rgbd import Layout, Scene, Scenes, encoded, image_size
+from datasets.common.rgbd import Layout, Scene, Scenes
 
 SOURCE = (480, 640)
 DEPTHS = ('depth', 'depth_raw')

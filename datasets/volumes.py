@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.files import lines
+from datasets.common.images import image_size
 from datasets.common.preparation import Preparation
-from datasets.common.rgbd import image_size
 from datasets.common.volume_files import prepare_cases
 from datasets.common.volumes import SEGMENTATION, Volumes, cut, listed, read_index
 

@@ -68,7 +68,6 @@ class FaceImages(Dataset):
         self, splits: dict[str, Sequence[Face]], root: Path, size: int, width: int, cache: str
     ) -> None:
         self.root, self.samples, self.cache, self.size = root, splits, cache, size
-        self.name = type(self).name
         self._check()
         everything = [face for name in ('train', 'val', 'test') for face in splits[name]]
         self.fingerprint = fingerprint(

@@ -17,9 +17,8 @@ from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment import Compose, Geometric, ResizedCrop
 from datasets.common.files import Files, fingerprint
-from datasets.common.images import ImageFile8, Scaled
+from datasets.common.images import IMAGENET, ImageFile8, Scaled
 from datasets.common.optional import package
-from datasets.common.rgbd import IMAGENET
 from datasets.common.splits import check_disjoint, held_out
 
 HELD_OUT = 0.1

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchmark.errors import UserError
+from datasets.common.images import image_size
 from datasets.common.preparation import Preparation
-from datasets.common.rgbd import image_size
 from datasets.common.volume_files import prepare_cases
 from datasets.common.volumes import SEGMENTATION, Volumes, cut, listed, read_index
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from benchmark.errors import UserError, unknown
+from datasets.common.atomic import digest
 
 CACHES = ('none', 'ram', 'disk')
 
@@ -138,7 +139,8 @@ def decoded(path: Path, decode: Decoder) -> np.ndarray:
         raise
     # Decoders raise whatever they like on broken files.
     except Exception as error:
-        text = f'{path}: cannot be read, broken or of another format: {error}'
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        text = f'{path}: cannot be read, broken or of another format: {reason}'
         raise UserError(text) from None
 
 
@@ -162,28 +164,22 @@ def fingerprint(paths: Sequence[Path], *more: Any) -> str:
     Raises:
         UserError: A file is missing.
     """
-    digest = hashlib.sha256(repr(more).encode())
+    found = hashlib.sha256(repr(more).encode())
     missing = []
     for path in paths:
         try:
-            digest.update(f'{path.name}/{path.stat().st_size}/'.encode())
+            found.update(f'{path.name}/{path.stat().st_size}/'.encode())
         except OSError:
             missing.append(path)
     if missing:
         more_text = f' (nor for {len(missing) - 1} more of {len(paths)})' if missing[1:] else ''
         raise UserError(f'{missing[0]}: expected a file, found nothing there{more_text}')
-    return digest.hexdigest()[:12]
+    return found.hexdigest()[:12]
 
 
 def content(path: Path) -> str:
     """Returns a short hash of a file's content; its name if there is no such file."""
-    if not path.is_file():
-        return path.name
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:12]
+    return digest(path).sha256[:12] if path.is_file() else path.name
 
 
 def lines(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from benchmark.errors import UserError
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of each channel, of values in [0, 1]."""
 
 
 class ImageFile8:
@@ -242,3 +246,23 @@ class AnyImage:
         how = Image.Resampling.NEAREST if self.nearest else Image.Resampling.BILINEAR
         size = self.size[::-1] if self.size else None
         return np.stack([np.asarray(Image.fromarray(c).resize(size, how)) for c in values])
+
+
+def image_size(where: str, given: str) -> tuple[int, int]:
+    """Reads 'HxW'.
+
+    Raises:
+        UserError: It is none, or not divisible by 32, which the encoders' strides need.
+    """
+    height, _, width = given.partition('x')
+    sides = [int(s) if s.isdigit() else 0 for s in (height, width)]
+    if min(sides) < 32 or any(s % 32 for s in sides):
+        raise UserError(f'{where}:size: expected HxW in multiples of 32, found {given!r}')
+    return sides[0], sides[1]
+
+
+def encoded(values: np.ndarray) -> bytes:
+    """Returns a PNG file of (H, W, 3) or (H, W) values of 8 or 16 bits."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(values)).save(buffer, 'PNG')
+    return buffer.getvalue()

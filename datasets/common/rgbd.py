@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment import ColourJitter, Compose, Geometric
 from datasets.common.files import Decoder, Files, content, fingerprint
-from datasets.common.images import ImageFile8, LabelFile, Scaled
+from datasets.common.images import IMAGENET, ImageFile8, LabelFile, Scaled
 from datasets.common.splits import check_disjoint
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and deviation of each channel, of values in [0, 1]."""
 
 Size = tuple[int, int]
 
@@ -81,7 +76,6 @@ class Scenes(Dataset):
         options: dict[str, Any],
         weighted: bool,
     ) -> None:
-        self.name = type(self).name
         self.root, self.samples, self.layout = root, splits, layout
         self.cache = options['cache']
         pretrained = options['pretrained']
@@ -175,23 +169,3 @@ class Scenes(Dataset):
     def _augmentation(self) -> Compose:
         geometric = Geometric(self.layout.size, scale=self.layout.scale, nearest=('depth',))
         return Compose(geometric, ColourJitter('rgb', *IMAGENET))
-
-
-def image_size(where: str, given: str) -> tuple[int, int]:
-    """Reads 'HxW'.
-
-    Raises:
-        UserError: It is none, or not divisible by 32, which the encoders' strides need.
-    """
-    height, _, width = given.partition('x')
-    sides = [int(s) if s.isdigit() else 0 for s in (height, width)]
-    if min(sides) < 32 or any(s % 32 for s in sides):
-        raise UserError(f'{where}:size: expected HxW in multiples of 32, found {given!r}')
-    return sides[0], sides[1]
-
-
-def encoded(values: np.ndarray) -> bytes:
-    """Returns a PNG file of (H, W, 3) or (H, W) values of 8 or 16 bits."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(values)).save(buffer, 'PNG')
-    return buffer.getvalue()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.errors import UserError
+from datasets.common.files import decoded
 from datasets.common.optional import package
 from datasets.common.preparation import Preparation
 from datasets.common.volumes import INDEX, SEGMENTATION, mapped
@@ -74,14 +75,7 @@ def load_volume(file: Path) -> np.ndarray:
     if file.suffix == '.npy':
         return np.asarray(mapped(file))
     nibabel = package('nibabel', 'MRI volumes')
-    try:
-        found = np.asarray(nibabel.load(file).dataobj)
-    except FileNotFoundError:
-        raise UserError(f'{file}: expected a file, found nothing there') from None
-    except Exception as error:  # nibabel and the decompressors raise what they like
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        text = f'{file}: cannot be read, broken or of another format: {reason}'
-        raise UserError(text) from None
+    found = decoded(file, lambda path: np.asarray(nibabel.load(path).dataobj))
     if found.ndim != 3:
         raise UserError(f'{file}: expected a volume of 3 axes, found {found.shape}')
     return np.ascontiguousarray(found.transpose(2, 0, 1))

@@ -14,7 +14,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.missing import derive
 from datasets.common.augment import Compose, Geometric, Intensity
-from datasets.common.files import fingerprint, lines
+from datasets.common.files import decoded, fingerprint, lines
 from datasets.common.splits import check_disjoint
 
 SEGMENTATION = 'seg'
@@ -89,12 +89,7 @@ def mapped(file: Path) -> np.ndarray:
     Raises:
         UserError: It is missing, broken or no volume.
     """
-    try:
-        found = np.load(file, mmap_mode='r', allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f'{file}: expected a file, found nothing there') from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f'{file}: cannot be read, broken or of another format: {error}') from None
+    found = decoded(file, functools.partial(np.load, mmap_mode='r', allow_pickle=False))
     if found.ndim != 3:
         raise UserError(f'{file}: expected a volume (S, H, W), found {found.shape}')
     return found
