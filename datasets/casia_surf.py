@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.antispoofing import MODALITIES, SIZE, Face, FaceImages
-from datasets.common.files import lines
+from datasets.common.files import data_root, lines
 
 LISTS = {
     'train': 'train_list.txt',
@@ -45,9 +45,7 @@ class CasiaSurf(FaceImages):
     def __init__(
         self, *, root: str = '', size: int = SIZE, width: int = 64, cache: str = 'none'
     ) -> None:
-        if not root:
-            raise UserError(f'casia_surf: expected --data-root FOLDER: {self.how_to_get}')
-        folder = Path(root)
+        folder = data_root('casia_surf', root, self.how_to_get)
         splits = {name: _read(folder, file) for name, file in LISTS.items()}
         super().__init__(splits, folder, size, width, cache)
 

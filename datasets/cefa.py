@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmark.errors import UserError, unknown
 from benchmark.registry import DATASETS
 from datasets.common.antispoofing import MODALITIES, SIZE, Face, FaceImages
+from datasets.common.files import data_root
 
 RACES = ('AF', 'CA', 'EA')
 FOLDERS = {'rgb': 'profile', 'depth': 'depth', 'ir': 'ir'}
@@ -78,13 +79,12 @@ class Cefa(FaceImages):
         width: int = 64,
         cache: str = 'none',
     ) -> None:
-        if not root:
-            raise UserError(f'cefa: expected --data-root FOLDER: {self.how_to_get}')
+        folder = data_root('cefa', root, self.how_to_get)
         if protocol not in PROTOCOLS:
             raise unknown('protocol of cefa', protocol, PROTOCOLS)
         parts = PROTOCOLS[protocol]
-        splits = {name: list(_faces(Path(root), *part)) for name, part in parts.items()}
-        super().__init__(splits, Path(root), size, width, cache)
+        splits = {name: list(_faces(folder, *part)) for name, part in parts.items()}
+        super().__init__(splits, folder, size, width, cache)
 
 
 def _faces(

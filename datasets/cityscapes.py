@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.files import lines
+from datasets.common.files import data_root, lines
 from datasets.common.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.preparation import Preparation
 from datasets.common.rgbd import Layout, Scene, Scenes
@@ -138,8 +138,7 @@ class Cityscapes(Scenes):
         width: int = 64,
         cache: str = 'none',
     ) -> None:
-        if not root:
-            raise UserError(f'cityscapes: expected --data-root FOLDER: {self.how_to_get}')
+        folder = data_root('cityscapes', root, self.how_to_get)
         if depth not in DEPTHS:
             raise UserError(f'cityscapes:depth: expected {" or ".join(DEPTHS)}, found {depth!r}')
         metres = depth == 'depth'
@@ -155,13 +154,13 @@ class Cityscapes(Scenes):
         )
         options = {'network': network, 'layers': layers, 'pretrained': pretrained}
         options |= {'width': width, 'cache': cache}
-        train = _scenes(Path(root), 'train', DEPTHS[depth])
+        train = _scenes(folder, 'train', DEPTHS[depth])
         splits = {
             'train': [s for s in train if _city(s) not in HELD_OUT],
             'val': [s for s in train if _city(s) in HELD_OUT],
-            'test': _scenes(Path(root), 'valid', DEPTHS[depth]),
+            'test': _scenes(folder, 'valid', DEPTHS[depth]),
         }
-        super().__init__(splits, Path(root), layout, options, weighted=False)
+        super().__init__(splits, folder, layout, options, weighted=False)
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmark.errors import UserError, unknown
+from benchmark.errors import unknown
 from benchmark.registry import DATASETS
 from datasets.common.audiovisual import AudioVisual, Clip, Spectrogram, middle_frame
-from datasets.common.files import lines
+from datasets.common.files import data_root, lines
 
 CLASSES = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
 SOUND = Spectrogram(rate=22050, seconds=3.0, window=512, hop=353, standardised=True)
@@ -50,9 +50,7 @@ class CremaD(AudioVisual):
         gaps: bool = False,
         cache: str = 'none',
     ) -> None:
-        if not root:
-            raise UserError(f'crema_d: expected --data-root FOLDER: {self.how_to_get}')
-        folder = Path(root)
+        folder = data_root('crema_d', root, self.how_to_get)
         train, test = (_clips(folder, folder / f'{name}.csv') for name in ('train', 'test'))
         options = {'size': size, 'width': width, 'gaps': gaps, 'cache': cache}
         super().__init__(train, test, folder, CLASSES, SOUND, SOUND, options)

@@ -16,7 +16,7 @@ from benchmark.method import IGNORE, Modality, Task
 from benchmark.missing import derive
 from benchmark.registry import DATASETS
 from datasets.common.augment import Geometric
-from datasets.common.files import Files, decoded, fingerprint, lines
+from datasets.common.files import Files, data_root, decoded, fingerprint, lines
 from datasets.common.images import AnyImage, LabelFile, Pixels, Scaled
 from datasets.common.splits import check_disjoint, held_out
 
@@ -78,9 +78,7 @@ class Folders(Dataset):
         width: int = 16,
         cache: str = 'none',
     ) -> None:
-        if not root:
-            raise UserError(f'folders: expected --data-root FOLDER: {self.how_to_get}')
-        self.root = Path(root)
+        self.root = data_root('folders', root, self.how_to_get)
         self.name = name or self.root.resolve().name
         self.cache, self.augment, self.gaps = cache, augment, gaps
         self.size = _size(size)

@@ -13,7 +13,7 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.registry import DATASETS
-from datasets.common.files import fingerprint
+from datasets.common.files import data_root, fingerprint
 from datasets.common.labelled import Labelled, check_labelled
 from datasets.common.optional import package
 from datasets.common.pickles import load_npy
@@ -83,13 +83,12 @@ class IEMOCAP(Dataset):
     def __init__(
         self, *, root: str = '', fold: int = 1, frames: int = 200, width: int = 64
     ) -> None:
-        if not root:
-            raise UserError(f'iemocap: expected --data-root FOLDER: {self.how_to_get}')
+        folder = data_root('iemocap', root, self.how_to_get)
         if not 1 <= fold <= FOLDS:
             raise UserError(f'iemocap: fold: expected 1 to {FOLDS}, found {fold}')
         if frames < 1:
             raise UserError(f'iemocap: frames: expected at least 1, found {frames}')
-        self.root, self.fold = Path(root), fold
+        self.root, self.fold = folder, fold
         self.splits = {name: self._labelled(name) for name in FILES}
         check_labelled(self.splits, 4, self._target)
         self.frames = {m: min(frames, self._longest(m)) for m in FEATURES}

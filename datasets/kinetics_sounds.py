@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.audiovisual import AudioVisual, Clip, Spectrogram, middle_frame
-from datasets.common.files import lines
+from datasets.common.files import data_root, lines
 
 SOUND = Spectrogram(rate=16000, seconds=5.0, window=256, hop=128, standardised=False)
 LONGER = dataclasses.replace(SOUND, seconds=10.0)
@@ -55,9 +55,7 @@ class KineticsSounds(AudioVisual):
         gaps: bool = False,
         cache: str = 'none',
     ) -> None:
-        if not root:
-            raise UserError(f'kinetics_sounds: expected --data-root FOLDER: {self.how_to_get}')
-        folder = Path(root)
+        folder = data_root('kinetics_sounds', root, self.how_to_get)
         classes = tuple(name.replace(' ', '_') for name in lines(folder / 'class.txt'))
         train, test = (_clips(folder, classes, *FOLDERS[name]) for name in ('train', 'test'))
         options = {'size': size, 'width': width, 'gaps': gaps, 'cache': cache}

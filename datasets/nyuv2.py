@@ -12,7 +12,7 @@ import numpy as np
 from benchmark.errors import UserError
 from benchmark.missing import derive
 from benchmark.registry import DATASETS
-from datasets.common.files import lines
+from datasets.common.files import data_root, lines
 from datasets.common.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.optional import package
 from datasets.common.preparation import Preparation
@@ -83,8 +83,7 @@ class NYUv2(Scenes):
         width: int = 64,
         cache: str = 'none',
     ) -> None:
-        if not root:
-            raise UserError(f'nyuv2: expected --data-root FOLDER: {self.how_to_get}')
+        folder = data_root('nyuv2', root, self.how_to_get)
         if classes not in (40, 13):
             raise UserError(f'nyuv2:classes: expected 40 or 13, found {classes}')
         if depth not in DEPTHS:
@@ -96,14 +95,14 @@ class NYUv2(Scenes):
             size=side,
             train=side,
             scale=(1.0, 1.4),
-            classes=_names(Path(root) / f'class_names_1+{classes}.txt', names),
+            classes=_names(folder / f'class_names_1+{classes}.txt', names),
             depth=lambda s: DepthFile16(s, SOURCE),
             scaled=Scaled(2841.949, 1417.259, hole=0),
         )
         options = {'network': network, 'layers': layers, 'pretrained': pretrained}
         options |= {'width': width, 'cache': cache}
-        splits = _splits(Path(root), depth, f'labels_{classes}')
-        super().__init__(splits, Path(root), layout, options, weighted=True)
+        splits = _splits(folder, depth, f'labels_{classes}')
+        super().__init__(splits, folder, layout, options, weighted=True)
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:

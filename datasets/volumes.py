@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.files import lines
+from datasets.common.files import data_root, lines
 from datasets.common.images import image_size
 from datasets.common.preparation import Preparation
 from datasets.common.volume_files import prepare_cases
@@ -57,9 +57,7 @@ class OwnVolumes(Volumes):
         width: int = 16,
         augment: bool = True,
     ) -> None:
-        if not root:
-            raise UserError(f'volumes: expected --data-root FOLDER: {self.how_to_get}')
-        folder = Path(root)
+        folder = data_root('volumes', root, self.how_to_get)
         self.name = name or folder.resolve().name
         index = read_index(folder)
         cases = [case.id for case in index]

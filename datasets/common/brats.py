@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchmark.errors import UserError
+from datasets.common.files import data_root
 from datasets.common.images import image_size
 from datasets.common.preparation import Preparation
 from datasets.common.volume_files import prepare_cases
@@ -58,11 +59,9 @@ class Brats(Volumes):
         width: int = 32,
         augment: bool = True,
     ) -> None:
-        if not root:
-            raise UserError(f'{self.name}: expected --data-root FOLDER: {self.how_to_get}')
+        folder = data_root(self.name, root, self.how_to_get)
         if fold not in (1, 2, 3):
             raise UserError(f'{self.name}:fold: expected 1, 2 or 3, found {fold}')
-        folder = Path(root)
         cases = [case.id for case in read_index(folder)]
         splits = listed(folder, fold) or cut(cases, fold, self.shares)
         options = {'size': image_size(self.name, size), 'width': width, 'augment': augment}

@@ -182,6 +182,17 @@ def content(path: Path) -> str:
     return digest(path).sha256[:12] if path.is_file() else path.name
 
 
+def data_root(dataset: str, root: str, how_to_get: str) -> Path:
+    """Returns the folder that the user named.
+
+    Raises:
+        UserError: None was named; says where the data come from.
+    """
+    if not root:
+        raise UserError(f'{dataset}: expected --data-root FOLDER: {how_to_get}')
+    return Path(root)
+
+
 def lines(path: Path) -> list[str]:
     """Returns the lines of a list file, without empty ones; the last needs no newline.
 
