@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import MMLogger
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from benchmark import records
@@ -228,7 +229,30 @@ def build(experiment: Experiment, device: str) -> Method:
         method = experiment.method(experiment.data.task, **experiment.options)
         method.init_weights()
     # Convolutions run 1.1 to 1.3 times as fast in this layout on CPUs, and tensor cores want it.
-    return method.to(device, memory_format=torch.channels_last)
+    method = method.to(device, memory_format=torch.channels_last)
+    if device == 'cpu':
+        keep_plain_layout(method)
+    return method
+
+
+def keep_plain_layout(module: nn.Module) -> None:
+    """Keeps the convolutions that oneDNN breaks in channels_last out of that layout.
+
+    On CPUs without AVX-512 the backward pass of a strided 1x1 convolution with 2 to 6 input
+    channels writes outside its memory when its weights or its input are channels_last
+    (PyTorch 2.13); the process then hangs or dies. In the plain layout it does not. The bound of 8
+    leaves a margin.
+    """
+    for conv in module.modules():
+        if not isinstance(conv, nn.Conv2d) or max(conv.kernel_size) > 1:
+            continue
+        if max(conv.stride) > 1 and conv.in_channels // conv.groups < 8:
+            conv.to(memory_format=torch.contiguous_format)
+            conv.register_forward_pre_hook(_plain_input)
+
+
+def _plain_input(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return arguments[0].contiguous(), *arguments[1:]
 
 
 @contextlib.contextmanager
