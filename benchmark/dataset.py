@@ -63,7 +63,7 @@ class Dataset:
         options: The constructor's options that can change a score; set when it is opened.
         fingerprint: Short hash of all that can change a score: generator version and options, or
             the files' content.
-        recipe: Fields of `benchmark.protocol.Protocol` that differ from its defaults here.
+        recipe: Fields of `benchmark.engine.protocol.Protocol` that differ from its defaults here.
         licence: Terms of use.
         how_to_get: Where the data come from and how to lay them out.
         embedded: The data are generated; no root is needed.

@@ -145,6 +145,34 @@ def parse_rates(text: str, names: Sequence[str], where: str) -> np.ndarray:
     return np.array([rates.get(name, common) for name in names])
 
 
+def spelled(patterns: Sequence[str], names: Sequence[str], dataset: str) -> list[str]:
+    """Returns the protocol's `rates` of each pattern, each pattern once.
+
+    Equal patterns get equal words, and what hides nothing the empty ones of complete data, so that
+    their runs are found again.
+
+    Args:
+        patterns: As given: rates, or 'complete', '0' or nothing for no gaps.
+        names: The dataset's modalities.
+        dataset: Its name, for messages.
+
+    Raises:
+        UserError: A pattern is no rates of these modalities, or none makes gaps.
+    """
+    found = []
+    for pattern in patterns:
+        text = pattern.strip()
+        try:
+            rates = parse_rates('0' if text in ('', 'complete') else text, names, text)
+        except UserError as error:
+            raise UserError(f'--patterns on {dataset}: {error}') from None
+        given = [f'{name}={rate:.10g}' for name, rate in zip(names, rates, strict=True) if rate]
+        found.append(f'{rates[0]:.10g}' if given and len(set(rates)) == 1 else ','.join(given))
+    if not any(found):
+        raise UserError('--patterns: expected some missing rate above 0, found complete data alone')
+    return list(dict.fromkeys(found))
+
+
 def hide(
     available: np.ndarray, ids: Sequence[str] | np.ndarray, rates: np.ndarray, seed: int
 ) -> np.ndarray:

@@ -14,11 +14,11 @@ from typing import Any
 from mmengine.registry import Registry
 
 from benchmark.errors import UserError, unknown
+from benchmark.files import ROOT
 
 METHODS = Registry('method', scope='benchmark', locations=['methods'])
 DATASETS = Registry('dataset', scope='benchmark', locations=['datasets'])
 
-ROOT = Path(__file__).resolve().parent.parent
 BROKEN: dict[str, str] = {}
 """File -> why it could not be imported."""
 

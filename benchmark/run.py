@@ -21,11 +21,10 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 
-from benchmark import cost, plan, tables, tuning  # noqa: E402
 from benchmark.dataset import Dataset  # noqa: E402
-from benchmark.errors import COMPLETE_ONLY, UserError  # noqa: E402
-from benchmark.execution import describe, failure, make_folder, run  # noqa: E402
-from benchmark.experiment import (  # noqa: E402
+from benchmark.engine import cost, plan, tuning  # noqa: E402
+from benchmark.engine.execution import describe, failure, make_folder, run  # noqa: E402
+from benchmark.engine.experiment import (  # noqa: E402
     Experiment,
     Machine,
     build,
@@ -33,8 +32,10 @@ from benchmark.experiment import (  # noqa: E402
     quiet,
     splits,
 )
+from benchmark.errors import COMPLETE_ONLY, UserError  # noqa: E402
 from benchmark.progress import Progress, clock  # noqa: E402
 from benchmark.registry import BROKEN, DATASETS, METHODS, discover  # noqa: E402
+from benchmark.report import writer  # noqa: E402
 
 
 def parser() -> argparse.ArgumentParser:
@@ -200,7 +201,7 @@ def _attempt(e: Experiment, machine: Machine, progress: Progress, force: bool) -
         where = failure(e, message, trace, machine)
         progress.end(f'FAILED: {message}{where}')
         return False
-    progress.end(tables.brief(record))
+    progress.end(writer.brief(record))
     return True
 
 
@@ -208,7 +209,7 @@ def show_tables(grid: list[Experiment], results: Path, by_pattern: bool = False)
     """Writes the tables of the grid's datasets and prints them."""
     for data in {e.data.name: e.data for e in grid}.values():
         protocols = {e.protocol_id for e in grid if e.data.name == data.name}
-        tables.show(tables.write_tables(results, data.name, by_pattern=by_pattern), protocols)
+        writer.show(writer.write_tables(results, data.name, by_pattern=by_pattern), protocols)
         for name in (data.name, f'{data.name}-patterns')[: 1 + by_pattern]:
             print(f'written: {results / "tables" / name}.md, .tex, .csv')
 

@@ -18,10 +18,10 @@ if __name__ == '__main__':
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS, discover, lookup, parse_spec, resolve_options
-from datasets.common.findings import Findings
-from datasets.common.manifest import read_manifest
-from datasets.common.preparation import Preparation, SourceError
-from datasets.common.verification import verify_files, verify_splits
+from datasets.common.prepare.findings import Findings
+from datasets.common.prepare.manifest import read_manifest
+from datasets.common.prepare.preparation import Preparation, SourceError
+from datasets.common.prepare.verification import verify_files, verify_splits
 
 
 def main(argv: list[str] | None = None) -> int:
