@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.errors import UserError, unknown
-from benchmark.registry import convert
+from benchmark.options import read
 
 CHOICES = {
     'selection': ('last', 'mean', 'worst', 'full'),
@@ -127,11 +127,15 @@ class Protocol:
         for key in overrides:
             if key not in fields:
                 raise unknown('option', key, fields)
-        typed = {key: convert(key, value, fields[key]) for key, value in overrides.items()}
+        typed = {key: read(key, value, type(fields[key])) for key, value in overrides.items()}
         merged = {**recipe, **typed}
         if merged.get('precision', 'auto') == 'auto':
             merged['precision'] = 'bfloat16' if device == 'cuda' else 'float32'
-        return cls(**merged)
+        made = cls(**merged)
+        if ':' in made.schedule:
+            shares = '/'.join(f'{share:.10g}' for share in made.milestones)
+            made = dataclasses.replace(made, schedule=f'step:{shares}')
+        return made
 
     @classmethod
     def fields(cls) -> dict[str, Any]:
