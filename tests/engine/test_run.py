@@ -90,9 +90,7 @@ def test_what_is_recorded_is_not_run_again(uninterrupted, capsys):
 
 def test_a_repetition_gives_the_same_record(uninterrupted, tmp_path):
     assert run.main(arguments(tmp_path, MMANET)) == 0
-    pair = [
-        only_record(r, MMANET) for r in (uninterrupted, tmp_path)
-    ]
+    pair = [only_record(r, MMANET) for r in (uninterrupted, tmp_path)]
     assert store.scientific(pair[0]) == store.scientific(pair[1])
     outcomes = [record_files(r)[0].with_name('outcomes.npz') for r in (uninterrupted, tmp_path)]
     assert outcomes[0].read_bytes() == outcomes[1].read_bytes()
@@ -135,9 +133,7 @@ run.main({arguments(tmp_path, MMANET)!r})
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()[-2000:]
     assert not record_files(tmp_path)
     assert run.main(arguments(tmp_path, MMANET)) == 0
-    pair = [
-        only_record(r, MMANET) for r in (uninterrupted, tmp_path)
-    ]
+    pair = [only_record(r, MMANET) for r in (uninterrupted, tmp_path)]
     assert store.scientific(pair[0]) == store.scientific(pair[1])
 
 
@@ -231,7 +227,7 @@ def test_a_collapsed_model_is_flagged_in_record_and_table(tmp_path, method_file,
         ),
         (['--cfg-options', 'optimizer=sgd'], "did you mean 'SGD'?"),
         (['--cfg-options', 'lr=-1'], 'lr: expected a positive number, found -1.0'),
-        (['--cfg-options', 'epochs=True'], 'epochs: expected int, found 'True''),
+        (['--cfg-options', 'epochs=True'], "epochs: expected int, found 'True'"),
         (['--cfg-options', 'warmup=-3'], 'warmup: expected 0 epochs or more'),
         (['--cfg-options', 'selection=best'], "unknown selection 'best'"),
         (['--datasets', 'arrays'], 'expected --data-root FILE.npz'),
