@@ -1,8 +1,10 @@
-"""The only place where anything goes missing: subsets, training samplers and real gaps.
+"""Missing modalities: the subsets, the training samplers, and simulated training gaps.
 
 A training sampler is a distribution over the 2^M-1 non-empty subsets; every sample draws from it
-anew in every epoch, restricted to the modalities that it has. Draws depend on (seed, epoch) and
-the sample's position alone: not on weights, batch order, workers or whether a run was resumed.
+anew in every epoch, restricted to the modalities that it has. A draw depends on (seed, epoch) and
+on the sample's position alone, not on weights, batch order, the number of loader processes or
+whether a run was resumed. Training gaps are different: the same samples lack a modality in every
+epoch.
 """
 
 from __future__ import annotations

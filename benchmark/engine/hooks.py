@@ -1,4 +1,4 @@
-"""Hooks of the training: epochs that can be repeated, losses watched, checkpoints resumed."""
+"""Training hooks: they seed every epoch, watch the losses, select an epoch and save checkpoints."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""From a split to batches: what a method gets to see, and nothing else.
+"""From a split to the batches that a method sees.
 
-Rows that are not available, or hidden for the whole run, are never read: zeros stand in for them.
+Rows that a sample lacks, in the data or by simulated training gaps, are never read; the batch holds
+zeros in their place.
 Whole batches are indexed at once, so arrays in memory cost no Python per sample.
 """
 

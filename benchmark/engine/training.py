@@ -1,4 +1,4 @@
-"""One training through mmengine's Runner: resumable, repeatable, silent on the terminal."""
+"""Trains and tests one network through mmengine's Runner, which logs to a file alone."""
 
 from __future__ import annotations
 
