@@ -31,7 +31,7 @@ class Progress:
     """
 
     def __init__(self, epochs: dict[str, int], total: int) -> None:
-        self.left, self.total, self.done = dict(epochs), total, 0
+        self.left, self.total, self.done = defaultdict(int, epochs), total, 0
         self.spent: dict[str, float] = defaultdict(float)
         self.seen: dict[str, int] = defaultdict(int)
         self.name, self.dataset = '', ''
@@ -74,12 +74,13 @@ class Progress:
     def report(self, stage: str, epoch: int, epochs: int, seconds: float) -> None:
         """Takes note of finished epochs of a stage; `seconds` is the stage's time so far."""
         if stage != self.stage:
-            self.stage, self.epoch, self.before = stage, epoch, seconds
+            # A resumed stage begins after its first epoch; what an earlier run did is not timed.
+            self.stage, self.epoch, self.before = stage, 0, seconds
         else:
             self.seen[self.dataset] += epoch - self.epoch
-            self.left[self.dataset] = self.left.get(self.dataset, 0) - (epoch - self.epoch)
             self.spent[self.dataset] += seconds - self.before
-            self.epoch, self.before = epoch, seconds
+        self.left[self.dataset] -= epoch - self.epoch
+        self.epoch, self.before = epoch, seconds
         self._show(f'{stage} {epoch}/{epochs}' if epochs else stage)
 
     def end(self, outcome: str) -> None:
