@@ -101,7 +101,7 @@ DEATHS = {
     'before the teacher is kept': ('benchmark.engine.hooks.save_atomically', 1),
     'with a checkpoint half in place': ('benchmark.files._commit', 7),
     'while testing': ('benchmark.engine.training.test', 1),
-    'with the outcomes but no record': ('benchmark.store.write', 1),
+    'with the outcomes but no record': ('benchmark.records.store.write', 1),
 }
 
 
