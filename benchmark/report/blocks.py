@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmark.errors import UserError
-from benchmark.records.schema import Failure, Record, test_scores
+from benchmark.records.schema import Record, Unscored, test_scores
 from benchmark.report import captions, cost_table, patterns, ranking, statistics
 from benchmark.report.layout import Block, Cell, Mark, Row
 from benchmark.report.ranking import Runs
@@ -17,7 +17,7 @@ from benchmark.report.ranking import Runs
 def block(
     fingerprint: str,
     runs: Runs,
-    failed: list[Failure],
+    failed: list[Unscored],
     published: list[Mapping],
     aliases: Mapping[str, str] | None,
 ) -> Block:

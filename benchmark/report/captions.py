@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.errors import COMPLETE_ONLY
-from benchmark.records.schema import Failure, Record
+from benchmark.records.schema import Record, Unscored
 from benchmark.report import ranking, statistics
 from benchmark.report.ranking import Runs
 
@@ -216,15 +216,15 @@ def _answers(record: Record) -> dict[str, list[str]]:
     return by_class
 
 
-def failures(failed: Sequence[Failure]) -> list[str]:
+def failures(failed: Sequence[Unscored]) -> list[str]:
     """Tells failed runs, one line each; what no seed could train on is told once."""
     return list(dict.fromkeys(map(failure, failed)))
 
 
-def failure(record: Failure) -> str:
+def failure(record: Unscored) -> str:
     """Tells a failed run in one line."""
     error = ' '.join(record['error'].split())
     label, where = record['method']['label'], record['protocol_id']
-    if COMPLETE_ONLY in error:
+    if record['status'] == 'refused':
         return f'{label} not run ({where}): {COMPLETE_ONLY}'
     return f'failed: {label} seed {record["seed"]} ({where}): {error}'

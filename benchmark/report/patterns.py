@@ -18,13 +18,13 @@ import numpy as np
 
 from benchmark.errors import COMPLETE_ONLY
 from benchmark.missing import parse_rates
-from benchmark.records.schema import Failure, Record
+from benchmark.records.schema import Record, Unscored
 from benchmark.report import captions
 from benchmark.report.layout import Block, Cell, Row, Table, Training
 from benchmark.report.ranking import Runs
 
 
-def base(record: Record | Failure) -> str:
+def base(record: Record | Unscored) -> str:
     """Returns what records that differ in method, seed and rates alone share."""
     rest = {key: value for key, value in record['protocol'].items() if key != 'rates'}
     body = json.dumps([rest, record['dataset']['fingerprint']], sort_keys=True)
@@ -45,7 +45,7 @@ def training(runs: Runs) -> Training:
     return Training(base(first), protocol.get('rates', ''), gaps, sentences)
 
 
-def joined(made: Table, failed: Sequence[Failure]) -> Table:
+def joined(made: Table, failed: Sequence[Unscored]) -> Table:
     """Returns the table of training patterns, one block per protocol that was run with gaps.
 
     Args:
@@ -63,7 +63,7 @@ def joined(made: Table, failed: Sequence[Failure]) -> Table:
     return Table(made.dataset, blocks, made.problems)
 
 
-def _block(members: Sequence[Block], failed: Sequence[Failure]) -> Block:
+def _block(members: Sequence[Block], failed: Sequence[Unscored]) -> Block:
     members = sorted(members, key=lambda b: (sum(b.training.gaps.values()), b.training.rates))
     patterns = dict(zip(_leads([b.training for b in members]), members, strict=True))
     first, most = members[0], max(map(_seeds, members))
@@ -137,11 +137,11 @@ def _caption(members: Sequence[Block]) -> list[str]:
     ]
 
 
-def _failures(failed: Sequence[Failure], leads: Mapping[str, str]) -> list[str]:
+def _failures(failed: Sequence[Unscored], leads: Mapping[str, str]) -> list[str]:
     """Tells per method on which patterns it could not train, and each other failure."""
     refused: dict[str, set[str]] = {}
     for record in failed:
-        if COMPLETE_ONLY in record['error']:
+        if record['status'] == 'refused':
             names, rates = record['dataset']['modalities'], record['protocol'].get('rates') or '0'
             nominal = _percent(list(100 * parse_rates(rates, names, rates)))
             pattern = leads.get(record['protocol_id'], nominal)
@@ -151,4 +151,4 @@ def _failures(failed: Sequence[Failure], leads: Mapping[str, str]) -> list[str]:
         f'{label} not run on {", ".join(sorted(found, key=order.index))}: {COMPLETE_ONLY}'
         for label, found in refused.items()
     ]
-    return told + captions.failures([f for f in failed if COMPLETE_ONLY not in f['error']])
+    return told + captions.failures([f for f in failed if f['status'] == 'failed'])

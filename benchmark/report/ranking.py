@@ -107,7 +107,7 @@ def _count(record: Record, outcomes: Outcomes, subsets: list[str]) -> np.ndarray
     data = record['dataset']
     try:
         tested = {
-            s: metrics.sample_counts(outcomes, s, data['metric'], data['live'])
+            s: metrics.contributions(outcomes, s, data['metric'], data['live'])
             for s in subsets
             if s in record['scores']['test']
         }

@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT, writing
 from benchmark.records import store
-from benchmark.records.schema import Failure, Outcomes, Record, test_scores
+from benchmark.records.schema import Outcomes, Record, Unscored, test_scores
 from benchmark.report import blocks, captions, patterns, ranking
 from benchmark.report.layout import Table
 from benchmark.report.render import FORMATS, terminal
@@ -38,7 +38,7 @@ class Lacking(UserError):
 def table(
     complete: Iterable[Record],
     outcomes: Loader,
-    failed: Iterable[Failure] = (),
+    failed: Iterable[Unscored] = (),
     published: Iterable[Mapping] = (),
     columns: Mapping[str, str] | None = None,
     metric: str = '',
@@ -74,7 +74,7 @@ def table(
     return Table(name or (failures[0]['dataset']['name'] if failures else ''), made, problems)
 
 
-def _block_of(record: Record | Failure) -> tuple[str, str]:
+def _block_of(record: Record | Unscored) -> tuple[str, str]:
     return record['protocol_id'], record['dataset']['fingerprint']
 
 
@@ -111,7 +111,7 @@ def write_tables(
     def load(record: Record) -> Outcomes | None:
         return store.read_outcomes(files[record['identity']].with_name(store.OUTCOMES))
 
-    failed = list(found.failed.values())
+    failed = list(found.unscored.values())
     made = table(found.complete.values(), load, failed, published(dataset), columns, metric)
     problems = [line.replace(f'{root}/', '') for line in [*found.problems, *made.problems]]
     made = Table(dataset, made.blocks, problems)

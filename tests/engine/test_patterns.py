@@ -5,7 +5,16 @@ import io
 import re
 
 import pytest
-from made_records import NAMES, SUBSETS, acer_of, make_failure, make_outcomes, make_record, save
+from made_records import (
+    NAMES,
+    SUBSETS,
+    acer_of,
+    make_failure,
+    make_outcomes,
+    make_record,
+    make_refusal,
+    save,
+)
 
 from benchmark import tables
 from benchmark.errors import COMPLETE_ONLY, UserError
@@ -47,8 +56,8 @@ class Runs:
         self.outcomes[record['identity']] = outcomes
         return record
 
-    def fail(self, label, seed, rates, error):
-        failure, own = make_failure(label, seed, error), pattern(rates)
+    def fail(self, label, seed, rates, error, make=make_failure):
+        failure, own = make(label, seed, error), pattern(rates)
         protocol = {**failure['protocol'], **own['protocol']}
         failure |= {'protocol': protocol, 'protocol_id': own['protocol_id']}
         self.failed.append(failure)
@@ -80,7 +89,7 @@ def refuse(made, label='needy', seeds=(0, 1), rates=(HALF, MIXED)):
     for seed in seeds:
         for text in rates:
             error = f'{label} on faces: this method {COMPLETE_ONLY}, and 20 of 40 have gaps'
-            made.fail(label, seed, text, error)
+            made.fail(label, seed, text, error, make_refusal)
 
 
 def test_rows_are_patterns_by_how_much_is_missing_then_methods(runs):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from made_records import make_outcomes, make_record
+from repetitions import scientific
 from scipy import stats
 from tasks import TASKS, Toy
 
@@ -359,7 +360,7 @@ def test_an_interrupted_search_goes_on_to_the_same_choice(tmp_path, monkeypatch)
     assert epochs == [0, 1] * 4  # none is trained twice
     for a, b in zip(trials_of(whole), trials_of(parts), strict=True):
         assert a.outcome()['scores'] == b.outcome()['scores']
-    assert store.scientific(record_of(whole[-1])) == store.scientific(record_of(parts[-1]))
+    assert scientific(record_of(whole[-1])) == scientific(record_of(parts[-1]))
 
 
 def test_force_tries_again(tmp_path, monkeypatch):
@@ -372,7 +373,7 @@ def test_force_tries_again(tmp_path, monkeypatch):
     )
     assert executed(grid_of(tmp_path, 'stretched', trials=2), force=True)
     assert folders == [e.folder for e in grid]
-    assert store.scientific(record_of(grid[-1])) == store.scientific(before)
+    assert scientific(record_of(grid[-1])) == scientific(before)
 
 
 # What fails
@@ -505,8 +506,9 @@ def test_the_search_is_part_of_the_identity_and_its_seconds_are_not():
     assert record['identity'] != plain['identity']
     slower = {**record, 'tuning': {**search, 'seconds': 2.0}}
     assert store.identity(slower) == record['identity']
-    assert store.comparable(record, slower)
-    assert not store.comparable(record, {**record, 'tuning': {**search, 'chosen': 1}})
+    assert scientific(record) == scientific(slower)
+    other = {**record, 'tuning': {**search, 'chosen': 1}}
+    assert scientific(record) != scientific(other)
     assert store.identity({**record, 'tuning': {**search, 'trials': 3}}) != record['identity']
     with pytest.raises(store.RecordError, match=r'tuning\.trials: expected int'):
         store.validate({**record, 'tuning': {**search, 'trials': 'two'}})
