@@ -56,8 +56,8 @@ def size(block: Block) -> str:
 def caption(block: Block) -> str:
     """Returns sentences on metric, protocol, seeds, test samples, summaries and significance."""
     runs = block.widest
-    first, summaries = runs.records[0], 'Mean, worst, and the mean by number of missing modalities'
-    protocol = words(first['protocol'])
+    protocol = words(runs.records[0]['protocol'])
+    summaries = 'Mean, worst, and the mean by number of missing modalities'
     told = [f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.']
     if block.by_gaps:
         summaries = 'Mean and worst'
@@ -68,7 +68,7 @@ def caption(block: Block) -> str:
             f'Protocol: {protocol}.',
         ]
     else:
-        told += [f'Protocol {first["protocol_id"]}: {protocol}.', _training_gaps(runs)]
+        told += [f'Protocol {runs.protocol_id}: {protocol}.', _training_gaps(runs)]
     told += [f'{_deviation(runs)}; {_samples(runs)}.', f'{summaries} are taken per seed.']
     if block.by_gaps:
         told.append('Methods are compared under one training pattern.')
@@ -126,15 +126,12 @@ def significance(runs: Runs) -> str:
     ]
     if len(unknown) == len(runs.groups):
         return 'Nothing is marked: without per-sample outcomes no difference can be tested.'
-    seeds = (
-        ' and the spread over seeds by Welch'
-        if runs.seeds > 1
-        else '; the training is not repeated'
-    )
+    welch, once = ' and the spread over seeds by Welch', '; the training is not repeated'
     text = (
         f'Bold is the best where it differs from the second, underlined the second where it '
         f'differs from the third: paired bootstrap of the test samples '
-        f'({statistics.REPLICATES:,} draws){seeds}, p < {ALPHA} after Holm over the columns.'
+        f'({statistics.REPLICATES:,} draws){welch if runs.seeds > 1 else once}, '
+        f'p < {ALPHA} after Holm over the columns.'
     )
     if unknown:
         text += f' Differences to {", ".join(unknown)} are not tested: outcomes are missing.'
@@ -213,7 +210,7 @@ def _failure(record: Any) -> str:
 
 def _refused_by_gaps(block: Block) -> list[str]:
     """Tells for each method under which gaps it was refused, then each failure."""
-    leads = {runs.records[0]['protocol_id']: name for name, runs in block.leads.items()}
+    leads = {runs.protocol_id: name for name, runs in block.leads.items()}
     refused: dict[str, set[str]] = {}
     for record in block.unscored:
         if record['status'] == 'refused':

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -13,14 +12,7 @@ import numpy as np
 from benchmark.errors import UserError
 from benchmark.missing import subset_ids
 from benchmark.records import metrics
-from benchmark.records.schema import (
-    DatasetInfo,
-    Outcomes,
-    Record,
-    RecordError,
-    scores_in,
-    test_scores,
-)
+from benchmark.records.schema import Outcomes, Record, RecordError, scores_in, test_scores
 from benchmark.report import statistics
 
 Loader = Callable[[Record], Outcomes | None]
@@ -35,64 +27,78 @@ TOLERANCE = 1e-5
 """Largest difference of a recorded score from that of its outcomes: sums of pixels are float32."""
 
 
-@dataclass(frozen=True)
 class Runs:
     """The finished runs of one protocol on the same data; only such runs may be compared.
 
+    Runs whose records contradict their outcomes are left out, so that there may be none.
+
     Attributes:
         key: The protocol's id, and the fingerprint of the data where the protocol has several.
+        protocol_id: The protocol's id.
+        data: The description of the data set.
+        metric: The metric of the scores.
+        main: Whether this is the data set's own metric, whose differences alone can be tested.
+        higher: Whether a higher score is better.
+        subsets: The S subsets that some run was tested on.
+        columns: The ids of all columns: the subsets, then 'mean', 'worst', 'missing_0', ...
+        titles: Column id -> title of the columns to show.
         records: The records of the runs.
         contributions: Per run (N, S, C) the contributions of N test samples to the metric, or None
             if they are not known.
-        subsets: The S subsets that some run was tested on.
-        titles: Id -> title of the columns to show, which are some of `columns`.
-        metric: The metric of the scores.
-        higher: Whether a higher score is better.
+        values: (runs, columns) scores, NaN where not tested; summaries are over what was tested.
+        groups: Row label -> indices of its runs, one per seed.
+        seeds: The number of seeds of the rows that have most.
+
+    Args:
+        key: As above.
+        members: The records of the protocol, at least one.
+        outcomes: Returns the outcomes of a record's run.
+        problems: Takes one line for each run left out and for each unusable file of outcomes.
+        metric: The metric to show, by default the data set's own.
+        titles: Subset id -> column title of the subsets to show, by default all.
+
+    Raises:
+        UserError: The metric's direction is not known, or a subset of `titles` was not tested.
     """
 
-    key: str
-    records: list[Record]
-    contributions: list[np.ndarray | None]
-    subsets: list[str]
-    titles: dict[str, str]
-    metric: str
-    higher: bool
-
-    @property
-    def data(self) -> DatasetInfo:
-        """The data set, whose description all records share."""
-        return self.records[0]['dataset']
-
-    @property
-    def main(self) -> bool:
-        """Whether the metric is the data set's own: only its differences can be tested."""
-        return self.metric == self.data['metric']
-
-    @property
-    def columns(self) -> list[str]:
-        """The ids of all columns: the subsets, then 'mean', 'worst', 'missing_0', ..."""
-        return [*self.subsets, *_summaries(self.data)]
-
-    @cached_property
-    def values(self) -> np.ndarray:
-        """(runs, columns) scores, NaN where not tested; summaries are over what was tested."""
+    def __init__(
+        self,
+        key: str,
+        members: Sequence[Record],
+        outcomes: Loader,
+        problems: list[str],
+        metric: str = '',
+        titles: Mapping[str, str] | None = None,
+    ) -> None:
+        self.key, self.data = key, members[0]['dataset']
+        self.protocol_id = members[0]['protocol_id']
+        self.metric = metric or self.data['metric']
+        self.main = self.metric == self.data['metric']
+        own = self.data['higher_is_better']
+        self.higher = own if self.main else metrics.higher_is_better(self.metric)
+        tested = {subset for record in members for subset in record['scores']['test']}
+        self.subsets = [s for s in subset_ids(self.data['modalities']) if s in tested]
+        summaries = [
+            'mean',
+            'worst',
+            *(f'missing_{k}' for k in range(len(self.data['modalities']))),
+        ]
+        self.columns = [*self.subsets, *summaries]
+        for subset in titles or {}:
+            if subset not in tested:
+                known = ', '.join(self.subsets)
+                raise UserError(f'columns: no subset {subset!r} (tested: {known})')
+        self.titles = dict(titles or zip(self.subsets, self.subsets, strict=True))
+        self.titles |= {key: key.replace('_', ' ') for key in summaries}
+        kept = list(self._verified(members, outcomes, problems))
+        self.records = [record for record, _ in kept]
+        # Outcomes tell what samples contribute to the data set's own metric alone.
+        self.contributions = [added if self.main else None for _, added in kept]
         scores = [scores_in(record, self.metric) for record in self.records]
-        return self.summarise(np.array([[s.get(k, np.nan) for k in self.subsets] for s in scores]))
-
-    @cached_property
-    def groups(self) -> dict[str, list[int]]:
-        """Row label -> indices of its runs, one per seed."""
-        return _groups(self.records)
-
-    @cached_property
-    def seeds(self) -> int:
-        """The number of seeds of the rows that have most."""
-        return max(map(len, self.groups.values()))
-
-    @cached_property
-    def marks(self) -> dict[str, dict[str, Mark]]:
-        """Row label -> column id -> mark, of the rows whose advantage is significant."""
-        return _marks(self)
+        values = [[found.get(s, np.nan) for s in self.subsets] for found in scores]
+        self.values = self.summarise(np.array(values).reshape(len(kept), len(self.subsets)))
+        self.groups = _groups(self.records)
+        self.seeds = max(map(len, self.groups.values()), default=0)
 
     def summarise(self, values: np.ndarray) -> np.ndarray:
         """Appends the summaries to scores of subsets: (..., S) -> (..., columns)."""
@@ -111,6 +117,79 @@ class Runs:
             row[len(given) :] = np.nan
         return dict(zip(self.columns, row.tolist(), strict=True))
 
+    @cached_property
+    def marks(self) -> dict[str, dict[str, Mark]]:
+        """Row label -> column id -> mark, of the rows whose advantage is significant.
+
+        The best is marked where it differs from the second, the second where it differs from the
+        third. Each of the two families of tests is corrected over the columns that are shown.
+        """
+        known = [i for i, added in enumerate(self.contributions) if added is not None]
+        if len(self.groups) < 2 or not known:
+            return {}
+        added = [c for c in self.contributions if c is not None]
+        drawn = np.full((statistics.REPLICATES, *self.values.shape), np.nan)
+        drawn[:, known] = self.summarise(statistics.resample(added, self.metric))
+        found: dict[str, dict[str, Mark]] = {}
+        names: tuple[Mark, Mark] = ('best', 'second')
+        for place, mark in enumerate(names):
+            tests = list(self._tests(drawn, place))
+            adjusted = statistics.holm([p for _, _, p in tests])
+            for (column, label, _), p in zip(tests, adjusted, strict=True):
+                if p < ALPHA:
+                    found.setdefault(label, {})[column] = mark
+        return found
+
+    def _tests(self, drawn: np.ndarray, place: int) -> Iterator[tuple[str, str, float]]:
+        """Yields column, label at a place, p-value of its difference to the next, if testable."""
+        for c, column in enumerate(self.columns):
+            order = self._order(c)
+            if column not in self.titles or len(order) < place + 2:
+                continue
+            ahead, behind = (
+                {self.records[i]['seed']: i for i in self.groups[label]}
+                for label in order[place : place + 2]
+            )
+            shared = sorted(ahead.keys() & behind.keys())
+            a, b = [ahead[seed] for seed in shared], [behind[seed] for seed in shared]
+            if shared and all(self.contributions[i] is not None for i in a + b):
+                values, draws = self.values[:, c], drawn[..., c]
+                p = statistics.compare(values[a], values[b], draws[:, a], draws[:, b]).p
+                yield column, order[place], 1.0 if np.isnan(p) else p
+
+    def _order(self, column: int) -> list[str]:
+        """Ranks the rows in a column, best first; a summary must be over all subsets."""
+        needed = [column] if column < len(self.subsets) else [*range(len(self.subsets)), column]
+        means = {
+            label: self.values[members, column].mean()
+            for label, members in self.groups.items()
+            if not np.isnan(self.values[np.ix_(members, needed)]).any()
+        }
+        return sorted(means, key=means.__getitem__, reverse=self.higher)
+
+    def _verified(
+        self, members: Sequence[Record], outcomes: Loader, problems: list[str]
+    ) -> Iterator[tuple[Record, np.ndarray | None]]:
+        """Yields each run that counts with the contributions of its samples, if these are known."""
+        samples: np.ndarray | None = None
+        for record in members:
+            added, wrong = None, ''
+            try:
+                found = outcomes(record)
+                if found is not None:
+                    added = _contributions(record, found, self.subsets)
+                    samples = _same_samples(record, found, samples)
+                    wrong = _contradiction(record, added, self.subsets)
+            except RecordError as error:
+                problems.append(str(error))
+                added = None
+            if not any(self.metric in scores for scores in record['scores']['test'].values()):
+                wrong = wrong or f'it holds no {self.metric}'
+            if wrong:
+                problems.append(f'{_name(record)}: {wrong}')
+            else:
+                yield record, added
+
 
 def gather(
     complete: Iterable[Record],
@@ -119,89 +198,17 @@ def gather(
     metric: str = '',
     titles: Mapping[str, str] | None = None,
 ) -> list[Runs]:
-    """Puts the runs of each protocol side by side, less those that contradict their outcomes.
-
-    Args:
-        complete: Records of one data set.
-        outcomes: Returns the outcomes of a record's run.
-        problems: Takes one line for each run left out and for each unusable file of outcomes.
-        metric: The metric to show, by default the data set's own.
-        titles: Subset id -> column title of the subsets to show, by default all.
-
-    Raises:
-        UserError: The metric's direction is not known, or a subset of `titles` was not tested.
-    """
+    """Returns the runs of each protocol among the records of a data set; arguments as of `Runs`."""
     members: dict[tuple[str, str], list[Record]] = {}
     for record in complete:
         found = record['protocol_id'], record['dataset']['fingerprint']
         members.setdefault(found, []).append(record)
+    protocols = [protocol for protocol, _ in members]
     gathered = []
-    for (protocol, fingerprint), records in sorted(members.items()):
-        several = sum(other == protocol for other, _ in members) > 1
-        key = f'{protocol}@{fingerprint}' if several else protocol
-        shown, data = metric or records[0]['dataset']['metric'], records[0]['dataset']
-        own = shown == data['metric']
-        subsets = [
-            subset
-            for subset in subset_ids(data['modalities'])
-            if any(subset in record['scores']['test'] for record in records)
-        ]
-        kept = list(_verified(records, outcomes, subsets, shown, problems))
-        if kept:
-            runs = Runs(
-                key=key,
-                records=[record for record, _ in kept],
-                # Outcomes tell what samples contribute to the data set's own metric alone.
-                contributions=[added if own else None for _, added in kept],
-                subsets=subsets,
-                titles=_titles(subsets, data, titles),
-                metric=shown,
-                higher=data['higher_is_better'] if own else metrics.higher_is_better(shown),
-            )
-            gathered.append(runs)
-    return gathered
-
-
-def _summaries(data: DatasetInfo) -> list[str]:
-    return ['mean', 'worst', *(f'missing_{k}' for k in range(len(data['modalities'])))]
-
-
-def _titles(
-    subsets: Sequence[str], data: DatasetInfo, given: Mapping[str, str] | None
-) -> dict[str, str]:
-    for subset in given or {}:
-        if subset not in subsets:
-            raise UserError(f'columns: no subset {subset!r} (tested: {", ".join(subsets)})')
-    shown = dict(given) if given else {subset: subset for subset in subsets}
-    return shown | {key: key.replace('_', ' ') for key in _summaries(data)}
-
-
-def _verified(
-    records: Sequence[Record],
-    outcomes: Loader,
-    subsets: Sequence[str],
-    metric: str,
-    problems: list[str],
-) -> Iterator[tuple[Record, np.ndarray | None]]:
-    """Yields each run that counts with the contributions of its samples, if these are known."""
-    samples: np.ndarray | None = None
-    for record in records:
-        added, wrong = None, ''
-        try:
-            found = outcomes(record)
-            if found is not None:
-                added = _contributions(record, found, subsets)
-                samples = _same_samples(record, found, samples)
-                wrong = _contradiction(record, added, subsets)
-        except RecordError as error:
-            problems.append(str(error))
-            added = None
-        if not wrong and not any(metric in s for s in record['scores']['test'].values()):
-            wrong = f'it holds no {metric}'
-        if wrong:
-            problems.append(f'{_name(record)}: {wrong}')
-        else:
-            yield record, added
+    for (protocol, data), records in sorted(members.items()):
+        key = f'{protocol}@{data}' if protocols.count(protocol) > 1 else protocol
+        gathered.append(Runs(key, records, outcomes, problems, metric, titles))
+    return [runs for runs in gathered if runs.records]
 
 
 def _name(record: Record) -> str:
@@ -272,55 +279,3 @@ def _setting(record: Record) -> dict[str, Any]:
         # A search may choose the untuned setting, and is a row of its own nevertheless.
         setting |= {'trials': record['tuning']['trials'], 'searched': record['tuning']['space']}
     return setting
-
-
-def _marks(runs: Runs) -> dict[str, dict[str, Mark]]:
-    """Marks the best where it differs from the second, and the second from the third.
-
-    Each of the two families of tests is corrected over the columns that are shown.
-    """
-    known = [i for i, added in enumerate(runs.contributions) if added is not None]
-    if len(runs.groups) < 2 or not known:
-        return {}
-    added = [c for c in runs.contributions if c is not None]
-    drawn = np.full((statistics.REPLICATES, *runs.values.shape), np.nan)
-    drawn[:, known] = runs.summarise(statistics.resample(added, runs.metric))
-    found: dict[str, dict[str, Mark]] = {}
-    names: tuple[Mark, Mark] = ('best', 'second')
-    for place, mark in enumerate(names):
-        tests = list(_tests(runs, drawn, place))
-        adjusted = statistics.holm([p for _, _, p in tests])
-        for (column, label, _), p in zip(tests, adjusted, strict=True):
-            if p < ALPHA:
-                found.setdefault(label, {})[column] = mark
-    return found
-
-
-def _tests(runs: Runs, drawn: np.ndarray, place: int) -> Iterator[tuple[str, str, float]]:
-    """Yields column, label at a place, and p-value of its difference to the next, if testable."""
-    for c, column in enumerate(runs.columns):
-        order = _order(runs, c)
-        if column not in runs.titles or len(order) < place + 2:
-            continue
-        ahead, behind = (
-            {runs.records[i]['seed']: i for i in runs.groups[label]}
-            for label in order[place : place + 2]
-        )
-        shared = sorted(ahead.keys() & behind.keys())
-        a, b = [ahead[seed] for seed in shared], [behind[seed] for seed in shared]
-        if not shared or any(runs.contributions[i] is None for i in a + b):
-            continue
-        values, draws = runs.values[:, c], drawn[..., c]
-        p = statistics.compare(values[a], values[b], draws[:, a], draws[:, b]).p
-        yield column, order[place], 1.0 if np.isnan(p) else p
-
-
-def _order(runs: Runs, column: int) -> list[str]:
-    """Ranks the rows in a column, best first; a summary must be over all subsets."""
-    needed = list(range(len(runs.subsets))) if column >= len(runs.subsets) else [column]
-    means = {
-        label: runs.values[members, column].mean()
-        for label, members in runs.groups.items()
-        if not np.isnan(runs.values[np.ix_(members, needed)]).any()
-    }
-    return sorted(means, key=means.__getitem__, reverse=runs.higher)

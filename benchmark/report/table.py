@@ -85,13 +85,13 @@ class Block:
     @property
     def protocols(self) -> set[str]:
         """The ids of all protocols that have a row."""
-        return {runs.records[0]['protocol_id'] for runs in self.leads.values()}
+        return {runs.protocol_id for runs in self.leads.values()}
 
     @property
     def subsets(self) -> dict[str, str]:
         """Id -> title of the columns that show one subset."""
-        shown = {k: t for runs in self.leads.values() for k, t in runs.titles.items()}
-        return {k: t for k, t in shown.items() if any(k in r.subsets for r in self.leads.values())}
+        shown = [(runs, k, t) for runs in self.leads.values() for k, t in runs.titles.items()]
+        return {key: title for runs, key, title in shown if key in runs.subsets}
 
     @property
     def columns(self) -> dict[str, str]:

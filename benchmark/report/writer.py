@@ -58,7 +58,8 @@ def table(
     blocks = []
     gathered = gather(complete, outcomes, problems, metric, columns)
     for runs in gathered:
-        here = [r for r in rest if _same_protocol(r, runs.records[0])]
+        own = runs.protocol_id, runs.data['fingerprint']
+        here = [r for r in rest if (r['protocol_id'], r['dataset']['fingerprint']) == own]
         blocks.append(Block({'': runs}, here, list(published)))
         rest = [r for r in rest if r not in here]
     problems += captions.unscored(rest)
@@ -68,11 +69,6 @@ def table(
         members = [Block(leads, [r for r in unscored if gaps.base(r) == k]) for k, leads in found]
         joined = Table(name, members, problems)
     return Table(name, blocks, problems, joined)
-
-
-def _same_protocol(record: Unscored, other: Record) -> bool:
-    fingerprints = (r['dataset']['fingerprint'] for r in (record, other))
-    return record['protocol_id'] == other['protocol_id'] and len(set(fingerprints)) == 1
 
 
 def write_tables(
