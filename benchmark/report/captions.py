@@ -38,19 +38,23 @@ def title(block: Block) -> str:
     """Names data set, metric and the direction in which it is better."""
     runs = block.first
     told = f'{runs.data["name"]}: {runs.metric} {"↑" if runs.higher else "↓"} (%)'
-    return f'{told} by what is missing in training' if block.by_gaps else told
+    return f'{told} by training gaps' if block.by_gaps else told
 
 
 def lead(block: Block) -> str:
     """Returns the title of the column of leads."""
-    return f'missing % ({"/".join(block.first.data["modalities"])})'
+    return f'training gaps % ({"/".join(block.first.data["modalities"])})'
 
 
 def size(block: Block) -> str:
     """Says in a few words how many seeds and test samples the numbers are from."""
     runs, count = block.widest, len(block.leads)
     told = f'{runs.seeds} seed{"s" if runs.seeds > 1 else ""}, {_samples(runs)}'
-    return f'{count} pattern{"s" if count > 1 else ""}, {told}' if block.by_gaps else told
+    return (
+        f'{count} setting{"s" if count > 1 else ""} of training gaps, {told}'
+        if block.by_gaps
+        else told
+    )
 
 
 def caption(block: Block) -> str:
@@ -71,7 +75,7 @@ def caption(block: Block) -> str:
         told += [f'Protocol {runs.protocol_id}: {protocol}.', _training_gaps(runs)]
     told += [f'{_deviation(runs)}; {_samples(runs)}.', f'{summaries} are taken per seed.']
     if block.by_gaps:
-        told.append('Methods are compared under one training pattern.')
+        told.append('Methods are compared under the same training gaps.')
     return ' '.join([*told, significance(runs)])
 
 

@@ -111,7 +111,7 @@ def write_tables(
     joined = made.gaps and Table(dataset, made.gaps.blocks, problems)
     made = Table(dataset, made.blocks, problems, joined)
     if joined and not joined.blocks and not any(r['protocol'].get('rates') for r in unscored):
-        raise Lacking(f'{dataset}: no run with gaps in the training data (rates)')
+        raise Lacking(f'{dataset}: no run with training gaps (rates)')
     suffix = f'-{metric}' if metric not in {'', *(r['dataset']['metric'] for r in complete)} else ''
     _write(results / 'tables' / f'{dataset}{suffix}', made)
     if joined:

@@ -1,4 +1,4 @@
-"""The table of training patterns against test subsets, from records made by hand."""
+"""The table with rows by training gaps, from records made by hand."""
 
 import csv
 import io
@@ -32,8 +32,8 @@ REALISED = {
 }
 
 
-def pattern(rates, **protocol):
-    """What changes in a record trained under a pattern."""
+def gaps(rates, **protocol):
+    """What training gaps change in a record."""
     return {
         'protocol': {'rates': rates, **protocol},
         'protocol_id': f'uniform-{rates}{"".join(map(str, protocol.values()))}',
@@ -42,21 +42,21 @@ def pattern(rates, **protocol):
 
 
 class Runs:
-    """Runs under several patterns and their outcomes."""
+    """Runs under several training gaps and their outcomes."""
 
     def __init__(self):
         self.records, self.failed, self.outcomes = [], [], {}
 
     def add(self, label, seed, errors, rates, changes=None, **protocol):
         outcomes = make_outcomes(dict.fromkeys(SUBSETS, errors), [seed, errors, *label.encode()])
-        changes = {**pattern(rates, **protocol), **(changes or {})}
+        changes = {**gaps(rates, **protocol), **(changes or {})}
         record = make_record(label, seed, outcomes, **changes)
         self.records.append(record)
         self.outcomes[record['identity']] = outcomes
         return record
 
     def fail(self, label, seed, rates, error, make=make_failure):
-        failure, own = make(label, seed, error), pattern(rates)
+        failure, own = make(label, seed, error), gaps(rates)
         protocol = {**failure['protocol'], **own['protocol']}
         failure |= {'protocol': protocol, 'protocol_id': own['protocol_id']}
         self.failed.append(failure)
@@ -75,7 +75,7 @@ class Runs:
 
 @pytest.fixture
 def runs():
-    """Two methods under three patterns, two seeds; good is far ahead under MIXED alone."""
+    """Two methods under three training gaps, two seeds; good is far ahead under MIXED alone."""
     made = Runs()
     for seed in range(2):
         for rates, good, poor in ((MIXED, 40, 150), ('', 8, 8), (HALF, 20, 20)):
@@ -91,9 +91,9 @@ def refuse(made, label='needy', seeds=(0, 1), rates=(HALF, MIXED)):
             made.fail(label, seed, text, error, make_refusal)
 
 
-def test_rows_are_patterns_by_how_much_is_missing_then_methods(runs):
+def test_rows_are_sorted_by_how_much_is_missing_and_then_by_method(runs):
     block = runs.only_block()
-    assert captions.lead(block) == 'missing % (rgb/depth/ir)'
+    assert captions.lead(block) == 'training gaps % (rgb/depth/ir)'
     assert [(row.lead, row.label) for row in block.rows] == [
         ('0/0/0', 'good'),
         ('0/0/0', 'poor'),
@@ -105,7 +105,7 @@ def test_rows_are_patterns_by_how_much_is_missing_then_methods(runs):
     assert list(block.columns) == [*SUBSETS, 'mean', 'worst']
 
 
-def test_cells_are_those_of_the_pattern_s_own_records(runs):
+def test_cells_are_those_of_the_records_under_the_same_gaps(runs):
     block = runs.only_block()
     for rates, lead in (('', '0/0/0'), (HALF, '50/0/0'), (MIXED, '20/50/80')):
         mine = [
@@ -120,7 +120,7 @@ def test_cells_are_those_of_the_pattern_s_own_records(runs):
         assert row.seeds == 2
 
 
-def test_marks_compare_methods_under_one_pattern(runs):
+def test_marks_compare_methods_under_the_same_gaps(runs):
     marked = {
         (row.lead, row.label): {c.mark for c in row.cells.values()}
         for row in runs.only_block().rows
@@ -135,7 +135,7 @@ def test_realised_rates_are_shown_and_not_those_asked_for(runs):
     assert '29.2/29.2/29.2' in leads
 
 
-def test_patterns_of_the_same_realised_rates_are_told_apart():
+def test_gaps_of_the_same_realised_rates_are_told_apart():
     runs = Runs()
     for text in ('0.5', 'rgb=0.5,depth=0.5,ir=0.5'):
         changes = {'gaps': {'rates': dict.fromkeys(NAMES, 0.5)}, 'protocol': {'rates': text}}
@@ -157,7 +157,7 @@ def test_protocols_that_differ_in_more_than_rates_are_never_joined(runs):
     assert blocks[1].protocols == {'uniform-9', 'uniform-rgb=0.59'}
 
 
-def test_the_ceiling_stands_once_beneath_all_patterns(runs):
+def test_the_ceiling_stands_once_beneath_all_gaps(runs):
     for record in runs.records:
         record['dataset'] |= {'ceiling': dict.fromkeys(SUBSETS, 0.05), 'chance': 0.5}
     block = runs.only_block()
@@ -165,7 +165,7 @@ def test_the_ceiling_stands_once_beneath_all_patterns(runs):
     assert [row.lead for row in block.rows[6:]] == ['', '']
 
 
-def test_refused_methods_are_noted_once_with_their_patterns(runs):
+def test_refused_methods_are_noted_once_with_the_gaps(runs):
     refuse(runs)
     runs.fail('broken', 0, HALF, 'out of memory')
     block = runs.only_block()
@@ -180,7 +180,7 @@ def test_refused_methods_are_noted_once_with_their_patterns(runs):
     )
 
 
-def test_a_pattern_on_which_nothing_ran_is_named_by_the_rates_asked_for(runs):
+def test_gaps_under_which_nothing_ran_are_named_by_the_rates_asked_for(runs):
     refuse(runs, rates=['0.3'])
     assert captions.failures(runs.only_block()) == [
         'needy not run on 30/30/30: trains on complete samples only'
@@ -198,7 +198,7 @@ def test_a_failure_of_another_protocol_is_not_told(runs):
     assert captions.failures(runs.only_block()) == []
 
 
-def test_footnotes_name_their_pattern(runs):
+def test_footnotes_name_their_gaps(runs):
     runs.add('good', 2, 9, HALF)
     runs.add('flat', 0, 200, HALF)['collapsed'] = ['ir']
     block = runs.only_block()
@@ -206,26 +206,28 @@ def test_footnotes_name_their_pattern(runs):
     assert '50/0/0: poor: 2 of 3 seeds' in captions.notes(block)
     assert any(re.fullmatch(r'50/0/0: † flat collapsed: .* on ir \(seed 0\)', n)
                for n in captions.notes(block))  # fmt: skip
-    assert captions.size(block) == '3 patterns, 3 seeds, 400 test samples'
+    assert captions.size(block) == '3 settings of training gaps, 3 seeds, 400 test samples'
 
 
-def test_markdown_and_terminal_have_a_column_for_the_pattern(runs):
+def test_markdown_and_terminal_have_a_column_for_the_gaps(runs):
     table = runs.joined()
     text = markdown(table)
-    assert '## faces: ACER ↓ (%) by what is missing in training' in text
-    assert '| missing % (rgb/depth/ir) | method | rgb |' in text
+    assert '## faces: ACER ↓ (%) by training gaps' in text
+    assert '| training gaps % (rgb/depth/ir) | method | rgb |' in text
     assert '| --- | --- | ---: |' in text
     assert re.search(r'\| 20/50/80 \| good \| \*\*\d', text)
     assert 'Cost' not in text
     lines = terminal(table, color=False).splitlines()
-    assert lines[0].endswith('in training  (3 patterns, 2 seeds, 400 test samples)')
-    assert lines[1].split('  ')[0] == 'missing % (rgb/depth/ir)'
+    assert lines[0].endswith(
+        'by training gaps  (3 settings of training gaps, 2 seeds, 400 test samples)'
+    )
+    assert lines[1].split('  ')[0] == 'training gaps % (rgb/depth/ir)'
     assert re.match(r'20/50/80 +poor +\d', lines[8])
     assert 'faces' in terminal(table, {'uniform-rgb=0.5'})
     assert terminal(table, {'uniform-other'}) == ''
 
 
-def test_latex_is_balanced_and_parts_the_patterns(runs):
+def test_latex_is_balanced_and_parts_the_gaps(runs):
     refuse(runs, label='needy_one')
     text = latex(runs.joined())
     ((columns, body),) = re.findall(r'\\begin{tabular}{ll(r+)}\n(.*?)\\end{tabular}', text, re.S)
@@ -263,10 +265,10 @@ def written(tmp_path, runs):
 def test_tables_are_remade_from_records_by_the_script(written, runs, capsys):
     writer.write_tables(written, 'faces')
     before = {p.name: p.read_bytes() for p in (written / 'tables').iterdir()}
-    assert tables.main([str(written), '--patterns']) == 0
+    assert tables.main([str(written), '--gaps']) == 0
     out = capsys.readouterr().out
     assert 'faces: ACER ↓ (%)  (uniform-rgb=0.5' in out
-    assert 'missing % (rgb/depth/ir)' in out
+    assert 'training gaps % (rgb/depth/ir)' in out
     after = {p.name: p.read_bytes() for p in (written / 'tables').iterdir()}
     assert {name: after[name] for name in before} == before
     new = {f'faces-gaps.{suffix}' for suffix in ('md', 'tex', 'csv')}
@@ -275,11 +277,11 @@ def test_tables_are_remade_from_records_by_the_script(written, runs, capsys):
     assert after['faces-gaps.md'].decode() == markdown(
         writer.write_tables(written, 'faces', by_gaps=True).gaps
     )
-    assert tables.main([str(written), '--patterns']) == 0
+    assert tables.main([str(written), '--gaps']) == 0
     assert {p.name: p.read_bytes() for p in (written / 'tables').iterdir()} == after
 
 
-def test_patterns_can_be_shown_in_another_metric(written, runs):
+def test_gaps_can_be_shown_in_another_metric(written, runs):
     for path in (written / 'runs').rglob('record.json'):
         path.unlink()
     for record in runs.records:
@@ -294,9 +296,9 @@ def test_patterns_can_be_shown_in_another_metric(written, runs):
 
 def test_without_gaps_there_is_nothing_to_show(tmp_path, capsys):
     outcomes = make_outcomes({'rgb': 4})
-    save(tmp_path / 'runs', make_record('m', 0, outcomes, **pattern('')), outcomes)
-    assert tables.main([str(tmp_path), '--patterns']) == 2
+    save(tmp_path / 'runs', make_record('m', 0, outcomes, **gaps('')), outcomes)
+    assert tables.main([str(tmp_path), '--gaps']) == 2
     assert capsys.readouterr().err == (
-        'error: faces: no run with gaps in the training data (rates)\n'
+        'error: faces: no run with training gaps (rates)\n'
     )
     assert not (tmp_path / 'tables').exists()
