@@ -1,7 +1,4 @@
-"""Tables from records alone; nothing is trained, no torch is loaded.
-
-python benchmark/tables.py results
-"""
+"""Makes the tables of recorded runs; nothing is trained, and torch is not loaded."""
 
 from __future__ import annotations
 
@@ -17,28 +14,53 @@ import argparse  # noqa: E402
 from benchmark.errors import UserError, unknown  # noqa: E402
 from benchmark.report.writer import Lacking, show, write_tables  # noqa: E402
 
+EXAMPLES = """examples:
+  python benchmark/tables.py results
+      the tables of all data sets with runs in results/runs, written to results/tables
+  python benchmark/tables.py results --datasets synth_faces --metric APCER
+      one data set in another metric that its records hold
+  python benchmark/tables.py results --gaps
+      also the table with rows by training gaps
+  python benchmark/tables.py mine --runs results/reference/runs --columns rgb=RGB depth=D
+      the committed runs, with the columns of a paper, written to mine/tables
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
     p = argparse.ArgumentParser(
-        prog='benchmark/tables.py', description=(__doc__ or '').split('\n')[0]
+        prog='benchmark/tables.py',
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument('results', type=Path, help='folder that holds runs/, and takes tables/')
-    p.add_argument('--runs', type=Path, help='folder of runs, by default RESULTS/runs')
-    p.add_argument('--datasets', nargs='+', metavar='NAME', help='by default all')
+    p.add_argument(
+        'results', type=Path, help='folder with the runs in runs/; the tables go to tables/ in it'
+    )
+    p.add_argument(
+        '--runs', type=Path, metavar='FOLDER', help='folder of runs (default: RESULTS/runs)'
+    )
+    p.add_argument(
+        '--datasets', nargs='+', metavar='NAME', help='data sets, e.g. synth_faces (default: all)'
+    )
     p.add_argument(
         '--metric',
         default='',
-        help="another metric that the records hold, e.g. APCER; the dataset's own by default",
+        metavar='NAME',
+        help="a metric that the records hold, e.g. APCER (default: the data set's own)",
     )
     p.add_argument(
-        '--gaps', action='store_true', help='also by what is missing in the training data'
+        '--gaps',
+        action='store_true',
+        help='also make the table by training gaps, of runs that trained under several missing '
+        'rates; it is written to NAME-gaps.*',
     )
     p.add_argument(
         '--columns',
         nargs='+',
         metavar='SUBSET=TITLE',
-        help="subsets in the order and by the titles of a paper's table",
+        help="subsets in the order and by the titles of a paper's table, e.g. rgb+ir=RI ir=I "
+        '(default: all subsets, smallest first)',
     )
     return p
 
@@ -69,7 +91,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _nearest(lacking: list[Lacking], metric: str) -> UserError:
-    """Returns the error for what no dataset has; of a metric, the nearest name of any of them."""
+    """Returns the error if every data set lacks what was asked for.
+
+    For a metric it suggests the nearest name among the metrics of all data sets.
+    """
     if len(lacking) == 1 or not all(lack.metrics for lack in lacking):
         return lacking[0]
     return unknown('metric', metric, set().union(*(lack.metrics for lack in lacking)))

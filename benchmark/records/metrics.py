@@ -1,6 +1,8 @@
-"""Metrics as pure functions of counts that add up over samples, so that samples can be resampled.
+"""The metrics, as pure functions of sums over samples.
 
-Values are fractions; NaN stands for what was not tested or is undefined.
+What each sample adds to such a sum is its contribution: one cell of a confusion matrix, or areas in
+pixels. A resampled test set is scored by adding up contributions, without another prediction.
+Values are fractions; NaN stands for a value that was not measured or is undefined.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ HIGHER_IS_BETTER = {
     **dict.fromkeys(('accuracy', 'AUC', 'UAR', 'F1'), True),
     **dict.fromkeys(('mIoU', 'pixel_accuracy', 'class_accuracy', 'Dice'), True),
 }
-"""Every metric that may be selected by or shown, with its direction; `Dice_<region>` as Dice."""
+"""Every metric that a table can show -> its direction; `Dice_<region>` has that of Dice."""
 
 
 def higher_is_better(metric: str) -> bool:
     """Returns a metric's direction.
 
     Raises:
-        UserError: It is not known; a direction is never guessed.
+        UserError: The metric is unknown. A direction is never guessed.
     """
     name = 'Dice' if metric.startswith('Dice_') else metric
     if name not in HIGHER_IS_BETTER:
@@ -33,11 +35,11 @@ def higher_is_better(metric: str) -> bool:
 
 
 def confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (target, prediction) pairs.
+    """Returns the confusion matrix: how many samples of each class were predicted as which.
 
     Args:
         target: (N,) labels.
-        predicted: (N,) predictions; samples with -1 were not tested and do not count.
+        predicted: (N,) predicted classes; samples with -1 were not tested and do not count.
         classes: K.
 
     Returns:
@@ -48,41 +50,42 @@ def confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
-def accuracy(counts: np.ndarray) -> np.ndarray:
-    """Returns the share of right predictions of (..., K, K) confusions."""
-    return ratio(np.trace(counts, axis1=-2, axis2=-1), counts.sum((-2, -1)))
+def accuracy(confusions: np.ndarray) -> np.ndarray:
+    """Returns the share of right predictions, of (..., K, K) confusion matrices."""
+    return ratio(np.trace(confusions, axis1=-2, axis2=-1), confusions.sum((-2, -1)))
 
 
-def apcer(counts: np.ndarray, live: int) -> np.ndarray:
-    """Returns the share of attacks taken for live, of (..., K, K) confusions."""
-    attacks = counts.sum((-2, -1)) - counts[..., live, :].sum(-1)
-    accepted = counts[..., :, live].sum(-1) - counts[..., live, live]
+def apcer(confusions: np.ndarray, live: int) -> np.ndarray:
+    """Returns the share of attacks taken for live, of (..., K, K) confusion matrices."""
+    attacks = confusions.sum((-2, -1)) - confusions[..., live, :].sum(-1)
+    accepted = confusions[..., :, live].sum(-1) - confusions[..., live, live]
     return ratio(accepted, attacks)
 
 
-def bpcer(counts: np.ndarray, live: int) -> np.ndarray:
-    """Returns the share of live presentations taken for attacks, of (..., K, K) confusions."""
-    total = counts[..., live, :].sum(-1)
-    return ratio(total - counts[..., live, live], total)
+def bpcer(confusions: np.ndarray, live: int) -> np.ndarray:
+    """Returns the share of live samples taken for attacks, of (..., K, K) confusion matrices."""
+    total = confusions[..., live, :].sum(-1)
+    return ratio(total - confusions[..., live, live], total)
 
 
-def acer(counts: np.ndarray, live: int) -> np.ndarray:
-    """Returns (APCER + BPCER) / 2 of (..., K, K) confusions; NaN without live or without attack.
+def acer(confusions: np.ndarray, live: int) -> np.ndarray:
+    """Returns (APCER + BPCER) / 2, of (..., K, K) confusion matrices.
 
-    All kinds of attack are pooled, as the papers on CASIA-SURF do, not the worst kind taken.
+    It is NaN without any live sample or without any attack. All kinds of attack are pooled, as in
+    the papers on CASIA-SURF; ISO/IEC 30107-3 takes the worst kind instead.
     """
-    return (apcer(counts, live) + bpcer(counts, live)) / 2
+    return (apcer(confusions, live) + bpcer(confusions, live)) / 2
 
 
 def eer_auc(positive: np.ndarray, score: np.ndarray) -> tuple[float, float]:
     """Returns the equal error rate and the area under the ROC curve.
 
-    The equal error rate is where the share of accepted negatives meets that of rejected positives,
-    linearly between neighbouring thresholds.
+    The equal error rate is reached at the threshold where as large a share of the negatives is
+    accepted as of the positives is rejected; between thresholds both shares are interpolated.
 
     Args:
         positive: (N,) bool.
-        score: (N,) of which larger is more positive; equal scores are accepted together.
+        score: (N,); the larger, the more positive. Equal scores are accepted together.
 
     Returns:
         Both as fractions, NaN without positives or without negatives.
@@ -100,29 +103,29 @@ def eer_auc(positive: np.ndarray, score: np.ndarray) -> tuple[float, float]:
     return float(false[k - 1] + share * (false[k] - false[k - 1])), auc
 
 
-def uar(counts: np.ndarray) -> np.ndarray:
-    """Returns the mean recall over the classes that occur, of (..., K, K) confusions."""
-    return nanmean(ratio(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1)))
+def uar(confusions: np.ndarray) -> np.ndarray:
+    """Returns the mean recall over the classes that occur, of (..., K, K) confusion matrices."""
+    return nanmean(ratio(np.diagonal(confusions, axis1=-2, axis2=-1), confusions.sum(-1)))
 
 
-def macro_f1(counts: np.ndarray) -> np.ndarray:
+def macro_f1(confusions: np.ndarray) -> np.ndarray:
     """Returns the mean F1 over the classes that occur or are predicted, of (..., K, K)."""
-    right = np.diagonal(counts, axis1=-2, axis2=-1)
-    return nanmean(ratio(2 * right, counts.sum(-1) + counts.sum(-2)))
+    right = np.diagonal(confusions, axis1=-2, axis2=-1)
+    return nanmean(ratio(2 * right, confusions.sum(-1) + confusions.sum(-2)))
 
 
 def dice(areas: np.ndarray) -> np.ndarray:
-    """Returns 2 intersection / (prediction + label) of areas (..., 3, R); 1 where both are 0."""
+    """Returns 2 intersection / (prediction + label), of areas (..., 3, R); 1 where both are 0."""
     intersection, predicted, labelled = np.moveaxis(areas, -2, 0)
     found = ratio(2 * intersection, predicted + labelled)
     return np.where(np.isnan(found), 1.0, found)
 
 
 def miou(areas: np.ndarray) -> np.ndarray:
-    """Returns the mean intersection over union of pooled areas (..., 3, K).
+    """Returns the mean intersection over union, of pooled areas (..., 3, K).
 
     A class that is neither labelled nor predicted has no IoU and is left out of the mean, as in
-    mmsegmentation; the code of ESANet and MMANet counts it as 0 instead.
+    mmsegmentation. The code of ESANet and MMANet counts it as 0 instead.
 
     Args:
         areas: Pixels of intersection, prediction and label, summed over images.
@@ -131,11 +134,12 @@ def miou(areas: np.ndarray) -> np.ndarray:
     return nanmean(ratio(intersection, predicted + labelled - intersection))
 
 
-def sample_counts(outcomes: Outcomes, subset: str, metric: str, live: int = 1) -> np.ndarray:
-    """Returns what each sample adds to a metric, (N, C), all zero where it was not tested.
+def contributions(outcomes: Outcomes, subset: str, metric: str, live: int = 1) -> np.ndarray:
+    """Returns each sample's contribution to a metric, (N, C), all 0 where it was not tested.
 
-    C is 4 for ACER (the confusion of attack and live), 2 for accuracy (wrong, right), 3K for mIoU,
-    and 1 + R for Dice (one, and each region's Dice), whose samples are volumes.
+    C is 4 for ACER (the cells of the confusion matrix of attack and live), 2 for accuracy (wrong,
+    right), 3K for mIoU (the areas), and 1 + R for Dice (a 1, and each region's Dice), whose samples
+    are volumes.
     """
     if metric == 'Dice':
         areas = outcomes[f'areas/{subset}']
@@ -154,7 +158,7 @@ def sample_counts(outcomes: Outcomes, subset: str, metric: str, live: int = 1) -
 
 
 def score(totals: np.ndarray, metric: str) -> np.ndarray:
-    """Returns the metric (...) of summed `sample_counts` (..., C)."""
+    """Returns a metric (...) of contributions (..., C) that are summed over samples."""
     if metric == 'mIoU':
         return miou(totals.reshape(*totals.shape[:-1], 3, -1))
     if metric == 'Dice':

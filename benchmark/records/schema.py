@@ -1,7 +1,7 @@
-"""What a record holds, as types, and the check that a file holds it.
+"""The fields of a record as types, and the check that a file has these fields.
 
-The types are the only statement of the schema: `check` reads them, so a field is added in one
-place. No torch here: tables are made in a second.
+The types are the only statement of the schema: `check` reads them, so that a new field is added in
+one place. This module works without torch, so that tables are made in a second.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from benchmark.missing import subset_ids
 SCHEMA = 1
 
 Outcomes = dict[str, np.ndarray]
-"""Per-sample outcomes on the test split, in the split's order.
+"""The predictions of a run on the N samples of the test split, in the split's order.
 
-Classification: 'target' (N,) integers; per subset 'pred/<subset>' (N,) int16, -1 where the sample
-was not tested on it, and optionally 'score/<subset>' (N,) float32. Segmentation: per subset
-'areas/<subset>' (N, 3, K) integers, the pixels of intersection, prediction and label; all zero
-where the image was not tested. For Dice (V, 3, R) over volumes and regions, -1 where the volume was
-not tested.
+Classification: 'target' (N,) holds the labels; for each subset 'pred/<subset>' (N,) int16 holds
+the predicted classes, -1 where the sample was not tested on the subset, and 'score/<subset>' (N,)
+float32, if there is one, the probability of the live class (ACER) or of the predicted class.
+
+Segmentation into K classes: for each subset 'areas/<subset>' (N, 3, K) holds the pixels of
+intersection, prediction and label per class, all 0 where the image was not tested.
+
+Dice of R regions: for each subset 'areas/<subset>' (V, 3, R) holds the same areas of V volumes, -1
+where the volume was not tested.
 """
 
 
@@ -36,16 +40,21 @@ class _Method(TypedDict):
 
 
 class MethodInfo(_Method, total=False):
-    """The method variant; `label` is its row in tables, `source` says who chose its options.
+    """The method and its options.
 
-    `tunable` are the options that a search may choose; the first records do not have it.
+    `label` names its row in tables. `source` says where the options come from. `tunable` lists the
+    options that a search may choose; the oldest records do not have this field.
     """
 
     tunable: list[str]
 
 
 class DatasetInfo(TypedDict):
-    """The data and the metric; `live` is the index of the bona fide class, for ACER."""
+    """The data set and its metric.
+
+    `live` is the index of the bona fide class, which ACER needs. `ceiling` gives the score of the
+    ideal observer on each subset and `chance` the score of guessing, where they are known.
+    """
 
     name: str
     options: dict[str, Any]
@@ -65,21 +74,26 @@ SubsetMetrics = dict[str, dict[str, float | None]]
 
 
 class Scores(TypedDict):
-    """Metrics per split."""
+    """The metrics of both splits that a run measures."""
 
     val: SubsetMetrics
     test: SubsetMetrics
 
 
-class Counts(TypedDict):
-    """Subset id -> number of samples it was measured on, per split."""
+class SampleNumbers(TypedDict):
+    """For both splits: subset id -> number of samples that the subset was measured on."""
 
     val: dict[str, int]
     test: dict[str, int]
 
 
 class Gaps(TypedDict):
-    """Real gaps in the training data: realised missing rates, hash of the mask, rows dropped."""
+    """The training gaps.
+
+    `rates` gives the share of training samples that lack each modality, as counted; `mask_hash`
+    identifies which samples they are; `dropped` counts the samples that lack every modality, which
+    no training can use.
+    """
 
     rates: dict[str, float]
     mask_hash: str
@@ -87,7 +101,11 @@ class Gaps(TypedDict):
 
 
 class Cost(TypedDict):
-    """What the run took; `flops` per subset, of one sample. Deployed: without training aids."""
+    """What the run cost.
+
+    `deployed_parameters` are those that a prediction needs, `parameters` adds those that serve
+    training alone. `flops` are the floating-point operations of one sample, per subset.
+    """
 
     parameters: int
     deployed_parameters: int
@@ -99,18 +117,18 @@ class Cost(TypedDict):
 
 
 class Trial(TypedDict):
-    """One setting of a search and its validation mean over subsets, None where it failed."""
+    """One setting of a search and its mean validation score over subsets, None if it failed."""
 
     options: dict[str, Any]
     score: float | None
 
 
 class Tuning(TypedDict):
-    """The search that chose the options of a tuned row, the same for all its seeds.
+    """The search that chose the options of a tuned row; all seeds of the row share it.
 
-    `seed` is that of the trials; `space` says what each option was drawn from; `tried[chosen]` was
-    the best, and `tried[0]` is the setting that applies without tuning; `seconds` are those of all
-    trials and their teacher.
+    `seed` is the seed of every trial, and `space` says what each option was drawn from.
+    `tried[chosen]` is the best setting; `tried[0]` is the setting that applies without tuning.
+    `seconds` is the time of all trials and of their teacher.
     """
 
     trials: int
@@ -135,24 +153,39 @@ class _Run(TypedDict):
 
 
 class Run(_Run, total=False):
-    """The fields of every record; `tuning` is there where the options were tuned."""
+    """The fields of every record; `tuning` is there if the options were tuned."""
 
     tuning: Tuning
 
 
 class Failure(Run):
-    """A run that ended in an error."""
+    """The record of a run that ended in an error."""
 
     status: Literal['failed']
     error: str
 
 
+class Refusal(Run):
+    """The record of a run that cannot be: the method needs complete samples, the data have gaps."""
+
+    status: Literal['refused']
+    error: str
+
+
+Unscored = Failure | Refusal
+"""A record without scores."""
+
+
 class Record(Run):
-    """A finished run; `predicted` is the share of each class among the test predictions."""
+    """The record of a finished run.
+
+    `predicted` gives, per subset, the share of each class among the test predictions. `collapsed`
+    lists the subsets on which nearly all predictions are of one class.
+    """
 
     status: Literal['complete']
     scores: Scores
-    n: Counts
+    n: SampleNumbers
     predicted: dict[str, list[float]]
     collapsed: list[str]
     selected_epoch: int
@@ -161,36 +194,38 @@ class Record(Run):
 
 
 class RecordError(ValueError):
-    """A file that is no valid record or outcomes of this benchmark; one line naming it."""
+    """A file does not hold a valid record, or valid outcomes; the message is one line."""
+
+
+_BY_STATUS = {'complete': Record, 'failed': Failure, 'refused': Refusal}
 
 
 def test_scores(record: Record) -> dict[str, float]:
-    """Returns subset id -> the dataset's metric on the test split, where it is defined."""
+    """Returns subset id -> the data set's own metric on the test split, where it is defined."""
     return scores_in(record, record['dataset']['metric'])
 
 
 def scores_in(record: Record, metric: str) -> dict[str, float]:
-    """Returns subset id -> a metric on the test split, where it is held and defined."""
+    """Returns subset id -> a metric on the test split, where it was measured and is defined."""
     values = {s: metrics.get(metric) for s, metrics in record['scores']['test'].items()}
     return {subset: value for subset, value in values.items() if value is not None}
 
 
 def check(record: Any) -> None:
-    """Checks the fields of a record, their types, and that its scores belong together.
+    """Checks that a record has all fields, of the right types, and scores that fit together.
 
     Raises:
-        RecordError: Names the field, what was expected and what found.
+        RecordError: The message names the field, what was expected and what was found.
     """
     if not isinstance(record, dict):
         raise RecordError(f'expected an object, found {type(record).__name__}')
     if record.get('schema') != SCHEMA:
         raise RecordError(f'schema: expected {SCHEMA}, found {record.get("schema")!r}')
     status = record.get('status')
-    if status not in ('complete', 'failed'):
-        raise RecordError(f'status: expected complete or failed, found {status!r}')
-    failed = status == 'failed'
-    _check_type(record, Failure if failed else Record, '')
-    if not failed:
+    if status not in _BY_STATUS:
+        raise RecordError(f'status: expected one of {", ".join(_BY_STATUS)}, found {status!r}')
+    _check_type(record, _BY_STATUS[status], '')
+    if status == 'complete':
         _check_scores(typing.cast(Record, record))
 
 
@@ -242,7 +277,7 @@ def _check_scores(record: Record) -> None:
         ('val', record['scores']['val'], record['n']['val']),
         ('test', record['scores']['test'], record['n']['test']),
     )
-    for split, subsets, counts in splits:
+    for split, subsets, numbers in splits:
         for subset, metrics in subsets.items():
             if subset not in known:
                 raise RecordError(f'scores.{split}: {subset!r} is none of {", ".join(known)}')
@@ -251,7 +286,7 @@ def _check_scores(record: Record) -> None:
                 raise RecordError(
                     f'scores.{split}.{subset}.{metric}: expected a fraction, found {value!r}'
                 )
-            if counts.get(subset, 0) < 1:
+            if numbers.get(subset, 0) < 1:
                 raise RecordError(f'n.{split}.{subset}: expected at least 1')
     if not record['scores']['test']:
         raise RecordError('scores.test: no subset was tested')

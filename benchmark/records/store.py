@@ -1,8 +1,8 @@
-"""One record per run: its identity, how it is written, read back and found again.
+"""The identity of a record, and how records are written, read and found.
 
-A record is a JSON file beside the per-sample outcomes of the same run, at
-`<dataset>/<method variant>/<protocol id>/seed<k>/record.json`. It is written last and whole, so a
-record that can be read is a run that ended.
+The record of a run is the JSON file `<dataset>/<method spec>/<protocol id>/seed<k>/record.json`;
+the outcomes of the run lie beside it. The record is written last, and whole or not at all, so that
+a run whose record can be read has ended.
 """
 
 from __future__ import annotations
@@ -19,37 +19,40 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from benchmark.files import writing
-from benchmark.records.schema import SCHEMA, Failure, Outcomes, Record, RecordError, check
+from benchmark.records.schema import SCHEMA, Outcomes, Record, RecordError, Unscored, check
 
 RECORD = 'record.json'
 OUTCOMES = 'outcomes.npz'
 
 IDENTITY = {'method': ('name', 'options', 'version'), 'dataset': ('name', 'options', 'fingerprint')}
-"""Beside schema, protocol and seed, all that can change a score: no path, device or label."""
+"""What can change a score beside schema, protocol and seed; paths, device and label cannot."""
 
 SEARCH = ('trials', 'seed', 'space')
-"""What identifies a search; a tuned run is another than an untuned one of the same options."""
-
-PLACE = ('environment', 'commit', 'finished')
-TIMES = ('train_seconds', 'teacher_seconds', 'test_seconds', 'peak_memory_mb')
+"""What identifies a search. A tuned run never has the identity of an untuned one, not even if the
+search chose the same options."""
 
 
 class Scan(NamedTuple):
-    """What lies under a folder of runs.
+    """The records under a folder.
 
     Attributes:
         complete: File -> record of each finished run.
-        failed: File -> record of each run that ended in an error.
-        problems: One line per file that is no valid record; none of these is counted.
+        unscored: File -> record of each run that failed or was refused; `status` says which.
+        problems: One line per file that is no valid record; these files count for nothing.
     """
 
     complete: dict[Path, Record]
-    failed: dict[Path, Failure]
+    unscored: dict[Path, Unscored]
     problems: list[str]
 
 
 def identity(record: Mapping[str, Any]) -> str:
-    """Hashes the fields that can change a score; method, dataset, protocol and seed suffice."""
+    """Returns a hash of the fields that can change a score, 16 hexadecimal digits.
+
+    Args:
+        record: A record, or as much of one as `method`, `dataset`, `protocol`, `seed` and, if the
+            options were tuned, `tuning`.
+    """
     chosen: dict[str, Any] = {
         part: {field: record[part][field] for field in fields} for part, fields in IDENTITY.items()
     }
@@ -59,32 +62,12 @@ def identity(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(_dumps(chosen).encode()).hexdigest()[:16]
 
 
-def scientific(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a repetition on the same machine must reproduce: all but times and place.
-
-    What could have been tuned is left out too: it is no result, and the first records lack it.
-    """
-    kept = {key: value for key, value in record.items() if key not in PLACE}
-    if 'method' in kept:
-        kept['method'] = {key: v for key, v in kept['method'].items() if key != 'tunable'}
-    if 'tuning' in kept:
-        kept['tuning'] = {key: v for key, v in kept['tuning'].items() if key != 'seconds'}
-    if 'cost' in kept:
-        kept['cost'] = {key: v for key, v in kept['cost'].items() if key not in TIMES}
-    return cast(dict[str, Any], json.loads(_dumps(kept)))
-
-
-def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Returns whether two records agree in everything but times, memory and environment."""
-    return scientific(a) == scientific(b)
-
-
 def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Validates a record and writes it atomically; an undefined score (NaN) is written as null.
+    """Checks a record and writes it, whole or not at all; an undefined score (NaN) becomes null.
 
     Raises:
         RecordError: The record is not valid; nothing is written.
-        UserError: The place cannot be written.
+        UserError: The file cannot be written.
     """
     text = _dumps(_defined(dict(record)), indent=1)
     validate(json.loads(text), str(path))
@@ -92,11 +75,11 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
         file.write(f'{text}\n'.encode())
 
 
-def read(path: Path) -> Record | Failure:
-    """Reads and validates a record.
+def read(path: Path) -> Record | Unscored:
+    """Reads and checks a record.
 
     Raises:
-        RecordError: The file is torn, of another schema, incomplete, foreign or edited.
+        RecordError: The file is damaged, edited, of another schema, or no record at all.
     """
     try:
         record = json.loads(path.read_text(encoding='utf-8'))
@@ -105,30 +88,30 @@ def read(path: Path) -> Record | Failure:
     return validate(record, str(path))
 
 
-def validate(record: Any, where: str = 'record') -> Record | Failure:
-    """Checks a record as parsed from JSON, and returns it.
+def validate(record: Any, where: str = 'record') -> Record | Unscored:
+    """Returns a record as parsed from JSON, once it is checked.
 
     Args:
         record: The parsed JSON.
-        where: The file, for the message.
+        where: The file that it is from, for the message.
 
     Raises:
-        RecordError: One line naming the file, the field, what was expected and what found.
+        RecordError: The message names the file, the field, what was expected and what was found.
     """
     try:
         check(record)
         if record['identity'] != identity(record):
             raise RecordError(
-                f'identity: {record["identity"]} does not belong to the content '
-                f'({identity(record)}): the record is foreign or was edited'
+                f'identity: {record["identity"]} is not that of the content '
+                f'({identity(record)}): the record was edited, or made by another version'
             )
     except RecordError as error:
         raise RecordError(f'{where}: {error}') from None
-    return cast(Record | Failure, record)
+    return cast(Record | Unscored, record)
 
 
 def write_outcomes(path: Path, outcomes: Outcomes) -> None:
-    """Writes per-sample outcomes atomically; the same arrays give the same bytes."""
+    """Writes outcomes, whole or not at all; the same arrays give the same bytes."""
     with writing(path) as file:
         np.savez_compressed(file, allow_pickle=False, **dict(sorted(outcomes.items())))
 
@@ -137,7 +120,7 @@ def read_outcomes(path: Path) -> Outcomes:
     """Reads what `write_outcomes` wrote.
 
     Raises:
-        RecordError: The file is missing or torn.
+        RecordError: The file is missing or damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -146,30 +129,26 @@ def read_outcomes(path: Path) -> Outcomes:
         raise RecordError(f'{path}: cannot be read as outcomes: {error}') from error
 
 
-def scan(root: Path, dataset: str | None = None) -> Scan:
-    """Reads every record under a folder of runs, in the order of their paths.
-
-    Args:
-        root: The folder of runs, `<results>/runs`.
-        dataset: Only the runs in this dataset's folder.
-    """
+def scan(root: Path) -> Scan:
+    """Reads every record under a folder, in the order of their paths."""
     found = Scan({}, {}, [])
     first: dict[str, Path] = {}
-    for path in sorted((root / dataset if dataset else root).rglob(RECORD)):
+    for path in sorted(root.rglob(RECORD)):
         try:
             record = read(path)
             _check_place(path, record, first.setdefault(record['identity'], path))
         except RecordError as error:
             found.problems.append(str(error))
         else:
-            if record['status'] == 'failed':
-                found.failed[path] = record
-            else:
+            if record['status'] == 'complete':
                 found.complete[path] = record
+            else:
+                found.unscored[path] = record
     return found
 
 
-def _check_place(path: Path, record: Record | Failure, first: Path) -> None:
+def _check_place(path: Path, record: Record | Unscored, first: Path) -> None:
+    """Checks that a record lies in the folder of its protocol and seed, and nowhere else."""
     place = '/'.join(path.parts[-3:-1])
     expected = f'{record["protocol_id"]}/seed{record["seed"]}'
     if place != expected:
@@ -183,14 +162,14 @@ def _dumps(value: Any, indent: int | None = None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Turns numpy numbers and arrays into what JSON knows; anything else is an error."""
+    """Turns numpy numbers and arrays into plain ones; JSON can hold nothing else."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f'a record cannot hold a {type(value).__name__}')
 
 
 def _defined(record: dict[str, Any]) -> dict[str, Any]:
-    """Replaces scores that are not finite by None: JSON has no word for them."""
+    """Replaces scores that are not finite by None, since JSON cannot express them."""
     if 'scores' not in record:
         return record
 

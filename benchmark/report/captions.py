@@ -1,16 +1,17 @@
-"""The words around a table: what the numbers are, how they came about, what does not count."""
+"""The sentences around a block: what its numbers are, how they came about, what does not count."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmark.errors import COMPLETE_ONLY
-from benchmark.records.schema import Failure, Record
-from benchmark.report import ranking, statistics
-from benchmark.report.ranking import Runs
+from benchmark.records.schema import Record, Unscored
+from benchmark.report import gaps, statistics
+from benchmark.report.runs import ALPHA, Runs
+from benchmark.report.table import Block
 
 SELECTION = {
     'last': 'tested after the last epoch',
@@ -33,52 +34,67 @@ PARTS = (
 )
 
 
-def title(runs: Runs) -> str:
-    """Names dataset, metric and the direction in which it is better."""
-    arrow = '↑' if runs.higher else '↓'
-    return f'{runs.records[0]["dataset"]["name"]}: {runs.metric} {arrow} (%)'
+def title(block: Block) -> str:
+    """Names data set, metric and the direction in which it is better."""
+    runs = block.first
+    told = f'{runs.data["name"]}: {runs.metric} {"↑" if runs.higher else "↓"} (%)'
+    return f'{told} by training gaps' if block.by_gaps else told
 
 
-def caption(runs: Runs) -> list[str]:
-    """Returns sentences on protocol, seeds, test set, summaries and significance."""
-    first = runs.records[0]
-    return [
-        metric(runs),
-        f'Protocol {first["protocol_id"]}: {words(first["protocol"])}.',
-        _gaps(runs),
-        spread(runs),
-        'Mean, worst, and the mean by number of missing modalities are taken per seed.',
-        significance(runs),
-    ]
+def lead(block: Block) -> str:
+    """Returns the title of the column of leads."""
+    return f'training gaps % ({"/".join(block.first.data["modalities"])})'
 
 
-def metric(runs: Runs) -> str:
-    """Names the metric, its unit and its direction in a sentence."""
-    return f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.'
+def size(block: Block) -> str:
+    """Says in a few words how many seeds and test samples the numbers are from."""
+    runs, count = block.widest, len(block.leads)
+    told = f'{runs.seeds} seed{"s" if runs.seeds > 1 else ""}, {_samples(runs)}'
+    return (
+        f'{count} setting{"s" if count > 1 else ""} of training gaps, {told}'
+        if block.by_gaps
+        else told
+    )
+
+
+def caption(block: Block) -> str:
+    """Returns sentences on metric, protocol, seeds, test samples, summaries and significance."""
+    runs = block.widest
+    protocol = words(runs.records[0]['protocol'])
+    summaries = 'Mean, worst, and the mean by number of missing modalities'
+    told = [f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.']
+    if block.by_gaps:
+        summaries = 'Mean and worst'
+        told += [
+            f'Rows: the percentage of training samples that lack '
+            f'{"/".join(runs.data["modalities"])} (realised, and the same samples in every epoch), '
+            'and the method. Columns: what is there at test.',
+            f'Protocol: {protocol}.',
+        ]
+    else:
+        told += [f'Protocol {runs.protocol_id}: {protocol}.', _training_gaps(runs)]
+    told += [f'{_deviation(runs)}; {_samples(runs)}.', f'{summaries} are taken per seed.']
+    if block.by_gaps:
+        told.append('Methods are compared under the same training gaps.')
+    return ' '.join([*told, significance(runs)])
 
 
 def words(protocol: Mapping[str, Any]) -> str:
-    """Says a protocol in words."""
+    """Says a protocol in words; fields that it lacks are left out."""
     sampler = protocol.get('sampler', '')
-    parts = [
+    told = [
         SAMPLER.get(sampler, f'training masks {sampler}') + " unless a method's own",
         SELECTION.get(protocol.get('selection', ''), ''),
     ]
     for part in PARTS:
         try:
-            parts.append(part.format(**protocol))
+            told.append(part.format(**protocol))
         except (KeyError, ValueError):
             continue
-    return ', '.join(filter(None, parts))
+    return ', '.join(filter(None, told))
 
 
-def size(runs: Runs) -> str:
-    """Says in a few words how many seeds and test samples stand behind the numbers."""
-    most = max(len(members) for members in runs.groups.values())
-    return f'{most} seed{"s" if most > 1 else ""}, {_samples(runs)}'
-
-
-def _gaps(runs: Runs) -> str:
+def _training_gaps(runs: Runs) -> str:
     rates = runs.records[0]['gaps']['rates']
     if not any(rates.values()):
         return 'The training data are complete.'
@@ -86,20 +102,14 @@ def _gaps(runs: Runs) -> str:
     return f'Missing in the training data: {told}.'
 
 
-def spread(runs: Runs) -> str:
-    """Says what the deviation is over, and how many samples were tested."""
-    return f'{_seeds(runs)}; {_samples(runs)}.'
-
-
-def _seeds(runs: Runs) -> str:
-    most = max(len(members) for members in runs.groups.values())
-    if most == 1:
+def _deviation(runs: Runs) -> str:
+    if runs.seeds == 1:
         return 'One seed, so no deviation can be given'
-    return f'± is the standard deviation (ddof = 1) over {most} seeds'
+    return f'± is the standard deviation (ddof = 1) over {runs.seeds} seeds'
 
 
 def _samples(runs: Runs) -> str:
-    sizes = {n for r in runs.records for n in r['n']['test'].values()}
+    sizes = {n for record in runs.records for n in record['n']['test'].values()}
     if len(sizes) == 1:
         return f'{sizes.pop():,} test samples'
     return f'{min(sizes):,} to {max(sizes):,} test samples, by subset'
@@ -110,41 +120,120 @@ def significance(runs: Runs) -> str:
     if len(runs.groups) < 2:
         return 'Nothing is ranked: there is one method.'
     if not runs.main:
-        own = runs.records[0]['dataset']['metric']
-        return f'Nothing is marked: whether methods differ is tested in {own} alone.'
-    without = [
+        return (
+            f'Nothing is marked: whether methods differ is tested in {runs.data["metric"]} alone.'
+        )
+    unknown = [
         label
         for label, members in runs.groups.items()
-        if any(runs.counts[i] is None for i in members)
+        if any(runs.contributions[i] is None for i in members)
     ]
-    if len(without) == len(runs.groups):
+    if len(unknown) == len(runs.groups):
         return 'Nothing is marked: without per-sample outcomes no difference can be tested.'
-    several = any(len(members) > 1 for members in runs.groups.values())
-    training = (
-        ' and the spread over seeds by Welch' if several else '; the training is not repeated'
-    )
+    welch, once = ' and the spread over seeds by Welch', '; the training is not repeated'
     text = (
         f'Bold is the best where it differs from the second, underlined the second where it '
         f'differs from the third: paired bootstrap of the test samples '
-        f'({statistics.REPLICATES:,} draws){training}, '
-        f'p < {ranking.ALPHA} after Holm over the columns.'
+        f'({statistics.REPLICATES:,} draws){welch if runs.seeds > 1 else once}, '
+        f'p < {ALPHA} after Holm over the columns.'
     )
-    if without:
-        text += f' Differences to {", ".join(without)} are not tested: outcomes are missing.'
+    if unknown:
+        text += f' Differences to {", ".join(unknown)} are not tested: outcomes are missing.'
     return text
 
 
-def notes(runs: Runs) -> list[str]:
-    """Returns the footnotes on a block's own rows."""
-    return [*_incomplete(runs), *_collapsed(runs), *_tuned(runs)]
+def notes(block: Block) -> list[str]:
+    """Returns the footnotes on the block's methods."""
+    most = block.widest.seeds
+    told = [f'{k}: {r.seeds} of {most} seeds' for k, r in block.leads.items() if r.seeds < most]
+    for name, runs in block.leads.items():
+        own = [*_incomplete(runs), *_collapsed(runs), *_tuned(runs)]
+        told += [f'{name}: {note}' if name else note for note in own]
+    return told
 
 
-def sources(published: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the footnotes on published rows: source, errata, why not comparable."""
+def _incomplete(runs: Runs) -> Iterator[str]:
+    """Tells which rows have fewer seeds or subsets than the others."""
+    for label, members in runs.groups.items():
+        if len(members) < runs.seeds:
+            yield f'{label}: {len(members)} of {runs.seeds} seeds'
+        tested = ~np.isnan(runs.values[members, : len(runs.subsets)]).any(0)
+        if not tested.all():
+            yield f'{label}: summaries over {tested.sum()} of {len(tested)} subsets'
+
+
+def _collapsed(runs: Runs) -> list[str]:
+    """Tells where a network predicts one class for all samples."""
+    seeds: dict[str, list[int]] = {}
+    for label, members in runs.groups.items():
+        for record in (runs.records[i] for i in members):
+            answers: dict[str, list[str]] = {}
+            for subset in record['collapsed']:
+                answer = record['dataset']['classes'][int(np.argmax(record['predicted'][subset]))]
+                answers.setdefault(answer, []).append(subset)
+            for answer, subsets in answers.items():
+                text = f'† {label} collapsed: it answers {answer} on {", ".join(subsets)}'
+                seeds.setdefault(text, []).append(record['seed'])
+    return [f'{text} (seed {", ".join(map(str, found))})' for text, found in seeds.items()]
+
+
+def _tuned(runs: Runs) -> Iterator[str]:
+    """Tells which rows were tuned over what, which setting was chosen, and the cost."""
+    for label, members in runs.groups.items():
+        search = runs.records[members[0]].get('tuning')
+        if search is None or search['chosen'] is None:
+            continue
+        options = search['tried'][search['chosen']]['options']
+        chosen = ', '.join(f'{key}={value}' for key, value in options.items())
+        space = ', '.join(f'{key} {text}' for key, text in search['space'].items())
+        failed = sum(trial['score'] is None for trial in search['tried'])
+        yield (
+            f'{label}: {chosen}{"" if search["chosen"] else ", the untuned setting,"} is the best '
+            f'of {search["trials"]} trials{f" ({failed} failed)" if failed else ""} by the '
+            f'validation mean over subsets, at a seed of their own; '
+            f'searched: {space}; {search["seconds"]:.0f} s'
+        )
+
+
+def failures(block: Block) -> list[str]:
+    """Tells which runs failed or were refused."""
+    return _refused_by_gaps(block) if block.by_gaps else unscored(block.unscored)
+
+
+def unscored(records: Sequence[Record | Unscored]) -> list[str]:
+    """Tells failed and refused runs, one line each; a refusal of all seeds is told once."""
+    return list(dict.fromkeys(map(_failure, records)))
+
+
+def _failure(record: Any) -> str:
+    label, where = record['method']['label'], record['protocol_id']
+    if record['status'] == 'refused':
+        return f'{label} not run ({where}): {COMPLETE_ONLY}'
+    return f'failed: {label} seed {record["seed"]} ({where}): {" ".join(record["error"].split())}'
+
+
+def _refused_by_gaps(block: Block) -> list[str]:
+    """Tells for each method under which gaps it was refused, then each failure."""
+    leads = {runs.protocol_id: name for name, runs in block.leads.items()}
+    refused: dict[str, set[str]] = {}
+    for record in block.unscored:
+        if record['status'] == 'refused':
+            name = leads.get(record['protocol_id'], gaps.nominal(record))
+            refused.setdefault(record['method']['label'], set()).add(name)
+    order = [*leads.values(), *sorted(set().union(*refused.values()) - set(leads.values()))]
+    told = [
+        f'{label} not run on {", ".join(sorted(found, key=order.index))}: {COMPLETE_ONLY}'
+        for label, found in refused.items()
+    ]
+    return told + unscored([r for r in block.unscored if r['status'] == 'failed'])
+
+
+def sources(block: Block) -> list[str]:
+    """Returns the footnotes on published rows: source, errata, why they are not comparable."""
     origin: dict[str, list[str]] = {}
     reason: dict[str, list[str]] = {}
     errata = []
-    for row in published:
+    for row in block.published if block.first.main else []:
         origin.setdefault(f'{row["source"]}; {row["certainty"]}', []).append(row['method'])
         if not row['comparable']:
             reason.setdefault(row['why_not'], []).append(row['method'])
@@ -155,76 +244,3 @@ def sources(published: Sequence[Mapping[str, Any]]) -> list[str]:
         *errata,
         *(f'‡ not comparable: {"; ".join(rows)}: {text}' for text, rows in reason.items()),
     ]
-
-
-def _incomplete(runs: Runs) -> list[str]:
-    """Tells rows with fewer seeds or subsets than the others."""
-    told = []
-    most = max(len(members) for members in runs.groups.values())
-    for label, members in runs.groups.items():
-        if len(members) < most:
-            told.append(f'{label}: {len(members)} of {most} seeds')
-        tested = ~np.isnan(runs.values[members, : len(runs.subsets)]).any(0)
-        if not tested.all():
-            told.append(f'{label}: summaries over {tested.sum()} of {len(tested)} subsets')
-    return told
-
-
-def _collapsed(runs: Runs) -> list[str]:
-    """Tells where a network gives one answer to everything."""
-    seeds: dict[str, list[int]] = {}
-    for label, members in runs.groups.items():
-        for record in (runs.records[i] for i in members):
-            for name, subsets in _answers(record).items():
-                text = f'† {label} collapsed: it answers {name} on {", ".join(subsets)}'
-                seeds.setdefault(text, []).append(record['seed'])
-    return [f'{text} (seed {", ".join(map(str, found))})' for text, found in seeds.items()]
-
-
-def _tuned(runs: Runs) -> list[str]:
-    """Tells which rows were tuned, over what, what was chosen, and what the search cost."""
-    told = []
-    for label, members in runs.groups.items():
-        search = runs.records[members[0]].get('tuning')
-        if search is None or search['chosen'] is None:
-            continue
-        options = search['tried'][search['chosen']]['options']
-        chosen = ', '.join(f'{key}={value}' for key, value in options.items())
-        space = ', '.join(f'{key} {text}' for key, text in search['space'].items())
-        failed = sum(trial['score'] is None for trial in search['tried'])
-        told.append(
-            f'{label}: {chosen}{"" if search["chosen"] else ", the untuned setting,"} is the best '
-            f'of {search["trials"]} trials{f" ({failed} failed)" if failed else ""} by the '
-            f'validation mean over subsets, at a seed of their own; '
-            f'searched: {space}; {search["seconds"]:.0f} s'
-        )
-    return told
-
-
-def options(record: Record) -> str:
-    """Says who chose a row's options, or that there was nothing to choose."""
-    method = record['method']
-    fixed = method['source'] == 'default' and method.get('tunable') == []
-    return 'nothing to tune' if fixed else method['source']
-
-
-def _answers(record: Record) -> dict[str, list[str]]:
-    by_class: dict[str, list[str]] = {}
-    for subset in record['collapsed']:
-        answer = int(np.argmax(record['predicted'][subset]))
-        by_class.setdefault(record['dataset']['classes'][answer], []).append(subset)
-    return by_class
-
-
-def failures(failed: Sequence[Failure]) -> list[str]:
-    """Tells failed runs, one line each; what no seed could train on is told once."""
-    return list(dict.fromkeys(map(failure, failed)))
-
-
-def failure(record: Failure) -> str:
-    """Tells a failed run in one line."""
-    error = ' '.join(record['error'].split())
-    label, where = record['method']['label'], record['protocol_id']
-    if COMPLETE_ONLY in error:
-        return f'{label} not run ({where}): {COMPLETE_ONLY}'
-    return f'failed: {label} seed {record["seed"]} ({where}): {error}'

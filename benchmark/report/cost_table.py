@@ -1,25 +1,50 @@
-"""What the methods of a block cost, from their records: columns of the CSV and a small table."""
+"""What the methods cost, from their records: columns of the CSV file, and a small table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from benchmark.missing import subset_ids
 from benchmark.records.schema import Record
-from benchmark.report.layout import Grid
+from benchmark.report.runs import Runs
 
 UNITS = {'T': 1e12, 'G': 1e9, 'M': 1e6, 'k': 1e3}
+SIZES = ('deployed_parameters', 'parameters')
+OPTIONAL = ('teacher_seconds', 'tuning_seconds')
+"""Columns that are left out if they are empty."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of plain text.
+
+    Attributes:
+        title: What it shows.
+        caption: Sentences on how the numbers came about.
+        header: Title of each column; the first holds the labels.
+        rows: One text per column.
+    """
+
+    title: str
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
 
 
 def facts(chosen: Sequence[Record]) -> dict[str, float | str]:
-    """Returns a row's cost in plain numbers: means over seeds, of the memory the maximum.
+    """Returns what a row cost, in plain numbers.
 
     Args:
-        chosen: The row's records, one per seed.
+        chosen: The records of the row, one per seed.
+
+    Returns:
+        Parameters, FLOPs of one sample per subset, seconds (means over seeds), and the largest
+        memory in MiB.
     """
-    costs = [r['cost'] for r in chosen]
+    costs = [record['cost'] for record in chosen]
     first, subsets = costs[0], subset_ids(chosen[0]['dataset']['modalities'])
     own, teacher, test = (
         float(np.mean([cost[key] for cost in costs]))
@@ -37,51 +62,53 @@ def facts(chosen: Sequence[Record]) -> dict[str, float | str]:
     }
 
 
-def grid(groups: Mapping[str, Sequence[Record]], subsets: Mapping[str, str]) -> Grid:
-    """Returns the table of what each row cost.
+def text_table(runs: Runs, subsets: Mapping[str, str]) -> TextTable:
+    """Returns the table of what each method cost.
 
     Args:
-        groups: Row label -> its records.
-        subsets: Subset id -> column title, of the subsets shown.
+        runs: The runs of one protocol.
+        subsets: Subset id -> column title, of the subsets to show.
     """
-    rows = {label: facts(chosen) for label, chosen in groups.items()}
-    counts = [f'flops_{s}' for s in subsets if any(f'flops_{s}' in row for row in rows.values())]
+    rows = {k: facts([runs.records[i] for i in members]) for k, members in runs.groups.items()}
+    found = {key for row in rows.values() for key, value in row.items()}
+    flops = {f'flops_{s}': title for s, title in subsets.items() if f'flops_{s}' in found}
     titles = {
         'deployed_parameters': 'parameters',
         'parameters': 'in training',
-        **{key: subsets[key.removeprefix('flops_')] for key in counts},
+        **flops,
         'train_seconds_with_teacher': 'train s',
         'teacher_seconds': 'teacher s',
         'tuning_seconds': 'tuning s',
         'test_seconds': 'test s',
         'peak_memory_mib': 'memory MiB',
     }
-    optional = ('teacher_seconds', 'tuning_seconds')
-    keys = [k for k in titles if k not in optional or any(row.get(k) for row in rows.values())]
-    sizes, per_sample = _unit(rows, ['parameters', 'deployed_parameters']), _unit(rows, counts)
-    units = {'parameters': sizes, 'deployed_parameters': sizes, **dict.fromkeys(counts, per_sample)}
-    lines = [
-        [label, *(_text(row.get(key), units.get(key)) for key in keys)]
-        for label, row in rows.items()
-    ]
-    flops = f'; under each subset, {per_sample}FLOPs of one sample' if counts else ''
-    return Grid(
-        title=f'Cost: parameters in {sizes}{flops}',
-        caption=_caption(keys, bool(counts), [r for chosen in groups.values() for r in chosen]),
-        header=['method', *(titles[key] for key in keys)],
-        rows=lines,
+    for key in OPTIONAL:
+        if not any(row.get(key) for row in rows.values()):
+            del titles[key]
+    size, per_sample = _unit(rows.values(), SIZES), _unit(rows.values(), flops)
+    units = {**dict.fromkeys(SIZES, size), **dict.fromkeys(flops, per_sample)}
+    told = f'; under each subset, {per_sample}FLOPs of one sample' if flops else ''
+    return TextTable(
+        title=f'Cost: parameters in {size}{told}',
+        caption=' '.join(_caption(titles, bool(flops), runs.records)),
+        header=['method', *titles.values()],
+        rows=[
+            [label, *(_text(row.get(key), units.get(key)) for key in titles)]
+            for label, row in rows.items()
+        ],
     )
 
 
-def _unit(rows: Mapping[str, Mapping[str, float | str]], keys: Sequence[str]) -> str:
+def _unit(rows: Iterable[Mapping[str, float | str]], keys: Iterable[str]) -> str:
     """Returns the largest unit in which the smallest number is at least a tenth."""
-    values = [value for row in rows.values() for key in keys if (value := row.get(key))]
-    smallest = min(map(float, values), default=1.0)
+    wanted = set(keys)
+    values = [float(v) for row in rows for key, v in row.items() if key in wanted and v]
+    smallest = min(values, default=1.0)
     return next((unit for unit, size in UNITS.items() if smallest >= size / 10), 'units')
 
 
 def _text(value: float | str | None, unit: str | None) -> str:
-    """Returns a cell: a count in its unit, else seconds or MiB; nothing where there are none."""
+    """Returns a cell: a number in its unit, else seconds or MiB; nothing where there are none."""
     if not value:
         return ''
     if unit is not None:
@@ -89,10 +116,10 @@ def _text(value: float | str | None, unit: str | None) -> str:
     return f'{float(value):.0f}' if float(value) >= 10 else f'{float(value):.1f}'
 
 
-def _caption(keys: Sequence[str], flops: bool, chosen: Sequence[Record]) -> list[str]:
+def _caption(keys: Iterable[str], flops: bool, records: Sequence[Record]) -> list[str]:
     """Says what the numbers count and where they were measured."""
-    machines = sorted({r['environment'].get('device', 'an unknown device') for r in chosen})
-    teacher = 'teacher_seconds' in keys
+    machines = sorted({r['environment'].get('device', 'an unknown device') for r in records})
+    teacher, tuning = (key in keys for key in OPTIONAL)
     counted = 'A multiply-add is two FLOPs; what is off is not encoded, where the method allows.'
     return [
         'Parameters are those that a prediction needs; in training, auxiliary parts come on top'
@@ -100,7 +127,7 @@ def _caption(keys: Sequence[str], flops: bool, chosen: Sequence[Record]) -> list
         *([counted] if flops else []),
         'Train s is the whole training, validation included'
         f'{"; teacher s is the part of it that its teacher took" if teacher else ""}.',
-        *(['Tuning s is the search before it.'] if 'tuning_seconds' in keys else []),
+        *(['Tuning s is the search before it.'] if tuning else []),
         'Test s is the test of all subsets. Seconds are means over seeds, on '
         f'{", ".join(machines)}; memory is the largest peak in training'
         f'{", of the whole process on a CPU" if "cpu" in machines else ""}.',

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmark.missing import generator, subset_id, subset_masks
-from benchmark.records.metrics import nanmean, sample_counts, score
+from benchmark.records.metrics import contributions, nanmean, score
 from benchmark.records.schema import Outcomes
 
 REPLICATES = 2000
@@ -99,15 +99,6 @@ def shapley(
     return values
 
 
-def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:
-    """Returns the exact two-sided McNemar p-value of two methods' (N,) right predictions."""
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    n = only_a + only_b
-    logs = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(n + 1)]
-    tail = np.exp(np.array(logs[: min(only_a, only_b) + 1]) - n * math.log(2)).sum()
-    return float(min(1.0, 2 * tail))
-
-
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Returns Holm's adjusted p-values: each controls the error over all of them."""
     p = np.asarray(p_values, dtype=float)
@@ -133,7 +124,7 @@ def resample(
     """Bootstraps the test samples, with the same draws for every run.
 
     Args:
-        runs: Per run (N, S, C): `sample_counts` of each subset over the same N samples.
+        runs: Per run (N, S, C): `contributions` of each subset over the same N samples.
         metric: The metric they add up to.
         replicates: R.
         seed: Seed of the draws.
@@ -207,7 +198,7 @@ def paired_bootstrap(
 ) -> Comparison:
     """Compares two methods' outcomes (seed -> outcomes) on one subset, over their shared seeds."""
     shared = sorted(a.keys() & b.keys())
-    runs = [sample_counts(o[k], subset, metric, live)[:, None] for o in (a, b) for k in shared]
+    runs = [contributions(o[k], subset, metric, live)[:, None] for o in (a, b) for k in shared]
     point = np.array([score(run.sum(0)[0], metric) for run in runs])
     drawn = resample(runs, metric, replicates, seed)[..., 0]
     n = len(shared)

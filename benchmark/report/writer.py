@@ -1,33 +1,30 @@
-"""Writes a data set's tables from its records; no torch is loaded."""
+"""Writes and prints the tables of a data set, from its records."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT, writing
 from benchmark.records import store
-from benchmark.records.schema import Failure, Outcomes, Record, test_scores
-from benchmark.report import blocks, captions, patterns, ranking
-from benchmark.report.layout import Table
+from benchmark.records.schema import Outcomes, Record, Unscored, test_scores
+from benchmark.report import captions, gaps
 from benchmark.report.render import FORMATS, terminal
+from benchmark.report.runs import Loader, gather
+from benchmark.report.table import Block, Table
 
 PUBLISHED = ROOT / 'results' / 'published'
 
-Loader = Callable[[Record], Outcomes | None]
-"""Gives a record's outcomes, or None where they are not at hand."""
-
 
 class Lacking(UserError):
-    """A dataset's records have nothing of what was asked for; those of another may.
+    """The records of a data set lack what was asked for; those of another may have it.
 
     Args:
         error: What is lacking.
-        metrics: The metrics that the records hold, where one was asked for that they do not.
+        metrics: The metrics that the records hold, if it is a metric that is lacking.
     """
 
     def __init__(self, error: object, metrics: Iterable[str] = ()) -> None:
@@ -38,44 +35,40 @@ class Lacking(UserError):
 def table(
     complete: Iterable[Record],
     outcomes: Loader,
-    failed: Iterable[Failure] = (),
-    published: Iterable[Mapping] = (),
+    unscored: Iterable[Unscored] = (),
+    published: Iterable[Mapping[str, Any]] = (),
     columns: Mapping[str, str] | None = None,
     metric: str = '',
+    by_gaps: bool = False,
 ) -> Table:
-    """Makes the table of one dataset.
+    """Makes the table of one data set.
 
     Args:
         complete: Records of finished runs.
-        outcomes: Gives their outcomes, for significance.
-        failed: Records of failed runs, to be listed.
+        outcomes: Returns the outcomes of a record's run, for significance.
+        unscored: Records of failed and refused runs, to be listed.
         published: Rows of `results/published/<dataset>.json`.
-        columns: Subset id -> column title, in the order of a paper's layout; by default all
-            subsets, smallest first.
-        metric: The metric to show, by default the dataset's own.
+        columns: Subset id -> column title, in the order of a paper's table; by default all subsets,
+            smallest first.
+        metric: The metric to show, by default the data set's own.
+        by_gaps: Whether to make the table by training gaps, too.
     """
-    problems: list[str] = []
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in complete:
-        groups.setdefault(_block_of(record), []).append(record)
-    name = ''
-    made = []
-    failures = list(failed)
-    for (protocol, fingerprint), members in sorted(groups.items()):
-        name = members[0]['dataset']['name']
-        here = [f for f in failures if _block_of(f) == (protocol, fingerprint)]
-        failures = [f for f in failures if f not in here]
-        runs = ranking.verify(members, outcomes, problems, metric)
-        if runs.records:
-            twins = sum(other == protocol for other, _ in groups) > 1
-            data = fingerprint if twins else ''
-            made.append(blocks.block(data, runs, here, list(published), columns))
-    problems += captions.failures(failures)
-    return Table(name or (failures[0]['dataset']['name'] if failures else ''), made, problems)
-
-
-def _block_of(record: Record | Failure) -> tuple[str, str]:
-    return record['protocol_id'], record['dataset']['fingerprint']
+    complete, rest, problems = list(complete), list(unscored), list[str]()
+    name = next((record['dataset']['name'] for record in [*complete, *rest]), '')
+    blocks = []
+    gathered = gather(complete, outcomes, problems, metric, columns)
+    for runs in gathered:
+        own = runs.protocol_id, runs.data['fingerprint']
+        here = [r for r in rest if (r['protocol_id'], r['dataset']['fingerprint']) == own]
+        blocks.append(Block({'': runs}, here, list(published)))
+        rest = [r for r in rest if r not in here]
+    problems += captions.unscored(rest)
+    joined = None
+    if by_gaps:
+        found = gaps.joined(gathered).items()
+        members = [Block(leads, [r for r in unscored if gaps.base(r) == k]) for k, leads in found]
+        joined = Table(name, members, problems)
+    return Table(name, blocks, problems, joined)
 
 
 def write_tables(
@@ -86,18 +79,19 @@ def write_tables(
     metric: str = '',
     columns: Mapping[str, str] | None = None,
 ) -> Table:
-    """Reads a dataset's records and writes `<results>/tables/<dataset>.md`, `.tex` and `.csv`.
+    """Reads the records of a data set and writes `<results>/tables/<dataset>.md`, `.tex`, `.csv`.
 
     Args:
         results: The results folder.
-        dataset: Name of the dataset, which is its folder's.
+        dataset: Name of the data set and of its folder.
         runs: The folder of runs, by default `<results>/runs`.
-        by_gaps: Also write `<dataset>-gaps.*`, with rows by the gaps of the training data.
-        metric: The metric to show, by default the dataset's own; another's name joins the files'.
+        by_gaps: Whether to write `<dataset>-gaps.*` too, with rows by training gaps.
+        metric: The metric to show, by default the data set's own; the names of the files end in the
+            name of any other.
         columns: As in `table`.
 
     Raises:
-        Lacking: No record holds the metric, or none was made with gaps though `by_gaps` is set.
+        Lacking: No record holds the metric, or `by_gaps` is set and no run has training gaps.
         UserError: There is no record, or the tables cannot be written.
     """
     root = (runs or results / 'runs') / dataset
@@ -111,25 +105,25 @@ def write_tables(
     def load(record: Record) -> Outcomes | None:
         return store.read_outcomes(files[record['identity']].with_name(store.OUTCOMES))
 
-    failed = list(found.failed.values())
-    made = table(found.complete.values(), load, failed, published(dataset), columns, metric)
+    complete, unscored = list(found.complete.values()), list(found.unscored.values())
+    made = table(complete, load, unscored, published(dataset), columns, metric, by_gaps)
     problems = [line.replace(f'{root}/', '') for line in [*found.problems, *made.problems]]
-    made = Table(dataset, made.blocks, problems)
-    own = {record['dataset']['metric'] for record in found.complete.values()}
-    suffix = f'-{metric}' if metric and metric not in own else ''
-    joined = patterns.joined(made, failed) if by_gaps else None
-    if joined and not joined.blocks and not any(f['protocol'].get('rates') for f in failed):
-        raise Lacking(f'{dataset}: no run with gaps in the training data (rates)')
+    joined = made.gaps and Table(dataset, made.gaps.blocks, problems)
+    made = Table(dataset, made.blocks, problems, joined)
+    if joined and not joined.blocks and not any(r['protocol'].get('rates') for r in unscored):
+        raise Lacking(f'{dataset}: no run with training gaps (rates)')
+    suffix = f'-{metric}' if metric not in {'', *(r['dataset']['metric'] for r in complete)} else ''
     _write(results / 'tables' / f'{dataset}{suffix}', made)
     if joined:
         _write(results / 'tables' / f'{dataset}-gaps{suffix}', joined)
-    return dataclasses.replace(made, patterns=joined)
+    return made
 
 
 def _write(stem: Path, made: Table) -> None:
     for suffix, render in FORMATS.items():
+        text = render(made)
         with writing(stem.with_name(f'{stem.name}.{suffix}')) as file:
-            file.write(render(made).encode())
+            file.write(text.encode())
 
 
 def _metrics(found: store.Scan) -> set[str]:
@@ -139,7 +133,7 @@ def _metrics(found: store.Scan) -> set[str]:
 
 
 def published(dataset: str) -> list[dict[str, Any]]:
-    """Returns the rows that papers print for a dataset; none where no file holds them."""
+    """Returns the rows that papers print for a data set; none where no file holds them."""
     path = PUBLISHED / f'{dataset}.json'
     return json.loads(path.read_text(encoding='utf-8'))['rows'] if path.is_file() else []
 
@@ -156,14 +150,13 @@ def brief(record: Record) -> str:
 
 
 def show(made: Table, protocols: set[str] | None = None) -> None:
-    """Prints a table, that of the training patterns where there is one, and what is not counted.
+    """Prints a table, that by training gaps beneath it if there is one, and what does not count.
 
     Args:
         made: The table.
         protocols: Only the blocks of these protocol ids.
     """
-    for part in (made, made.patterns):
-        if part is not None:
-            print(f'\n{terminal(part, protocols)}')
+    for part in filter(None, (made, made.gaps)):
+        print(f'\n{terminal(part, protocols)}')
     for line in made.problems:
         print(f'not counted: {line}')

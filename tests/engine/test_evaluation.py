@@ -155,7 +155,7 @@ def test_dice_is_pooled_over_the_slices_of_a_volume_and_1_where_nothing_is_there
     # What is kept per volume gives the same score, and untested volumes count for nothing.
     areas = np.full((4, 3, 2), -1)
     areas[:3] = metric.outcomes['areas']
-    counts = metrics.sample_counts({'areas/t1': areas}, 't1', 'Dice')
+    counts = metrics.contributions({'areas/t1': areas}, 't1', 'Dice')
     assert metrics.score(counts.sum(0), 'Dice') == pytest.approx(found['Dice'])
 
 

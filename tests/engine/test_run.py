@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from repetitions import scientific
 
 from benchmark import run, tables
 from benchmark.engine import hooks
@@ -91,7 +92,7 @@ def test_what_is_recorded_is_not_run_again(uninterrupted, capsys):
 def test_a_repetition_gives_the_same_record(uninterrupted, tmp_path):
     assert run.main(arguments(tmp_path, MMANET)) == 0
     pair = [only_record(r, MMANET) for r in (uninterrupted, tmp_path)]
-    assert store.scientific(pair[0]) == store.scientific(pair[1])
+    assert scientific(pair[0]) == scientific(pair[1])
     outcomes = [record_files(r)[0].with_name('outcomes.npz') for r in (uninterrupted, tmp_path)]
     assert outcomes[0].read_bytes() == outcomes[1].read_bytes()
 
@@ -134,7 +135,7 @@ run.main({arguments(tmp_path, MMANET)!r})
     assert not record_files(tmp_path)
     assert run.main(arguments(tmp_path, MMANET)) == 0
     pair = [only_record(r, MMANET) for r in (uninterrupted, tmp_path)]
-    assert store.scientific(pair[0]) == store.scientific(pair[1])
+    assert scientific(pair[0]) == scientific(pair[1])
 
 
 def test_selection_by_validation_survives_resuming(tmp_path):
@@ -158,7 +159,7 @@ run.main({arguments(parts, 'modality_dropout', options=options)!r})
     subprocess.run([sys.executable, '-c', code], capture_output=True, check=False)
     assert run.main(arguments(parts, 'modality_dropout', options=options)) == 0
     pair = [only_record(r, 'modality_dropout') for r in (whole, parts)]
-    assert store.scientific(pair[0]) == store.scientific(pair[1])
+    assert scientific(pair[0]) == scientific(pair[1])
 
 
 def test_a_nan_loss_stops_the_run_and_names_step_and_term(tmp_path, method_file, capsys):
@@ -319,7 +320,7 @@ def test_a_torn_record_is_named_and_its_run_repeated(tmp_path, capsys):
     assert run.main(arguments(tmp_path, 'modality_dropout')) == 0
     assert 'not counted: complete' in capsys.readouterr().out
     assert run.main(args) == 0
-    assert store.scientific(store.read(file)) == store.scientific(whole)
+    assert scientific(store.read(file)) == scientific(whole)
 
 
 def test_the_plan_says_what_is_recorded_and_what_it_will_take(uninterrupted, capsys):
@@ -348,7 +349,7 @@ def test_force_trains_anew_and_finds_the_same(tmp_path):
     before, stamp = store.read(file), file.stat().st_mtime_ns
     assert run.main([*args, '--force']) == 0
     assert file.stat().st_mtime_ns > stamp
-    assert store.scientific(store.read(file)) == store.scientific(before)
+    assert scientific(store.read(file)) == scientific(before)
 
 
 def test_another_package_called_datasets_is_not_touched(tmp_path):

@@ -96,10 +96,15 @@ def make_record(label: str, seed: int, outcomes: dict, **changes) -> dict:
 
 
 def make_failure(label: str, seed: int, error: str) -> dict:
-    """A failed record."""
+    """The record of a run that failed."""
     record = make_record(label, seed, make_outcomes({}))
     kept = {key: value for key, value in record.items() if key in get_type_hints(Failure)}
     return {**kept, 'status': 'failed', 'error': error}
+
+
+def make_refusal(label: str, seed: int, error: str) -> dict:
+    """The record of a run that the method refused."""
+    return {**make_failure(label, seed, error), 'status': 'refused'}
 
 
 def save(runs, record: dict, outcomes: dict | None = None):

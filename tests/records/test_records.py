@@ -6,7 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from made_records import SUBSETS, make_failure, make_outcomes, make_record, save
+from made_records import SUBSETS, make_failure, make_outcomes, make_record, make_refusal, save
+from repetitions import scientific
 
 from benchmark.errors import UserError
 from benchmark.files import writing
@@ -69,16 +70,16 @@ def test_identity_is_the_same_before_and_after_json(record):
     assert store.identity(again) == changed['identity']
 
 
-def test_comparable_ignores_times_and_place_but_no_score(record):
+def test_a_repetition_may_differ_in_times_and_place_but_in_no_score(record):
     later = {**record, 'commit': 'x', 'finished': 'y', 'environment': {'device': 'cuda'}}
     later['cost'] = {**record['cost'], 'train_seconds': 1.0, 'peak_memory_mb': 7.0}
-    assert store.comparable(record, later)
+    assert scientific(record) == scientific(later)
     for part in ('selected_epoch', 'predicted', 'collapsed', 'gaps'):
-        assert not store.comparable(record, {**record, part: 'other'})
+        assert scientific(record) != scientific({**record, part: 'other'})
     scores = {'val': {}, 'test': {**record['scores']['test'], 'rgb': {'ACER': 0.0}}}
-    assert not store.comparable(record, {**record, 'scores': scores})
+    assert scientific(record) != scientific({**record, 'scores': scores})
     cost = {**record['cost'], 'parameters': 1}
-    assert not store.comparable(record, {**record, 'cost': cost})
+    assert scientific(record) != scientific({**record, 'cost': cost})
 
 
 def test_undefined_score_is_stored_as_null(tmp_path, record):
@@ -97,13 +98,16 @@ def _without(record, part, key):
     [
         (lambda r: [r], 'expected an object, found list'),
         (lambda r: {**r, 'schema': 7}, 'schema: expected 1, found 7'),
-        (lambda r: {**r, 'status': 'done'}, "status: expected complete or failed, found 'done'"),
+        (
+            lambda r: {**r, 'status': 'done'},
+            "status: expected one of complete, failed, refused, found 'd",
+        ),
         (lambda r: {k: v for k, v in r.items() if k != 'gaps'}, 'gaps: missing'),
         (lambda r: _without(r, 'cost', 'teacher_seconds'), 'cost.teacher_seconds: missing'),
         (lambda r: {**r, 'seed': '0'}, "seed: expected int, found '0'"),
         (lambda r: {**r, 'seed': True}, 'seed: expected int, found True'),
-        (lambda r: {**r, 'seed': 5}, 'foreign or was edited'),
-        (lambda r: {**r, 'identity': 'f' * 16}, 'foreign or was edited'),
+        (lambda r: {**r, 'seed': 5}, 'the record was edited'),
+        (lambda r: {**r, 'identity': 'f' * 16}, 'the record was edited'),
         (lambda r: {**r, 'n': {'val': {}, 'test': {}}}, 'n.test.rgb: expected at least 1'),
         (lambda r: {**r, 'collapsed': [3]}, r'collapsed\[0\]: expected str, found 3'),
         (
@@ -136,7 +140,7 @@ def test_an_invalid_record_is_never_written(tmp_path, record):
     assert not list(tmp_path.rglob('*.json'))
 
 
-def test_torn_foreign_edited_doubled_and_failed_records_are_named_and_not_counted(tmp_path, record):
+def test_what_is_no_finished_run_is_told_apart_and_not_counted(tmp_path, record):
     good = save(tmp_path, record)
     torn = save(tmp_path, make_record('mmanet', 1, OUTCOMES))
     torn.write_bytes(torn.read_bytes()[:-40])
@@ -150,11 +154,14 @@ def test_torn_foreign_edited_doubled_and_failed_records_are_named_and_not_counte
     shutil.copy(good, twin)
     failed = save(tmp_path, make_failure('rfnet', 0, 'out of memory'))
 
-    found = store.scan(tmp_path, 'faces')
+    refused = save(tmp_path, make_refusal('zeta', 0, 'complete data only'))
+
+    found = store.scan(tmp_path)
 
     assert list(found.complete) == [good]
-    assert list(found.failed) == [failed]
-    assert found.failed[failed]['error'] == 'out of memory'
+    assert list(found.unscored) == [failed, refused]
+    assert found.unscored[failed]['error'] == 'out of memory'
+    assert [r['status'] for r in found.unscored.values()] == ['failed', 'refused']
     assert len(found.problems) == 4
     for path, word in [
         (torn, 'cannot be read'),
@@ -163,13 +170,6 @@ def test_torn_foreign_edited_doubled_and_failed_records_are_named_and_not_counte
         (twin, 'same'),
     ]:
         assert any(p.startswith(f'{path}: ') and word in p for p in found.problems)
-
-
-def test_scan_of_one_dataset_leaves_the_others_alone(tmp_path, record):
-    save(tmp_path, record)
-    other = save(tmp_path, make_record('mmanet', 0, OUTCOMES, dataset={'name': 'rooms'}))
-    assert list(store.scan(tmp_path, 'rooms').complete) == [other]
-    assert len(store.scan(tmp_path).complete) == 2
 
 
 def _fail_half_way(path):

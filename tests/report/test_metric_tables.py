@@ -9,7 +9,7 @@ from benchmark import tables
 from benchmark.engine import evaluation
 from benchmark.errors import UserError
 from benchmark.records import metrics
-from benchmark.report import ranking, writer
+from benchmark.report import captions, runs, writer
 from benchmark.report.render import csv as to_csv
 from benchmark.report.render import latex, markdown, terminal
 
@@ -62,7 +62,7 @@ def folder(tmp_path):
 
 def row_of(block, label):
     (row,) = (row for row in block.rows if row.label == label)
-    return dict(zip(block.columns, row.cells, strict=True))
+    return row.cells
 
 
 @pytest.mark.parametrize(('metric', 'worst'), [('APCER', max), ('accuracy', min)])
@@ -81,17 +81,17 @@ def test_another_metric_is_averaged_like_the_main_one(metric, worst, folder):
                                                        ('accuracy', '↑', 'higher')])  # fmt: skip
 def test_title_and_caption_tell_the_direction(metric, arrow, told, folder):
     (block,) = folder.table(metric=metric).blocks
-    assert block.title == f'faces: {metric} {arrow} (%)'
-    assert block.caption[0] == f'{metric} in percent, {told} is better.'
+    assert captions.title(block) == f'faces: {metric} {arrow} (%)'
+    assert captions.caption(block).startswith(f'{metric} in percent, {told} is better.')
 
 
 def test_only_the_main_metric_is_marked_and_has_references(folder):
     main = writer.write_tables(folder.path, 'faces')
-    assert any(cell.mark for row in main.blocks[0].rows for cell in row.cells)
+    assert any(cell.mark for row in main.blocks[0].rows for cell in row.cells.values())
     made = folder.table(metric='APCER')
     (block,) = made.blocks
-    assert not any(cell.mark for row in block.rows for cell in row.cells)
-    assert 'whether methods differ is tested in ACER alone' in ' '.join(block.caption)
+    assert not any(cell.mark for row in block.rows for cell in row.cells.values())
+    assert 'whether methods differ is tested in ACER alone' in captions.caption(block)
     assert [row.label for row in block.rows] == ['good', 'poor']
     assert 'gap closed %' not in block.rows[0].extra
     assert block.cost is None
@@ -102,7 +102,8 @@ def test_only_the_main_metric_is_marked_and_has_references(folder):
     (hidden,) = writer.table([record], **arguments, metric='APCER').blocks
     assert [row.kind for row in shown.rows] == ['method', 'published']
     assert [row.kind for row in hidden.rows] == ['method']
-    assert (bool(shown.sources), hidden.sources) == (True, [])
+    assert captions.sources(shown)
+    assert captions.sources(hidden) == []
 
 
 def test_file_names_get_the_metric_and_the_main_ones_stay(folder):
@@ -165,7 +166,7 @@ def test_every_metric_that_is_measured_has_a_direction():
 
 def test_the_record_s_own_direction_ranks_its_main_metric():
     record = make_record('m', 0, make_outcomes({'rgb': 4}), dataset={'higher_is_better': True})
-    assert ranking.verify([record], lambda r: None, []).higher
+    assert runs.gather([record], lambda r: None, [])[0].higher
 
 
 def test_the_script_leaves_out_datasets_without_the_metric(folder, capsys):

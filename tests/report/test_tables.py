@@ -23,7 +23,7 @@ from made_records import (
 
 from benchmark.errors import UserError
 from benchmark.records import metrics
-from benchmark.report import statistics, writer
+from benchmark.report import captions, statistics, writer
 from benchmark.report.render import csv as to_csv
 from benchmark.report.render import latex, markdown, terminal
 
@@ -70,7 +70,7 @@ def three():
 
 def _row(block, label):
     (found,) = (row for row in block.rows if row.label == label)
-    return dict(zip(block.columns, found.cells, strict=True))
+    return found.cells
 
 
 def test_columns_are_subsets_by_size_then_order_then_summaries(three):
@@ -105,7 +105,7 @@ def test_nothing_is_marked_where_methods_differ_by_chance():
         for label in ('a', 'b', 'c'):
             runs.add(label, seed, 40)
     block = runs.only_block()
-    assert not any(cell.mark for row in block.rows for cell in row.cells)
+    assert not any(cell.mark for row in block.rows for cell in row.cells.values())
     text = markdown(runs.table())
     assert '| **' not in text
     assert '<u>' not in text
@@ -141,7 +141,7 @@ def test_higher_is_better_turns_the_ranking_round():
     block = runs.only_block()
     assert _row(block, 'good')['rgb'].mark == 'best'
     assert _row(block, 'poor')['worst'].mean == pytest.approx(75)
-    assert 'accuracy ↑' in block.title
+    assert 'accuracy ↑' in captions.title(block)
 
 
 def test_segmentation_is_ranked_by_its_areas():
@@ -170,8 +170,8 @@ def test_segmentation_is_ranked_by_its_areas():
 
 def test_without_outcomes_nothing_is_marked_and_the_caption_says_so(three):
     (block,) = writer.table(three.records, lambda record: None).blocks
-    assert not any(cell.mark for row in block.rows for cell in row.cells)
-    assert 'without per-sample outcomes' in ' '.join(block.caption)
+    assert not any(cell.mark for row in block.rows for cell in row.cells.values())
+    assert 'without per-sample outcomes' in captions.caption(block)
 
 
 def test_a_row_without_outcomes_is_shown_and_leaves_its_differences_untested(three):
@@ -181,7 +181,7 @@ def test_a_row_without_outcomes_is_shown_and_leaves_its_differences_untested(thr
     block = three.only_block()
     assert {cell.mark for cell in _row(block, 'good').values()} == {'best'}
     assert {cell.mark for cell in _row(block, 'fair').values()} == {''}
-    assert 'Differences to poor are not tested' in ' '.join(block.caption)
+    assert 'Differences to poor are not tested' in captions.caption(block)
 
 
 def test_a_record_whose_score_is_not_that_of_its_outcomes_is_left_out_and_named(three):
@@ -191,7 +191,7 @@ def test_a_record_whose_score_is_not_that_of_its_outcomes_is_left_out_and_named(
     assert 'good uniform-last-0 seed 0: ACER of ir is 0.001000' in table.problems[0]
     (good,) = (row for row in table.blocks[0].rows if row.label == 'good')
     assert good.seeds == 2
-    assert 'good: 2 of 3 seeds' in table.blocks[0].notes
+    assert 'good: 2 of 3 seeds' in captions.notes(table.blocks[0])
 
 
 def test_outcomes_of_other_samples_are_named_and_not_compared(three):
@@ -215,10 +215,10 @@ def test_protocols_and_data_are_never_mixed(three):
     three.add('good', 0, 9, protocol={'epochs': 9}, protocol_id='uniform-last-1')
     three.add('good', 0, 9, dataset={'fingerprint': 'xyz'})
     blocks = three.table().blocks
-    assert [(b.protocol, b.data) for b in blocks] == [
-        ('uniform-last-0', 'abc'),
-        ('uniform-last-0', 'xyz'),
-        ('uniform-last-1', ''),
+    assert [b.first.key for b in blocks] == [
+        'uniform-last-0@abc',
+        'uniform-last-0@xyz',
+        'uniform-last-1',
     ]
     assert [len(b.rows) for b in blocks] == [3, 1, 1]
     shown = terminal(three.table(), {'uniform-last-1'})
@@ -245,7 +245,7 @@ def test_a_subset_that_was_not_tested_leaves_the_row_and_is_told(three):
     assert np.isnan(row['ir'].mean)
     assert row['mean'].mean == pytest.approx((row['rgb'].mean + row['depth'].mean) / 2)
     assert row['mean'].mark == ''
-    assert 'part: summaries over 2 of 7 subsets' in block.notes
+    assert 'part: summaries over 2 of 7 subsets' in captions.notes(block)
     assert _row(block, 'good')['mean'].mark == 'best'
 
 
@@ -258,18 +258,18 @@ def test_collapsed_models_are_flagged_with_subset_and_class():
     runs.outcomes[record['identity']] = outcomes
     block = runs.only_block()
     assert block.rows[0].sign == '†'
-    assert block.notes == ['† m collapsed: it answers attack on ir (seed 1)']
+    assert captions.notes(block) == ['† m collapsed: it answers attack on ir (seed 1)']
 
 
 def test_failed_runs_are_listed_and_not_counted(three):
     failed = [make_failure('good', 7, 'out of\nmemory')]
-    block = three.only_block(failed=failed)
-    assert block.failures == ['failed: good seed 7 (uniform-last-0): out of memory']
-    assert block.failures[0] in markdown(three.table(failed=failed))
-    assert block.failures[0] in terminal(three.table(failed=failed))
+    block = three.only_block(unscored=failed)
+    assert captions.failures(block) == ['failed: good seed 7 (uniform-last-0): out of memory']
+    assert captions.failures(block)[0] in markdown(three.table(unscored=failed))
+    assert captions.failures(block)[0] in terminal(three.table(unscored=failed))
     alone = writer.table([], three.load, failed)
     assert alone.blocks == []
-    assert alone.problems == block.failures
+    assert alone.problems == captions.failures(block)
 
 
 REFERENCES = {'ceiling': {s: 0.05 for s in SUBSETS}, 'chance': 0.5}
@@ -294,13 +294,13 @@ def test_ceiling_chance_and_published_rows_stand_beneath_and_are_never_ranked():
     block = runs.only_block(published=PUBLISHED)
     labels = [row.label for row in block.rows]
     assert labels == ['a', 'b', 'ceiling (ideal observer)', 'chance', 'Paper (published)']
-    assert not any(cell.mark for row in block.rows[2:] for cell in row.cells)
+    assert not any(cell.mark for row in block.rows[2:] for cell in row.cells.values())
     paper = _row(block, 'Paper (published)')
     assert (paper['depth+ir'].mean, paper['rgb'].mean, paper['mean'].mean) == (1.0, 2.0, 0.5)
     assert np.isnan(paper['ir'].mean)
     assert np.isnan(paper['worst'].mean)
     assert block.rows[-1].sign == '‡'
-    assert '‡ not comparable: Paper: another backbone' in block.sources
+    assert '‡ not comparable: Paper: another backbone' in captions.sources(block)
     closed = [(0.5 - acer_of(runs.load(r), s)) / 0.45 for r in runs.records[::2] for s in SUBSETS]
     assert block.rows[0].extra['gap closed %'] == f'{100 * np.mean(closed):.1f}'
 
@@ -355,7 +355,7 @@ def test_markdown_terminal_and_latex_show_the_marks(three):
 
 def test_latex_is_balanced_and_has_as_many_cells_as_columns(three):
     three.add('odd_name:a=1,b={x}&50%#~^\\|<', 0, 30)
-    text = latex(three.table(failed=[make_failure('x_y', 0, 'bad {')], published=PUBLISHED))
+    text = latex(three.table(unscored=[make_failure('x_y', 0, 'bad {')], published=PUBLISHED))
     found = re.findall(r'\\begin{tabular}{l(r+)}\n(.*?)\\end{tabular}', text, re.S)
     assert len(found) == 2
     for columns, body in found:
