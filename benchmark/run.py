@@ -49,6 +49,13 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_what(p)
+    _add_how(p)
+    return p
+
+
+def _add_what(p: argparse.ArgumentParser) -> None:
+    """Adds the options that say what is trained: they can change a score."""
     p.add_argument(
         '--methods',
         nargs='+',
@@ -80,6 +87,24 @@ def parser() -> argparse.ArgumentParser:
         'data set, e.g. epochs=30 sampler=bernoulli:0.3; DATASET.KEY=VALUE for one data set alone',
     )
     p.add_argument(
+        '--tune',
+        type=int,
+        metavar='N',
+        help="choose every method's hyper-parameters from N trials each, on the validation split, "
+        'e.g. 8',
+    )
+    p.add_argument(
+        '--gaps',
+        nargs='+',
+        metavar='RATES',
+        help='train once under each of several training gaps (values of the field rates; complete '
+        'for none), e.g. complete rgb=0.2,depth=0.5, and print one table of all',
+    )
+
+
+def _add_how(p: argparse.ArgumentParser) -> None:
+    """Adds the options that say where and how to compute: they change no score."""
+    p.add_argument(
         '--data-root',
         nargs='+',
         type=Path,
@@ -107,24 +132,9 @@ def parser() -> argparse.ArgumentParser:
         metavar='N',
         help='loader processes, e.g. 4; by default none for data in memory, else one per core',
     )
-    p.add_argument(
-        '--tune',
-        type=int,
-        metavar='N',
-        help="choose every method's hyper-parameters from N trials each, on the validation split, "
-        'e.g. 8',
-    )
-    p.add_argument(
-        '--gaps',
-        nargs='+',
-        metavar='RATES',
-        help='train once under each of several training gaps (values of the field rates; complete '
-        'for none), e.g. complete rgb=0.2,depth=0.5, and print one table of all',
-    )
     p.add_argument('--dry-run', action='store_true', help='print the plan and the expected time')
     p.add_argument('--list', action='store_true', help='print the methods and data sets')
     p.add_argument('--force', action='store_true', help='run again what is recorded')
-    return p
 
 
 def main(argv: list[str] | None = None) -> int:
