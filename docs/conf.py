@@ -29,4 +29,4 @@ html_css_files = ['extra.css']
 html_show_sourcelink = False
 html_show_sphinx = False
 pygments_style = 'friendly'
-pygments_dark_style = 'monokai'
+pygments_dark_style = 'github-dark'

@@ -74,7 +74,7 @@ def method_facts(name: str, cls: Class) -> Iterator[list[str]]:
     if isinstance(settings, dict):
         settings = '; '.join(f'{code(data)}: {listed(s)}' for data, s in settings.items())
     else:
-        settings = code(settings)
+        settings = 'computed in the file, from those of another method'
     yield ['settings by data set', settings]
     yield ['search space of `--tune`', search_space(cls)]
     yield ['size, relative to `modality_dropout`', size(name)]

@@ -125,16 +125,13 @@ class Class:
         arguments = [*init.args.args, *init.args.kwonlyargs]
         defaults = [*init.args.defaults, *init.args.kw_defaults]
         pairs = zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True)
-        return [
-            Option(
-                argument.arg,
-                spelled(owner.module, default),
-                ast.unparse(argument.annotation) if argument.annotation else '',
-                meanings.get(argument.arg, ''),
-            )
-            for argument, default in pairs
-            if default is not None
-        ]
+        found = []
+        for argument, default in pairs:
+            if default is not None:
+                kind = ast.unparse(argument.annotation) if argument.annotation else ''
+                meaning = meanings.get(argument.arg, '')
+                found.append(Option(argument.arg, spelled(owner.module, default), kind, meaning))
+        return found
 
 
 def locate(module: Module, name: str) -> Class | None:
