@@ -201,6 +201,7 @@ def test_the_method_on_the_page_of_the_architecture_trains(tmp_path):
     text = re.search(
         r'```python\n("""Mean fusion.*?)```', (DOCS / 'architecture.md').read_text(), re.S
     )
+    assert all(len(line) <= 100 for line in text[1].splitlines())
     file = tmp_path / 'mean_fusion_of_the_docs.py'
     file.write_text(text[1].replace("'mean_fusion'", "'mean_fusion_of_the_docs'"))
     small = ['train=32', 'val=16', 'test=16', 'epochs=1', 'batch_size=16']
