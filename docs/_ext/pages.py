@@ -156,7 +156,7 @@ def record() -> Iterator[str]:
                 name, kind = ast.unparse(item.target), ast.unparse(item.annotation)
                 fields[name] = [code(name), code(kind), 'sometimes' if optional else 'always']
         if not node.name.startswith('_'):
-            yield from (f'## `{node.name}`', '', prose(cls.docstring.text), '')
+            yield from (f'### `{node.name}`', '', prose(cls.docstring.text), '')
             yield from table(['field', 'type', 'there'], fields.values())
 
 

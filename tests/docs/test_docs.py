@@ -97,7 +97,7 @@ def test_every_protocol_field_and_record_field_is_generated():
     assert {key: ast.literal_eval(text) for key, text in rows.items()} == fields
     schema = importlib.import_module('benchmark.records.schema')
     text = '\n'.join(pages.record())
-    parts = dict(re.findall(r'^## `(\w+)`\n(.*?)(?=^## |\Z)', text, re.M | re.S))
+    parts = dict(re.findall(r'^### `(\w+)`\n(.*?)(?=^### |\Z)', text, re.M | re.S))
     assert 'Record' in parts
     for name, part in parts.items():
         kind = getattr(schema, name)
