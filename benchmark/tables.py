@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         help="another metric that the records hold, e.g. APCER; the dataset's own by default",
     )
     p.add_argument(
-        '--patterns', action='store_true', help='also by what is missing in the training data'
+        '--gaps', action='store_true', help='also by what is missing in the training data'
     )
     p.add_argument(
         '--columns',
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         lacking: list[Lacking] = []
         for name in names:
             try:
-                show(write_tables(args.results, name, runs, args.patterns, args.metric, columns))
+                show(write_tables(args.results, name, runs, args.gaps, args.metric, columns))
             except Lacking as lack:
                 lacking.append(lack)
         if len(lacking) == len(names) or (args.datasets and lacking):

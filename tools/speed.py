@@ -25,9 +25,10 @@ from mmengine.hooks import Hook  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from benchmark.engine import plan, training  # noqa: E402
-from benchmark.engine.experiment import Experiment, Machine, build, loaders, splits  # noqa: E402
+from benchmark.engine.building import Machine, build, loaders  # noqa: E402
+from benchmark.engine.experiment import Experiment  # noqa: E402
 from benchmark.engine.hooks import LossWatch  # noqa: E402
-from benchmark.engine.loading import Samples, test_loader  # noqa: E402
+from benchmark.engine.loading import Samples, split_of, test_loader  # noqa: E402
 from benchmark.missing import Sampler, generator, subset_ids  # noqa: E402
 from benchmark.registry import discover  # noqa: E402
 
@@ -60,7 +61,7 @@ def testing(e: Experiment, machine: Machine, repeats: int) -> str:
     """Compares all subsets from one encoding with one complete pass and with separate passes."""
     method = build(e, machine.device)
     task = e.data.task
-    test = splits(e.data, 'test')
+    test = split_of(e.data, 'test')
     loader = test_loader(Samples(test, task, test.available), 2 * e.protocol.batch_size, 0, False)
     ids = subset_ids(task.names)
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +83,7 @@ def testing(e: Experiment, machine: Machine, repeats: int) -> str:
 
 def harness_epoch(e: Experiment, machine: Machine, folder: Path) -> float:
     """Returns the seconds of one epoch under the harness."""
-    method, both = build(e, machine.device), loaders(e, e.parts()[0], machine)
+    method, both = build(e, machine.device), loaders(e, e.parts[0], machine)
     clock = EpochClock()
     runner = training.SilentRunner(
         machine.device,
@@ -104,7 +105,7 @@ def harness_epoch(e: Experiment, machine: Machine, folder: Path) -> float:
 def bare_epoch(e: Experiment, machine: Machine) -> float:
     """Returns the seconds of one epoch of a plain PyTorch loop."""
     task, device = e.data.task, machine.device
-    train = splits(e.data, 'train')
+    train = split_of(e.data, 'train')
     inputs = {m: torch.as_tensor(train.inputs[m]) for m in task.names}
     target = torch.as_tensor(train.target)
     drawn = Sampler(e.sampler, task.names).draw(train.available, generator(0, 'bare'))
@@ -140,7 +141,7 @@ def throughput(e: Experiment, machine: Machine, repeats: int) -> str:
                 pairs.append((harness_epoch(e, machine, where), bare))
         del pairs[0]  # the first turn also compiles kernels
     ratio = statistics.median(bare / harness for harness, bare in pairs)
-    rate = len(splits(e.data, 'train')) / statistics.median(harness for harness, _ in pairs)
+    rate = len(split_of(e.data, 'train')) / statistics.median(harness for harness, _ in pairs)
     return (
         f'{e.data.name}: training runs at {ratio:.3f} of a bare loop '
         f'({rate:.0f} samples a second under the harness)'
@@ -158,7 +159,8 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as results:
         discover()
         opened = plan.open_datasets(args.datasets, [], {})
-        grid = plan.experiments(args.methods, opened, [0], {}, Path(results), args.device)
+        request = plan.Request(args.methods, [0], {}, Path(results), args.device)
+        grid = plan.flat(plan.experiments(request, opened))
         machine = Machine(args.device)
         for e in grid:
             print(f'{e.label} on {machine.device}, median of {args.repeats} turns')

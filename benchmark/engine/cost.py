@@ -1,26 +1,16 @@
-"""What a method costs: parameters, FLOPs per subset, memory, and time before it is spent."""
+"""What a method costs: parameters, FLOPs per subset, and peak memory."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.optim import build_optim_wrapper
-from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
-from benchmark.engine.protocol import Protocol
-from benchmark.engine.training import optim_wrapper
 from benchmark.method import Method
 from benchmark.missing import subset_ids, subset_masks
-
-STEPS = 3
-"""Steps that a forecast measures, after one to warm up."""
 
 
 def _one_sample(method: Method) -> dict[str, torch.Tensor]:
@@ -82,49 +72,3 @@ def peak_memory(device: str) -> float:
         return 0.0
     line = next(row for row in status.splitlines() if row.startswith('VmHWM'))
     return int(line.split()[1]) / 1024
-
-
-def forecast(
-    method: Method, loaders: tuple[DataLoader, DataLoader], protocol: Protocol
-) -> tuple[float, float]:
-    """Measures a few steps and one evaluated batch of an untrained method.
-
-    Args:
-        method: The method, with a teacher where it has one; its weights change.
-        loaders: Training and validation loaders.
-        protocol: Gives epochs and optimiser.
-
-    Returns:
-        Expected seconds of the whole training, and seconds to test one sample on every subset.
-    """
-    each = _rehearse_validation(method, loaders[1], protocol.epochs)
-    wrapper = build_optim_wrapper(method, optim_wrapper(protocol))
-    batches = itertools.cycle(itertools.islice(iter(loaders[0]), STEPS))
-    seconds = []
-    for batch in itertools.islice(batches, STEPS + 1):
-        start = time.perf_counter()
-        method.train().train_step(batch, optim_wrapper=wrapper)
-        seconds.append(time.perf_counter() - start)
-    return protocol.epochs * len(loaders[0]) * sum(seconds[1:]) / STEPS, each
-
-
-def _rehearse_validation(method: Method, loader: DataLoader, epochs: int) -> float:
-    """Takes a method to its last epoch, where terms that start late are part of the price.
-
-    Every epoch's validation is given the scores of one batch, for methods that mine there.
-
-    Returns:
-        Seconds to test one sample on every subset.
-    """
-    evaluator = SubsetEvaluator(method.task)
-    batch = method.data_preprocessor(next(iter(loader)), False)
-    start = time.perf_counter()
-    with torch.no_grad():
-        for mask, logits in subset_logits(method.eval(), batch, list(evaluator.masks.values())):
-            evaluator.process_subset(mask, logits, batch)
-    evaluator.evaluate(len(batch.ids))
-    each = (time.perf_counter() - start) / len(batch.ids)
-    method.epochs = epochs
-    for method.epoch in range(epochs):
-        method.on_validation(evaluator.scores)
-    return each

@@ -1,4 +1,4 @@
-"""Where a record comes from: software, device, commit."""
+"""The circumstances of a run that its record states: software versions, device, commit."""
 
 from __future__ import annotations
 

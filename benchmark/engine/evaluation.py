@@ -44,7 +44,26 @@ def subset_logits(
         )
 
 
-class ClassificationMetric(BaseMetric):
+class SubsetMetric(BaseMetric):
+    """A metric of one subset, which also keeps what the record needs beside its value.
+
+    Attributes:
+        predicted: After `evaluate`, the share of each class among the predictions.
+        outcomes: After `evaluate`, the positions ('ids') of what was measured in the split's order,
+            and per-sample outcomes for them (`benchmark.records.schema.Outcomes`).
+    """
+
+    default_prefix = ''
+    predicted: tuple[float, ...] = ()
+    outcomes: dict[str, np.ndarray]
+
+    @property
+    def measured(self) -> bool:
+        """Whether any sample was handed over since the last evaluation."""
+        return bool(self.results)
+
+
+class ClassificationMetric(SubsetMetric):
     """Accuracy, UAR and macro F1; for presentation attack detection APCER, BPCER and their mean.
 
     The decision is the larger logit. APCER is the share of attacks taken for live, BPCER the share
@@ -55,13 +74,9 @@ class ClassificationMetric(BaseMetric):
         task: Gives the classes and which of them is live.
     """
 
-    default_prefix = ''
-
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.task = task
-        self.predicted: tuple[float, ...] = ()
-        self.outcomes: dict[str, np.ndarray] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keeps (position, target, prediction, score) of each sample."""
@@ -84,7 +99,7 @@ class ClassificationMetric(BaseMetric):
         return {name: float(value) for name, value in found.items()}
 
 
-class SegmentationMetric(IoUMetric):
+class SegmentationMetric(SubsetMetric, IoUMetric):
     """mmsegmentation's mIoU over the pooled confusion matrix, unrounded and silent.
 
     Classes that neither occur nor are predicted are left out of the mean.
@@ -93,13 +108,9 @@ class SegmentationMetric(IoUMetric):
         task: Gives the classes.
     """
 
-    default_prefix = ''
-
     def __init__(self, task: Task) -> None:
         super().__init__(ignore_index=IGNORE, iou_metrics=['mIoU'])
         self.dataset_meta = {'classes': task.classes}
-        self.predicted: tuple[float, ...] = ()
-        self.outcomes: dict[str, np.ndarray] = {}
         self.ids: list[int] = []
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -125,7 +136,7 @@ class SegmentationMetric(IoUMetric):
         }
 
 
-class DiceMetric(BaseMetric):
+class DiceMetric(SubsetMetric):
     """Dice of each region, pooled over the slices of a volume and averaged over volumes.
 
     A volume in which a region is neither labelled nor predicted scores 1 there, as in RFNet's code.
@@ -135,14 +146,10 @@ class DiceMetric(BaseMetric):
         groups: (N,) name of the volume of each position of the split; None makes each its own.
     """
 
-    default_prefix = ''
-
     def __init__(self, task: Task, groups: np.ndarray | None) -> None:
         super().__init__()
         self.task = task
         self.volume = None if groups is None else np.unique(groups, return_inverse=True)[1]
-        self.predicted: tuple[float, ...] = ()
-        self.outcomes: dict[str, np.ndarray] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keeps (position, areas (3, R), predicted pixels (K,)) of each slice."""
@@ -176,7 +183,7 @@ class DiceMetric(BaseMetric):
         return {'Dice': float(each.mean()), **dict(zip(names, each.tolist(), strict=True))}
 
 
-def metric_for(task: Task, groups: np.ndarray | None) -> BaseMetric:
+def metric_for(task: Task, groups: np.ndarray | None) -> SubsetMetric:
     """Returns a fresh metric for one subset."""
     if task.metric == 'Dice':
         return DiceMetric(task, groups)
@@ -220,7 +227,7 @@ class SubsetEvaluator(Evaluator):
         flat = {}
         self.scores, self.outcomes = {}, {}
         for subset, metric in self.by_subset.items():
-            if not metric.results:
+            if not metric.measured:
                 continue
             metrics = metric.evaluate(size)
             self.outcomes[subset] = metric.outcomes

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 
-from benchmark.dataset import Split
 from benchmark.engine import cost, environment, hooks, training
-from benchmark.engine.evaluation import SubsetEvaluator
-from benchmark.engine.experiment import Experiment, Machine, Part, build, gaps, loaders, splits
-from benchmark.engine.loading import Samples, test_loader
+from benchmark.engine.building import Machine, build, loaders
+from benchmark.engine.experiment import CannotTrain, Experiment, Part
+from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
 from benchmark.files import writing
 from benchmark.method import Method
-from benchmark.missing import mask_hash
 from benchmark.records import store
-
-COLLAPSE = 0.999
-"""A subset whose predictions are one class to at least this share counts as collapsed."""
 
 Report = Callable[[str, int, int, float], None]
 """Called with (stage, finished epochs, epochs, seconds of this stage so far)."""
@@ -47,40 +39,44 @@ def run(
         The record, which has been written.
 
     Raises:
-        UserError: The method cannot train on these data, or the folder cannot be written.
+        CannotTrain: The method cannot train on these data.
+        UserError: The folder cannot be written.
         TrainingDiverged: A loss became NaN or infinite.
     """
     trained, teacher_cost = train(experiment, machine, report, force)
     report('testing', 0, 0, 0.0)
-    return _assemble(experiment, machine, trained, teacher_cost)
+    return finish(experiment, machine, trained, teacher_cost)
 
 
 def train(
     experiment: Experiment, machine: Machine, report: Report, force: bool = False
-) -> tuple[list[tuple[Method, dict[str, Any]]], dict[str, Any]]:
+) -> tuple[list[Trained], dict[str, Any]]:
     """Trains an experiment's networks, after its teacher; the test split is not opened.
 
     Returns:
         Each network with what is known of its training, and what the teacher took.
 
     Raises:
-        UserError: The method cannot train on these data, or the folder cannot be written.
+        CannotTrain: The method cannot train on these data.
+        UserError: The folder cannot be written.
         TrainingDiverged: A loss became NaN or infinite.
     """
-    experiment.ready()
+    if experiment.search is not None and experiment.search['chosen'] is None:
+        trials = experiment.search['trials']
+        raise UserError(f'{experiment.label}: expected {trials} trials to have run before it')
     if force:
         clear(experiment)
     _prepare(machine)
-    gaps(experiment, splits(experiment.data, 'train'))  # refuses before a teacher is trained
-    teacher = experiment.teacher()
+    _ = experiment.readable  # refuses before a teacher is trained
+    teacher = experiment.teacher
     teacher_cost = {'seconds': 0.0, 'peak_memory_mb': 0.0}
     mentor = None
     if teacher is not None:
         stage = functools.partial(report, f'teacher {teacher.label}')
-        mentor, teacher_cost = _train_part(teacher, teacher.parts()[0], machine, None, stage)
+        mentor, teacher_cost = _train_part(teacher, teacher.parts[0], machine, None, stage)
     trained = []
-    for part in experiment.parts():
-        stage = functools.partial(report, part[2][0] if part[2] else 'training')
+    for part in experiment.parts:
+        stage = functools.partial(report, part.only[0] if part.only else 'training')
         trained.append(_train_part(experiment, part, machine, mentor, stage))
     return trained, teacher_cost
 
@@ -99,9 +95,9 @@ def _prepare(machine: Machine) -> None:
 
 def clear(experiment: Experiment) -> None:
     """Removes the weights of an experiment and whatever its training could go on from."""
-    for folder, _, _ in experiment.parts():
-        for name in ('resume.pth', 'best.pth', 'checkpoint.pth', 'trained.json'):
-            (folder / name).unlink(missing_ok=True)
+    for part in experiment.parts:
+        for name in ('resume.pth', 'resume.json', 'best.pth', 'checkpoint.pth', 'trained.json'):
+            (part.folder / name).unlink(missing_ok=True)
 
 
 def _train_part(
@@ -110,10 +106,9 @@ def _train_part(
     machine: Machine,
     mentor: Method | None,
     report: Callable[[int, int, float], None],
-) -> tuple[Method, dict[str, Any]]:
+) -> Trained:
     """Returns one trained network and what is known of its training, from disk where finished."""
-    folder, _, only = part
-    identity = experiment.header()['identity']
+    folder, identity = part.folder, experiment.identity
     method = build(experiment, machine.device)
     done = folder / 'trained.json'
     summary = _finished(done, identity)
@@ -132,16 +127,16 @@ def _train_part(
             method,
             loaders(experiment, part, machine),
             experiment.protocol,
-            training.Job(folder, identity, experiment.seed, machine.device, only),
+            training.Job(folder, identity, experiment.seed, machine.device, part.only),
             lambda epoch, seconds: report(epoch, epochs, seconds),
         )
         summary['peak_memory_mb'] = cost.peak_memory(machine.device)
         hooks.save_atomically(method.state_dict(), folder / 'checkpoint.pth')
         with writing(done) as file:
             file.write(json.dumps({'identity': identity, **summary}).encode())
-        for leftover in ('resume.pth', 'best.pth'):
+        for leftover in ('resume.pth', 'resume.json', 'best.pth'):
             (folder / leftover).unlink(missing_ok=True)
-    return method.eval(), summary
+    return Trained(method.eval(), summary)
 
 
 def _finished(file: Path, identity: str) -> dict[str, Any] | None:
@@ -167,125 +162,6 @@ def make_folder(folder: Path) -> None:
         raise UserError(f'{folder}: cannot be written: {error.strerror}') from None
 
 
-def _assemble(
-    experiment: Experiment,
-    machine: Machine,
-    trained: list[tuple[Method, dict[str, Any]]],
-    teacher_cost: dict[str, Any],
-) -> store.Record:
-    """Tests the trained networks and writes outcomes and record, the record last."""
-    test = splits(experiment.data, 'test')
-    started = time.perf_counter()
-    tested = [
-        _test_part(experiment, part, machine, method)
-        for part, (method, _) in zip(experiment.parts(), trained, strict=True)
-    ]
-    seconds = time.perf_counter() - started
-    scores = {s: score for e in tested for s, score in e.scores.items()}
-    val = {s: v for _, summary in trained for s, v in summary['scores'].items()}
-    record = {
-        **experiment.header(),
-        'status': 'complete',
-        'scores': {
-            'val': {s: v['metrics'] for s, v in val.items()},
-            'test': {s: score.metrics for s, score in scores.items()},
-        },
-        'n': {
-            'val': {s: v['n'] for s, v in val.items()},
-            'test': {s: score.n for s, score in scores.items()},
-        },
-        'predicted': {s: list(score.predicted) for s, score in scores.items()},
-        'collapsed': [s for s, score in scores.items() if max(score.predicted) >= COLLAPSE],
-        'selected_epoch': max(summary['epoch'] for _, summary in trained),
-        'gaps': _gap_report(experiment),
-        'cost': {
-            **_size(experiment, [method for method, _ in trained]),
-            'train_seconds': sum(summary['seconds'] for _, summary in trained),
-            'teacher_seconds': teacher_cost['seconds'],
-            'test_seconds': seconds,
-            'peak_memory_mb': max(
-                summary['peak_memory_mb'] for summary in [teacher_cost, *(s for _, s in trained)]
-            ),
-        },
-        **environment.circumstances(machine.device),
-    }
-    outcomes = _outcomes(experiment, test, tested)
-    _keep_other(experiment)
-    store.write_outcomes(experiment.folder / 'outcomes.npz', outcomes)
-    store.write(experiment.folder / 'record.json', cast(store.Record, record))
-    return cast(store.Record, record)
-
-
-def _keep_other(experiment: Experiment) -> None:
-    """Moves a record of another version of the method aside instead of overwriting it."""
-    file = experiment.folder / 'record.json'
-    with contextlib.suppress(store.RecordError):
-        found = store.read(file)
-        if found['identity'] != experiment.header()['identity']:
-            file.rename(file.with_name(f'record-{found["identity"]}.json'))
-
-
-def _test_part(
-    experiment: Experiment,
-    part: Part,
-    machine: Machine,
-    method: Method,
-) -> SubsetEvaluator:
-    test = splits(experiment.data, 'test')
-    samples = Samples(test, experiment.data.task, test.available)
-    workers, pin = machine.loader(experiment.data)
-    loader = test_loader(samples, 2 * experiment.protocol.batch_size, workers, pin)
-    return training.test(method, loader, part[0], machine.device, part[2])
-
-
-def _gap_report(experiment: Experiment) -> dict[str, Any]:
-    train = splits(experiment.data, 'train')
-    kept = gaps(experiment, train)
-    names = experiment.data.task.names
-    return {
-        'rates': {m: float(1 - kept[:, k].mean()) for k, m in enumerate(names)},
-        'mask_hash': mask_hash(kept),
-        'dropped': int((~kept.any(1)).sum()),
-    }
-
-
-def _outcomes(
-    experiment: Experiment, test: Split, tested: list[SubsetEvaluator]
-) -> dict[str, np.ndarray]:
-    """Returns per-sample outcomes of every subset in the order of the test split."""
-    arrays: dict[str, np.ndarray] = {}
-    task = experiment.data.task
-    areas = np.zeros((len(test), 3, len(task.classes)), np.int32)
-    if task.metric == 'Dice':
-        volumes = len(test) if test.groups is None else len(np.unique(test.groups))
-        areas = np.full((volumes, 3, len(task.regions)), -1, np.int64)
-    for subset, found in ((s, o) for e in tested for s, o in e.outcomes.items()):
-        rows = found['ids']
-        if task.kind == 'segmentation':
-            arrays[f'areas/{subset}'] = areas.copy()
-            arrays[f'areas/{subset}'][rows] = found['areas']
-            continue
-        arrays[f'pred/{subset}'] = np.full(len(test), -1, np.int16)
-        arrays[f'pred/{subset}'][rows] = found['pred']
-        arrays[f'score/{subset}'] = np.full(len(test), np.nan, np.float32)
-        arrays[f'score/{subset}'][rows] = found['score']
-    if task.kind == 'classification':
-        arrays['target'] = np.asarray(test.target[np.arange(len(test))]).astype(np.int16)
-    return arrays
-
-
-def _size(experiment: Experiment, methods: list[Method]) -> dict[str, Any]:
-    """Returns parameters, those the deployed networks need, and FLOPs per subset."""
-    flops: dict[str, int] = {}
-    for (_, _, only), method in zip(experiment.parts(), methods, strict=True):
-        flops.update(cost.flops(method, only))
-    return {
-        'parameters': sum(p.numel() for method in methods for p in method.parameters()),
-        'deployed_parameters': sum(cost.deployed_parameters(method) for method in methods),
-        'flops': flops,
-    }
-
-
 def describe(error: Exception) -> tuple[str, str | None]:
     """Returns one line on an error, and its traceback where it was no mistake of the user's."""
     if isinstance(error, UserError | hooks.TrainingDiverged):
@@ -301,26 +177,28 @@ def log(experiment: Experiment, trace: str | None) -> None:
             file.write(trace)
 
 
-def failure(experiment: Experiment, message: str, trace: str | None, machine: Machine) -> str:
-    """Records a failed run, unless a complete record stands there already.
+def failure(experiment: Experiment, error: Exception, machine: Machine) -> str:
+    """Records a run that ended in an error, unless a complete record stands there already.
 
     Args:
-        experiment: What failed.
-        message: Why, in one line.
-        trace: The traceback for the log, where it was no mistake of the user's.
+        experiment: What was to run.
+        error: Why it did not; `CannotTrain` is recorded as a refusal.
         machine: Where it ran.
 
     Returns:
-        Where to read more, for the terminal; empty if nothing could be written.
+        The error in one line, with the file that holds the traceback if there is one.
     """
-    record = {**experiment.header(), 'status': 'failed', 'error': message}
+    message, trace = describe(error)
+    status = 'refused' if isinstance(error, CannotTrain) else 'failed'
+    record = {**experiment.header, 'status': status, 'error': message}
     try:
         log(experiment, trace)
         if experiment.recorded() is None:
+            keep_other(experiment)
             store.write(
-                experiment.folder / 'record.json',
+                experiment.folder / store.RECORD,
                 {**record, **environment.circumstances(machine.device)},
             )
     except (UserError, OSError):
-        return ''
-    return f' (see {experiment.folder / "train.log"})' if trace is not None else ''
+        return message
+    return f'{message} (see {experiment.folder / "train.log"})' if trace is not None else message

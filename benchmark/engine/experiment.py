@@ -1,123 +1,83 @@
-"""One (method, dataset, protocol, seed): its names, its identity, and what it is made of."""
+"""One experiment: a method with its options on a data set under a protocol with a seed."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import logging
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from mmengine.logging import MMLogger
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from benchmark.dataset import Dataset, Split
-from benchmark.engine.loading import Samples, test_loader, train_loader
+from benchmark.dataset import Dataset
+from benchmark.engine.loading import split_of
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError, unknown
 from benchmark.method import Method
-from benchmark.missing import (
-    Sampler,
-    derive,
-    hide,
-    parse_rates,
-    subset_ids,
-)
+from benchmark.missing import Sampler, derive, hide, parse_rates, subset_ids
+from benchmark.options import Spec, resolve
 from benchmark.records import store
 from benchmark.records.metrics import higher_is_better
-from benchmark.registry import METHODS, lookup, resolve_options
+from benchmark.registry import METHODS, lookup
 from benchmark.search import Distribution
 
-Part = tuple[Path, str, list[str] | None]
-"""One network of an experiment: its folder, its training sampler, the subsets it is for."""
+
+class CannotTrain(UserError):
+    """The method cannot train on these data: a refusal, not a failure."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """Where and how to compute; nothing here may change a score's meaning.
+class Part(NamedTuple):
+    """One of the networks that an experiment trains.
 
     Attributes:
-        device: 'cpu' or 'cuda'.
-        workers: Loader processes; by default none for data in memory and one per core, up to 8,
-            for data that are decoded as they are read.
+        folder: Where its checkpoint and log go.
+        sampler: Its training sampler.
+        only: The subsets that it is for; None for all.
     """
 
-    device: str
-    workers: int | None = None
-
-    def loader(self, data: Dataset) -> tuple[int, bool]:
-        """Returns how many loader processes these data get, and whether memory is pinned."""
-        workers = self.workers
-        if workers is None:
-            workers = min(8, os.cpu_count() or 1) if data.streams else 0
-        return workers, self.device == 'cuda'
+    folder: Path
+    sampler: str
+    only: list[str] | None
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row's one seed.
+    """What is trained and tested, and where its files go; nothing here changes while it runs.
 
     Attributes:
         name: Registered name of the method.
-        given: Options from the command line, as text.
-        data: The dataset.
-        protocol: The rules.
-        seed: The seed.
-        results: Results folder.
+        options: Every option of the method with the value that applies.
+        data: The data set.
+        protocol: The training and selection rules.
+        seed: Seed of weights, masks and order.
+        folder: Where its files go.
+        label: Name of its row in tables.
+        source: Who chose the options: 'default', 'paper settings', 'given' or 'tuned'.
+        tunable: The options that a search could choose.
+        teacher: The experiment that trains the method's teacher, if it has one.
+        search: The search that chose the options, as the record holds it.
+        trial: Whether this is one setting of a search, which is scored on the validation split
+            alone and leaves a result instead of a record.
     """
 
     name: str
-    given: tuple[tuple[str, str], ...]
+    options: dict[str, Any]
     data: Dataset
     protocol: Protocol
     seed: int
-    results: Path
+    folder: Path
+    label: str
+    source: str
+    tunable: tuple[str, ...] = ()
+    teacher: Experiment | None = None
+    search: Mapping[str, Any] | None = None
+    trial: bool = False
 
     @property
     def method(self) -> type[Method]:
         """The method's class."""
         return lookup(METHODS, self.name)
-
-    @property
-    def spec(self) -> str:
-        """The method with the options that were given."""
-        tail = ','.join(f'{k}={v}' for k, v in sorted(self.given))
-        return f'{self.name}:{tail}' if tail else self.name
-
-    @property
-    def label(self) -> str:
-        """The row's name."""
-        return self.spec
-
-    @functools.cached_property
-    def untuned(self) -> dict[str, Any]:
-        """Every hyper-parameter with the value that applies without tuning."""
-        settings = self.method.settings.get(self.data.task.dataset, {})
-        return resolve_options(self.method, self.name, dict(self.given), settings)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Every hyper-parameter with the value that applies."""
-        return self.untuned
-
-    @functools.cached_property
-    def space(self) -> dict[str, Distribution]:
-        """What can be tuned: the method's search space less the options that were given.
-
-        Raises:
-            UserError: The method declares a hyper-parameter that it does not have.
-        """
-        declared = self.method.search_space(self.untuned)
-        for key in declared:
-            if key not in self.untuned:
-                raise unknown(f'option in the search space of {self.name}', key, self.untuned)
-        return {k: d for k, d in sorted(declared.items()) if k not in dict(self.given)}
 
     @functools.cached_property
     def protocol_id(self) -> str:
@@ -125,63 +85,50 @@ class Experiment:
         return self.protocol.id(self.data.fingerprint)
 
     @property
-    def folder(self) -> Path:
-        """Where this experiment's files go."""
-        return self.place('runs') / f'seed{self.seed}'
-
-    def place(self, kind: str, suffix: str = '') -> Path:
-        """Returns the folder of this variant's 'runs' or trials of 'tuning', all seeds together."""
-        variant = self.spec.replace(':', '-').replace('/', '_') + suffix
-        return self.results / kind / self.data.name / variant / self.protocol_id
-
-    @property
     def sampler(self) -> str:
         """The training sampler: the method's own where it has one."""
         return self.method.sampler or self.protocol.sampler
 
     @property
-    def rates(self) -> np.ndarray:
-        """The protocol's missing rate of each modality in training, (M,)."""
-        given = self.protocol.rates
-        return parse_rates(given or '0', self.data.task.names, f'rates={given}')
-
-    def teacher(self) -> Experiment | None:
-        """The experiment that trains this method's teacher: same data, protocol and seed."""
-        if self.method.teacher is None:
-            return None
-        return Experiment(
-            self.method.teacher, (), self.data, self.protocol, self.seed, self.results
-        )
-
     def parts(self) -> list[Part]:
-        """Returns (folder, sampler, subsets) of each network: one, or one per subset."""
+        """The networks to train: one, or for a dedicated method one per subset."""
         if not self.method.dedicated:
-            return [(self.folder, self.sampler, None)]
+            return [Part(self.folder, self.sampler, None)]
         ids = subset_ids(self.data.task.names)
-        return [(self.folder / s, f'only:{s}', [s]) for s in ids]
+        return [Part(self.folder / s, f'only:{s}', [s]) for s in ids]
 
-    def ready(self) -> None:
-        """Checks that what must come before has run; raises UserError where it has not."""
+    @functools.cached_property
+    def readable(self) -> np.ndarray:
+        """What of the training split may be read, (N, M) bool: what it has, less training gaps.
+
+        Raises:
+            CannotTrain: The method needs complete data, and these are not.
+        """
+        train = split_of(self.data, 'train')
+        given = self.protocol.rates
+        rates = parse_rates(given or '0', self.data.task.names, f'rates={given}')
+        kept = hide(train.available, train.ids, rates, derive(self.seed, 'gaps'))
+        if self.method.needs_complete and not kept.all():
+            raise CannotTrain(
+                f'{self.label} on {self.data.name}: this method {COMPLETE_ONLY}, '
+                f'and {int((~kept.all(1)).sum())} of {len(kept)} training samples have gaps'
+            )
+        return kept
 
     def check(self) -> None:
         """Checks what can be checked without data.
 
         Raises:
-            UserError: An option, the sampler or the rates do not fit the method and dataset.
+            UserError: The network, the sampler or the rates do not fit the method and data set.
         """
-        self.method.check_network(self.data.task)
-        assert self.space is not None
-        assert self.rates is not None
-        Sampler(self.protocol.sampler, self.data.task.names)
+        task, given = self.data.task, self.protocol.rates
+        self.method.check_network(task)
+        parse_rates(given or '0', task.names, f'rates={given}')
+        Sampler(self.protocol.sampler, task.names)
 
-    @property
-    def source(self) -> str:
-        """Who chose the options."""
-        settings = self.method.settings.get(self.data.task.dataset)
-        return 'given' if self.given else 'paper settings' if settings else 'default'
-
+    @functools.cached_property
     def header(self) -> dict[str, Any]:
-        """Returns the part of the record that is known before anything runs."""
+        """The part of the record that is known before anything runs."""
         task = self.data.task
         header: dict[str, Any] = {
             'schema': store.SCHEMA,
@@ -191,7 +138,7 @@ class Experiment:
                 'options': self.options,
                 'version': self.method.version,
                 'source': self.source,
-                'tunable': list(self.space),
+                'tunable': list(self.tunable),
             },
             'dataset': {
                 'name': self.data.name,
@@ -210,95 +157,76 @@ class Experiment:
             'protocol_id': self.protocol_id,
             'seed': self.seed,
         }
+        if self.search is not None:
+            header['tuning'] = dict(self.search)
         return {**header, 'identity': store.identity(header)}
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that can change a score."""
+        return self.header['identity']
 
     def recorded(self) -> Mapping[str, Any] | None:
         """Returns this experiment's complete record, if there is one."""
         try:
-            found = store.read(self.folder / 'record.json')
+            found = store.read(self.folder / store.RECORD)
         except (store.RecordError, OSError):
             return None
-        same = found['identity'] == self.header()['identity']
+        same = found['identity'] == self.identity
         return found if same and found['status'] == 'complete' else None
 
 
-def build(experiment: Experiment, device: str) -> Method:
-    """Returns the method with weights drawn from the experiment's seed alone."""
-    with torch.random.fork_rng(devices=[]), quiet():
-        torch.manual_seed(derive(experiment.seed, 'weights'))
-        method = experiment.method(experiment.data.task, **experiment.options)
-        method.init_weights()
-    # Convolutions run 1.1 to 1.3 times as fast in this layout on CPUs, and tensor cores want it.
-    method = method.to(device, memory_format=torch.channels_last)
-    if device == 'cpu':
-        keep_plain_layout(method)
-    return method
+def place(results: Path, kind: str, data: Dataset, row: str, protocol_id: str) -> Path:
+    """Returns the folder of a row's 'runs' or of its search's trials ('tuning')."""
+    return results / kind / data.name / row.replace(':', '-').replace('/', '_') / protocol_id
 
 
-def keep_plain_layout(module: nn.Module) -> None:
-    """Keeps the convolutions that oneDNN breaks in channels_last out of that layout.
+def experiment(
+    spec: Spec, data: Dataset, protocol: Protocol, seed: int, results: Path
+) -> Experiment:
+    """Returns the experiment of a method spec with a seed, without tuning.
 
-    On CPUs without AVX-512 the backward pass of a strided 1x1 convolution with 2 to 6 input
-    channels writes outside its memory when its weights or its input are channels_last
-    (PyTorch 2.13); the process then hangs or dies. In the plain layout it does not. The bound of 8
-    leaves a margin.
-    """
-    for conv in module.modules():
-        if not isinstance(conv, nn.Conv2d) or max(conv.kernel_size) > 1:
-            continue
-        if max(conv.stride) > 1 and conv.in_channels // conv.groups < 8:
-            conv.to(memory_format=torch.contiguous_format)
-            conv.register_forward_pre_hook(_plain_input)
-
-
-def _plain_input(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return arguments[0].contiguous(), *arguments[1:]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silences mmengine outside a run, as when it logs every parameter's initialisation."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def gaps(experiment: Experiment, train: Split) -> np.ndarray:
-    """Returns what of the training split may be read: what it has, less the protocol's gaps.
+    Options that were given the value that applies anyway are no options: `mmanet:alpha=30` is
+    `mmanet` where alpha is 30.
 
     Raises:
-        UserError: The method needs complete data and these are not.
+        UserError: An option does not exist, or its value does not fit.
     """
-    kept = hide(train.available, train.ids, experiment.rates, derive(experiment.seed, 'gaps'))
-    if experiment.method.needs_complete and not kept.all():
-        raise UserError(
-            f'{experiment.label} on {experiment.data.name}: this method {COMPLETE_ONLY}, '
-            f'and {int((~kept.all(1)).sum())} of {len(kept)} training samples have gaps'
-        )
-    return kept
-
-
-def loaders(experiment: Experiment, part: Part, machine: Machine) -> tuple[DataLoader, DataLoader]:
-    """Returns the training and validation loaders of one network."""
-    task, protocol = experiment.data.task, experiment.protocol
-    train, val = splits(experiment.data, 'train'), splits(experiment.data, 'val')
-    workers, pin = machine.loader(experiment.data)
-    sampler = Sampler(part[1], task.names)
-    samples = Samples(train, task, gaps(experiment, train), sampler, experiment.seed)
-    held_out = Samples(val, task, val.available)
-    return (
-        train_loader(samples, protocol.batch_size, workers, pin),
-        test_loader(held_out, 2 * protocol.batch_size, workers, pin),
+    cls = lookup(METHODS, spec.name)
+    settings = cls.settings.get(data.task.dataset, {})
+    usual = resolve(cls, spec.name, {}, settings)
+    options = resolve(cls, spec.name, dict(spec.given), settings)
+    differing = Spec(spec.name, tuple((k, v) for k, v in spec.given if v != usual[k]))
+    label = str(differing)
+    return Experiment(
+        name=spec.name,
+        options={**options, **{k: usual[k] for k, v in options.items() if v == usual[k]}},
+        data=data,
+        protocol=protocol,
+        seed=seed,
+        folder=place(results, 'runs', data, label, protocol.id(data.fingerprint)) / f'seed{seed}',
+        label=label,
+        source='given' if differing.given else 'paper settings' if settings else 'default',
+        tunable=tuple(search_space(differing, options)),
+        teacher=(
+            experiment(Spec(cls.teacher), data, protocol, seed, results) if cls.teacher else None
+        ),
     )
 
 
-def splits(data: Dataset, name: str) -> Split:
-    """Returns a split, kept on the dataset so that experiments share it."""
-    kept = data.__dict__.setdefault('_splits', {})
-    if name not in kept:
-        kept[name] = data.split(name)
-    return kept[name]
+def search_space(spec: Spec, options: dict[str, Any]) -> dict[str, Distribution]:
+    """Returns what a search may choose: the method's search space less the options given.
+
+    Args:
+        spec: The method with the options that stay as they are.
+        options: Every option with the value that applies without tuning.
+
+    Raises:
+        UserError: The method declares a distribution for an option that it does not have.
+    """
+    declared = lookup(METHODS, spec.name).search_space(options)
+    for key in declared:
+        if key not in options:
+            raise unknown(f'option in the search space of {spec.name}', key, options)
+    given = dict(spec.given)
+    return {key: d for key, d in sorted(declared.items()) if key not in given}

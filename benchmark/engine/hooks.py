@@ -1,9 +1,11 @@
-"""Hooks of the training: epochs that can be repeated, losses watched, checkpoints resumed."""
+"""Training hooks: they seed every epoch, watch the losses, select an epoch and save checkpoints."""
 
 from __future__ import annotations
 
+import json
 import math
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from benchmark.errors import UserError
-from benchmark.files import replacing
+from benchmark.files import replacing, writing
 from benchmark.method import SubsetScore
 from benchmark.missing import derive
 from benchmark.records.metrics import higher_is_better
@@ -134,7 +136,6 @@ class Checkpoint(Hook):
 
     Args:
         file: The resume file.
-        identity: Identity of the experiment, checked on resume.
         selection: Its state travels along.
         progress: Called with (finished epochs, seconds of training so far).
     """
@@ -144,12 +145,10 @@ class Checkpoint(Hook):
     def __init__(
         self,
         file: Path,
-        identity: str,
         selection: Selection,
         progress: Callable[[int, float], None],
     ) -> None:
-        self.file, self.identity = file, identity
-        self.selection, self.progress = selection, progress
+        self.file, self.selection, self.progress = file, selection, progress
         self.seconds = 0.0
         self._since = time.perf_counter()
 
@@ -178,7 +177,6 @@ class Checkpoint(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Adds what mmengine does not know of."""
         checkpoint['benchmark'] = {
-            'identity': self.identity,
             'seconds': self.seconds,
             'selection': self.selection.state,
         }
@@ -195,10 +193,25 @@ def save_atomically(state: Any, file: Path) -> None:
         torch.save(state, part)
 
 
+def begin(file: Path, identity: str) -> None:
+    """Says whose checkpoints `file` will hold; what another experiment left there is removed."""
+    file.unlink(missing_ok=True)
+    with writing(_owner(file)) as note:
+        note.write(json.dumps({'identity': identity}).encode())
+
+
 def resumable(file: Path, identity: str) -> bool:
-    """Returns whether `file` is a whole checkpoint of this very experiment."""
+    """Returns whether `file` is a whole checkpoint of this very experiment.
+
+    The identity lies beside the checkpoint, which is not unpickled to compare it.
+    """
     try:
-        found = torch.load(file, map_location='cpu', weights_only=False)
-        return bool(found['benchmark']['identity'] == identity)
-    except Exception:  # a torn or foreign file: whatever it raises, the run starts anew
+        owner = json.loads(_owner(file).read_text())['identity']
+        with zipfile.ZipFile(file) as archive:
+            return owner == identity and archive.testzip() is None
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return False
+
+
+def _owner(file: Path) -> Path:
+    return file.with_suffix('.json')

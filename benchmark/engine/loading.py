@@ -1,12 +1,14 @@
-"""From a split to batches: what a method gets to see, and nothing else.
+"""From a split to the batches that a method sees.
 
-Rows that are not available, or hidden for the whole run, are never read: zeros stand in for them.
+Rows that a sample lacks, in the data or by simulated training gaps, are never read; the batch holds
+zeros in their place.
 Whole batches are indexed at once, so arrays in memory cost no Python per sample.
 """
 
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,10 +16,21 @@ from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from benchmark.dataset import Split
+from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError
 from benchmark.method import Batch, Task
 from benchmark.missing import Sampler, derive, generator
+
+_OPENED: WeakKeyDictionary[Dataset, dict[str, Split]] = WeakKeyDictionary()
+"""Splits that were opened, for as long as their data set is used."""
+
+
+def split_of(data: Dataset, name: str) -> Split:
+    """Returns a split of a data set, which all experiments on it share."""
+    opened = _OPENED.setdefault(data, {})
+    if name not in opened:
+        opened[name] = data.split(name)
+    return opened[name]
 
 
 class Samples(TorchDataset):

@@ -1,32 +1,76 @@
-"""From the command line's words to datasets and experiments."""
+"""From the words of the command line to data sets and experiments."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmark.dataset import Dataset
-from benchmark.engine import tuning
-from benchmark.engine.experiment import Experiment, gaps, splits
+from benchmark.engine.experiment import CannotTrain, Experiment, experiment
 from benchmark.engine.protocol import Protocol
+from benchmark.engine.tuning import Search, search
 from benchmark.errors import UserError, unknown
-from benchmark.missing import spelled
-from benchmark.registry import DATASETS, METHODS, keywords, lookup, parse_spec, resolve_options
+from benchmark.missing import Sampler, parse_rates, spell_rates, spelled
+from benchmark.options import Spec, options_of, resolve, typed
+from benchmark.registry import DATASETS, METHODS, lookup, parse_spec
+
+Grid = list[Experiment | Search]
+"""What one command runs, in order; a search stands for its trials and the seeds after them."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for, beside the data sets.
+
+    Attributes:
+        methods: Specs, 'name' or 'name:key=value,...'.
+        seeds: The seeds.
+        options: Fields of the protocol and options of data sets, as text, from --cfg-options.
+        results: Results folder.
+        device: 'cpu' or 'cuda', which settles precision='auto'.
+        tune: Trials of each method's search; no search without it.
+        gaps: Settings of the protocol's `rates`, each an experiment of its own.
+    """
+
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    options: dict[str, str]
+    results: Path
+    device: str
+    tune: int | None = None
+    gaps: Sequence[str] | None = None
+
+
+def pairs(words: Sequence[str]) -> dict[str, str]:
+    """Reads the KEY=VALUE words of --cfg-options, as text.
+
+    Raises:
+        UserError: A word is not of this form, or a key is given twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition('=')
+        if not (key and equals):
+            raise UserError(f'--cfg-options: expected KEY=VALUE, found {word!r}')
+        if key in found:
+            raise UserError(f'--cfg-options: expected one value of {key}, found two')
+        found[key] = value
+    return found
 
 
 def open_datasets(
-    specs: Sequence[str], roots: Sequence[Path], options: dict[str, Any]
+    specs: Sequence[str], roots: Sequence[Path], options: dict[str, str]
 ) -> list[Dataset]:
-    """Opens the named datasets.
+    """Opens the named data sets.
 
     Args:
         specs: 'name' or 'name:key=value,...'.
-        roots: Data roots; a dataset that needs one is opened once for each.
-        options: Dataset options from --cfg-options, by key or by 'dataset.key'.
+        roots: Data roots; a data set that needs one is opened once for each.
+        options: Data set options from --cfg-options, by key or by 'dataset.key'.
 
     Raises:
-        UserError: An unknown name or option, data that are not there, or two datasets that would
+        UserError: An unknown name or option, data that are not there, or two data sets that would
             share a folder of records.
     """
     opened: dict[str, Dataset] = {}
@@ -45,9 +89,9 @@ def open_datasets(
     return list(opened.values())
 
 
-def _open(cls: type[Dataset], name: str, given: dict[str, Any], root: Path | None) -> Dataset:
+def _open(cls: type[Dataset], name: str, given: dict[str, str], root: Path | None) -> Dataset:
     base = {} if root is None or 'root' in given else {'root': str(root)}
-    resolved = resolve_options(cls, name, given, base)
+    resolved = resolve(cls, name, given, base)
     data = cls(**resolved)
     data.spec = name
     # Where the data lie changes no score; what they hold does, and is in the fingerprint.
@@ -57,16 +101,16 @@ def _open(cls: type[Dataset], name: str, given: dict[str, Any], root: Path | Non
     return data
 
 
-def _meant_for(cls: type[Dataset], name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the --cfg-options that are this dataset's own."""
-    keys = keywords(cls)
+def _meant_for(cls: type[Dataset], name: str, options: dict[str, str]) -> dict[str, str]:
+    """Returns the --cfg-options that are this data set's own."""
+    keys = options_of(cls)
     plain = {k: v for k, v in options.items() if k in keys}
     dotted = {k.partition('.')[2]: v for k, v in options.items() if k.startswith(f'{name}.')}
     return {**plain, **{k: v for k, v in dotted.items() if k not in Protocol.fields()}}
 
 
-def check_options(options: dict[str, Any], specs: Sequence[str]) -> None:
-    """Checks that every --cfg-options key is a protocol field or some dataset's option.
+def check_options(options: dict[str, str], specs: Sequence[str]) -> None:
+    """Checks that every --cfg-options key is a protocol field or some data set's option.
 
     Raises:
         UserError: It is neither; the nearest name is given.
@@ -74,15 +118,19 @@ def check_options(options: dict[str, Any], specs: Sequence[str]) -> None:
     known = set(Protocol.fields())
     for spec in specs:
         name, _ = parse_spec(spec)
-        own = keywords(lookup(DATASETS, name))
+        own = options_of(lookup(DATASETS, name))
         known |= {*own} | {f'{name}.{key}' for key in {*own, *Protocol.fields()}}
     for key in options:
         if key not in known:
             raise unknown('option in --cfg-options', key, known)
 
 
-def protocol_for(data: Dataset, options: dict[str, Any], device: str) -> Protocol:
-    """Returns the dataset's protocol with the user's overrides, the dataset's own last."""
+def protocol_for(data: Dataset, options: dict[str, str], device: str) -> Protocol:
+    """Returns the data set's protocol with the user's overrides, the data set's own last.
+
+    Raises:
+        UserError: A field's value does not fit, or names a modality that the data lack.
+    """
     fields = Protocol.fields()
     plain = {k: v for k, v in options.items() if k in fields}
     dotted = {
@@ -90,79 +138,83 @@ def protocol_for(data: Dataset, options: dict[str, Any], device: str) -> Protoco
         for k, v in options.items()
         if k.startswith(f'{data.spec}.') and k.partition('.')[2] in fields
     }
-    return Protocol.build(data.recipe, {**plain, **dotted}, device)
+    given, names = {**plain, **dotted}, data.task.names
+    # One spelling of the same rates: what they are called is part of the protocol's id.
+    if rates := given.get('rates'):
+        given['rates'] = spell_rates(parse_rates(rates, names, f'rates={rates}'), names)
+    if sampler := given.get('sampler'):
+        given['sampler'] = Sampler(sampler, names).canonical
+    return Protocol.build(data.recipe, given, device)
 
 
-def experiments(
-    methods: Sequence[str],
-    datasets: Sequence[Dataset],
-    seeds: Sequence[int],
-    options: dict[str, Any],
-    results: Path,
-    device: str,
-    tune: int | None = None,
-    patterns: Sequence[str] | None = None,
-) -> list[Experiment]:
-    """Returns the grid of experiments, dataset by dataset; trials come before what they tune.
-
-    Args:
-        methods: 'name' or 'name:key=value,...'.
-        datasets: The opened datasets.
-        seeds: The seeds.
-        options: Fields of the protocol and options of datasets from --cfg-options.
-        results: Results folder.
-        device: 'cpu' or 'cuda', which settles precision='auto'.
-        tune: Trials of each method's search; no search without it.
-        patterns: Values of the protocol's rates, each a grid of its own.
+def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
+    """Returns what the command line asks for, data set by data set, each experiment once.
 
     Raises:
         UserError: An unknown method or option, an option's value of the wrong type, or too few
             trials to choose from.
     """
-    if tune is not None and tune < 2:
-        raise UserError(f'--tune: expected 2 trials or more, the first untuned, found {tune}')
-    chosen = [parse_spec(spec) for spec in methods]
-    grid: list[Experiment] = []
-    for data, fields in _by_pattern(datasets, options, patterns):
-        protocol = protocol_for(data, fields, device)
-        for name, given in chosen:
-            lookup(METHODS, name)
-            for seed in seeds:
-                pairs = tuple(sorted(given.items()))
-                e = Experiment(name, pairs, data, protocol, seed, results)
-                grid += [e] if tune is None else tuning.expand(e, tune)
-    for experiment in grid:
-        # Whatever is wrong with sampler, options or rates shows before anything is trained.
-        experiment.check()
-    unique = {e.folder: e for e in grid}
-    return list(unique.values())
+    specs = [_spec(text) for text in request.methods]
+    grid: dict[Path, Experiment | Search] = {}
+    for data, options in _by_gaps(datasets, request):
+        protocol = protocol_for(data, options, request.device)
+        for spec in specs:
+            for item in _expanded(spec, data, protocol, request):
+                first = item.untuned if isinstance(item, Search) else item
+                # Whatever is wrong with sampler, options or rates shows before any training.
+                first.check()
+                folder = item.experiments[0].folder if isinstance(item, Search) else item.folder
+                grid.setdefault(folder, item)
+    return list(grid.values())
 
 
-def _by_pattern(
-    datasets: Sequence[Dataset], options: dict[str, Any], patterns: Sequence[str] | None
-) -> list[tuple[Dataset, dict[str, Any]]]:
-    """Returns each dataset with the options of each training pattern."""
-    if patterns is None:
+def _spec(text: str) -> Spec:
+    name, given = parse_spec(text)
+    return Spec(name, tuple(sorted(typed(lookup(METHODS, name), name, given).items())))
+
+
+def _expanded(spec: Spec, data: Dataset, protocol: Protocol, request: Request) -> Grid:
+    """Returns the search of a method, or its seeds where nothing is tuned."""
+    seeds, results = request.seeds, request.results
+    if request.tune is not None:
+        found = search(spec, data, protocol, seeds, results, request.tune)
+        if found is not None:
+            return [found]
+    return [experiment(spec, data, protocol, seed, results) for seed in seeds]
+
+
+def _by_gaps(datasets: Sequence[Dataset], request: Request) -> list[tuple[Dataset, dict[str, str]]]:
+    """Returns each data set with the options of each setting of training gaps."""
+    options = request.options
+    if request.gaps is None:
         return [(data, options) for data in datasets]
     for key in options:
         if key.rpartition('.')[2] == 'rates':
-            raise UserError(f'--patterns: expected no {key} in --cfg-options beside it')
+            raise UserError(f'--gaps: expected no {key} in --cfg-options beside it')
     return [
         (data, {**options, 'rates': rates})
         for data in datasets
-        for rates in spelled(patterns, data.task.names, data.name)
+        for rates in spelled(request.gaps, data.task.names, data.name)
     ]
 
 
-def refusals(grid: Sequence[Experiment]) -> dict[Path, str]:
-    """Returns folder -> why, of experiments whose method cannot train on data with gaps."""
-    found = {}
-    for e in grid:
-        if not e.method.needs_complete:
+def flat(grid: Grid) -> list[Experiment]:
+    """Returns the experiments that leave records, those of searches with what is known of them."""
+    found: list[Experiment] = []
+    for item in grid:
+        found += item.tuned(item.read()) if isinstance(item, Search) else [item]
+    return found
+
+
+def refusals(grid: Grid) -> list[tuple[Experiment | Search, CannotTrain]]:
+    """Returns what cannot train on its data because these have gaps, and why."""
+    found: list[tuple[Experiment | Search, CannotTrain]] = []
+    for item in grid:
+        first = item.untuned if isinstance(item, Search) else item
+        if not first.method.needs_complete:
             continue  # spares reading the data
-        train = splits(e.data, 'train')
         try:
-            gaps(e, train)
-        except UserError as error:
-            found[e.folder] = str(error)
+            _ = first.readable
+        except CannotTrain as error:
+            found.append((item, error))
     return found

@@ -1,4 +1,4 @@
-"""What makes two numbers comparable, written into each record."""
+"""The training and selection rules that make two scores comparable; every record holds them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.errors import UserError, unknown
-from benchmark.registry import convert
+from benchmark.options import read
 
 CHOICES = {
     'selection': ('last', 'mean', 'worst', 'full'),
@@ -40,9 +40,10 @@ class Protocol:
 
     Attributes:
         sampler: Distribution of the training masks (`benchmark.missing.SAMPLERS`).
-        rates: Real gaps in training, e.g. 'rgb=0.2,depth=0.5'; empty for complete data.
-        selection: Which epoch is tested: 'last', or the best by the validation score's 'mean' or
-            'worst' over subsets, or on the 'full' set.
+        rates: Missing rates that simulate training gaps, e.g. 'rgb=0.2,depth=0.5': the same 20 %
+            of the training samples lack rgb in every epoch. Empty for complete training data.
+        selection: Which epoch is tested: the 'last' one, or the one with the best validation
+            score: its 'mean' over the subsets, the 'worst' subset, or the 'full' set of modalities.
         epochs: Number of epochs.
         batch_size: Samples in a step; the last incomplete batch of an epoch is dropped.
         optimizer: 'SGD' (Nesterov), 'Adam' or 'AdamW'.
@@ -127,11 +128,15 @@ class Protocol:
         for key in overrides:
             if key not in fields:
                 raise unknown('option', key, fields)
-        typed = {key: convert(key, value, fields[key]) for key, value in overrides.items()}
+        typed = {key: read(key, value, type(fields[key])) for key, value in overrides.items()}
         merged = {**recipe, **typed}
         if merged.get('precision', 'auto') == 'auto':
             merged['precision'] = 'bfloat16' if device == 'cuda' else 'float32'
-        return cls(**merged)
+        made = cls(**merged)
+        if ':' in made.schedule:
+            shares = '/'.join(f'{share:.10g}' for share in made.milestones)
+            made = dataclasses.replace(made, schedule=f'step:{shares}')
+        return made
 
     @classmethod
     def fields(cls) -> dict[str, Any]:

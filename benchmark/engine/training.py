@@ -1,4 +1,4 @@
-"""One training through mmengine's Runner: resumable, repeatable, silent on the terminal."""
+"""Trains and tests one network through mmengine's Runner, which logs to a file alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
-from benchmark.engine.hooks import Checkpoint, EpochState, LossWatch, Selection, resumable
+from benchmark.engine.hooks import Checkpoint, EpochState, LossWatch, Selection, begin, resumable
 from benchmark.engine.loading import Samples
 from benchmark.engine.protocol import Protocol
 from benchmark.method import Method
@@ -182,7 +182,7 @@ def train(
     """
     full = job.only[-1] if job.only else '+'.join(method.task.names)
     selection = Selection(protocol.selection, method.task.metric, full, job.folder)
-    checkpoint = Checkpoint(job.folder / 'resume.pth', job.identity, selection, progress)
+    checkpoint = Checkpoint(job.folder / 'resume.pth', selection, progress)
     runner = _runner(method, loaders, protocol, job, (selection, checkpoint))
     try:
         runner.train()
@@ -212,6 +212,8 @@ def _runner(
     listens = type(method).on_validation is not Method.on_validation
     interval = protocol.val_interval if listens or selection.rule != 'last' else protocol.epochs
     resume = resumable(checkpoint.file, job.identity)
+    if not resume:
+        begin(checkpoint.file, job.identity)
     return SilentRunner(
         job.device,
         job.folder / 'train.log',

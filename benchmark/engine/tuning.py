@@ -1,10 +1,10 @@
 """Equal tuning: every method tries the same number of settings before its seeds run.
 
-Trial 0 is the setting that applies without tuning, the others are drawn from the method's search
+Trial 0 is the setting that applies without tuning; the others are drawn from the method's search
 space (`benchmark.search`). All are trained under the protocol and compared by the mean over
 subsets of the validation metric at the epoch that the protocol selects; the test split is not
-opened. Trials lie at `<results>/tuning/<dataset>/<method variant>/<protocol id>/trial<k>/`, without
-their weights, and belong to every search of so many trials or more.
+opened. Trials lie at `<results>/tuning/<dataset>/<spec>/<protocol id>/trial<k>/`, without their
+weights, and belong to every search of so many trials or more.
 """
 
 from __future__ import annotations
@@ -14,196 +14,210 @@ import functools
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.dataset import Dataset
 from benchmark.engine import environment, execution
-from benchmark.engine.experiment import Experiment, Machine
+from benchmark.engine.building import Machine
+from benchmark.engine.experiment import Experiment, experiment, place, search_space
 from benchmark.engine.hooks import TrainingDiverged
+from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.files import writing
 from benchmark.missing import derive
-from benchmark.records import store
+from benchmark.options import Spec, spell, typed
 from benchmark.records.metrics import higher_is_better
-from benchmark.search import draw
+from benchmark.registry import METHODS, lookup
+from benchmark.search import Distribution, draw
 
 SEED = derive(0, 'tuning')
-"""Seed of every trial. It is none that a run is given: the runs of a tuned row start from weights,
-masks and orders whose luck chose nothing, and a search is the same whichever seeds follow it."""
+"""Seed of every trial. No run is given it: the runs of a tuned row start from weights, masks and
+orders that had no influence on the choice, and a search is the same whichever seeds follow it."""
 
 FILE = 'trial.json'
 
-
-@dataclass(frozen=True)
-class Trial(Experiment):
-    """One setting of a search, trained at the tuning seed and scored on validation alone.
-
-    Attributes:
-        number: Its place in the search; None for the teacher that all trials share.
-    """
-
-    number: int | None = 0
-
-    @functools.cached_property
-    def drawn(self) -> dict[str, Any]:
-        """The options that differ from the untuned setting, which trial 0 is."""
-        number = self.number or 0
-        return {k: draw(self.name, k, number, d) for k, d in self.space.items() if number}
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Every hyper-parameter with the value that applies."""
-        return {**self.untuned, **self.drawn}
-
-    @property
-    def tried(self) -> dict[str, Any]:
-        """The options that the search chooses, with this trial's values."""
-        return {key: self.options[key] for key in self.space}
-
-    @property
-    def source(self) -> str:
-        """Who chose the options."""
-        return 'tuned' if self.drawn else super().source
-
-    @property
-    def label(self) -> str:
-        """The trial's name, with what it tries."""
-        if self.number is None:
-            return self.spec
-        values = ', '.join(f'{key}={value}' for key, value in self.tried.items())
-        return f'{self.spec} trial {self.number} ({values})'
-
-    @property
-    def folder(self) -> Path:
-        """Where this trial's files go."""
-        return self.place('tuning') / ('teacher' if self.number is None else f'trial{self.number}')
-
-    def teacher(self) -> Experiment | None:
-        """The teacher of all trials on these data."""
-        found = super().teacher()
-        return found and _as_trial(found, None)
-
-    def outcome(self) -> dict[str, Any] | None:
-        """Returns what became of this very trial, if it ended."""
-        try:
-            found = json.loads((self.folder / FILE).read_text(encoding='utf-8'))
-        except (OSError, ValueError):
-            return None
-        return found if found.get('identity') == self.header()['identity'] else None
-
-    def recorded(self) -> dict[str, Any] | None:
-        """Returns the outcome where a repetition could not change it.
-
-        Divergence is a result of the setting; what else went wrong may have been mended.
-        """
-        found = self.outcome()
-        return found if found and found['status'] in ('complete', 'diverged') else None
+Results = Sequence[dict[str, Any] | None]
+"""What became of each trial of a search, None where it has not ended."""
 
 
 @dataclass(frozen=True)
-class Tuned(Experiment):
-    """One seed of a method with the options of the best of its trials.
+class Search:
+    """The trials of one method on one data set, and the seeds that run with the best of them.
 
     Attributes:
+        spec: The method with the options that stay as they were given.
+        data: The data set.
+        protocol: The training and selection rules.
+        seeds: Seeds of the experiments that follow.
+        results: Results folder.
         trials: Number N of trials, 2 or more.
     """
 
-    trials: int = 2
+    spec: Spec
+    data: Dataset
+    protocol: Protocol
+    seeds: tuple[int, ...]
+    results: Path
+    trials: int
 
     @property
     def label(self) -> str:
-        """The row's name."""
+        """Name of the row in tables."""
         return f'{self.spec} (tuned {self.trials})'
 
-    @property
-    def folder(self) -> Path:
-        """Where this experiment's files go."""
-        return self.place('runs', f'-tuned{self.trials}') / f'seed{self.seed}'
-
-    @property
-    def source(self) -> str:
-        """Who chose the options."""
-        return 'tuned'
+    @functools.cached_property
+    def untuned(self) -> Experiment:
+        """The experiment of trial 0 as it would run without a search."""
+        return experiment(self.spec, self.data, self.protocol, SEED, self.results)
 
     @functools.cached_property
-    def candidates(self) -> list[Trial]:
-        """The search: its trials in order."""
-        return [_as_trial(self, number) for number in range(self.trials)]
+    def space(self) -> dict[str, Distribution]:
+        """What each option is drawn from, less the options that were given."""
+        return search_space(self.spec, self.untuned.options)
 
-    @property
-    def best(self) -> Trial | None:
-        """The trial of the best score, the first of equals; None where none has ended well."""
-        sign = 1 if higher_is_better(self.data.task.metric) else -1
-        outcomes = [trial.outcome() or {} for trial in self.candidates]
-        scores = [sign * found['score'] if 'score' in found else -math.inf for found in outcomes]
-        first = scores.index(max(scores))
-        return None if scores[first] == -math.inf else self.candidates[first]
+    def tried(self, trial: Experiment) -> dict[str, Any]:
+        """Returns the options that the search chooses, with a trial's values."""
+        return {key: trial.options[key] for key in self.space}
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Every hyper-parameter with the value that applies; before the search the untuned ones."""
-        best = self.best
-        return self.untuned if best is None else best.options
+    @functools.cached_property
+    def experiments(self) -> list[Experiment]:
+        """The trials in order, as experiments that share one teacher."""
+        teacher = self.untuned.teacher
+        if teacher is not None:
+            teacher = dataclasses.replace(teacher, folder=self._place(teacher.label) / 'teacher')
+        return [self._trial(number, teacher) for number in range(self.trials)]
 
-    def ready(self) -> None:
-        """Checks that the search has found something.
+    def _trial(self, number: int, teacher: Experiment | None) -> Experiment:
+        drawn = {k: draw(self.spec.name, k, number, d) for k, d in self.space.items() if number}
+        trial = dataclasses.replace(
+            self.untuned,
+            options={**self.untuned.options, **drawn},
+            folder=self._place(str(self.spec)) / f'trial{number}',
+            source='tuned' if drawn else self.untuned.source,
+            tunable=tuple(self.space),
+            teacher=teacher,
+            trial=True,
+        )
+        values = ', '.join(f'{key}={spell(value)}' for key, value in self.tried(trial).items())
+        return dataclasses.replace(trial, label=f'{self.spec} trial {number} ({values})')
 
-        Raises:
-            UserError: Trials are still to be run, or all have failed.
+    def _place(self, row: str) -> Path:
+        return place(self.results, 'tuning', self.data, row, self.untuned.protocol_id)
+
+    def read(self) -> Results:
+        """Reads what became of each trial."""
+        return [result_of(trial) for trial in self.experiments]
+
+    def best(self, results: Results) -> int | None:
+        """Returns the number of the best trial, the first of equals.
+
+        None while a trial has no result, and if none of them has a score.
         """
-        outcomes = [trial.outcome() for trial in self.candidates]
-        if None in outcomes:
-            raise UserError(f'{self.label}: expected {self.trials} trials to have run before it')
-        if self.best is None:
-            (first, *_) = (found['error'] for found in outcomes if found)
-            raise UserError(f'all {self.trials} trials failed, the first one: {first}')
+        if None in results:
+            return None
+        sign = 1 if higher_is_better(self.data.task.metric) else -1
+        scores = [sign * found['score'] if found and 'score' in found else -math.inf
+                  for found in results]  # fmt: skip
+        first = scores.index(max(scores))
+        return None if scores[first] == -math.inf else first
 
-    def header(self) -> dict[str, Any]:
-        """Returns the part of the record that is known before anything runs, with the search."""
-        outcomes = [trial.outcome() or {} for trial in self.candidates]
-        best = self.best
-        tuning = {
+    def tuned(self, results: Results) -> list[Experiment]:
+        """Returns the experiments of the seeds with the options of the best trial.
+
+        Before the search has ended the untuned options stand in their place: such experiments
+        have their labels and folders already, but cannot be run.
+
+        Args:
+            results: What `read` returned.
+        """
+        best = self.best(results)
+        chosen = self.untuned if best is None else self.experiments[best]
+        row = f'{self.spec}-tuned{self.trials}'
+        folder = place(self.results, 'runs', self.data, row, self.untuned.protocol_id)
+        return [
+            dataclasses.replace(
+                experiment(self.spec, self.data, self.protocol, seed, self.results),
+                options=chosen.options,
+                folder=folder / f'seed{seed}',
+                label=self.label,
+                source='tuned',
+                tunable=tuple(self.space),
+                search=self.summary(results),
+            )
+            for seed in self.seeds
+        ]
+
+    def summary(self, results: Results) -> dict[str, Any]:
+        """Returns the search as the records of its seeds hold it."""
+        known = [found or {} for found in results]
+        return {
             'trials': self.trials,
             'seed': SEED,
             'space': {key: str(distribution) for key, distribution in self.space.items()},
             'tried': [
-                {'options': trial.tried, 'score': found.get('score')}
-                for trial, found in zip(self.candidates, outcomes, strict=True)
+                {'options': self.tried(trial), 'score': found.get('score')}
+                for trial, found in zip(self.experiments, known, strict=True)
             ],
-            'chosen': best and best.number,
-            'seconds': sum(found.get('seconds', 0.0) for found in outcomes)
-            + max(found.get('teacher_seconds', 0.0) for found in outcomes),
+            'chosen': self.best(results),
+            'seconds': sum(found.get('seconds', 0.0) for found in known)
+            + max(found.get('teacher_seconds', 0.0) for found in known),
         }
-        header = {**super().header(), 'tuning': tuning}
-        return {**header, 'identity': store.identity(header)}
 
-    def recorded(self) -> Any:
-        """Returns this experiment's complete record, if there is one and its search has ended."""
-        ended = all(trial.recorded() for trial in self.candidates)
-        return super().recorded() if ended else None
-
-
-def _as_trial(e: Experiment, number: int | None) -> Trial:
-    return Trial(e.name, e.given, e.data, e.protocol, SEED, e.results, number)
+    def why_not(self, results: Results) -> str | None:
+        """Returns why the seeds cannot run after these results, None if they can."""
+        if None in results:
+            return f'{self.label}: expected {self.trials} trials to have run before it'
+        if self.best(results) is None:
+            first = next(found['error'] for found in results if found)
+            return f'all {self.trials} trials failed, the first one: {first}'
+        return None
 
 
-def expand(experiment: Experiment, trials: int) -> list[Experiment]:
-    """Returns what tuning makes of an experiment: the trials and the tuned experiment after them.
+def search(
+    spec: Spec,
+    data: Dataset,
+    protocol: Protocol,
+    seeds: Sequence[int],
+    results: Path,
+    trials: int,
+) -> Search | None:
+    """Returns the search over a method, None if nothing is left to choose beside what was given.
 
-    A method that has nothing to tune, or nothing left beside the options given, stays as it is.
+    Raises:
+        UserError: An option does not exist or does not fit, or there are too few trials.
     """
-    if not experiment.space:
-        return [experiment]
-    fields = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment)}
-    tuned = Tuned(**fields, trials=trials)
-    return [*tuned.candidates, tuned]
+    if trials < 2:
+        raise UserError(f'--tune: expected 2 trials or more, the first untuned, found {trials}')
+    given = typed(lookup(METHODS, spec.name), spec.name, dict(spec.given))
+    fixed = Spec(spec.name, tuple(sorted(given.items())))
+    found = Search(fixed, data, protocol, tuple(seeds), results, trials)
+    return found if found.space else None
+
+
+def result_of(trial: Experiment) -> dict[str, Any] | None:
+    """Returns what became of this very trial, if it ended."""
+    try:
+        found = json.loads((trial.folder / FILE).read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return None
+    return found if found.get('identity') == trial.identity else None
+
+
+def settled(result: dict[str, Any] | None) -> bool:
+    """Returns whether a repetition could not change a trial's result.
+
+    Divergence is a result of the setting; what else went wrong may have been mended.
+    """
+    return result is not None and result['status'] in ('complete', 'diverged')
 
 
 def attempt(
-    trial: Trial, machine: Machine, report: execution.Report, force: bool = False
+    trial: Experiment, machine: Machine, report: execution.Report, force: bool = False
 ) -> dict[str, Any]:
-    """Runs one trial and records what became of it, going on from where an earlier run stopped.
+    """Runs one trial and records its result, going on from where an earlier run stopped.
 
     Args:
         trial: What to run.
@@ -212,7 +226,7 @@ def attempt(
         force: Train anew although a finished training exists.
 
     Returns:
-        The outcome, which has been written: 'status' 'complete' with 'score', or 'diverged' or
+        The result, which has been written: 'status' 'complete' with 'score', or 'diverged' or
         'failed' with 'error'.
 
     Raises:
@@ -220,22 +234,24 @@ def attempt(
     """
     started = time.perf_counter()
     try:
-        outcome = _train(trial, machine, report, force)
+        result = _train(trial, machine, report, force)
     except Exception as error:  # whatever a setting does to a method, the others are tried
         message, trace = execution.describe(error)
         execution.log(trial, trace)
         status = 'diverged' if isinstance(error, TrainingDiverged) else 'failed'
         seconds = time.perf_counter() - started
-        outcome = {'status': status, 'error': message, 'seconds': seconds}
-    whole = {**trial.header(), **outcome, **environment.circumstances(machine.device)}
+        result = {'status': status, 'error': message, 'seconds': seconds}
+    whole = {**trial.header, **result, **environment.circumstances(machine.device)}
     with writing(trial.folder / FILE) as file:
         file.write(f'{json.dumps(whole, indent=1, sort_keys=True)}\n'.encode())
-    if outcome['status'] != 'failed':
-        execution.clear(trial)  # the weights of N trials would fill a disk, and nobody needs them
-    return outcome
+    if result['status'] != 'failed':
+        execution.clear(trial)  # the weights of N trials would fill a disk, and nothing reads them
+    return result
 
 
-def _train(trial: Trial, machine: Machine, report: execution.Report, force: bool) -> dict[str, Any]:
+def _train(
+    trial: Experiment, machine: Machine, report: execution.Report, force: bool
+) -> dict[str, Any]:
     trained, teacher_cost = execution.train(trial, machine, report, force)
     found = {s: v for _, summary in trained for s, v in summary['scores'].items()}
     return {
@@ -264,10 +280,10 @@ def _validation_mean(metric: str, found: dict[str, dict[str, Any]]) -> float:
     return sum(values.values()) / len(values)
 
 
-def brief(trial: Trial, outcome: dict[str, Any]) -> str:
-    """Tells a trial's outcome in a few words."""
-    if 'score' not in outcome:
+def brief(trial: Experiment, result: dict[str, Any]) -> str:
+    """Tells a trial's result in a few words."""
+    if 'score' not in result:
         log = trial.folder / 'train.log'
-        where = f' (see {log})' if outcome['status'] == 'failed' and log.is_file() else ''
-        return f'FAILED: {outcome["error"]}{where}'
-    return f'validation {trial.data.task.metric} {100 * outcome["score"]:.2f} % mean'
+        where = f' (see {log})' if result['status'] == 'failed' and log.is_file() else ''
+        return f'FAILED: {result["error"]}{where}'
+    return f'validation {trial.data.task.metric} {100 * result["score"]:.2f} % mean'

@@ -82,7 +82,7 @@ def write_tables(
     results: Path,
     dataset: str,
     runs: Path | None = None,
-    by_pattern: bool = False,
+    by_gaps: bool = False,
     metric: str = '',
     columns: Mapping[str, str] | None = None,
 ) -> Table:
@@ -92,12 +92,12 @@ def write_tables(
         results: The results folder.
         dataset: Name of the dataset, which is its folder's.
         runs: The folder of runs, by default `<results>/runs`.
-        by_pattern: Also write `<dataset>-patterns.*`, with rows by the gaps of the training data.
+        by_gaps: Also write `<dataset>-gaps.*`, with rows by the gaps of the training data.
         metric: The metric to show, by default the dataset's own; another's name joins the files'.
         columns: As in `table`.
 
     Raises:
-        Lacking: No record holds the metric, or none was made with gaps though `by_pattern` is set.
+        Lacking: No record holds the metric, or none was made with gaps though `by_gaps` is set.
         UserError: There is no record, or the tables cannot be written.
     """
     root = (runs or results / 'runs') / dataset
@@ -117,12 +117,12 @@ def write_tables(
     made = Table(dataset, made.blocks, problems)
     own = {record['dataset']['metric'] for record in found.complete.values()}
     suffix = f'-{metric}' if metric and metric not in own else ''
-    joined = patterns.joined(made, failed) if by_pattern else None
+    joined = patterns.joined(made, failed) if by_gaps else None
     if joined and not joined.blocks and not any(f['protocol'].get('rates') for f in failed):
         raise Lacking(f'{dataset}: no run with gaps in the training data (rates)')
     _write(results / 'tables' / f'{dataset}{suffix}', made)
     if joined:
-        _write(results / 'tables' / f'{dataset}-patterns{suffix}', joined)
+        _write(results / 'tables' / f'{dataset}-gaps{suffix}', joined)
     return dataclasses.replace(made, patterns=joined)
 
 

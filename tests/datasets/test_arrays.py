@@ -8,10 +8,12 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from benchmark.dataset import Split
+from benchmark.engine.building import Machine
 from benchmark.engine.execution import run
-from benchmark.engine.experiment import Experiment, Machine
+from benchmark.engine.experiment import experiment as experiment_of
 from benchmark.engine.plan import open_datasets, protocol_for
 from benchmark.errors import UserError
+from benchmark.options import Spec
 from benchmark.registry import discover
 from datasets.arrays import Arrays
 from datasets.common.io import rows
@@ -148,7 +150,7 @@ def test_a_sequence_trains_beside_an_image_and_a_vector(tmp_path):
     file = write(tmp_path / 'walk.npz', content(**keys))
     (data,) = open_datasets(['arrays:width=4'], [file], {})
     protocol = protocol_for(data, {'epochs': 2}, 'cpu')
-    experiment = Experiment('modality_dropout', (), data, protocol, 0, tmp_path / 'results')
+    experiment = experiment_of(Spec('modality_dropout'), data, protocol, 0, tmp_path / 'results')
     record = run(experiment, Machine('cpu'), lambda *_: None)
     assert set(record['scores']['test']) >= {'text', 'gait', 'steps', 'text+gait+steps'}
 
@@ -310,7 +312,7 @@ def test_a_modality_that_no_test_sample_has_is_scored_only_where_it_exists(tmp_p
     file = write(tmp_path / 'gone.npz', content(available=available))
     (data,) = open_datasets(['arrays:width=4'], [file], {})
     protocol = protocol_for(data, {'epochs': 2}, 'cpu')
-    experiment = Experiment('modality_dropout', (), data, protocol, 0, tmp_path / 'results')
+    experiment = experiment_of(Spec('modality_dropout'), data, protocol, 0, tmp_path / 'results')
     record = run(experiment, Machine('cpu'), lambda *_: None)
     assert record['n'] == {'val': {'sound': 8, 'text': 8, 'sound+text': 8}, 'test': {'text': 8}}
     assert set(record['scores']['test']) == {'text'}

@@ -6,10 +6,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from benchmark.engine.building import Machine
 from benchmark.engine.execution import run
-from benchmark.engine.experiment import Experiment, Machine
+from benchmark.engine.experiment import experiment as experiment_of
 from benchmark.engine.plan import open_datasets, protocol_for
 from benchmark.errors import UserError
+from benchmark.options import Spec
 from benchmark.registry import discover
 from datasets.arrays import Arrays
 from datasets.common.io import stored
@@ -89,7 +91,9 @@ def test_training_from_disk_gives_the_scores_of_training_from_memory(tmp_path):
     for root in (tmp_path / 'file.npz', write(tmp_path / 'folder', content())):
         (data,) = open_datasets(['arrays:width=4'], [root], {})
         protocol = protocol_for(data, {'epochs': 1}, 'cpu')
-        experiment = Experiment('modality_dropout', (), data, protocol, 0, tmp_path / 'results')
+        experiment = experiment_of(
+            Spec('modality_dropout'), data, protocol, 0, tmp_path / 'results'
+        )
         record = run(experiment, Machine('cpu', workers=0), lambda *_: None)
         scores.append(record['scores'])
     assert scores[0] == scores[1]

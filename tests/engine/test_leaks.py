@@ -6,8 +6,10 @@ import torch
 from tasks import TASKS, Toy
 
 from benchmark.engine import execution
-from benchmark.engine.experiment import Experiment, Machine, gaps
+from benchmark.engine.building import Machine
+from benchmark.engine.experiment import experiment as experiment_of
 from benchmark.engine.protocol import Protocol
+from benchmark.options import Spec
 from benchmark.registry import METHODS, discover
 
 discover()
@@ -17,9 +19,9 @@ MACHINE = Machine('cpu')
 
 
 def experiment(data, results, method='modality_dropout', **fields):
-    given = {'mmanet': (('begin_epoch', '2'), ('mining_start', '1'))}.get(method, ())
+    given = {'mmanet': (('begin_epoch', 2), ('mining_start', 1))}.get(method, ())
     protocol = Protocol.build(data.recipe, fields, 'cpu')
-    return Experiment(method, given, data, protocol, 0, results)
+    return experiment_of(Spec(method, given), data, protocol, 0, results)
 
 
 def trained(e):
@@ -57,7 +59,7 @@ def test_the_test_split_is_opened_after_the_last_training_step(method, tmp_path,
     monkeypatch.setattr(execution.training, 'train', watched)
     execution.run(e, MACHINE, lambda *_: None)
     assert data.opened.count('test') == 1
-    networks = len(e.parts()) + (e.teacher() is not None)
+    networks = len(e.parts) + (e.teacher is not None)
     assert finished == [False] * networks
 
 
@@ -92,13 +94,13 @@ def test_hidden_values_are_never_read(method, tmp_path):
     for poisoned in (False, True):
         data = Hidden(TASKS['faces'])
         e = experiment(data, tmp_path / str(poisoned), method, **rates)
-        kept = gaps(e, data.split('train'))
+        kept = e.readable
         data.kept = kept if poisoned else None
         weights.append({})
         execution.run(e, MACHINE, lambda *_: None)
-        for folder, _, _ in e.parts():
-            state = torch.load(folder / 'checkpoint.pth', weights_only=True)
-            weights[-1].update({(folder.name, k): v for k, v in state.items()})
+        for part in e.parts:
+            state = torch.load(part.folder / 'checkpoint.pth', weights_only=True)
+            weights[-1].update({(part.folder.name, k): v for k, v in state.items()})
     assert all(torch.isfinite(v).all() for v in weights[1].values())
     pairs = zip(weights[0].values(), weights[1].values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -7,11 +7,12 @@ from tasks import TASKS, Toy
 
 from benchmark.dataset import Split
 from benchmark.engine import loading, training
-from benchmark.engine.experiment import Experiment, gaps
+from benchmark.engine.experiment import experiment as experiment_of
 from benchmark.engine.loading import Samples, train_loader
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.missing import Sampler
+from benchmark.options import Spec
 from benchmark.registry import discover
 from methods.modality_dropout import ModalityDropout
 
@@ -199,29 +200,30 @@ def test_too_few_samples_are_told():
         train_loader(samples, 4, 0, False)
 
 
-def experiment(tmp_path, name, rates='', seed=0):
+def readable(tmp_path, name, rates='', seed=0, data=None):
     protocol = Protocol(rates=rates, precision='float32')
-    return Experiment(name, (), Toy(VECTORS), protocol, seed, tmp_path)
+    found = experiment_of(Spec(name), data or Toy(VECTORS), protocol, seed, tmp_path)
+    return found.readable
 
 
 def test_gaps_follow_rates_and_seed_and_keep_the_data_s_own(tmp_path):
-    train = Toy(VECTORS).split('train')
-    train.available[:7, 1] = False
-    kept = gaps(experiment(tmp_path, 'modality_dropout', 'a=0.25'), train)
+    data = Toy(VECTORS)
+    loading.split_of(data, 'train').available[:7, 1] = False
+    kept = readable(tmp_path, 'modality_dropout', 'a=0.25', data=data)
     assert (~kept).sum(0).tolist() == [10, 7]
-    other = gaps(experiment(tmp_path, 'modality_dropout', 'a=0.25', seed=1), train)
+    other = readable(tmp_path, 'modality_dropout', 'a=0.25', seed=1, data=data)
     assert (~other).sum(0).tolist() == [10, 7]
     assert (kept != other).any()
     # A table compares methods on the same gaps.
-    assert (gaps(experiment(tmp_path, 'rfnet', 'a=0.25'), train) == kept).all()
+    assert (readable(tmp_path, 'rfnet', 'a=0.25', data=data) == kept).all()
 
 
 def test_a_method_that_needs_complete_data_refuses_gaps(tmp_path):
-    train = Toy(VECTORS).split('train')
-    assert gaps(experiment(tmp_path, 'mmanet'), train).all()
+    data = Toy(VECTORS)
+    assert readable(tmp_path, 'mmanet', data=data).all()
     told = r'^mmanet on toy: .* 10 of 40 training samples have gaps$'
     with pytest.raises(UserError, match=told):
-        gaps(experiment(tmp_path, 'mmanet', 'b=0.25'), train)
-    train.available[:10, 0] = False
+        readable(tmp_path, 'mmanet', 'b=0.25', data=data)
+    loading.split_of(data, 'train').available[:10, 0] = False
     with pytest.raises(UserError, match=told):
-        gaps(experiment(tmp_path, 'mmanet'), train)
+        readable(tmp_path, 'mmanet', data=data)

@@ -11,12 +11,15 @@ from scipy import stats
 from tasks import TASKS, Toy
 
 from benchmark import run
-from benchmark.engine import execution, plan, tuning
-from benchmark.engine.experiment import Experiment, Machine
+from benchmark.engine import execution, forecast, plan, tuning
+from benchmark.engine import grid as runner
+from benchmark.engine.building import Machine
+from benchmark.engine.experiment import Experiment
 from benchmark.engine.hooks import Checkpoint, LossWatch, TrainingDiverged
 from benchmark.errors import UserError
+from benchmark.options import options_of
 from benchmark.records import store
-from benchmark.registry import METHODS, discover, keywords
+from benchmark.registry import METHODS, discover
 from benchmark.report import writer
 from benchmark.search import Choice, LogUniform, Uniform, draw
 from methods.modality_dropout import ModalityDropout
@@ -62,15 +65,41 @@ def toy(kind='vectors', cls=Toy):
 
 
 def grid_of(results, *methods, trials=3, seeds=(0,), data=None, **options):
-    return plan.experiments(methods, [data or toy()], seeds, options, results, 'cpu', trials)
+    request = plan.Request(methods, seeds, options, results, 'cpu', trials)
+    return plan.experiments(request, [data or toy()])
+
+
+def untuned(results, *methods, data=None, seeds=(0,)):
+    return grid_of(results, *methods, data=data, seeds=seeds, trials=None)
 
 
 def trials_of(grid):
-    return [e for e in grid if isinstance(e, tuning.Trial)]
+    return [t for s in grid if isinstance(s, tuning.Search) for t in s.experiments]
+
+
+def usual(cls):
+    """Every option of a method with its default."""
+    return {key: option.default for key, option in options_of(cls).items()}
+
+
+def tried(trial):
+    return {key: trial.options[key] for key in trial.tunable}
+
+
+def result(trial):
+    return tuning.result_of(trial)
+
+
+def settled(trial):
+    return tuning.settled(result(trial))
+
+
+def last(grid):
+    return plan.flat(grid)[-1]
 
 
 def executed(grid, force=False):
-    return run.execute(grid, MACHINE, force)
+    return runner.execute(grid, MACHINE, force, writer.brief)
 
 
 def record_of(e):
@@ -84,7 +113,7 @@ def settle(grid, scores):
         if score is None:
             outcome = {'status': 'diverged', 'error': 'it burst', 'seconds': 1.0}
         trial.folder.mkdir(parents=True)
-        (trial.folder / 'trial.json').write_text(json.dumps({**trial.header(), **outcome}))
+        (trial.folder / 'trial.json').write_text(json.dumps({**trial.header, **outcome}))
 
 
 def identified(record):
@@ -122,11 +151,11 @@ def test_a_distribution_without_two_values_is_refused(made):
 
 def test_values_can_be_given_again_on_the_command_line(tmp_path):
     for trial in trials_of(grid_of(tmp_path, 'stretched', trials=8))[1:]:
-        spec = 'stretched:' + ','.join(f'{k}={v}' for k, v in trial.tried.items())
-        (again,) = plan.experiments([spec], [trial.data], [0], {}, tmp_path, 'cpu')
+        spec = 'stretched:' + ','.join(f'{k}={v}' for k, v in tried(trial).items())
+        (again,) = untuned(tmp_path, spec, data=trial.data)
         assert again.options == trial.options
         assert all(
-            len(f'{v:.15g}'.lstrip('0.').replace('.', '')) <= 3 for v in trial.tried.values()
+            len(f'{v:.15g}'.lstrip('0.').replace('.', '')) <= 3 for v in tried(trial).values()
         )
 
 
@@ -135,15 +164,15 @@ def test_more_trials_contain_the_fewer_whatever_the_seeds_and_the_other_paramete
 ):
     few = trials_of(grid_of(tmp_path, 'stretched', trials=4))
     many = trials_of(grid_of(tmp_path, 'stretched', trials=8, seeds=(5, 6)))
-    assert [t.tried for t in few] == [t.tried for t in many[:4]]
+    assert [tried(t) for t in few] == [tried(t) for t in many[:4]]
     assert [t.folder for t in few] == [t.folder for t in many[:4]]
-    assert len({tuple(t.tried.values()) for t in many}) == 8
+    assert len({tuple(tried(t).values()) for t in many}) == 8
     cls = METHODS.module_dict['stretched']
     monkeypatch.setattr(cls, 'search', {'kind': Choice('plain', 'odd'), **cls.search})
     wider = trials_of(grid_of(tmp_path, 'stretched', trials=4))
-    assert [{**t.tried, 'kind': ''} for t in wider] == [{**t.tried, 'kind': ''} for t in few]
+    assert [{**tried(t), 'kind': ''} for t in wider] == [{**tried(t), 'kind': ''} for t in few]
     others = trials_of(grid_of(tmp_path, 'each', trials=4))
-    assert not any(a.tried == b.tried for a, b in zip(few[1:], others[1:], strict=True))
+    assert not any(tried(a) == tried(b) for a, b in zip(few[1:], others[1:], strict=True))
 
 
 # Who is tried
@@ -152,12 +181,17 @@ def test_more_trials_contain_the_fewer_whatever_the_seeds_and_the_other_paramete
 def test_every_method_gets_the_same_trials_at_one_seed_of_their_own(tmp_path):
     grid = grid_of(tmp_path, *SHIPPED, trials=5, seeds=(0, 1, 2))
     for name in SHIPPED:
-        mine = [e for e in grid if e.name == name]
-        trials = trials_of(mine)
-        assert len(trials) == (5 if METHODS.module_dict[name].search_space(mine[-1].untuned) else 0)
+        mine = [
+            x for x in grid if (x.spec.name if isinstance(x, tuning.Search) else x.name) == name
+        ]
+        trials, seeds = trials_of(mine), plan.flat(mine)
+        options = {
+            key: option.default for key, option in options_of(METHODS.module_dict[name]).items()
+        }
+        assert len(trials) == (5 if METHODS.module_dict[name].search_space(options) else 0)
         assert {t.seed for t in trials} <= {tuning.SEED}
-        assert [e.seed for e in mine[len(trials) :]] == [0, 1, 2]
-        assert all(isinstance(e, tuning.Tuned) == bool(trials) for e in mine[len(trials) :])
+        assert [e.seed for e in seeds] == [0, 1, 2]
+        assert all((e.search is not None) == bool(trials) for e in seeds)
     assert {e.name for e in trials_of(grid)} >= {'mmanet', 'rfnet', 'dmrnet', 'redcore'}
 
 
@@ -165,8 +199,8 @@ def test_trial_0_is_the_untuned_setting_and_what_is_given_stays(tmp_path):
     data = toy('faces')
     data.task = TASKS['faces'].__class__(**{**vars(TASKS['faces']), 'dataset': 'nyuv2'})
     first, *drawn = trials_of(grid_of(tmp_path, 'mmanet', trials=4, data=data))
-    (untuned,) = plan.experiments(['mmanet'], [data], [0], {}, tmp_path, 'cpu')
-    assert first.options == untuned.options
+    (plain,) = untuned(tmp_path, 'mmanet', data=data)
+    assert first.options == plain.options
     assert (first.options['alpha'], first.options['begin_epoch']) == (4.0, 10)
     assert all(t.options['alpha'] != 4.0 and t.options['begin_epoch'] == 10 for t in drawn)
     fixed = trials_of(grid_of(tmp_path, 'mmanet:alpha=7', trials=4, data=data))
@@ -176,23 +210,23 @@ def test_trial_0_is_the_untuned_setting_and_what_is_given_stays(tmp_path):
     ]
     assert fixed[0].folder != first.folder
     (nothing_left,) = grid_of(tmp_path, 'mmanet:alpha=7,beta=1', trials=4, data=data)
-    assert type(nothing_left) is Experiment
+    assert isinstance(nothing_left, Experiment)
 
 
 @pytest.mark.parametrize('name', SHIPPED)
 def test_search_spaces_fit_their_methods(name):
     cls = METHODS.module_dict[name]
-    spaces = [(cls.search_space(keywords(cls)), {})]
+    spaces = [(cls.search_space(usual(cls)), {})]
     if name == 'distilled':
         from methods.distilled import WEIGHTS
 
         options = [{'loss': loss, 'mar': mar} for loss in WEIGHTS for mar in (False, True)]
-        spaces += [(cls.search_space({**keywords(cls), **given}), given) for given in options]
+        spaces += [(cls.search_space({**usual(cls), **given}), given) for given in options]
     for space, given in spaces:
-        assert set(space) <= set(keywords(cls)) - {'variant'}
+        assert set(space) <= set(usual(cls)) - {'variant'}
         for share in (0.0, 0.999):
             cls(TASKS['faces'], **given, **{key: d.at(share) for key, d in space.items()})
-        known = [keywords(cls), *cls.settings.values()]
+        known = [usual(cls), *cls.settings.values()]
         for key, found in space.items():
             values = [s[key] for s in known if not isinstance(s.get(key, ''), str)]
             assert all(found.at(0.0) <= v <= found.at(0.9999) for v in values), (key, values)
@@ -200,10 +234,10 @@ def test_search_spaces_fit_their_methods(name):
 
 def test_distilled_searches_around_the_usual_weight_of_its_loss():
     cls = METHODS.module_dict['distilled']
-    space = cls.search_space({**keywords(cls), 'loss': 'at'})
+    space = cls.search_space({**usual(cls), 'loss': 'at'})
     assert list(space) == ['alpha']
     assert space['alpha'].at(0.5) == pytest.approx(1000, rel=0.01)
-    assert cls.search_space({**keywords(cls), 'loss': 'att'}) == {}
+    assert cls.search_space({**usual(cls), 'loss': 'att'}) == {}
 
 
 def test_a_hyper_parameter_that_does_not_exist_is_named(tmp_path):
@@ -225,14 +259,13 @@ def test_a_hyper_parameter_that_does_not_exist_is_named(tmp_path):
 )
 def test_the_best_validation_mean_is_chosen(kind, scores, chosen, of_two, tmp_path):
     grid = grid_of(tmp_path, 'stretched', trials=4, data=toy(kind))
-    assert grid[-1].options == grid[0].options  # nothing is known yet
+    assert last(grid).options == trials_of(grid)[0].options  # nothing is known yet
     settle(grid, scores)
-    assert grid[-1].best.number == chosen
-    assert grid[-1].options == trials_of(grid)[chosen].options
-    assert grid[-1].header()['tuning']['chosen'] == chosen
+    assert last(grid).options == trials_of(grid)[chosen].options
+    assert last(grid).header['tuning']['chosen'] == chosen
     # Fewer trials know nothing of later ones.
-    best = grid_of(tmp_path, 'stretched', trials=2, data=grid[0].data)[-1].best
-    assert (best and best.number) == of_two
+    (fewer,) = grid_of(tmp_path, 'stretched', trials=2, data=grid[0].data)
+    assert fewer.best(fewer.read()) == of_two
 
 
 def test_a_trial_s_score_is_the_mean_over_the_subsets_of_all_its_networks(tmp_path, monkeypatch):
@@ -242,12 +275,13 @@ def test_a_trial_s_score_is_the_mean_over_the_subsets_of_all_its_networks(tmp_pa
 
     networks = [summary(a=0.5), summary(b=0.75), summary(**{'a+b': 0.9})]
     monkeypatch.setattr(execution, 'train', lambda *_: (networks, {'seconds': 7.0}))
-    (trial, *_) = grid = grid_of(tmp_path, 'stretched')
+    grid = grid_of(tmp_path, 'stretched')
+    trial = trials_of(grid)[0]
     outcome = tuning.attempt(trial, MACHINE, lambda *_: None)
     assert outcome['score'] == pytest.approx((0.5 + 0.75 + 0.9) / 3)
     assert (outcome['seconds'], outcome['teacher_seconds']) == (9.0, 7.0)
-    assert trial.outcome()['score'] == outcome['score']
-    assert grid[-1].recorded() is None
+    assert result(trial)['score'] == outcome['score']
+    assert last(grid).recorded() is None
 
 
 def test_a_validation_split_without_scores_cannot_tune(tmp_path, capsys, monkeypatch):
@@ -289,14 +323,14 @@ class Spoilt(Toy):
 def test_the_test_split_is_opened_by_no_trial_and_changes_no_choice(tmp_path):
     grid = grid_of(tmp_path / 'sealed', 'taught', data=toy(cls=Sealed))
     assert not executed(grid)  # the test of the chosen setting fails
-    assert 'test split was opened' in record_of(grid[-1])['error']
+    assert 'test split was opened' in record_of(last(grid))['error']
     assert grid[0].data.opened.count('val') == 1
-    scores = [[t.outcome()['scores'] for t in trials_of(grid)]]
+    scores = [[result(t)['scores'] for t in trials_of(grid)]]
     for cls in (Toy, Spoilt):
         again = grid_of(tmp_path / cls.__name__, 'taught', data=toy(cls=cls))
         assert executed(again)
-        scores.append([t.outcome()['scores'] for t in trials_of(again)])
-        assert again[-1].options == grid[-1].options
+        scores.append([result(t)['scores'] for t in trials_of(again)])
+        assert last(again).options == last(grid).options
         assert again[0].data.opened.count('test') == 1
     assert scores[0] == scores[1] == scores[2]
     assert len(scores[0]) == 3
@@ -308,32 +342,35 @@ def test_the_test_split_is_opened_by_no_trial_and_changes_no_choice(tmp_path):
 def test_what_is_recorded_is_not_tried_again(tmp_path, monkeypatch):
     grid = grid_of(tmp_path, 'stretched', seeds=(0, 1))
     assert executed(grid)
-    files = {t.folder / 'trial.json': (t.folder / 'trial.json').read_bytes() for t in grid[:3]}
+    files = {
+        t.folder / 'trial.json': (t.folder / 'trial.json').read_bytes() for t in trials_of(grid)
+    }
     assert not list((tmp_path / 'tuning').rglob('*.pth'))
     trained = []
     monkeypatch.setattr(execution.training, 'train', lambda *a: trained.append(a))
     fresh = grid_of(tmp_path, 'stretched', seeds=(0, 1))
     assert executed(fresh)
-    assert all(e.recorded() for e in fresh)
+    assert all(e.recorded() for e in plan.flat(fresh))
     assert not trained
     assert all(file.read_bytes() == before for file, before in files.items())
     # More trials: only the new ones, then the seeds of another row.
     more = grid_of(tmp_path, 'stretched', trials=4)
-    assert [e.recorded() is None for e in more] == [False] * 3 + [True] * 2
+    assert [settled(t) for t in trials_of(more)] == [True] * 3 + [False]
+    assert last(more).recorded() is None
 
 
 def test_another_space_or_version_is_another_search(tmp_path, monkeypatch):
     grid = grid_of(tmp_path, 'stretched')
     settle(grid, [0.1, 0.2, 0.3])
-    assert all(t.recorded() for t in trials_of(grid))
+    assert all(settled(t) for t in trials_of(grid))
     cls = METHODS.module_dict['stretched']
     monkeypatch.setattr(cls, 'search', {**cls.search, 'gain': LogUniform(0.1, 10)})
     fresh = trials_of(grid_of(tmp_path, 'stretched'))
-    assert [t.recorded() is None for t in fresh] == [False, True, True]
+    assert [settled(t) for t in fresh] == [True, False, False]
     monkeypatch.setattr(cls, 'version', 2)
-    assert not any(t.recorded() for t in trials_of(grid_of(tmp_path, 'stretched')))
+    assert not any(settled(t) for t in trials_of(grid_of(tmp_path, 'stretched')))
     (fresh[0].folder / 'trial.json').write_text('{"identity": ')
-    assert fresh[0].outcome() is None
+    assert result(fresh[0]) is None
 
 
 def test_an_interrupted_search_goes_on_to_the_same_choice(tmp_path, monkeypatch):
@@ -354,25 +391,25 @@ def test_an_interrupted_search_goes_on_to_the_same_choice(tmp_path, monkeypatch)
     )
     with pytest.raises(KeyboardInterrupt):
         executed(parts)
-    assert [t.outcome() is None for t in trials_of(parts)] == [False, True, True]
+    assert [result(t) is None for t in trials_of(parts)] == [False, True, True]
     assert executed(parts)
     assert epochs == [0, 1] * 4  # none is trained twice
     for a, b in zip(trials_of(whole), trials_of(parts), strict=True):
-        assert a.outcome()['scores'] == b.outcome()['scores']
-    assert store.scientific(record_of(whole[-1])) == store.scientific(record_of(parts[-1]))
+        assert result(a)['scores'] == result(b)['scores']
+    assert store.scientific(record_of(last(whole))) == store.scientific(record_of(last(parts)))
 
 
 def test_force_tries_again(tmp_path, monkeypatch):
     grid = grid_of(tmp_path, 'stretched', trials=2)
     assert executed(grid)
-    before = record_of(grid[-1])
+    before = record_of(last(grid))
     real, folders = execution.training.train, []
     monkeypatch.setattr(
         execution.training, 'train', lambda *a: folders.append(a[3].folder) or real(*a)
     )
     assert executed(grid_of(tmp_path, 'stretched', trials=2), force=True)
-    assert folders == [e.folder for e in grid]
-    assert store.scientific(record_of(grid[-1])) == store.scientific(before)
+    assert folders == [e.folder for e in [*trials_of(grid), *plan.flat(grid)]]
+    assert store.scientific(record_of(last(grid))) == store.scientific(before)
 
 
 # What fails
@@ -392,38 +429,40 @@ def test_a_trial_that_fails_loses_and_is_tried_again_unless_it_diverged(
     assert "FAILED: KeyError: 'oops' (see " in told
     assert 'FAILED: not finite' in told
     assert 'Traceback' not in told
-    assert 'oops' in (grid[0].folder / 'train.log').read_text()
-    statuses = [t.outcome()['status'] for t in trials_of(grid)]
+    assert 'oops' in (trials_of(grid)[0].folder / 'train.log').read_text()
+    statuses = [result(t)['status'] for t in trials_of(grid)]
     assert statuses == ['failed', 'complete', 'diverged', 'complete']
-    record = record_of(grid[-1])
+    record = record_of(last(grid))
     assert [t['score'] is None for t in record['tuning']['tried']] == [True, False, True, False]
     assert record['tuning']['chosen'] in (1, 3)
     monkeypatch.setattr(cls, 'broken', {})
     assert executed(grid_of(tmp_path, 'stretched', trials=4))
-    statuses = [t.outcome()['status'] for t in trials_of(grid)]
+    statuses = [result(t)['status'] for t in trials_of(grid)]
     assert statuses == ['complete', 'complete', 'diverged', 'complete']
-    record = record_of(grid[-1])
+    record = record_of(last(grid))
     assert [t['score'] is None for t in record['tuning']['tried']] == [False, False, True, False]
 
 
 def test_a_search_without_any_score_is_one_line_and_stops_no_one(tmp_path, monkeypatch, capsys):
     grid = grid_of(tmp_path, 'stretched', 'modality_dropout', trials=2)
     cls = METHODS.module_dict['stretched']
-    broken = {t.options['gain']: TrainingDiverged(f'burst {k}') for k, t in enumerate(grid[:2])}
+    broken = {
+        t.options['gain']: TrainingDiverged(f'burst {k}') for k, t in enumerate(trials_of(grid))
+    }
     monkeypatch.setattr(cls, 'broken', broken)
     assert not executed(grid)
     told = capsys.readouterr().out.splitlines()
     (line,) = (x for x in told if 'stretched (tuned 2)' in x)
     assert 'FAILED: all 2 trials failed, the first one: burst 0' in line
-    failed = record_of(grid[2])
+    failed = record_of(plan.flat(grid)[0])
     assert failed['status'] == 'failed'
     assert failed['tuning']['chosen'] is None
-    assert record_of(grid[3])['status'] == 'complete'
+    assert record_of(last(grid))['status'] == 'complete'
 
 
 def test_a_tuned_run_without_its_search_is_refused(tmp_path):
     with pytest.raises(UserError, match='expected 3 trials to have run before it'):
-        execution.run(grid_of(tmp_path, 'stretched')[-1], MACHINE, lambda *_: None)
+        execution.run(last(grid_of(tmp_path, 'stretched')), MACHINE, lambda *_: None)
 
 
 @pytest.mark.parametrize('count', ['0', '1', '-3'])
@@ -447,12 +486,12 @@ def tuned(tmp_path_factory):
         settle(grid, [0.9, 0.5, None])
         assert executed(grid)
         specs = ['stretched', 'modality_dropout']
-        assert executed(plan.experiments(specs, [toy()], (0, 1), {}, results, 'cpu'))
+        assert executed(untuned(results, *specs, seeds=(0, 1)))
     return grid
 
 
 def test_the_record_holds_the_search(tuned):
-    record = record_of(tuned[-1])
+    record = record_of(last(tuned))
     assert record['method']['source'] == 'tuned'
     assert record['method']['label'] == 'stretched (tuned 3)'
     assert record['method']['options'] == {'gain': 1.0, 'shift': 0.0, 'kind': 'plain'}
@@ -460,13 +499,13 @@ def test_the_record_holds_the_search(tuned):
     assert search['space'] == {'gain': 'log-uniform 0.01 to 10', 'shift': 'uniform 0 to 1'}
     assert (search['trials'], search['chosen'], search['seed']) == (3, 0, tuning.SEED)
     assert search['tried'] == [
-        {'options': t.tried, 'score': score}
+        {'options': tried(t), 'score': score}
         for t, score in zip(trials_of(tuned), [0.9, 0.5, None], strict=True)
     ]
     assert search['tried'][0]['options'] == {'gain': 1.0, 'shift': 0.0}
     assert search['seconds'] == 2 + 2 + 1 + 5  # the teacher's once
-    assert tuned[-1].folder.parts[-3:] == ('stretched-tuned3', tuned[-1].protocol_id, 'seed1')
-    assert all(c.isalnum() or c in '-=.,' for c in tuned[-1].folder.parts[-3])
+    assert last(tuned).folder.parts[-3:] == ('stretched-tuned3', last(tuned).protocol_id, 'seed1')
+    assert all(c.isalnum() or c in '-=.,' for c in last(tuned).folder.parts[-3])
 
 
 def test_the_tuned_row_stands_beside_the_untuned_one(tuned):
@@ -515,8 +554,8 @@ def test_the_search_is_part_of_the_identity_and_its_seconds_are_not():
 
 
 def test_the_identity_of_an_untuned_run_is_what_it_was(tmp_path):
-    (e,) = plan.experiments(['stretched:gain=2'], [toy()], [3], {}, tmp_path, 'cpu')
-    header = e.header()
+    (e,) = untuned(tmp_path, 'stretched:gain=2', seeds=[3])
+    header = e.header
     content = {
         'schema': 1,
         'method': {'name': 'stretched', 'version': 1, 'options': e.options},
@@ -545,9 +584,9 @@ def test_one_teacher_serves_all_trials(tmp_path, monkeypatch):
         ('stretched', 'trial0'), ('stretched', 'trial1'), ('stretched-tuned2', 'seed0'),
     ]  # fmt: skip
     assert {j.seed for j in jobs[:3]} == {tuning.SEED}
-    first, second = (t.outcome() for t in trials_of(grid)[:2])
+    first, second = (result(t) for t in trials_of(grid)[:2])
     assert first['teacher_seconds'] == second['teacher_seconds'] > 0
-    total = record_of(grid[2])['tuning']['seconds']
+    total = record_of(plan.flat(grid)[0])['tuning']['seconds']
     assert total == pytest.approx(
         sum(t['seconds'] for t in (first, second)) + first['teacher_seconds']
     )
@@ -556,18 +595,18 @@ def test_one_teacher_serves_all_trials(tmp_path, monkeypatch):
 def test_a_dedicated_method_is_scored_over_all_its_networks(tmp_path):
     grid = grid_of(tmp_path, 'each', trials=2)
     assert executed(grid)
-    outcome = grid[0].outcome()
+    outcome = result(trials_of(grid)[0])
     assert outcome['scores'].keys() == {'a', 'b', 'a+b'}
     mean = sum(v['accuracy'] for v in outcome['scores'].values()) / 3
     assert outcome['score'] == pytest.approx(mean)
 
 
 def test_the_plan_counts_the_trials_and_runs_nothing(tmp_path, capsys, monkeypatch):
-    real, measured = run.cost.forecast, []
-    monkeypatch.setattr(run.cost, 'forecast', lambda *a: measured.append(real(*a)) or (100.0, 0.0))
+    real, measured = forecast.forecast, []
+    monkeypatch.setattr(forecast, 'forecast', lambda *a: measured.append(real(*a)) or (100.0, 0.0))
     data = toy(cls=Sealed)
     grid = grid_of(tmp_path, 'taught', 'modality_dropout', seeds=(0, 1), data=data)
-    assert run.show_plan(grid, MACHINE) == 0
+    runner.show_plan(grid, MACHINE)
     told = capsys.readouterr().out
     assert told.count('taught trial') == 3
     assert told.count('taught (tuned 3)') == 2
@@ -575,7 +614,8 @@ def test_the_plan_counts_the_trials_and_runs_nothing(tmp_path, capsys, monkeypat
     assert 'expected: 16:40' in told
     assert len(measured) == 3
     assert not list(tmp_path.rglob('*.json'))
-    epochs = run._epochs_to_train([e for e in grid if e.name == 'taught'], False)
+    todo = [*trials_of(grid), *(e for e in plan.flat(grid) if e.name == 'taught')]
+    epochs = runner._epochs_to_train(todo, False)
     assert epochs == {'toy': 2 * (3 + 2 + 3)}
 
 
@@ -585,4 +625,4 @@ def test_what_has_nothing_to_tune_is_named(tmp_path, capsys):
     grid, _ = run.prepare(args)
     told = capsys.readouterr().out.splitlines()
     assert told == ['mmanet:alpha=1,beta=1: nothing to tune', 'modality_dropout: nothing to tune']
-    assert len(grid) == 2 * (1 + 3 + 1)
+    assert len(grid) == 2 * 3

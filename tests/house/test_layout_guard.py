@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.engine.experiment import keep_plain_layout
+from benchmark.engine.building import keep_plain_layout
 
 ROOT = Path(__file__).resolve().parents[2]
 
 TRAIN = """
 import torch
 from torch import nn
-from benchmark.engine.experiment import keep_plain_layout
+from benchmark.engine.building import keep_plain_layout
 torch.manual_seed(0)
 for _ in range(30):
     conv = nn.Conv2d({channels}, 8, 1, stride=2, bias=False).to(memory_format=torch.channels_last)

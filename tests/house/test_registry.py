@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,18 +12,18 @@ from tasks import TASKS, Toy
 
 import methods
 from benchmark import registry
-from benchmark.engine.plan import check_options, experiments, open_datasets, protocol_for
+from benchmark.engine.plan import (
+    Request,
+    check_options,
+    experiments,
+    open_datasets,
+    pairs,
+    protocol_for,
+)
 from benchmark.engine.protocol import CHOICES, Protocol
 from benchmark.errors import UserError, unknown
-from benchmark.registry import (
-    DATASETS,
-    METHODS,
-    convert,
-    load_file,
-    lookup,
-    parse_spec,
-    resolve_options,
-)
+from benchmark.options import options_of, read, resolve, spell
+from benchmark.registry import DATASETS, METHODS, load_file, lookup, parse_spec
 
 registry.discover()
 ROOT = Path(registry.__file__).resolve().parent.parent
@@ -49,7 +50,7 @@ def method_file(folder, name='odd', body='    pass', more=''):
 class Options:
     """Something with one option of each type."""
 
-    def __init__(self, task=None, *, count=3, rate=0.5, flag=False, word='a', free=None):
+    def __init__(self, task, count=3, *, rate: float = 0.5, flag=False, word='a', free=None):
         pass
 
 
@@ -92,11 +93,10 @@ def test_a_misspelt_dataset_is_told_with_the_nearest_one():
         ('0', True, False),
         (1, False, True),
         (0.2, 'a', '0.2'),
-        ('anything', None, 'anything'),
     ],
 )
 def test_a_value_is_read_as_the_type_of_its_default(text, default, value):
-    found = convert('x', text, default)
+    found = read('x', text, type(default))
     assert found == value
     assert type(found) is type(value)
 
@@ -108,18 +108,114 @@ def test_a_value_is_read_as_the_type_of_its_default(text, default, value):
 )  # fmt: skip
 def test_a_value_of_another_type_is_told(text, default, kind):
     with pytest.raises(UserError, match=f'^odd:key: expected {kind}, found {text!r}$'):
-        convert('odd:key', text, default)
+        read('odd:key', text, type(default))
 
 
 def test_what_is_given_goes_before_settings_and_settings_before_defaults():
-    found = resolve_options(Options, 'odd', {'rate': '0.1'}, {'rate': 0.9, 'count': 5})
+    found = resolve(Options, 'odd', {'rate': '0.1'}, {'rate': 0.9, 'count': 5})
     assert found == {'count': 5, 'rate': 0.1, 'flag': False, 'word': 'a', 'free': None}
     with pytest.raises(UserError, match="unknown option of odd 'coutn'; did you mean 'count'"):
-        resolve_options(Options, 'odd', {'coutn': '1'}, {})
+        resolve(Options, 'odd', {'coutn': '1'}, {})
     with pytest.raises(UserError, match="unknown option of odd 'task'"):
-        resolve_options(Options, 'odd', {'task': '1'}, {})
+        resolve(Options, 'odd', {'task': '1'}, {})
     with pytest.raises(UserError, match="odd:flag: expected bool, found 'perhaps'"):
-        resolve_options(Options, 'odd', {'flag': 'perhaps'}, {})
+        resolve(Options, 'odd', {'flag': 'perhaps'}, {})
+
+
+class Annotated:
+    """Options whose types only the annotations tell."""
+
+    def __init__(
+        self,
+        task: object,
+        heads: int = 1,
+        *,
+        variant: Literal['paper', 'official'] = 'paper',
+        weight: float = 1,
+        shape: tuple[int, int] = (2, 3),
+        shares: tuple[float, ...] = (),
+        limit: int | None = None,
+    ) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ('key', 'text', 'value', 'spelled'),
+    [
+        ('heads', '007', 7, '7'),
+        ('variant', 'official', 'official', 'official'),
+        ('weight', '8e-4', 0.0008, '0.0008'),
+        ('weight', '0.00080', 0.0008, '0.0008'),
+        ('weight', '2', 2.0, '2'),
+        ('weight', '1e-7', 1e-7, '1e-07'),
+        ('shape', '4/5', (4, 5), '4/5'),
+        ('shares', '0.50/1', (0.5, 1.0), '0.5/1'),
+        ('limit', 'none', None, 'none'),
+        ('limit', '3', 3, '3'),
+    ],
+)
+def test_text_becomes_a_typed_value_with_one_spelling(key, text, value, spelled):
+    found = resolve(Annotated, 'odd', {key: text}, {})[key]
+    assert found == value
+    assert type(found) is type(value)
+    assert spell(found) == spelled
+    assert resolve(Annotated, 'odd', {key: spelled}, {})[key] == value
+
+
+@pytest.mark.parametrize(
+    ('key', 'text', 'told'),
+    [
+        ('variant', 'offical', "unknown value of odd:variant 'offical'; did you mean 'official'"),
+        ('weight', 'nan', "odd:weight: expected float, found 'nan'"),
+        ('shape', '4', "odd:shape: expected 2 values separated by '/', found '4'"),
+        ('shares', '1/x', "odd:shares: expected float, found 'x'"),
+        ('limit', '1.5', "odd:limit: expected int, found '1.5'"),
+    ],
+)
+def test_a_value_that_its_annotation_forbids_is_told(key, text, told):
+    with pytest.raises(UserError, match=told):
+        resolve(Annotated, 'odd', {key: text}, {})
+
+
+def test_an_option_given_twice_is_refused():
+    with pytest.raises(UserError, match='expected one value of alpha, found two'):
+        parse_spec('mmanet:alpha=4,alpha=5')
+    with pytest.raises(UserError, match='--cfg-options: expected one value of lr, found two'):
+        pairs(['lr=1', 'epochs=2', 'lr=3'])
+    with pytest.raises(UserError, match="--cfg-options: expected KEY=VALUE, found 'lr'"):
+        pairs(['lr'])
+    assert pairs(['name=007', 'rates=rgb=0.2,depth=0.5']) == {
+        'name': '007',
+        'rates': 'rgb=0.2,depth=0.5',
+    }
+
+
+def test_every_spelling_of_the_same_options_is_one_experiment(tmp_path):
+    kl = options_of(METHODS.module_dict['redcore'])['kl'].default
+    methods = ['redcore', f'redcore:kl={kl}', f'redcore:kl={kl:.1e}', 'redcore:kl=5e-1',
+               'redcore:kl=0.50']  # fmt: skip
+    grid = experiments(Request(methods, [0], {}, tmp_path, 'cpu'), [Toy(TASKS['vectors'])])
+    assert [e.label for e in grid] == ['redcore', 'redcore:kl=0.5']
+    assert grid[0].source == 'default'
+
+
+@pytest.mark.parametrize(
+    ('field', 'spellings', 'recorded'),
+    [
+        ('rates', ['a=0.2', 'a=0.20', '0,a=2e-1', 'a=.2,b=0'], 'a=0.2'),
+        ('rates', ['0.5', 'a=0.5,b=0.50', '0.5,b=0.5'], '0.5'),
+        ('rates', ['', '0', 'a=0'], ''),
+        ('sampler', ['bernoulli:0.3', 'bernoulli:.30', 'bernoulli:a=0.3,b=0.3'], 'bernoulli:0.3'),
+        ('schedule', ['step:0.5/0.8', 'step:.50/8e-1'], 'step:0.5/0.8'),
+        ('lr', ['5e-4', '0.0005'], 0.0005),
+    ],
+)
+def test_every_spelling_of_the_same_protocol_has_one_id(field, spellings, recorded):
+    data = Toy(TASKS['vectors'])
+    data.spec = 'toy'
+    found = [protocol_for(data, {field: text}, 'cpu') for text in spellings]
+    assert {p.recorded()[field] for p in found} == {recorded}
+    assert len({p.id('data') for p in found}) == 1
 
 
 def test_a_file_outside_is_loaded_once(tmp_path):
@@ -223,9 +319,9 @@ def test_options_of_one_dataset_reach_it_whatever_its_tables_are_called(tmp_path
             'split': np.arange(30) % 3,
         },
     )
-    (data,) = open_datasets(['arrays'], [tmp_path / 'mine.npz'], {'arrays.epochs': 2})
+    (data,) = open_datasets(['arrays'], [tmp_path / 'mine.npz'], {'arrays.epochs': '2'})
     assert data.name == 'mine'
-    assert protocol_for(data, {'arrays.epochs': 2}, 'cpu').epochs == 2
+    assert protocol_for(data, {'arrays.epochs': '2'}, 'cpu').epochs == 2
 
 
 def test_two_datasets_of_one_name_are_refused(tmp_path):
@@ -243,7 +339,8 @@ def test_two_datasets_of_one_name_are_refused(tmp_path):
 
 def test_the_grid_is_every_combination_once_and_checked_before_training(tmp_path):
     data = [Toy(TASKS['vectors'])]
-    grid = experiments(['complete', 'rfnet', 'complete'], data, [0, 1], {}, tmp_path, 'cpu')
+    methods = ['complete', 'rfnet', 'complete']
+    grid = experiments(Request(methods, [0, 1], {}, tmp_path, 'cpu'), data)
     assert [(e.name, e.seed) for e in grid] == [
         (n, s) for n in ('complete', 'rfnet') for s in (0, 1)
     ]
@@ -255,5 +352,5 @@ def test_the_grid_is_every_combination_once_and_checked_before_training(tmp_path
         ('complete', {'rates': 'a=2'}, "'rates=a=2': expected a missing rate from 0 to 1"),
     ]:
         with pytest.raises(UserError, match=told):
-            experiments([method], data, [0], options, tmp_path, 'cpu')
+            experiments(Request([method], [0], options, tmp_path, 'cpu'), data)
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """ESANet against its five fusions written out, its sizes, and the methods that run on it."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from sklearn.metrics import log_loss
 from tasks import ESANET, Toy, batch_of, images
 
 from benchmark.engine.cost import deployed_parameters, flops
-from benchmark.engine.experiment import Experiment
+from benchmark.engine.experiment import experiment as experiment_of
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Method, Modality, Task
 from benchmark.missing import subset_masks
+from benchmark.options import Spec
 from benchmark.registry import METHODS, discover
 from methods.common.esanet import ESANetEncoder, Upsample
 from methods.common.losses import multi_scale
@@ -348,7 +350,7 @@ def test_dmrnet_samples_the_context_alone():
 def test_methods_that_need_modalities_apart_say_so_in_one_line_before_anything_is_trained(name):
     cls, data = METHODS.module_dict[name], Toy(ESANET)
     protocol = Protocol.build(data.recipe, {}, 'cpu')
-    experiment = Experiment(name, (), data, protocol, 0, None)
+    experiment = experiment_of(Spec(name), data, protocol, 0, Path())
     if name in ACCEPTED:
         experiment.check()
         assert isinstance(cls(ESANET), Method)

@@ -13,11 +13,13 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from tasks import TASKS, Toy, batch_of
 
 from benchmark.engine import execution
-from benchmark.engine.experiment import Experiment, Machine
+from benchmark.engine.building import Machine
+from benchmark.engine.experiment import experiment
 from benchmark.engine.hooks import LossWatch, TrainingDiverged
 from benchmark.engine.protocol import Protocol
 from benchmark.method import IGNORE
 from benchmark.missing import subset_ids
+from benchmark.options import Spec
 from methods import gmd
 from methods.gmd import GMD, decoupled_gradients, decoupling_weights
 
@@ -533,7 +535,7 @@ def test_a_run_that_was_stopped_ends_where_a_whole_one_does(tmp_path):
     data, weights = Toy(TASKS['vectors']), []
     protocol = Protocol.build(data.recipe, {}, 'cpu')
     for name in ('whole', 'halves'):
-        e = Experiment('gmd', (), data, protocol, 0, tmp_path / name)
+        e = experiment(Spec('gmd'), data, protocol, 0, tmp_path / name)
         if name == 'halves':
             with pytest.raises(Stop):
                 execution.run(e, Machine('cpu'), stop_after_two)

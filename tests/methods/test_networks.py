@@ -7,7 +7,7 @@ import torch
 from mmengine.model import ModuleList
 from tasks import TASKS, batch_of, images
 
-from benchmark.engine.experiment import quiet
+from benchmark.engine.building import quiet
 from benchmark.errors import UserError
 from benchmark.method import Modality, Task
 from benchmark.registry import METHODS, discover
