@@ -77,7 +77,7 @@ class Scores:
             outcomes = store.read_outcomes(path.with_name('outcomes.npz'))
             subsets = subset_ids(data['modalities'])
             self.metric, self.higher = data['metric'], data['higher_is_better']
-            each = [metrics.sample_counts(outcomes, s, self.metric, data['live']) for s in subsets]
+            each = [metrics.contributions(outcomes, s, self.metric, data['live']) for s in subsets]
             self.rows.setdefault(record['method']['label'], {})[record['seed']] = len(counts)
             counts.append(np.stack(each, axis=1))
         self.columns = [*subsets, 'mean']
