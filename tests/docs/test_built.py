@@ -72,7 +72,7 @@ def test_pages_load_nothing_from_another_host(html):
     assert [a for a in found.loaded if re.match(r'\w+:|//', a) and not a.startswith('data:')] == []
     outside = {a for a in found.linked if re.match(r'\w+:|//', a)}
     assert {a for a in outside if not a.startswith('https://')} == set()
-    for sheet in html.rglob('*.css'):
+    for sheet in [*html.rglob('*.css'), *html.rglob('*.svg')]:
         assert not re.search(r'(@import|url\()\s*["\']?(https?:)?//', sheet.read_text()), sheet
 
 
