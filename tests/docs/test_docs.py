@@ -133,13 +133,25 @@ def commands():
     for page in [ROOT / 'README.md', *PAGES]:
         text = page.read_text().replace('\\\n', ' ')
         found = re.findall(r'python benchmark/(run|tables)\.py([^`\n]*)', text)
-        yield from ((page.name, command, words) for command, words in found)
+        for command, words in found:
+            # A variable of the shell stands for some number or name; an operator ends the command.
+            plain = re.sub(r'"?\$\{?\w+\}?"?', '0', re.split(r'\s(?:[&|;]|>>?\s)', words)[0])
+            yield page.name, command, plain
+
+
+EXAMPLES = re.findall(
+    r"register_module\('(\w+)'\)",
+    ''.join(page.read_text() for page in [ROOT / 'README.md', *PAGES]),
+)
+"""Methods that a page has the reader write."""
 
 
 def names_in(registry, specs):
-    """Checks names and options of specs, but for files outside the tree."""
-    for spec in (s for s in specs if '.py:' not in s):
+    """Checks names and options of specs, but for the reader's own files and shell variables."""
+    for spec in specs:
         name, _, tail = spec.partition(':')
+        if '.py:' in spec or name in ('0', *EXAMPLES):
+            continue
         given = {part.partition('=')[0] for part in filter(None, tail.split(','))}
         assert given <= inspect.signature(registry.module_dict[name]).parameters.keys(), spec
 
