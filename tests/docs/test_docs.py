@@ -134,8 +134,8 @@ def commands():
         text = page.read_text().replace('\\\n', ' ')
         found = re.findall(r'python benchmark/(run|tables)\.py([^`\n]*)', text)
         for command, words in found:
-            # A variable of the shell stands for some number or name; an operator ends the command.
-            plain = re.sub(r'"?\$\{?\w+\}?"?', '0', re.split(r'\s(?:[&|;]|>>?\s)', words)[0])
+            # A variable of the shell stands for some number or name; an operator or an ellipsis ends the command.
+            plain = re.sub(r'"?\$\{?\w+\}?"?', '0', re.split(r'\s(?:[&|;]|>>?\s|\.{3})', words)[0])
             yield page.name, command, plain
 
 
