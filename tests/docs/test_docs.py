@@ -134,7 +134,7 @@ def commands():
         text = page.read_text().replace('\\\n', ' ')
         found = re.findall(r'python benchmark/(run|tables)\.py([^`\n]*)', text)
         for command, words in found:
-            # Variables of the shell stand for a number or a name; operators and ellipses end a command.
+            # A variable of the shell is a number or a name; operators and ellipses end a command.
             plain = re.sub(r'"?\$\{?\w+\}?"?', '0', re.split(r'\s(?:[&|;]|>>?\s|\.{3})', words)[0])
             yield page.name, command, plain
 
