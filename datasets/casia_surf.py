@@ -40,7 +40,7 @@ class CasiaSurf(FaceImages):
         'ask the CASIA-SURF challenge for the data; the root holds train_list.txt, '
         'val_private_list.txt and test_private_list.txt beside the images they name'
     )
-    counts = {'train': 29266, 'val': 9608, 'test': 57710}
+    published_sizes = {'train': 29266, 'val': 9608, 'test': 57710}
 
     def __init__(
         self, *, root: str = '', size: int = SIZE, width: int = 64, cache: str = 'none'

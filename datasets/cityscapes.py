@@ -116,7 +116,7 @@ class Cityscapes(Scenes):
         'python datasets/prepare.py cityscapes FOLDER TARGET, FOLDER holding the leftImg8bit, '
         'gtFine, disparity and camera archives of the official site, zipped or unpacked'
     )
-    counts = {'test': 500}
+    published_sizes = {'test': 500}
     recipe = {
         'epochs': 300,
         'batch_size': 8,

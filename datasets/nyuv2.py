@@ -59,7 +59,7 @@ class NYUv2(Scenes):
         'python datasets/prepare.py nyuv2 FOLDER TARGET, FOLDER holding nyu_depth_v2_labeled.mat, '
         'splits.mat, classMapping40.mat and class13Mapping.mat'
     )
-    counts = {'test': 654}
+    published_sizes = {'test': 654}
     recipe = {
         'epochs': 300,
         'batch_size': 8,
