@@ -123,7 +123,7 @@ class Folders(Dataset):
         return tuple(sorted(used, key=lambda n: (not n.isdigit(), n.zfill(9))))
 
     def _recipe(self) -> dict[str, Any]:
-        """Batches of a quarter of the training set at most; about 1,500 steps, 20 to 60 epochs."""
+        """Returns the recipe: batches of a quarter of train at most, and about 1,500 steps."""
         samples = len(self.found.splits['train'])
         batch = int(np.clip(samples // 4, 2, 16 if self.found.dense else 64))
         epochs = int(np.clip(1500 * batch // samples, 20, 60))
