@@ -315,6 +315,7 @@ def failure(experiment: Experiment, message: str, trace: str | None, machine: Ma
     try:
         log(experiment, trace)
         if experiment.recorded() is None:
+            _keep_other(experiment)
             records.write(
                 experiment.folder / 'record.json',
                 {**record, **environment.circumstances(machine.device)},

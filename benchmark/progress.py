@@ -25,7 +25,7 @@ class Progress:
     """
 
     def __init__(self, epochs: dict[str, int], total: int) -> None:
-        self.left, self.total, self.done = dict(epochs), total, 0
+        self.left, self.total, self.done = defaultdict(int, epochs), total, 0
         self.live = sys.stderr.isatty()
         self.spent: dict[str, float] = defaultdict(float)
         self.seen: dict[str, int] = defaultdict(int)
