@@ -16,17 +16,18 @@ class Disk:
         unsynced: Files that were renamed into place before they were synced.
         renamed: Files that were renamed into place.
         settled: Those of them whose folder was synced afterwards.
+        loose: File -> those that were renamed before it and not yet settled then.
     """
 
     def __init__(self):
-        self.unsynced, self.renamed, self.settled = [], [], []
+        self.unsynced, self.renamed, self.settled, self.loose = [], [], set(), {}
         self._synced = set()
 
     def sync(self, handle):
         """Stands in for os.fsync; nothing is synced, because no test loses its power."""
         found = os.fstat(handle)
         self._synced.add((found.st_dev, found.st_ino))
-        self.settled += [path for path in self.renamed if self._is(found, path.parent)]
+        self.settled |= {path for path in self.renamed if self._is(found, path.parent)}
 
     def rename(self, real):
         """Returns what stands in for os.replace."""
@@ -36,14 +37,11 @@ class Disk:
             found = os.stat(source)
             if (found.st_dev, found.st_ino) not in self._synced:
                 self.unsynced.append(path)
+            self.loose[path] = set(self.renamed) - self.settled
             real(source, target)
             self.renamed.append(path)
 
         return replace
-
-    def names(self, paths):
-        """Returns the names of files without their folders."""
-        return {path.name for path in paths}
 
     @staticmethod
     def _is(found, folder):
