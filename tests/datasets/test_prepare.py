@@ -79,6 +79,15 @@ def test_the_manifest_tells_files_sources_and_counts_the_same_each_time(source, 
     assert list(manifest['files']) == sorted(FILES)
 
 
+def test_files_are_on_the_disk_before_the_manifest_that_promises_them(source, target, disk):
+    prepare(source, target)
+    manifest = target / 'manifest.json'
+    assert {p.relative_to(target).as_posix() for p in disk.renamed} == {*FILES, 'manifest.json'}
+    assert disk.unsynced == []
+    assert disk.loose[manifest] == set()
+    assert manifest in disk.settled
+
+
 def test_a_whole_target_is_left_alone(source, target):
     prepare(source, target)
     before, calls = state(target), Toy.prepared

@@ -69,6 +69,20 @@ def test_the_paper_s_projection_is_linear_at_every_pixel_without_a_neighbour():
     torch.testing.assert_close(method.project(pair), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_code_s_projection_sees_the_eight_neighbours_of_a_pixel():
+    method = ShaSpec(ROOMS, variant='official')
+    pair = torch.randn(2, 64, 5, 4)
+    weight, padded = method.project.weight, np.pad(pair, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    assert weight.shape[2:] == (3, 3)
+    expected = sum(
+        np.einsum('oc,bchw->bohw', weight[:, :, i, j].detach(), padded[:, :, i : i + 5, j : j + 4])
+        for i in range(3)
+        for j in range(3)
+    )
+    found = method.project(pair).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_logits_decode_the_concatenation_of_all_fused_features(kind):
     task = task_of(kind)

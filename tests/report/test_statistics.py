@@ -263,3 +263,22 @@ def test_resampling_in_pieces_draws_whole_test_sets(rng, monkeypatch):
     rate = (run['pred/a'] == target).mean()
     assert drawn.mean() == pytest.approx(rate, abs=0.01)
     assert drawn.std() == pytest.approx(math.sqrt(rate * (1 - rate) / 100), rel=0.1)
+
+
+def test_holm_is_the_closed_test_of_all_intersections(rng):
+    """A hypothesis is rejected if Bonferroni rejects every intersection that it belongs to."""
+    ties = [0.01, 0.04, 0.03, 0.9, 0.03, 0.2]
+    for p in (ties, *(rng.random((5, 6)) ** 2)):
+        sets = [s for n in range(1, 7) for s in itertools.combinations(range(6), n)]
+        bonferroni = {s: min(1, len(s) * min(p[i] for i in s)) for s in sets}
+        expected = [max(bonferroni[s] for s in sets if i in s) for i in range(6)]
+        np.testing.assert_allclose(statistics.holm(p), expected)
+
+
+@pytest.mark.parametrize('beyond', [0, 1, 7])
+def test_the_draws_that_are_as_extreme_count_with_the_observed_one(beyond):
+    """A p-value of the bootstrap is never 0: the observed difference is one of the outcomes."""
+    drawn = np.full((99, 1), 0.5)
+    drawn[:beyond] = 1.25  # as far from the difference of 0.5 as no difference is, and further
+    found = statistics.compare(np.array([0.5]), np.array([0.0]), drawn, np.zeros((99, 1)))
+    assert found.p == pytest.approx((beyond + 1) / 100)

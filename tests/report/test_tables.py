@@ -20,6 +20,7 @@ from made_records import (
     make_record,
     save,
 )
+from scipy import stats
 
 from benchmark.errors import UserError
 from benchmark.records import metrics
@@ -128,6 +129,21 @@ def test_a_difference_that_many_columns_would_show_by_chance_is_not_marked():
     a, b = ({0: runs.load(r)} for r in runs.records)
     assert statistics.paired_bootstrap(a, b, 'rgb', 'ACER').p < 0.05
     assert _row(runs.only_block(), 'a')['rgb'].mark == ''
+
+
+@pytest.mark.parametrize(('behind', 'mark'), [(63, ''), (66, 'best')])
+def test_the_level_of_significance_is_five_per_cent_after_the_correction(behind, mark):
+    runs = Runs()
+    for label, errors in (('a', 40), ('b', behind)):
+        runs.add(label, 0, {'rgb': errors}, dataset={'modalities': ['rgb']})
+    right = [runs.load(r)['pred/rgb'] == TARGET for r in runs.records]
+    only = [np.sum(right[0] & ~right[1]), np.sum(right[1] & ~right[0])]
+    cells = _row(runs.only_block(), 'a')
+    # The normal test of the discordant, times the columns, all of which show the one subset.
+    adjusted = len(cells) * 2 * stats.norm.sf(abs(only[0] - only[1]) / np.sqrt(sum(only)))
+    low, high = (0.06, 0.08) if mark == '' else (0.02, 0.04)
+    assert low < adjusted < high
+    assert {name: cell.mark for name, cell in cells.items()} == dict.fromkeys(cells, mark)
 
 
 def test_higher_is_better_turns_the_ranking_round():
