@@ -24,14 +24,16 @@ class TextTable:
     Attributes:
         title: What it shows.
         caption: Sentences on how the numbers came about.
-        header: Title of each column; the first holds the labels.
+        header: Title of each column.
         rows: One text per column.
+        labels: How many columns on the left are labels.
     """
 
     title: str
     caption: str
     header: list[str]
     rows: list[list[str]]
+    labels: int = 1
 
 
 def facts(chosen: Sequence[Record]) -> dict[str, float | str]:

@@ -298,7 +298,5 @@ def test_without_gaps_there_is_nothing_to_show(tmp_path, capsys):
     outcomes = make_outcomes({'rgb': 4})
     save(tmp_path / 'runs', make_record('m', 0, outcomes, **gaps('')), outcomes)
     assert tables.main([str(tmp_path), '--gaps']) == 2
-    assert capsys.readouterr().err == (
-        'error: faces: no run with training gaps (rates)\n'
-    )
+    assert capsys.readouterr().err == ('error: faces: no run with training gaps (rates)\n')
     assert not (tmp_path / 'tables').exists()
