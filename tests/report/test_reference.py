@@ -7,10 +7,22 @@ import pytest
 
 from benchmark.records import store
 from benchmark.registry import METHODS, discover
+from benchmark.report import writer
 
-RUNS = Path(__file__).resolve().parents[2] / 'results' / 'reference' / 'runs'
+RESULTS = Path(__file__).resolve().parents[2] / 'results'
+RUNS = RESULTS / 'reference' / 'runs'
 UNIFIED = ('modality_dropout', 'mmanet', 'rfnet')
 SEEDS = [0, 1, 2]
+
+
+@pytest.mark.parametrize('name', ['reference', 'extra', 'gaps'])
+def test_the_committed_tables_are_those_of_the_committed_records(name, tmp_path):
+    for runs in sorted((RESULTS / name / 'runs').iterdir()):
+        made = writer.write_tables(tmp_path, runs.name, runs.parent, by_gaps=name == 'gaps')
+        assert made.problems == []
+    fresh = {p.name: p.read_text() for p in (tmp_path / 'tables').iterdir()}
+    committed = {p.name: p.read_text() for p in (RESULTS / name / 'tables').iterdir()}
+    assert fresh == committed
 
 
 @pytest.fixture(scope='module')
