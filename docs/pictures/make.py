@@ -31,8 +31,8 @@ SAMPLES = 4
 WIDTH = 800
 """Pixels of the picture of the data."""
 
-COLOURS = 128
-"""Colours of that picture: noise makes a PNG of all colours three times as large."""
+COLOURS = 256
+"""Colours of that picture: noise makes a PNG of all colours twice as large."""
 
 METHODS = ('complete', 'modality_dropout', 'mmanet', 'rfnet', 'mmin')
 """Rows of the table; all of them would not be readable in a picture."""
