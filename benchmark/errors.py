@@ -1,10 +1,10 @@
-"""Mistakes of the user, told in one line."""
+"""Errors that the user can mend; the command line prints them as one line."""
 
 import difflib
 from collections.abc import Iterable
 
 COMPLETE_ONLY = 'trains on complete samples only'
-"""Why a method refuses data with gaps; tables know a recorded refusal by these words."""
+"""Why a method refuses training data with gaps, in messages and tables."""
 
 
 class UserError(Exception):

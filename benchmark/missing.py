@@ -1,8 +1,10 @@
-"""The only place where anything goes missing: subsets, training samplers and real gaps.
+"""Missing modalities: the subsets, the training samplers, and simulated training gaps.
 
 A training sampler is a distribution over the 2^M-1 non-empty subsets; every sample draws from it
-anew in every epoch, restricted to the modalities that it has. Draws depend on (seed, epoch) and
-the sample's position alone: not on weights, batch order, workers or whether a run was resumed.
+anew in every epoch, restricted to the modalities that it has. A draw depends on (seed, epoch) and
+on the sample's position alone, not on weights, batch order, the number of loader processes or
+whether a run was resumed. Training gaps are different: the same samples lack a modality in every
+epoch.
 """
 
 from __future__ import annotations
@@ -94,6 +96,15 @@ class Sampler:
             raise UserError(f'sampler {self.spec!r}: expected a rate below 1 for some modality')
         return weights / weights.sum()
 
+    @property
+    def canonical(self) -> str:
+        """The spec in the one spelling that protocols record."""
+        kind, _, value = self.spec.partition(':')
+        if kind != 'bernoulli':
+            return self.spec
+        rates = parse_rates(value, self.names, self.spec)
+        return f'{kind}:{spell_rates(rates, self.names) or "0"}'
+
     def draw(self, available: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draws one mask per sample.
 
@@ -145,10 +156,48 @@ def parse_rates(text: str, names: Sequence[str], where: str) -> np.ndarray:
     return np.array([rates.get(name, common) for name in names])
 
 
+def spell_rates(rates: np.ndarray, names: Sequence[str]) -> str:
+    """Returns missing rates as `parse_rates` reads them, the same text for the same rates.
+
+    Args:
+        rates: (M,) missing rates.
+        names: The modalities in order.
+
+    Returns:
+        '0.3' if all are equal, 'rgb=0.2,depth=0.5' otherwise; empty if nothing is missing.
+    """
+    given = [f'{name}={rate:.10g}' for name, rate in zip(names, rates, strict=True) if rate]
+    return f'{rates[0]:.10g}' if given and len(set(rates)) == 1 else ','.join(given)
+
+
+def spelled(settings: Sequence[str], names: Sequence[str], dataset: str) -> list[str]:
+    """Returns the protocol's `rates` of each setting of training gaps, each setting once.
+
+    Args:
+        settings: As given on the command line: rates, or 'complete', '0' or nothing for no gaps.
+        names: The data set's modalities.
+        dataset: Its name, for messages.
+
+    Raises:
+        UserError: A setting is no rates of these modalities, or none makes gaps.
+    """
+    found = []
+    for setting in settings:
+        text = setting.strip()
+        try:
+            rates = parse_rates('0' if text in ('', 'complete') else text, names, text)
+        except UserError as error:
+            raise UserError(f'--gaps on {dataset}: {error}') from None
+        found.append(spell_rates(rates, names))
+    if not any(found):
+        raise UserError('--gaps: expected some missing rate above 0, found complete data alone')
+    return list(dict.fromkeys(found))
+
+
 def hide(
     available: np.ndarray, ids: Sequence[str] | np.ndarray, rates: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Makes real gaps: hides exactly floor(N r_m) samples of each modality m, for the whole run.
+    """Simulates training gaps: exactly floor(N r_m) samples lack modality m in every epoch.
 
     Which samples lose a modality depends on their ids, not on their order.
 

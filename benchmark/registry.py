@@ -5,7 +5,6 @@ A file that fails to import is noted and named when asked for; the others keep w
 
 import importlib
 import importlib.util
-import inspect
 import sys
 import traceback
 from pathlib import Path
@@ -14,11 +13,14 @@ from typing import Any
 from mmengine.registry import Registry
 
 from benchmark.errors import UserError, unknown
+from benchmark.files import ROOT
 
 METHODS = Registry('method', scope='benchmark', locations=['methods'])
 DATASETS = Registry('dataset', scope='benchmark', locations=['datasets'])
 
-ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = ('datasets/prepare.py', 'datasets/preview.py')
+"""Files that are typed on the command line and register nothing."""
+
 BROKEN: dict[str, str] = {}
 """File -> why it could not be imported."""
 
@@ -27,7 +29,8 @@ def discover() -> None:
     """Imports every module of `methods/` and `datasets/`; safe to call again."""
     for folder in ('methods', 'datasets'):
         for file in sorted((ROOT / folder).glob('[!_]*.py')):
-            _import(f'{folder}.{file.stem}', file)
+            if f'{folder}/{file.name}' not in COMMANDS:
+                _import(f'{folder}.{file.stem}', file)
 
 
 def _import(module: str, file: Path) -> None:
@@ -58,6 +61,8 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
         key, equals, value = part.partition('=')
         if not (key and equals):
             raise UserError(f'{spec!r}: expected key=value after the colon, found {part!r}')
+        if key in options:
+            raise UserError(f'{spec!r}: expected one value of {key}, found two')
         options[key] = value
     return name, options
 
@@ -74,8 +79,8 @@ def load_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(f'{path}: no such file')
     spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise UserError(f'{path}: cannot be loaded as a Python module')
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -99,51 +104,3 @@ def lookup(registry: Registry, name: str) -> Any:
         if Path(file).stem == name:
             raise UserError(f'{registry.name} {name!r} cannot be used: {file}: {why}')
     raise unknown(registry.name, name, registry.module_dict)
-
-
-def keywords(cls: type) -> dict[str, Any]:
-    """Returns the options of a method or dataset class: its keyword-only parameters' defaults."""
-    parameters = inspect.signature(cls).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-def resolve_options(cls: type, name: str, given: dict[str, str], base: dict[str, Any]) -> dict:
-    """Returns every keyword of a class's constructor with the value that applies.
-
-    Args:
-        cls: A method or dataset class; keyword-only parameters are its options.
-        name: How the user called it, for messages.
-        given: Options from the command line, as text.
-        base: Values between the defaults and `given` (a method's `settings`).
-
-    Raises:
-        UserError: An unknown option, or a value that is not of the default's type.
-    """
-    defaults = keywords(cls)
-    for key in [*given, *base]:
-        if key not in defaults:
-            raise unknown(f'option of {name}', key, defaults)
-    typed = {key: convert(f'{name}:{key}', text, defaults[key]) for key, text in given.items()}
-    return {**defaults, **base, **typed}
-
-
-def convert(where: str, text: Any, default: Any) -> Any:
-    """Reads a command-line value as the type of the default it replaces.
-
-    Raises:
-        UserError: The text does not read as that type.
-    """
-    kind = type(default)
-    if kind is str and isinstance(text, list | tuple):
-        # mmengine splits values at commas, as in rates=rgb=0.2,depth=0.5.
-        return ','.join(map(str, text))
-    if default is None or (kind is not str and type(text) is kind):
-        return text
-    try:
-        if kind is bool:
-            return {'true': True, '1': True, 'false': False, '0': False}[str(text).lower()]
-        if kind in (int, float, str):
-            return kind(str(text))
-        return kind(text)
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f'{where}: expected {kind.__name__}, found {text!r}') from None

@@ -1,7 +1,4 @@
-"""Tables from records alone; nothing is trained, no torch is loaded.
-
-python benchmark/tables.py results
-"""
+"""Makes the tables of recorded runs; nothing is trained, and torch is not loaded."""
 
 from __future__ import annotations
 
@@ -9,195 +6,61 @@ import sys
 from pathlib import Path
 
 if __name__ == '__main__':
-    # Before all other imports: the script's own folder shadows the standard library's statistics.
+    # The script's own folder must not be searched for modules.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse  # noqa: E402
-import dataclasses  # noqa: E402
-import json  # noqa: E402
-from collections.abc import Callable, Iterable, Mapping  # noqa: E402
-from typing import Any  # noqa: E402
 
-from benchmark import blocks, captions, patterns, ranking, records  # noqa: E402
 from benchmark.errors import UserError, unknown  # noqa: E402
-from benchmark.layout import Table  # noqa: E402
-from benchmark.render import FORMATS, terminal  # noqa: E402
-from benchmark.schema import Failure, Outcomes, Record, test_scores  # noqa: E402
+from benchmark.report.writer import Lacking, show, write_tables  # noqa: E402
 
-PUBLISHED = Path(__file__).resolve().parent.parent / 'results' / 'published'
-
-Loader = Callable[[Record], Outcomes | None]
-"""Gives a record's outcomes, or None where they are not at hand."""
-
-
-class Lacking(UserError):
-    """A dataset's records have nothing of what was asked for; those of another may.
-
-    Args:
-        error: What is lacking.
-        metrics: The metrics that the records hold, where one was asked for that they do not.
-    """
-
-    def __init__(self, error: object, metrics: Iterable[str] = ()) -> None:
-        super().__init__(str(error))
-        self.metrics = set(metrics)
-
-
-def table(
-    complete: Iterable[Record],
-    outcomes: Loader,
-    failed: Iterable[Failure] = (),
-    published: Iterable[Mapping] = (),
-    columns: Mapping[str, str] | None = None,
-    metric: str = '',
-) -> Table:
-    """Makes the table of one dataset.
-
-    Args:
-        complete: Records of finished runs.
-        outcomes: Gives their outcomes, for significance.
-        failed: Records of failed runs, to be listed.
-        published: Rows of `results/published/<dataset>.json`.
-        columns: Subset id -> column title, in the order of a paper's layout; by default all
-            subsets, smallest first.
-        metric: The metric to show, by default the dataset's own.
-    """
-    problems: list[str] = []
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in complete:
-        groups.setdefault(_block_of(record), []).append(record)
-    name = ''
-    made = []
-    failures = list(failed)
-    for (protocol, fingerprint), members in sorted(groups.items()):
-        name = members[0]['dataset']['name']
-        here = [f for f in failures if _block_of(f) == (protocol, fingerprint)]
-        failures = [f for f in failures if f not in here]
-        runs = ranking.verify(members, outcomes, problems, metric)
-        if runs.records:
-            twins = sum(other == protocol for other, _ in groups) > 1
-            data = fingerprint if twins else ''
-            made.append(blocks.block(data, runs, here, list(published), columns))
-    problems += captions.failures(failures)
-    return Table(name or (failures[0]['dataset']['name'] if failures else ''), made, problems)
-
-
-def _block_of(record: Record | Failure) -> tuple[str, str]:
-    return record['protocol_id'], record['dataset']['fingerprint']
-
-
-def write_tables(
-    results: Path,
-    dataset: str,
-    runs: Path | None = None,
-    by_pattern: bool = False,
-    metric: str = '',
-    columns: Mapping[str, str] | None = None,
-) -> Table:
-    """Reads a dataset's records and writes `<results>/tables/<dataset>.md`, `.tex` and `.csv`.
-
-    Args:
-        results: The results folder.
-        dataset: Name of the dataset, which is its folder's.
-        runs: The folder of runs, by default `<results>/runs`.
-        by_pattern: Also write `<dataset>-patterns.*`, with rows by the gaps of the training data.
-        metric: The metric to show, by default the dataset's own; another's name joins the files'.
-        columns: As in `table`.
-
-    Raises:
-        Lacking: No record holds the metric, or none was made with gaps though `by_pattern` is set.
-        UserError: There is no record, or the tables cannot be written.
-    """
-    root = (runs or results / 'runs') / dataset
-    found = records.scan(root)
-    if not any(found):
-        raise UserError(f'{root}: no {records.RECORD} found')
-    if metric and metric not in (known := _metrics(found)):
-        raise Lacking(unknown(f'metric of {dataset}', metric, known), known)
-    files = {record['identity']: path for path, record in found.complete.items()}
-
-    def load(record: Record) -> Outcomes | None:
-        return records.read_outcomes(files[record['identity']].with_name(records.OUTCOMES))
-
-    failed = list(found.failed.values())
-    made = table(found.complete.values(), load, failed, published(dataset), columns, metric)
-    problems = [line.replace(f'{root}/', '') for line in [*found.problems, *made.problems]]
-    made = Table(dataset, made.blocks, problems)
-    own = {record['dataset']['metric'] for record in found.complete.values()}
-    suffix = f'-{metric}' if metric and metric not in own else ''
-    joined = patterns.joined(made, failed) if by_pattern else None
-    if joined and not joined.blocks and not any(f['protocol'].get('rates') for f in failed):
-        raise Lacking(f'{dataset}: no run with gaps in the training data (rates)')
-    _write(results / 'tables' / f'{dataset}{suffix}', made)
-    if joined:
-        _write(results / 'tables' / f'{dataset}-patterns{suffix}', joined)
-    return dataclasses.replace(made, patterns=joined)
-
-
-def _write(stem: Path, made: Table) -> None:
-    for suffix, render in FORMATS.items():
-        with records.atomic(stem.with_name(f'{stem.name}.{suffix}')) as file:
-            file.write(render(made).encode())
-
-
-def _metrics(found: records.Scan) -> set[str]:
-    """Returns the metrics that some record holds on the test split."""
-    tested = [r['scores']['test'] for r in found.complete.values()]
-    return {name for subsets in tested for scores in subsets.values() for name in scores}
-
-
-def published(dataset: str) -> list[dict[str, Any]]:
-    """Returns the rows that papers print for a dataset; none where no file holds them."""
-    path = PUBLISHED / f'{dataset}.json'
-    return json.loads(path.read_text(encoding='utf-8'))['rows'] if path.is_file() else []
-
-
-def brief(record: Record) -> str:
-    """Tells a run's test scores in one line."""
-    metric, scores = record['dataset']['metric'], test_scores(record)
-    if not scores:
-        return f'{metric} is undefined on every subset'
-    last = min if record['dataset']['higher_is_better'] else max
-    subset = last(scores, key=scores.__getitem__)
-    mean = sum(scores.values()) / len(scores)
-    return f'{metric} {100 * mean:.2f} % mean, {100 * scores[subset]:.2f} % worst ({subset})'
-
-
-def show(made: Table, protocols: set[str] | None = None) -> None:
-    """Prints a table, that of the training patterns where there is one, and what is not counted.
-
-    Args:
-        made: The table.
-        protocols: Only the blocks of these protocol ids.
-    """
-    for part in (made, made.patterns):
-        if part is not None:
-            print(f'\n{terminal(part, protocols)}')
-    for line in made.problems:
-        print(f'not counted: {line}')
+EXAMPLES = """examples:
+  python benchmark/tables.py results
+      the tables of all data sets with runs in results/runs, written to results/tables
+  python benchmark/tables.py results --datasets synth_faces --metric APCER
+      one data set in another metric that its records hold
+  python benchmark/tables.py results --gaps
+      also the table with rows by training gaps
+  python benchmark/tables.py mine --runs results/reference/runs --columns rgb=RGB depth=D
+      the committed runs, with the columns of a paper, written to mine/tables
+"""
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
     p = argparse.ArgumentParser(
-        prog='benchmark/tables.py', description=(__doc__ or '').split('\n')[0]
+        prog='benchmark/tables.py',
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument('results', type=Path, help='folder that holds runs/, and takes tables/')
-    p.add_argument('--runs', type=Path, help='folder of runs, by default RESULTS/runs')
-    p.add_argument('--datasets', nargs='+', metavar='NAME', help='by default all')
+    p.add_argument(
+        'results', type=Path, help='folder with the runs in runs/; the tables go to tables/ in it'
+    )
+    p.add_argument(
+        '--runs', type=Path, metavar='FOLDER', help='folder of runs (default: RESULTS/runs)'
+    )
+    p.add_argument(
+        '--datasets', nargs='+', metavar='NAME', help='data sets, e.g. synth_faces (default: all)'
+    )
     p.add_argument(
         '--metric',
         default='',
-        help="another metric that the records hold, e.g. APCER; the dataset's own by default",
+        metavar='NAME',
+        help="a metric that the records hold, e.g. APCER (default: the data set's own)",
     )
     p.add_argument(
-        '--patterns', action='store_true', help='also by what is missing in the training data'
+        '--gaps',
+        action='store_true',
+        help='also make the table by training gaps, of runs that trained under several missing '
+        'rates; it is written to NAME-gaps.*',
     )
     p.add_argument(
         '--columns',
         nargs='+',
         metavar='SUBSET=TITLE',
-        help="subsets in the order and by the titles of a paper's table",
+        help="subsets in the order and by the titles of a paper's table, e.g. rgb+ir=RI ir=I "
+        '(default: all subsets, smallest first)',
     )
     return p
 
@@ -214,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         lacking: list[Lacking] = []
         for name in names:
             try:
-                show(write_tables(args.results, name, runs, args.patterns, args.metric, columns))
+                show(write_tables(args.results, name, runs, args.gaps, args.metric, columns))
             except Lacking as lack:
                 lacking.append(lack)
         if len(lacking) == len(names) or (args.datasets and lacking):
@@ -228,7 +91,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _nearest(lacking: list[Lacking], metric: str) -> UserError:
-    """Returns the error for what no dataset has; of a metric, the nearest name of any of them."""
+    """Returns the error if every data set lacks what was asked for.
+
+    For a metric it suggests the nearest name among the metrics of all data sets.
+    """
     if len(lacking) == 1 or not all(lack.metrics for lack in lacking):
         return lacking[0]
     return unknown('metric', metric, set().union(*(lack.metrics for lack in lacking)))

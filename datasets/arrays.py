@@ -14,8 +14,8 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.registry import DATASETS
-from datasets.common.rows import Chosen, Standardised, moments, parts, real_frames
-from datasets.common.stored import content_hash, load
+from datasets.common.io.rows import Chosen, Standardised, moments, parts, real_frames
+from datasets.common.io.stored import content_hash, load
 
 SPLITS = ('train', 'val', 'test')
 KINDS = {'vector': (2,), 'sequence': (3,), 'image': (3, 4)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmark.registry import DATASETS
-from datasets.common.brats import Brats
+from datasets.common.families.brats import Brats
 
 
 @DATASETS.register_module('brats2018')

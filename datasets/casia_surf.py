@@ -6,8 +6,8 @@ from pathlib import Path
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.antispoofing import MODALITIES, SIZE, Face, FaceImages
-from datasets.common.files import data_root, lines
+from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
+from datasets.common.io.files import data_root, lines
 
 LISTS = {
     'train': 'train_list.txt',

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmark.errors import UserError, unknown
 from benchmark.registry import DATASETS
-from datasets.common.antispoofing import MODALITIES, SIZE, Face, FaceImages
-from datasets.common.files import data_root
+from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
+from datasets.common.io.files import data_root
 
 RACES = ('AF', 'CA', 'EA')
 FOLDERS = {'rgb': 'profile', 'depth': 'depth', 'ir': 'ir'}

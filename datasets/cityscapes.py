@@ -12,10 +12,10 @@ from PIL import Image
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.files import data_root, lines
-from datasets.common.images import DepthFile16, Scaled, encoded, image_size
-from datasets.common.preparation import Preparation
-from datasets.common.rgbd import Layout, Scene, Scenes
+from datasets.common.families.rgbd import Layout, Scene, Scenes
+from datasets.common.io.files import data_root, lines
+from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
+from datasets.common.prepare.preparation import Preparation
 
 SOURCE = (1024, 2048)
 CLASSES = {

@@ -11,10 +11,10 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.registry import DATASETS
-from datasets.common.files import fingerprint
-from datasets.common.labelled import Labelled, check_labelled
-from datasets.common.pickles import load_pickle
-from datasets.common.rows import Standardised, moments
+from datasets.common.io.files import fingerprint
+from datasets.common.io.labelled import Labelled, check_labelled
+from datasets.common.io.pickles import load_pickle
+from datasets.common.io.rows import Standardised, moments
 
 FILE = 'aligned_50.pkl'
 FEATURES = {'audio': 74, 'vision': 35, 'text': 768}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from benchmark.errors import unknown
 from benchmark.registry import DATASETS
-from datasets.common.audiovisual import AudioVisual, Clip, Spectrogram, middle_frame
-from datasets.common.files import data_root, lines
+from datasets.common.families.audiovisual import AudioVisual, Clip, Spectrogram, middle_frame
+from datasets.common.io.files import data_root, lines
 
 CLASSES = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
 SOUND = Spectrogram(rate=22050, seconds=3.0, window=512, hop=353, standardised=True)

@@ -15,10 +15,10 @@ from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.missing import derive
 from benchmark.registry import DATASETS
-from datasets.common.augment import Geometric
-from datasets.common.files import Files, data_root, decoded, fingerprint, lines
-from datasets.common.images import AnyImage, LabelFile, Pixels, Scaled
-from datasets.common.splits import check_disjoint, held_out
+from datasets.common.augment.transforms import Geometric
+from datasets.common.io.files import Files, data_root, decoded, fingerprint, lines
+from datasets.common.io.images import AnyImage, LabelFile, Pixels, Scaled
+from datasets.common.io.splits import check_disjoint, held_out
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.npy')
 MAPS = ('.png', '.tif', '.tiff', '.bmp')

@@ -13,11 +13,11 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.registry import DATASETS
-from datasets.common.files import data_root, fingerprint
-from datasets.common.labelled import Labelled, check_labelled
-from datasets.common.optional import package
-from datasets.common.pickles import load_npy
-from datasets.common.rows import Standardised, real_frames
+from datasets.common.io.files import data_root, fingerprint
+from datasets.common.io.labelled import Labelled, check_labelled
+from datasets.common.io.optional import package
+from datasets.common.io.pickles import load_npy
+from datasets.common.io.rows import Standardised, real_frames
 
 FEATURES = {
     'audio': ('A/comparE.h5', 130),

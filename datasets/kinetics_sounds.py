@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.audiovisual import AudioVisual, Clip, Spectrogram, middle_frame
-from datasets.common.files import data_root, lines
+from datasets.common.families.audiovisual import AudioVisual, Clip, Spectrogram, middle_frame
+from datasets.common.io.files import data_root, lines
 
 SOUND = Spectrogram(rate=16000, seconds=5.0, window=256, hop=128, standardised=False)
 LONGER = dataclasses.replace(SOUND, seconds=10.0)

@@ -12,11 +12,11 @@ import numpy as np
 from benchmark.errors import UserError
 from benchmark.missing import derive
 from benchmark.registry import DATASETS
-from datasets.common.files import data_root, lines
-from datasets.common.images import DepthFile16, Scaled, encoded, image_size
-from datasets.common.optional import package
-from datasets.common.preparation import Preparation
-from datasets.common.rgbd import Layout, Scene, Scenes
+from datasets.common.families.rgbd import Layout, Scene, Scenes
+from datasets.common.io.files import data_root, lines
+from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
+from datasets.common.io.optional import package
+from datasets.common.prepare.preparation import Preparation
 
 SOURCE = (480, 640)
 DEPTHS = ('depth', 'depth_raw')

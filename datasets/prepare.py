@@ -17,11 +17,12 @@ if __name__ == '__main__':
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmark.errors import UserError
-from benchmark.registry import DATASETS, discover, lookup, parse_spec, resolve_options
-from datasets.common.findings import Findings
-from datasets.common.manifest import read_manifest
-from datasets.common.preparation import Preparation, SourceError
-from datasets.common.verification import verify_files, verify_splits
+from benchmark.options import resolve
+from benchmark.registry import DATASETS, discover, lookup, parse_spec
+from datasets.common.prepare.findings import Findings
+from datasets.common.prepare.manifest import read_manifest
+from datasets.common.prepare.preparation import Preparation, SourceError
+from datasets.common.prepare.verification import verify_files, verify_splits
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -99,7 +100,7 @@ def check(words: list[str]) -> int:
         key, equals, given[key] = word.partition('=')
         if not equals:
             raise UserError(f'{name}: expected KEY=VALUE, found {word!r}')
-    return report(cls, name, resolve_options(cls, name, given, {}), args.quick)
+    return report(cls, name, resolve(cls, name, given, {}), args.quick)
 
 
 def report(cls: Any, name: str, options: dict[str, Any], quick: bool) -> int:

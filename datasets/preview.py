@@ -16,7 +16,8 @@ import numpy as np
 
 from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError
-from benchmark.registry import DATASETS, discover, lookup, parse_spec, resolve_options
+from benchmark.options import resolve
+from benchmark.registry import DATASETS, discover, lookup, parse_spec
 
 TILE, MARGIN, TEXT = 144, 6, 22
 PALETTE = np.random.default_rng(3).integers(40, 256, (256, 3), dtype=np.uint8)
@@ -87,7 +88,7 @@ def main() -> None:
     discover()
     name, options = parse_spec(arguments.dataset)
     cls = lookup(DATASETS, name)
-    dataset = cls(**resolve_options(cls, name, options, {}))
+    dataset = cls(**resolve(cls, name, options, {}))
     mmcv.imwrite(sheet(dataset, arguments.split, arguments.count), str(arguments.out))
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from benchmark.method import Modality, Task
 from benchmark.missing import subset_ids, subset_masks
 from benchmark.registry import DATASETS
-from datasets.common.drawing import clouds, column, ellipse, fade, grain, grid, paint
-from datasets.common.generated import Generated, Latents
+from datasets.common.families.generated import Generated, Latents
+from datasets.common.synthetic.drawing import clouds, column, ellipse, fade, grain, grid, paint
 
 KINDS = ('print', 'screen', 'mask')
 LIVE_MEAN = np.array([1.2, 1.7, 1.1])

@@ -9,7 +9,8 @@ import numpy as np
 from benchmark.method import Modality, Task
 from benchmark.missing import subset_ids, subset_masks
 from benchmark.registry import DATASETS
-from datasets.common.drawing import (
+from datasets.common.families.generated import Generated, Latents
+from datasets.common.synthetic.drawing import (
     border,
     clouds,
     column,
@@ -20,8 +21,7 @@ from datasets.common.drawing import (
     paint,
     rectangle,
 )
-from datasets.common.generated import Generated, Latents
-from datasets.common.observer import ideal_iou
+from datasets.common.synthetic.observer import ideal_iou
 
 CLASSES = ('wall', 'floor', 'poster', 'screen', 'box', 'person', 'standee')
 PANELS, FIGURES = 3, 2

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.files import data_root, lines
-from datasets.common.images import image_size
-from datasets.common.preparation import Preparation
-from datasets.common.volume_files import prepare_cases
-from datasets.common.volumes import SEGMENTATION, Volumes, cut, listed, read_index
+from datasets.common.families.volume_files import prepare_cases
+from datasets.common.families.volumes import SEGMENTATION, Volumes, cut, listed, read_index
+from datasets.common.io.files import data_root, lines
+from datasets.common.io.images import image_size
+from datasets.common.prepare.preparation import Preparation
 
 SUFFIXES = ('.nii', '.nii.gz', '.npy')
 

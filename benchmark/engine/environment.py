@@ -1,0 +1,47 @@
+"""The circumstances of a run that its record states: software versions, device, commit."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import platform
+import shutil
+import subprocess
+from typing import Any
+
+import mmcv
+import mmengine
+import mmseg
+import numpy as np
+import torch
+
+from benchmark.files import ROOT
+
+
+def circumstances(device: str) -> dict[str, Any]:
+    """Returns the environment, the commit and the time, for a record."""
+    on_gpu = device == 'cuda'
+    return {
+        'environment': {
+            'python': platform.python_version(),
+            'torch': torch.__version__,
+            'mmengine': mmengine.__version__,
+            'mmcv': mmcv.__version__,
+            'mmseg': mmseg.__version__,
+            'numpy': np.__version__,
+            'platform': platform.platform(terse=True),
+            'threads': str(torch.get_num_threads()),
+            'device': torch.cuda.get_device_name() if on_gpu else 'cpu',
+        },
+        'commit': _commit(),
+        'finished': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
+    }
+
+
+@functools.cache
+def _commit() -> str:
+    if shutil.which('git') is None:
+        return 'unknown'
+    command = ['git', '-C', str(ROOT), 'describe', '--always', '--dirty', '--abbrev=12']
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or 'unknown'

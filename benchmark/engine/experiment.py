@@ -1,0 +1,232 @@
+"""One experiment: a method with its options on a data set under a protocol with a seed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmark.dataset import Dataset
+from benchmark.engine.loading import split_of
+from benchmark.engine.protocol import Protocol
+from benchmark.errors import COMPLETE_ONLY, UserError, unknown
+from benchmark.method import Method
+from benchmark.missing import Sampler, derive, hide, parse_rates, subset_ids
+from benchmark.options import Spec, resolve
+from benchmark.records import store
+from benchmark.records.metrics import higher_is_better
+from benchmark.registry import METHODS, lookup
+from benchmark.search import Distribution
+
+
+class CannotTrain(UserError):
+    """The method cannot train on these data: a refusal, not a failure."""
+
+
+class Part(NamedTuple):
+    """One of the networks that an experiment trains.
+
+    Attributes:
+        folder: Where its checkpoint and log go.
+        sampler: Its training sampler.
+        only: The subsets that it is for; None for all.
+    """
+
+    folder: Path
+    sampler: str
+    only: list[str] | None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained and tested, and where its files go; nothing here changes while it runs.
+
+    Attributes:
+        name: Registered name of the method.
+        options: Every option of the method with the value that applies.
+        data: The data set.
+        protocol: The training and selection rules.
+        seed: Seed of weights, masks and order.
+        folder: Where its files go.
+        label: Name of its row in tables.
+        source: Who chose the options: 'default', 'paper settings', 'given' or 'tuned'.
+        tunable: The options that a search could choose.
+        teacher: The experiment that trains the method's teacher, if it has one.
+        search: The search that chose the options, as the record holds it.
+        trial: Whether this is one setting of a search, which is scored on the validation split
+            alone and leaves a result instead of a record.
+    """
+
+    name: str
+    options: dict[str, Any]
+    data: Dataset
+    protocol: Protocol
+    seed: int
+    folder: Path
+    label: str
+    source: str
+    tunable: tuple[str, ...] = ()
+    teacher: Experiment | None = None
+    search: Mapping[str, Any] | None = None
+    trial: bool = False
+
+    @property
+    def method(self) -> type[Method]:
+        """The method's class."""
+        return lookup(METHODS, self.name)
+
+    @functools.cached_property
+    def protocol_id(self) -> str:
+        """The protocol's folder name on these data."""
+        return self.protocol.id(self.data.fingerprint)
+
+    @property
+    def sampler(self) -> str:
+        """The training sampler: the method's own where it has one."""
+        return self.method.sampler or self.protocol.sampler
+
+    @property
+    def parts(self) -> list[Part]:
+        """The networks to train: one, or for a dedicated method one per subset."""
+        if not self.method.dedicated:
+            return [Part(self.folder, self.sampler, None)]
+        ids = subset_ids(self.data.task.names)
+        return [Part(self.folder / s, f'only:{s}', [s]) for s in ids]
+
+    @functools.cached_property
+    def readable(self) -> np.ndarray:
+        """What of the training split may be read, (N, M) bool: what it has, less training gaps.
+
+        Raises:
+            CannotTrain: The method needs complete data, and these are not.
+        """
+        train = split_of(self.data, 'train')
+        given = self.protocol.rates
+        rates = parse_rates(given or '0', self.data.task.names, f'rates={given}')
+        kept = hide(train.available, train.ids, rates, derive(self.seed, 'gaps'))
+        if self.method.needs_complete and not kept.all():
+            raise CannotTrain(
+                f'{self.label} on {self.data.name}: this method {COMPLETE_ONLY}, '
+                f'and {int((~kept.all(1)).sum())} of {len(kept)} training samples have gaps'
+            )
+        return kept
+
+    def check(self) -> None:
+        """Checks what can be checked without data.
+
+        Raises:
+            UserError: The network, the sampler or the rates do not fit the method and data set.
+        """
+        task, given = self.data.task, self.protocol.rates
+        self.method.check_network(task)
+        parse_rates(given or '0', task.names, f'rates={given}')
+        Sampler(self.protocol.sampler, task.names)
+
+    @functools.cached_property
+    def header(self) -> dict[str, Any]:
+        """The part of the record that is known before anything runs."""
+        task = self.data.task
+        header: dict[str, Any] = {
+            'schema': store.SCHEMA,
+            'method': {
+                'name': self.name,
+                'label': self.label,
+                'options': self.options,
+                'version': self.method.version,
+                'source': self.source,
+                'tunable': list(self.tunable),
+            },
+            'dataset': {
+                'name': self.data.name,
+                'options': self.data.options,
+                'fingerprint': self.data.fingerprint,
+                'kind': task.kind,
+                'modalities': list(task.names),
+                'classes': list(task.classes),
+                'metric': task.metric,
+                'higher_is_better': higher_is_better(task.metric),
+                'live': task.live,
+                'ceiling': self.data.bounds[0],
+                'chance': self.data.bounds[1],
+            },
+            'protocol': self.protocol.recorded(),
+            'protocol_id': self.protocol_id,
+            'seed': self.seed,
+        }
+        if self.search is not None:
+            header['tuning'] = dict(self.search)
+        return {**header, 'identity': store.identity(header)}
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that can change a score."""
+        return self.header['identity']
+
+    def recorded(self) -> Mapping[str, Any] | None:
+        """Returns this experiment's complete record, if there is one."""
+        try:
+            found = store.read(self.folder / store.RECORD)
+        except (store.RecordError, OSError):
+            return None
+        same = found['identity'] == self.identity
+        return found if same and found['status'] == 'complete' else None
+
+
+def place(results: Path, kind: str, data: Dataset, row: str, protocol_id: str) -> Path:
+    """Returns the folder of a row's 'runs' or of its search's trials ('tuning')."""
+    return results / kind / data.name / row.replace(':', '-').replace('/', '_') / protocol_id
+
+
+def experiment(
+    spec: Spec, data: Dataset, protocol: Protocol, seed: int, results: Path
+) -> Experiment:
+    """Returns the experiment of a method spec with a seed, without tuning.
+
+    Options that were given the value that applies anyway are no options: `mmanet:alpha=30` is
+    `mmanet` where alpha is 30.
+
+    Raises:
+        UserError: An option does not exist, or its value does not fit.
+    """
+    cls = lookup(METHODS, spec.name)
+    settings = cls.settings.get(data.task.dataset, {})
+    usual = resolve(cls, spec.name, {}, settings)
+    options = resolve(cls, spec.name, dict(spec.given), settings)
+    differing = Spec(spec.name, tuple((k, v) for k, v in spec.given if v != usual[k]))
+    label = str(differing)
+    return Experiment(
+        name=spec.name,
+        options={**options, **{k: usual[k] for k, v in options.items() if v == usual[k]}},
+        data=data,
+        protocol=protocol,
+        seed=seed,
+        folder=place(results, 'runs', data, label, protocol.id(data.fingerprint)) / f'seed{seed}',
+        label=label,
+        source='given' if differing.given else 'paper settings' if settings else 'default',
+        tunable=tuple(search_space(differing, options)),
+        teacher=(
+            experiment(Spec(cls.teacher), data, protocol, seed, results) if cls.teacher else None
+        ),
+    )
+
+
+def search_space(spec: Spec, options: dict[str, Any]) -> dict[str, Distribution]:
+    """Returns what a search may choose: the method's search space less the options given.
+
+    Args:
+        spec: The method with the options that stay as they are.
+        options: Every option with the value that applies without tuning.
+
+    Raises:
+        UserError: The method declares a distribution for an option that it does not have.
+    """
+    declared = lookup(METHODS, spec.name).search_space(options)
+    for key in declared:
+        if key not in options:
+            raise unknown(f'option in the search space of {spec.name}', key, options)
+    given = dict(spec.given)
+    return {key: d for key, d in sorted(declared.items()) if key not in given}

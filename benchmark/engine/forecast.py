@@ -1,0 +1,118 @@
+"""How long experiments will take, from a few steps measured on this machine."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from mmengine.optim import build_optim_wrapper
+from torch.utils.data import DataLoader
+
+from benchmark.engine.building import Machine, build, loaders, quiet
+from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
+from benchmark.engine.experiment import Experiment
+from benchmark.engine.loading import split_of
+from benchmark.engine.protocol import Protocol
+from benchmark.engine.training import optim_wrapper
+from benchmark.method import Method
+
+STEPS = 3
+"""Steps that a forecast measures, after one to warm up."""
+
+
+@dataclass
+class Forecast:
+    """Forecasts a list of experiments; what several of them share is counted once.
+
+    Attributes:
+        machine: Where they will run.
+    """
+
+    machine: Machine
+    _trained: set[Path] = field(default_factory=set)
+    _measured: dict[tuple[str, str, str], tuple[float, float, float]] = field(default_factory=dict)
+
+    def seconds(self, e: Experiment, tests: bool = True) -> float:
+        """Returns the seconds that an experiment will take after those asked about before.
+
+        Args:
+            e: The experiment; one measurement serves all seeds and trials of a method.
+            tests: Whether it is tested; a trial is not.
+        """
+        key = e.data.name, e.name, str(sorted((k, v) for k, v in e.options.items()
+                                              if k not in e.tunable))  # fmt: skip
+        if key not in self._measured:
+            with quiet():
+                self._measured[key] = self._measure(e)
+        teaching, training, each = self._measured[key]
+        seconds = {part.folder: training for part in e.parts}
+        if e.teacher is not None:
+            seconds[e.teacher.parts[0].folder] = teaching
+        new = {f for f in seconds if f not in self._trained and not _is_trained(f)}
+        self._trained |= new
+        testing = each * len(split_of(e.data, 'val')) if tests else 0.0
+        return sum(seconds[f] for f in new) + testing
+
+    def _measure(self, e: Experiment) -> tuple[float, float, float]:
+        """Returns seconds to train the teacher, to train one network, and to test one sample."""
+        method, teaching = build(e, self.machine.device), 0.0
+        if e.teacher is not None:
+            mentor = build(e.teacher, self.machine.device)
+            both = loaders(e.teacher, e.teacher.parts[0], self.machine)
+            teaching = forecast(mentor, both, e.protocol)[0]
+            method.set_teacher(mentor)
+        training, each = forecast(method, loaders(e, e.parts[-1], self.machine), e.protocol)
+        return teaching, training, each
+
+
+def _is_trained(folder: Path) -> bool:
+    return (folder / 'trained.json').is_file()
+
+
+def forecast(
+    method: Method, loaders: tuple[DataLoader, DataLoader], protocol: Protocol
+) -> tuple[float, float]:
+    """Measures a few steps and one evaluated batch of an untrained method.
+
+    Args:
+        method: The method, with a teacher where it has one; its weights change.
+        loaders: Training and validation loaders.
+        protocol: Gives epochs and optimiser.
+
+    Returns:
+        Expected seconds of the whole training, and seconds to test one sample on every subset.
+    """
+    each = _rehearse_validation(method, loaders[1], protocol.epochs)
+    wrapper = build_optim_wrapper(method, optim_wrapper(protocol))
+    batches = itertools.cycle(itertools.islice(iter(loaders[0]), STEPS))
+    seconds = []
+    for batch in itertools.islice(batches, STEPS + 1):
+        start = time.perf_counter()
+        method.train().train_step(batch, optim_wrapper=wrapper)
+        seconds.append(time.perf_counter() - start)
+    return protocol.epochs * len(loaders[0]) * sum(seconds[1:]) / STEPS, each
+
+
+def _rehearse_validation(method: Method, loader: DataLoader, epochs: int) -> float:
+    """Puts the method in its last-epoch state, so that loss terms that start late are timed.
+
+    Every epoch's validation is given the scores of one batch, for methods that mine there.
+
+    Returns:
+        Seconds to test one sample on every subset.
+    """
+    evaluator = SubsetEvaluator(method.task)
+    batch = method.data_preprocessor(next(iter(loader)), False)
+    start = time.perf_counter()
+    with torch.no_grad():
+        for mask, logits in subset_logits(method.eval(), batch, list(evaluator.masks.values())):
+            evaluator.process_subset(mask, logits, batch)
+    evaluator.evaluate(len(batch.ids))
+    each = (time.perf_counter() - start) / len(batch.ids)
+    method.epochs = epochs
+    for method.epoch in range(epochs):
+        method.on_validation(evaluator.scores)
+    return each

@@ -1,0 +1,217 @@
+"""Training hooks: they seed every epoch, watch the losses, select an epoch and save checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from benchmark.errors import UserError
+from benchmark.files import replacing, writing
+from benchmark.method import SubsetScore
+from benchmark.missing import derive
+from benchmark.records.metrics import higher_is_better
+
+
+class TrainingDiverged(Exception):
+    """A loss became NaN or infinite; names the step and the terms."""
+
+
+class EpochState(Hook):
+    """Makes every epoch a function of (seed, epoch): generators, masks, the method's clock."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, seed: int, epochs: int) -> None:
+        self.seed, self.epochs = seed, epochs
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Reseeds torch, draws the masks and tells the method the epoch."""
+        torch.manual_seed(derive(self.seed, 'train', runner.epoch))
+        runner.train_dataloader.dataset.set_epoch(runner.epoch)
+        runner.model.epoch, runner.model.epochs = runner.epoch, self.epochs
+
+
+class LossWatch(Hook):
+    """Logs the mean of each loss term per epoch and stops at the first NaN or infinity.
+
+    The terms stay on the device until the epoch ends: no step waits for them.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, torch.Tensor]] = []
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Keeps the step's terms."""
+        self.steps.append(outputs)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Checks and logs the epoch's terms.
+
+        Raises:
+            TrainingDiverged: A term is not finite.
+        """
+        names = list(self.steps[0])
+        table = torch.stack([torch.stack([s[n].float() for n in names]) for s in self.steps]).cpu()
+        first = runner.iter - len(self.steps)
+        self.steps = []
+        bad = (~table.isfinite()).nonzero()
+        if len(bad):
+            step = int(bad[0, 0])
+            terms = [n for n, v in zip(names, table[step], strict=True) if not v.isfinite()]
+            raise TrainingDiverged(
+                f'loss is not finite at step {first + step} (epoch {runner.epoch}): '
+                f'{", ".join(terms)}'
+            )
+        means = ', '.join(f'{n} {v:.4f}' for n, v in zip(names, table.mean(0), strict=True))
+        runner.logger.info(f'epoch {runner.epoch}: {means}')
+
+
+class Selection(Hook):
+    """Hands validation scores to the method and keeps the epoch that the protocol selects.
+
+    Args:
+        rule: 'last', 'mean', 'worst' or 'full'.
+        metric: The task's metric.
+        full: Id of the largest subset that the network is for.
+        folder: Where the best weights are kept.
+    """
+
+    def __init__(self, rule: str, metric: str, full: str, folder: Path) -> None:
+        self.rule, self.metric, self.full = rule, metric, full
+        self.best = folder / 'best.pth'
+        self.state: dict[str, Any] = {'epoch': -1, 'value': -math.inf, 'scores': {}}
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Takes the scores of the epoch that just ended."""
+        scores: dict[str, SubsetScore] = runner.val_loop.evaluator.scores
+        # The epoch counter was raised before validation.
+        runner.model.on_validation(scores)
+        value = math.nan if self.rule == 'last' else self._value(scores)
+        runner.logger.info(f'epoch {runner.epoch - 1}: validation {self.metric} {_brief(metrics)}')
+        if self.rule == 'last' or value > self.state['value']:
+            plain = {s: {'metrics': v.metrics, 'n': v.n} for s, v in scores.items()}
+            self.state = {'epoch': runner.epoch - 1, 'value': value, 'scores': plain}
+            if self.rule != 'last':
+                save_atomically(runner.model.state_dict(), self.best)
+
+    def _value(self, scores: dict[str, SubsetScore]) -> float:
+        """Returns what the rule maximises.
+
+        Raises:
+            UserError: The validation split does not give what the rule needs.
+        """
+        sign = 1 if higher_is_better(self.metric) else -1
+        needed = [self.full] if self.rule == 'full' else list(scores)
+        values = [
+            sign * scores[s].metrics[self.metric] if s in scores else math.nan for s in needed
+        ]
+        lacking = [s for s, v in zip(needed, values, strict=True) if math.isnan(v)]
+        if lacking or not values:
+            raise UserError(
+                f'selection={self.rule}: expected {self.metric} on the validation split for '
+                f'{", ".join(lacking) or "some subset"}, found samples or classes missing there'
+            )
+        return min(values) if self.rule == 'worst' else sum(values) / len(values)
+
+
+def _brief(metrics: dict | None) -> str:
+    return ', '.join(f'{k} {v:.4f}' for k, v in (metrics or {}).items())
+
+
+class Checkpoint(Hook):
+    """Saves the run after every epoch, so that a killed one goes on as if nothing had happened.
+
+    Written to a temporary name, synced and renamed: at every moment one whole file exists.
+
+    Args:
+        file: The resume file.
+        selection: Its state travels along.
+        progress: Called with (finished epochs, seconds of training so far).
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(
+        self,
+        file: Path,
+        selection: Selection,
+        progress: Callable[[int, float], None],
+    ) -> None:
+        self.file, self.selection, self.progress = file, selection, progress
+        self.seconds = 0.0
+        self._since = time.perf_counter()
+
+    def before_train(self, runner: Runner) -> None:
+        """Starts the clock."""
+        self._since = time.perf_counter()
+        self.progress(runner.epoch, self.seconds)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Saves the state after the previous epoch and its validation."""
+        if runner.epoch:
+            self._save(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Saves the final state."""
+        self._save(runner)
+
+    def _save(self, runner: Runner) -> None:
+        now = time.perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+        meta = {'epoch': runner.epoch, 'iter': runner.iter}
+        with replacing(self.file) as part:
+            runner.save_checkpoint(str(part.parent), part.name, meta=meta)
+        self.progress(runner.epoch, self.seconds)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Adds what mmengine does not know of."""
+        checkpoint['benchmark'] = {
+            'seconds': self.seconds,
+            'selection': self.selection.state,
+        }
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Takes it back."""
+        self.seconds = checkpoint['benchmark']['seconds']
+        self.selection.state = checkpoint['benchmark']['selection']
+
+
+def save_atomically(state: Any, file: Path) -> None:
+    """Saves with torch so that the file is there whole or not at all."""
+    with replacing(file) as part:
+        torch.save(state, part)
+
+
+def begin(file: Path, identity: str) -> None:
+    """Says whose checkpoints `file` will hold; what another experiment left there is removed."""
+    file.unlink(missing_ok=True)
+    with writing(_owner(file)) as note:
+        note.write(json.dumps({'identity': identity}).encode())
+
+
+def resumable(file: Path, identity: str) -> bool:
+    """Returns whether `file` is a whole checkpoint of this very experiment.
+
+    The identity lies beside the checkpoint, which is not unpickled to compare it.
+    """
+    try:
+        owner = json.loads(_owner(file).read_text())['identity']
+        with zipfile.ZipFile(file) as archive:
+            return owner == identity and archive.testzip() is None
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return False
+
+
+def _owner(file: Path) -> Path:
+    return file.with_suffix('.json')

@@ -1,0 +1,131 @@
+"""From a split to the batches that a method sees.
+
+Rows that a sample lacks, in the data or by simulated training gaps, are never read; the batch holds
+zeros in their place.
+Whole batches are indexed at once, so arrays in memory cost no Python per sample.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from mmengine.dataset import DefaultSampler
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from benchmark.dataset import Dataset, Split
+from benchmark.errors import UserError
+from benchmark.method import Batch, Task
+from benchmark.missing import Sampler, derive, generator
+
+_OPENED: WeakKeyDictionary[Dataset, dict[str, Split]] = WeakKeyDictionary()
+"""Splits that were opened, for as long as their data set is used."""
+
+
+def split_of(data: Dataset, name: str) -> Split:
+    """Returns a split of a data set, which all experiments on it share."""
+    opened = _OPENED.setdefault(data, {})
+    if name not in opened:
+        opened[name] = data.split(name)
+    return opened[name]
+
+
+class Samples(TorchDataset):
+    """A split as mmengine's loops want it, with masks.
+
+    Args:
+        split: The samples.
+        task: Gives the modalities and classes.
+        available: (N, M) bool, a part of the split's own; what may be read.
+        sampler: Draws training masks; None leaves the mask at all that is available.
+        seed: Seed of the masks.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        task: Task,
+        available: np.ndarray,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.split, self.task, self.available = split, task, available
+        self.sampler, self.seed = sampler, seed
+        self.metainfo = {'classes': task.classes}
+        self.set_epoch(0)
+        self.positions = np.flatnonzero(self.mask.any(1))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draws the masks of one epoch; a function of seed and epoch alone."""
+        self.mask = self.available
+        if self.sampler is not None:
+            self.mask = self.sampler.draw(self.available, generator(self.seed, 'mask', epoch))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Returns the samples at `indices` as one batch."""
+        rows = self.positions[np.asarray(indices)]
+        return Batch(
+            inputs={m: self._read(m, k, rows) for k, m in enumerate(self.task.names)},
+            available=torch.from_numpy(self.available[rows]),
+            mask=torch.from_numpy(self.mask[rows]),
+            target=torch.from_numpy(np.asarray(self.split.target[rows]).astype(np.int64)),
+            ids=torch.from_numpy(rows),
+        )
+
+    def _read(self, name: str, column: int, rows: np.ndarray) -> torch.Tensor:
+        there = self.available[rows, column]
+        source = self.split.inputs[name]
+        if there.all():
+            return torch.from_numpy(np.asarray(source[rows], dtype=np.float32))
+        values = np.zeros((len(rows), *source.shape[1:]), np.float32)
+        if there.any():
+            values[there] = source[rows[there]]
+        return torch.from_numpy(values)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def train_loader(samples: Samples, batch_size: int, workers: int, pin: bool) -> DataLoader:
+    """Returns the shuffled loader of training; the order depends on (seed, epoch) alone.
+
+    Raises:
+        UserError: No sample can train under the sampler and the gaps.
+    """
+    if len(samples) < 2:
+        raise UserError(
+            f'{samples.task.dataset}: expected at least 2 training samples that have a subset of '
+            f'sampler {samples.sampler.spec if samples.sampler else "complete"!r}, '
+            f'found {len(samples)}'
+        )
+    return DataLoader(
+        samples,
+        batch_size=min(batch_size, len(samples)),
+        sampler=DefaultSampler(samples, shuffle=True, seed=derive(samples.seed, 'order')),
+        drop_last=True,
+        num_workers=workers,
+        pin_memory=pin,
+        collate_fn=_as_is,
+    )
+
+
+def test_loader(samples: Samples, batch_size: int, workers: int, pin: bool) -> DataLoader:
+    """Returns the loader of validation and test: in order, every sample once."""
+    return DataLoader(
+        samples,
+        batch_size=batch_size,
+        sampler=DefaultSampler(samples, shuffle=False),
+        num_workers=workers,
+        pin_memory=pin,
+        collate_fn=_as_is,
+    )

@@ -1,0 +1,220 @@
+"""From the words of the command line to data sets and experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.dataset import Dataset
+from benchmark.engine.experiment import CannotTrain, Experiment, experiment
+from benchmark.engine.protocol import Protocol
+from benchmark.engine.tuning import Search, search
+from benchmark.errors import UserError, unknown
+from benchmark.missing import Sampler, parse_rates, spell_rates, spelled
+from benchmark.options import Spec, options_of, resolve, typed
+from benchmark.registry import DATASETS, METHODS, lookup, parse_spec
+
+Grid = list[Experiment | Search]
+"""What one command runs, in order; a search stands for its trials and the seeds after them."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for, beside the data sets.
+
+    Attributes:
+        methods: Specs, 'name' or 'name:key=value,...'.
+        seeds: The seeds.
+        options: Fields of the protocol and options of data sets, as text, from --cfg-options.
+        results: Results folder.
+        device: 'cpu' or 'cuda', which settles precision='auto'.
+        tune: Trials of each method's search; no search without it.
+        gaps: Settings of the protocol's `rates`, each an experiment of its own.
+    """
+
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    options: dict[str, str]
+    results: Path
+    device: str
+    tune: int | None = None
+    gaps: Sequence[str] | None = None
+
+
+def pairs(words: Sequence[str]) -> dict[str, str]:
+    """Reads the KEY=VALUE words of --cfg-options, as text.
+
+    Raises:
+        UserError: A word is not of this form, or a key is given twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition('=')
+        if not (key and equals):
+            raise UserError(f'--cfg-options: expected KEY=VALUE, found {word!r}')
+        if key in found:
+            raise UserError(f'--cfg-options: expected one value of {key}, found two')
+        found[key] = value
+    return found
+
+
+def open_datasets(
+    specs: Sequence[str], roots: Sequence[Path], options: dict[str, str]
+) -> list[Dataset]:
+    """Opens the named data sets.
+
+    Args:
+        specs: 'name' or 'name:key=value,...'.
+        roots: Data roots; a data set that needs one is opened once for each.
+        options: Data set options from --cfg-options, by key or by 'dataset.key'.
+
+    Raises:
+        UserError: An unknown name or option, data that are not there, or two data sets that would
+            share a folder of records.
+    """
+    opened: dict[str, Dataset] = {}
+    for spec in specs:
+        name, given = parse_spec(spec)
+        cls = lookup(DATASETS, name)
+        ours = {**_meant_for(cls, name, options), **given}
+        for root in [None] if cls.embedded or not roots else roots:
+            data = _open(cls, name, ours, root)
+            if data.name in opened:
+                raise UserError(
+                    f'two datasets are called {data.name!r}; give one another name, '
+                    f'e.g. {name}:name=second'
+                )
+            opened[data.name] = data
+    return list(opened.values())
+
+
+def _open(cls: type[Dataset], name: str, given: dict[str, str], root: Path | None) -> Dataset:
+    base = {} if root is None or 'root' in given else {'root': str(root)}
+    resolved = resolve(cls, name, given, base)
+    data = cls(**resolved)
+    data.spec = name
+    # Where the data lie changes no score; what they hold does, and is in the fingerprint.
+    kept = {k: v for k, v in resolved.items() if k not in ('root', 'name', 'cache')}
+    # Of a checkpoint the content counts, which is in the fingerprint as well.
+    data.options = {k: Path(v).name if k == 'pretrained' else v for k, v in kept.items()}
+    return data
+
+
+def _meant_for(cls: type[Dataset], name: str, options: dict[str, str]) -> dict[str, str]:
+    """Returns the --cfg-options that are this data set's own."""
+    keys = options_of(cls)
+    plain = {k: v for k, v in options.items() if k in keys}
+    dotted = {k.partition('.')[2]: v for k, v in options.items() if k.startswith(f'{name}.')}
+    return {**plain, **{k: v for k, v in dotted.items() if k not in Protocol.fields()}}
+
+
+def check_options(options: dict[str, str], specs: Sequence[str]) -> None:
+    """Checks that every --cfg-options key is a protocol field or some data set's option.
+
+    Raises:
+        UserError: It is neither; the nearest name is given.
+    """
+    known = set(Protocol.fields())
+    for spec in specs:
+        name, _ = parse_spec(spec)
+        own = options_of(lookup(DATASETS, name))
+        known |= {*own} | {f'{name}.{key}' for key in {*own, *Protocol.fields()}}
+    for key in options:
+        if key not in known:
+            raise unknown('option in --cfg-options', key, known)
+
+
+def protocol_for(data: Dataset, options: dict[str, str], device: str) -> Protocol:
+    """Returns the data set's protocol with the user's overrides, the data set's own last.
+
+    Raises:
+        UserError: A field's value does not fit, or names a modality that the data lack.
+    """
+    fields = Protocol.fields()
+    plain = {k: v for k, v in options.items() if k in fields}
+    dotted = {
+        k.partition('.')[2]: v
+        for k, v in options.items()
+        if k.startswith(f'{data.spec}.') and k.partition('.')[2] in fields
+    }
+    given, names = {**plain, **dotted}, data.task.names
+    # One spelling of the same rates: what they are called is part of the protocol's id.
+    if rates := given.get('rates'):
+        given['rates'] = spell_rates(parse_rates(rates, names, f'rates={rates}'), names)
+    if sampler := given.get('sampler'):
+        given['sampler'] = Sampler(sampler, names).canonical
+    return Protocol.build(data.recipe, given, device)
+
+
+def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
+    """Returns what the command line asks for, data set by data set, each experiment once.
+
+    Raises:
+        UserError: An unknown method or option, an option's value of the wrong type, or too few
+            trials to choose from.
+    """
+    specs = [_spec(text) for text in request.methods]
+    grid: dict[Path, Experiment | Search] = {}
+    for data, options in _by_gaps(datasets, request):
+        protocol = protocol_for(data, options, request.device)
+        for spec in specs:
+            for item in _expanded(spec, data, protocol, request):
+                first = item.untuned if isinstance(item, Search) else item
+                # Whatever is wrong with sampler, options or rates shows before any training.
+                first.check()
+                folder = item.experiments[0].folder if isinstance(item, Search) else item.folder
+                grid.setdefault(folder, item)
+    return list(grid.values())
+
+
+def _spec(text: str) -> Spec:
+    name, given = parse_spec(text)
+    return Spec(name, tuple(sorted(typed(lookup(METHODS, name), name, given).items())))
+
+
+def _expanded(spec: Spec, data: Dataset, protocol: Protocol, request: Request) -> Grid:
+    """Returns the search of a method, or its seeds where nothing is tuned."""
+    seeds, results = request.seeds, request.results
+    if request.tune is not None:
+        found = search(spec, data, protocol, seeds, results, request.tune)
+        if found is not None:
+            return [found]
+    return [experiment(spec, data, protocol, seed, results) for seed in seeds]
+
+
+def _by_gaps(datasets: Sequence[Dataset], request: Request) -> list[tuple[Dataset, dict[str, str]]]:
+    """Returns each data set with the options of each setting of training gaps."""
+    options = request.options
+    if request.gaps is None:
+        return [(data, options) for data in datasets]
+    for key in options:
+        if key.rpartition('.')[2] == 'rates':
+            raise UserError(f'--gaps: expected no {key} in --cfg-options beside it')
+    return [
+        (data, {**options, 'rates': rates})
+        for data in datasets
+        for rates in spelled(request.gaps, data.task.names, data.name)
+    ]
+
+
+def flat(grid: Grid) -> list[Experiment]:
+    """Returns the experiments that leave records, those of searches with what is known of them."""
+    found: list[Experiment] = []
+    for item in grid:
+        found += item.tuned(item.read()) if isinstance(item, Search) else [item]
+    return found
+
+
+def refusals(grid: Grid) -> list[tuple[Experiment | Search, CannotTrain]]:
+    """Returns what cannot train on its data because these have gaps, and why."""
+    found: list[tuple[Experiment | Search, CannotTrain]] = []
+    for item in grid:
+        first = item.untuned if isinstance(item, Search) else item
+        if not first.method.needs_complete:
+            continue  # spares reading the data
+        try:
+            _ = first.readable
+        except CannotTrain as error:
+            found.append((item, error))
+    return found

@@ -1,0 +1,155 @@
+"""The training and selection rules that make two scores comparable; every record holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.errors import UserError, unknown
+from benchmark.options import read
+
+CHOICES = {
+    'selection': ('last', 'mean', 'worst', 'full'),
+    'optimizer': ('SGD', 'Adam', 'AdamW'),
+    'schedule': ('constant', 'cosine', 'step', 'poly', 'onecycle', 'hold_linear'),
+    'precision': ('auto', 'float32', 'bfloat16', 'float16'),
+}
+
+BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(('epochs', 'batch_size', 'val_interval'), ('at least 1', lambda x: x >= 1)),
+    'lr': ('a positive number', lambda x: 0 < x < math.inf),
+    'weight_decay': ('0 or more', lambda x: 0 <= x < math.inf),
+    'momentum': ('0 to below 1', lambda x: 0 <= x < 1),
+    'warmup': ('0 epochs or more', lambda x: 0 <= x < math.inf),
+    'clip': ('0 (off) or a positive norm', lambda x: 0 <= x < math.inf),
+}
+
+LATER = ('clip',)
+"""Fields younger than the first records: at their defaults they are left out of records and ids,
+so that older records keep their identity."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The training and selection rules that every method of a table shares.
+
+    Attributes:
+        sampler: Distribution of the training masks (`benchmark.missing.SAMPLERS`).
+        rates: Missing rates that simulate training gaps, e.g. 'rgb=0.2,depth=0.5': the same 20 %
+            of the training samples lack rgb in every epoch. Empty for complete training data.
+        selection: Which epoch is tested: the 'last' one, or the one with the best validation
+            score: its 'mean' over the subsets, the 'worst' subset, or the 'full' set of modalities.
+        epochs: Number of epochs.
+        batch_size: Samples in a step; the last incomplete batch of an epoch is dropped.
+        optimizer: 'SGD' (Nesterov), 'Adam' or 'AdamW'.
+        lr: Peak learning rate.
+        weight_decay: Weight decay.
+        momentum: Momentum of SGD.
+        schedule: 'constant', 'cosine', 'step' (times 0.1 at 1/6, 2/6, 3/6 of the epochs, as
+            MMANet's classification code; 'step:0.7' at that share of them, 'step:0.5/0.8' at
+            both), 'poly' (power 0.9) or 'hold_linear' (constant, then linearly to 0 from half of
+            the epochs on, as MMIN and RedCore), after the warm-up; or 'onecycle' (from lr / 25
+            up in a tenth of the epochs, then down by a cosine, as ESANet), which warms up itself.
+        warmup: Epochs of linear warm-up.
+        val_interval: Epochs between validations; the last epoch is always validated.
+        precision: Arithmetic of training; 'auto' is bfloat16 on CUDA and float32 elsewhere.
+        clip: Largest norm of a step's gradient; 0 leaves it as it is.
+    """
+
+    sampler: str = 'uniform'
+    rates: str = ''
+    selection: str = 'last'
+    epochs: int = 30
+    batch_size: int = 64
+    optimizer: str = 'AdamW'
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    schedule: str = 'cosine'
+    warmup: float = 1.0
+    val_interval: int = 1
+    precision: str = 'auto'
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key, allowed in CHOICES.items():
+            if getattr(self, key) not in allowed and not (key == 'schedule' and self.milestones):
+                raise unknown(key, getattr(self, key), allowed)
+        for key, (expected, holds) in BOUNDS.items():
+            if not holds(getattr(self, key)):
+                raise UserError(f'{key}: expected {expected}, found {getattr(self, key)}')
+
+    @property
+    def milestones(self) -> tuple[float, ...]:
+        """Shares of the training after which schedule='step' divides the rate by 10.
+
+        Raises:
+            UserError: They are no fractions in ascending order.
+        """
+        name, _, given = self.schedule.partition(':')
+        if name != 'step':
+            return ()
+        try:
+            found = tuple(map(float, given.split('/'))) if given else (1 / 6, 2 / 6, 3 / 6)
+        except ValueError:
+            found = ()
+        if not found or not found[0] > 0 or not found[-1] < 1 or list(found) != sorted(found):
+            expected = 'ascending fractions such as step:0.5/0.8'
+            raise UserError(f'schedule: expected {expected}, found {self.schedule!r}')
+        return found
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns the fields as records and ids hold them."""
+        fields = self.fields()
+        return {
+            key: value
+            for key, value in dataclasses.asdict(self).items()
+            if key not in LATER or value != fields[key]
+        }
+
+    @classmethod
+    def build(cls, recipe: dict[str, Any], overrides: dict[str, Any], device: str) -> Protocol:
+        """Returns the protocol of a dataset's recipe with the user's overrides.
+
+        Args:
+            recipe: The dataset's fields.
+            overrides: Fields from the command line, as text or already typed.
+            device: 'cpu' or 'cuda', which settles precision='auto'.
+
+        Raises:
+            UserError: A field does not exist or its value does not fit.
+        """
+        fields = cls.fields()
+        for key in overrides:
+            if key not in fields:
+                raise unknown('option', key, fields)
+        typed = {key: read(key, value, type(fields[key])) for key, value in overrides.items()}
+        merged = {**recipe, **typed}
+        if merged.get('precision', 'auto') == 'auto':
+            merged['precision'] = 'bfloat16' if device == 'cuda' else 'float32'
+        made = cls(**merged)
+        if ':' in made.schedule:
+            shares = '/'.join(f'{share:.10g}' for share in made.milestones)
+            made = dataclasses.replace(made, schedule=f'step:{shares}')
+        return made
+
+    @classmethod
+    def fields(cls) -> dict[str, Any]:
+        """Returns the fields with their defaults."""
+        return {field.name: field.default for field in dataclasses.fields(cls)}
+
+    def id(self, fingerprint: str) -> str:
+        """Returns a readable folder name, unique per protocol and data.
+
+        Args:
+            fingerprint: The dataset's, so that runs on other data or other options of a generated
+                dataset never share a folder.
+        """
+        body = json.dumps([self.recorded(), fingerprint], sort_keys=True)
+        words = [self.sampler.replace(':', '_'), 'gaps' if self.rates else '', self.selection]
+        return '-'.join([*filter(None, words), hashlib.sha256(body.encode()).hexdigest()[:8]])

@@ -1,0 +1,259 @@
+"""Trains and tests one network through mmengine's Runner, which logs to a file alone."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
+from benchmark.engine.hooks import Checkpoint, EpochState, LossWatch, Selection, begin, resumable
+from benchmark.engine.loading import Samples
+from benchmark.engine.protocol import Protocol
+from benchmark.method import Method
+from benchmark.missing import derive
+
+_COUNTER = itertools.count()
+_NO_DEFAULTS = dict.fromkeys(('runtime_info', 'timer', 'logger', 'checkpoint'))
+
+
+class SilentRunner(Runner):
+    """mmengine's Runner with its log in one file and nothing on the terminal.
+
+    Args:
+        device: Where to train, 'cpu' or 'cuda'.
+        log_file: mmengine's log goes here.
+        kwargs: The Runner's arguments.
+    """
+
+    def __init__(self, device: str, log_file: Path, **kwargs: Any) -> None:
+        self._device, self._log_file = device, log_file
+        super().__init__(
+            visualizer={'type': 'Visualizer', 'vis_backends': []},
+            experiment_name=f'run{next(_COUNTER)}',
+            env_cfg={},
+            default_hooks=dict(_NO_DEFAULTS),
+            default_scope='mmseg',
+            **kwargs,
+        )
+        shutil.rmtree(self._log_dir, ignore_errors=True)
+
+    def build_logger(self, log_level: int | str = 'INFO', **kwargs: Any) -> logging.Logger:
+        """Builds the logger of this run, with its file as the only handler."""
+        logger = super().build_logger(log_level, log_file=str(self._log_file), **kwargs)
+        logger.handlers = [h for h in logger.handlers if isinstance(h, logging.FileHandler)]
+        return logger
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: Method) -> Method:
+        """Moves the model to the chosen device."""
+        return model.to(self._device)
+
+    def close(self) -> None:
+        """Closes the log file and takes it from the logger, which mmengine keeps as current."""
+        for handler in self.logger.handlers:
+            handler.close()
+        self.logger.handlers.clear()
+
+    def dump_config(self) -> None:
+        """Writes nothing: the record holds the configuration."""
+
+    def _log_env(self, env_cfg: dict) -> None:
+        """Skips mmengine's second of probing compilers; the record holds the environment."""
+
+    def _init_model_weights(self) -> None:
+        """Leaves the weights alone: they were drawn from their own generator."""
+
+
+def optim_wrapper(protocol: Protocol) -> dict[str, Any]:
+    """Returns mmengine's optimiser config, with mixed precision where the protocol says so."""
+    optimizer: dict[str, Any] = {
+        'type': protocol.optimizer,
+        'lr': protocol.lr,
+        'weight_decay': protocol.weight_decay,
+    }
+    if protocol.optimizer == 'SGD':
+        optimizer.update(momentum=protocol.momentum, nesterov=protocol.momentum > 0)
+    clip = {'clip_grad': {'max_norm': protocol.clip}} if protocol.clip else {}
+    if protocol.precision == 'float32':
+        return {'type': 'OptimWrapper', 'optimizer': optimizer, **clip}
+    # bfloat16 has float32's range and needs no loss scaling, whose check would stall each step.
+    scale: Any = 'dynamic' if protocol.precision == 'float16' else {'enabled': False}
+    return {
+        'type': 'AmpOptimWrapper',
+        'optimizer': optimizer,
+        'dtype': protocol.precision,
+        'loss_scale': scale,
+        **clip,
+    }
+
+
+def schedulers(protocol: Protocol, steps: int) -> list[dict[str, Any]]:
+    """Returns mmengine's scheduler configs, stepping every iteration.
+
+    Args:
+        protocol: Gives the schedule.
+        steps: Iterations of one epoch.
+    """
+    total = protocol.epochs * steps
+    warm = min(round(protocol.warmup * steps), total - 1)
+    common: dict[str, Any] = {'by_epoch': False, 'begin': warm, 'end': total}
+    plans: dict[str, dict[str, Any]] = {
+        'constant': {'type': 'ConstantLR', 'factor': 1.0, **common},
+        'cosine': {'type': 'CosineAnnealingLR', 'T_max': total - warm, **common},
+        'poly': {'type': 'PolyLR', 'power': 0.9, **common},
+        'step': {
+            'type': 'MultiStepLR',
+            'by_epoch': False,
+            'milestones': [warm + int(total * m + 1e-9) for m in protocol.milestones],
+        },
+        'hold_linear': {
+            'type': 'LinearLR',
+            'start_factor': 1.0,
+            'end_factor': 0.0,
+            'by_epoch': False,
+            'begin': max(warm, total // 2),
+            'end': total,
+        },
+        'onecycle': {
+            'type': 'OneCycleLR',
+            'eta_max': protocol.lr,
+            'total_steps': total,
+            'pct_start': 0.1,
+            'by_epoch': False,
+        },
+    }
+    plan = [plans[protocol.schedule.partition(':')[0]]]
+    if protocol.schedule == 'onecycle':
+        return plan
+    if warm > 0:
+        start = {'type': 'LinearLR', 'start_factor': 1 / (warm + 1), 'by_epoch': False}
+        plan.insert(0, {**start, 'begin': 0, 'end': warm})
+    return plan
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a training is told beside its rules.
+
+    Attributes:
+        folder: Where checkpoints and the log go.
+        identity: Identity of the experiment, so that no other one is resumed.
+        seed: Seed of the experiment.
+        device: 'cpu' or 'cuda'.
+        only: Subset ids to validate on; all by default.
+    """
+
+    folder: Path
+    identity: str
+    seed: int
+    device: str
+    only: list[str] | None = None
+
+
+def train(
+    method: Method,
+    loaders: tuple[DataLoader, DataLoader],
+    protocol: Protocol,
+    job: Job,
+    progress: Callable[[int, float], None],
+) -> dict[str, Any]:
+    """Trains a method, resuming where an earlier run was stopped.
+
+    Args:
+        method: The method with its initial weights; holds the selected ones afterwards.
+        loaders: Training and validation loaders.
+        protocol: The rules.
+        job: Where and as what.
+        progress: Called after each epoch with (finished epochs, seconds so far).
+
+    Returns:
+        'seconds' of training, 'epoch' that was selected, and its validation 'scores'.
+
+    Raises:
+        TrainingDiverged: A loss became NaN or infinite.
+    """
+    full = job.only[-1] if job.only else '+'.join(method.task.names)
+    selection = Selection(protocol.selection, method.task.metric, full, job.folder)
+    checkpoint = Checkpoint(job.folder / 'resume.pth', selection, progress)
+    runner = _runner(method, loaders, protocol, job, (selection, checkpoint))
+    try:
+        runner.train()
+    finally:
+        runner.close()
+    if protocol.selection != 'last':
+        best = torch.load(selection.best, map_location=job.device, weights_only=True)
+        method.load_state_dict(best)
+    return {
+        'seconds': checkpoint.seconds,
+        'epoch': selection.state['epoch'],
+        'scores': selection.state['scores'],
+    }
+
+
+def _runner(
+    method: Method,
+    loaders: tuple[DataLoader, DataLoader],
+    protocol: Protocol,
+    job: Job,
+    keepers: tuple[Selection, Checkpoint],
+) -> SilentRunner:
+    selection, checkpoint = keepers
+    train_split, val_split = (cast(Samples, loader.dataset).split for loader in loaders)
+    method.data_preprocessor.augment = train_split.augment
+    # Validation costs time: without a listener or a rule, only the last epoch's is wanted.
+    listens = type(method).on_validation is not Method.on_validation
+    interval = protocol.val_interval if listens or selection.rule != 'last' else protocol.epochs
+    resume = resumable(checkpoint.file, job.identity)
+    if not resume:
+        begin(checkpoint.file, job.identity)
+    return SilentRunner(
+        job.device,
+        job.folder / 'train.log',
+        model=method,
+        work_dir=str(job.folder),
+        train_dataloader=loaders[0],
+        train_cfg={'by_epoch': True, 'max_epochs': protocol.epochs, 'val_interval': interval},
+        optim_wrapper=optim_wrapper(protocol),
+        param_scheduler=schedulers(protocol, len(loaders[0])),
+        val_dataloader=loaders[1],
+        val_cfg={'type': SubsetValLoop},
+        val_evaluator=SubsetEvaluator(method.task, job.only, val_split.groups),
+        custom_hooks=[EpochState(job.seed, protocol.epochs), LossWatch(), selection, checkpoint],
+        resume=resume,
+        load_from=str(checkpoint.file) if resume else None,
+        randomness={'seed': derive(job.seed, 'runner')},
+    )
+
+
+def test(
+    method: Method, loader: DataLoader, folder: Path, device: str, only: list[str] | None
+) -> SubsetEvaluator:
+    """Tests a trained method on every subset through mmengine's test loop.
+
+    Returns:
+        The evaluator with its scores and per-sample outcomes.
+    """
+    evaluator = SubsetEvaluator(method.task, only, cast(Samples, loader.dataset).split.groups)
+    runner = SilentRunner(
+        device,
+        folder / 'train.log',
+        model=method,
+        work_dir=str(folder),
+        test_dataloader=loader,
+        test_cfg={'type': SubsetTestLoop},
+        test_evaluator=evaluator,
+        randomness={'seed': 0},
+    )
+    try:
+        runner.test()
+    finally:
+        runner.close()
+    return evaluator

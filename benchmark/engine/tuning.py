@@ -1,0 +1,289 @@
+"""Equal tuning: every method tries the same number of settings before its seeds run.
+
+Trial 0 is the setting that applies without tuning; the others are drawn from the method's search
+space (`benchmark.search`). All are trained under the protocol and compared by the mean over
+subsets of the validation metric at the epoch that the protocol selects; the test split is not
+opened. Trials lie at `<results>/tuning/<dataset>/<spec>/<protocol id>/trial<k>/`, without their
+weights, and belong to every search of so many trials or more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.dataset import Dataset
+from benchmark.engine import environment, execution
+from benchmark.engine.building import Machine
+from benchmark.engine.experiment import Experiment, experiment, place, search_space
+from benchmark.engine.hooks import TrainingDiverged
+from benchmark.engine.protocol import Protocol
+from benchmark.errors import UserError
+from benchmark.files import writing
+from benchmark.missing import derive
+from benchmark.options import Spec, spell, typed
+from benchmark.records.metrics import higher_is_better
+from benchmark.registry import METHODS, lookup
+from benchmark.search import Distribution, draw
+
+SEED = derive(0, 'tuning')
+"""Seed of every trial. No run is given it: the runs of a tuned row start from weights, masks and
+orders that had no influence on the choice, and a search is the same whichever seeds follow it."""
+
+FILE = 'trial.json'
+
+Results = Sequence[dict[str, Any] | None]
+"""What became of each trial of a search, None where it has not ended."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """The trials of one method on one data set, and the seeds that run with the best of them.
+
+    Attributes:
+        spec: The method with the options that stay as they were given.
+        data: The data set.
+        protocol: The training and selection rules.
+        seeds: Seeds of the experiments that follow.
+        results: Results folder.
+        trials: Number N of trials, 2 or more.
+    """
+
+    spec: Spec
+    data: Dataset
+    protocol: Protocol
+    seeds: tuple[int, ...]
+    results: Path
+    trials: int
+
+    @property
+    def label(self) -> str:
+        """Name of the row in tables."""
+        return f'{self.spec} (tuned {self.trials})'
+
+    @functools.cached_property
+    def untuned(self) -> Experiment:
+        """The experiment of trial 0 as it would run without a search."""
+        return experiment(self.spec, self.data, self.protocol, SEED, self.results)
+
+    @functools.cached_property
+    def space(self) -> dict[str, Distribution]:
+        """What each option is drawn from, less the options that were given."""
+        return search_space(self.spec, self.untuned.options)
+
+    def tried(self, trial: Experiment) -> dict[str, Any]:
+        """Returns the options that the search chooses, with a trial's values."""
+        return {key: trial.options[key] for key in self.space}
+
+    @functools.cached_property
+    def experiments(self) -> list[Experiment]:
+        """The trials in order, as experiments that share one teacher."""
+        teacher = self.untuned.teacher
+        if teacher is not None:
+            teacher = dataclasses.replace(teacher, folder=self._place(teacher.label) / 'teacher')
+        return [self._trial(number, teacher) for number in range(self.trials)]
+
+    def _trial(self, number: int, teacher: Experiment | None) -> Experiment:
+        drawn = {k: draw(self.spec.name, k, number, d) for k, d in self.space.items() if number}
+        trial = dataclasses.replace(
+            self.untuned,
+            options={**self.untuned.options, **drawn},
+            folder=self._place(str(self.spec)) / f'trial{number}',
+            source='tuned' if drawn else self.untuned.source,
+            tunable=tuple(self.space),
+            teacher=teacher,
+            trial=True,
+        )
+        values = ', '.join(f'{key}={spell(value)}' for key, value in self.tried(trial).items())
+        return dataclasses.replace(trial, label=f'{self.spec} trial {number} ({values})')
+
+    def _place(self, row: str) -> Path:
+        return place(self.results, 'tuning', self.data, row, self.untuned.protocol_id)
+
+    def read(self) -> Results:
+        """Reads what became of each trial."""
+        return [result_of(trial) for trial in self.experiments]
+
+    def best(self, results: Results) -> int | None:
+        """Returns the number of the best trial, the first of equals.
+
+        None while a trial has no result, and if none of them has a score.
+        """
+        if None in results:
+            return None
+        sign = 1 if higher_is_better(self.data.task.metric) else -1
+        scores = [sign * found['score'] if found and 'score' in found else -math.inf
+                  for found in results]  # fmt: skip
+        first = scores.index(max(scores))
+        return None if scores[first] == -math.inf else first
+
+    def tuned(self, results: Results) -> list[Experiment]:
+        """Returns the experiments of the seeds with the options of the best trial.
+
+        Before the search has ended the untuned options stand in their place: such experiments
+        have their labels and folders already, but cannot be run.
+
+        Args:
+            results: What `read` returned.
+        """
+        best = self.best(results)
+        chosen = self.untuned if best is None else self.experiments[best]
+        row = f'{self.spec}-tuned{self.trials}'
+        folder = place(self.results, 'runs', self.data, row, self.untuned.protocol_id)
+        return [
+            dataclasses.replace(
+                experiment(self.spec, self.data, self.protocol, seed, self.results),
+                options=chosen.options,
+                folder=folder / f'seed{seed}',
+                label=self.label,
+                source='tuned',
+                tunable=tuple(self.space),
+                search=self.summary(results),
+            )
+            for seed in self.seeds
+        ]
+
+    def summary(self, results: Results) -> dict[str, Any]:
+        """Returns the search as the records of its seeds hold it."""
+        known = [found or {} for found in results]
+        return {
+            'trials': self.trials,
+            'seed': SEED,
+            'space': {key: str(distribution) for key, distribution in self.space.items()},
+            'tried': [
+                {'options': self.tried(trial), 'score': found.get('score')}
+                for trial, found in zip(self.experiments, known, strict=True)
+            ],
+            'chosen': self.best(results),
+            'seconds': sum(found.get('seconds', 0.0) for found in known)
+            + max(found.get('teacher_seconds', 0.0) for found in known),
+        }
+
+    def why_not(self, results: Results) -> str | None:
+        """Returns why the seeds cannot run after these results, None if they can."""
+        if None in results:
+            return f'{self.label}: expected {self.trials} trials to have run before it'
+        if self.best(results) is None:
+            first = next(found['error'] for found in results if found)
+            return f'all {self.trials} trials failed, the first one: {first}'
+        return None
+
+
+def search(
+    spec: Spec,
+    data: Dataset,
+    protocol: Protocol,
+    seeds: Sequence[int],
+    results: Path,
+    trials: int,
+) -> Search | None:
+    """Returns the search over a method, None if nothing is left to choose beside what was given.
+
+    Raises:
+        UserError: An option does not exist or does not fit, or there are too few trials.
+    """
+    if trials < 2:
+        raise UserError(f'--tune: expected 2 trials or more, the first untuned, found {trials}')
+    given = typed(lookup(METHODS, spec.name), spec.name, dict(spec.given))
+    fixed = Spec(spec.name, tuple(sorted(given.items())))
+    found = Search(fixed, data, protocol, tuple(seeds), results, trials)
+    return found if found.space else None
+
+
+def result_of(trial: Experiment) -> dict[str, Any] | None:
+    """Returns what became of this very trial, if it ended."""
+    try:
+        found = json.loads((trial.folder / FILE).read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return None
+    return found if found.get('identity') == trial.identity else None
+
+
+def settled(result: dict[str, Any] | None) -> bool:
+    """Returns whether a repetition could not change a trial's result.
+
+    Divergence is a result of the setting; what else went wrong may have been mended.
+    """
+    return result is not None and result['status'] in ('complete', 'diverged')
+
+
+def attempt(
+    trial: Experiment, machine: Machine, report: execution.Report, force: bool = False
+) -> dict[str, Any]:
+    """Runs one trial and records its result, going on from where an earlier run stopped.
+
+    Args:
+        trial: What to run.
+        machine: Where to run it.
+        report: Told about the progress.
+        force: Train anew although a finished training exists.
+
+    Returns:
+        The result, which has been written: 'status' 'complete' with 'score', or 'diverged' or
+        'failed' with 'error'.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    started = time.perf_counter()
+    try:
+        result = _train(trial, machine, report, force)
+    except Exception as error:  # whatever a setting does to a method, the others are tried
+        message, trace = execution.describe(error)
+        execution.log(trial, trace)
+        status = 'diverged' if isinstance(error, TrainingDiverged) else 'failed'
+        seconds = time.perf_counter() - started
+        result = {'status': status, 'error': message, 'seconds': seconds}
+    whole = {**trial.header, **result, **environment.circumstances(machine.device)}
+    with writing(trial.folder / FILE) as file:
+        file.write(f'{json.dumps(whole, indent=1, sort_keys=True)}\n'.encode())
+    if result['status'] != 'failed':
+        execution.clear(trial)  # the weights of N trials would fill a disk, and nothing reads them
+    return result
+
+
+def _train(
+    trial: Experiment, machine: Machine, report: execution.Report, force: bool
+) -> dict[str, Any]:
+    trained, teacher_cost = execution.train(trial, machine, report, force)
+    found = {s: v for _, summary in trained for s, v in summary['scores'].items()}
+    return {
+        'status': 'complete',
+        'score': _validation_mean(trial.data.task.metric, found),
+        'scores': {s: v['metrics'] for s, v in found.items()},
+        'n': {s: v['n'] for s, v in found.items()},
+        'seconds': sum(summary['seconds'] for _, summary in trained),
+        'teacher_seconds': teacher_cost['seconds'],
+    }
+
+
+def _validation_mean(metric: str, found: dict[str, dict[str, Any]]) -> float:
+    """Returns the mean over subsets.
+
+    Raises:
+        UserError: The validation split gives no score to compare.
+    """
+    values = {subset: score['metrics'][metric] for subset, score in found.items()}
+    lacking = [subset for subset, value in values.items() if not math.isfinite(value)]
+    if lacking or not values:
+        raise UserError(
+            f'--tune: expected {metric} on the validation split for '
+            f'{", ".join(lacking) or "some subset"}, found samples or classes missing there'
+        )
+    return sum(values.values()) / len(values)
+
+
+def brief(trial: Experiment, result: dict[str, Any]) -> str:
+    """Tells a trial's result in a few words."""
+    if 'score' not in result:
+        log = trial.folder / 'train.log'
+        where = f' (see {log})' if result['status'] == 'failed' and log.is_file() else ''
+        return f'FAILED: {result["error"]}{where}'
+    return f'validation {trial.data.task.metric} {100 * result["score"]:.2f} % mean'

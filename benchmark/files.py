@@ -1,0 +1,94 @@
+"""Files that appear under their names whole or not at all, their hashes, and the project's root."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from benchmark.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout that this code belongs to."""
+
+
+class Entry(NamedTuple):
+    """A file as a manifest lists it: its size in bytes and the SHA-256 of its content."""
+
+    size: int
+    sha256: str
+
+    def fits(self, path: Path) -> bool:
+        """Returns whether a file of this size is there."""
+        return path.is_file() and path.stat().st_size == self.size
+
+
+@contextmanager
+def replacing(path: Path, claimed: bool = False) -> Iterator[Path]:
+    """Yields the path to write to; what was written there replaces `path` when the block ends.
+
+    The new file is synced before it is renamed, so that `path` is at every moment the old file or
+    the whole new one, whatever happens to the process or the machine.
+
+    Args:
+        path: The file to replace; its folder is made.
+        claimed: This process alone writes in the folder and syncs it at the end. The temporary
+            file then has the same name at every attempt, so that an attempt that was killed leaves
+            nothing behind once the next one has ended.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # What the name ends in may decide the format that a library writes.
+    part = path.with_name(f'.part-{path.name}' if claimed else f'.part-{os.getpid()}-{path.name}')
+    try:
+        yield part
+        _commit(part, path)
+        if not claimed:
+            sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _commit(part: Path, path: Path) -> None:
+    with part.open('rb+') as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder survive a power cut, which syncing the files does not."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that replaces `path`, whole and synced, when the block ends.
+
+    Raises:
+        UserError: The folder or the file cannot be written.
+    """
+    try:
+        with replacing(path) as part, part.open('wb') as file:
+            yield file
+            file.flush()
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written: {error.strerror or error}') from error
+
+
+def digest(path: Path) -> Entry:
+    """Returns size and SHA-256 of a file, reading it once."""
+    found, size = hashlib.sha256(), 0
+    with path.open('rb') as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
+            size += len(chunk)
+    return Entry(size, found.hexdigest())

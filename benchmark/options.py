@@ -1,0 +1,185 @@
+"""Options of methods and data sets: constructor annotations are the schema.
+
+Every constructor parameter with a default is an option. Text from the command line becomes a typed
+value here, once, when the experiments are planned; `spell` turns it back into text. Two spellings
+of one value (`kl=8e-4`, `kl=0.0008`) are therefore one experiment with one label and one folder.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from benchmark.errors import UserError, unknown
+
+TUPLE = '/'
+"""Separates the items of a tuple, since commas separate options."""
+
+
+class Option(NamedTuple):
+    """One option of a class: the type of its values, and the value that applies if none is given.
+
+    Attributes:
+        hint: The parameter's annotation; the type of the default where there is none.
+        default: The parameter's default.
+    """
+
+    hint: Any
+    default: Any
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A registered name with the options that were given, typed and in alphabetical order.
+
+    Attributes:
+        name: The registered name.
+        given: (option, value) pairs.
+    """
+
+    name: str
+    given: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        """Returns `name:key=value,key=value`, the same for every spelling of the same values."""
+        tail = ','.join(f'{key}={spell(value)}' for key, value in self.given)
+        return f'{self.name}:{tail}' if tail else self.name
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """Returns the options of a method or data set class: its parameters that have a default."""
+    try:
+        parameters = inspect.signature(cls, eval_str=True).parameters.values()
+    except NameError:  # an annotation that only a type checker can resolve
+        parameters = inspect.signature(cls).parameters.values()
+    return {
+        p.name: Option(_hint(p), p.default)
+        for p in parameters
+        if p.default is not p.empty and p.kind is not p.POSITIONAL_ONLY
+    }
+
+
+def _hint(parameter: inspect.Parameter) -> Any:
+    if parameter.annotation is not parameter.empty and not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    return str if parameter.default is None else type(parameter.default)
+
+
+def typed(cls: type, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the given options of a class as typed values.
+
+    Args:
+        cls: A method or data set class.
+        name: Its registered name, for messages.
+        given: Options as text from the command line, or as values.
+
+    Raises:
+        UserError: An option does not exist, or its value does not have the annotated type.
+    """
+    options = options_of(cls)
+    for key in given:
+        if key not in options:
+            raise unknown(f'option of {name}', key, options)
+    return {key: read(f'{name}:{key}', value, options[key].hint) for key, value in given.items()}
+
+
+def resolve(
+    cls: type, name: str, given: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns every option of a class with the value that applies.
+
+    Args:
+        cls: A method or data set class.
+        name: Its registered name, for messages.
+        given: Options from the command line, as text or as values.
+        settings: Values between the defaults and `given` (a method's `settings` for the data set).
+
+    Raises:
+        UserError: An option does not exist, or its value does not have the annotated type.
+    """
+    defaults = {key: option.default for key, option in options_of(cls).items()}
+    for key in settings:
+        if key not in defaults:
+            raise unknown(f'option of {name}', key, defaults)
+    return {**defaults, **settings, **typed(cls, name, given)}
+
+
+def read(where: str, value: Any, hint: Any) -> Any:
+    """Reads a value as the type that an annotation names.
+
+    Args:
+        where: What the value is for, for messages.
+        value: Text from the command line, or a value of another type.
+        hint: str, int, float, bool, Literal[...], tuple[...], or a union with None ('none').
+
+    Raises:
+        UserError: The value does not read as that type.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return _read_choice(where, value, arguments)
+    if origin in (types.UnionType, typing.Union):
+        if type(None) in arguments and (value is None or str(value).lower() == 'none'):
+            return None
+        return read(where, value, next(a for a in arguments if a is not type(None)))
+    if origin is tuple:
+        return _read_tuple(where, value, arguments)
+    reader = _READERS.get(hint)
+    if reader is None:
+        return value
+    try:
+        return reader(value)
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f'{where}: expected {hint.__name__}, found {value!r}') from None
+
+
+def _read_choice(where: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    for choice in choices:
+        if str(value) == str(choice):
+            return choice
+    raise unknown(f'value of {where}', str(value), map(str, choices))
+
+
+def _read_tuple(where: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    items = value.split(TUPLE) if isinstance(value, str) else list(value)
+    hints = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else list(arguments)
+    if len(items) != len(hints):
+        raise UserError(
+            f'{where}: expected {len(hints)} values separated by {TUPLE!r}, found {value!r}'
+        )
+    return tuple(read(where, item, hint) for item, hint in zip(items, hints, strict=True))
+
+
+def _bool(value: Any) -> bool:
+    return {'true': True, '1': True, 'false': False, '0': False}[str(value).lower()]
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, bool):
+        raise ValueError
+    return int(value) if isinstance(value, int) else int(str(value))
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, bool) or math.isnan(number := float(value)):
+        raise ValueError
+    return number
+
+
+_READERS: dict[Any, Callable[[Any], Any]] = {bool: _bool, int: _int, float: _float, str: str}
+
+
+def spell(value: Any) -> str:
+    """Returns a typed value as the text that the command line takes for it."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(value).removesuffix('.0')
+    if isinstance(value, tuple | list):
+        return TUPLE.join(map(spell, value))
+    return str(value)

@@ -1,0 +1,180 @@
+"""The metrics, as pure functions of sums over samples.
+
+What each sample adds to such a sum is its contribution: one cell of a confusion matrix, or areas in
+pixels. A resampled test set is scored by adding up contributions, without another prediction.
+Values are fractions; NaN stands for a value that was not measured or is undefined.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from benchmark.errors import unknown
+from benchmark.records.schema import Outcomes
+
+HIGHER_IS_BETTER = {
+    **dict.fromkeys(('ACER', 'APCER', 'BPCER', 'EER'), False),
+    **dict.fromkeys(('accuracy', 'AUC', 'UAR', 'F1'), True),
+    **dict.fromkeys(('mIoU', 'pixel_accuracy', 'class_accuracy', 'Dice'), True),
+}
+"""Every metric that a table can show -> its direction; `Dice_<region>` has that of Dice."""
+
+
+def higher_is_better(metric: str) -> bool:
+    """Returns a metric's direction.
+
+    Raises:
+        UserError: The metric is unknown. A direction is never guessed.
+    """
+    name = 'Dice' if metric.startswith('Dice_') else metric
+    if name not in HIGHER_IS_BETTER:
+        raise unknown('metric', metric, HIGHER_IS_BETTER)
+    return HIGHER_IS_BETTER[name]
+
+
+def confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Returns the confusion matrix: how many samples of each class were predicted as which.
+
+    Args:
+        target: (N,) labels.
+        predicted: (N,) predicted classes; samples with -1 were not tested and do not count.
+        classes: K.
+
+    Returns:
+        (K, K), rows are targets.
+    """
+    tested = predicted >= 0
+    cells = target[tested].astype(np.int64) * classes + predicted[tested]
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def accuracy(confusions: np.ndarray) -> np.ndarray:
+    """Returns the share of right predictions, of (..., K, K) confusion matrices."""
+    return ratio(np.trace(confusions, axis1=-2, axis2=-1), confusions.sum((-2, -1)))
+
+
+def apcer(confusions: np.ndarray, live: int) -> np.ndarray:
+    """Returns the share of attacks taken for live, of (..., K, K) confusion matrices."""
+    attacks = confusions.sum((-2, -1)) - confusions[..., live, :].sum(-1)
+    accepted = confusions[..., :, live].sum(-1) - confusions[..., live, live]
+    return ratio(accepted, attacks)
+
+
+def bpcer(confusions: np.ndarray, live: int) -> np.ndarray:
+    """Returns the share of live samples taken for attacks, of (..., K, K) confusion matrices."""
+    total = confusions[..., live, :].sum(-1)
+    return ratio(total - confusions[..., live, live], total)
+
+
+def acer(confusions: np.ndarray, live: int) -> np.ndarray:
+    """Returns (APCER + BPCER) / 2, of (..., K, K) confusion matrices.
+
+    It is NaN without any live sample or without any attack. All kinds of attack are pooled, as in
+    the papers on CASIA-SURF; ISO/IEC 30107-3 takes the worst kind instead.
+    """
+    return (apcer(confusions, live) + bpcer(confusions, live)) / 2
+
+
+def eer_auc(positive: np.ndarray, score: np.ndarray) -> tuple[float, float]:
+    """Returns the equal error rate and the area under the ROC curve.
+
+    The equal error rate is reached at the threshold where as large a share of the negatives is
+    accepted as of the positives is rejected; between thresholds both shares are interpolated.
+
+    Args:
+        positive: (N,) bool.
+        score: (N,); the larger, the more positive. Equal scores are accepted together.
+
+    Returns:
+        Both as fractions, NaN without positives or without negatives.
+    """
+    if positive.all() or not positive.any():
+        return math.nan, math.nan
+    order = np.argsort(-score, kind='stable')
+    ends = np.append(np.asarray(np.diff(score[order]) != 0), True)
+    accepted = np.stack([np.cumsum(positive[order]), np.cumsum(~positive[order])])[:, ends]
+    true, false = np.concatenate([np.zeros((2, 1)), accepted / accepted[:, -1:]], 1)
+    auc = float((np.diff(false) * (true[1:] + true[:-1]) / 2).sum())
+    gap = false - (1 - true)
+    k = int(np.argmax(gap >= 0))
+    share = gap[k - 1] / (gap[k - 1] - gap[k])
+    return float(false[k - 1] + share * (false[k] - false[k - 1])), auc
+
+
+def uar(confusions: np.ndarray) -> np.ndarray:
+    """Returns the mean recall over the classes that occur, of (..., K, K) confusion matrices."""
+    return nanmean(ratio(np.diagonal(confusions, axis1=-2, axis2=-1), confusions.sum(-1)))
+
+
+def macro_f1(confusions: np.ndarray) -> np.ndarray:
+    """Returns the mean F1 over the classes that occur or are predicted, of (..., K, K)."""
+    right = np.diagonal(confusions, axis1=-2, axis2=-1)
+    return nanmean(ratio(2 * right, confusions.sum(-1) + confusions.sum(-2)))
+
+
+def dice(areas: np.ndarray) -> np.ndarray:
+    """Returns 2 intersection / (prediction + label), of areas (..., 3, R); 1 where both are 0."""
+    intersection, predicted, labelled = np.moveaxis(areas, -2, 0)
+    found = ratio(2 * intersection, predicted + labelled)
+    return np.where(np.isnan(found), 1.0, found)
+
+
+def miou(areas: np.ndarray) -> np.ndarray:
+    """Returns the mean intersection over union, of pooled areas (..., 3, K).
+
+    A class that is neither labelled nor predicted has no IoU and is left out of the mean, as in
+    mmsegmentation. The code of ESANet and MMANet counts it as 0 instead.
+
+    Args:
+        areas: Pixels of intersection, prediction and label, summed over images.
+    """
+    intersection, predicted, labelled = np.moveaxis(areas, -2, 0)
+    return nanmean(ratio(intersection, predicted + labelled - intersection))
+
+
+def contributions(outcomes: Outcomes, subset: str, metric: str, live: int = 1) -> np.ndarray:
+    """Returns each sample's contribution to a metric, (N, C), all 0 where it was not tested.
+
+    C is 4 for ACER (the cells of the confusion matrix of attack and live), 2 for accuracy (wrong,
+    right), 3K for mIoU (the areas), and 1 + R for Dice (a 1, and each region's Dice), whose samples
+    are volumes.
+    """
+    if metric == 'Dice':
+        areas = outcomes[f'areas/{subset}']
+        tested = areas.min((1, 2)) >= 0
+        each = np.insert(dice(areas), 0, 1.0, axis=1)
+        return np.where(np.expand_dims(tested, 1), each, 0.0)
+    if metric == 'mIoU':
+        areas = outcomes[f'areas/{subset}']
+        return areas.reshape(len(areas), -1)
+    target, predicted = outcomes['target'], outcomes[f'pred/{subset}']
+    if metric == 'ACER':
+        cells, columns = 2 * (target == live) + (predicted == live), 4
+    else:
+        cells, columns = (target == predicted).astype(np.int64), 2
+    return (cells[:, None] == np.arange(columns)) & (predicted >= 0)[:, None]
+
+
+def score(totals: np.ndarray, metric: str) -> np.ndarray:
+    """Returns a metric (...) of contributions (..., C) that are summed over samples."""
+    if metric == 'mIoU':
+        return miou(totals.reshape(*totals.shape[:-1], 3, -1))
+    if metric == 'Dice':
+        return ratio(totals[..., 1:].mean(-1), totals[..., 0])
+    if metric == 'ACER':
+        return acer(totals.reshape(*totals.shape[:-1], 2, 2), live=1)
+    return ratio(totals[..., 1], totals.sum(-1))
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Returns part / whole, NaN where whole is 0."""
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return np.where(whole > 0, part / whole, np.nan)
+
+
+def nanmean(values: np.ndarray) -> np.ndarray:
+    """Returns the mean over the last axis of what is not NaN, NaN where nothing is left."""
+    there = ~np.isnan(values)
+    return ratio(np.where(there, values, 0).sum(-1), there.sum(-1))

@@ -1,0 +1,1 @@
+"""From records to tables; nothing here loads torch."""

@@ -1,0 +1,246 @@
+"""The sentences around a block: what its numbers are, how they came about, what does not count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmark.errors import COMPLETE_ONLY
+from benchmark.records.schema import Record, Unscored
+from benchmark.report import gaps, statistics
+from benchmark.report.runs import ALPHA, Runs
+from benchmark.report.table import Block
+
+SELECTION = {
+    'last': 'tested after the last epoch',
+    'mean': 'tested at the epoch of the best validation mean over subsets',
+    'worst': 'tested at the epoch of the best validation score on the worst subset',
+    'full': 'tested at the epoch of the best validation score with all modalities',
+}
+SAMPLER = {
+    'uniform': 'training masks drawn uniformly from the subsets',
+    'by_size': 'training masks drawn uniformly by number of modalities',
+    'complete': 'training on all modalities',
+}
+PARTS = (
+    '{epochs} epochs with batches of {batch_size}',
+    '{optimizer}',
+    'learning rate {lr:g}',
+    'weight decay {weight_decay:g}',
+    '{schedule} schedule with a linear warm-up ({warmup:g} epoch{plural})',
+    '{precision}',
+)
+
+
+def title(block: Block) -> str:
+    """Names data set, metric and the direction in which it is better."""
+    runs = block.first
+    told = f'{runs.data["name"]}: {runs.metric} {"↑" if runs.higher else "↓"} (%)'
+    return f'{told} by training gaps' if block.by_gaps else told
+
+
+def lead(block: Block) -> str:
+    """Returns the title of the column of leads."""
+    return f'training gaps % ({"/".join(block.first.data["modalities"])})'
+
+
+def size(block: Block) -> str:
+    """Says in a few words how many seeds and test samples the numbers are from."""
+    runs, count = block.widest, len(block.leads)
+    told = f'{runs.seeds} seed{"s" if runs.seeds > 1 else ""}, {_samples(runs)}'
+    return (
+        f'{count} setting{"s" if count > 1 else ""} of training gaps, {told}'
+        if block.by_gaps
+        else told
+    )
+
+
+def caption(block: Block) -> str:
+    """Returns sentences on metric, protocol, seeds, test samples, summaries and significance."""
+    runs = block.widest
+    protocol = words(runs.records[0]['protocol'])
+    summaries = 'For each seed, mean and worst are over the subsets'
+    told = [f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.']
+    if block.by_gaps:
+        told += [
+            'The first column gives the percentage of training samples that lack '
+            f'{"/".join(runs.data["modalities"])}, as counted; they are the same samples in every '
+            'epoch. The other columns give the subset that is available at test.',
+            f'Protocol: {protocol}.',
+        ]
+    else:
+        told += [f'Protocol {runs.protocol_id}: {protocol}.', _training_gaps(runs)]
+        summaries += ', and missing k is the mean over the subsets that lack k modalities'
+    told += [f'{_deviation(runs)}. The scores are on {_samples(runs)}.', f'{summaries}.']
+    if block.by_gaps:
+        told.append('Methods are compared only under the same training gaps.')
+    return ' '.join([*told, significance(runs)])
+
+
+def words(protocol: Mapping[str, Any]) -> str:
+    """Says a protocol in words; fields that it lacks are left out."""
+    sampler, plural = protocol.get('sampler', ''), '' if protocol.get('warmup') == 1 else 's'
+    told = [
+        SAMPLER.get(sampler, f'training masks drawn by {sampler}') + ' unless a method has its own',
+        SELECTION.get(protocol.get('selection', ''), ''),
+    ]
+    for part in PARTS:
+        try:
+            told.append(part.format(**protocol, plural=plural))
+        except (KeyError, ValueError):
+            continue
+    return ', '.join(filter(None, told))
+
+
+def _training_gaps(runs: Runs) -> str:
+    rates = gaps.realised(runs)
+    if not any(rates.values()):
+        return 'The training data are complete.'
+    told = ', '.join(f'{name} {rate:.1f} %' for name, rate in rates.items())
+    return f'Training samples that lack a modality: {told}.'
+
+
+def _deviation(runs: Runs) -> str:
+    if runs.seeds == 1:
+        return 'There is one seed and hence no standard deviation'
+    return f'± is the standard deviation (ddof = 1) over {runs.seeds} seeds'
+
+
+def _samples(runs: Runs) -> str:
+    sizes = {n for record in runs.records for n in record['n']['test'].values()}
+    if len(sizes) == 1:
+        return f'{sizes.pop():,} test samples'
+    return f'{min(sizes):,} to {max(sizes):,} test samples, by subset'
+
+
+def significance(runs: Runs) -> str:
+    """Says what marks mean and by which test, or why there are none."""
+    if len(runs.groups) < 2:
+        return 'No score is marked, since there is one method only.'
+    if not runs.main:
+        return f'No score is marked, since differences are tested in {runs.data["metric"]} only.'
+    unknown = [
+        label
+        for label, members in runs.groups.items()
+        if any(runs.contributions[i] is None for i in members)
+    ]
+    if len(unknown) == len(runs.groups):
+        return 'No score is marked, since no difference can be tested without outcomes.'
+    seeds = 'leaves out the variance between seeds, since there is one'
+    if runs.seeds > 1:
+        seeds = 'adds the variance between seeds after Welch'
+    text = (
+        'The best score is bold if it differs significantly from the second, the second is '
+        'underlined if it differs from the third. The test is a paired bootstrap of the test '
+        f'samples ({statistics.REPLICATES:,} draws) that {seeds}; p < {ALPHA} with the correction '
+        'of Holm over the columns.'
+    )
+    if unknown:
+        text += f' {", ".join(unknown)} cannot be tested, since outcomes are missing.'
+    return text
+
+
+def notes(block: Block) -> list[str]:
+    """Returns the footnotes on the block's methods."""
+    most = block.widest.seeds
+    told = [f'{k}: {r.seeds} of {most} seeds' for k, r in block.leads.items() if r.seeds < most]
+    for name, runs in block.leads.items():
+        own = [*_incomplete(runs), *_collapsed(runs), *_tuned(runs)]
+        told += [f'{name}: {note}' if name else note for note in own]
+    return told
+
+
+def _incomplete(runs: Runs) -> Iterator[str]:
+    """Tells which rows have fewer seeds or subsets than the others."""
+    for label, members in runs.groups.items():
+        if len(members) < runs.seeds:
+            yield f'{label}: {len(members)} of {runs.seeds} seeds'
+        tested = ~np.isnan(runs.values[members, : len(runs.subsets)]).any(0)
+        if not tested.all():
+            yield f'{label}: summaries over {tested.sum()} of {len(tested)} subsets'
+
+
+def _collapsed(runs: Runs) -> list[str]:
+    """Tells where a network predicts one class for all samples."""
+    seeds: dict[str, list[int]] = {}
+    for label, members in runs.groups.items():
+        for record in (runs.records[i] for i in members):
+            answers: dict[str, list[str]] = {}
+            for subset in record['collapsed']:
+                answer = record['dataset']['classes'][int(np.argmax(record['predicted'][subset]))]
+                answers.setdefault(answer, []).append(subset)
+            for answer, subsets in answers.items():
+                text = f'† {label} collapsed: it answers {answer} on {", ".join(subsets)}'
+                seeds.setdefault(text, []).append(record['seed'])
+    return [f'{text} (seed {", ".join(map(str, found))})' for text, found in seeds.items()]
+
+
+def _tuned(runs: Runs) -> Iterator[str]:
+    """Tells which rows were tuned over what, which setting was chosen, and the cost."""
+    for label, members in runs.groups.items():
+        search = runs.records[members[0]].get('tuning')
+        if search is None or search['chosen'] is None:
+            continue
+        options = search['tried'][search['chosen']]['options']
+        chosen = ', '.join(f'{key}={value}' for key, value in options.items())
+        space = ', '.join(f'{key} {text}' for key, text in search['space'].items())
+        failed = sum(trial['score'] is None for trial in search['tried'])
+        yield (
+            f'{label}: {chosen}{"" if search["chosen"] else ", the untuned setting,"} has the best '
+            f'validation mean over subsets of {search["trials"]} trials'
+            f'{f" ({failed} failed)" if failed else ""}, which share a seed that no run has; '
+            f'search space: {space}; the search took {search["seconds"]:.0f} s'
+        )
+
+
+def failures(block: Block) -> list[str]:
+    """Tells which runs failed or were refused."""
+    return _refused_by_gaps(block) if block.by_gaps else unscored(block.unscored)
+
+
+def unscored(records: Sequence[Record | Unscored]) -> list[str]:
+    """Tells failed and refused runs, one line each; a refusal of all seeds is told once."""
+    return list(dict.fromkeys(map(_failure, records)))
+
+
+def _failure(record: Any) -> str:
+    label, where = record['method']['label'], record['protocol_id']
+    if record['status'] == 'refused':
+        return f'{label} not run ({where}): {COMPLETE_ONLY}'
+    return f'failed: {label} seed {record["seed"]} ({where}): {" ".join(record["error"].split())}'
+
+
+def _refused_by_gaps(block: Block) -> list[str]:
+    """Tells for each method under which gaps it was refused, then each failure."""
+    leads = {runs.protocol_id: name for name, runs in block.leads.items()}
+    refused: dict[str, set[str]] = {}
+    for record in block.unscored:
+        if record['status'] == 'refused':
+            name = leads.get(record['protocol_id'], gaps.nominal(record))
+            refused.setdefault(record['method']['label'], set()).add(name)
+    order = [*leads.values(), *sorted(set().union(*refused.values()) - set(leads.values()))]
+    told = [
+        f'{label} not run on {", ".join(sorted(found, key=order.index))}: {COMPLETE_ONLY}'
+        for label, found in refused.items()
+    ]
+    return told + unscored([r for r in block.unscored if r['status'] == 'failed'])
+
+
+def sources(block: Block) -> list[str]:
+    """Returns the footnotes on published rows: source, errata, why they are not comparable."""
+    origin: dict[str, list[str]] = {}
+    reason: dict[str, list[str]] = {}
+    errata = []
+    for row in block.published if block.first.main else []:
+        origin.setdefault(f'{row["source"]}; {row["certainty"]}', []).append(row['method'])
+        if not row['comparable']:
+            reason.setdefault(row['why_not'], []).append(row['method'])
+        if row.get('erratum'):
+            errata.append(f'{row["method"]} (published): {row["erratum"]}')
+    return [
+        *(f'published {"; ".join(rows)}: {text}' for text, rows in origin.items()),
+        *errata,
+        *(f'‡ not comparable: {"; ".join(rows)}: {text}' for text, rows in reason.items()),
+    ]

@@ -1,0 +1,221 @@
+"""A table as Markdown, LaTeX, CSV, or text for the terminal."""
+
+from __future__ import annotations
+
+import csv as csv_format
+import io
+import math
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from tabulate import tabulate
+
+from benchmark.report import captions
+from benchmark.report.cost_table import TextTable
+from benchmark.report.table import Block, Cell, Table
+
+BLANK = Cell(math.nan)
+
+WIDE = 7
+"""Most subsets that the terminal's table shows one by one."""
+
+
+def markdown(table: Table) -> str:
+    """Returns the table as Markdown, with what the methods cost."""
+    style = {'best': '**{}**', 'second': '<u>{}</u>', '': '{}'}
+    parts = [f'# {table.dataset}']
+    for block in table.blocks:
+        extra = list(dict.fromkeys(title for row in block.rows for title in row.extra))
+        text = _text_table(block, block.columns, style, ' ± ', extra)
+        parts += [f'## {text.title}', text.caption, _pipes(text), _bullets(_footnotes(block))]
+        if cost := block.cost:
+            parts += [f'### {cost.title}', cost.caption, _pipes(cost)]
+    if table.problems:
+        parts += ['## Not counted', _bullets(table.problems)]
+    return '\n\n'.join(filter(None, parts)) + '\n'
+
+
+def _text_table(
+    block: Block,
+    columns: Iterable[str],
+    style: Mapping[str, str],
+    between: str | None,
+    extra: Sequence[str] = (),
+) -> TextTable:
+    """Returns a block as text.
+
+    Args:
+        block: The block.
+        columns: Ids of the columns to show.
+        style: Mark -> format of a marked mean.
+        between: What stands between mean and deviation; None leaves the deviation out.
+        extra: Titles of the further columns to show.
+    """
+    keys = list(columns)
+
+    def text(cell: Cell) -> str:
+        if math.isnan(cell.mean):
+            return ''
+        spread = '' if between is None or math.isnan(cell.std) else f'{between}{cell.std:.2f}'
+        return style[cell.mark].format(f'{cell.mean:.2f}') + spread
+
+    rows = [
+        [
+            *([row.lead] if block.by_gaps else []),
+            row.label + row.sign,
+            *(text(row.cells.get(key, BLANK)) for key in keys),
+            *(row.extra.get(title, '') for title in extra),
+        ]
+        for row in block.rows
+    ]
+    labels = [captions.lead(block), 'method'] if block.by_gaps else ['method']
+    header = [*labels, *(block.columns[key] for key in keys), *extra]
+    return TextTable(captions.title(block), captions.caption(block), header, rows, len(labels))
+
+
+def _footnotes(block: Block) -> list[str]:
+    return [*captions.notes(block), *captions.failures(block), *captions.sources(block)]
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return '\n'.join(f'- {line}' for line in lines)
+
+
+def _pipes(text: TextTable) -> str:
+    rule = [*['---'] * text.labels, *['---:'] * (len(text.header) - text.labels)]
+    rows = [[cell.replace('|', r'\|') for cell in row] for row in [text.header, *text.rows]]
+    return '\n'.join(f'| {" | ".join(row)} |' for row in [rows[0], rule, *rows[1:]])
+
+
+def latex(table: Table) -> str:
+    """Returns one booktabs table per block, and one of what its methods cost."""
+    style = {'best': r'\textbf{{{}}}', 'second': r'\underline{{{}}}', '': '{}'}
+    parts = [r'% \usepackage{booktabs}']
+    for block in table.blocks:
+        kinds = [(row.kind, row.lead) for row in block.rows]
+        rules = [i for i in range(1, len(kinds)) if kinds[i] != kinds[i - 1]]
+        text = _text_table(block, block.columns, style, r'\,$\pm$\,')
+        parts.append(_tex_table(text, rules, _footnotes(block)))
+        if cost := block.cost:
+            parts.append(_tex_table(cost))
+    return '\n\n'.join(parts) + '\n'
+
+
+def _tex_table(text: TextTable, rules: Sequence[int] = (), notes: Sequence[str] = ()) -> str:
+    """Returns a floating table, with a rule before each of the rows `rules`."""
+    count, lines = text.labels, list[str]()
+    for i, row in enumerate(text.rows):
+        lines += [r'\midrule'] if i in rules else []
+        # The other cells are numbers, whose marks are LaTeX already.
+        lines.append(_tex_line([*map(_tex, row[:count]), *row[count:]]))
+    body = [
+        r'\begin{table}',
+        r'\centering',
+        r'\small',
+        rf'\caption{{{_tex(f"{text.title}. {text.caption}")}}}',
+        rf'\begin{{tabular}}{{{"l" * count}{"r" * (len(text.header) - count)}}}',
+        r'\toprule',
+        _tex_line(map(_tex, text.header)),
+        r'\midrule',
+        *lines,
+        r'\bottomrule',
+        r'\end{tabular}',
+        *([r'\par\smallskip\raggedright\footnotesize'] if notes else []),
+        *(rf'\par {_tex(note)}.' for note in notes),
+        r'\end{table}',
+    ]
+    return '\n'.join(body)
+
+
+def _tex_line(cells: Iterable[str]) -> str:
+    return ' & '.join(cells) + r' \\'
+
+
+_TEX: dict[str, str | int | None] = {
+    **{c: f'\\{c}' for c in '&%$#_{}'},
+    '\\': r'\textbackslash{}',
+    '~': r'\textasciitilde{}',
+    '^': r'\textasciicircum{}',
+    '<': r'\textless{}',
+    '>': r'\textgreater{}',
+    '|': r'\textbar{}',
+    '±': r'$\pm$',
+    '↓': r'$\downarrow$',
+    '↑': r'$\uparrow$',
+    '†': r'$^\dagger$',
+    '‡': r'$^\ddagger$',
+}
+
+
+def _tex(text: str) -> str:
+    return text.translate(str.maketrans(_TEX))
+
+
+def csv(table: Table) -> str:
+    """Returns one line per method and protocol: plain numbers, scores in percent."""
+    ids = list(dict.fromkeys(key for block in table.blocks for key in block.columns))
+    rows = [
+        (row, [row.cells.get(k, BLANK) if k in block.columns else BLANK for k in ids])
+        for block in table.blocks
+        for row in block.rows
+        if row.kind == 'method'
+    ]
+    facts = list(dict.fromkeys(name for row, _ in rows for name in row.facts))
+    out = io.StringIO()
+    writer = csv_format.writer(out, lineterminator='\n')
+    writer.writerow(['method', 'protocol', 'seeds', *ids, *(f'{key}_std' for key in ids), *facts])
+    for row, cells in rows:
+        numbers = [*(cell.mean for cell in cells), *(cell.std for cell in cells)]
+        told = [row.facts.get(name, '') for name in facts]
+        writer.writerow([row.label, row.key, row.seeds, *map(_plain, [*numbers, *told])])
+    return out.getvalue()
+
+
+def _plain(value: float | str) -> str:
+    """Returns a number for the CSV file; whole ones with all their digits."""
+    if isinstance(value, int | str):
+        return str(value)
+    return '' if math.isnan(value) else f'{value:.6g}'
+
+
+def terminal(
+    table: Table, protocols: Collection[str] | None = None, color: bool | None = None
+) -> str:
+    """Returns the table as text: subsets, mean and worst, without deviations.
+
+    Of more than 7 subsets, which no terminal can show side by side, the means by number of missing
+    modalities stand in their place.
+
+    Args:
+        table: The table.
+        protocols: Only the blocks of these protocol ids.
+        color: Whether to mark by bold and underline instead of by signs; by default where stdout is
+            a terminal.
+    """
+    color = sys.stdout.isatty() if color is None else color
+    wanted = [b for b in table.blocks if protocols is None or b.protocols & set(protocols)]
+    return '\n\n'.join(_terminal_block(block, color) for block in wanted)
+
+
+def _terminal_block(block: Block, color: bool) -> str:
+    style = {'best': '*{}', 'second': '_{}', '': '{}'}
+    if color:
+        style = {'best': '\033[1m{}\033[0m', 'second': '\033[4m{}\033[0m', '': '{}'}
+    columns, count = list(block.columns), len(block.subsets)
+    shown = columns[count:] if count > WIDE else columns[: count + 2]
+    text = _text_table(block, shown, style, None)
+    align = [*['left'] * text.labels, *['right'] * len(shown)]
+    grid = tabulate(text.rows, text.header, 'simple', colalign=align, disable_numparse=True)
+    marked = any(row.cells.get(c, BLANK).mark for row in block.rows for c in columns)
+    notes = ['* best and _ second, where marked'] if marked and not color else []
+    notes += [*captions.notes(block), *captions.failures(block)]
+    if count > WIDE:
+        notes.append(f'{count} subsets; the .md file has each')
+    if any(row.sign == '‡' for row in block.rows):
+        notes.append('‡ not comparable; the .md file says why')
+    key = '' if block.by_gaps else f'{block.first.key}, '
+    return '\n'.join([f'{text.title}  ({key}{captions.size(block)})', grid, *notes])
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {'md': markdown, 'tex': latex, 'csv': csv}
+"""Suffix of a file -> what renders its content."""

@@ -1,0 +1,281 @@
+"""The runs of one protocol side by side, checked against their outcomes, and the best of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from benchmark.errors import UserError
+from benchmark.missing import subset_ids
+from benchmark.records import metrics
+from benchmark.records.schema import Outcomes, Record, RecordError, scores_in, test_scores
+from benchmark.report import statistics
+
+Loader = Callable[[Record], Outcomes | None]
+"""Returns the outcomes of a record's run, or None if they are not at hand."""
+
+Mark = Literal['', 'best', 'second']
+
+ALPHA = 0.05
+"""Level of significance, after Holm's correction over the columns."""
+
+TOLERANCE = 1e-5
+"""Largest difference of a recorded score from that of its outcomes: sums of pixels are float32."""
+
+
+class Runs:
+    """The finished runs of one protocol on the same data; only such runs may be compared.
+
+    Runs whose records contradict their outcomes are left out, so that there may be none.
+
+    Attributes:
+        key: The protocol's id, and the fingerprint of the data where the protocol has several.
+        protocol_id: The protocol's id.
+        data: The description of the data set.
+        metric: The metric of the scores.
+        main: Whether this is the data set's own metric, whose differences alone can be tested.
+        higher: Whether a higher score is better.
+        subsets: The S subsets that some run was tested on.
+        columns: The ids of all columns: the subsets, then 'mean', 'worst', 'missing_0', ...
+        titles: Column id -> title of the columns to show.
+        records: The records of the runs.
+        contributions: Per run (N, S, C) the contributions of N test samples to the metric, or None
+            if they are not known.
+        values: (runs, columns) scores, NaN where not tested; summaries are over what was tested.
+        groups: Row label -> indices of its runs, one per seed.
+        seeds: The number of seeds of the rows that have most.
+
+    Args:
+        key: As above.
+        members: The records of the protocol, at least one.
+        outcomes: Returns the outcomes of a record's run.
+        problems: Takes one line for each run left out and for each unusable file of outcomes.
+        metric: The metric to show, by default the data set's own.
+        titles: Subset id -> column title of the subsets to show, by default all.
+
+    Raises:
+        UserError: The metric's direction is not known, or a subset of `titles` was not tested.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        members: Sequence[Record],
+        outcomes: Loader,
+        problems: list[str],
+        metric: str = '',
+        titles: Mapping[str, str] | None = None,
+    ) -> None:
+        self.key, self.data = key, members[0]['dataset']
+        self.protocol_id = members[0]['protocol_id']
+        self.metric = metric or self.data['metric']
+        self.main = self.metric == self.data['metric']
+        own = self.data['higher_is_better']
+        self.higher = own if self.main else metrics.higher_is_better(self.metric)
+        tested = {subset for record in members for subset in record['scores']['test']}
+        self.subsets = [s for s in subset_ids(self.data['modalities']) if s in tested]
+        summaries = [
+            'mean',
+            'worst',
+            *(f'missing_{k}' for k in range(len(self.data['modalities']))),
+        ]
+        self.columns = [*self.subsets, *summaries]
+        for subset in titles or {}:
+            if subset not in tested:
+                known = ', '.join(self.subsets)
+                raise UserError(f'columns: no subset {subset!r} (tested: {known})')
+        self.titles = dict(titles or zip(self.subsets, self.subsets, strict=True))
+        self.titles |= {key: key.replace('_', ' ') for key in summaries}
+        kept = list(self._verified(members, outcomes, problems))
+        self.records = [record for record, _ in kept]
+        # Outcomes tell what samples contribute to the data set's own metric alone.
+        self.contributions = [added if self.main else None for _, added in kept]
+        scores = [scores_in(record, self.metric) for record in self.records]
+        values = [[found.get(s, np.nan) for s in self.subsets] for found in scores]
+        self.values = self.summarise(np.array(values).reshape(len(kept), len(self.subsets)))
+        self.groups = _groups(self.records)
+        self.seeds = max(map(len, self.groups.values()), default=0)
+
+    def summarise(self, values: np.ndarray) -> np.ndarray:
+        """Appends the summaries to scores of subsets: (..., S) -> (..., columns)."""
+        sizes = np.array([s.count('+') + 1 for s in self.subsets])
+        return statistics.with_summaries(values, sizes, len(self.data['modalities']), self.higher)
+
+    def summarised(self, scores: Mapping[str, float | None]) -> dict[str, float]:
+        """Returns column id -> score of a row that does not stem from runs.
+
+        Args:
+            scores: Subset id -> score. If one lacks, no summary is given.
+        """
+        given = [scores.get(subset) for subset in self.subsets]
+        row = self.summarise(np.array(given, dtype=float))
+        if None in given:
+            row[len(given) :] = np.nan
+        return dict(zip(self.columns, row.tolist(), strict=True))
+
+    @cached_property
+    def marks(self) -> dict[str, dict[str, Mark]]:
+        """Row label -> column id -> mark, of the rows whose advantage is significant.
+
+        The best is marked where it differs from the second, the second where it differs from the
+        third. Each of the two families of tests is corrected over the columns that are shown.
+        """
+        known = [i for i, added in enumerate(self.contributions) if added is not None]
+        if len(self.groups) < 2 or not known:
+            return {}
+        added = [c for c in self.contributions if c is not None]
+        drawn = np.full((statistics.REPLICATES, *self.values.shape), np.nan)
+        drawn[:, known] = self.summarise(statistics.resample(added, self.metric))
+        found: dict[str, dict[str, Mark]] = {}
+        names: tuple[Mark, Mark] = ('best', 'second')
+        for place, mark in enumerate(names):
+            tests = list(self._tests(drawn, place))
+            adjusted = statistics.holm([p for _, _, p in tests])
+            for (column, label, _), p in zip(tests, adjusted, strict=True):
+                if p < ALPHA:
+                    found.setdefault(label, {})[column] = mark
+        return found
+
+    def _tests(self, drawn: np.ndarray, place: int) -> Iterator[tuple[str, str, float]]:
+        """Yields column, label at a place, p-value of its difference to the next, if testable."""
+        for c, column in enumerate(self.columns):
+            order = self._order(c)
+            if column not in self.titles or len(order) < place + 2:
+                continue
+            ahead, behind = (
+                {self.records[i]['seed']: i for i in self.groups[label]}
+                for label in order[place : place + 2]
+            )
+            shared = sorted(ahead.keys() & behind.keys())
+            a, b = [ahead[seed] for seed in shared], [behind[seed] for seed in shared]
+            if shared and all(self.contributions[i] is not None for i in a + b):
+                values, draws = self.values[:, c], drawn[..., c]
+                p = statistics.compare(values[a], values[b], draws[:, a], draws[:, b]).p
+                yield column, order[place], 1.0 if np.isnan(p) else p
+
+    def _order(self, column: int) -> list[str]:
+        """Ranks the rows in a column, best first; a summary must be over all subsets."""
+        needed = [column] if column < len(self.subsets) else [*range(len(self.subsets)), column]
+        means = {
+            label: self.values[members, column].mean()
+            for label, members in self.groups.items()
+            if not np.isnan(self.values[np.ix_(members, needed)]).any()
+        }
+        return sorted(means, key=means.__getitem__, reverse=self.higher)
+
+    def _verified(
+        self, members: Sequence[Record], outcomes: Loader, problems: list[str]
+    ) -> Iterator[tuple[Record, np.ndarray | None]]:
+        """Yields each run that counts with the contributions of its samples, if these are known."""
+        samples: np.ndarray | None = None
+        for record in members:
+            added, wrong = None, ''
+            try:
+                found = outcomes(record)
+                if found is not None:
+                    added = _contributions(record, found, self.subsets)
+                    samples = _same_samples(record, found, samples)
+                    wrong = _contradiction(record, added, self.subsets)
+            except RecordError as error:
+                problems.append(str(error))
+                added = None
+            if not any(self.metric in scores for scores in record['scores']['test'].values()):
+                wrong = wrong or f'it holds no {self.metric}'
+            if wrong:
+                problems.append(f'{_name(record)}: {wrong}')
+            else:
+                yield record, added
+
+
+def gather(
+    complete: Iterable[Record],
+    outcomes: Loader,
+    problems: list[str],
+    metric: str = '',
+    titles: Mapping[str, str] | None = None,
+) -> list[Runs]:
+    """Returns the runs of each protocol among the records of a data set; arguments as of `Runs`."""
+    members: dict[tuple[str, str], list[Record]] = {}
+    for record in complete:
+        found = record['protocol_id'], record['dataset']['fingerprint']
+        members.setdefault(found, []).append(record)
+    protocols = [protocol for protocol, _ in members]
+    gathered = []
+    for (protocol, data), records in sorted(members.items()):
+        key = f'{protocol}@{data}' if protocols.count(protocol) > 1 else protocol
+        gathered.append(Runs(key, records, outcomes, problems, metric, titles))
+    return [runs for runs in gathered if runs.records]
+
+
+def _name(record: Record) -> str:
+    return f'{record["method"]["label"]} {record["protocol_id"]} seed {record["seed"]}'
+
+
+def _contributions(record: Record, outcomes: Outcomes, subsets: Sequence[str]) -> np.ndarray:
+    """Returns the (N, S, C) contributions of the test samples to the data set's own metric."""
+    data, tested = record['dataset'], record['scores']['test']
+    try:
+        by_subset = {
+            subset: metrics.contributions(outcomes, subset, data['metric'], data['live'])
+            for subset in subsets
+            if subset in tested
+        }
+        blank = np.zeros_like(next(iter(by_subset.values())))
+        return np.stack([by_subset.get(subset, blank) for subset in subsets], axis=1)
+    except (KeyError, ValueError) as error:
+        raise RecordError(f'{_name(record)}: outcomes do not fit the record: {error}') from None
+
+
+def _same_samples(record: Record, outcomes: Outcomes, samples: np.ndarray | None) -> np.ndarray:
+    """Returns the labels, once it is checked that they are those of the runs before."""
+    if 'target' in outcomes:
+        found = outcomes['target']
+    else:
+        found = np.max([areas[:, 2] for areas in outcomes.values()], axis=0)
+    if samples is not None and not np.array_equal(samples, found):
+        raise RecordError(f'{_name(record)}: outcomes are of other test samples than those before')
+    return found
+
+
+def _contradiction(record: Record, added: np.ndarray, subsets: Sequence[str]) -> str:
+    metric, scores = record['dataset']['metric'], test_scores(record)
+    for subset, value in zip(subsets, metrics.score(added.sum(0), metric), strict=True):
+        recorded = scores.get(subset, value)
+        if abs(recorded - value) > TOLERANCE:
+            return (
+                f'{metric} of {subset} is {recorded:.6f} in the record, {value:.6f} by outcomes; '
+                'the run is left out'
+            )
+    return ''
+
+
+def _groups(records: Sequence[Record]) -> dict[str, list[int]]:
+    """Groups runs that differ in the seed alone; a label is made unique by what differs."""
+    rows: dict[str, list[int]] = {}
+    for i, record in enumerate(records):
+        rows.setdefault(json.dumps(_setting(record), sort_keys=True), []).append(i)
+    labelled: dict[str, list[list[int]]] = {}
+    for found in rows.values():
+        labelled.setdefault(records[found[0]]['method']['label'], []).append(found)
+    groups = {}
+    for label, twins in sorted(labelled.items()):
+        settings = [_setting(records[found[0]]) for found in twins]
+        for found, own in zip(twins, settings, strict=True):
+            differing = [k for k, v in own.items() if any(s.get(k) != v for s in settings)]
+            told = ', '.join(f'{key}={own[key]}' for key in differing)
+            groups[f'{label} ({told})' if told else label] = found
+    return groups
+
+
+def _setting(record: Record) -> dict[str, Any]:
+    """Returns what makes a row of its own, beside its label."""
+    method = record['method']
+    setting = {'method': method['name'], 'version': method['version'], **method['options']}
+    if 'tuning' in record:
+        # A search may choose the untuned setting, and is a row of its own nevertheless.
+        setting |= {'trials': record['tuning']['trials'], 'searched': record['tuning']['space']}
+    return setting

@@ -1,0 +1,209 @@
+"""The model of a table: blocks of rows of cells, made from runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from benchmark.records.schema import Record, Unscored, test_scores
+from benchmark.report import cost_table, gaps, statistics
+from benchmark.report.cost_table import TextTable
+from benchmark.report.runs import Mark, Runs
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean over seeds and its standard deviation, in percent; NaN is shown as nothing."""
+
+    mean: float
+    std: float = math.nan
+    mark: Mark = ''
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a block.
+
+    Attributes:
+        label: The method spec, or the name of a reference.
+        kind: 'method', 'reference' (ceiling, chance) or 'published'.
+        cells: Column id -> cell, of the columns that the row has.
+        sign: Footnote sign after the label.
+        lead: What stands before the label: the training gaps, where a block has several.
+        key: Key of the runs that the row stems from.
+        seeds: Number of seeds.
+        extra: Title -> text of the further columns in the Markdown file.
+        facts: Name -> plain number or text of the further columns in the CSV file.
+    """
+
+    label: str
+    kind: Literal['method', 'reference', 'published']
+    cells: dict[str, Cell]
+    sign: str = ''
+    lead: str = ''
+    key: str = ''
+    seeds: int = 0
+    extra: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one protocol, or of protocols that differ in their training gaps alone.
+
+    Attributes:
+        leads: Lead of the rows -> their runs. One empty lead makes the ordinary block of one
+            protocol; a block by training gaps has a lead for each protocol.
+        unscored: Records of the runs that failed or were refused.
+        published: Rows that papers print for the data set.
+    """
+
+    leads: dict[str, Runs]
+    unscored: list[Unscored] = field(default_factory=list)
+    published: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def first(self) -> Runs:
+        """The runs of the first lead."""
+        return next(iter(self.leads.values()))
+
+    @property
+    def widest(self) -> Runs:
+        """The runs with the most seeds and, among those, the most methods."""
+        return max(self.leads.values(), key=lambda runs: (runs.seeds, len(runs.groups)))
+
+    @property
+    def by_gaps(self) -> bool:
+        """Whether the rows are grouped by training gaps."""
+        return '' not in self.leads
+
+    @property
+    def protocols(self) -> set[str]:
+        """The ids of all protocols that have a row."""
+        return {runs.protocol_id for runs in self.leads.values()}
+
+    @property
+    def subsets(self) -> dict[str, str]:
+        """Id -> title of the columns that show one subset."""
+        shown = [(runs, k, t) for runs in self.leads.values() for k, t in runs.titles.items()]
+        return {key: title for runs, key, title in shown if key in runs.subsets}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Id -> title of all columns: subsets, then 'mean', 'worst', 'missing_0', ..."""
+        if self.by_gaps:
+            return {**self.subsets, 'mean': 'mean', 'worst': 'worst'}
+        return self.first.titles
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The methods, then the references, then the published rows."""
+        rows = [
+            _method_row(label, runs, lead)
+            for lead, runs in self.leads.items()
+            for label in runs.groups
+        ]
+        if self.first.main:
+            rows += _references(self.first)
+            rows += [_published_row(row, self.first) for row in self.published]
+        return rows
+
+    @property
+    def cost(self) -> TextTable | None:
+        """What the methods cost; a block by training gaps or of another metric leaves it out."""
+        if self.by_gaps or not self.first.main:
+            return None
+        return cost_table.text_table(self.first, self.subsets)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table of one data set.
+
+    Attributes:
+        dataset: The name of the data set.
+        blocks: One per protocol.
+        problems: One line for each file or run that does not count.
+        gaps: The same rows by training gaps, if asked for.
+    """
+
+    dataset: str
+    blocks: list[Block]
+    problems: list[str]
+    gaps: Table | None = None
+
+
+def _method_row(label: str, runs: Runs, lead: str) -> Row:
+    """Returns the row of one method over its seeds."""
+    members = runs.groups[label]
+    chosen, marks = [runs.records[i] for i in members], runs.marks.get(label, {})
+    cells = {}
+    for key, values in zip(runs.columns, runs.values[members].T, strict=True):
+        tested = values[~np.isnan(values)]
+        mean, std = statistics.over_seeds(tested) if len(tested) else (math.nan, math.nan)
+        cells[key] = Cell(100 * mean, 100 * std, marks.get(key, ''))
+    closed = _gap_closed(chosen) if runs.main else ''
+    costs = cost_table.facts(chosen) if runs.main and not lead else {}
+    return Row(
+        label=label,
+        kind='method',
+        cells=cells,
+        sign='†' if any(record['collapsed'] for record in chosen) else '',
+        lead=lead,
+        key=runs.key,
+        seeds=len(chosen),
+        extra={
+            **({'gap closed %': closed} if closed else {}),
+            'seeds': str(len(chosen)),
+            'options': _options(chosen[0]),
+        },
+        facts=gaps.facts(runs) if lead else costs,
+    )
+
+
+def _options(record: Record) -> str:
+    """Says where a row's options come from, or that a search could choose none."""
+    method = record['method']
+    fixed = method['source'] == 'default' and method.get('tunable') == []
+    return 'nothing to tune' if fixed else method['source']
+
+
+def _gap_closed(chosen: Sequence[Record]) -> str:
+    """Returns (score - chance) / (ceiling - chance) in percent, the mean over subsets and seeds."""
+    chance, ceiling = chosen[0]['dataset']['chance'], chosen[0]['dataset']['ceiling']
+    if chance is None:
+        return ''
+    closed = [
+        statistics.gap_closed(value, ceiling[subset], chance)
+        for record in chosen
+        for subset, value in test_scores(record).items()
+        if subset in ceiling
+    ]
+    return f'{100 * np.nanmean(closed):.1f}' if closed else ''
+
+
+def _references(runs: Runs) -> list[Row]:
+    """Returns the rows of the ideal observer and of chance, where they are known."""
+    ceiling, chance, rows = runs.data['ceiling'], runs.data['chance'], []
+    if ceiling:
+        best = {key: Cell(100 * value) for key, value in runs.summarised(ceiling).items()}
+        rows.append(Row('ceiling (ideal observer)', 'reference', best))
+    if chance is not None:
+        guessed = dict.fromkeys(runs.columns, Cell(100 * chance))
+        rows.append(Row('chance', 'reference', guessed))
+    return rows
+
+
+def _published_row(row: Mapping[str, Any], runs: Runs) -> Row:
+    """Returns a row of a paper, which may name the modalities of a subset in another order."""
+    scores = {frozenset(subset.split('+')): value for subset, value in row['scores'].items()}
+    values = runs.summarised({s: scores.get(frozenset(s.split('+'))) for s in runs.subsets})
+    if row.get('mean') is not None:
+        values['mean'] = row['mean']
+    cells = {key: Cell(value) for key, value in values.items()}
+    return Row(f'{row["method"]} (published)', 'published', cells, '' if row['comparable'] else '‡')

@@ -1,0 +1,162 @@
+"""Writes and prints the tables of a data set, from its records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import UserError, unknown
+from benchmark.files import ROOT, writing
+from benchmark.records import store
+from benchmark.records.schema import Outcomes, Record, Unscored, test_scores
+from benchmark.report import captions, gaps
+from benchmark.report.render import FORMATS, terminal
+from benchmark.report.runs import Loader, gather
+from benchmark.report.table import Block, Table
+
+PUBLISHED = ROOT / 'results' / 'published'
+
+
+class Lacking(UserError):
+    """The records of a data set lack what was asked for; those of another may have it.
+
+    Args:
+        error: What is lacking.
+        metrics: The metrics that the records hold, if it is a metric that is lacking.
+    """
+
+    def __init__(self, error: object, metrics: Iterable[str] = ()) -> None:
+        super().__init__(str(error))
+        self.metrics = set(metrics)
+
+
+def table(
+    complete: Iterable[Record],
+    outcomes: Loader,
+    unscored: Iterable[Unscored] = (),
+    published: Iterable[Mapping[str, Any]] = (),
+    columns: Mapping[str, str] | None = None,
+    metric: str = '',
+    by_gaps: bool = False,
+) -> Table:
+    """Makes the table of one data set.
+
+    Args:
+        complete: Records of finished runs.
+        outcomes: Returns the outcomes of a record's run, for significance.
+        unscored: Records of failed and refused runs, to be listed.
+        published: Rows of `results/published/<dataset>.json`.
+        columns: Subset id -> column title, in the order of a paper's table; by default all subsets,
+            smallest first.
+        metric: The metric to show, by default the data set's own.
+        by_gaps: Whether to make the table by training gaps, too.
+    """
+    complete, rest, problems = list(complete), list(unscored), list[str]()
+    name = next((record['dataset']['name'] for record in [*complete, *rest]), '')
+    blocks = []
+    gathered = gather(complete, outcomes, problems, metric, columns)
+    for runs in gathered:
+        own = runs.protocol_id, runs.data['fingerprint']
+        here = [r for r in rest if (r['protocol_id'], r['dataset']['fingerprint']) == own]
+        blocks.append(Block({'': runs}, here, list(published)))
+        rest = [r for r in rest if r not in here]
+    problems += captions.unscored(rest)
+    joined = None
+    if by_gaps:
+        found = gaps.joined(gathered).items()
+        members = [Block(leads, [r for r in unscored if gaps.base(r) == k]) for k, leads in found]
+        joined = Table(name, members, problems)
+    return Table(name, blocks, problems, joined)
+
+
+def write_tables(
+    results: Path,
+    dataset: str,
+    runs: Path | None = None,
+    by_gaps: bool = False,
+    metric: str = '',
+    columns: Mapping[str, str] | None = None,
+) -> Table:
+    """Reads the records of a data set and writes `<results>/tables/<dataset>.md`, `.tex`, `.csv`.
+
+    Args:
+        results: The results folder.
+        dataset: Name of the data set and of its folder.
+        runs: The folder of runs, by default `<results>/runs`.
+        by_gaps: Whether to write `<dataset>-gaps.*` too, with rows by training gaps.
+        metric: The metric to show, by default the data set's own; the names of the files end in the
+            name of any other.
+        columns: As in `table`.
+
+    Raises:
+        Lacking: No record holds the metric, or `by_gaps` is set and no run has training gaps.
+        UserError: There is no record, or the tables cannot be written.
+    """
+    root = (runs or results / 'runs') / dataset
+    found = store.scan(root)
+    if not any(found):
+        raise UserError(f'{root}: no {store.RECORD} found')
+    if metric and metric not in (known := _metrics(found)):
+        raise Lacking(unknown(f'metric of {dataset}', metric, known), known)
+    files = {record['identity']: path for path, record in found.complete.items()}
+
+    def load(record: Record) -> Outcomes | None:
+        return store.read_outcomes(files[record['identity']].with_name(store.OUTCOMES))
+
+    complete, unscored = list(found.complete.values()), list(found.unscored.values())
+    made = table(complete, load, unscored, published(dataset), columns, metric, by_gaps)
+    problems = [line.replace(f'{root}/', '') for line in [*found.problems, *made.problems]]
+    joined = made.gaps and Table(dataset, made.gaps.blocks, problems)
+    made = Table(dataset, made.blocks, problems, joined)
+    if joined and not joined.blocks and not any(r['protocol'].get('rates') for r in unscored):
+        raise Lacking(f'{dataset}: no run with training gaps (rates)')
+    suffix = f'-{metric}' if metric not in {'', *(r['dataset']['metric'] for r in complete)} else ''
+    _write(results / 'tables' / f'{dataset}{suffix}', made)
+    if joined:
+        _write(results / 'tables' / f'{dataset}-gaps{suffix}', joined)
+    return made
+
+
+def _write(stem: Path, made: Table) -> None:
+    for suffix, render in FORMATS.items():
+        text = render(made)
+        with writing(stem.with_name(f'{stem.name}.{suffix}')) as file:
+            file.write(text.encode())
+
+
+def _metrics(found: store.Scan) -> set[str]:
+    """Returns the metrics that some record holds on the test split."""
+    tested = [r['scores']['test'] for r in found.complete.values()]
+    return {name for subsets in tested for scores in subsets.values() for name in scores}
+
+
+def published(dataset: str) -> list[dict[str, Any]]:
+    """Returns the rows that papers print for a data set; none where no file holds them."""
+    path = PUBLISHED / f'{dataset}.json'
+    return json.loads(path.read_text(encoding='utf-8'))['rows'] if path.is_file() else []
+
+
+def brief(record: Record) -> str:
+    """Tells a run's test scores in one line."""
+    metric, scores = record['dataset']['metric'], test_scores(record)
+    if not scores:
+        return f'{metric} is undefined on every subset'
+    last = min if record['dataset']['higher_is_better'] else max
+    subset = last(scores, key=scores.__getitem__)
+    mean = sum(scores.values()) / len(scores)
+    return f'{metric} {100 * mean:.2f} % mean, {100 * scores[subset]:.2f} % worst ({subset})'
+
+
+def show(made: Table, protocols: set[str] | None = None) -> None:
+    """Prints a table, that by training gaps beneath it if there is one, and what does not count.
+
+    Args:
+        made: The table.
+        protocols: Only the blocks of these protocol ids.
+    """
+    for part in filter(None, (made, made.gaps)):
+        print(f'\n{terminal(part, protocols)}')
+    for line in made.problems:
+        print(f'not counted: {line}')

@@ -1,0 +1,109 @@
+"""Face presentation attack detection from aligned colour, depth and infrared images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmark.dataset import Dataset, Split
+from benchmark.errors import UserError, unknown
+from benchmark.method import Modality, Task
+from datasets.common.augment.transforms import Geometric
+from datasets.common.io.files import Files, fingerprint
+from datasets.common.io.images import ImageFile8, Scaled
+from datasets.common.io.splits import check_disjoint
+
+MODALITIES = ('rgb', 'depth', 'ir')
+SIZE = 112
+"""Side of the network's input; training crops it from images of 9/7 the side, 144."""
+
+
+class Face(NamedTuple):
+    """One sample.
+
+    Attributes:
+        id: Name, unique in the data set.
+        files: Modality -> image.
+        live: Whether it is a live person.
+    """
+
+    id: str
+    files: dict[str, Path]
+    live: bool
+
+
+class FaceImages(Dataset):
+    """Base of the data sets on which MMANet and DMRNet detect presentation attacks.
+
+    The recipe is that of their released code: every modality read as three channels, (x - 127.5) /
+    128; training images resized to 144, rotated by up to 30 degrees and cropped to 112, all
+    modalities alike; SGD for 100 epochs. ResNet-18 encoders from scratch, as `Task.width` 64 gives.
+
+    Args:
+        splits: 'train', 'val', 'test' -> samples.
+        root: The data root.
+        options: size, width and cache of the subclasses' constructors.
+
+    Raises:
+        UserError: A file is missing, a sample is in a split twice or in two splits, or a split
+            lacks live faces or attacks.
+    """
+
+    recipe = {
+        'epochs': 100,
+        'batch_size': 64,
+        'optimizer': 'SGD',
+        'lr': 1e-3,
+        'weight_decay': 5e-4,
+        'momentum': 0.9,
+        'schedule': 'step',
+        'warmup': 5.0,
+    }
+    streams = True
+
+    def __init__(
+        self, splits: dict[str, Sequence[Face]], root: Path, size: int, width: int, cache: str
+    ) -> None:
+        self.root, self.samples, self.cache, self.size = root, splits, cache, size
+        self._check()
+        everything = [face for name in ('train', 'val', 'test') for face in splits[name]]
+        self.fingerprint = fingerprint(
+            [face.files[m] for m in MODALITIES for face in everything],
+            [(face.id, face.live) for face in everything],
+            {name: len(faces) for name, faces in splits.items()},
+            (size, width),
+        )
+        shape = (3, size, size)
+        modalities = tuple(Modality(m, shape) for m in MODALITIES)
+        classes = ('attack', 'live')
+        self.task = Task(self.name, 'classification', modalities, classes, 'ACER', width)
+
+    def _check(self) -> None:
+        check_disjoint(self.root, {k: [f.id for f in v] for k, v in self.samples.items()})
+        for name, faces in self.samples.items():
+            for live, kind in ((True, 'live face'), (False, 'attack')):
+                if not any(face.live == live for face in faces):
+                    raise UserError(f'{self.root}: expected some {kind} in {name}, found none')
+
+    def split(self, name: str) -> Split:
+        """Returns a split; no file of another one is read."""
+        if name not in self.samples:
+            raise unknown(f'split of {self.name}', name, self.samples)
+        faces = self.samples[name]
+        train = name == 'train'
+        side = self.size * 9 // 7 if train else self.size
+        return Split(
+            inputs={m: self._images([f.files[m] for f in faces], side) for m in MODALITIES},
+            target=np.array([face.live for face in faces], np.int64),
+            available=np.ones((len(faces), len(MODALITIES)), bool),
+            ids=np.array([face.id for face in faces]),
+            augment=Geometric((self.size, self.size), rotate=30, canvas=0.8) if train else None,
+        )
+
+    def _images(self, paths: list[Path], side: int) -> Files:
+        decode, scale = ImageFile8((side, side)), Scaled(127.5, 128)
+        folder = self.root / '.cache'
+        return Files(paths, decode, (3, side, side), scale, self.cache, folder)

@@ -1,0 +1,233 @@
+"""Clips of sound with a video frame, as DMRNet's code reads them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from benchmark.dataset import Dataset, Split
+from benchmark.errors import UserError, unknown
+from benchmark.method import Modality, Task
+from datasets.common.augment.transforms import Compose, Geometric, ResizedCrop
+from datasets.common.io.files import Files, fingerprint
+from datasets.common.io.images import IMAGENET, ImageFile8, Scaled
+from datasets.common.io.optional import package
+from datasets.common.io.splits import check_disjoint, held_out
+
+HELD_OUT = 0.1
+"""Share of the published training clips that validates: the papers have no validation split."""
+
+LARGER = 8 / 7
+"""Training frames are read this much larger than the crop, 256 for 224."""
+
+IMAGES = ('.jpg', '.jpeg', '.png')
+
+
+@dataclass(frozen=True)
+class Spectrogram:
+    """Decodes a wav file into the log magnitude of its short-time Fourier transform.
+
+    The sound is mixed to one channel, resampled, repeated up to `seconds` and cut to them, from the
+    start. The frames are Hann windows centred on every `hop` samples.
+
+    Attributes:
+        rate: Samples per second.
+        seconds: Length of the sound.
+        window: Samples of a frame; it has window // 2 + 1 frequencies.
+        hop: Samples between frames.
+        standardised: Subtracts the clip's mean and divides by its deviation.
+    """
+
+    rate: int
+    seconds: float
+    window: int
+    hop: int
+    standardised: bool
+
+    dtype = np.float32
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(1, frequencies, frames)."""
+        return 1, self.window // 2 + 1, 1 + int(self.rate * self.seconds) // self.hop
+
+    def __call__(self, path: Path) -> np.ndarray:
+        """Returns float32 (1, F, T).
+
+        Raises:
+            UserError: The file holds no sound.
+        """
+        sound = self._resampled(path)
+        length = int(self.rate * self.seconds)
+        sound = np.tile(sound, -(-length // len(sound)))[:length]
+        frames = torch.stft(
+            torch.from_numpy(sound),
+            self.window,
+            self.hop,
+            window=torch.hann_window(self.window),
+            center=True,
+            pad_mode='constant',
+            return_complex=True,
+        )
+        values = (frames.abs() + 1e-7).log()
+        if self.standardised:
+            values = (values - values.mean()) / values.std().clamp_min(1e-9)
+        return values[None].numpy()
+
+    def _resampled(self, path: Path) -> np.ndarray:
+        wavfile, signal = (package(f'scipy.{m}', 'sound') for m in ('io.wavfile', 'signal'))
+        with warnings.catch_warnings():
+            # scipy only warns of a file that ends before its sound does.
+            warnings.simplefilter('error')
+            rate, found = wavfile.read(path)
+        if found.dtype.kind in 'iu':
+            half = 128 if found.dtype == np.uint8 else 0
+            found = (found.astype(np.float64) - half) / (
+                128 if half else -np.iinfo(found.dtype).min
+            )
+        if found.ndim == 2:
+            found = found.mean(1)
+        if not len(found):
+            raise UserError(f'{path}: expected a sound, found none in the file')
+        ratio = Fraction(self.rate, rate)
+        if ratio != 1:
+            found = signal.resample_poly(found, ratio.numerator, ratio.denominator)
+        return found.astype(np.float32)
+
+
+class Clip(NamedTuple):
+    """One sample.
+
+    Attributes:
+        id: Name, unique in the data set.
+        audio: The wav file; None if the clip has none.
+        visual: The frame; None if the clip has none.
+        label: Index of the class.
+    """
+
+    id: str
+    audio: Path | None
+    visual: Path | None
+    label: int
+
+
+class AudioVisual(Dataset):
+    """Base of CREMA-D and Kinetics-Sounds.
+
+    A spectrogram and the middle frame of a clip; DMRNet's code takes the frame that the file
+    system lists first. Every tenth training clip or so, by the hash of its name, validates. The
+    encoders are the suite's, whose maps are pooled to a common grid before they are joined; DMRNet
+    joins two whole ResNet-18 after pooling.
+
+    Args:
+        train: The published training clips.
+        test: The published test clips.
+        root: The data root.
+        classes: Names of the classes.
+        sound: How sounds are read, at test.
+        longer: How they are read in training, which cuts what `sound` spans from them.
+        options: size, width, gaps and cache of the constructor.
+
+    Raises:
+        UserError: A file is missing, a clip is in both splits, or a class has no training clip.
+    """
+
+    recipe = {
+        'epochs': 100,
+        'batch_size': 64,
+        'optimizer': 'SGD',
+        'lr': 1e-3,
+        'weight_decay': 1e-4,
+        'momentum': 0.9,
+        'schedule': 'step:0.7',
+        'warmup': 0.0,
+    }
+    streams = True
+
+    def __init__(
+        self,
+        train: Sequence[Clip],
+        test: Sequence[Clip],
+        root: Path,
+        classes: tuple[str, ...],
+        sound: Spectrogram,
+        longer: Spectrogram,
+        options: dict,
+    ) -> None:
+        self.root, self.sound, self.longer = root, sound, longer
+        self.size, self.cache = options['size'], options['cache']
+        self.clips = {
+            'train': [c for c in train if not held_out(c.id, HELD_OUT)],
+            'val': [c for c in train if held_out(c.id, HELD_OUT)],
+            'test': list(test),
+        }
+        self._check(options['gaps'], classes)
+        everything = [c for clips in self.clips.values() for c in clips]
+        self.fingerprint = fingerprint(
+            [f for c in everything for f in (c.audio, c.visual) if f is not None],
+            [(c.id, c.label, c.audio is None, c.visual is None) for c in everything],
+            {name: len(clips) for name, clips in self.clips.items()},
+            (classes, sound, longer, options['size'], options['width']),
+        )
+        shapes = (Modality('audio', sound.shape), Modality('visual', (3, self.size, self.size)))
+        self.task = Task(self.name, 'classification', shapes, classes, 'accuracy', options['width'])
+
+    def _check(self, gaps: bool, classes: tuple[str, ...]) -> None:
+        check_disjoint(self.root, {k: [c.id for c in v] for k, v in self.clips.items()}, 'clip')
+        for clip in (c for clips in self.clips.values() for c in clips):
+            lacking = [k for k in ('audio', 'visual') if getattr(clip, k) is None]
+            if len(lacking) == 2 or lacking and not gaps:
+                hint = '' if len(lacking) == 2 else '; gaps=true takes this for a gap'
+                found = f'{" and ".join(lacking)} of clip {clip.id!r}, found none{hint}'
+                raise UserError(f'{self.root}: expected {found}')
+        trained = {clip.label for clip in self.clips['train']}
+        for label, name in enumerate(classes):
+            if label not in trained:
+                raise UserError(f'{self.root}: expected some training clip of {name!r}, found none')
+
+    def split(self, name: str) -> Split:
+        """Returns a split; no file of another one is read."""
+        if name not in self.clips:
+            raise unknown(f'split of {self.name}', name, self.clips)
+        clips, train = self.clips[name], name == 'train'
+        return Split(
+            inputs={'audio': self._audio(clips, train), 'visual': self._visual(clips, train)},
+            target=np.array([c.label for c in clips], np.int64),
+            available=np.array([[c.audio is not None, c.visual is not None] for c in clips]),
+            ids=np.array([c.id for c in clips]),
+            augment=self._augmentation() if train else None,
+        )
+
+    def _audio(self, clips: Sequence[Clip], train: bool) -> Files:
+        decode = self.longer if train else self.sound
+        # Clips without sound are never read.
+        paths = [c.audio or self.root for c in clips]
+        folder = self.root / '.cache'
+        return Files(paths, decode, decode.shape, None, self.cache, folder)
+
+    def _visual(self, clips: Sequence[Clip], train: bool) -> Files:
+        side = round(self.size * LARGER) if train else self.size
+        mean, std = IMAGENET
+        scale = Scaled([255 * m for m in mean], [255 * s for s in std])
+        paths = [c.visual or self.root for c in clips]
+        decode = ImageFile8((side, side))
+        return Files(paths, decode, (3, side, side), scale, self.cache, self.root / '.cache')
+
+    def _augmentation(self) -> Compose:
+        frame = ResizedCrop((self.size, self.size), modalities=('visual',))
+        return Compose(frame, Geometric(self.sound.shape[1:], flip=0, modalities=('audio',)))
+
+
+def middle_frame(folder: Path) -> Path | None:
+    """Returns the middle one of a folder's images by name, or None if there is none."""
+    if not folder.is_dir():
+        return None
+    frames = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGES)
+    return frames[len(frames) // 2] if frames else None

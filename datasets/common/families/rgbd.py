@@ -1,0 +1,171 @@
+"""Segmentation of colour images with depth, as ESANet and MMANet train it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmark.dataset import Dataset, Rows, Split
+from benchmark.errors import UserError, unknown
+from benchmark.method import Modality, Task
+from datasets.common.augment.transforms import ColourJitter, Compose, Geometric
+from datasets.common.io.files import Decoder, Files, content, fingerprint
+from datasets.common.io.images import IMAGENET, ImageFile8, LabelFile, Scaled
+from datasets.common.io.splits import check_disjoint
+
+Size = tuple[int, int]
+
+
+class Scene(NamedTuple):
+    """One sample: its name and its files."""
+
+    id: str
+    rgb: Path
+    depth: Path
+    label: Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What two data sets of scenes differ in.
+
+    Attributes:
+        source: (H, W) of the files.
+        size: (H, W) of the network's input.
+        train: (H, W) at which training images are read, before a crop of `size`.
+        scale: Zoom factors of training.
+        classes: Names of the classes; files hold 0 for void and 1 to K.
+        depth: Makes the decoder of depth for a size.
+        scaled: How depth is normalised.
+    """
+
+    source: Size
+    size: Size
+    train: Size
+    scale: tuple[float, float]
+    classes: tuple[str, ...]
+    depth: Callable[[Size], Decoder]
+    scaled: Scaled
+
+
+class Scenes(Dataset):
+    """Base of NYUv2 and Cityscapes.
+
+    Args:
+        splits: 'train', 'val', 'test' -> scenes.
+        root: The data root.
+        layout: Sizes, classes and depth.
+        options: `network`, `layers`, `pretrained`, `width` and `cache` of the constructor.
+        weighted: The loss weighs classes by median frequency.
+
+    Raises:
+        UserError: A file is missing, a scene is in two splits, or no ImageNet weights were named.
+    """
+
+    streams = True
+
+    def __init__(
+        self,
+        splits: dict[str, Sequence[Scene]],
+        root: Path,
+        layout: Layout,
+        options: dict[str, Any],
+        weighted: bool,
+    ) -> None:
+        self.root, self.samples, self.layout = root, splits, layout
+        self.cache = options['cache']
+        pretrained = options['pretrained']
+        if not pretrained:
+            raise UserError(
+                f'{self.name}: expected pretrained=FILE, ImageNet weights of a ResNet-'
+                f'{options["layers"]} as the papers start from, or pretrained=none'
+            )
+        check_disjoint(root, {k: [s.id for s in v] for k, v in splits.items()})
+        everything = [s for scenes in splits.values() for s in scenes]
+        self.fingerprint = fingerprint(
+            [path for s in everything for path in s[1:]],
+            [s.id for s in everything],
+            {name: len(scenes) for name, scenes in splits.items()},
+            (layout.size, layout.train, layout.classes),
+            {k: options[k] for k in ('network', 'layers', 'width')},
+            content(Path(pretrained)),
+        )
+        self.task = Task(
+            self.name,
+            'segmentation',
+            (Modality('rgb', (3, *layout.size)), Modality('depth', (1, *layout.size))),
+            layout.classes,
+            'mIoU',
+            options['width'],
+            class_weights=self._class_weights() if weighted else (),
+            network=options['network'],
+            depth=options['layers'],
+            pretrained='' if pretrained == 'none' else pretrained,
+        )
+
+    def _labels(self, scenes: Sequence[Scene], size: Size) -> Files:
+        count = len(self.layout.classes)
+        table = [255, *range(count), *[-1] * (255 - count)]
+        decode = LabelFile(size, count, table, self.layout.source)
+        return self._files([s.label for s in scenes], decode, size)
+
+    def _files(
+        self, paths: list[Path], decode: Decoder, shape: tuple[int, ...], scale: Any = None
+    ) -> Files:
+        return Files(paths, decode, shape, scale, self.cache, self.root / '.cache')
+
+    def _class_weights(self) -> tuple[float, ...]:
+        """Returns median frequency / frequency of each class, over the training labels.
+
+        The frequency of a class is its share of the labelled pixels of the images that show it
+        (Eigen & Fergus, ICCV 2015, as ESANet's code has it); classes that no image shows weigh 0.
+        """
+        count = len(self.layout.classes)
+        scenes = self.samples['train']
+        labels = self._labels(scenes, self.layout.source)
+        pixels, shown = np.zeros(count), np.zeros(count)
+        for k in range(len(scenes)):
+            found = labels[np.array([k])]
+            here = np.bincount(found[found != 255], minlength=count)
+            pixels += here
+            shown += (here > 0) * here.sum()
+        frequency = np.divide(pixels, shown, out=np.zeros(count), where=shown > 0)
+        known = frequency > 0
+        median = float(np.median(frequency[known]))
+        weights = np.divide(median, frequency, out=np.zeros(count), where=known)
+        return tuple(weights.tolist())
+
+    def split(self, name: str) -> Split:
+        """Returns a split; no file of another one is read."""
+        if name not in self.samples:
+            raise unknown(f'split of {self.name}', name, self.samples)
+        scenes, layout = self.samples[name], self.layout
+        train = name == 'train'
+        size = layout.train if train else layout.size
+        # Validation and test are scored at the labels' own resolution.
+        labels = self._labels(scenes, size if train else layout.source)
+        return Split(
+            inputs={'rgb': self._rgb(scenes, size), 'depth': self._depth(scenes, size)},
+            target=labels,
+            available=np.ones((len(scenes), 2), bool),
+            ids=np.array([s.id for s in scenes]),
+            augment=self._augmentation() if train else None,
+        )
+
+    def _rgb(self, scenes: Sequence[Scene], size: Size) -> Rows:
+        mean, std = IMAGENET
+        scale = Scaled([255 * m for m in mean], [255 * s for s in std])
+        decode = ImageFile8(size, source=self.layout.source)
+        return self._files([s.rgb for s in scenes], decode, (3, *size), scale)
+
+    def _depth(self, scenes: Sequence[Scene], size: Size) -> Rows:
+        paths = [s.depth for s in scenes]
+        return self._files(paths, self.layout.depth(size), (1, *size), self.layout.scaled)
+
+    def _augmentation(self) -> Compose:
+        geometric = Geometric(self.layout.size, scale=self.layout.scale, nearest=('depth',))
+        return Compose(geometric, ColourJitter('rgb', *IMAGENET))

@@ -1,0 +1,1 @@
+"""Reading files: samples decoded on demand, stored arrays, splits."""

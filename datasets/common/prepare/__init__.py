@@ -1,0 +1,1 @@
+"""Preparing a data root from official archives, and verifying one."""

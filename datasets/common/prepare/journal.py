@@ -1,0 +1,142 @@
+"""The notes of a preparation that is under way: what is finished, so that it can go on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+from benchmark.errors import UserError
+from benchmark.files import Entry
+from datasets.common.prepare.manifest import FORMAT, MANIFEST, Manifest, Source
+
+JOURNAL = '.preparing'
+
+
+class Journal:
+    """One line of JSON for each finished file, after its target's dataset and sources.
+
+    Args:
+        target: The folder that is prepared.
+        dataset: Registered name.
+
+    Attributes:
+        sources: Name -> what an earlier run or this one found under it.
+        files: Path below the target -> the finished file.
+
+    Raises:
+        UserError: The target is another dataset's, or no folder of a preparation at all.
+    """
+
+    def __init__(self, target: Path, dataset: str) -> None:
+        self.target, self.dataset = target, dataset
+        self.path = target / JOURNAL
+        self.sources: dict[str, Source]
+        self.files: dict[str, Entry]
+        self._file: TextIO | None = None
+        self._whole_bytes = self._load()
+
+    def open(self) -> None:
+        """Claims the target for this process, and makes it ready for notes.
+
+        Raises:
+            UserError: Another process prepares it.
+            OSError: It cannot be written.
+        """
+        if self._file is not None:
+            return
+        self.target.mkdir(parents=True, exist_ok=True)
+        file = self.path.open('a', encoding='utf-8')
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UserError(f'{self.target}: another process is preparing it') from None
+        # What the other process wrote before it let go counts; its torn last line must not stay.
+        self._whole_bytes = self._load()
+        file.truncate(self._whole_bytes)
+        self._file = file
+        if not self._whole_bytes:
+            self._append({'dataset': self.dataset, 'format': FORMAT})
+
+    def adopt(self, manifest: Manifest) -> None:
+        """Begins from the manifest of a target in which files are missing, and removes that."""
+        self.open()
+        for name, source in manifest.sources.items():
+            self.add_source(name, source)
+        for name, entry in manifest.files.items():
+            self.add(name, entry)
+        assert self._file is not None
+        os.fsync(self._file.fileno())
+        (self.target / MANIFEST).unlink()
+
+    def add_source(self, name: str, source: Source) -> None:
+        """Notes what a source is."""
+        if self.sources.get(name) != source:
+            self._append({'source': name, **source._asdict()})
+            self.sources[name] = source
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Notes a finished file."""
+        self._append({'file': name, **entry._asdict()})
+        self.files[name] = entry
+
+    def close(self) -> None:
+        """Lets go of the target."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def remove(self) -> None:
+        """Removes the notes: the target is whole."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def _append(self, note: dict[str, Any]) -> None:
+        assert self._file is not None
+        self._file.write(f'{json.dumps(note)}\n')
+        self._file.flush()
+
+    def _load(self) -> int:
+        """Reads the notes; returns how many bytes of them are whole lines."""
+        self.sources, self.files = {}, {}
+        if not self.path.is_file():
+            self._check_empty()
+            return 0
+        raw = self.path.read_bytes()
+        whole = raw[: raw.rfind(b'\n') + 1]
+        for number, line in enumerate(whole.splitlines()):
+            try:
+                self._take(number, json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f'{self.path}: line {number + 1}: cannot be read ({error}); '
+                    f'remove {self.target} and prepare again'
+                ) from None
+        return len(whole)
+
+    def _take(self, number: int, note: dict[str, Any]) -> None:
+        if number == 0:
+            if (note['dataset'], note['format']) != (self.dataset, FORMAT):
+                raise UserError(
+                    f'{self.target}: expected a begun preparation of {self.dataset} '
+                    f'(format {FORMAT}), found one of {note["dataset"]} (format {note["format"]}); '
+                    'prepare into a new folder'
+                )
+        elif 'source' in note:
+            self.sources[note['source']] = Source(note['files'], note['size'])
+        else:
+            self.files[note['file']] = Entry(note['size'], note['sha256'])
+
+    def _check_empty(self) -> None:
+        if self.target.exists() and not self.target.is_dir():
+            raise UserError(f'{self.target}: expected a folder, found a file')
+        if not self.target.is_dir() or (self.target / MANIFEST).is_file():
+            return
+        if found := sorted(p.name for p in self.target.iterdir()):
+            raise UserError(
+                f'{self.target}: expected a new or empty folder, or one that a preparation of '
+                f'{self.dataset} has begun; found {found[0]}' + (', ...' if found[1:] else '')
+            )

@@ -1,0 +1,1 @@
+"""What the generated data sets are drawn and measured with."""

@@ -1,0 +1,225 @@
+"""What the documentation says is so: generated parts against the classes, commands, options."""
+
+import ast
+import importlib
+import inspect
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark import run, tables
+from benchmark.registry import DATASETS, METHODS, discover
+
+ROOT = Path(run.__file__).resolve().parent.parent
+DOCS = ROOT / 'docs'
+PAGES = [p for p in sorted(DOCS.rglob('*.md')) if 'build' not in p.relative_to(DOCS).parts]
+OPTIONS = (DOCS / 'options.md').read_text()
+
+sys.path.insert(0, str(DOCS / '_ext'))
+pages = importlib.import_module('pages')
+source = importlib.import_module('source')
+sys.path.pop(0)
+
+discover()
+REGISTRIES = {'methods': METHODS, 'datasets': DATASETS}
+CLASSES = {
+    (folder, name): cls
+    for folder, registry in REGISTRIES.items()
+    for name, cls in registry.module_dict.items()
+    if cls.__module__.startswith(f'{folder}.')
+}
+ENTRIES = {(folder, name): cls for folder in REGISTRIES for name, cls in source.registered(folder)}
+
+
+def section(folder, name):
+    """The catalogue's text on one method or data set."""
+    text = '\n'.join(pages.PAGES[folder]())
+    kind = folder[:-1]
+    return re.search(rf'^\({kind}-{name}\)=\n(.*?)(?=^\({kind}-|\Z)', text, re.M | re.S)[1]
+
+
+def test_the_catalogue_has_every_method_and_data_set():
+    assert sorted(ENTRIES) == sorted(CLASSES)
+    for folder, name in CLASSES:
+        assert section(folder, name).startswith(f'## `{name}`\n')
+
+
+@pytest.mark.parametrize(('folder', 'name'), sorted(CLASSES))
+def test_the_catalogue_has_the_constructor_s_options_and_defaults(folder, name):
+    parameters = inspect.signature(CLASSES[folder, name]).parameters.values()
+    expected = {p.name: p.default for p in parameters if p.default is not p.empty}
+    found = ENTRIES[folder, name].options
+    assert {option.name: eval(option.default) for option in found} == expected
+    text = section(folder, name)
+    for option in found:
+        assert option.meaning, f'{name}:{option.name} is not described under Args'
+        assert f'| `{option.name}` | `{option.default}` |' in text
+
+
+@pytest.mark.parametrize('name', [name for folder, name in sorted(CLASSES) if folder == 'methods'])
+def test_the_catalogue_says_of_a_method_what_its_class_says(name):
+    cls, text = CLASSES['methods', name], section('methods', name)
+    facts = dict(re.findall(r'^\| ([^|]+) \| (.*) \|$', text, re.M))
+    assert facts['training data'].startswith('complete') == cls.needs_complete
+    assert facts.get('teacher') == (
+        f'[`{cls.teacher}`](#method-{cls.teacher})' if cls.teacher else None
+    )
+    assert facts['segmentation networks'] == ', '.join(f'`{n}`' for n in cls.supported_networks)
+    assert facts.get('own training masks') == (f'`{cls.sampler}`' if cls.sampler else None)
+    assert facts['networks'].startswith('one per') == cls.dedicated
+    space = facts.get('search space of `--tune`', '')
+    if cls.search_space.__func__ is METHODS.module_dict['complete'].search_space.__func__:
+        assert re.findall(r'`(\w+)`:', space) == list(cls.search)
+    else:
+        assert space == 'depends on the options'
+    if 'computed' not in facts.get('settings by data set', ''):
+        assert re.findall(r'`(\w+)`:', facts.get('settings by data set', '')) == list(cls.settings)
+
+
+def test_the_size_of_the_baseline_relative_to_itself_is_1():
+    ratios = re.findall(r'(\d\.\d\d) (?:times|in)', pages.size('modality_dropout'))
+    assert ratios == ['1.00'] * 6
+    assert pages.size('no_such_method') == ''
+
+
+def test_docstrings_become_markdown_that_shows_the_same_characters():
+    text = 'Of `a_b\nc_d` and e_f, <x>, |y|: [z]\n\n    L_1 = <k>'
+    expected = 'Of `a_b\nc_d` and e\\_f, \\<x>, \\|y\\|: \\[z\\]\n\n    L_1 = <k>'
+    assert pages.prose(text) == expected
+
+
+def test_every_protocol_field_and_record_field_is_generated():
+    fields = importlib.import_module('benchmark.engine.protocol').Protocol.fields()
+    rows = dict(re.findall(r'^\| `(\w+)` \| `([^`]*)` \|', '\n'.join(pages.protocol()), re.M))
+    assert {key: ast.literal_eval(text) for key, text in rows.items()} == fields
+    schema = importlib.import_module('benchmark.records.schema')
+    text = '\n'.join(pages.record())
+    parts = dict(re.findall(r'^### `(\w+)`\n(.*?)(?=^### |\Z)', text, re.M | re.S))
+    assert 'Record' in parts
+    for name, part in parts.items():
+        kind = getattr(schema, name)
+        there = dict(re.findall(r'^\| `(\w+)` \| .* \| (always|sometimes) \|$', part, re.M))
+        assert there.keys() == kind.__annotations__.keys()
+        assert {k for k, v in there.items() if v == 'always'} == set(kind.__required_keys__)
+
+
+def flags():
+    """Every option of the four commands."""
+    for parser in (run.parser(), tables.parser()):
+        yield from (s for action in parser._actions for s in action.option_strings)
+    for command in ('prepare', 'preview'):
+        for node in ast.walk(ast.parse((ROOT / 'datasets' / f'{command}.py').read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith('add_argument'):
+                yield from (a.value for a in node.args if str(a.value).startswith('-'))
+
+
+@pytest.mark.parametrize('flag', sorted(set(flags())))
+def test_every_option_of_a_command_is_documented(flag):
+    assert re.search(rf'`[^`\n]*(?<![\w-]){flag}(?![\w-])[^`\n]*`', OPTIONS)
+
+
+def test_every_protocol_field_is_documented_with_an_example():
+    for field in importlib.import_module('benchmark.engine.protocol').Protocol.fields():
+        row = re.search(rf'^\| `{field}` \| `--cfg-options (.*)` \|', OPTIONS, re.M)
+        assert row, field
+        assert f'{field}=' in row[1]
+
+
+def commands():
+    """(Page, command, words) of every command of `benchmark/` in the README and on the pages."""
+    for page in [ROOT / 'README.md', *PAGES]:
+        text = page.read_text().replace('\\\n', ' ')
+        found = re.findall(r'python benchmark/(run|tables)\.py([^`\n]*)', text)
+        for command, words in found:
+            # A variable of the shell is a number or a name; operators and ellipses end a command.
+            plain = re.sub(r'"?\$\{?\w+\}?"?', '0', re.split(r'\s(?:[&|;]|>>?\s|\.{3})', words)[0])
+            yield page.name, command, plain
+
+
+EXAMPLES = re.findall(
+    r"register_module\('(\w+)'\)",
+    ''.join(page.read_text() for page in [ROOT / 'README.md', *PAGES]),
+)
+"""Methods that a page has the reader write."""
+
+
+def names_in(registry, specs):
+    """Checks names and options of specs, but for the reader's own files and shell variables."""
+    for spec in specs:
+        name, _, tail = spec.partition(':')
+        if '.py:' in spec or name in ('0', *EXAMPLES):
+            continue
+        given = {part.partition('=')[0] for part in filter(None, tail.split(','))}
+        assert given <= inspect.signature(registry.module_dict[name]).parameters.keys(), spec
+
+
+@pytest.mark.parametrize(('page', 'command', 'words'), sorted(set(commands())))
+def test_every_command_line_parses(page, command, words):
+    parser = {'run': run, 'tables': tables}[command].parser()
+    if '--help' in words:
+        with pytest.raises(SystemExit) as end:
+            parser.parse_args(shlex.split(words))
+        assert end.value.code == 0
+        return
+    args = parser.parse_args(shlex.split(words, comments=True))
+    if command == 'run':
+        assert args.methods or args.list
+        names_in(METHODS, args.methods)
+        names_in(DATASETS, args.datasets)
+        known = set(importlib.import_module('benchmark.engine.protocol').Protocol.fields())
+        known |= {
+            p for cls in DATASETS.module_dict.values() for p in inspect.signature(cls).parameters
+        }
+        given = words.partition('--cfg-options')[2].partition(' --')[0].split()
+        assert {word.partition('=')[0].rpartition('.')[2] for word in given} <= known
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+def test_pages_load_nothing_from_elsewhere(page):
+    text = page.read_text()
+    assert 'http://' not in text
+    for address in re.finditer(r'https://', text):
+        before = text[: address.start()]
+        # A hyperlink, or code that shows one; no picture, no script.
+        assert before.endswith(('](', '<')) or before.count('`') % 2, before[-60:]
+        assert not re.search(r'!\[[^\]]*\]\($', before)
+    assert not re.search(r'<(script|link|img|iframe)\b', text)
+
+
+def test_the_picture_of_the_house_names_every_module():
+    text = (DOCS / 'architecture.md').read_text()
+    tree = re.search(r'```text\n(benchmark/.*?)```', text, re.S)
+    named = set(re.findall(r'(\w+)\.py', tree[1]))
+    there = {p.stem for p in (ROOT / 'benchmark').rglob('*.py')} | {'prepare', 'preview'}
+    assert named == there - {'__init__'}
+
+
+@pytest.mark.parametrize('dataset', ['synth_faces', 'synth_rooms'])
+def test_the_comparisons_are_those_of_the_records(dataset):
+    spec = importlib.util.spec_from_file_location('comparisons', DOCS / 'comparisons.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    fresh, kept = module.page(dataset), (DOCS / 'comparisons' / f'{dataset}.md').read_text()
+    number = r'(?<!alpha=)(?<!tuned )[+-]?\d+\.?\d*'
+    assert re.sub(number, '#', fresh) == re.sub(number, '#', kept)
+    values = [[float(n) for n in re.findall(number, text)] for text in (fresh, kept)]
+    assert values[0] == pytest.approx(values[1], abs=0.02)
+
+
+def test_the_method_on_the_page_of_the_architecture_trains(tmp_path):
+    text = re.search(
+        r'```python\n("""Mean fusion.*?)```', (DOCS / 'architecture.md').read_text(), re.S
+    )
+    assert all(len(line) <= 100 for line in text[1].splitlines())
+    file = tmp_path / 'mean_fusion_of_the_docs.py'
+    file.write_text(text[1].replace("'mean_fusion'", "'mean_fusion_of_the_docs'"))
+    small = ['train=32', 'val=16', 'test=16', 'epochs=1', 'batch_size=16']
+    command = ['--methods', f'{file}:mean_fusion_of_the_docs', '--datasets', 'synth_faces']
+    try:
+        status = run.main([*command, '--results', str(tmp_path / 'r'), '--cfg-options', *small])
+    finally:
+        METHODS.module_dict.pop('mean_fusion_of_the_docs', None)
+    assert status == 0

@@ -1,0 +1,206 @@
+"""Learning rates over a training, against closed forms; gradient norms; records' identity."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from tasks import TASKS, Toy, batch_of
+
+from benchmark.engine import loading, training
+from benchmark.engine.protocol import LATER, Protocol
+from benchmark.errors import UserError
+from benchmark.missing import Sampler
+from methods.modality_dropout import ModalityDropout
+
+STEPS = 10
+
+
+def rates(**fields):
+    """The learning rate of each step."""
+    protocol = Protocol(lr=1.0, epochs=12, precision='float32', **fields)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    plans = [
+        PARAM_SCHEDULERS.build(plan, default_args={'optimizer': optimizer})
+        for plan in training.schedulers(protocol, STEPS)
+    ]
+    found = []
+    for _ in range(protocol.epochs * STEPS):
+        found.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for plan in plans:
+            plan.step()
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'rate'),
+    [
+        ('constant', lambda t, steps: np.ones(steps)),
+        ('cosine', lambda t, steps: (1 + np.cos(np.pi * t / steps)) / 2),
+        # mmengine's polynomial is 0 at the last step, its cosine would be at the one after it.
+        ('poly', lambda t, steps: (1 - t / (steps - 1)) ** 0.9),
+    ],
+)
+def test_the_rate_follows_its_closed_form_after_the_warm_up(schedule, rate):
+    for warmup, steps in ((0.0, 120), (2.0, 100)):
+        found = rates(schedule=schedule, warmup=warmup)[120 - steps :]
+        assert found == pytest.approx(rate(np.arange(steps), steps), abs=1e-9)
+
+
+def test_step_divides_by_ten_at_the_given_shares():
+    t = np.arange(120)
+    thirds = 0.1 ** ((t >= 20).astype(int) + (t >= 40) + (t >= 60))
+    assert rates(schedule='step', warmup=0.0) == pytest.approx(thirds)
+    late = 0.1 ** ((t >= 60).astype(int) + (t >= 96))
+    assert rates(schedule='step:0.5/0.8', warmup=0.0) == pytest.approx(late)
+
+
+def test_hold_linear_falls_from_half_of_the_training_on():
+    t = np.arange(120)
+    assert rates(schedule='hold_linear', warmup=0.0) == pytest.approx(
+        np.where(t < 60, 1, 1 - (t - 60) / 59), abs=0.02
+    )
+
+
+def test_onecycle_rises_in_a_tenth_and_falls_to_nothing():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=120, pct_start=0.1, cycle_momentum=False
+    )
+    expected = []
+    for _ in range(120):
+        expected.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        reference.step() if len(expected) < 120 else None
+    assert rates(schedule='onecycle') == pytest.approx(np.array(expected))
+
+
+def test_the_warm_up_comes_before():
+    found = rates(schedule='step:0.5', warmup=2.0)
+    assert found[:20] == pytest.approx(np.linspace(1 / 21, 1, 20))
+    assert found[20] == 1
+
+
+@pytest.mark.parametrize('given', ['step:', 'step:x', 'step:0.8/0.5', 'step:1.2', 'step:0', 'stp'])
+def test_bad_schedules_are_told(given):
+    if given == 'step:':
+        assert Protocol(schedule=given).milestones == Protocol(schedule='step').milestones
+        return
+    with pytest.raises(UserError, match='schedule'):
+        Protocol(schedule=given)
+
+
+def test_clip_bounds_the_norm_of_the_step():
+    protocol = Protocol(optimizer='SGD', lr=1.0, momentum=0.0, weight_decay=0.0, clip=0.01)
+    protocol = dataclasses.replace(protocol, precision='float32')
+    torch.manual_seed(0)
+    method = ModalityDropout(TASKS['vectors'])
+    before = torch.nn.utils.parameters_to_vector(method.parameters()).detach().clone()
+    wrapper = build_optim_wrapper(method, training.optim_wrapper(protocol))
+    method.train_step(batch_of(TASKS['vectors']), wrapper)
+    moved = torch.nn.utils.parameters_to_vector(method.parameters()).detach() - before
+    assert moved.norm() == pytest.approx(0.01, rel=1e-3)
+    half = training.optim_wrapper(dataclasses.replace(protocol, precision='bfloat16'))
+    assert half['clip_grad'] == {'max_norm': 0.01}
+
+
+def test_fields_younger_than_the_first_records_leave_their_identity_alone():
+    plain = Protocol()
+    assert LATER
+    assert not set(LATER) & set(plain.recorded())
+    assert set(plain.recorded()) | set(LATER) == set(Protocol.fields())
+    changed = dataclasses.replace(plain, clip=1.0)
+    assert changed.recorded()['clip'] == 1.0
+    assert changed.id('data') != plain.id('data')
+
+
+def trained(tmp_path, augment, epochs=2, name='a'):
+    task = TASKS['rooms']
+    data = Toy(task, (8, 4, 4))
+    train = dataclasses.replace(data.split('train'), augment=augment)
+    train.available[3, 1] = False
+    samples = loading.Samples(train, task, train.available, Sampler('uniform', task.names))
+    loaders = (
+        loading.train_loader(samples, 4, 0, False),
+        loading.test_loader(
+            loading.Samples(data.split('val'), task, np.ones((4, 2), bool)), 4, 0, False
+        ),
+    )
+    torch.manual_seed(0)
+    method = ModalityDropout(task)
+    protocol = Protocol(epochs=epochs, batch_size=4, precision='float32')
+    job = training.Job(tmp_path / name, 'identity', 0, 'cpu')
+    training.train(method, loaders, protocol, job, lambda *_: None)
+    return torch.nn.utils.parameters_to_vector(method.parameters())
+
+
+def test_augmentation_acts_in_training_alone_and_repeats_with_the_seed(tmp_path):
+    seen = []
+
+    def noisy(batch):
+        seen.append(batch)
+        inputs = {name: x + torch.randn(len(x), 1, 1, 1) for name, x in batch.inputs.items()}
+        return batch._replace(inputs=inputs)
+
+    first, again = (trained(tmp_path, noisy, name=n) for n in 'ab')
+    assert len(seen) == 2 * 2 * 2  # trainings, epochs, batches: none of validation
+    assert torch.equal(first, again)
+    assert not torch.equal(first, trained(tmp_path, None, name='c'))
+
+
+def test_augmentation_cannot_put_content_into_what_is_not_there():
+    task = TASKS['rooms']
+    method, batch = ModalityDropout(task), batch_of(task)
+    batch = batch._replace(available=batch.mask)
+    method.data_preprocessor.augment = lambda b: b._replace(
+        inputs={name: x + 1 for name, x in b.inputs.items()}
+    )
+    found = method.data_preprocessor(batch, True)
+    for column, name in enumerate(task.names):
+        there = batch.available[:, column]
+        assert not found.inputs[name][~there].any()
+        assert torch.equal(found.inputs[name][there], batch.inputs[name][there] + 1)
+    assert method.data_preprocessor(batch, False).inputs['rgb'].equal(batch.inputs['rgb'])
+
+
+@pytest.mark.parametrize('kind', ['vectors', 'rooms'])
+def test_class_weights_weigh_the_task_loss(kind):
+    task = TASKS[kind]
+    weights = tuple(float(k + 1) for k in range(len(task.classes)))
+    method = ModalityDropout(dataclasses.replace(task, class_weights=weights))
+    batch, rng = batch_of(task), np.random.default_rng(0)
+    shape = (len(batch.target), len(weights), *batch.target.shape[1:])
+    logits = rng.standard_normal(shape)
+    target = batch.target.numpy().copy()
+    target.reshape(-1)[0] = 255 if kind == 'rooms' else target.reshape(-1)[0]
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    total = weight = 0.0
+    for place in np.ndindex(target.shape):
+        k = target[place]
+        if k != 255:
+            total -= weights[k] * log_p[(place[0], k, *place[1:])]
+            weight += weights[k]
+    found = method.task_loss(torch.from_numpy(logits), torch.from_numpy(target))
+    assert found.item() == pytest.approx(total / weight, rel=1e-5)
+    assert not [k for k in method.state_dict() if 'class_weights' in k]
+
+
+def test_where_dice_is_measured_it_is_trained_too():
+    task = dataclasses.replace(TASKS['rooms'], metric='Dice', regions=(('all', (1, 2)),))
+    batch, rng = batch_of(task), np.random.default_rng(0)
+    target = batch.target.numpy().copy()
+    target[:, :5] = 255
+    target[target == 2] = 0  # class 2 is nowhere
+    logits = rng.standard_normal((len(target), 3, 32, 32))
+    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    each = []
+    for k in (1, 2):
+        p, t = share[:, k][target != 255], (target == k)[target != 255]
+        each.append((2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+    given = torch.from_numpy(logits), torch.from_numpy(target)
+    plain = ModalityDropout(TASKS['rooms']).task_loss(*given)
+    found = ModalityDropout(task).task_loss(*given) - plain
+    assert found.item() == pytest.approx(1 - np.mean(each), rel=1e-5)

@@ -1,0 +1,37 @@
+"""What `--help` and `--list` tell."""
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmark import run, tables
+from benchmark.files import ROOT
+from benchmark.registry import COMMANDS, DATASETS
+
+
+@pytest.mark.parametrize('command', [run, tables], ids=['run', 'tables'])
+def test_every_option_has_a_text_and_the_command_has_examples(command):
+    parser = command.parser()
+    assert all(action.help for action in parser._actions)
+    text = parser.format_help()
+    assert f'python {parser.prog}' in text.split('examples:')[1]
+
+
+def test_the_list_states_the_terms_of_use(capsys):
+    assert run.main(['--list']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, cls in DATASETS.module_dict.items():
+        if cls.__module__.startswith('datasets.') and cls.licence:
+            (line,) = (x for x in lines if x.split()[:1] == [name])
+            assert cls.licence in line
+
+
+def test_the_commands_among_the_data_sets_are_not_imported_as_data_sets():
+    modules = [file.removesuffix('.py').replace('/', '.') for file in COMMANDS]
+    assert all((ROOT / file).is_file() for file in COMMANDS)
+    code = (
+        'import sys; from benchmark.registry import discover; discover(); '
+        f'sys.exit(bool(set({modules}) & set(sys.modules)))'
+    )
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False).returncode == 0

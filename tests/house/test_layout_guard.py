@@ -1,0 +1,68 @@
+"""No convolution runs in the memory layout that breaks the process on some CPUs.
+
+On a CPU with AVX-512 nothing would die without the guard, so its effect is tested as well as the
+absence of a crash.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmark.engine.building import keep_plain_layout
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TRAIN = """
+import torch
+from torch import nn
+from benchmark.engine.building import keep_plain_layout
+torch.manual_seed(0)
+for _ in range(30):
+    conv = nn.Conv2d({channels}, 8, 1, stride=2, bias=False).to(memory_format=torch.channels_last)
+    keep_plain_layout(conv)
+    x = torch.randn(8, {channels}, 24, 24).to(memory_format=torch.channels_last).requires_grad_()
+    conv(x).square().sum().backward()
+print('survived')
+"""
+
+
+@pytest.mark.parametrize('channels', [2, 3, 4, 5, 6])
+def test_a_strided_1x1_convolution_of_few_channels_trains_without_killing_the_process(channels):
+    done = subprocess.run(
+        [sys.executable, '-c', TRAIN.format(channels=channels)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert 'survived' in done.stdout
+
+
+def layout_seen_by(conv):
+    """Whether weights and input of a forward pass are plain, given a channels_last input."""
+    seen = []
+    conv.to(memory_format=torch.channels_last)
+    keep_plain_layout(conv)
+    conv.register_forward_pre_hook(lambda _, given: seen.append(given[0].is_contiguous()))
+    conv(torch.randn(2, conv.in_channels, 8, 8).to(memory_format=torch.channels_last))
+    # A 1x1 kernel is stored alike in both layouts; its strides tell which one was asked for.
+    plain = conv.weight.stride() == torch.empty(conv.weight.shape).stride()
+    return plain, seen[0]
+
+
+def test_only_the_convolutions_that_break_leave_channels_last():
+    assert layout_seen_by(nn.Conv2d(4, 8, 1, stride=2)) == (True, True)
+    assert layout_seen_by(nn.Conv2d(32, 8, 1, stride=2, groups=8)) == (True, True)
+    assert layout_seen_by(nn.Conv2d(16, 8, 1, stride=2)) == (False, False)
+    assert layout_seen_by(nn.Conv2d(4, 8, 3, stride=2)) == (False, False)
+    assert layout_seen_by(nn.Conv2d(4, 8, 1)) == (False, False)
+
+
+def test_the_guard_changes_no_value():
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(4, 8, 1, stride=2), torch.randn(2, 4, 9, 9)
+    before = conv(x)
+    keep_plain_layout(conv)
+    torch.testing.assert_close(conv(x.to(memory_format=torch.channels_last)), before)

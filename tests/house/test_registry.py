@@ -1,0 +1,356 @@
+"""Names, options and protocols: how they are read, and what is said when they are wrong."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from tasks import TASKS, Toy
+
+import methods
+from benchmark import registry
+from benchmark.engine.plan import (
+    Request,
+    check_options,
+    experiments,
+    open_datasets,
+    pairs,
+    protocol_for,
+)
+from benchmark.engine.protocol import CHOICES, Protocol
+from benchmark.errors import UserError, unknown
+from benchmark.options import options_of, read, resolve, spell
+from benchmark.registry import DATASETS, METHODS, load_file, lookup, parse_spec
+
+registry.discover()
+ROOT = Path(registry.__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+    """What a test registers or breaks is gone after it."""
+    monkeypatch.setattr(METHODS, '_module_dict', dict(METHODS.module_dict))
+    monkeypatch.setattr(registry, 'BROKEN', {})
+
+
+def method_file(folder, name='odd', body='    pass', more=''):
+    file = folder / f'{name}.py'
+    file.write_text(
+        'from benchmark.registry import METHODS\n'
+        'from methods.modality_dropout import ModalityDropout\n'
+        f"@METHODS.register_module('{name}')\n"
+        f'class Odd(ModalityDropout):\n{body}\n{more}'
+    )
+    return file
+
+
+class Options:
+    """Something with one option of each type."""
+
+    def __init__(self, task, count=3, *, rate: float = 0.5, flag=False, word='a', free=None):
+        pass
+
+
+def test_a_spec_is_a_name_and_options():
+    assert parse_spec('mmanet') == parse_spec('mmanet:') == ('mmanet', {})
+    assert parse_spec('mmanet:alpha=2,rates=a=1') == ('mmanet', {'alpha': '2', 'rates': 'a=1'})
+
+
+@pytest.mark.parametrize('spec', ['mmanet:alpha', 'mmanet:=2', 'mmanet:beta=1,alpha'])
+def test_an_option_without_key_or_value_is_told(spec):
+    with pytest.raises(UserError, match='expected key=value after the colon, found'):
+        parse_spec(spec)
+
+
+def test_the_nearest_name_is_given_where_there_is_one():
+    assert "did you mean 'mmanet'?" in str(unknown('method', 'mmnet', ['rfnet', 'mmanet']))
+    assert 'did you mean' not in str(unknown('method', 'zzz', ['rfnet', 'mmanet']))
+    assert 'known: mmanet, rfnet' in str(unknown('method', 'zzz', ['rfnet', 'mmanet']))
+
+
+@pytest.mark.parametrize('name', ['json', 'benchmark.errors', 'methods.mmanet', 'torch'])
+def test_a_module_of_python_is_no_method(name):
+    with pytest.raises(UserError, match=f"unknown method '{name}'"):
+        lookup(METHODS, name)
+
+
+def test_a_misspelt_dataset_is_told_with_the_nearest_one():
+    with pytest.raises(UserError, match="unknown dataset 'synth_face'; did you mean 'synth_faces'"):
+        lookup(DATASETS, 'synth_face')
+
+
+@pytest.mark.parametrize(
+    ('text', 'default', 'value'),
+    [
+        ('7', 3, 7),
+        ('1e-3', 0.5, 0.001),
+        (2, 0.5, 2.0),
+        ('true', False, True),
+        ('False', True, False),
+        ('0', True, False),
+        (1, False, True),
+        (0.2, 'a', '0.2'),
+    ],
+)
+def test_a_value_is_read_as_the_type_of_its_default(text, default, value):
+    found = read('x', text, type(default))
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ('text', 'default', 'kind'),
+    [('1.5', 3, 'int'), (1.5, 3, 'int'), ('x', 3, 'int'), ('x', 0.5, 'float'), ('', 0.5, 'float'),
+     ('yes', False, 'bool'), (2, False, 'bool')],
+)  # fmt: skip
+def test_a_value_of_another_type_is_told(text, default, kind):
+    with pytest.raises(UserError, match=f'^odd:key: expected {kind}, found {text!r}$'):
+        read('odd:key', text, type(default))
+
+
+def test_what_is_given_goes_before_settings_and_settings_before_defaults():
+    found = resolve(Options, 'odd', {'rate': '0.1'}, {'rate': 0.9, 'count': 5})
+    assert found == {'count': 5, 'rate': 0.1, 'flag': False, 'word': 'a', 'free': None}
+    with pytest.raises(UserError, match="unknown option of odd 'coutn'; did you mean 'count'"):
+        resolve(Options, 'odd', {'coutn': '1'}, {})
+    with pytest.raises(UserError, match="unknown option of odd 'task'"):
+        resolve(Options, 'odd', {'task': '1'}, {})
+    with pytest.raises(UserError, match="odd:flag: expected bool, found 'perhaps'"):
+        resolve(Options, 'odd', {'flag': 'perhaps'}, {})
+
+
+class Annotated:
+    """Options whose types only the annotations tell."""
+
+    def __init__(
+        self,
+        task: object,
+        heads: int = 1,
+        *,
+        variant: Literal['paper', 'official'] = 'paper',
+        weight: float = 1,
+        shape: tuple[int, int] = (2, 3),
+        shares: tuple[float, ...] = (),
+        limit: int | None = None,
+    ) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ('key', 'text', 'value', 'spelled'),
+    [
+        ('heads', '007', 7, '7'),
+        ('variant', 'official', 'official', 'official'),
+        ('weight', '8e-4', 0.0008, '0.0008'),
+        ('weight', '0.00080', 0.0008, '0.0008'),
+        ('weight', '2', 2.0, '2'),
+        ('weight', '1e-7', 1e-7, '1e-07'),
+        ('shape', '4/5', (4, 5), '4/5'),
+        ('shares', '0.50/1', (0.5, 1.0), '0.5/1'),
+        ('limit', 'none', None, 'none'),
+        ('limit', '3', 3, '3'),
+    ],
+)
+def test_text_becomes_a_typed_value_with_one_spelling(key, text, value, spelled):
+    found = resolve(Annotated, 'odd', {key: text}, {})[key]
+    assert found == value
+    assert type(found) is type(value)
+    assert spell(found) == spelled
+    assert resolve(Annotated, 'odd', {key: spelled}, {})[key] == value
+
+
+@pytest.mark.parametrize(
+    ('key', 'text', 'told'),
+    [
+        ('variant', 'offical', "unknown value of odd:variant 'offical'; did you mean 'official'"),
+        ('weight', 'nan', "odd:weight: expected float, found 'nan'"),
+        ('shape', '4', "odd:shape: expected 2 values separated by '/', found '4'"),
+        ('shares', '1/x', "odd:shares: expected float, found 'x'"),
+        ('limit', '1.5', "odd:limit: expected int, found '1.5'"),
+    ],
+)
+def test_a_value_that_its_annotation_forbids_is_told(key, text, told):
+    with pytest.raises(UserError, match=told):
+        resolve(Annotated, 'odd', {key: text}, {})
+
+
+def test_an_option_given_twice_is_refused():
+    with pytest.raises(UserError, match='expected one value of alpha, found two'):
+        parse_spec('mmanet:alpha=4,alpha=5')
+    with pytest.raises(UserError, match='--cfg-options: expected one value of lr, found two'):
+        pairs(['lr=1', 'epochs=2', 'lr=3'])
+    with pytest.raises(UserError, match="--cfg-options: expected KEY=VALUE, found 'lr'"):
+        pairs(['lr'])
+    assert pairs(['name=007', 'rates=rgb=0.2,depth=0.5']) == {
+        'name': '007',
+        'rates': 'rgb=0.2,depth=0.5',
+    }
+
+
+def test_every_spelling_of_the_same_options_is_one_experiment(tmp_path):
+    kl = options_of(METHODS.module_dict['redcore'])['kl'].default
+    methods = ['redcore', f'redcore:kl={kl}', f'redcore:kl={kl:.1e}', 'redcore:kl=5e-1',
+               'redcore:kl=0.50']  # fmt: skip
+    grid = experiments(Request(methods, [0], {}, tmp_path, 'cpu'), [Toy(TASKS['vectors'])])
+    assert [e.label for e in grid] == ['redcore', 'redcore:kl=0.5']
+    assert grid[0].source == 'default'
+
+
+@pytest.mark.parametrize(
+    ('field', 'spellings', 'recorded'),
+    [
+        ('rates', ['a=0.2', 'a=0.20', '0,a=2e-1', 'a=.2,b=0'], 'a=0.2'),
+        ('rates', ['0.5', 'a=0.5,b=0.50', '0.5,b=0.5'], '0.5'),
+        ('rates', ['', '0', 'a=0'], ''),
+        ('sampler', ['bernoulli:0.3', 'bernoulli:.30', 'bernoulli:a=0.3,b=0.3'], 'bernoulli:0.3'),
+        ('schedule', ['step:0.5/0.8', 'step:.50/8e-1'], 'step:0.5/0.8'),
+        ('lr', ['5e-4', '0.0005'], 0.0005),
+    ],
+)
+def test_every_spelling_of_the_same_protocol_has_one_id(field, spellings, recorded):
+    data = Toy(TASKS['vectors'])
+    data.spec = 'toy'
+    found = [protocol_for(data, {field: text}, 'cpu') for text in spellings]
+    assert {p.recorded()[field] for p in found} == {recorded}
+    assert len({p.id('data') for p in found}) == 1
+
+
+def test_a_file_outside_is_loaded_once(tmp_path):
+    file = method_file(tmp_path)
+    for _ in range(2):
+        assert parse_spec(f'{file}:odd:alpha=1') == ('odd', {'alpha': '1'})
+    assert lookup(METHODS, 'odd').__name__ == 'Odd'
+
+
+@pytest.mark.parametrize('mistake', ['absent_name', 'raise OSError', 'def f(:', 'import absent'])
+def test_a_broken_file_is_told_with_its_line_and_works_once_mended(mistake, tmp_path):
+    file = method_file(tmp_path, 'broken', more=mistake)
+    with pytest.raises(UserError) as error:
+        load_file(file)
+    assert str(error.value).startswith(f'{file}: ')
+    assert 'line 6)' in str(error.value)
+    assert '\n' not in str(error.value)
+    METHODS.module_dict.pop('broken', None)
+    load_file(method_file(tmp_path, 'broken'))
+    assert lookup(METHODS, 'broken')
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(UserError, match='nowhere.py: no such file'):
+        parse_spec(f'{tmp_path}/nowhere.py:odd')
+
+
+def test_a_broken_file_in_the_tree_leaves_the_others_alone(tmp_path, monkeypatch):
+    (tmp_path / 'methods').mkdir()
+    (tmp_path / 'methods' / 'halfway.py').write_text('import os\nos.no_such_thing\n')
+    method_file(tmp_path / 'methods', 'whole')
+    monkeypatch.setattr(registry, 'ROOT', tmp_path)
+    monkeypatch.setattr(methods, '__path__', [*methods.__path__, str(tmp_path / 'methods')])
+    registry.discover()
+    assert lookup(METHODS, 'whole')
+    with pytest.raises(UserError, match=r"'halfway' cannot be used: methods/halfway.py: .*line 2"):
+        lookup(METHODS, 'halfway')
+
+
+@pytest.mark.parametrize('field', [f.name for f in dataclasses.fields(Protocol)])
+def test_protocols_that_differ_in_any_field_have_different_ids(field):
+    plain = Protocol()
+    default = getattr(plain, field)
+    other = {str: 'rgb=0.5', int: 99, float: 0.123}[type(default)]
+    value = next(v for v in CHOICES.get(field, [other]) if v != default)
+    changed = dataclasses.replace(plain, **{field: value})
+    assert changed.id('data') != plain.id('data')
+    assert plain.id('other data') != plain.id('data')
+
+
+def test_protocol_ids_are_the_same_in_another_process():
+    code = "from benchmark.engine.protocol import Protocol; print(Protocol(lr=0.3).id('data'))"
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, check=True, cwd=ROOT)
+    assert out.stdout.decode().strip() == Protocol(lr=0.3).id('data')
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'told'),
+    [
+        ({'selection': 'lst'}, "unknown selection 'lst'; did you mean 'last'"),
+        ({'optimizer': 'AdmW'}, "unknown optimizer 'AdmW'; did you mean 'AdamW'"),
+        ({'schedule': 'cosin'}, "did you mean 'cosine'"),
+        ({'precision': 'float64'}, "unknown precision 'float64'"),
+        ({'epochs': '0'}, 'epochs: expected at least 1, found 0'),
+        ({'batch_size': '-4'}, 'batch_size: expected at least 1, found -4'),
+        ({'epochs': '2.5'}, "epochs: expected int, found '2.5'"),
+        ({'lr': 'fast'}, "lr: expected float, found 'fast'"),
+        ({'epoch': '3'}, "unknown option 'epoch'; did you mean 'epochs'"),
+    ],
+)
+def test_a_bad_protocol_value_is_told(overrides, told):
+    with pytest.raises(UserError, match=told):
+        Protocol.build({}, overrides, 'cpu')
+
+
+def test_overrides_go_before_the_recipe_and_the_dataset_s_own_before_all():
+    data = Toy(TASKS['vectors'])
+    data.spec = 'toy'
+    options = {'lr': '0.3', 'epochs': '7', 'toy.epochs': '9', 'other.epochs': '1'}
+    found = protocol_for(data, options, 'cpu')
+    recipe = {'batch_size': 8, 'epochs': 9, 'lr': 0.3, 'precision': 'float32'}
+    assert found == dataclasses.replace(Protocol(), **recipe)
+    assert protocol_for(data, {}, 'cuda').precision == 'bfloat16'
+
+
+def test_options_of_nothing_are_told_with_the_nearest_key():
+    check_options({'epochs': 1, 'train': 9, 'synth_faces.train': 9, 'synth_faces.lr': 1},
+                  ['synth_faces'])  # fmt: skip
+    for key, near in {'epoch': 'epochs', 'synth_face.train': 'synth_faces.train'}.items():
+        with pytest.raises(UserError, match=f"unknown option in --cfg-options '{key}'; .*'{near}'"):
+            check_options({key: 1}, ['synth_faces'])
+
+
+def test_options_of_one_dataset_reach_it_whatever_its_tables_are_called(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / 'mine.npz',
+        **{
+            'inputs/a': rng.random((30, 4)),
+            'target': np.arange(30) % 2,
+            'split': np.arange(30) % 3,
+        },
+    )
+    (data,) = open_datasets(['arrays'], [tmp_path / 'mine.npz'], {'arrays.epochs': '2'})
+    assert data.name == 'mine'
+    assert protocol_for(data, {'arrays.epochs': '2'}, 'cpu').epochs == 2
+
+
+def test_two_datasets_of_one_name_are_refused(tmp_path):
+    keys = {'inputs/a': np.eye(6), 'target': np.arange(6) % 2, 'split': np.arange(6) % 3}
+    files = [tmp_path / where / 'mine.npz' for where in ('here', 'there')]
+    for file in files:
+        file.parent.mkdir()
+        np.savez(file, **keys)
+    with pytest.raises(UserError, match=r"called 'mine'.*arrays:name=second"):
+        open_datasets(['arrays'], files, {})
+    specs = [f'arrays:root={files[0]}', f'arrays:root={files[1]},name=second', 'synth_faces']
+    assert [d.name for d in open_datasets(specs, [], {})] == ['mine', 'second', 'synth_faces']
+    assert [d.name for d in open_datasets(['synth_faces'], files, {})] == ['synth_faces']
+
+
+def test_the_grid_is_every_combination_once_and_checked_before_training(tmp_path):
+    data = [Toy(TASKS['vectors'])]
+    methods = ['complete', 'rfnet', 'complete']
+    grid = experiments(Request(methods, [0, 1], {}, tmp_path, 'cpu'), data)
+    assert [(e.name, e.seed) for e in grid] == [
+        (n, s) for n in ('complete', 'rfnet') for s in (0, 1)
+    ]
+    assert len({e.folder for e in grid}) == 4
+    for method, options, told in [
+        ('mmnet', {}, "did you mean 'mmanet'"),
+        ('mmanet:alpa=1', {}, "unknown option of mmanet 'alpa'"),
+        ('complete', {'sampler': 'only:c'}, "'c'"),
+        ('complete', {'rates': 'a=2'}, "'rates=a=2': expected a missing rate from 0 to 1"),
+    ]:
+        with pytest.raises(UserError, match=told):
+            experiments(Request([method], [0], options, tmp_path, 'cpu'), data)
+    assert not list(tmp_path.iterdir())

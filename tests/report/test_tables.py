@@ -1,0 +1,517 @@
+"""Tables as text, from records made by hand."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_records import (
+    SAMPLES,
+    SUBSETS,
+    TARGET,
+    acer_of,
+    make_failure,
+    make_outcomes,
+    make_record,
+    save,
+)
+from scipy import stats
+
+from benchmark.errors import UserError
+from benchmark.records import metrics
+from benchmark.report import captions, statistics, writer
+from benchmark.report.render import csv as to_csv
+from benchmark.report.render import latex, markdown, terminal
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Runs:
+    """A handful of runs and their outcomes, as a table wants them."""
+
+    def __init__(self):
+        self.records, self.outcomes = [], {}
+
+    def add(self, label, seed, errors, salt=0, **changes):
+        if isinstance(errors, int):
+            errors = dict.fromkeys(SUBSETS, errors)
+        # Each label has errors of its own, the same whenever the test runs.
+        outcomes = make_outcomes(errors, seed=[seed, salt, *label.encode()])
+        record = make_record(label, seed, outcomes, **changes)
+        self.records.append(record)
+        self.outcomes[record['identity']] = outcomes
+        return record
+
+    def load(self, record):
+        return self.outcomes.get(record['identity'])
+
+    def table(self, **arguments):
+        return writer.table(self.records, self.load, **arguments)
+
+    def only_block(self, **arguments):
+        (block,) = self.table(**arguments).blocks
+        return block
+
+
+@pytest.fixture
+def three():
+    """Three methods with 4, 40 and 120 wrong of 400, three seeds each."""
+    runs = Runs()
+    for seed in range(3):
+        runs.add('good', seed, 4 + seed)
+        runs.add('fair', seed, 40 + seed)
+        runs.add('poor', seed, 120 + seed)
+    return runs
+
+
+def _row(block, label):
+    (found,) = (row for row in block.rows if row.label == label)
+    return found.cells
+
+
+def test_columns_are_subsets_by_size_then_order_then_summaries(three):
+    assert list(three.only_block().columns) == [
+        *('rgb', 'depth', 'ir', 'rgb+depth', 'rgb+ir', 'depth+ir', 'rgb+depth+ir'),
+        *('mean', 'worst', 'missing_0', 'missing_1', 'missing_2'),
+    ]
+
+
+def test_cells_are_mean_and_deviation_over_seeds_of_scikit_learns_acer(three):
+    row = _row(three.only_block(), 'fair')
+    fair = [three.load(r) for r in three.records if r['method']['name'] == 'fair']
+    scores = np.array([[100 * acer_of(o, s) for s in SUBSETS] for o in fair])
+    assert row['ir'].mean == pytest.approx(scores[:, 2].mean())
+    assert row['ir'].std == pytest.approx(scores[:, 2].std(ddof=1))
+    assert row['mean'].mean == pytest.approx(scores.mean())
+    assert row['mean'].std == pytest.approx(scores.mean(1).std(ddof=1))
+    assert row['worst'].mean == pytest.approx(scores.max(1).mean())
+    assert row['missing_1'].mean == pytest.approx(scores[:, 3:6].mean())
+
+
+def test_best_and_second_are_marked_where_the_difference_is_significant(three):
+    block = three.only_block()
+    assert {cell.mark for cell in _row(block, 'good').values()} == {'best'}
+    assert {cell.mark for cell in _row(block, 'fair').values()} == {'second'}
+    assert {cell.mark for cell in _row(block, 'poor').values()} == {''}
+
+
+def test_nothing_is_marked_where_methods_differ_by_chance():
+    runs = Runs()
+    for seed in range(3):
+        for label in ('a', 'b', 'c'):
+            runs.add(label, seed, 40)
+    block = runs.only_block()
+    assert not any(cell.mark for row in block.rows for cell in row.cells.values())
+    text = markdown(runs.table())
+    assert '| **' not in text
+    assert '<u>' not in text
+
+
+def test_only_columns_with_a_significant_difference_are_marked():
+    runs = Runs()
+    for seed in range(3):
+        runs.add('a', seed, {s: 40 for s in SUBSETS} | {'rgb': 5})
+        runs.add('b', seed, {s: 40 for s in SUBSETS} | {'rgb': 100})
+    row = _row(runs.only_block(), 'a')
+    assert row['rgb'].mark == 'best'
+    assert not any(row[s].mark for s in SUBSETS[1:])
+
+
+def test_a_difference_that_many_columns_would_show_by_chance_is_not_marked():
+    runs = Runs()
+    runs.add('a', 0, {s: 40 for s in SUBSETS})
+    runs.add('b', 0, {s: 40 for s in SUBSETS} | {'rgb': 62})
+    a, b = ({0: runs.load(r)} for r in runs.records)
+    assert statistics.paired_bootstrap(a, b, 'rgb', 'ACER').p < 0.05
+    assert _row(runs.only_block(), 'a')['rgb'].mark == ''
+
+
+@pytest.mark.parametrize(('behind', 'mark'), [(63, ''), (66, 'best')])
+def test_the_level_of_significance_is_five_per_cent_after_the_correction(behind, mark):
+    runs = Runs()
+    for label, errors in (('a', 40), ('b', behind)):
+        runs.add(label, 0, {'rgb': errors}, dataset={'modalities': ['rgb']})
+    right = [runs.load(r)['pred/rgb'] == TARGET for r in runs.records]
+    only = [np.sum(right[0] & ~right[1]), np.sum(right[1] & ~right[0])]
+    cells = _row(runs.only_block(), 'a')
+    # The normal test of the discordant, times the columns, all of which show the one subset.
+    adjusted = len(cells) * 2 * stats.norm.sf(abs(only[0] - only[1]) / np.sqrt(sum(only)))
+    low, high = (0.06, 0.08) if mark == '' else (0.02, 0.04)
+    assert low < adjusted < high
+    assert {name: cell.mark for name, cell in cells.items()} == dict.fromkeys(cells, mark)
+
+
+def test_higher_is_better_turns_the_ranking_round():
+    runs = Runs()
+    for seed in range(3):
+        for label, errors in (('good', 4), ('poor', 100)):
+            record = runs.add(label, seed, errors, dataset={'metric': 'accuracy'})
+            record['dataset']['higher_is_better'] = True
+            for scores in record['scores']['test'].values():
+                scores['accuracy'] = 1 - errors / SAMPLES
+    block = runs.only_block()
+    assert _row(block, 'good')['rgb'].mark == 'best'
+    assert _row(block, 'poor')['worst'].mean == pytest.approx(75)
+    assert 'accuracy ↑' in captions.title(block)
+
+
+def test_segmentation_is_ranked_by_its_areas():
+    runs = Runs()
+    rng = np.random.default_rng(0)
+    target = rng.integers(3, size=(60, 50))
+    for label, error in (('good', 0.05), ('poor', 0.4)):
+        wrong = rng.random(target.shape) < error
+        predicted = np.where(wrong, (target + 1) % 3, target)
+        areas = np.array(
+            [
+                [[np.sum(x & y) for x, y in zip(t == k, p == k, strict=True)] for k in range(3)]
+                for t, p in zip(target, predicted, strict=True)
+            ]
+        ).sum(-1)
+        sizes = [[(x == k).sum(1) for k in range(3)] for x in (predicted, target)]
+        stacked = np.stack([areas, np.transpose(sizes[0]), np.transpose(sizes[1])], axis=1)
+        record = runs.add(label, 0, 0, dataset={'metric': 'mIoU', 'kind': 'segmentation'})
+        record['dataset']['higher_is_better'] = True
+        score = float(metrics.miou(stacked.sum(0)))
+        record['scores']['test'] = {s: {'mIoU': score} for s in SUBSETS}
+        runs.outcomes[record['identity']] = {f'areas/{s}': stacked for s in SUBSETS}
+    assert runs.table().problems == []
+    assert _row(runs.only_block(), 'good')['rgb'].mark == 'best'
+
+
+def test_without_outcomes_nothing_is_marked_and_the_caption_says_so(three):
+    (block,) = writer.table(three.records, lambda record: None).blocks
+    assert not any(cell.mark for row in block.rows for cell in row.cells.values())
+    assert 'without outcomes' in captions.caption(block)
+
+
+def test_a_row_without_outcomes_is_shown_and_leaves_its_differences_untested(three):
+    for record in three.records:
+        if record['method']['name'] == 'poor':
+            del three.outcomes[record['identity']]
+    block = three.only_block()
+    assert {cell.mark for cell in _row(block, 'good').values()} == {'best'}
+    assert {cell.mark for cell in _row(block, 'fair').values()} == {''}
+    assert 'poor cannot be tested' in captions.caption(block)
+
+
+def test_a_record_whose_score_is_not_that_of_its_outcomes_is_left_out_and_named(three):
+    three.records[0]['scores']['test']['ir']['ACER'] = 0.001
+    table = three.table()
+    assert len(table.problems) == 1
+    assert 'good uniform-last-0 seed 0: ACER of ir is 0.001000' in table.problems[0]
+    (good,) = (row for row in table.blocks[0].rows if row.label == 'good')
+    assert good.seeds == 2
+    assert 'good: 2 of 3 seeds' in captions.notes(table.blocks[0])
+
+
+def test_outcomes_of_other_samples_are_named_and_not_compared(three):
+    identity = three.records[-1]['identity']
+    other = make_outcomes(dict.fromkeys(SUBSETS, 122), target=TARGET[::-1])
+    three.outcomes[identity] = other
+    table = three.table()
+    assert ['other test samples' in p for p in table.problems] == [True]
+    assert not any(cell.mark == 'second' for cell in _row(table.blocks[0], 'fair').values())
+
+
+def test_one_seed_prints_no_deviation_and_says_so():
+    runs = Runs()
+    runs.add('a', 0, 40)
+    text = markdown(runs.table())
+    assert '±' not in text
+    assert 'There is one seed' in text
+
+
+def test_protocols_and_data_are_never_mixed(three):
+    three.add('good', 0, 9, protocol={'epochs': 9}, protocol_id='uniform-last-1')
+    three.add('good', 0, 9, dataset={'fingerprint': 'xyz'})
+    blocks = three.table().blocks
+    assert [b.first.key for b in blocks] == [
+        'uniform-last-0@abc',
+        'uniform-last-0@xyz',
+        'uniform-last-1',
+    ]
+    assert [len(b.rows) for b in blocks] == [3, 1, 1]
+    shown = terminal(three.table(), {'uniform-last-1'})
+    assert 'uniform-last-1' in shown
+    assert 'uniform-last-0' not in shown
+
+
+def test_variants_of_one_label_are_rows_of_their_own():
+    runs = Runs()
+    runs.add('m', 0, 10)
+    runs.add('m', 0, 10, method={'options': {'alpha': 2.0}})
+    runs.add('m', 0, 10, method={'version': 2})
+    assert [row.label for row in runs.only_block().rows] == [
+        'm (version=1, alpha=1.0)',
+        'm (version=1, alpha=2.0)',
+        'm (version=2, alpha=1.0)',
+    ]
+
+
+def test_a_subset_that_was_not_tested_leaves_the_row_and_is_told(three):
+    three.add('part', 0, {'rgb': 1, 'depth': 2})
+    block = three.only_block()
+    row = _row(block, 'part')
+    assert np.isnan(row['ir'].mean)
+    assert row['mean'].mean == pytest.approx((row['rgb'].mean + row['depth'].mean) / 2)
+    assert row['mean'].mark == ''
+    assert 'part: summaries over 2 of 7 subsets' in captions.notes(block)
+    assert _row(block, 'good')['mean'].mark == 'best'
+
+
+def test_collapsed_models_are_flagged_with_subset_and_class():
+    runs = Runs()
+    runs.add('m', 0, {'rgb': 5, 'ir': 5})
+    outcomes = {**runs.load(runs.records[0]), 'pred/ir': np.zeros(SAMPLES, np.int16)}
+    record = make_record('m', 1, outcomes)
+    runs.records.append(record)
+    runs.outcomes[record['identity']] = outcomes
+    block = runs.only_block()
+    assert block.rows[0].sign == '†'
+    assert captions.notes(block) == ['† m collapsed: it answers attack on ir (seed 1)']
+
+
+def test_failed_runs_are_listed_and_not_counted(three):
+    failed = [make_failure('good', 7, 'out of\nmemory')]
+    block = three.only_block(unscored=failed)
+    assert captions.failures(block) == ['failed: good seed 7 (uniform-last-0): out of memory']
+    assert captions.failures(block)[0] in markdown(three.table(unscored=failed))
+    assert captions.failures(block)[0] in terminal(three.table(unscored=failed))
+    alone = writer.table([], three.load, failed)
+    assert alone.blocks == []
+    assert alone.problems == captions.failures(block)
+
+
+REFERENCES = {'ceiling': {s: 0.05 for s in SUBSETS}, 'chance': 0.5}
+PUBLISHED = [
+    {
+        'method': 'Paper',
+        'scores': {'ir+depth': 1.0, 'rgb': 2.0},
+        'mean': 0.5,
+        'source': 'Paper, Table 1',
+        'certainty': 'read in the paper',
+        'comparable': False,
+        'why_not': 'another backbone',
+    }
+]
+
+
+def test_ceiling_chance_and_published_rows_stand_beneath_and_are_never_ranked():
+    runs = Runs()
+    for seed in range(2):
+        runs.add('a', seed, 40, dataset=REFERENCES)
+        runs.add('b', seed, 150, dataset=REFERENCES)
+    block = runs.only_block(published=PUBLISHED)
+    labels = [row.label for row in block.rows]
+    assert labels == ['a', 'b', 'ceiling (ideal observer)', 'chance', 'Paper (published)']
+    assert not any(cell.mark for row in block.rows[2:] for cell in row.cells.values())
+    paper = _row(block, 'Paper (published)')
+    assert (paper['depth+ir'].mean, paper['rgb'].mean, paper['mean'].mean) == (1.0, 2.0, 0.5)
+    assert np.isnan(paper['ir'].mean)
+    assert np.isnan(paper['worst'].mean)
+    assert block.rows[-1].sign == '‡'
+    assert '‡ not comparable: Paper: another backbone' in captions.sources(block)
+    closed = [(0.5 - acer_of(runs.load(r), s)) / 0.45 for r in runs.records[::2] for s in SUBSETS]
+    assert block.rows[0].extra['gap closed %'] == f'{100 * np.mean(closed):.1f}'
+
+
+def test_further_columns_say_how_many_seeds_and_where_options_come_from(three):
+    extra = three.only_block().rows[0].extra
+    assert extra == {'seeds': '3', 'options': 'default'}
+
+
+def test_markdown_as_text():
+    runs = Runs()
+    for seed in (0, 1):
+        outcomes = {'target': TARGET, 'pred/rgb': TARGET.copy()}
+        # Of 200 live samples 2, of 200 attacks 2 * seed are wrong.
+        outcomes['pred/rgb'][1:5:2] = 0
+        outcomes['pred/rgb'][0 : 4 * seed : 2] = 1
+        record = make_record('m_1', seed, outcomes, dataset={'modalities': ['rgb', 'ir']})
+        runs.records.append(record)
+        runs.outcomes[record['identity']] = outcomes
+    lines = markdown(runs.table()).splitlines()
+    assert lines[:3] == ['# faces', '', '## faces: ACER ↓ (%)']
+    assert lines[4] == (
+        'ACER in percent, lower is better. Protocol uniform-last-0: training masks drawn uniformly '
+        'from the subsets unless a method has its own, tested after the last epoch. The training '
+        'data are complete. ± is the standard deviation (ddof = 1) over 2 seeds. The scores are on '
+        '400 test samples. For each seed, mean and worst are over the subsets, and missing k is '
+        'the mean over the subsets that lack k modalities. No score is marked, since there is one '
+        'method only.'
+    )
+    header = 'method | rgb | mean | worst | missing 0 | missing 1 | seeds | options'
+    cell = '0.75 ± 0.35'
+    assert lines[6] == f'| {header} |'
+    assert lines[8] == f'| m_1 | {cell} | {cell} | {cell} |  | {cell} | 2 | default |'
+
+
+def test_markdown_terminal_and_latex_show_the_marks(three):
+    table = three.table()
+    mean = _row(table.blocks[0], 'good')['mean'].mean
+    second = _row(table.blocks[0], 'fair')['mean'].mean
+    assert f'**{mean:.2f}** ±' in markdown(table)
+    assert f'<u>{second:.2f}</u> ±' in markdown(table)
+    assert rf'\textbf{{{mean:.2f}}}\,$\pm$' in latex(table)
+    assert rf'\underline{{{second:.2f}}}' in latex(table)
+    plain = terminal(table, color=False)
+    assert f'*{mean:.2f}' in plain
+    assert f'_{second:.2f}' in plain
+    assert '\033' not in plain
+    coloured = terminal(table, color=True)
+    assert f'\033[1m{mean:.2f}\033[0m' in coloured
+    widths = {len(re.sub('\033.*?m', '', line)) for line in coloured.splitlines()[1:6]}
+    assert len(widths) == 1
+
+
+def test_latex_is_balanced_and_has_as_many_cells_as_columns(three):
+    three.add('odd_name:a=1,b={x}&50%#~^\\|<', 0, 30)
+    text = latex(three.table(unscored=[make_failure('x_y', 0, 'bad {')], published=PUBLISHED))
+    found = re.findall(r'\\begin{tabular}{l(r+)}\n(.*?)\\end{tabular}', text, re.S)
+    assert len(found) == 2
+    for columns, body in found:
+        rows = [line for line in body.splitlines() if line.endswith(r' \\')]
+        for row in rows:
+            assert len(re.findall(r'(?<!\\)&', row)) == len(columns)
+    assert [len(re.findall(r' \\\\\n', body)) for _, body in found] == [6, 5]
+    bare = re.sub(r'\\[{}\\]', '', text)
+    assert bare.count('{') == bare.count('}')
+    for name in re.findall(r'\\begin{(\w+)}', text):
+        assert text.count(f'\\begin{{{name}}}') == text.count(f'\\end{{{name}}}')
+    body = text[text.index(r'\caption') :]
+    assert not re.search(r'(?<!\\)[_#%]', body)
+    assert body.isascii()
+
+
+def test_csv_holds_plain_numbers_per_variant_and_protocol(three):
+    three.add('good', 0, 9, protocol={'epochs': 9}, protocol_id='uniform-last-1')
+    rows = list(csv.DictReader(io.StringIO(to_csv(three.table(published=PUBLISHED)))))
+    assert [(r['method'], r['protocol'], r['seeds']) for r in rows] == [
+        ('fair', 'uniform-last-0', '3'),
+        ('good', 'uniform-last-0', '3'),
+        ('poor', 'uniform-last-0', '3'),
+        ('good', 'uniform-last-1', '1'),
+    ]
+    keys = [*SUBSETS, 'mean', 'worst', 'missing_0', 'missing_1', 'missing_2']
+    scores = ['method', 'protocol', 'seeds', *keys, *(f'{k}_std' for k in keys)]
+    assert list(rows[0])[: len(scores)] == scores
+    row = _row(three.table().blocks[0], 'fair')
+    for key in keys:
+        assert float(rows[0][key]) == pytest.approx(row[key].mean, rel=1e-5)
+        assert float(rows[0][f'{key}_std']) == pytest.approx(row[key].std, rel=1e-5)
+    assert rows[3]['rgb_std'] == ''
+
+
+def test_columns_can_follow_the_layout_of_a_paper(three):
+    block = three.only_block(columns={'rgb+depth+ir': 'All', 'depth': 'D'})
+    titles = list(block.columns.values())
+    assert titles[:4] == ['All', 'D', 'mean', 'worst']
+    full = _row(three.only_block(), 'fair')
+    assert _row(block, 'fair')['depth'] == full['depth']
+    assert _row(block, 'fair')['mean'].mean == full['mean'].mean
+    with pytest.raises(UserError, match="no subset 'sonar'"):
+        three.only_block(columns={'sonar': 'S'})
+
+
+def test_brief_tells_mean_and_worst(three):
+    record = three.records[1]
+    scores = {s: acer_of(three.load(record), s) for s in SUBSETS}
+    last = max(scores, key=scores.get)
+    mean = 100 * np.mean(list(scores.values()))
+    expected = f'ACER {mean:.2f} % mean, {100 * scores[last]:.2f} % worst ({last})'
+    assert writer.brief(record) == expected
+
+
+@pytest.fixture
+def written(tmp_path, three):
+    for record in three.records:
+        save(tmp_path / 'runs', record, three.load(record))
+    return tmp_path
+
+
+def test_tables_are_written_from_files_and_name_what_does_not_count(written, three):
+    torn = written / 'runs/faces/good/uniform-last-0/seed0/record.json'
+    torn.write_text('{')
+    lost = written / 'runs/faces/poor/uniform-last-0/seed0/outcomes.npz'
+    lost.write_bytes(lost.read_bytes()[:99])
+    save(written / 'runs', make_failure('good', 5, 'no memory'))
+    table = writer.write_tables(written, 'faces')
+    folder = written / 'tables'
+    assert sorted(p.name for p in folder.iterdir()) == ['faces.csv', 'faces.md', 'faces.tex']
+    assert (folder / 'faces.md').read_text() == markdown(table)
+    assert (folder / 'faces.tex').read_text() == latex(table)
+    assert (folder / 'faces.csv').read_text() == to_csv(table)
+    assert [p.split(':')[0] for p in table.problems] == [
+        'good/uniform-last-0/seed0/record.json',
+        'poor/uniform-last-0/seed0/outcomes.npz',
+    ]
+    assert 'failed: good seed 5' in markdown(table)
+    assert {row.label: row.seeds for row in table.blocks[0].rows} == {
+        'good': 2,
+        'fair': 3,
+        'poor': 3,
+    }
+
+
+def test_the_same_records_give_the_same_files(written):
+    writer.write_tables(written, 'faces')
+    before = [p.read_bytes() for p in sorted((written / 'tables').iterdir())]
+    writer.write_tables(written, 'faces')
+    assert [p.read_bytes() for p in sorted((written / 'tables').iterdir())] == before
+
+
+def test_no_records_is_a_users_mistake(tmp_path):
+    with pytest.raises(UserError, match=r'runs/faces: no record.json found'):
+        writer.write_tables(tmp_path, 'faces')
+
+
+def test_the_script_makes_tables_from_anywhere(written, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp('elsewhere')
+    script = [sys.executable, str(ROOT / 'benchmark' / 'tables.py')]
+    done = subprocess.run(
+        [*script, str(written), '--columns', 'rgb=R', 'ir=I'],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ''
+    assert done.returncode == 0
+    assert re.search(r'method +R +I +mean +worst', done.stdout)
+    assert (written / 'tables' / 'faces.md').is_file()
+    done = subprocess.run([*script, str(elsewhere)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r'error: .*runs: no runs found\n', done.stderr)
+
+
+def test_tables_are_made_without_torch():
+    code = 'import sys, benchmark.tables; print({"torch", "mmengine"} & set(sys.modules))'
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == 'set()\n'
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'results' / 'published').glob('*.json')))
+def test_published_means_are_those_of_their_cells(path):
+    content = json.loads(path.read_text())
+    assert content['dataset'] == path.stem
+    assert writer.published(path.stem) == content['rows']
+    checked = 0
+    for row in content['rows']:
+        assert row['comparable'] or row['why_not']
+        assert row['source']
+        assert row['certainty']
+        values = list(row['scores'].values())
+        assert all(v is None or 0 <= v <= 100 for v in values)
+        if row['mean'] is None or None in values:
+            continue
+        # Cells and mean are each rounded to two decimals.
+        agrees = abs(row['mean'] - sum(values) / len(values)) <= 0.01 + 1e-9
+        assert agrees != ('erratum' in row), row['method']
+        checked += 1
+    assert checked >= 2
