@@ -7,6 +7,7 @@ made from the reference records. The same records and versions give the same fil
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -100,7 +101,9 @@ def table_picture(text: str) -> str:
     )
     # The window cuts off what hangs below its last line, such as an underscore.
     console.print(f'{text}\n', markup=False, no_wrap=True)
-    return console.export_svg(title='python benchmark/tables.py results', unique_id='table')
+    svg = console.export_svg(title='python benchmark/tables.py results', unique_id='table')
+    # Rich names a font on another host; every reader has some monospaced font.
+    return re.sub(r'@font-face \{.*?\}\s*', '', svg, flags=re.S)
 
 
 def main() -> None:
