@@ -320,3 +320,8 @@ def test_errors_are_better_low_and_everything_else_is_better_high():
         assert metrics.higher_is_better(metric)
     with pytest.raises(UserError, match="did you mean 'mIoU'"):
         metrics.higher_is_better('mIou')
+
+
+def test_a_share_of_nothing_is_undefined():
+    found = metrics.ratio(np.array([0, 1, 1]), np.array([0, 0, 4]))
+    np.testing.assert_array_equal(found, [np.nan, np.nan, 0.25])
