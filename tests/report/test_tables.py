@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Runs:
-    """A handful of runs and their outcomes, as a table wants them."""
+    """Some runs and their outcomes."""
 
     def __init__(self):
         self.records, self.outcomes = [], {}
@@ -128,6 +128,13 @@ def test_a_difference_that_many_columns_would_show_by_chance_is_not_marked():
     a, b = ({0: runs.load(r)} for r in runs.records)
     assert statistics.paired_bootstrap(a, b, 'rgb', 'ACER').p < 0.05
     assert _row(runs.only_block(), 'a')['rgb'].mark == ''
+
+
+@pytest.mark.parametrize(('p', 'marks'), [(0.0499, {'best', 'second'}), (0.0501, {''})])
+def test_differences_are_significant_below_five_percent(p, marks, three, monkeypatch):
+    monkeypatch.setattr(statistics, 'holm', lambda values: np.full(len(values), p))
+    cells = [c for row in three.only_block().rows[:2] for c in row.cells.values()]
+    assert {cell.mark for cell in cells} == marks
 
 
 def test_higher_is_better_turns_the_ranking_round():
