@@ -295,6 +295,23 @@ def test_tables_are_remade_from_records_by_the_script(written, runs, capsys):
     assert {p.name: p.read_bytes() for p in (written / 'tables').iterdir()} == after
 
 
+def test_the_caption_speaks_of_the_gaps_with_most_seeds_then_most_methods():
+    runs = Runs()
+    for seed in range(2):
+        runs.add('good', seed, 9, HALF)
+    for label in ('good', 'fair', 'poor'):
+        runs.add(label, 0, 9, '')
+    text = captions.caption(runs.only_block())
+    assert 'over 2 seeds' in text
+    assert 'there is one method only' in text
+    for seed in range(2):
+        for label in ('good', 'fair'):
+            runs.add(label, seed, 9, MIXED)
+    text = captions.caption(runs.only_block())
+    assert 'over 2 seeds' in text
+    assert 'The best score is bold' in text
+
+
 def test_gaps_can_be_shown_in_another_metric(written, runs):
     for path in (written / 'runs').rglob('record.json'):
         path.unlink()

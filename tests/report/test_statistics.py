@@ -175,6 +175,22 @@ def test_holm_agrees_with_stepping_down_by_hand(rng):
         np.testing.assert_array_equal(statistics.holm(p) < alpha, rejected)
 
 
+def test_holm_s_adjusted_values_never_fall_from_a_smaller_p_to_a_larger(rng):
+    p = np.array([0.02, 0.01, 0.021, 0.5, 0.022])
+    expected = []
+    for value in p:
+        smaller = sorted(q for q in p if q <= value)
+        expected.append(min(1, max((len(p) - i) * q for i, q in enumerate(smaller))))
+    np.testing.assert_allclose(statistics.holm(p), expected)
+    assert statistics.holm(p)[2] == statistics.holm(p)[0]  # 0.08, although 3 * 0.021 is less
+
+
+def test_the_smallest_p_value_is_one_in_the_draws_and_the_observation(rng):
+    drawn = rng.normal(0, 1e-3, (2, 99, 1))
+    found = statistics.compare(np.array([0.1]), np.array([0.6]), 0.1 + drawn[0], 0.6 + drawn[1])
+    assert found.p == pytest.approx(1 / 100)
+
+
 def _run(rng, target, error):
     wrong = rng.random(len(target)) < error
     return {'target': target, 'pred/a': np.where(wrong, 1 - target, target)}

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Runs:
-    """A handful of runs and their outcomes, as a table wants them."""
+    """Some runs and their outcomes."""
 
     def __init__(self):
         self.records, self.outcomes = [], {}
@@ -144,6 +144,13 @@ def test_the_level_of_significance_is_five_per_cent_after_the_correction(behind,
     low, high = (0.06, 0.08) if mark == '' else (0.02, 0.04)
     assert low < adjusted < high
     assert {name: cell.mark for name, cell in cells.items()} == dict.fromkeys(cells, mark)
+
+
+@pytest.mark.parametrize(('p', 'marks'), [(0.0499, {'best', 'second'}), (0.0501, {''})])
+def test_differences_are_significant_below_five_percent(p, marks, three, monkeypatch):
+    monkeypatch.setattr(statistics, 'holm', lambda values: np.full(len(values), p))
+    cells = [c for row in three.only_block().rows[:2] for c in row.cells.values()]
+    assert {cell.mark for cell in cells} == marks
 
 
 def test_higher_is_better_turns_the_ranking_round():
