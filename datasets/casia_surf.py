@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
@@ -21,14 +22,15 @@ class CasiaSurf(FaceImages):
     """CASIA-SURF (Zhang et al., CVPR 2019), in the split of its 2019 challenge.
 
     The root holds the challenge's lists `train_list.txt`, `val_private_list.txt` and
-    `test_private_list.txt`; each line is `RGB DEPTH IR LABEL`: three paths relative to the root and
-    1 for a live face, 0 for an attack. The decision is the larger logit, over frames, as in MMANet.
+    `test_private_list.txt`. Each line is `RGB DEPTH IR LABEL`: three paths relative to the root,
+    and 1 for a live face or 0 for an attack. Every frame is classified on its own, by the larger
+    logit, as in MMANet.
 
     Args:
-        root: The folder of the lists.
+        root: The folder that holds the lists.
         size: Side of the network's input in pixels.
         width: Channels of the encoders' first stage.
-        cache: 'none', 'ram' or 'disk': whether decoded images are kept.
+        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
 
     Raises:
         UserError: A list or an image is missing, or a line is not as above.
@@ -37,13 +39,19 @@ class CasiaSurf(FaceImages):
     name = 'casia_surf'
     licence = 'research only, by signed agreement with the authors'
     how_to_get = (
-        'ask the CASIA-SURF challenge for the data; the root holds train_list.txt, '
-        'val_private_list.txt and test_private_list.txt beside the images they name'
+        'Ask the organisers of the CASIA-SURF challenge for the data. The root holds '
+        'train_list.txt, val_private_list.txt and test_private_list.txt beside the images that '
+        'they name.'
     )
-    counts = {'train': 29266, 'val': 9608, 'test': 57710}
+    published_sizes = {'train': 29266, 'val': 9608, 'test': 57710}
 
     def __init__(
-        self, *, root: str = '', size: int = SIZE, width: int = 64, cache: str = 'none'
+        self,
+        *,
+        root: str = '',
+        size: int = SIZE,
+        width: int = 64,
+        cache: Literal['none', 'ram', 'disk'] = 'none',
     ) -> None:
         folder = data_root('casia_surf', root, self.how_to_get)
         splits = {name: _read(folder, file) for name, file in LISTS.items()}

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from benchmark.errors import UserError, unknown
 from benchmark.registry import DATASETS
 from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
 from datasets.common.io.files import data_root
 
-RACES = ('AF', 'CA', 'EA')
 FOLDERS = {'rgb': 'profile', 'depth': 'depth', 'ir': 'ir'}
 LIVE, CLOTH, SCREEN = 1, 2, 4
-"""Kinds of presentation, the last number in a video's name."""
+"""Kinds of presentation: the last number in the name of a video."""
 
 Part = tuple[tuple[str, ...], range, tuple[int, ...]]
-"""Ethnicities, subjects and kinds of presentation of a split."""
+"""The ethnicities, subjects and kinds of presentation of a split."""
 
 
 def _parts(trained: str, tested: tuple[str, ...]) -> dict[str, Part]:
@@ -42,22 +42,25 @@ IMAGES = ('.jpg', '.jpeg', '.png')
 class Cefa(FaceImages):
     """CASIA-SURF CeFA (Liu et al., WACV 2021), protocol 4: other ethnicities and other attacks.
 
-    Training and validation are on one ethnicity's live faces and screen attacks (subjects 0 to 199
-    and 200 to 299), the test on others' live faces and cloth attacks (300 to 499). '4@5' is what
-    MMANet's released code does: East Asian faces train, African ones test. '4@1', '4@2' and '4@3'
-    train on AF, CA and EA and test on the two others; they follow the data set's paper from memory
-    and are not verified. 3-D masks, which the data set adds to some tests, are left out. The
-    teacher here sees all modalities; in MMANet's released code it is trained with dropout too.
+    The training and validation samples are the live faces and screen attacks of one ethnicity
+    (subjects 0 to 199 and 200 to 299). The test samples are the live faces and cloth attacks of
+    other ethnicities (subjects 300 to 499). Protocol '4@5' is that of MMANet's released code: the
+    training faces are East Asian, the test faces African. '4@1', '4@2' and '4@3' train on AF, CA
+    and EA and test on the two others; they were written from memory of the data set's paper and
+    have not been verified against it. The 3-D masks that the data set adds to some tests are left
+    out. A teacher is trained with all modalities here, and with modality dropout in MMANet's
+    released code.
 
-    The root holds `{AF,CA,EA}/<subject>/<race_id_acquisition_session_kind>/` and in it `profile`
-    (colour), `depth` and `ir` with like-named frames. Every frame is a sample.
+    The root holds folders `{AF,CA,EA}/<subject>/<race_id_acquisition_session_kind>/`, each with
+    the sub-folders `profile` (colour), `depth` and `ir`, in which the images of one frame have the
+    same name. Every frame is a sample.
 
     Args:
         root: The folder that holds AF, CA and EA.
-        protocol: One of those above.
+        protocol: Which ethnicities train and which are tested, as above.
         size: Side of the network's input in pixels.
         width: Channels of the encoders' first stage.
-        cache: 'none', 'ram' or 'disk': whether decoded images are kept.
+        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
 
     Raises:
         UserError: A folder is missing or named otherwise, or a frame lacks a modality.
@@ -66,18 +69,18 @@ class Cefa(FaceImages):
     name = 'cefa'
     licence = 'research only, by signed agreement with the authors'
     how_to_get = (
-        'ask the authors of CASIA-SURF CeFA; the root holds AF, CA and EA, each with '
-        '<subject>/<video>/{profile,depth,ir}/<frames>'
+        'Ask the authors of CASIA-SURF CeFA for the data. The root holds AF, CA and EA, each with '
+        '<subject>/<video>/{profile,depth,ir}/<frames>.'
     )
 
     def __init__(
         self,
         *,
         root: str = '',
-        protocol: str = '4@5',
+        protocol: Literal['4@1', '4@2', '4@3', '4@5'] = '4@5',
         size: int = SIZE,
         width: int = 64,
-        cache: str = 'none',
+        cache: Literal['none', 'ram', 'disk'] = 'none',
     ) -> None:
         folder = data_root('cefa', root, self.how_to_get)
         if protocol not in PROTOCOLS:
@@ -106,7 +109,7 @@ def _faces(
 
 
 def _frames(root: Path, video: Path, live: bool) -> Iterator[Face]:
-    """Yields a video's frames, paired by name: pairing by position hides a lost frame."""
+    """Yields the frames of a video, paired by name; pairing by position would hide a lost frame."""
     frames = {m: _images(video / folder) for m, folder in FOLDERS.items()}
     names = sorted(set().union(*frames.values()))
     for name in names:

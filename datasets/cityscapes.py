@@ -6,13 +6,14 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.families.rgbd import Layout, Scene, Scenes
+from datasets.common.families.rgbd import Layout, Scene, SceneOptions, Scenes
 from datasets.common.io.files import data_root, lines
 from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.prepare.preparation import Preparation
@@ -39,18 +40,22 @@ CLASSES = {
     'motorcycle': 32,
     'bicycle': 33,
 }
-"""The classes that count, with their values in the official label files."""
+"""The classes that are evaluated, with their values in the official label files."""
 
 HELD_OUT = ('tubingen', 'ulm', 'weimar', 'zurich')
+"""Cities of the official training split that are the validation split here."""
+
 DEPTHS = {'depth': 'depth_raw', 'disparity': 'disparity_raw'}
+"""Option `depth` -> folder of the files."""
+
 FARTHEST = 300
-"""Depths beyond it, in metres, are taken for faults of the matching."""
+"""Greater depths, in metres, are taken for errors of the stereo matching."""
 
 Read = Callable[[], bytes]
 
 
 class DepthArray:
-    """Decodes a .npy file of metres into float32 (1, H, W), faults and holes being 0.
+    """Decodes a .npy file of metres into float32 (1, H, W); errors and holes become 0.
 
     Args:
         size: (H, W) to which it is resized, to the nearest pixel.
@@ -74,7 +79,7 @@ class DepthArray:
         if metres.shape != SOURCE or metres.dtype.kind != 'f':
             raise UserError(f'{path}: expected float {SOURCE}, found {metres.dtype} {metres.shape}')
         metres = metres.astype(np.float32)
-        # Written so that NaN falls out as well.
+        # A comparison with NaN is false, so NaN becomes 0 as well.
         image = Image.fromarray(np.where(metres <= FARTHEST, metres, 0))
         return np.asarray(image.resize(self.size[::-1], Image.Resampling.NEAREST))[None]
 
@@ -84,27 +89,30 @@ class Cityscapes(Scenes):
     """Cityscapes (Cordts et al., CVPR 2016) with depth from its disparity maps.
 
     The recipe is ESANet's, which MMANet follows: ResNet-50 encoders with ImageNet weights, 300
-    epochs of Adam under a one-cycle schedule, zoom of 0.5 to 2 and crops of 512 x 1024. Tested are
-    the 500 images of the official validation split, whose labels are public; the official train
-    cities Tubingen, Ulm, Weimar and Zurich validate. The network sees 512 x 1024 at test, and its
-    logits are resized to the labels' 1024 x 2048; MMANet's released test feeds the full resolution.
-    The context module pools to grids of 1 and 5 as on NYUv2, in the papers to 1, 2, 4 and 8 here.
-    Disparity is matched from the colour image and its stereo partner: it is no independent sensor.
+    epochs of Adam with a one-cycle schedule, zoom by 0.5 to 2 and crops of 512 x 1024 pixels. The
+    test split is the official validation split of 500 images, whose labels are public. The
+    validation split consists of the cities Tubingen, Ulm, Weimar and Zurich of the official
+    training split. At test the network's input has 512 x 1024 pixels, and its logits are resized
+    to the labels' 1024 x 2048; MMANet's released code tests at the full resolution. The context
+    module pools to grids of 1 and 5, as on NYUv2; in the papers it pools to 1, 2, 4 and 8 on this
+    data set. Disparity is computed from the colour image and the second image of a stereo pair, so
+    that it is no independent sensor.
 
-    The root is what ESANet's preparation and `datasets/prepare.py cityscapes` write: lists
-    `{train,valid}_{rgb,depth_raw,disparity_raw,labels_19}.txt` of `<city>/<file>` below
-    `{train,valid}/{rgb,depth_raw,disparity_raw,labels_19}/`; depth in metres as .npy, disparity as
-    official 16-bit images, labels as 8 bits with 0 for void.
+    The root is what ESANet's preparation and `datasets/prepare.py cityscapes` write: the lists
+    `{train,valid}_{rgb,depth_raw,disparity_raw,labels_19}.txt` name files `<city>/<file>` below
+    `{train,valid}/{rgb,depth_raw,disparity_raw,labels_19}/`. Depth is stored in metres as .npy,
+    disparity as the official 16-bit images, and labels as 8-bit images with 0 for void.
 
     Args:
-        root: The folder.
-        depth: 'depth' in metres or 'disparity'.
-        size: 'HxW' of the network's input; training images have twice the sides.
-        network: 'esanet' or 'pyramid'.
-        layers: Layers of the ResNet encoders: 18, 34 or 50.
-        pretrained: Their ImageNet weights, or 'none'.
+        root: The prepared folder.
+        depth: Whether the second modality is depth in metres or disparity.
+        size: Height and width of the network's input in pixels, 'HxW'; training crops are cut from
+            images with twice these sides.
+        network: Architecture of the segmentation network.
+        layers: Number of layers of the ResNet encoders.
+        pretrained: File of their ImageNet weights, or 'none' for random initial weights.
         width: Channels of the encoders' first stage.
-        cache: 'none', 'ram' or 'disk': whether decoded images are kept.
+        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
 
     Raises:
         UserError: The root is not as above.
@@ -113,10 +121,10 @@ class Cityscapes(Scenes):
     name = 'cityscapes'
     licence = 'non-commercial research, after registration'
     how_to_get = (
-        'python datasets/prepare.py cityscapes FOLDER TARGET, FOLDER holding the leftImg8bit, '
-        'gtFine, disparity and camera archives of the official site, zipped or unpacked'
+        'Download the archives leftImg8bit, gtFine, disparity and camera from the official site '
+        'into one folder, zipped or unpacked, and run python datasets/prepare.py cityscapes on it.'
     )
-    counts = {'test': 500}
+    published_sizes = {'test': 500}
     recipe = {
         'epochs': 300,
         'batch_size': 8,
@@ -130,13 +138,13 @@ class Cityscapes(Scenes):
         self,
         *,
         root: str = '',
-        depth: str = 'depth',
+        depth: Literal['depth', 'disparity'] = 'depth',
         size: str = '512x1024',
-        network: str = 'esanet',
-        layers: int = 50,
+        network: Literal['esanet', 'pyramid'] = 'esanet',
+        layers: Literal[18, 34, 50] = 50,
         pretrained: str = '',
         width: int = 64,
-        cache: str = 'none',
+        cache: Literal['none', 'ram', 'disk'] = 'none',
     ) -> None:
         folder = data_root('cityscapes', root, self.how_to_get)
         if depth not in DEPTHS:
@@ -152,8 +160,9 @@ class Cityscapes(Scenes):
             depth=DepthArray if metres else lambda s: DepthFile16(s, SOURCE),
             scaled=Scaled(31.7156, 38.7028, 0) if metres else Scaled(9069.706, 7178.336, 0),
         )
-        options = {'network': network, 'layers': layers, 'pretrained': pretrained}
-        options |= {'width': width, 'cache': cache}
+        options = SceneOptions(
+            network=network, layers=layers, pretrained=pretrained, width=width, cache=cache
+        )
         train = _scenes(folder, 'train', DEPTHS[depth])
         splits = {
             'train': [s for s in train if _city(s) not in HELD_OUT],
@@ -261,10 +270,10 @@ def _depth(disparity: bytes, camera: bytes) -> bytes:
     parameters = json.loads(camera)
     factor = parameters['extrinsic']['baseline'] * parameters['intrinsic']['fx']
     raw = np.asarray(Image.open(io.BytesIO(disparity))).astype(np.float32)
-    # Stored values are 256 d + 1, and 0 where nothing was matched.
+    # Files store 256 d + 1, and 0 where the matching found nothing.
     pixels = (raw - 1) / 256
     metres = np.divide(factor, pixels, out=np.zeros_like(pixels), where=pixels > 0)
-    # What half precision cannot hold is far beyond what counts.
+    # Half precision ends at 65504, far beyond `FARTHEST`.
     buffer = io.BytesIO()
     np.save(buffer, np.minimum(metres, 60000).astype(np.float16))
     return buffer.getvalue()

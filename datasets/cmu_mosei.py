@@ -65,7 +65,7 @@ class CMUMOSEI(Dataset):
     }
     licence = 'research only; features of public videos by the CMU MultiComp Lab'
     how_to_get = f'MOSEI/Processed/{FILE}, linked in the README of github.com/thuiar/MMSA'
-    counts = {'train': 16326, 'val': 1871, 'test': 4659}
+    published_sizes = {'train': 16326, 'val': 1871, 'test': 4659}
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ class CremaD(AudioVisual):
         'CREMA-D from its authors, frames at 1 per second in Image-01-FPS/<clip>/, and the lists '
         'train.csv and test.csv of OGM-GE in the root'
     )
-    counts = {'test': 744}
+    published_sizes = {'test': 744}
 
     def __init__(
         self,

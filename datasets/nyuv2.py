@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from benchmark.errors import UserError
 from benchmark.missing import derive
 from benchmark.registry import DATASETS
-from datasets.common.families.rgbd import Layout, Scene, Scenes
+from datasets.common.families.rgbd import Layout, Scene, SceneOptions, Scenes
 from datasets.common.io.files import data_root, lines
 from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.io.optional import package
@@ -21,7 +21,7 @@ from datasets.common.prepare.preparation import Preparation
 SOURCE = (480, 640)
 DEPTHS = ('depth', 'depth_raw')
 BLOCK, HELD_OUT = 20, 0.1
-"""Frames are held out for validation in blocks of neighbours, which often show one room."""
+"""Blocks of 20 frame numbers are held out for validation, since neighbours often show one room."""
 
 
 @DATASETS.register_module('nyuv2')
@@ -29,25 +29,28 @@ class NYUv2(Scenes):
     """NYU Depth v2 (Silberman et al., ECCV 2012), the 795 / 654 labelled frames.
 
     The recipe is ESANet's, which MMANet and DMRNet follow: ResNet-50 encoders with ImageNet
-    weights, 300 epochs of SGD under a one-cycle schedule, zoom of 1 to 1.4, colour jitter, classes
-    weighed by median frequency, mIoU at 480 x 640. The papers have no validation split and select
-    on the test; here about a tenth of train, in blocks of 20 frame numbers that hash below 0.1,
-    validates. mmsegmentation's mIoU leaves out classes that neither occur nor are predicted.
+    weights, 300 epochs of SGD with a one-cycle schedule, zoom by 1 to 1.4, colour jitter, class
+    weights by median frequency, and mIoU at 480 x 640 pixels. The papers have no validation split
+    and select the epoch on the test split. Here about a tenth of the training frames validates:
+    the blocks of 20 frame numbers whose hash is below 0.1. Classes that neither occur nor are
+    predicted are left out of mIoU, as in mmsegmentation.
 
-    The root is what ESANet's preparation and `datasets/prepare.py nyuv2` write: `train.txt`,
-    `test.txt`, and `{train,test}/{rgb,depth,depth_raw,labels_40,labels_13}/<frame>.png`; depth in
-    mm as 16 bits, labels as 8 bits with 0 for void.
+    The root is what ESANet's preparation and `datasets/prepare.py nyuv2` write: the lists
+    `train.txt` and `test.txt`, and the images
+    `{train,test}/{rgb,depth,depth_raw,labels_40,labels_13}/<frame>.png`. Depth is stored in
+    millimetres as 16-bit images, labels as 8-bit images with 0 for void.
 
     Args:
-        root: The folder.
-        classes: 40 or 13.
-        depth: 'depth', which the data set's authors filled in, or 'depth_raw' with its holes.
-        size: 'HxW' of the network's input.
-        network: 'esanet' or 'pyramid'.
-        layers: Layers of the ResNet encoders: 18, 34 or 50.
-        pretrained: Their ImageNet weights, or 'none'.
+        root: The prepared folder.
+        classes: Number of classes.
+        depth: Whether holes in the depth images are filled in by the data set's authors (`depth`)
+            or left (`depth_raw`).
+        size: Height and width of the network's input in pixels, 'HxW'.
+        network: Architecture of the segmentation network.
+        layers: Number of layers of the ResNet encoders.
+        pretrained: File of their ImageNet weights, or 'none' for random initial weights.
         width: Channels of the encoders' first stage.
-        cache: 'none', 'ram' or 'disk': whether decoded images are kept.
+        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
 
     Raises:
         UserError: The root is not as above.
@@ -56,10 +59,10 @@ class NYUv2(Scenes):
     name = 'nyuv2'
     licence = "research; see the data set's page at New York University"
     how_to_get = (
-        'python datasets/prepare.py nyuv2 FOLDER TARGET, FOLDER holding nyu_depth_v2_labeled.mat, '
-        'splits.mat, classMapping40.mat and class13Mapping.mat'
+        'Put nyu_depth_v2_labeled.mat, splits.mat, classMapping40.mat and class13Mapping.mat into '
+        'one folder, and run python datasets/prepare.py nyuv2 on it.'
     )
-    counts = {'test': 654}
+    published_sizes = {'test': 654}
     recipe = {
         'epochs': 300,
         'batch_size': 8,
@@ -74,14 +77,14 @@ class NYUv2(Scenes):
         self,
         *,
         root: str = '',
-        classes: int = 40,
-        depth: str = 'depth',
+        classes: Literal[40, 13] = 40,
+        depth: Literal['depth', 'depth_raw'] = 'depth',
         size: str = '480x640',
-        network: str = 'esanet',
-        layers: int = 50,
+        network: Literal['esanet', 'pyramid'] = 'esanet',
+        layers: Literal[18, 34, 50] = 50,
         pretrained: str = '',
         width: int = 64,
-        cache: str = 'none',
+        cache: Literal['none', 'ram', 'disk'] = 'none',
     ) -> None:
         folder = data_root('nyuv2', root, self.how_to_get)
         if classes not in (40, 13):
@@ -99,8 +102,9 @@ class NYUv2(Scenes):
             depth=lambda s: DepthFile16(s, SOURCE),
             scaled=Scaled(2841.949, 1417.259, hole=0),
         )
-        options = {'network': network, 'layers': layers, 'pretrained': pretrained}
-        options |= {'width': width, 'cache': cache}
+        options = SceneOptions(
+            network=network, layers=layers, pretrained=pretrained, width=width, cache=cache
+        )
         splits = _splits(folder, depth, f'labels_{classes}')
         super().__init__(splits, folder, layout, options, weighted=True)
 
@@ -122,7 +126,7 @@ class NYUv2(Scenes):
 
 
 def _names(file: Path, default: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the classes' names without void, where the preparation left them."""
+    """Returns the names of the classes without void, from the file where the root has one."""
     if not file.is_file():
         return default
     found = tuple(lines(file))[1:]
@@ -156,7 +160,9 @@ def _scenes(root: Path, split: str, depth: str, labels: str) -> list[Scene]:
     return scenes
 
 
-def _mappings(work: Preparation, scipy_io: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+def _mappings(
+    work: Preparation, scipy_io: Any
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Returns split -> frame numbers from 1, and the tables 894 -> 40 and 40 -> 13 classes."""
     found = []
     for name, key in (
@@ -167,7 +173,7 @@ def _mappings(work: Preparation, scipy_io: Any) -> tuple[dict[str, Any], np.ndar
         path = work.find(name)
         try:
             content = scipy_io.loadmat(path)
-        except Exception as error:  # whatever the reader raises on a file of another kind
+        except Exception as error:  # scipy raises many kinds of errors on other files
             raise UserError(f'{path}: expected a MATLAB file: {error}') from None
         if key not in content:
             raise UserError(f'{path}: expected a variable {key!r}')
@@ -179,9 +185,13 @@ def _mappings(work: Preparation, scipy_io: Any) -> tuple[dict[str, Any], np.ndar
 
 
 def _write_frames(
-    work: Preparation, file: Any, splits: dict[str, Any], to_40: np.ndarray, to_13: np.ndarray
+    work: Preparation,
+    file: Any,
+    splits: dict[str, np.ndarray],
+    to_40: np.ndarray,
+    to_13: np.ndarray,
 ) -> None:
-    """Writes every frame; MATLAB's arrays come with their axes reversed."""
+    """Writes every frame; the axes of MATLAB's arrays are reversed in HDF5."""
     images: dict[str, Callable[[int], np.ndarray]] = {
         'rgb': lambda k: file['images'][k].transpose(2, 1, 0),
         'depth': lambda k: _millimetres(file['depths'][k]),
@@ -191,7 +201,7 @@ def _write_frames(
     }
 
     def write(image: Callable[[int], np.ndarray], number: int, path: Path) -> None:
-        # Read and encoded here, so that what an earlier run has written costs nothing.
+        # Reading and encoding wait until here, so that files of an earlier run cost no time.
         path.write_bytes(encoded(image(number - 1)))
 
     with work.steps(sum(map(len, splits.values())), 'frames') as step:

@@ -12,7 +12,7 @@ from benchmark.errors import UserError  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.registry import DATASETS, discover  # noqa: E402
 from datasets import prepare  # noqa: E402
-from datasets.brats2018 import Brats2018  # noqa: E402
+from datasets.brats import Brats2018  # noqa: E402
 from datasets.common.families.volumes import Slices, cut, window  # noqa: E402
 from datasets.volumes import OwnVolumes  # noqa: E402
 

@@ -501,7 +501,7 @@ def test_one_command_makes_the_table_of_training_gaps(tmp_path, method_file, cap
         ('odd', '', 0),
         ('modality_dropout', 'rgb=0.25,ir=0.5', 50),
     ]
-    # The pattern without gaps is the ordinary protocol.
+    # The setting without gaps is the ordinary protocol.
     assert run.main(args) == 0
     assert '2 of 2 experiments are recorded already' in capsys.readouterr().out
     before = file.read_bytes()

@@ -45,7 +45,7 @@ class Toy(Dataset):
     """Rooms of three classes."""
 
     name = 'toy'
-    counts = COUNTS
+    published_sizes = COUNTS
     how_to_get = 'download toy.zip'
     prepared = 0
 

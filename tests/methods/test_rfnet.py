@@ -8,15 +8,15 @@ import torch.nn.functional as F  # noqa: N812
 from benchmark.method import IGNORE, Batch, Modality, Task
 from benchmark.missing import subset_masks
 from methods.common.losses import segmentation_loss
-from methods.rfnet import (
+from methods.common.regions import (
     HIDDEN,
     TOGETHER,
     RegionFusion,
-    RFNet,
     region_average,
     split_regions,
     upsample,
 )
+from methods.rfnet import RFNet
 
 FACES = Task(
     dataset='faces',

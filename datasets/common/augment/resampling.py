@@ -44,9 +44,10 @@ def extent(batch: Batch, names: Names) -> Size:
     Raises:
         UserError: They differ.
     """
-    sizes = {name: tuple(batch.inputs[name].shape[2:]) for name in names}
+    shapes = {name: batch.inputs[name].shape for name in names}
     if batch.target.ndim == 3:
-        sizes['target'] = tuple(batch.target.shape[1:])
+        shapes['target'] = batch.target.shape
+    sizes = {name: (shape[-2], shape[-1]) for name, shape in shapes.items()}
     if len(set(sizes.values())) != 1:
         found = ', '.join(f'{name} {size}' for name, size in sizes.items())
         raise UserError(f'augmentation: expected one height and width, found {found}')

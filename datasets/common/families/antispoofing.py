@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from datasets.common.io.splits import check_disjoint
 
 MODALITIES = ('rgb', 'depth', 'ir')
 SIZE = 112
-"""Side of the network's input; training crops it from images of 9/7 the side, 144."""
+"""Side of the network's input in pixels; training cuts it from images of 9/7 the side, 144."""
 
 
 class Face(NamedTuple):
@@ -27,7 +27,7 @@ class Face(NamedTuple):
     Attributes:
         id: Name, unique in the data set.
         files: Modality -> image.
-        live: Whether it is a live person.
+        live: Whether it shows a live person rather than an attack.
     """
 
     id: str
@@ -38,18 +38,21 @@ class Face(NamedTuple):
 class FaceImages(Dataset):
     """Base of the data sets on which MMANet and DMRNet detect presentation attacks.
 
-    The recipe is that of their released code: every modality read as three channels, (x - 127.5) /
-    128; training images resized to 144, rotated by up to 30 degrees and cropped to 112, all
-    modalities alike; SGD for 100 epochs. ResNet-18 encoders from scratch, as `Task.width` 64 gives.
+    The recipe is that of the released code of MMANet and DMRNet. Every modality is read as three
+    channels and normalised as (x - 127.5) / 128. Training images are resized to 144 pixels, rotated
+    by up to 30 degrees and cropped to 112, all modalities of a sample alike. SGD trains ResNet-18
+    encoders (`Task.width` 64) from random initial weights for 100 epochs.
 
     Args:
         splits: 'train', 'val', 'test' -> samples.
         root: The data root.
-        options: size, width and cache of the subclasses' constructors.
+        size: Side of the network's input in pixels.
+        width: Channels of the encoders' first stage.
+        cache: Where decoded images are kept: 'none', 'ram' or 'disk'.
 
     Raises:
-        UserError: A file is missing, a sample is in a split twice or in two splits, or a split
-            lacks live faces or attacks.
+        UserError: A file is missing, a sample is listed twice, or a split lacks live faces or
+            attacks.
     """
 
     recipe = {
@@ -65,7 +68,7 @@ class FaceImages(Dataset):
     streams = True
 
     def __init__(
-        self, splits: dict[str, Sequence[Face]], root: Path, size: int, width: int, cache: str
+        self, splits: Mapping[str, Sequence[Face]], root: Path, size: int, width: int, cache: str
     ) -> None:
         self.root, self.samples, self.cache, self.size = root, splits, cache, size
         self._check()
@@ -89,7 +92,7 @@ class FaceImages(Dataset):
                     raise UserError(f'{self.root}: expected some {kind} in {name}, found none')
 
     def split(self, name: str) -> Split:
-        """Returns a split; no file of another one is read."""
+        """Returns a split; no file of another split is read."""
         if name not in self.samples:
             raise unknown(f'split of {self.name}', name, self.samples)
         faces = self.samples[name]

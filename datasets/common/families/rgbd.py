@@ -1,11 +1,11 @@
-"""Segmentation of colour images with depth, as ESANet and MMANet train it."""
+"""Segmentation of colour images with depth, in the recipe of ESANet and MMANet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -31,16 +31,16 @@ class Scene(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """What two data sets of scenes differ in.
+    """What differs between the data sets of scenes.
 
     Attributes:
         source: (H, W) of the files.
         size: (H, W) of the network's input.
-        train: (H, W) at which training images are read, before a crop of `size`.
-        scale: Zoom factors of training.
-        classes: Names of the classes; files hold 0 for void and 1 to K.
-        depth: Makes the decoder of depth for a size.
-        scaled: How depth is normalised.
+        train: (H, W) to which training images are resized before a crop of `size` is cut.
+        scale: Smallest and greatest zoom factor in training.
+        classes: Names of the K classes; label files hold 0 for void and 1 to K.
+        depth: Returns the decoder of depth files for a size.
+        scaled: Normalises depth.
     """
 
     source: Size
@@ -52,6 +52,24 @@ class Layout:
     scaled: Scaled
 
 
+class SceneOptions(TypedDict):
+    """Options of the constructors of data sets of scenes.
+
+    Attributes:
+        network: Architecture of the segmentation network.
+        layers: Number of layers of the ResNet encoders.
+        pretrained: File of their ImageNet weights, 'none', or '' if the user named neither.
+        width: Channels of the encoders' first stage.
+        cache: Where decoded images are kept.
+    """
+
+    network: str
+    layers: int
+    pretrained: str
+    width: int
+    cache: str
+
+
 class Scenes(Dataset):
     """Base of NYUv2 and Cityscapes.
 
@@ -59,21 +77,21 @@ class Scenes(Dataset):
         splits: 'train', 'val', 'test' -> scenes.
         root: The data root.
         layout: Sizes, classes and depth.
-        options: `network`, `layers`, `pretrained`, `width` and `cache` of the constructor.
-        weighted: The loss weighs classes by median frequency.
+        options: The options of the subclass's constructor.
+        weighted: Whether the loss weighs classes by median frequency.
 
     Raises:
-        UserError: A file is missing, a scene is in two splits, or no ImageNet weights were named.
+        UserError: A file is missing, a scene is in two splits, or `pretrained` is not given.
     """
 
     streams = True
 
     def __init__(
         self,
-        splits: dict[str, Sequence[Scene]],
+        splits: Mapping[str, Sequence[Scene]],
         root: Path,
         layout: Layout,
-        options: dict[str, Any],
+        options: SceneOptions,
         weighted: bool,
     ) -> None:
         self.root, self.samples, self.layout = root, splits, layout
@@ -91,7 +109,11 @@ class Scenes(Dataset):
             [s.id for s in everything],
             {name: len(scenes) for name, scenes in splits.items()},
             (layout.size, layout.train, layout.classes),
-            {k: options[k] for k in ('network', 'layers', 'width')},
+            {
+                'network': options['network'],
+                'layers': options['layers'],
+                'width': options['width'],
+            },
             content(Path(pretrained)),
         )
         self.task = Task(
@@ -114,7 +136,11 @@ class Scenes(Dataset):
         return self._files([s.label for s in scenes], decode, size)
 
     def _files(
-        self, paths: list[Path], decode: Decoder, shape: tuple[int, ...], scale: Any = None
+        self,
+        paths: list[Path],
+        decode: Decoder,
+        shape: tuple[int, ...],
+        scale: Scaled | None = None,
     ) -> Files:
         return Files(paths, decode, shape, scale, self.cache, self.root / '.cache')
 
@@ -122,7 +148,7 @@ class Scenes(Dataset):
         """Returns median frequency / frequency of each class, over the training labels.
 
         The frequency of a class is its share of the labelled pixels of the images that show it
-        (Eigen & Fergus, ICCV 2015, as ESANet's code has it); classes that no image shows weigh 0.
+        (Eigen & Fergus, ICCV 2015, as in ESANet's code). A class that no image shows has weight 0.
         """
         count = len(self.layout.classes)
         scenes = self.samples['train']
@@ -140,7 +166,7 @@ class Scenes(Dataset):
         return tuple(weights.tolist())
 
     def split(self, name: str) -> Split:
-        """Returns a split; no file of another one is read."""
+        """Returns a split; no file of another split is read."""
         if name not in self.samples:
             raise unknown(f'split of {self.name}', name, self.samples)
         scenes, layout = self.samples[name], self.layout

@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from benchmark.errors import UserError, unknown
 from benchmark.files import digest
@@ -21,7 +22,9 @@ CACHES = ('none', 'ram', 'disk')
 class Decoder(Protocol):
     """Turns a file into an array of type `dtype`; its `repr` says how, for caches."""
 
-    dtype: Any
+    @property
+    def dtype(self) -> DTypeLike:
+        """Type of the values."""
 
     def __call__(self, path: Path) -> np.ndarray:
         """Returns what the file holds."""
@@ -125,7 +128,7 @@ class Files:
         return hashlib.sha256(json.dumps([listed, how]).encode()).hexdigest()[:16]
 
 
-def decoded(path: Path, decode: Decoder) -> np.ndarray:
+def decoded(path: Path, decode: Callable[[Path], np.ndarray]) -> np.ndarray:
     """Returns what a file holds.
 
     Raises:
@@ -152,7 +155,7 @@ def _mapped(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     return np.memmap(file, dtype, 'r+', shape=shape)
 
 
-def fingerprint(paths: Sequence[Path], *more: Any) -> str:
+def fingerprint(paths: Sequence[Path], *more: object) -> str:
     """Returns a short hash of the files' names and sizes, and of whatever else decides a score.
 
     Names and sizes rather than contents: a data set of millions of files opens in seconds.

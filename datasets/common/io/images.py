@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageFile
 
 from benchmark.errors import UserError
@@ -49,10 +50,7 @@ class ImageFile8:
             mode = 'L' if self.grey else 'RGB'
             # JPEGs are decoded at the smallest scale that still holds `size`.
             image.draft(mode, self.size[::-1])
-            image = image.convert(mode)
-            if image.size != self.size[::-1]:
-                image = image.resize(self.size[::-1], Image.Resampling.BILINEAR)
-            values = np.asarray(image)
+            values = np.asarray(resized(image.convert(mode), self.size))
         return values[None] if self.grey else values.transpose(2, 0, 1)
 
 
@@ -83,10 +81,8 @@ class DepthFile16:
                 raise UserError(
                     f'{path}: expected 16-bit depth in one channel, found mode {image.mode!r}'
                 )
-            image = Image.fromarray(np.asarray(image).astype(np.int32), 'I')
-            if image.size != self.size[::-1]:
-                image = image.resize(self.size[::-1], Image.Resampling.NEAREST)
-            return np.asarray(image).astype(np.uint16)[None]
+            depth = Image.fromarray(np.asarray(image).astype(np.int32), 'I')
+            return np.asarray(resized(depth, self.size, nearest=True)).astype(np.uint16)[None]
 
 
 class LabelFile:
@@ -123,9 +119,7 @@ class LabelFile:
         with opened(path, self.source) as image:
             if image.mode not in ('L', 'P'):
                 raise UserError(f'{path}: expected 8-bit labels, found mode {image.mode!r}')
-            if image.size != self.size[::-1]:
-                image = image.resize(self.size[::-1], Image.Resampling.NEAREST)
-            values = np.asarray(image)
+            values = np.asarray(resized(image, self.size, nearest=True))
         found = self.table[values]
         wrong = (found >= self.classes) & (found != 255) | (found < 0)
         if wrong.any():
@@ -164,6 +158,20 @@ def opened(path: Path, size: tuple[int, int] | None = None) -> ImageFile.ImageFi
     return image
 
 
+def resized(image: Image.Image, size: tuple[int, int], nearest: bool = False) -> Image.Image:
+    """Returns an image at another size; the image itself if it has that size already.
+
+    Args:
+        image: The image.
+        size: (H, W) of the result.
+        nearest: Every pixel takes the nearest value; otherwise values are interpolated bilinearly.
+    """
+    if image.size == size[::-1]:
+        return image
+    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    return image.resize(size[::-1], how)
+
+
 class Scaled:
     """Normalises decoded rows: (x - mean) / std per channel, in float32.
 
@@ -173,9 +181,7 @@ class Scaled:
         hole: A value that means 'nothing measured' and becomes 0, as in depth images.
     """
 
-    def __init__(
-        self, mean: Sequence[float] | float, std: Sequence[float] | float, hole: float | None = None
-    ) -> None:
+    def __init__(self, mean: ArrayLike, std: ArrayLike, hole: float | None = None) -> None:
         self.mean, self.std = _channels(mean), _channels(std)
         self.hole = hole
 
@@ -187,7 +193,7 @@ class Scaled:
         return values
 
 
-def _channels(value: Sequence[float] | float) -> np.ndarray:
+def _channels(value: ArrayLike) -> np.ndarray:
     return np.asarray(value, np.float32).reshape(-1, 1, 1)
 
 
@@ -241,11 +247,10 @@ class AnyImage:
         if values.ndim != 3 or values.dtype.kind not in 'fiub':
             raise UserError(f'{path}: expected an image, found {values.dtype} {values.shape}')
         values = values.astype(np.float32)
-        if self.size in (None, values.shape[1:]):
+        if self.size is None or self.size == values.shape[1:]:
             return values
-        how = Image.Resampling.NEAREST if self.nearest else Image.Resampling.BILINEAR
-        size = self.size[::-1] if self.size else None
-        return np.stack([np.asarray(Image.fromarray(c).resize(size, how)) for c in values])
+        channels = [resized(Image.fromarray(c), self.size, self.nearest) for c in values]
+        return np.stack([np.asarray(channel) for channel in channels])
 
 
 def image_size(where: str, given: str) -> tuple[int, int]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from benchmark.dataset import Rows
 from benchmark.errors import UserError
 
 CHUNK = 1 << 22
@@ -21,14 +21,14 @@ class Chosen:
         rows: (n,) positions in it.
     """
 
-    def __init__(self, source: Any, rows: np.ndarray) -> None:
+    def __init__(self, source: Rows, rows: np.ndarray) -> None:
         self.source, self.rows = source, rows
         self.shape = (len(rows), *source.shape[1:])
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: Any) -> np.ndarray:
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """Returns the rows at positions among those chosen."""
         return np.asarray(self.source[self.rows[index]])
 
@@ -47,7 +47,7 @@ class Standardised(Chosen):
 
     def __init__(
         self,
-        source: Any,
+        source: Rows,
         rows: np.ndarray,
         moments: tuple[np.ndarray, np.ndarray],
         real: np.ndarray | None = None,
@@ -60,7 +60,7 @@ class Standardised(Chosen):
         if real is not None:
             self.shape = (*self.shape[:-1], self.shape[-1] + 1)
 
-    def __getitem__(self, index: Any) -> np.ndarray:
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """Returns the rows at positions among those chosen, float32.
 
         Raises:
@@ -73,7 +73,7 @@ class Standardised(Chosen):
             raise UserError(f'{self.name}: expected finite numbers, found others in row {row}')
         return values
 
-    def read(self, index: Any = slice(None)) -> np.ndarray:
+    def read(self, index: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Returns the rows as they are, also those that hold what is not finite."""
         rows = np.atleast_1d(self.rows[index])
         values = ((self.source[rows] - self.mean) / self.std).astype(np.float32)
@@ -92,7 +92,7 @@ def real_frames(lengths: np.ndarray, frames: int) -> np.ndarray:
 
 
 def moments(
-    source: Any, rows: np.ndarray, real: np.ndarray | None = None
+    source: Rows, rows: np.ndarray, real: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation of some rows, read once and in parts.
 

@@ -6,7 +6,9 @@ import hashlib
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from types import EllipsisType
 
 import numpy as np
 
@@ -54,7 +56,7 @@ def content_hash(root: Path, arrays: dict[str, np.ndarray], *options: object) ->
     return digest.hexdigest()[:12]
 
 
-def _spread(x: np.ndarray) -> list:
+def _spread(x: np.ndarray) -> Sequence[int | EllipsisType]:
     if x.nbytes <= SAMPLE or x.ndim == 0:
         return [...]
     count = int(np.clip(SAMPLE * len(x) // x.nbytes, 2, len(x)))

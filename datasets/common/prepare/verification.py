@@ -108,7 +108,7 @@ def _paired(data: Dataset, name: str, split: Split, findings: Findings) -> bool:
             f'{name}: available: expected bool {shape}, '
             f'found {split.available.dtype} {split.available.shape}',
         )
-    published = data.counts.get(name, count)
+    published = data.published_sizes.get(name, count)
     if count != published or not count:
         findings.add('counts', f'{name}: expected {published or "some"} samples, found {count}')
     return lengths == expected and fits
@@ -223,12 +223,12 @@ def _table(data: Dataset, splits: dict[str, Split], present: dict[str, np.ndarra
     rows = []
     for name, split in splits.items():
         row: list[object] = [name, len(split)]
-        row += [data.counts.get(name, '')] if data.counts else []
+        row += [data.published_sizes.get(name, '')] if data.published_sizes else []
         row += split.available.sum(0).tolist()
         found = present.get(name)
         row.append('not read' if found is None else f'{found.sum()} of {found.size}')
         rows.append(row)
-    published = ['published'] if data.counts else []
+    published = ['published'] if data.published_sizes else []
     headers = ['split', 'samples', *published, *data.task.names, 'classes']
     align = ['left'] + ['right'] * (len(headers) - 1)
     return tabulate(rows, headers, disable_numparse=True, colalign=align) if rows else ''

@@ -1,11 +1,12 @@
-"""What the BraTS data sets have in common."""
+"""BraTS 2018 and BraTS 2020: brain tumours in four MRI sequences."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from benchmark.errors import UserError
+from benchmark.registry import DATASETS
 from datasets.common.families.volume_files import prepare_cases
 from datasets.common.families.volumes import SEGMENTATION, Volumes, cut, listed, read_index
 from datasets.common.io.files import data_root
@@ -18,21 +19,21 @@ REGIONS = (('WT', (1, 2, 3)), ('TC', (1, 3)), ('ET', (3,)))
 """Whole tumour, tumour core and enhancing tumour."""
 
 TABLE = {0: 0, 1: 1, 2: 2, 4: 3}
-"""Labels in the files -> here; 3 has been unused since 2017."""
+"""Label in the official files -> label in the prepared root; label 3 is unused since 2017."""
 
 ODD_MASK = 'W39_1998.09.19_Segm'
-"""How one copy of BraTS 2020 names the segmentation of case 355."""
+"""The name of the segmentation of case 355 in one copy of BraTS 2020."""
 
 
 class Brats(Volumes):
-    """BraTS, prepared from the official NIfTI files.
+    """The two BraTS data sets, prepared from the official NIfTI files.
 
     Args:
-        root: A prepared root.
-        fold: 1, 2 or 3.
-        size: 'HxW' of the slices.
+        root: The root that `datasets/prepare.py` wrote.
+        fold: Number of the split.
+        size: Height and width of the slices in pixels, 'HxW', in multiples of 32.
         width: Channels of the encoders' first stage.
-        augment: Training turns, mirrors and rescales slices.
+        augment: Slices are rotated, mirrored and changed in intensity at random in training.
 
     Raises:
         UserError: The root is not prepared, or an option is out of range.
@@ -54,7 +55,7 @@ class Brats(Volumes):
         self,
         *,
         root: str = '',
-        fold: int = 1,
+        fold: Literal[1, 2, 3] = 1,
         size: str = '192x192',
         width: int = 32,
         augment: bool = True,
@@ -80,6 +81,47 @@ class Brats(Volumes):
                 if kind in found and found[kind].parent != file.parent:
                     raise UserError(f'{file}: expected one case of this name, found two')
                 found[kind] = file
-        # Official validation cases come without segmentation and serve no purpose here.
+        # The official validation cases have no segmentation, so they can neither train nor test.
         labelled = {name: files for name, files in cases.items() if SEGMENTATION in files}
         prepare_cases(work, labelled, TABLE, MODALITIES)
+
+
+@DATASETS.register_module('brats2018')
+class Brats2018(Brats):
+    """BraTS 2018 (Menze et al., IEEE TMI 2015; Bakas et al., Scientific Data 2017), 285 cases.
+
+    The recipe is this project's own and works on 2-D slices: slices of 192 x 192 pixels about the
+    centre, ResNet-18 pyramids, and 60 epochs of Adam with RFNet's learning rate, weight decay,
+    schedule and augmentation. RFNet and mmFormer train on 3-D crops, so the numbers that they
+    publish are not comparable. Dice of WT, TC and ET is taken per volume, over all slices of the
+    volume, and averaged over volumes.
+
+    The option `fold` picks one of three splits. Where the root holds the lists `train1.txt`,
+    `val1.txt` and `test1.txt` (one case per line; likewise for folds 2 and 3), they are the split:
+    this project does not contain the published lists. Otherwise the cases are divided into
+    199 / 29 / 57, the published sizes, by the hash of their names.
+    """
+
+    name = 'brats2018'
+    shares = (199, 29, 57)
+    how_to_get = (
+        'Register with the BraTS challenge, download MICCAI_BraTS_2018_Data_Training, which holds '
+        'HGG and LGG, and run python datasets/prepare.py brats2018 on that folder.'
+    )
+
+
+@DATASETS.register_module('brats2020')
+class Brats2020(Brats):
+    """BraTS 2020 (Menze et al., IEEE TMI 2015; Bakas et al., Scientific Data 2017), 369 cases.
+
+    The recipe and the rules of splitting are those of `brats2018`; the published sizes are
+    219 / 50 / 100. BraTS 2020 contains the cases of BraTS 2018 under other names: a network that
+    was trained on one of them must not be tested on the other.
+    """
+
+    name = 'brats2020'
+    shares = (219, 50, 100)
+    how_to_get = (
+        'Register with the BraTS challenge, download MICCAI_BraTS2020_TrainingData, and run '
+        'python datasets/prepare.py brats2020 on that folder.'
+    )
