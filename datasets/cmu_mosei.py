@@ -1,13 +1,13 @@
-"""CMU-MOSEI: sentiment from voice, face and words, aligned word by word."""
+"""CMU-MOSEI: sentiment from speech, face and words, aligned word by word."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Split
+from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.registry import DATASETS
@@ -25,31 +25,34 @@ PADDING = ('mask', 'none')
 
 @DATASETS.register_module('cmu_mosei')
 class CMUMOSEI(Dataset):
-    """Sentiment of a clip, negative, neutral or positive, in the aligned features of MMSA.
+    """Sentiment of a clip, negative, neutral or positive, from the aligned features of MMSA.
 
-    Zadeh et al., ACL 2018; features and splits in the pickle that MMSA (Mao et al., ACL 2022
-    demonstrations) releases and RedCore (Sun et al., AAAI 2024) reads: COVAREP descriptors of
-    sound, FACET features of faces and BERT features, one frame per word piece. The file is read
-    without running what it may ask for, and held in memory as a whole (some gigabytes).
+    The data set is by Zadeh et al., ACL 2018. Features and splits come from the pickle that MMSA
+    (Mao et al., ACL 2022 demonstrations) releases and RedCore (Sun et al., AAAI 2024) reads:
+    COVAREP descriptors of sound, FACET features of faces, and BERT features, with one frame per
+    word piece. Code that the pickle might contain is not run. The whole file is held in memory,
+    which takes some gigabytes.
 
-    Which frames are padding the file says in `text_bert`, row 1, as MMSA's models read it for all
-    three modalities; RedCore's released code takes no notice (`padding=none`). Descriptors of sound
-    and faces that are not finite, where nothing could be measured, become 0, as in MMSA.
-    Nothing is standardised, as in both; `standardise=true` does, over the training frames.
+    Row 1 of `text_bert` in the file marks the frames that are no padding; MMSA's models apply it to
+    all three modalities. RedCore's released code does not distinguish padded frames, as with
+    `padding=none`. Descriptors of sound and faces that are not finite, because nothing could be
+    measured, become 0, as in MMSA. Neither MMSA nor RedCore standardises the features;
+    `standardise=true` standardises sound and faces by the training frames.
 
-    The recipe is RedCore's: 10 epochs at a constant rate and 10 in which it falls to 0, Adam
-    without weight decay, gradients clipped at 1. Its code picks the epoch by test scores and maps
-    the three classes to two for its scores; here the tables show the three.
+    The recipe is RedCore's: 10 epochs at a constant learning rate and 10 in which the rate falls to
+    0, Adam without weight decay, and gradients clipped at norm 1. RedCore's code selects the epoch
+    by test scores, and merges the three classes into two for its scores. Here the protocol selects
+    the epoch, and the scores are those of the three classes.
 
     Args:
-        root: The file aligned_50.pkl or its folder.
-        padding: 'mask' leaves out padded frames, 'none' counts all 50.
-        standardise: Standardise sound and faces, per feature.
-        width: Half of the encoders' channels; RedCore's are 96 here.
+        root: The file aligned_50.pkl, or the folder that holds it.
+        padding: Whether encoders leave out padded frames (`mask`) or take in all 50 (`none`).
+        standardise: Whether sound and faces are standardised, per feature.
+        width: Half of the number of the encoders' channels; RedCore's encoders have 96.
 
     Raises:
         UserError: The file is missing or not as above, would load anything but arrays, a clip is in
-            two splits, or train lacks a class.
+            two splits, or the training split lacks a class.
     """
 
     name = 'cmu_mosei'
@@ -63,15 +66,17 @@ class CMUMOSEI(Dataset):
         'warmup': 0.0,
         'clip': 1.0,
     }
-    licence = 'research only; features of public videos by the CMU MultiComp Lab'
-    how_to_get = f'MOSEI/Processed/{FILE}, linked in the README of github.com/thuiar/MMSA'
+    licence = 'research only; features of public videos, released by the CMU MultiComp Lab'
+    how_to_get = (
+        f'Download MOSEI/Processed/{FILE}, which the README of github.com/thuiar/MMSA links.'
+    )
     published_sizes = {'train': 16326, 'val': 1871, 'test': 4659}
 
     def __init__(
         self,
         *,
         root: str = '',
-        padding: str = 'mask',
+        padding: Literal['mask', 'none'] = 'mask',
         standardise: bool = False,
         width: int = 48,
     ) -> None:
@@ -95,7 +100,7 @@ class CMUMOSEI(Dataset):
         return f'{self.file}: {PARTS[name]}'
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        """Returns split -> key -> what is used of the pickle; the rest is let go."""
+        """Returns split -> key -> content of the pickle, for the keys that are used."""
         found = load_pickle(self.file)
         keys = [*FEATURES, 'id', 'classification_labels']
         keys += ['text_bert'] if self.padding == 'mask' else []
@@ -163,7 +168,7 @@ class CMUMOSEI(Dataset):
         if name not in PARTS:
             raise unknown('split of cmu_mosei', name, PARTS)
         ids, labels = self.splits[name]
-        inputs = {m: self._sequences(m, name) for m in FEATURES}
+        inputs: dict[str, Rows] = {m: self._sequences(m, name) for m in FEATURES}
         return Split(inputs, labels, np.ones((len(ids), len(inputs)), bool), ids)
 
     def _sequences(self, modality: str, name: str) -> Standardised:

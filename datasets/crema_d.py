@@ -1,12 +1,19 @@
-"""CREMA-D: acted emotions, heard and seen."""
+"""CREMA-D: acted emotions in sound and video frames."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from benchmark.errors import unknown
 from benchmark.registry import DATASETS
-from datasets.common.families.audiovisual import AudioVisual, Clip, Spectrogram, middle_frame
+from datasets.common.families.audiovisual import (
+    AudioVisual,
+    Clip,
+    ClipOptions,
+    Spectrogram,
+    middle_frame,
+)
 from datasets.common.io.files import data_root, lines
 
 CLASSES = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
@@ -18,26 +25,28 @@ class CremaD(AudioVisual):
     """CREMA-D (Cao et al., IEEE TAC 2014) in the split of OGM-GE, 6,698 / 744 clips, six emotions.
 
     The root holds `AudioWAV/<clip>.wav`, `Image-01-FPS/<clip>/*.jpg`, and the lists `train.csv` and
-    `test.csv` of OGM-GE and DMRNet: lines `clip,EMOTION` without a header. The split is not
-    disjoint in speakers. Recipe and input as in DMRNet (ECCV 2024): a standardised log spectrogram
-    of 257 x 188 and one frame of 224 x 224, both encoders from scratch.
+    `test.csv` of OGM-GE and DMRNet, with lines `clip,EMOTION` and no header. The same speakers
+    occur in the training and the test split. Recipe and inputs are those of DMRNet (ECCV 2024): a
+    standardised log spectrogram of 257 x 188 values and one frame of 224 x 224 pixels, and encoders
+    with random initial weights.
 
     Args:
         root: The folder.
-        size: Side of the frame.
+        size: Side of the video frame in pixels.
         width: Channels of the encoders' first stage.
-        gaps: A clip without sound or frame is a gap; else it is an error.
-        cache: 'none', 'ram' or 'disk': whether what was decoded is kept.
+        gaps: Whether a clip without sound or without a frame is taken as a gap in the data; if not,
+            it is an error.
+        cache: Where decoded files are kept: nowhere, in memory or in files below the root.
 
     Raises:
         UserError: The root is not as above.
     """
 
     name = 'crema_d'
-    licence = 'Open Database Licence'
+    licence = 'Open Database License'
     how_to_get = (
-        'CREMA-D from its authors, frames at 1 per second in Image-01-FPS/<clip>/, and the lists '
-        'train.csv and test.csv of OGM-GE in the root'
+        'Download CREMA-D from its authors, extract one frame per second into '
+        'Image-01-FPS/<clip>/, and put the lists train.csv and test.csv of OGM-GE into the root.'
     )
     published_sizes = {'test': 744}
 
@@ -48,11 +57,11 @@ class CremaD(AudioVisual):
         size: int = 224,
         width: int = 64,
         gaps: bool = False,
-        cache: str = 'none',
+        cache: Literal['none', 'ram', 'disk'] = 'none',
     ) -> None:
         folder = data_root('crema_d', root, self.how_to_get)
         train, test = (_clips(folder, folder / f'{name}.csv') for name in ('train', 'test'))
-        options = {'size': size, 'width': width, 'gaps': gaps, 'cache': cache}
+        options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache)
         super().__init__(train, test, folder, CLASSES, SOUND, SOUND, options)
 
 

@@ -1,15 +1,15 @@
-"""IEMOCAP: emotions from voice, face and words, as features of whole utterances."""
+"""IEMOCAP: emotions from speech, face and words, as features of whole utterances."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Split
+from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.registry import DATASETS
@@ -24,7 +24,8 @@ FEATURES = {
     'vision': ('V/denseface.h5', 342),
     'text': ('L/bert_large.h5', 1024),
 }
-"""Modality -> file, in which utterance -> (T, D), and D."""
+"""Modality -> its file, which maps an utterance to features (T, D), and D."""
+
 STATISTICS = 'A/comparE_mean_std.h5'
 FILES = {'train': 'trn', 'val': 'val', 'test': 'tst'}
 FOLDS = 10
@@ -32,35 +33,36 @@ FOLDS = 10
 
 @DATASETS.register_module('iemocap')
 class IEMOCAP(Dataset):
-    """Emotion of an utterance, one of four, in the features and folds of MMIN.
+    """Emotion of an utterance, one of four, from the features and folds of MMIN.
 
-    Busso et al., IEMOCAP, Language Resources and Evaluation 2008; features and folds by Zhao, Li &
-    Jin, MMIN, ACL 2021, which RedCore (Sun et al., AAAI 2024) shares: ComParE descriptors of sound,
-    DenseNet features of faces, BERT-large features of words. Of the ten folds of the
-    cross-validation one is run at a time; `dataset` options name it, and RedCore's released scripts
-    run the first alone. Sound is standardised by the fold's training frames, whose mean and
-    deviation come with the features; the others are taken as they are.
+    The data set is by Busso et al., Language Resources and Evaluation 2008. Features and folds are
+    those of MMIN (Zhao, Li & Jin, ACL 2021), which RedCore (Sun et al., AAAI 2024) uses as well:
+    ComParE descriptors of sound, DenseNet features of faces, and BERT-large features of words. The
+    cross-validation has ten folds, of which the option `fold` picks one; RedCore's released scripts
+    run the first fold alone. Sound is standardised by the mean and standard deviation of the fold's
+    training frames, which come with the features; faces and words are not standardised.
 
-    Each modality is padded to its longest training utterance, at most `frames`, and longer ones
-    are cut; encoders leave padding out. The released code pads to the longest of a batch, cuts
-    nothing, and attends to padding. Faces and words are said to come with 50 and 22 frames always,
-    of which the files do not tell the padded ones: these count as frames, here as there. An
-    utterance without frames lacks that modality. The order of the four classes (by MMIN's
-    convention happy or excited, angry, sad and neutral) is in no file, so that they are numbered.
+    The sequences of a modality are padded to the length of its longest training utterance, at most
+    to `frames`, and longer ones are cut. Encoders leave padded frames out. The released code pads
+    to the longest sequence of a batch, cuts none, and its encoders take in padded frames. Faces and
+    words are said to come with 50 and 22 frames always. The files do not mark which of these frames
+    are padding, so all of them are taken in, here and in the released code. An utterance without
+    frames of a modality lacks that modality. No file states the order of the four classes (happy or
+    excited, angry, sad and neutral, by MMIN's convention), so the classes are named by numbers.
 
-    The recipe is RedCore's: 30 epochs at a constant rate and 30 in which it falls to 0, Adam
-    without weight decay, gradients clipped at 1. Its code picks the epoch by test scores; here
-    that is the protocol's `selection`.
+    The recipe is RedCore's: 30 epochs at a constant learning rate and 30 in which the rate falls to
+    0, Adam without weight decay, and gradients clipped at norm 1. RedCore's code selects the epoch
+    by test scores; here the protocol's `selection` does.
 
     Args:
         root: The folder IEMOCAP_features_2021, with A/, V/, L/ and target/<fold>/.
-        fold: 1 to 10.
-        frames: Most frames of a sequence.
-        width: Half of the encoders' channels; RedCore's are 128.
+        fold: Number of the cross-validation fold.
+        frames: Greatest number of frames of a sequence.
+        width: Half of the number of the encoders' channels; RedCore's encoders have 128.
 
     Raises:
         UserError: A file is missing or not as above, an utterance has no features or is in two
-            splits, or train lacks a class.
+            splits, or the training split lacks a class.
     """
 
     name = 'iemocap'
@@ -76,12 +78,17 @@ class IEMOCAP(Dataset):
     }
     licence = "research only, under USC's release form for IEMOCAP"
     how_to_get = (
-        'request IEMOCAP at sail.usc.edu/iemocap; the features IEMOCAP_features_2021 are linked in '
-        'the README of github.com/AIM3-RUC/MMIN'
+        'Request IEMOCAP at sail.usc.edu/iemocap, and download the features '
+        'IEMOCAP_features_2021, which the README of github.com/AIM3-RUC/MMIN links.'
     )
 
     def __init__(
-        self, *, root: str = '', fold: int = 1, frames: int = 200, width: int = 64
+        self,
+        *,
+        root: str = '',
+        fold: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9, 10] = 1,
+        frames: int = 200,
+        width: int = 64,
     ) -> None:
         folder = data_root('iemocap', root, self.how_to_get)
         if not 1 <= fold <= FOLDS:
@@ -124,7 +131,7 @@ class IEMOCAP(Dataset):
 
     @contextmanager
     def _open(self, name: str) -> Iterator[Any]:
-        """Opens an HDF5 file; whatever cannot be read from it names the file."""
+        """Opens an HDF5 file; errors in reading from it become messages that name the file."""
         h5py, file = package('h5py', 'iemocap'), self.root / name
         if not file.is_file():
             raise UserError(f'{file}: expected a file, found nothing there')
@@ -136,7 +143,7 @@ class IEMOCAP(Dataset):
             raise UserError(f'{file}: cannot be read, broken or no HDF5: {told}') from None
 
     def _longest(self, modality: str) -> int:
-        """Returns the most frames of a training utterance; all utterances must have features."""
+        """Returns the length of the longest training utterance, once every utterance has features."""
         file, width = FEATURES[modality]
         with self._open(file) as features:
             known, longest = set(features), 0
@@ -152,7 +159,7 @@ class IEMOCAP(Dataset):
         return longest
 
     def _shaped(self, file: str, features: Any, utterance: str, width: int) -> Any:
-        """Returns an utterance's features, not read yet, once their shape is right."""
+        """Returns an utterance's features (T, D) without reading them, and checks their shape."""
         found = features[utterance]
         shape = getattr(found, 'shape', None)
         if shape is None or len(shape) != 2 or shape[1] != width:
@@ -175,16 +182,22 @@ class IEMOCAP(Dataset):
         return found[0], found[1]
 
     def split(self, name: str) -> Split:
-        """Returns a split, in memory; no feature of another one is read."""
+        """Returns a split, in memory; no features of another split are read."""
         if name not in FILES:
             raise unknown('split of iemocap', name, FILES)
         ids, labels = self.splits[name]
-        sequences = {m: self._sequences(m, ids.tolist()) for m in FEATURES}
-        there = [x.real.any(1) for x in sequences.values()]
-        return Split(sequences, labels, np.stack(there, 1), ids)
+        inputs: dict[str, Rows] = {}
+        available = []
+        for modality, (file, _) in FEATURES.items():
+            values, real = self._frames(modality, ids.tolist())
+            given = (self.mean, self.std) if modality == 'audio' else (np.zeros(1), np.ones(1))
+            rows, where = np.arange(len(values)), str(self.root / file)
+            inputs[modality] = Standardised(values, rows, given, real, where)
+            available.append(real.any(1))
+        return Split(inputs, labels, np.stack(available, 1), ids)
 
-    def _sequences(self, modality: str, utterances: list[str]) -> Standardised:
-        """Reads (N, T, D) and cuts or pads each utterance."""
+    def _frames(self, modality: str, utterances: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the features (N, T, D), cut or padded, and which frames are real, (N, T) bool."""
         (file, width), most = FEATURES[modality], self.frames[modality]
         values = np.zeros((len(utterances), most, width), np.float32)
         lengths = np.zeros(len(utterances), int)
@@ -195,6 +208,4 @@ class IEMOCAP(Dataset):
                     told = f'expected finite features of {utterance!r}, found others'
                     raise UserError(f'{self.root / file}: {told}')
                 values[row, : len(frames)], lengths[row] = frames, len(frames)
-        given = (self.mean, self.std) if modality == 'audio' else (np.zeros(1), np.ones(1))
-        rows, real = np.arange(len(values)), real_frames(lengths, most)
-        return Standardised(values, rows, given, real, str(self.root / file))
+        return values, real_frames(lengths, most)

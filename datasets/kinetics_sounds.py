@@ -1,13 +1,20 @@
-"""Kinetics-Sounds: actions that can be heard and seen."""
+"""Kinetics-Sounds: actions in sound and video frames."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.families.audiovisual import AudioVisual, Clip, Spectrogram, middle_frame
+from datasets.common.families.audiovisual import (
+    AudioVisual,
+    Clip,
+    ClipOptions,
+    Spectrogram,
+    middle_frame,
+)
 from datasets.common.io.files import data_root, lines
 
 SOUND = Spectrogram(rate=16000, seconds=5.0, window=256, hop=128, standardised=False)
@@ -19,31 +26,32 @@ FOLDERS = {'train': ('audio/train', 'visual/train_img'), 'test': ('audio/test', 
 class KineticsSounds(AudioVisual):
     """Kinetics-Sounds (Arandjelovic & Zisserman, ICCV 2017), in the layout of DMRNet.
 
-    The root holds `audio/{train,test}/<class>/<clip>.wav`, frames in
-    `visual/{train_img,val_img}/Image-01-FPS/<class>/<clip>/*.jpg` and `class.txt`, one class per
-    line (blanks are '_' in folders). Sound and frames are paired by class and name; DMRNet's code
-    pairs them by their place in two lists, which a lost file shifts. Recipe and input as in DMRNet
-    (ECCV 2024): a log spectrogram of 5 seconds, 129 x 626, cut at random from the first 10 in
-    training and from the start at test, where DMRNet's code cuts at random too; and one frame of
-    224 x 224.
+    The root holds `audio/{train,test}/<class>/<clip>.wav`, the frames
+    `visual/{train_img,val_img}/Image-01-FPS/<class>/<clip>/*.jpg`, and `class.txt` with one class
+    per line (a blank in a class is '_' in the names of folders). Sound and frames are paired by
+    class and name; DMRNet's code pairs them by their positions in two lists, which a lost file
+    would shift. Recipe and inputs are those of DMRNet (ECCV 2024): a log spectrogram of 5 seconds,
+    129 x 626 values, and one frame of 224 x 224 pixels. The 5 seconds are cut at random from the
+    first 10 in training, and are the first 5 at test, where DMRNet's code cuts at random as well.
 
     Args:
         root: The folder.
-        size: Side of the frame.
+        size: Side of the video frame in pixels.
         width: Channels of the encoders' first stage.
-        gaps: A clip without sound or frame is a gap; else it is an error.
-        cache: 'none', 'ram' or 'disk': whether what was decoded is kept.
+        gaps: Whether a clip without sound or without a frame is taken as a gap in the data; if not,
+            it is an error.
+        cache: Where decoded files are kept: nowhere, in memory or in files below the root.
 
     Raises:
         UserError: The root is not as above.
     """
 
     name = 'kinetics_sounds'
-    licence = "the videos' own, at their authors' discretion"
+    licence = 'that of each video; the videos belong to the people who uploaded them'
     how_to_get = (
-        'the clips of Kinetics in the classes of class.txt, as '
-        'audio/{train,test}/<class>/<clip>.wav and '
-        'visual/{train_img,val_img}/Image-01-FPS/<class>/<clip>/*.jpg'
+        'Take the clips of Kinetics whose classes class.txt lists; store their sound as '
+        'audio/{train,test}/<class>/<clip>.wav and their frames as '
+        'visual/{train_img,val_img}/Image-01-FPS/<class>/<clip>/*.jpg.'
     )
 
     def __init__(
@@ -53,12 +61,12 @@ class KineticsSounds(AudioVisual):
         size: int = 224,
         width: int = 64,
         gaps: bool = False,
-        cache: str = 'none',
+        cache: Literal['none', 'ram', 'disk'] = 'none',
     ) -> None:
         folder = data_root('kinetics_sounds', root, self.how_to_get)
         classes = tuple(name.replace(' ', '_') for name in lines(folder / 'class.txt'))
         train, test = (_clips(folder, classes, *FOLDERS[name]) for name in ('train', 'test'))
-        options = {'size': size, 'width': width, 'gaps': gaps, 'cache': cache}
+        options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache)
         super().__init__(train, test, folder, classes, SOUND, LONGER, options)
 
 

@@ -1,4 +1,4 @@
-"""Clips of sound with a video frame, as DMRNet's code reads them."""
+"""Clips of sound with a video frame, read as by DMRNet's code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ from datasets.common.io.optional import package
 from datasets.common.io.splits import check_disjoint, held_out
 
 HELD_OUT = 0.1
-"""Share of the published training clips that validates: the papers have no validation split."""
+"""Share of the published training clips that validates; the papers have no validation split."""
 
 LARGER = 8 / 7
-"""Training frames are read this much larger than the crop, 256 for 224."""
+"""Side of a training frame as a multiple of the crop's side: 256 for 224."""
 
 IMAGES = ('.jpg', '.jpeg', '.png')
 
@@ -34,15 +34,16 @@ IMAGES = ('.jpg', '.jpeg', '.png')
 class Spectrogram:
     """Decodes a wav file into the log magnitude of its short-time Fourier transform.
 
-    The sound is mixed to one channel, resampled, repeated up to `seconds` and cut to them, from the
-    start. The frames are Hann windows centred on every `hop` samples.
+    The channels are averaged and the sound is resampled. A sound shorter than `seconds` is
+    repeated; of a longer one the beginning is taken. Frames are Hann windows, one every `hop`
+    samples and centred there.
 
     Attributes:
         rate: Samples per second.
-        seconds: Length of the sound.
-        window: Samples of a frame; it has window // 2 + 1 frequencies.
-        hop: Samples between frames.
-        standardised: Subtracts the clip's mean and divides by its deviation.
+        seconds: Length of the sound that is taken.
+        window: Samples per frame, which give window // 2 + 1 frequencies.
+        hop: Samples from one frame to the next.
+        standardised: Whether the clip's mean is subtracted and its standard deviation divided by.
     """
 
     rate: int
@@ -84,7 +85,7 @@ class Spectrogram:
     def _resampled(self, path: Path) -> np.ndarray:
         wavfile, signal = (package(f'scipy.{m}', 'sound') for m in ('io.wavfile', 'signal'))
         with warnings.catch_warnings():
-            # scipy only warns of a file that ends before its sound does.
+            # Of a file that ends too early scipy only warns.
             warnings.simplefilter('error')
             rate, found = wavfile.read(path)
         if found.dtype.kind in 'iu':
@@ -118,22 +119,38 @@ class Clip(NamedTuple):
     label: int
 
 
+class ClipOptions(TypedDict):
+    """Options of the constructors of audio-visual data sets.
+
+    Attributes:
+        size: Side of the video frame in pixels.
+        width: Channels of the encoders' first stage.
+        gaps: Whether a clip without sound or without a frame is taken as a gap in the data.
+        cache: Where decoded files are kept: 'none', 'ram' or 'disk'.
+    """
+
+    size: int
+    width: int
+    gaps: bool
+    cache: str
+
+
 class AudioVisual(Dataset):
     """Base of CREMA-D and Kinetics-Sounds.
 
-    A spectrogram and the middle frame of a clip; DMRNet's code takes the frame that the file
-    system lists first. Every tenth training clip or so, by the hash of its name, validates. The
-    encoders are the suite's, whose maps are pooled to a common grid before they are joined; DMRNet
-    joins two whole ResNet-18 after pooling.
+    A sample is the spectrogram and the middle frame of a clip; DMRNet's code takes the frame that
+    the file system lists first. About a tenth of the training clips, chosen by the hash of their
+    names, validates. The encoders are this project's own, whose feature maps are pooled to a common
+    grid before they are joined; DMRNet joins the outputs of two whole ResNet-18 after pooling.
 
     Args:
         train: The published training clips.
         test: The published test clips.
         root: The data root.
         classes: Names of the classes.
-        sound: How sounds are read, at test.
-        longer: How they are read in training, which cuts what `sound` spans from them.
-        options: size, width, gaps and cache of the constructor.
+        sound: Decodes sounds for validation and test.
+        longer: Decodes sounds for training, which crops them to the length of `sound`.
+        options: The options of the subclass's constructor.
 
     Raises:
         UserError: A file is missing, a clip is in both splits, or a class has no training clip.
@@ -159,7 +176,7 @@ class AudioVisual(Dataset):
         classes: tuple[str, ...],
         sound: Spectrogram,
         longer: Spectrogram,
-        options: dict,
+        options: ClipOptions,
     ) -> None:
         self.root, self.sound, self.longer = root, sound, longer
         self.size, self.cache = options['size'], options['cache']
@@ -193,7 +210,7 @@ class AudioVisual(Dataset):
                 raise UserError(f'{self.root}: expected some training clip of {name!r}, found none')
 
     def split(self, name: str) -> Split:
-        """Returns a split; no file of another one is read."""
+        """Returns a split; no file of another split is read."""
         if name not in self.clips:
             raise unknown(f'split of {self.name}', name, self.clips)
         clips, train = self.clips[name], name == 'train'
@@ -207,7 +224,7 @@ class AudioVisual(Dataset):
 
     def _audio(self, clips: Sequence[Clip], train: bool) -> Files:
         decode = self.longer if train else self.sound
-        # Clips without sound are never read.
+        # The path of a clip without sound is never read; it only keeps the place.
         paths = [c.audio or self.root for c in clips]
         folder = self.root / '.cache'
         return Files(paths, decode, decode.shape, None, self.cache, folder)
