@@ -16,11 +16,12 @@ if __name__ == '__main__':
     # A script starts with its own folder there, in which the packages of the project are not found.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from benchmark.dataset import Dataset
 from benchmark.errors import UserError
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
 from datasets.common.prepare.findings import Findings
-from datasets.common.prepare.manifest import read_manifest
+from datasets.common.prepare.manifest import MANIFEST, read_manifest
 from datasets.common.prepare.preparation import Preparation, SourceError
 from datasets.common.prepare.verification import verify_files, verify_splits
 
@@ -64,7 +65,8 @@ def prepare(words: list[str]) -> int:
     except SourceError as error:
         raise UserError(f'{error}\nhow to get {name}: {cls.how_to_get}') from None
     manifest = read_manifest(args.target)
-    assert manifest is not None
+    if manifest is None:
+        raise UserError(f'{args.target}: expected a {MANIFEST}, found none after the preparation')
     size = sum(entry.size for entry in manifest.files.values()) / 1e9
     samples = ', '.join(f'{count} {split}' for split, count in manifest.counts.items())
     print(
@@ -103,7 +105,7 @@ def check(words: list[str]) -> int:
     return report(cls, name, resolve(cls, name, given, {}), args.quick)
 
 
-def report(cls: Any, name: str, options: dict[str, Any], quick: bool) -> int:
+def report(cls: type[Dataset], name: str, options: dict[str, Any], quick: bool) -> int:
     """Prints the table of splits and what is wrong; returns 1 if anything is, else 0."""
     findings = Findings()
     root = options.get('root')

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -481,3 +482,11 @@ def test_progress_is_a_bar_on_a_terminal(capsys, monkeypatch):
     shown = capsys.readouterr().err
     assert '3/3' in shown
     assert 'frames' in shown
+
+
+def test_progress_counts_the_steps_of_all_threads(capsys):
+    count, each = 8, 500
+    with steps.Steps(count * each, 'frames') as step, ThreadPoolExecutor(count) as pool:
+        list(pool.map(lambda _: [step() for _ in range(each)], range(count)))
+    done = [line.split()[1].partition('/')[0] for line in capsys.readouterr().err.splitlines()]
+    assert done == [str(tenth * count * each // 10) for tenth in range(1, 11)]

@@ -68,8 +68,7 @@ class Journal:
             self.add_source(name, source)
         for name, entry in manifest.files.items():
             self.add(name, entry)
-        assert self._file is not None
-        os.fsync(self._file.fileno())
+        os.fsync(self._opened().fileno())
         (self.target / MANIFEST).unlink()
 
     def add_source(self, name: str, source: Source) -> None:
@@ -95,9 +94,14 @@ class Journal:
         self.close()
 
     def _append(self, note: dict[str, Any]) -> None:
-        assert self._file is not None
-        self._file.write(f'{json.dumps(note)}\n')
-        self._file.flush()
+        file = self._opened()
+        file.write(f'{json.dumps(note)}\n')
+        file.flush()
+
+    def _opened(self) -> TextIO:
+        if self._file is None:
+            raise RuntimeError(f'{self.path}: expected `open` to be called first')
+        return self._file
 
     def _load(self) -> int:
         """Reads the notes; returns how many bytes of them are whole lines."""

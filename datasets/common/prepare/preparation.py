@@ -25,7 +25,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from benchmark.errors import UserError
 from benchmark.files import Entry, digest, replacing, sync_folder
@@ -37,6 +37,14 @@ from datasets.common.prepare.steps import Steps
 
 class SourceError(UserError):
     """The source lacks what the preparation needs; the command adds how to get it."""
+
+
+class Preparable(Protocol):
+    """A data set class that can prepare its root from what its publishers distribute."""
+
+    @classmethod
+    def prepare(cls, work: Preparation) -> None:
+        """Writes the files of the root by `work.write`, and ends with `work.finish`."""
 
 
 class Preparation:
@@ -64,7 +72,7 @@ class Preparation:
         self._written: dict[str, Entry] = {}
         self._lock = threading.Lock()
 
-    def run(self, cls: Any) -> bool:
+    def run(self, cls: type[Preparable]) -> bool:
         """Prepares the target by `cls.prepare`; returns False if it was whole already.
 
         Of a target that was whole, files that are missing or changed their size are made again.
