@@ -81,7 +81,7 @@ class Dataset:
     licence: ClassVar[str] = ''
     how_to_get: ClassVar[str] = ''
     embedded: ClassVar[bool] = False
-    streams: ClassVar[bool] = False
+    streams: bool = False
     published_sizes: ClassVar[dict[str, int]] = {}
 
     @functools.cached_property

@@ -19,49 +19,54 @@ from datasets.common.io.stored import content_hash, load
 
 SPLITS = ('train', 'val', 'test')
 KINDS = {'vector': (2,), 'sequence': (3,), 'image': (3, 4)}
-"""What an input may be, and how many axes it has then; the last that fits is the default."""
+"""Kind of an input -> the numbers of axes that its array may have, the samples' axis included."""
 OPTIONAL = ('inputs', 'available', 'classes', 'kind', 'length')
+"""Keys, or their first parts, beside `target` and `split`; similar keys are taken for misspelt."""
+
 CHANNELS = 16
-"""An axis no longer than this, beside longer ones, holds an image's channels."""
+"""The last axis of an image is that of channels if it is no longer than this and others are."""
 
 
 @DATASETS.register_module('arrays')
 class Arrays(Dataset):
-    """Any arrays: vectors, sequences or images, class labels or label maps.
+    """Any arrays: vectors, sequences or images, with class labels or label maps.
 
-    One .npz file, or a folder with one .npy file per key, `inputs/rgb.npy` for the key
-    `inputs/rgb`, which stays on disk: opening it reads the labels and the training inputs, in
-    parts, and training reads the rows that it needs. The keys are
+    The arrays are in one .npz file, or in a folder with one .npy file per key, such as
+    `inputs/rgb.npy` for the key `inputs/rgb`. A folder's arrays stay on disk: opening the data set
+    reads the labels and, in parts, the training inputs; training reads the rows that it needs.
+    These keys must exist:
 
-    - `inputs/<modality>` (N, D), (N, T, D), (N, H, W), (N, C, H, W) or (N, H, W, C);
-    - `target` (N,) or (N, H, W) of integers, 255 being ignored in label maps, of which all inputs
-      are images of one size;
-    - `split` (N,) with 0 train, 1 validation, 2 test;
+    - `inputs/<modality>`: (N, D), (N, T, D), (N, H, W), (N, C, H, W) or (N, H, W, C);
+    - `target`: integers (N,), or label maps (N, H, W) in which 255 is ignored and beside which all
+      inputs are images of the same size;
+    - `split`: (N,), 0 for training, 1 for validation and 2 for test.
 
-    and optionally
+    These keys may exist:
 
-    - `kind/<modality>`: 'vector', 'sequence' or 'image'; three axes are an image unless it says
-      'sequence';
-    - `length/<modality>` (N,): how many of a sequence's T frames are real, from 1 on;
-    - `available` (N, M) bool in the order of the inputs (by name in a folder), for modalities that
-      are really absent;
-    - `classes` (K,), their names.
+    - `kind/<modality>`: 'vector', 'sequence' or 'image'; an input of three axes is taken as an
+      image unless its kind is 'sequence';
+    - `length/<modality>`: (N,), how many of a sequence's T frames are no padding, at least 1;
+    - `available`: (N, M) bool, which modalities a sample has, in the order of the inputs (by name
+      in a folder);
+    - `classes`: (K,), the names of the classes.
 
     Inputs are standardised by the training samples that have them: vectors per feature, sequences
-    per feature over real frames, images per channel.
+    per feature over the frames that are no padding, and images per channel.
 
     Args:
         root: The file or folder.
-        name: Name in tables and folders; the file's by default.
-        width: Channels of the first stage of the shared encoders.
+        name: Name of the data set in tables and folders; the name of the root by default.
+        width: Channels of the encoders' first stage.
 
     Raises:
-        UserError: The file, or what a key holds, is not as above. Values on disk that are not
-            finite are found when they are read.
+        UserError: The file, or the content of a key, is not as above. In a folder, values that are
+            not finite are reported when they are read.
     """
 
-    licence = "the user's own"
-    how_to_get = 'write inputs/<modality>, target and split into one .npz or a folder of .npy files'
+    licence = "whatever applies to the user's own data"
+    how_to_get = (
+        'Save inputs/<modality>, target and split in one .npz file or as .npy files in one folder.'
+    )
 
     def __init__(self, *, root: str = '', name: str = '', width: int = 16) -> None:
         if not root:
@@ -100,7 +105,7 @@ class Arrays(Dataset):
         return UserError(f'{self.file}: {key}: expected {expected}, found {found}')
 
     def _check_keys(self, raw: dict[str, np.ndarray], named: dict[str, np.ndarray]) -> None:
-        """Refuses what looks like a misspelt optional key: it would count for nothing."""
+        """Refuses a key that looks like a misspelt optional one, since it would have no effect."""
         for key in raw:
             head, _, name = key.partition('/')
             if head in ('kind', 'length') and name not in named:
@@ -112,7 +117,7 @@ class Arrays(Dataset):
     def _kind(self, name: str, x: np.ndarray, given: np.ndarray | None) -> str:
         if not re.fullmatch(r'[\w-]+', name):
             raise self._fail(f'inputs/{name}', 'a name of letters, digits, _ and -', repr(name))
-        # Encoders are torch modules called like their modality.
+        # Encoders are kept in a ModuleDict by modality, which refuses names of its attributes.
         if hasattr(nn.ModuleDict(), name):
             raise self._fail(f'inputs/{name}', 'a name that is no torch method', repr(name))
         if x.dtype.kind not in 'fiub' or x.ndim not in (2, 3, 4) or 0 in x.shape:
@@ -154,7 +159,7 @@ class Arrays(Dataset):
         return where
 
     def _real(self, name: str, given: np.ndarray | None) -> np.ndarray | None:
-        """Returns which frames are no padding, (N, T) bool, None where there can be none."""
+        """Returns which frames are no padding, (N, T) bool; None if the input has no lengths."""
         if given is None:
             return None
         key, x = f'length/{name}', self.inputs[name]
@@ -209,10 +214,10 @@ class Arrays(Dataset):
         return available
 
     def _check_finite(self, name: str, available: np.ndarray) -> None:
-        x = self.inputs[name]
+        x, real = self.inputs[name], self.real[name]
         finite = np.isfinite(x)
-        if self.real[name] is not None:
-            finite |= ~self.real[name][..., None]
+        if real is not None:
+            finite |= ~real[..., None]
         bad = available & ~finite.reshape(len(x), -1).all(1)
         if bad.any():
             expected = 'finite numbers where available is true'
@@ -220,14 +225,14 @@ class Arrays(Dataset):
             raise self._fail(f'inputs/{name}', expected, found)
 
     def _recipe(self) -> dict[str, Any]:
-        """Batches of a quarter of the training set at most; about 1,500 steps, 20 to 60 epochs."""
+        """Returns the recipe: batches of a quarter of train at most, and about 1,500 steps."""
         samples = len(self.where['train'])
         batch = int(np.clip(samples // 4, 2, 64))
         epochs = int(np.clip(1500 * batch // samples, 20, 60))
         return {'epochs': epochs, 'batch_size': batch, 'lr': 2e-3, 'weight_decay': 0.05}
 
     def split(self, name: str) -> Split:
-        """Returns a split, standardised; of the others only the training inputs are read."""
+        """Returns a split, standardised; of other splits only the training inputs are read."""
         if name not in self.where:
             raise unknown(f'split of {self.name}', name, SPLITS)
         rows = self.where[name]

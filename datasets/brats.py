@@ -8,7 +8,14 @@ from typing import ClassVar, Literal
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.families.volume_files import prepare_cases
-from datasets.common.families.volumes import SEGMENTATION, Volumes, cut, listed, read_index
+from datasets.common.families.volumes import (
+    SEGMENTATION,
+    SliceOptions,
+    Volumes,
+    cut,
+    listed,
+    read_index,
+)
 from datasets.common.io.files import data_root
 from datasets.common.io.images import image_size
 from datasets.common.prepare.preparation import Preparation
@@ -33,7 +40,7 @@ class Brats(Volumes):
         fold: Number of the split.
         size: Height and width of the slices in pixels, 'HxW', in multiples of 32.
         width: Channels of the encoders' first stage.
-        augment: Slices are rotated, mirrored and changed in intensity at random in training.
+        augment: Whether training rotates and mirrors slices and changes their intensity at random.
 
     Raises:
         UserError: The root is not prepared, or an option is out of range.
@@ -65,7 +72,7 @@ class Brats(Volumes):
             raise UserError(f'{self.name}:fold: expected 1, 2 or 3, found {fold}')
         cases = [case.id for case in read_index(folder)]
         splits = listed(folder, fold) or cut(cases, fold, self.shares)
-        options = {'size': image_size(self.name, size), 'width': width, 'augment': augment}
+        options = SliceOptions(size=image_size(self.name, size), width=width, augment=augment)
         super().__init__(folder, splits, MODALITIES, CLASSES, REGIONS, options)
 
     @classmethod

@@ -143,7 +143,7 @@ class IEMOCAP(Dataset):
             raise UserError(f'{file}: cannot be read, broken or no HDF5: {told}') from None
 
     def _longest(self, modality: str) -> int:
-        """Returns the length of the longest training utterance, once every utterance has features."""
+        """Returns the length of the longest training utterance; every utterance needs features."""
         file, width = FEATURES[modality]
         with self._open(file) as features:
             known, longest = set(features), 0

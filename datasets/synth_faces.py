@@ -14,39 +14,48 @@ from datasets.common.synthetic.drawing import clouds, column, ellipse, fade, gra
 
 KINDS = ('print', 'screen', 'mask')
 LIVE_MEAN = np.array([1.2, 1.7, 1.1])
-"""Mean evidence of a live face in rgb, depth, ir, in standard deviations."""
+"""Mean evidence of a live face in rgb, depth and ir, in standard deviations."""
+
 ATTACK_MEAN = -np.array([[1.5, 2.1, 0.8], [1.6, 2.0, 1.3], [0.7, 1.0, 1.5]])
-"""Mean evidence of an attack, kind x modality."""
+"""Mean evidence of an attack, kind x modality, in standard deviations."""
+
 CAST = np.array([[0.95, 0.9, 0.75], [0.45, 0.6, 0.95], [0.9, 0.7, 0.7]])
-"""Colour cast of each kind's medium in rgb."""
+"""Colour cast of the medium of each kind, in rgb."""
+
 SUBJECTS = 60
-"""Different people in a split; no person is in two splits."""
+"""Number of people in a split; no person is in two splits."""
 TRAITS = ('tone', 'hair', 'aspect', 'spacing', 'eye', 'nose', 'mouth', 'age')
 NUISANCE = ('x', 'y', 'scale', 'roll', 'yaw', 'light', 'lamp', 'tilt', 'bend', 'glare', 'phase',
             'angle', 'noise', 'shirt', 'room', 'near')  # fmt: skip
+
+
+Parts = dict[str, np.ndarray]
+"""Part of a face -> its coverage of each pixel, or a coordinate ('u', 'v', 'turn'), (N, S, S)."""
 
 
 @DATASETS.register_module('synth_faces')
 class SynthFaces(Generated):
     """Face presentation attack detection on drawn faces: rgb, depth and ir, live or attack.
 
-    Each sample has an attack kind k (print, screen, mask), which says nothing of the class: a live
-    face shows faint artefacts of that kind. Per modality m it has a latent evidence e_m, of unit
-    variance and independent between modalities given class and kind, with mean `LIVE_MEAN`[m] or
-    `ATTACK_MEAN`[k, m]. The picture of m is a live face in the share 1 - `fade`(e_m) and the
-    medium of kind k in the share `fade`(e_m): a halftone, moire or seams in rgb; a sheet, a plane
-    or a smooth shell instead of the relief in depth; pale eyes and mouth and the material's sheen
-    in ir. Person, pose and kind are common to the modalities; light, tilt, bend, glare, pixel
-    noise and holes in the depth disturb the reading. Nothing else depends on the class.
+    Each sample has an attack kind k (print, screen or mask), which is independent of the class: a
+    live face shows faint artefacts of that kind, too. In each modality m the sample has a latent
+    evidence e_m of unit variance, whose mean is `LIVE_MEAN`[m] for a live face and
+    `ATTACK_MEAN`[k, m] for an attack; given class and kind, the evidence of different modalities is
+    independent. The picture of m blends a live face, with weight 1 - `fade`(e_m), and the medium of
+    kind k, with weight `fade`(e_m). The medium is a halftone, a moire pattern or seams in rgb; a
+    sheet, a plane or a smooth shell instead of the relief in depth; and pale eyes and mouth with
+    the sheen of the material in ir. Person, pose and kind are common to the modalities. Light,
+    tilt, bend, glare, pixel noise and holes in the depth make the evidence harder to read. Nothing
+    else depends on the class.
 
     Args:
         train: Number of training samples.
         val: Number of validation samples.
         test: Number of test samples.
         size: Side of the pictures in pixels.
-        width: Channels of the first stage of the shared encoders.
-        data_seed: Seed of the scenes. Difficulty and recipe were set on seed 0, so that the
-            default has seen no choice.
+        width: Channels of the encoders' first stage.
+        data_seed: Seed of the scenes. Difficulty and recipe were chosen on seed 0, so the scenes
+            of the default seed have influenced neither.
     """
 
     name = 'synth_faces'
@@ -73,11 +82,11 @@ class SynthFaces(Generated):
     def ceiling(self) -> dict[str, float]:
         """Returns the ACER of the ideal observer of each subset, over the population.
 
-        The observer reads the evidence of the subset's modalities without error and knows the
-        kind. Given the kind both classes are unit Gaussians, so its error of either class is
-        Phi(-d/2) at a distance d between their means, and its ACER the mean over kinds. Every
-        picture depends on the class through evidence alone, so no method does better, but by the
-        luck of a finite test set.
+        The observer knows the kind, and the evidence of the subset's modalities without error.
+        Given the kind, both classes are unit Gaussians. With a distance d between their means, the
+        error of either class is Phi(-d/2), and the ACER is the mean of this error over kinds.
+        Pictures depend on the class through the evidence alone, so the expected ACER of no method
+        is lower; only on a finite test set can it be lower by chance.
         """
         half = (LIVE_MEAN - ATTACK_MEAN) / 2
         masks = subset_masks(len(LIVE_MEAN))
@@ -94,7 +103,7 @@ class SynthFaces(Generated):
         return latents['live'].astype(np.int64)
 
     def scene(self, split: str, block: int) -> Latents:
-        """Returns the latents of one block: class, kind, evidence, subject, traits, nuisance."""
+        """Returns the latent variables of one block."""
         rng, n = self.rng(split, block, 'scene'), self.block
         live, kind = rng.integers(2, size=n), rng.integers(len(KINDS), size=n)
         mean = np.where(live[:, None] == 1, LIVE_MEAN, ATTACK_MEAN[kind])
@@ -121,8 +130,8 @@ class SynthFaces(Generated):
         }
 
 
-def anatomy(z: Latents, size: int) -> dict[str, np.ndarray]:
-    """Returns the parts of the face, each (N, S, S): coverage, or coordinates 'u' and 'v'."""
+def anatomy(z: Latents, size: int) -> Parts:
+    """Returns the parts of the faces."""
     x, y = grid(size)
     roll, scale = column(z['roll']) * 0.2, 1 / (0.78 + 0.08 * column(z['scale']))
     x, y = x - 0.12 * column(z['x']), y - 0.03 - 0.08 * column(z['y'])
@@ -154,8 +163,8 @@ def anatomy(z: Latents, size: int) -> dict[str, np.ndarray]:
     }
 
 
-def draw_rgb(z: Latents, p: dict, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws the colour pictures (N, 3, S, S); `share` is the medium's, (N, 1, 1)."""
+def draw_rgb(z: Latents, p: Parts, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draws the colour pictures (N, 3, S, S); `share` (N, 1, 1) is the weight of the medium."""
     n, size = p['u'].shape[:2]
     hue = rng.uniform(-0.12, 0.12, (3, n, 3)).astype(np.float32)
     picture = np.empty((n, 3, size, size), np.float32)
@@ -183,8 +192,8 @@ def draw_rgb(z: Latents, p: dict, share: np.ndarray, rng: np.random.Generator) -
     return (np.clip(picture, 0, 1.2) - 0.5) / 0.25
 
 
-def pattern(z: Latents, p: dict, size: int) -> np.ndarray:
-    """Returns the medium's trace in rgb, (N, S, S) in about [-1, 1], by kind."""
+def pattern(z: Latents, p: Parts, size: int) -> np.ndarray:
+    """Returns the trace of the medium in rgb by kind, (N, S, S) in about [-1, 1]."""
     x, y = grid(size)
     angle, phase = 0.35 * column(z['angle']), math.pi * column(z['phase'])
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
@@ -196,12 +205,12 @@ def pattern(z: Latents, p: dict, size: int) -> np.ndarray:
 
 
 def choose(kind: np.ndarray, *fields: np.ndarray) -> np.ndarray:
-    """Returns per sample the field of its kind, (N, S, S)."""
+    """Returns the field (N, S, S) of each sample's kind."""
     return np.select([column(kind) == k for k in range(len(fields))], fields).astype(np.float32)
 
 
-def draw_depth(z: Latents, p: dict, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws the depth pictures (N, 1, S, S), near is bright, a hole is the lowest value."""
+def draw_depth(z: Latents, p: Parts, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draws the depth pictures (N, 1, S, S); near is bright, and holes have the lowest value."""
     n, size = p['u'].shape[:2]
     x, y = grid(size)
     u, v = p['u'], p['v']
@@ -222,7 +231,7 @@ def draw_depth(z: Latents, p: dict, share: np.ndarray, rng: np.random.Generator)
     return ((depth - 0.5) / 0.3).astype(np.float32)[:, None]
 
 
-def draw_ir(z: Latents, p: dict, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_ir(z: Latents, p: Parts, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draws the infrared pictures (N, 1, S, S)."""
     n, size = p['u'].shape[:2]
     x, y = grid(size)

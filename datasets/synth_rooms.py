@@ -25,7 +25,8 @@ from datasets.common.synthetic.observer import ideal_iou
 
 CLASSES = ('wall', 'floor', 'poster', 'screen', 'box', 'person', 'standee')
 PANELS, FIGURES = 3, 2
-"""Places of a room: rectangles on the wall, then figures on the floor."""
+"""Numbers of places in a room: rectangles on the wall come first, then figures on the floor."""
+
 PANEL_CLASSES, FIGURE_CLASSES = (0, 2, 3, 4), (5, 6)
 MEANS = {
     'rgb': np.array([[-3, 0], [0, 0], [1, 1.3], [1, -1.3], [1, 0], [1.1, 0], [-1.1, 0]]),
@@ -39,23 +40,25 @@ NUISANCE = ('horizon', 'light', 'lamp', 'corner', 'tilt', 'near', 'noise', 'plan
 class SynthRooms(Generated):
     """Segmentation of drawn rooms: rgb and depth, seven classes, mIoU.
 
-    A room has a wall, a floor, three rectangles on the wall (bare wall in another light, poster,
-    screen or box, equally often) and up to two figures of one outline (person or standee, a flat
-    cardboard figure). Outlines say nothing of the class within these two groups. Each place has two
-    latent cues per modality, unit Gaussians around `MEANS` of its class, independent given the
-    class: rgb shows how far a panel differs from the wall and how light it is, and how round a
-    figure is shaded; depth shows how far a panel stands out and how many holes its surface has,
-    and how round a figure is. Posters, screens and boxes are near one another in rgb, wall and
-    posters the same in depth. Light, dark corners, tilt, pixel noise and depth holes disturb all.
+    A room has a wall, a floor, three rectangles on the wall, called panels, and up to two figures.
+    A panel is bare wall in another light, a poster, a screen or a box, each equally often. A figure
+    is a person or a standee, a flat cardboard figure; both have the same outline. Within panels and
+    within figures, the outline is independent of the class. Each place has two latent cues per
+    modality, unit Gaussians around `MEANS` of its class and independent given the class. In rgb the
+    cues are how much a panel differs from the wall and how light it is, or how round the shading of
+    a figure is. In depth they are how far a panel stands out and how many holes its surface has, or
+    how round a figure is. Posters, screens and boxes are similar in rgb; wall and posters are the
+    same in depth. Light, dark corners, tilt, pixel noise and holes in the depth make the cues
+    harder to read.
 
     Args:
         train: Number of training samples.
         val: Number of validation samples.
         test: Number of test samples.
         size: Side of the pictures in pixels.
-        width: Channels of the first stage of the shared encoders.
-        data_seed: Seed of the scenes. Difficulty and recipe were set on seed 0, so that the
-            default has seen no choice.
+        width: Channels of the encoders' first stage.
+        data_seed: Seed of the scenes. Difficulty and recipe were chosen on seed 0, so the scenes
+            of the default seed have influenced neither.
     """
 
     name = 'synth_rooms'
@@ -81,11 +84,12 @@ class SynthRooms(Generated):
     def ceiling(self) -> dict[str, float]:
         """Returns the mIoU that the ideal observer of each subset scores on the test split.
 
-        The observer knows every outline exactly, and whether it encloses background, floor, a panel
-        or a figure; of the class of a panel or figure it knows what the cues of the subset's
-        modalities say, read without error, by Bayes' rule. It labels whole regions by the rule that
-        is best for the pooled IoU of expected counts (`iou_rule`), which the most probable class is
-        not. A method sees less, so it does better only by the luck of a finite test set.
+        The observer knows every outline exactly, and whether it encloses wall, floor, a panel or a
+        figure. It knows the cues of the subset's modalities without error, and from them, by Bayes'
+        rule, the probabilities of the classes of each panel and figure. It labels whole regions by
+        the rule that is best for the IoU of expected pixel counts (`iou_rule`); choosing the most
+        probable class is not best. A method knows less, so only on a finite test set can its mIoU
+        be higher by chance.
         """
         z, names = self.latents('test'), self.task.names
         seen = regions(z, self.size)
@@ -107,7 +111,7 @@ class SynthRooms(Generated):
         return flat.reshape(-1, self.size, self.size).astype(np.int64)
 
     def scene(self, split: str, block: int) -> Latents:
-        """Returns the latents of one block: places (N, 5, ...), cues and nuisance."""
+        """Returns the latent variables of one block; those of places are (N, 5, ...)."""
         rng, n, places = self.rng(split, block, 'scene'), self.block, PANELS + FIGURES
         panel = rng.choice(PANEL_CLASSES, (n, PANELS))
         figure = rng.choice(FIGURE_CLASSES, (n, FIGURES))
@@ -134,7 +138,7 @@ def horizon(z: Latents) -> np.ndarray:
 
 
 def outline(z: Latents, place: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns a place's mask (N, S, S) bool and its own coordinates u, v, in [-1, 1] inside."""
+    """Returns a place's mask (N, S, S) bool and coordinates u, v, within [-1, 1] in the mask."""
     x, y = grid(size)
     a, b, c, d = (column(z['shape'][:, place, i]) for i in range(4))
     if place < PANELS:
@@ -152,7 +156,7 @@ def outline(z: Latents, place: int, size: int) -> tuple[np.ndarray, np.ndarray, 
 
 
 def regions(z: Latents, size: int) -> np.ndarray:
-    """Returns (N, S, S): 0 wall, 1 floor, 2.. the place that is seen at each pixel."""
+    """Returns what is seen at each pixel, (N, S, S): 0 wall, 1 floor, 2 + the number of a place."""
     y = grid(size)[1]
     seen = np.where(y > horizon(z), 1, 0) + np.zeros((1, 1, size), int)
     for place in range(PANELS + FIGURES):
@@ -187,7 +191,7 @@ def draw_rgb(z: Latents, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_panel(picture: np.ndarray, z: Latents, place: int, size: int, wall: np.ndarray) -> None:
-    """Paints one rectangle of the wall in place: light by cue 1, unlike the wall by cue 0."""
+    """Paints a panel into `picture`; cue 0 is its difference from the wall, cue 1 its lightness."""
     inside, u, v = outline(z, place, size)
     unlike, light = 1 - fade(z['rgb'][:, place]).T
     first, second = z['paints'][:, place, 0], z['paints'][:, place, 1]
@@ -201,7 +205,7 @@ def draw_panel(picture: np.ndarray, z: Latents, place: int, size: int, wall: np.
 
 
 def draw_figure(picture: np.ndarray, z: Latents, place: int, size: int) -> None:
-    """Paints one figure in place: by cue 0 shaded as round, or flat with a cardboard's edge."""
+    """Paints a figure into `picture`: round if cue 0 is high, flat with an edge if it is low."""
     inside, u, v = outline(z, place, size)
     round_, _ = 1 - fade(z['rgb'][:, place]).T
     shirt, trousers = z['paints'][:, place, 0], 0.5 * z['paints'][:, place, 1]
@@ -217,7 +221,7 @@ def draw_figure(picture: np.ndarray, z: Latents, place: int, size: int) -> None:
 
 
 def draw_depth(z: Latents, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws the depth pictures (N, 1, S, S), near is bright, a hole is the lowest value."""
+    """Draws the depth pictures (N, 1, S, S); near is bright, and holes have the lowest value."""
     n, (x, y), edge = len(z['horizon']), grid(size), horizon(z)
     depth = 0.22 + 0.06 * column(z['near']) + 0.08 * column(z['tilt']) * x + 0 * y
     depth = depth + 0.55 * np.clip(y - edge, 0, 1)
@@ -243,7 +247,7 @@ def posterior(z: Latents, given: list[str]) -> np.ndarray:
     """Returns the ideal observer's class probabilities per region, (N, 7, 7).
 
     Args:
-        z: Latents of N rooms.
+        z: Latent variables of N rooms.
         given: The modalities whose cues are seen.
     """
     log = sum(-((z[m][:, :, None] - MEANS[m]) ** 2).sum(-1) / 2 for m in given)

@@ -1,4 +1,4 @@
-"""A user's own volumes: a folder per case, a file per modality."""
+"""A user's own volumes: a folder per case with a file per modality."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.families.volume_files import prepare_cases
-from datasets.common.families.volumes import SEGMENTATION, Volumes, cut, listed, read_index
+from datasets.common.families.volumes import (
+    SEGMENTATION,
+    SliceOptions,
+    Volumes,
+    cut,
+    listed,
+    read_index,
+)
 from datasets.common.io.files import data_root, lines
 from datasets.common.io.images import image_size
 from datasets.common.prepare.preparation import Preparation
@@ -20,30 +27,32 @@ SUFFIXES = ('.nii', '.nii.gz', '.npy')
 class OwnVolumes(Volumes):
     """Volumes of any modalities with a segmentation, trained by slices and scored by volume.
 
-    Prepared by `datasets/prepare.py volumes SOURCE TARGET` from `<case>/<modality>.nii.gz` (or
-    .nii, or .npy with the slices first) and `<case>/seg.nii.gz` with whole labels from 0, the
-    background.
-    A modality that a case lacks is a gap. Every label is a region of its own for Dice, unless
-    `regions.txt` in the root groups them: a line `WT 1 2 3` per region.
+    `datasets/prepare.py volumes SOURCE TARGET` writes the root from files
+    `<case>/<modality>.nii.gz` (or .nii, or .npy with the slices as first axis) and
+    `<case>/seg.nii.gz`, whose labels are whole numbers from 0, the background. A modality that a
+    case lacks is a gap in the data. Dice is taken of every label, unless the root holds a file
+    `regions.txt` that groups labels into regions, one per line: `WT 1 2 3`.
 
-    The root may hold `train1.txt`, `val1.txt` and `test1.txt` of case names; else cases are cut
-    into 60 / 20 / 20 % by the hash of their names.
+    The root may hold the lists `train1.txt`, `val1.txt` and `test1.txt` of cases. Otherwise 60 % of
+    the cases train, 20 % validate and 20 % are tested, chosen by the hash of their names.
 
     Args:
-        root: The prepared root.
-        name: Name in tables and folders; the root's by default.
-        fold: Number in the lists' names, or of another cut.
-        size: 'HxW' of the slices, about their centre.
+        root: The root that `datasets/prepare.py` wrote.
+        name: Name of the data set in tables and folders; the name of the root by default.
+        fold: Number of the split: that in the lists' names, or one that changes the hash.
+        size: Height and width in pixels, 'HxW' in multiples of 32, to which slices are cut or
+            padded about their centre.
         width: Channels of the encoders' first stage.
-        augment: Training turns, mirrors and rescales slices.
+        augment: Whether training rotates and mirrors slices and changes their intensity at random.
 
     Raises:
         UserError: The root is not as above.
     """
 
-    licence = "the user's own"
+    licence = "whatever applies to the user's own data"
     how_to_get = (
-        'python datasets/prepare.py volumes FOLDER TARGET, FOLDER holding <case>/<modality>'
+        'Put the files of each case into a folder <case>/ with <modality>.nii.gz and seg.nii.gz, '
+        'and run python datasets/prepare.py volumes on the folder of cases.'
     )
     recipe = {'epochs': 60, 'batch_size': 16, 'lr': 1e-3}
 
@@ -67,12 +76,12 @@ class OwnVolumes(Volumes):
         top = max(case.top for case in index)
         regions = _regions(folder / 'regions.txt', top)
         classes = ('background', *(f'label {k}' for k in range(1, top + 1)))
-        options = {'size': image_size('volumes', size), 'width': width, 'augment': augment}
+        options = SliceOptions(size=image_size('volumes', size), width=width, augment=augment)
         super().__init__(folder, splits, modalities, classes, regions, options)
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:
-        """Writes the root from a folder of cases, and its regions."""
+        """Writes the root from a folder of cases."""
         cases: dict[str, dict[str, Path]] = {}
         for file in sorted(work.source.glob('*/*')):
             kind, dot, ending = file.name.partition('.')
@@ -87,10 +96,10 @@ class OwnVolumes(Volumes):
 
 
 def _regions(file: Path, top: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Returns the regions of the file, or one for every label.
+    """Returns (name, labels) of each region in the file, or a region per label without a file.
 
     Raises:
-        UserError: A line is no name with labels.
+        UserError: A line is not a name followed by labels.
     """
     if not file.is_file():
         return tuple((str(k), (k,)) for k in range(1, top + 1))

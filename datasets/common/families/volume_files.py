@@ -1,4 +1,4 @@
-"""From NIfTI files to arrays of slices that can be read one by one."""
+"""Turns NIfTI files into arrays whose slices can be read one by one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def prepare_cases(
     Args:
         work: The preparation.
         cases: Case -> {modality or 'seg': a NIfTI or .npy file}.
-        table: Label in the files -> label here; as they are by default.
+        table: Label in the files -> label in the root; labels stay as they are by default.
         required: Modalities that every case must have.
 
     Raises:
@@ -67,7 +67,7 @@ def _prepare_case(
 
 
 def load_volume(file: Path) -> np.ndarray:
-    """Returns (S, H, W) of a NIfTI file, whose last axis is the slices', or of a .npy file.
+    """Returns the volume (S, H, W) of a NIfTI file, whose last axis is S, or of a .npy file.
 
     Raises:
         UserError: The file is missing, broken or no volume.
@@ -82,10 +82,11 @@ def load_volume(file: Path) -> np.ndarray:
 
 
 def standardised(volume: np.ndarray) -> np.ndarray:
-    """Returns float16 with mean 0 and deviation 1 over the voxels that are not 0, which stay 0.
+    """Returns float16 with mean 0 and standard deviation 1 over the voxels that are not 0.
 
-    Of one modality alone: the published preparation takes the brain's mask from all four together,
-    which tells a modality something of those that are to be missing.
+    Voxels that are 0 stay 0. The mask is that of one modality alone: the published preparation
+    takes the mask of the brain from all four modalities, so that each contains information on
+    those that will be missing.
     """
     values = volume.astype(np.float32)
     shown = values != 0
@@ -93,14 +94,15 @@ def standardised(volume: np.ndarray) -> np.ndarray:
         return values.astype(np.float16)
     mean, std = values[shown].mean(), values[shown].std()
     found = np.where(shown, (values - mean) / (std if std > 0 else 1), 0)
+    # Half precision ends at 65504.
     return found.clip(-60000, 60000).astype(np.float16)
 
 
 def labels(volume: np.ndarray, table: dict[int, int] | None, file: Path) -> np.ndarray:
-    """Returns uint8 labels.
+    """Returns a segmentation's labels as uint8, translated by the table.
 
     Raises:
-        UserError: A label that the table does not know.
+        UserError: A label is not in the table or, without a table, no whole number from 0 to 254.
     """
     found = np.unique(volume)
     known = table or {int(v): int(v) for v in found if 0 <= v < 255 and v == int(v)}
@@ -115,7 +117,7 @@ def labels(volume: np.ndarray, table: dict[int, int] | None, file: Path) -> np.n
 
 
 def stored(values: np.ndarray) -> bytes:
-    """Returns a .npy file."""
+    """Returns an array as the content of a .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, values)
     return buffer.getvalue()

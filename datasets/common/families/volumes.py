@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -21,7 +21,7 @@ SEGMENTATION = 'seg'
 SPLITS = ('train', 'val', 'test')
 INDEX = 'cases.txt'
 OPENED = 64
-"""Volumes whose files are kept mapped; more only cost file handles."""
+"""Number of volumes whose files are kept mapped; each takes a file handle."""
 
 
 class Case(NamedTuple):
@@ -30,9 +30,9 @@ class Case(NamedTuple):
     Attributes:
         id: Name, also of its folder.
         shape: (S, H, W).
-        first: First slice with anything in it.
+        first: First slice in which some modality is not 0 everywhere.
         last: Last such slice.
-        top: Its largest label.
+        top: The greatest label.
     """
 
     id: str
@@ -43,16 +43,16 @@ class Case(NamedTuple):
 
 
 class Slices:
-    """Rows that are slices of volumes, cut or padded about their centre; read from mapped files.
+    """Rows that are slices of volumes, cut or padded about their centre and read from mapped files.
 
-    The window does not depend on what any modality shows, so nothing of an absent one leaks into
-    the others through it.
+    The window does not depend on the content of any modality, so no information on a missing
+    modality leaks through it.
 
     Args:
         files: One .npy file (S, H, W) per row.
         numbers: The slice of each row.
         size: (H, W) of the rows.
-        channel: Rows are (1, H, W) float32, else (H, W) labels.
+        channel: Whether rows are inputs (1, H, W) float32 rather than labels (H, W) uint8.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Slices:
 
 
 def window(source: int, size: int) -> tuple[slice, slice]:
-    """Returns the centre of `source` pixels that fits into `size`, and where it lies there."""
+    """Returns the central part of `source` pixels that fits into `size`, and its place there."""
     common = min(source, size)
     a, b = (source - common) // 2, (size - common) // 2
     return slice(a, a + common), slice(b, b + common)
@@ -95,11 +95,25 @@ def mapped(file: Path) -> np.ndarray:
     return found
 
 
+class SliceOptions(TypedDict):
+    """Options of the constructors of data sets of volumes.
+
+    Attributes:
+        size: (H, W) of the slices.
+        width: Channels of the encoders' first stage.
+        augment: Whether training changes slices at random.
+    """
+
+    size: tuple[int, int]
+    width: int
+    augment: bool
+
+
 class Volumes(Dataset):
     """Base of the data sets of volumes; `volume_files.prepare_cases` writes their roots.
 
     Every slice of a test volume is tested, and Dice is taken over the volume. Training leaves out
-    the slices before the first and after the last that show anything.
+    the slices before the first and after the last in which some modality is not 0 everywhere.
 
     Args:
         root: A prepared root.
@@ -107,7 +121,7 @@ class Volumes(Dataset):
         modalities: Their names in order.
         classes: Names of the labels.
         regions: For Dice, (name, labels) of each region.
-        options: `size`, `width` and `augment`.
+        options: The options of the subclass's constructor.
 
     Raises:
         UserError: A file is missing, or a case is in two splits.
@@ -122,7 +136,7 @@ class Volumes(Dataset):
         modalities: tuple[str, ...],
         classes: tuple[str, ...],
         regions: tuple[tuple[str, tuple[int, ...]], ...],
-        options: dict[str, Any],
+        options: SliceOptions,
     ) -> None:
         self.root, self.splits, self.augment = root, splits, options['augment']
         self.cases = {case.id: case for case in read_index(root)}
@@ -159,7 +173,7 @@ class Volumes(Dataset):
         check_disjoint(self.root, self.splits, 'case')
 
     def split(self, name: str) -> Split:
-        """Returns a split's slices; no file of another one is read."""
+        """Returns the slices of a split; no file of another split is read."""
         if name not in self.splits:
             raise unknown(f'split of {self.name}', name, self.splits)
         train = name == 'train'
@@ -221,12 +235,12 @@ def listed(root: Path, fold: int) -> dict[str, list[str]] | None:
 
 
 def cut(cases: Sequence[str], fold: int, shares: tuple[int, int, int]) -> dict[str, list[str]]:
-    """Cuts cases into train, val and test by the hash of their names, so that order is no matter.
+    """Divides cases into train, val and test by the hash of their names, whatever their order.
 
     Args:
         cases: Their names.
-        fold: Another number gives another cut.
-        shares: Sizes of the three splits; scaled where there are not as many cases.
+        fold: Number of the split; another number gives another division.
+        shares: Sizes of the three splits, which are scaled to the number of cases.
     """
     order = sorted(cases, key=lambda case: (derive(fold, 'split', case), case))
     val, test = (max(1, round(len(order) * share / sum(shares))) for share in shares[1:])
