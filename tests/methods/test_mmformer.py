@@ -330,7 +330,7 @@ def test_the_transformers_have_the_size_of_the_released_code_s():
     assert found == 5 * (4 * 512**2 + 2 * 512 * 4096 + 512 + 4096 + 512 + 4 * 512)
 
 
-def test_mistakes_are_told():
+def test_wrong_options_and_tasks_raise_errors_that_name_them():
     with pytest.raises(UserError, match="did you mean 'official'"):
         MMFormer(FACES, variant='oficial')
     with pytest.raises(UserError, match='expected a divisor of 32, found 5'):

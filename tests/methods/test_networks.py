@@ -140,7 +140,7 @@ def test_checkpoints_of_training_frameworks_are_unwrapped(weights, prefix, neste
     assert torch.equal(net.layer4[1].conv2.weight, state['layer4.1.conv2.weight'])
 
 
-def test_nothing_draws_pretrained_weights_anew(weights):
+def test_initialisation_does_not_overwrite_pretrained_weights(weights):
     file, state = weights()
     for pretrained in ('', file):
         net = resnet(RGB, dataclasses.replace(ROOMS, pretrained=pretrained), 4)
@@ -199,7 +199,7 @@ def test_weights_of_another_depth_are_refused(weights, saved, built):
     ('content', 'expected'),
     [(None, 'no such file'), (b'', 'found EOFError'), (b'<html>', 'found UnpicklingError')],
 )
-def test_files_that_are_no_checkpoints_are_told(tmp_path, content, expected):
+def test_files_that_are_not_checkpoints_raise_errors(tmp_path, content, expected):
     file = tmp_path / 'weights.pth'
     if content is not None:
         file.write_bytes(content)
