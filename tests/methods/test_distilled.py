@@ -314,15 +314,13 @@ def test_without_mar_there_is_no_second_decoder_and_no_mining():
 
 
 @pytest.mark.parametrize(('epochs', 'warned'), [(6, True), (7, False)])
-def test_a_training_that_ends_before_distillation_starts_logs_a_warning(
-    epochs, warned, monkeypatch
-):
-    told = []
-    monkeypatch.setattr('methods.distilled.print_log', lambda text, *_: told.append(text))
+def test_a_training_that_ends_before_distillation_logs_a_warning(epochs, warned, monkeypatch):
+    logged = []
+    monkeypatch.setattr('methods.distilled.print_log', lambda text, *_: logged.append(text))
     method = distilled('faces', epoch=epochs - 1)
     method.epochs = epochs
     method.on_validation({})
-    assert bool(told) is warned
+    assert bool(logged) is warned
 
 
 def test_wrong_options_and_tasks_raise_errors_that_name_them():

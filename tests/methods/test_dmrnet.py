@@ -323,7 +323,7 @@ def test_the_sets_of_greatest_variance_are_hard(count):
 
 
 @pytest.mark.parametrize(('modalities', 'expected'), [(1, 0), (2, 1), (3, 3), (4, 7)])
-def test_half_of_the_sets_are_hard_unless_told(modalities, expected):
+def test_half_of_the_sets_are_hard_by_default(modalities, expected):
     method = DMRNet(task(count=modalities))
     method.samples += 1
     method.variance += torch.rand_like(method.variance)

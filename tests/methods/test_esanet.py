@@ -354,9 +354,9 @@ def test_methods_that_cannot_use_esanet_refuse_it_in_one_line_before_training(na
         assert isinstance(cls(ESANET), Method)
         return
     for attempt in (experiment.check, lambda: cls(ESANET)):
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as raised:
             attempt()
-        line = str(told.value)
+        line = str(raised.value)
         assert '\n' not in line
         assert cls.__name__ in line
         assert 'network=esanet' in line
@@ -381,9 +381,9 @@ def test_supported_networks_are_not_inherited():
     ],
 )
 def test_impossible_tasks_raise_errors_that_name_the_field(changes, expected):
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as raised:
         ModalityDropout(dataclasses.replace(ESANET, **changes))
-    assert str(told.value).startswith(expected)
+    assert str(raised.value).startswith(expected)
 
 
 def test_official_second_decoder_of_dmrnet_learns_from_hard_samples_at_four_scales():

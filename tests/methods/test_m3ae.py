@@ -343,12 +343,12 @@ def test_stages_share_the_epochs():
 
 @pytest.mark.parametrize(('epochs', 'warned'), [(1, True), (2, False)])
 def test_a_training_without_pretraining_epochs_logs_a_warning(epochs, warned, monkeypatch):
-    told = []
-    monkeypatch.setattr('methods.m3ae.print_log', lambda text, *_: told.append(text))
+    logged = []
+    monkeypatch.setattr('methods.m3ae.print_log', lambda text, *_: logged.append(text))
     method = M3AE(TASKS['vectors'])
     method.epochs, method.epoch = epochs, epochs - 1
     method.on_validation({})
-    assert bool(told) is warned
+    assert bool(logged) is warned
 
 
 def test_a_checkpoint_keeps_the_substitutes():

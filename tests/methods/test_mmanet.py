@@ -338,13 +338,13 @@ def test_a_mining_window_without_validation_raises_an_error():
 
 @pytest.mark.parametrize(('epochs', 'warned'), [(6, True), (7, False)])
 def test_a_training_that_ends_before_mad_and_mar_start_logs_a_warning(epochs, warned, monkeypatch):
-    told = []
-    monkeypatch.setattr('methods.mmanet.print_log', lambda text, *_: told.append(text))
+    logged = []
+    monkeypatch.setattr('methods.mmanet.print_log', lambda text, *_: logged.append(text))
     method = MMANet(task(), begin_epoch=5)
     method.epochs, method.epoch = epochs, epochs - 1
     method.on_validation({})
-    assert bool(told) is warned
-    assert all('6 epochs' in text for text in told)
+    assert bool(logged) is warned
+    assert all('6 epochs' in text for text in logged)
 
 
 # MAR
