@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -26,7 +26,6 @@ from methods.common.distillation import (
 from methods.common.losses import multi_scale, total
 from methods.common.networks import Maps
 from methods.mmanet import MMANet
-from methods.modality_dropout import ModalityDropout
 
 LOGIT_LOSSES = ('logits', 'soft_target')
 MAP_LOSSES = {'fitnet': hint, 'at': attention_transfer}
@@ -190,13 +189,10 @@ class Distilled(MMANet):
         """
         if self.term == 'mad':
             return self.distillation(maps, batch)
-        teacher = cast(ModalityDropout, self.teacher_network)
+        teacher_decoder, known = self.teacher_maps(batch)
         with torch.no_grad():
-            known = teacher.decoder.maps(
-                teacher.fusion(teacher.encode(batch.inputs), batch.available)
-            )
-            # Losses on maps do not need the teacher's head, which costs time in segmentation.
-            target = teacher.decoder.logits(known) if self.term in LOGIT_LOSSES else None
+            # Losses on maps need no logits of the teacher, whose head costs time in segmentation.
+            target = teacher_decoder.logits(known) if self.term in LOGIT_LOSSES else None
         if target is None:
             return total(self.map_loss(s, t) for s, t in zip(maps[-3:], known[-3:], strict=True))
         if self.term == 'soft_target':

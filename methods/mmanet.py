@@ -21,7 +21,7 @@ from methods.common.distillation import (
     pixels,
 )
 from methods.common.losses import multi_scale, total
-from methods.common.networks import ClassificationDecoder, Maps, decoder
+from methods.common.networks import ClassificationDecoder, Decoder, Maps, decoder
 from methods.modality_dropout import ModalityDropout
 
 
@@ -140,20 +140,26 @@ class MMANet(ModalityDropout):
             maps: The student's decoder maps.
             batch: The batch; the teacher sees all that is available, whatever the mask.
         """
-        teacher = cast(ModalityDropout, self.teacher_network)
+        teacher_decoder, known = self.teacher_maps(batch)
         with torch.no_grad():
-            fused = teacher.fusion(teacher.encode(batch.inputs), batch.available)
-            known = teacher.decoder.maps(fused)
             # The released segmentation code passes a feature map where logits are meant.
-            if self.official and not isinstance(teacher.decoder, ClassificationDecoder):
-                logits = teacher.decoder.feature(known)
+            if self.official and not isinstance(teacher_decoder, ClassificationDecoder):
+                logits = teacher_decoder.feature(known)
             else:
-                logits = teacher.decoder.logits(known)
+                logits = teacher_decoder.logits(known)
         if self.dense:
             pairs = zip(maps[-3:], known[-3:], strict=True)
             return total(self.pixel_distillation(s, t, logits) for s, t in pairs)
         mad = column_weighted_distillation if self.official else margin_aware_distillation
         return mad(maps[-1].flatten(1), known[-1].flatten(1), logits)
+
+    def teacher_maps(self, batch: Batch) -> tuple[Decoder, Maps]:
+        """Returns the teacher's decoder and the decoder's maps of all that is available."""
+        teacher_network = cast(ModalityDropout, self.teacher_network)
+        with torch.no_grad():
+            features = teacher_network.encode(batch.inputs)
+            fused = teacher_network.fusion(features, batch.available)
+            return teacher_network.decoder, teacher_network.decoder.maps(fused)
 
     def pixel_distillation(self, student: Tensor, teacher: Tensor, logits: Tensor) -> Tensor:
         """Returns L_MAD with the pixels of the batch as samples, at one scale.
