@@ -25,7 +25,7 @@ from benchmark.registry import METHODS, discover, lookup
 
 ROOT = Path(run.__file__).resolve().parent.parent
 TINY = ['train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=3']
-SMALL = ['train=96', 'val=32', 'test=48', 'epochs=4', 'batch_size=32']
+SMALL = ['train=96', 'val=32', 'test=48', 'size=24', 'width=8', 'epochs=4', 'batch_size=32']
 MMANET = 'mmanet:begin_epoch=2'
 
 
