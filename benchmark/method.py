@@ -205,7 +205,8 @@ class Method(BaseModel):
             by default. The range of a loss weight extends from a tenth of the smallest value known
             from papers and their code to ten times the largest. Schedules, variants and network
             sizes are not tuned.
-        contract_exceptions: Name of a contract test -> the reason why the method is exempt from it.
+        contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
+            tests/helpers/tasks.py -> the reason why the method is exempt from it.
         epoch: Index of the running epoch, from 0; set before every epoch.
         epochs: Number of epochs of the training; set before the training.
     """
