@@ -172,7 +172,8 @@ def _collapsed(runs: Runs) -> list[str]:
                 answer = record['dataset']['classes'][int(np.argmax(record['predicted'][subset]))]
                 answers.setdefault(answer, []).append(subset)
             for answer, subsets in answers.items():
-                text = f'† {label} collapsed: it predicts {answer} for every sample on {", ".join(subsets)}'
+                where = f'for every sample on {", ".join(subsets)}'
+                text = f'† {label} collapsed: it predicts {answer} {where}'
                 seeds.setdefault(text, []).append(record['seed'])
     return [f'{text} (seed {", ".join(map(str, found))})' for text, found in seeds.items()]
 

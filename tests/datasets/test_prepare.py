@@ -458,7 +458,10 @@ def test_messages_of_the_command(source, target, capsys):
     assert main(['chekc', 'toy', str(target)]) == 2
     assert "unknown dataset 'chekc'; did you mean the command check?" in capsys.readouterr().err
     assert main(['synth_faces', str(source), str(target)]) == 2
-    assert 'synth_faces needs no preparation; its layout: The samples are generated' in capsys.readouterr().err
+    assert (
+        'synth_faces needs no preparation; its layout: The samples are generated'
+        in capsys.readouterr().err
+    )
     assert main(['toy:size=3', str(source), str(target)]) == 2
     assert 'expected no options' in capsys.readouterr().err
 

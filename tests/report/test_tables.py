@@ -281,7 +281,9 @@ def test_collapsed_models_are_flagged_with_subset_and_class():
     runs.outcomes[record['identity']] = outcomes
     block = runs.only_block()
     assert block.rows[0].sign == '†'
-    assert captions.notes(block) == ['† m collapsed: it predicts attack for every sample on ir (seed 1)']
+    assert captions.notes(block) == [
+        '† m collapsed: it predicts attack for every sample on ir (seed 1)'
+    ]
 
 
 def test_failed_runs_are_listed_and_not_counted(three):
