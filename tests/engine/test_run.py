@@ -232,12 +232,14 @@ def test_a_method_that_draws_noise_goes_on_with_the_noise_of_its_epoch(method, t
     assert outcomes[0].read_bytes() == outcomes[1].read_bytes()
 
 
-def test_the_seconds_before_a_stop_are_counted(tmp_path):
+def test_the_seconds_before_a_stop_are_counted(tmp_path, capsys):
     args = arguments(tmp_path, 'modality_dropout', options=[*TINY[:-1], 'epochs=2'])
     with steps_of('modality_dropout', stop=1, nap=0.75) as epochs:
         assert run.main(args) == 1
     assert epochs == [0, 0]
+    capsys.readouterr()
     assert run.main(args) == 0
+    assert 'checkpoint' not in ''.join(capsys.readouterr())
     assert only_record(tmp_path, 'modality_dropout')['cost']['train_seconds'] >= 1.5
 
 
