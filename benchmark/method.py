@@ -1,8 +1,8 @@
-"""All that a method may know: the task, the batch, and the base class it fills in.
+"""The contract of a method: the task, the batch, and the base class.
 
 A method is one class in one file of `methods/`. It encodes each modality on its own, decodes the
-features under a mask, and names its losses; training, missing modalities, testing and records are
-the harness's business.
+features under a mask, and returns named losses. The benchmark does everything else: it trains,
+simulates missing modalities, tests every subset, and writes the record.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from benchmark.errors import UserError, unknown
 from benchmark.search import Distribution
 
 NETWORKS = ('pyramid', 'esanet')
-"""What segmentation can be done with."""
+"""Values of the option `network`, which chooses the architecture in segmentation."""
 IGNORE = 255
-"""Label of pixels that count neither in a loss nor in a metric."""
+"""Label of pixels that are left out of losses and metrics."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,12 @@ class Modality:
     """One input of the network.
 
     Attributes:
-        name: How the modality is called everywhere; subset ids are made of these names.
-        shape: Shape of one sample: (D,) a vector, (T, D) a sequence, (C, H, W) an image.
-        padded: A sequence whose last feature says of each of its T frames whether it is real (1)
-            or was appended to fill up to T (0); encoders leave the latter out, whatever they hold.
+        name: The modality's name; the id of a subset joins such names with '+'.
+        shape: Shape of one sample: (D,) for a vector, (T, D) for a sequence of T frames,
+            (C, H, W) for an image.
+        padded: Whether the last feature of a sequence marks padding: it is 1 for a real frame and
+            0 for a frame that was appended to reach the length T. Encoders ignore appended frames,
+            whatever values they hold.
     """
 
     name: str
@@ -48,22 +50,22 @@ class Modality:
 
 @dataclass(frozen=True)
 class Task:
-    """What a dataset asks of a method.
+    """What a data set requires of a method.
 
     Attributes:
-        dataset: Name of the dataset, for a method's per-dataset `settings`.
-        kind: 'classification' (target (B,)) or 'segmentation' (target (B, H, W)).
-        modalities: The inputs in the dataset's order, which is the order of mask columns.
-        classes: Class names; their number is K.
+        dataset: Name of the data set; it selects a method's `settings`.
+        kind: 'classification', with targets (B,), or 'segmentation', with targets (B, H, W).
+        modalities: The inputs in the data set's order; columns of a mask have the same order.
+        classes: The K class names.
         metric: The metric of the tables: 'ACER', 'accuracy', 'mIoU' or 'Dice'.
-        width: Channels of the first stage of the shared encoders.
-        live: For ACER, the index of the bona fide (live) class; the others are attacks.
-        regions: For Dice, (name, classes that make it up) of each region.
-        class_weights: Weights of the classes in the task's loss, K of them; none if empty.
-        network: Segmentation network, 'pyramid' or 'esanet'; classification has one alone.
-        depth: Layers of the shared ResNet encoders: 18, 34 or 50.
-        pretrained: Checkpoint of ImageNet weights for them, a file or what mmengine can load;
-            from scratch if empty.
+        width: Number of channels of the shared encoders' first stage; the papers use 64.
+        live: For ACER, the index of the bona fide (live) class; all other classes are attacks.
+        regions: For Dice, one pair (name, indices of the classes that form the region) per region.
+        class_weights: K weights of the classes in the task's loss; empty means equal weights.
+        network: Segmentation network, 'pyramid' or 'esanet'; classification has only 'pyramid'.
+        depth: Number of layers of the shared ResNet encoders: 18, 34 or 50.
+        pretrained: Checkpoint with ImageNet weights for the encoders, a file or any address that
+            mmengine can load; if empty, encoders are trained from scratch.
     """
 
     dataset: str
@@ -81,17 +83,19 @@ class Task:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the modalities in order."""
+        """Names of the M modalities, in the order of mask columns."""
         return tuple(m.name for m in self.modalities)
 
 
 class Batch(NamedTuple):
-    """What a method sees of the data in one step.
+    """The data of one training or test step.
 
     Attributes:
-        inputs: Modality name -> (B, *shape) float. Rows of what is not available are zeros.
-        available: (B, M) bool, what exists in the data.
-        mask: (B, M) bool, a part of `available`: what the deployed network may use.
+        inputs: Modality name -> (B, *shape) float. The row of a sample that lacks the modality
+            holds zeros.
+        available: (B, M) bool, the modalities that exist in the data.
+        mask: (B, M) bool, the modalities that the deployed network may use; never true where
+            `available` is false.
         target: (B,) or (B, H, W) int64.
         ids: (B,) int64, the samples' positions in their split.
     """
@@ -105,12 +109,12 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class SubsetScore:
-    """How a method does on one subset of the modalities.
+    """Score of a method on one subset of the modalities.
 
     Attributes:
-        metrics: Metric name -> value, as fractions.
-        predicted: Share of each class among the predictions, summing to 1.
-        n: Number of samples it was measured on.
+        metrics: Metric name -> value, as a fraction from 0 to 1.
+        predicted: Share of each of the K classes among the predictions, summing to 1.
+        n: Number of samples that were tested.
     """
 
     metrics: dict[str, float]
@@ -119,16 +123,23 @@ class SubsetScore:
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Returns 1 - the mean over classes 1 to K - 1 of soft Dice, pooled over the batch.
+    """Returns one minus the soft Dice of classes 1 to K - 1, averaged over classes.
 
-    One is added to both sides of the ratio, so that a class that nothing shows costs next to
-    nothing unless it is predicted.
+    With p the softmax of the logits and y the one-hot target, summed over all pixels of the batch,
+
+        L = 1 - 1 / (K - 1) sum_{k >= 1} (2 sum p_k y_k + 1) / (sum p_k + sum y_k + 1)
+
+    Adding 1 to numerator and denominator makes the term of an absent class nearly 0 unless the
+    class is predicted. Class 0 is background and has no term.
 
     Args:
         logits: (B, K, H, W).
-        target: (B, H, W); pixels labelled IGNORE do not count.
+        target: (B, H, W); pixels labelled IGNORE are left out.
+
+    Returns:
+        A scalar in float32.
     """
-    # Sums over all pixels do not fit half precision.
+    # float32, even inside autocast: half precision cannot hold sums over all pixels of a batch.
     with torch.autocast(target.device.type, enabled=False):
         known = (target != IGNORE)[:, None]
         p = logits.float().softmax(1)[:, 1:] * known
@@ -139,24 +150,26 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class Preprocessor(BaseDataPreprocessor):
-    """Moves batches to the device and, in training, augments them there.
+    """Moves batches to the device and augments training batches there.
 
     Attributes:
-        augment: What a dataset does to a training batch; draws from torch's default generator, on
-            the CPU, which the harness seeds for every epoch.
+        augment: The data set's augmentation of a training batch, or None. It draws random numbers
+            from torch's default CPU generator, which is seeded anew in every epoch.
     """
 
     def __init__(self) -> None:
-        # Pinned batches travel while the device still computes.
+        # Copies from pinned memory overlap with the computation of the previous step.
         super().__init__(non_blocking=True)
         self.augment: Callable[[Batch], Batch] | None = None
 
     def forward(self, data: Batch, training: bool = False) -> Batch:
-        """Returns the batch on the device; what is not available stays zero."""
+        """Returns the batch on the device; modalities that are not available stay zero."""
         batch: Batch = super().forward(data, training)
         if not training or self.augment is None:
             return batch
         batch = self.augment(batch)
+        # Augmentation may shift values (brightness, noise): absent inputs become zero again. A
+        # selection instead of a product, because 0 times NaN is NaN.
         zeroed = {}
         for column, (name, x) in enumerate(batch.inputs.items()):
             there = batch.available[:, column].reshape(-1, *[1] * (x.ndim - 1))
@@ -167,29 +180,35 @@ class Preprocessor(BaseDataPreprocessor):
 class Method(BaseModel):
     """Base class of every method.
 
-    A method defines `encode`, `decode` and `loss`; its constructor's keywords are its
-    hyper-parameters and their defaults the paper's. A method whose encoders mix modalities
-    overrides `predict` alone and is then tested subset by subset.
+    A method implements `encode`, `decode` and `loss`. Every constructor parameter after `task` has
+    a default and is an option of the command line: its annotation (int, float, str, bool, Literal
+    or a tuple) is the type of its values, and its default is the paper's value. A method whose
+    encoders mix modalities overrides `predict` instead of `decode`; it is then tested by one full
+    pass per subset.
 
     Args:
-        task: What the dataset asks.
+        task: What the data set requires.
 
     Attributes:
-        version: Raised when a change alters the method's numbers; part of a record's identity.
-        teacher: Method trained first and handed over frozen, or None.
-        sampler: Training sampler that defines the method, overriding the protocol's, or None.
-        dedicated: One model per subset of the modalities, assembled into one row.
-        needs_complete: The method cannot train on data with real gaps.
-        supported_networks: What the method can use of `Task.network`. Not inherited: what a class
-            adds may need encoders that keep the modalities apart, and ESANet's mix them.
-        settings: Dataset name -> the paper's hyper-parameters there.
-        search: Hyper-parameter -> what `--tune` draws it from (`benchmark.search`); none by
-            default. A loss weight's range goes from a tenth of the smallest value known from
-            papers and their code to ten times the largest; schedule, variant and network size are
-            not tuned.
-        contract_exceptions: Contract test -> why the method is exempt from it.
-        epoch: Index of the running epoch, from 0; set by the harness.
-        epochs: Number of epochs of the training; set by the harness.
+        version: Raise this number when a change alters the method's scores; it is part of a
+            record's identity.
+        teacher: Name of the method that is trained first and passed to `set_teacher`, or None.
+        sampler: Training sampler that belongs to the method and replaces the protocol's, or None.
+        dedicated: Whether a network of its own is trained for every subset of the modalities.
+        needs_complete: Whether the method cannot train on samples that lack a modality; data with
+            training gaps are then refused.
+        supported_networks: Values of `Task.network` that the method can use. A subclass does not
+            inherit it, because a subclass may add parts that need encoders which keep the
+            modalities apart, and ESANet's encoders mix them.
+        settings: Data set name -> the options that the paper uses there, over the defaults.
+        search: Option -> the distribution from which `--tune` draws it (`benchmark.search`); empty
+            by default. The range of a loss weight extends from a tenth of the smallest value known
+            from papers and their code to ten times the largest. Schedules, variants and network
+            sizes are not tuned.
+        contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
+            tests/helpers/tasks.py -> the reason why the method is exempt from it.
+        epoch: Index of the running epoch, from 0; set before every epoch.
+        epochs: Number of epochs of the training; set before the training.
     """
 
     version: ClassVar[int] = 1
@@ -214,22 +233,24 @@ class Method(BaseModel):
         self.register_buffer('class_weights', weights, persistent=False)
         self.epoch = 0
         self.epochs = 1
-        # A tuple is no module: the teacher stays out of parameters, checkpoints and train().
+        # A tuple is not registered as a module, so that the teacher's weights are neither
+        # optimised nor saved with this network, and train() does not reach its BatchNorm.
         self._teacher: tuple[Method, ...] = ()
 
     @classmethod
     def check_network(cls, task: Task) -> None:
-        """Checks that the method can use the task's network.
+        """Checks that the method can use the network that the task names.
 
         Raises:
-            UserError: It cannot, or there is no such network for this kind of task.
+            UserError: The network does not exist, does not exist for this kind of task, or is not
+                among `supported_networks`.
         """
         if task.network not in NETWORKS:
             raise unknown(f'network on {task.dataset}:', task.network, NETWORKS)
         if task.kind == 'classification' and task.network != 'pyramid':
             raise UserError(
                 f'network={task.network} on {task.dataset}: expected a segmentation task, '
-                'found classification, which has one network alone'
+                'found classification, which has only network=pyramid'
             )
         if task.network not in cls.supported_networks:
             raise UserError(
@@ -244,64 +265,112 @@ class Method(BaseModel):
             inputs: Modality name -> (B, *shape). Modalities whose sensor is off may be left out.
 
         Returns:
-            Modality name -> features, for the modalities given; never mixes them.
+            Modality name -> features, for exactly the modalities given. The features of one
+            modality must not depend on another one: testing encodes each modality once and
+            decodes every subset from the same features.
         """
         raise NotImplementedError
 
     def decode(self, features: dict[str, Any], mask: Tensor) -> Tensor:
-        """Turns features into logits (B, K) or (B, K, H, W), using only what mask (B, M) allows."""
+        """Decodes the features of the modalities that a mask allows.
+
+        Args:
+            features: Modality name -> features, as `encode` returns them. Features that the mask
+                excludes may hold any value, NaN among them.
+            mask: (B, M) bool.
+
+        Returns:
+            Logits (B, K) or (B, K, H, W).
+        """
         raise NotImplementedError
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns named scalar terms; those with 'loss' in the name are summed."""
+        """Computes the training losses of one batch.
+
+        Returns:
+            Name -> scalar tensor. Terms with 'loss' in their name are summed and minimised; the
+            others are only logged.
+        """
         raise NotImplementedError
 
     def predict(self, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
-        """Returns the deployed network's logits (B, K) or (B, K, H, W)."""
+        """Returns the deployed network's logits.
+
+        Args:
+            inputs: Modality name -> (B, *shape).
+            mask: (B, M) bool, the modalities that may be used.
+
+        Returns:
+            (B, K) or (B, K, H, W).
+        """
         return self.decode(self.encode(inputs), mask)
 
     @classmethod
     def search_space(cls, options: dict[str, Any]) -> dict[str, Distribution]:
-        """Returns `search`; overridden where it depends on the options, of which all are given."""
+        """Returns `search`; a method overrides this if the distributions depend on its options.
+
+        Args:
+            options: The value of every option.
+        """
         return cls.search
 
     def on_validation(self, scores: dict[str, SubsetScore]) -> None:
-        """Called after each validation with its score of every subset id."""
+        """Called after each validation; does nothing by default.
+
+        Args:
+            scores: Id of a subset, such as 'rgb+ir' -> its score on the validation split.
+        """
 
     @property
     def teacher_network(self) -> Method:
-        """The frozen teacher, in eval mode."""
+        """The trained network of the method that `teacher` names, frozen and in eval mode."""
         return self._teacher[0]
 
     def set_teacher(self, teacher: Method) -> None:
-        """Takes over a trained teacher, which is frozen here and kept out of the module tree."""
+        """Freezes a trained teacher and stores it outside the module tree.
+
+        Args:
+            teacher: The trained network, on the device of this one.
+        """
         self._teacher = (teacher.eval().requires_grad_(False),)
 
     def task_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy in float32, averaged over samples or labelled pixels by class weight.
+        """Returns the cross-entropy, averaged over samples or labelled pixels by class weight.
 
-        Where Dice is measured, `dice_loss` is added, as RFNet adds one: a lesion is so small a
-        part of the pixels that cross-entropy alone is content with background everywhere.
+        Where the metric is Dice, `dice_loss` is added, as in RFNet: a lesion covers so few pixels
+        that cross-entropy alone is already small if background is predicted everywhere.
+
+        Args:
+            logits: (B, K) or (B, K, H, W).
+            target: (B,) or (B, H, W); elements labelled IGNORE are left out.
+
+        Returns:
+            A scalar in float32.
         """
         weights = self.class_weights if self.task.class_weights else None
         loss = F.cross_entropy(logits.float(), target, weights, ignore_index=IGNORE)
         return loss + dice_loss(logits, target) if self.task.metric == 'Dice' else loss
 
-    def forward(
-        self,
-        inputs: dict[str, Tensor],
-        available: Tensor,
-        mask: Tensor,
-        target: Tensor,
-        ids: Tensor,
-        mode: str = 'tensor',
-    ) -> Any:
-        """Mmengine's entry: the losses for mode 'loss', else the logits under the batch's mask."""
-        if mode == 'loss':
-            return self.loss(Batch(inputs, available, mask, target, ids))
-        return self.predict(inputs, mask)
+    def forward(self, *fields: Any, mode: str = 'tensor') -> Any:
+        """Entry point of mmengine, which unpacks a batch into its fields.
+
+        Args:
+            *fields: The fields of a `Batch`, in the order in which that class declares them.
+            mode: 'loss' in training, anything else for a prediction.
+
+        Returns:
+            The named losses if mode is 'loss', else the logits under the batch's mask.
+        """
+        batch = Batch(*fields)
+        return self.loss(batch) if mode == 'loss' else self.predict(batch.inputs, batch.mask)
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sums the terms with 'loss' in their name, without waiting for the device."""
+        """Sums the terms with 'loss' in their name, without waiting for the device.
+
+        mmengine's own version converts each term to a number, for which the host has to wait.
+
+        Returns:
+            The sum, and all terms with the sum as 'loss', detached, for the log.
+        """
         total = torch.stack([v for k, v in losses.items() if 'loss' in k]).sum()
         return total, {**{k: v.detach() for k, v in losses.items()}, 'loss': total.detach()}

@@ -212,11 +212,11 @@ def hide(
     """
     kept = available.copy()
     # The small term keeps 10 * 0.3 from falling below 3.
-    counts = np.floor(len(available) * rates + 1e-9).astype(int)
-    for m in np.flatnonzero(counts):
+    hidden = np.floor(len(available) * rates + 1e-9).astype(int)
+    for m in np.flatnonzero(hidden):
         keys = [hashlib.sha256(f'{seed}/{m}/{i}'.encode()).digest() for i in ids]
         order = np.argsort(np.array(keys, dtype='S32'), kind='stable')
-        kept[order[: counts[m]], m] = False
+        kept[order[: hidden[m]], m] = False
     return kept
 
 

@@ -7,6 +7,7 @@ of one value (`kl=8e-4`, `kl=0.0008`) are therefore one experiment with one labe
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import types
@@ -124,9 +125,7 @@ def read(where: str, value: Any, hint: Any) -> Any:
     if origin is Literal:
         return _read_choice(where, value, arguments)
     if origin in (types.UnionType, typing.Union):
-        if type(None) in arguments and (value is None or str(value).lower() == 'none'):
-            return None
-        return read(where, value, next(a for a in arguments if a is not type(None)))
+        return _read_union(where, value, arguments)
     if origin is tuple:
         return _read_tuple(where, value, arguments)
     reader = _READERS.get(hint)
@@ -143,6 +142,19 @@ def _read_choice(where: str, value: Any, choices: tuple[Any, ...]) -> Any:
         if str(value) == str(choice):
             return choice
     raise unknown(f'value of {where}', str(value), map(str, choices))
+
+
+def _read_union(where: str, value: Any, members: tuple[Any, ...]) -> Any:
+    """Reads a value as the first member of a union that takes it."""
+    if type(None) in members and (value is None or str(value).lower() == 'none'):
+        return None
+    # Names before numbers and numbers before text, which would take anything.
+    kinds = [m for m in members if m is not type(None)]
+    kinds.sort(key=lambda m: (get_origin(m) is not Literal, m is str))
+    for kind in kinds[:-1]:
+        with contextlib.suppress(UserError):
+            return read(where, value, kind)
+    return read(where, value, kinds[-1])
 
 
 def _read_tuple(where: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
-"""What a hyper-parameter's value is drawn from when methods are tuned.
+"""Distributions from which tuning draws the values of options.
 
-A distribution is its quantile function, and values have three significant digits, so that a choice
-can be quoted and given again on the command line.
+A distribution is given by its quantile function. Drawn numbers are rounded to three significant
+digits, so that a chosen value can be quoted and typed on the command line again.
 """
 
 from __future__ import annotations
@@ -13,12 +13,21 @@ from benchmark.missing import generator
 
 
 def _between(low: float, high: float, value: float) -> float:
+    # Rounding may leave the interval, e.g. 0.9996 becomes 1.0.
     return min(max(float(f'{value:.3g}'), low), high)
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Every value from low to high alike, for shares such as dropout."""
+    """Uniform distribution between two bounds, for shares such as a dropout rate.
+
+    Attributes:
+        low: Least value.
+        high: Greatest value.
+
+    Raises:
+        ValueError: `low` is not below `high`.
+    """
 
     low: float
     high: float
@@ -28,7 +37,7 @@ class Uniform:
             raise ValueError(f'expected low < high, found {self.low:g} and {self.high:g}')
 
     def at(self, share: float) -> float:
-        """Returns the value below which a share in [0, 1) of the draws lies."""
+        """Returns the quantile of a share in [0, 1), rounded to three significant digits."""
         return _between(self.low, self.high, self.low + share * (self.high - self.low))
 
     def __str__(self) -> str:
@@ -37,7 +46,15 @@ class Uniform:
 
 @dataclass(frozen=True)
 class LogUniform:
-    """Every order of magnitude from low to high alike, for weights of losses."""
+    """Uniform distribution of the logarithm between two bounds, for weights of losses.
+
+    Attributes:
+        low: Least value, above 0.
+        high: Greatest value.
+
+    Raises:
+        ValueError: `low` is not positive or not below `high`.
+    """
 
     low: float
     high: float
@@ -47,7 +64,7 @@ class LogUniform:
             raise ValueError(f'expected 0 < low < high, found {self.low:g} and {self.high:g}')
 
     def at(self, share: float) -> float:
-        """Returns the value below which a share in [0, 1) of the draws lies."""
+        """Returns the quantile of a share in [0, 1), rounded to three significant digits."""
         return _between(self.low, self.high, self.low * (self.high / self.low) ** share)
 
     def __str__(self) -> str:
@@ -55,10 +72,13 @@ class LogUniform:
 
 
 class Choice:
-    """Every one of some values alike, for whole numbers and names.
+    """Uniform distribution over a list of values, for whole numbers and names.
 
     Args:
-        values: The values, of the type of the option's default.
+        *values: The values, of the option's type.
+
+    Raises:
+        ValueError: Fewer than two values are given.
     """
 
     def __init__(self, *values: Any) -> None:
@@ -67,7 +87,7 @@ class Choice:
         self.values = values
 
     def at(self, share: float) -> Any:
-        """Returns the value at a share in [0, 1) of the list."""
+        """Returns the value at the relative position `share`, in [0, 1), of the list."""
         return self.values[int(share * len(self.values))]
 
     def __str__(self) -> str:
@@ -78,9 +98,18 @@ Distribution = Uniform | LogUniform | Choice
 
 
 def draw(method: str, key: str, trial: int, distribution: Distribution) -> Any:
-    """Draws one hyper-parameter's value for one trial.
+    """Draws the value of one option for one trial.
 
-    It depends on these arguments alone: a further hyper-parameter or trial changes no other draw,
-    and no seed of a run does.
+    The value depends on the arguments alone: adding an option or a trial, or training with another
+    seed, changes no other draw.
+
+    Args:
+        method: Name of the method.
+        key: Name of the option.
+        trial: Number of the trial, from 0.
+        distribution: What the value is drawn from.
+
+    Returns:
+        The value, of the option's type.
     """
     return distribution.at(generator(0, 'tuning', method, key, trial).random())

@@ -1,4 +1,4 @@
-"""Prepares a data root from official archives, and verifies one.
+"""Prepares a data root from official archives, or verifies a data root.
 
 python datasets/prepare.py nyuv2 SOURCE TARGET
 python datasets/prepare.py check nyuv2 ROOT
@@ -16,17 +16,38 @@ if __name__ == '__main__':
     # A script starts with its own folder there, in which the packages of the project are not found.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from benchmark.dataset import Dataset
 from benchmark.errors import UserError
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
 from datasets.common.prepare.findings import Findings
-from datasets.common.prepare.manifest import read_manifest
+from datasets.common.prepare.manifest import MANIFEST, read_manifest
 from datasets.common.prepare.preparation import Preparation, SourceError
 from datasets.common.prepare.verification import verify_files, verify_splits
 
+PREPARE_EXAMPLES = """examples:
+  python datasets/prepare.py nyuv2 DOWNLOADS NYUV2
+  python datasets/prepare.py brats2020 DOWNLOADS BRATS2020
+  python datasets/prepare.py check nyuv2 NYUV2
+"""
+
+CHECK_EXAMPLES = """examples:
+  python datasets/prepare.py check nyuv2 NYUV2 pretrained=none
+  python datasets/prepare.py check casia_surf CASIA_SURF --quick
+  python datasets/prepare.py check synth_faces train=500
+"""
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns 0 done, 1 problems found, 2 bad arguments or data."""
+    """Runs the command line.
+
+    Args:
+        argv: Words of the command line; by default those that were typed.
+
+    Returns:
+        The exit status: 0 if all went well, 1 if `check` has found problems, 2 if the arguments or
+        the data are wrong, 130 if the user has interrupted the command.
+    """
     words = sys.argv[1:] if argv is None else argv
     try:
         discover()
@@ -40,22 +61,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def prepare(words: list[str]) -> int:
-    """Prepares a dataset."""
-    parser = argparse.ArgumentParser(
-        prog='datasets/prepare.py',
-        description='Prepares a data root from official archives. Killed at any time, the same '
-        'command goes on from there. datasets/prepare.py check NAME ROOT verifies a root.',
-    )
-    parser.add_argument('dataset')
-    parser.add_argument('source', type=Path, help='the archive, or the folder that holds it')
-    parser.add_argument('target', type=Path, help='the folder to prepare')
-    args = parser.parse_args(words)
+    """Prepares the data root that the words name; returns the exit status.
+
+    Raises:
+        UserError: The arguments, the source or the target are unusable.
+    """
+    args = _prepare_parser().parse_args(words)
     name, options = parse_spec(args.dataset)
     if name not in DATASETS.module_dict and difflib.get_close_matches(name, ['check']):
         raise UserError(f'unknown dataset {name!r}; did you mean the command check?')
     cls = lookup(DATASETS, name)
     if options:
-        raise UserError(f'{args.dataset}: expected no options, they are for reading the data')
+        raise UserError(f'{args.dataset}: expected no options; they apply when the data are read')
     if not hasattr(cls, 'prepare'):
         raise UserError(f'{name} needs no preparation; its layout: {cls.how_to_get}')
     try:
@@ -64,7 +81,8 @@ def prepare(words: list[str]) -> int:
     except SourceError as error:
         raise UserError(f'{error}\nhow to get {name}: {cls.how_to_get}') from None
     manifest = read_manifest(args.target)
-    assert manifest is not None
+    if manifest is None:
+        raise UserError(f'{args.target}: expected a {MANIFEST}, found none after the preparation')
     size = sum(entry.size for entry in manifest.files.values()) / 1e9
     samples = ', '.join(f'{count} {split}' for split, count in manifest.counts.items())
     print(
@@ -74,21 +92,42 @@ def prepare(words: list[str]) -> int:
     return 0
 
 
-def check(words: list[str]) -> int:
-    """Verifies a root, printing all that is wrong."""
+def _prepare_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='datasets/prepare.py check', description='Verifies a data root.'
+        prog='datasets/prepare.py',
+        description='Prepares a data root from official archives. When it has been interrupted, '
+        'the same command continues. "datasets/prepare.py check" verifies a data root.',
+        epilog=PREPARE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('dataset')
-    parser.add_argument('root', nargs='?', help='the data root; none for generated data')
-    parser.add_argument('options', nargs='*', metavar='KEY=VALUE', help="the dataset's options")
-    parser.add_argument('--quick', action='store_true', help='compare sizes, read no files')
-    args = parser.parse_intermixed_args(words)
+    parser.add_argument('dataset', metavar='DATASET', help='name of the data set, e.g. nyuv2')
+    parser.add_argument(
+        'source', metavar='SOURCE', type=Path, help='the archive, or the folder that holds it'
+    )
+    parser.add_argument(
+        'target',
+        metavar='TARGET',
+        type=Path,
+        help='the folder to write: a new or empty one, or that of an interrupted preparation',
+    )
+    return parser
+
+
+def check(words: list[str]) -> int:
+    """Verifies the data root that the words name and prints all problems.
+
+    Returns:
+        The exit status: 1 if there is a problem, else 0.
+
+    Raises:
+        UserError: The arguments are wrong.
+    """
+    args = _check_parser().parse_intermixed_args(words)
     name, given = parse_spec(args.dataset)
     cls = lookup(DATASETS, name)
     words = args.options
     if cls.embedded:
-        # Generated data have no root: what stands in its place is an option.
+        # An embedded data set has no root, so the word in its place is an option too.
         words = [word for word in (args.root, *words) if word]
     elif not args.root:
         raise UserError(f'{name}: expected check {name} ROOT; how to get it: {cls.how_to_get}')
@@ -103,8 +142,42 @@ def check(words: list[str]) -> int:
     return report(cls, name, resolve(cls, name, given, {}), args.quick)
 
 
-def report(cls: Any, name: str, options: dict[str, Any], quick: bool) -> int:
-    """Prints the table of splits and what is wrong; returns 1 if anything is, else 0."""
+def _check_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='datasets/prepare.py check',
+        description='Verifies a data root and prints every problem: checksums, numbers of samples, '
+        'pairing of files, labels, values, and overlap of the splits.',
+        epilog=CHECK_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('dataset', metavar='DATASET', help='name of the data set, e.g. nyuv2')
+    parser.add_argument(
+        'root', metavar='ROOT', nargs='?', help='the data root; embedded data sets have none'
+    )
+    parser.add_argument(
+        'options',
+        nargs='*',
+        metavar='KEY=VALUE',
+        help='options of the data set, e.g. pretrained=none',
+    )
+    parser.add_argument(
+        '--quick', action='store_true', help='compare the sizes of files without reading them'
+    )
+    return parser
+
+
+def report(cls: type[Dataset], name: str, options: dict[str, Any], quick: bool) -> int:
+    """Verifies a data set and prints the table of its splits and all problems.
+
+    Args:
+        cls: The data set class.
+        name: Its registered name.
+        options: Options of its constructor; `root` is the data root, if it has one.
+        quick: Does not read files; compares their sizes.
+
+    Returns:
+        The exit status: 1 if there is a problem, else 0.
+    """
     findings = Findings()
     root = options.get('root')
     if root and Path(root).is_dir():

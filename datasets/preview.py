@@ -1,4 +1,7 @@
-"""Contact sheet of a dataset: python datasets/preview.py synth_faces OUT.png."""
+"""Draws a contact sheet of a data set: its first samples, one in each row.
+
+python datasets/preview.py synth_faces faces.png
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,26 @@ from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
 
 TILE, MARGIN, TEXT = 144, 6, 22
+"""Side of a picture, width of its margin, and height of a line of text, in pixels."""
+
 PALETTE = np.random.default_rng(3).integers(40, 256, (256, 3), dtype=np.uint8)
+"""Colour of each label in a label map, BGR."""
+
+SPLITS = ('train', 'val', 'test')
+
+EXAMPLES = """examples:
+  python datasets/preview.py synth_faces faces.png
+  python datasets/preview.py synth_rooms rooms.png --split val
+  python datasets/preview.py folders:root=PHOTOS photos.png --count 4
+"""
 
 
 def picture(values: np.ndarray) -> np.ndarray:
-    """Returns a normalised (C, H, W) sample as a (TILE, TILE, 3) BGR picture."""
+    """Returns an image as a BGR picture, uint8 (TILE, TILE, 3), of full contrast.
+
+    Args:
+        values: The image (C, H, W) in any range; of other than three channels, the first is shown.
+    """
     span = values.max() - values.min() + 1e-6
     scaled = (255 * (values - values.min()) / span).astype(np.uint8)
     scaled = scaled[::-1] if len(scaled) == 3 else np.repeat(scaled[:1], 3, 0)
@@ -32,12 +50,12 @@ def picture(values: np.ndarray) -> np.ndarray:
 
 
 def enlarge(image: np.ndarray) -> np.ndarray:
-    """Returns an (H, W, 3) picture at the tile's size, with its pixels kept."""
+    """Returns a picture (H, W, 3) at size (TILE, TILE, 3) without interpolating its pixels."""
     return cv2.resize(image, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
 
 
 def labelled(tile: np.ndarray, text: str) -> np.ndarray:
-    """Returns a tile with a line of text above and a margin around."""
+    """Returns a picture with a line of text above it and a white margin around it."""
     framed = cv2.copyMakeBorder(
         tile, TEXT, MARGIN, MARGIN, MARGIN, cv2.BORDER_CONSTANT, value=(255, 255, 255)
     )
@@ -46,7 +64,16 @@ def labelled(tile: np.ndarray, text: str) -> np.ndarray:
 
 
 def row(dataset: Dataset, split: Split, index: int) -> np.ndarray:
-    """Returns one sample: its modalities from left to right, then its label map if it has one."""
+    """Returns a picture of a sample: its images from left to right, and its label map if any.
+
+    Args:
+        dataset: The data set.
+        split: One of its splits.
+        index: Position of the sample in the split.
+
+    Raises:
+        UserError: The data set has neither images nor label maps.
+    """
     at = np.array([index])
     label = split.target[at][0]
     dense = np.ndim(label) > 0
@@ -55,11 +82,13 @@ def row(dataset: Dataset, split: Split, index: int) -> np.ndarray:
     tiles = [labelled(picture(split.inputs[m][at][0]), f'{title} {m}') for m in images]
     if dense:
         tiles.append(labelled(enlarge(PALETTE[label.astype(np.uint8)]), 'label'))
+    if not tiles:
+        raise UserError(f'{dataset.name}: expected a modality of images, found none')
     return np.concatenate(tiles, 1)
 
 
 def legend(classes: tuple[str, ...], width: int) -> np.ndarray:
-    """Returns a strip (H, width, 3) of the class names in the colours of the label maps."""
+    """Returns a picture (H, width, 3) that shows the colour of each class in the label maps."""
     strip = np.full((TEXT * -(-len(classes) // 4), width, 3), 255, np.uint8)
     for i, text in enumerate(classes):
         x, y = MARGIN + (i % 4) * width // 4, TEXT * (i // 4)
@@ -69,7 +98,18 @@ def legend(classes: tuple[str, ...], width: int) -> np.ndarray:
 
 
 def sheet(dataset: Dataset, name: str, count: int) -> np.ndarray:
-    """Returns the contact sheet of a split's first `count` samples as a BGR picture."""
+    """Returns the contact sheet of a split as a BGR picture.
+
+    Args:
+        dataset: The data set.
+        name: Name of the split.
+        count: How many samples to draw, the first ones of the split.
+
+    Raises:
+        UserError: The count is not positive, or there is nothing to draw.
+    """
+    if count < 1:
+        raise UserError(f'--count: expected a positive number, found {count}')
     split = dataset.split(name)
     rows = [row(dataset, split, i) for i in range(min(count, len(split)))]
     if dataset.task.kind == 'segmentation':
@@ -78,18 +118,44 @@ def sheet(dataset: Dataset, name: str, count: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Writes the contact sheet that the arguments name."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('dataset', help='name or name:key=value,key=value')
-    parser.add_argument('out', type=Path, help='PNG file to write')
-    parser.add_argument('--split', default='train')
-    parser.add_argument('--count', type=int, default=8)
-    arguments = parser.parse_args()
+    """Writes the contact sheet that the command line asks for.
+
+    Raises:
+        UserError: The arguments or the data are wrong.
+    """
+    arguments = _parser().parse_args()
     discover()
     name, options = parse_spec(arguments.dataset)
     cls = lookup(DATASETS, name)
     dataset = cls(**resolve(cls, name, options, {}))
     mmcv.imwrite(sheet(dataset, arguments.split, arguments.count), str(arguments.out))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='datasets/preview.py',
+        description='Draws a contact sheet of a data set: the first samples of a split, one in '
+        'each row, with class or label map.',
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'dataset',
+        metavar='DATASET',
+        help='the data set, with options after a colon: NAME or NAME:KEY=VALUE,KEY=VALUE',
+    )
+    parser.add_argument('out', metavar='OUT', type=Path, help='the PNG file to write')
+    parser.add_argument(
+        '--split', choices=SPLITS, default='train', help='the split to draw; default: train'
+    )
+    parser.add_argument(
+        '--count',
+        type=int,
+        default=8,
+        metavar='N',
+        help='how many samples to draw, e.g. 4; default: 8',
+    )
+    return parser
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The plain network, trained on all modalities."""
+"""Training on complete samples: the plain multimodal network, without modality dropout."""
 
 from benchmark.registry import METHODS
 from methods.modality_dropout import ModalityDropout
@@ -6,10 +6,11 @@ from methods.modality_dropout import ModalityDropout
 
 @METHODS.register_module('complete')
 class Complete(ModalityDropout):
-    """The plain multimodal network: every sample trains with all that it has, no dropout.
+    """The plain multimodal network: every sample trains with all the modalities that it has.
 
-    The lower bracket of a table (what happens when nothing prepares a network for missing
-    modalities) and the teacher of the distillation methods (MMANet, CVPR 2023, section 3).
+    The lower reference of a table: it shows what missing modalities cost a network that was not
+    trained for them. It is also the teacher of the distillation methods (Wei et al., MMANet, CVPR
+    2023, section 3). L = L_task.
     """
 
     supported_networks = ModalityDropout.supported_networks

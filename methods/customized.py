@@ -1,4 +1,4 @@
-"""One model per subset of the modalities, assembled into one row."""
+"""Customised training: one network per subset of the modalities, reported as one row."""
 
 from benchmark.registry import METHODS
 from methods.modality_dropout import ModalityDropout
@@ -6,10 +6,10 @@ from methods.modality_dropout import ModalityDropout
 
 @METHODS.register_module('customized')
 class Customized(ModalityDropout):
-    """One dedicated model per subset, trained and tested on that subset alone.
+    """One dedicated network per subset, trained and tested on that subset only.
 
-    The 'Customized' rows of MMANet's tables (CVPR 2023, Table 1): the same network with its mask
-    fixed, 2^M-1 trainings, each member seeing one subset only.
+    The 'Customized' rows of MMANet's tables (Wei et al., CVPR 2023, Table 1): the network of
+    `modality_dropout` with its mask fixed. M modalities require 2^M - 1 trainings. L = L_task.
     """
 
     supported_networks = ModalityDropout.supported_networks

@@ -1,14 +1,19 @@
-"""Modality dropout with a teacher: the distillation losses that MMANet's MAD is compared with."""
+"""Modality dropout with one distillation loss: the losses that MMANet's MAD is compared with."""
+
+from __future__ import annotations
 
 import logging
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from mmengine.logging import print_log
+from torch import Tensor
 
 from benchmark.errors import UserError, unknown
+from benchmark.method import Batch, SubsetScore, Task
 from benchmark.registry import METHODS
-from benchmark.search import LogUniform
+from benchmark.search import Distribution, LogUniform
 from methods.common.distillation import (
     attention_transfer,
     hint,
@@ -18,10 +23,11 @@ from methods.common.distillation import (
     similarity_preserving,
     soft_target,
 )
-from methods.common.losses import multi_scale
+from methods.common.losses import multi_scale, total
+from methods.common.networks import Maps
 from methods.mmanet import MMANet
 
-LOGIT_LOSSES = {'logits': logit_regression, 'soft_target': soft_target}
+LOGIT_LOSSES = ('logits', 'soft_target')
 MAP_LOSSES = {'fitnet': hint, 'at': attention_transfer}
 SAMPLE_LOSSES = {'sp': similarity_preserving, 'pkt': probabilistic_transfer}
 
@@ -34,11 +40,16 @@ WEIGHTS = {
     'pkt': 30000 / 64,
     'mad': 30.0,
 }
-"""Loss -> its usual weight beside a task loss of weight 1; see `Distilled`."""
+"""Loss -> its usual weight beside a task loss of weight 1; `Distilled` names the sources."""
 
 
-def weight(loss, alpha, dataset):
-    """Returns the weight of a loss of `WEIGHTS` on a dataset: alpha, or the usual for 'auto'.
+def weight(loss: str, alpha: float | str, dataset: str) -> float:
+    """Returns the weight of a distillation loss.
+
+    Args:
+        loss: One of `WEIGHTS`.
+        alpha: The weight, or 'auto' for the usual one.
+        dataset: Name of the data set; MMANet has a weight of MAD for some of them.
 
     Raises:
         UserError: alpha is neither 'auto' nor a number.
@@ -54,53 +65,65 @@ def weight(loss, alpha, dataset):
 
 @METHODS.register_module('distilled')
 class Distilled(MMANet):
-    """Modality dropout that a complete teacher guides by one loss: MMANet's ablation.
+    """Modality dropout with one distillation loss from a complete teacher: MMANet's ablation.
 
-    The student, the teacher and the schedule are MMANet's (Wei, Luo & Luo, CVPR 2023); only what
-    is distilled differs, so that a table of `distilled:loss=...` rows isolates it. 'mad' is
-    MMANet's own, `mmanet:beta=0`. L = L_task + alpha L_distill, and with `mar` + beta L_MAR.
+    Student, teacher and schedule are those of MMANet (Wei, Luo & Luo, CVPR 2023). Only the
+    distillation loss differs, so that a table of `distilled:loss=...` rows isolates its effect.
 
-    What the losses compare (formulas in `methods.common.distillation`):
+        L = L_task + alpha L_distill,  with mar=True also + beta L_MAR
 
-    - 'logits' (Ba & Caruana 2014), 'soft_target' (Hinton et al. 2015): the logits, of every pixel
-      in segmentation.
-    - 'fitnet' (Romero et al. 2015), 'at' (Zagoruyko & Komodakis 2017): the last feature map; in
-      segmentation the sum over the three deepest fused maps.
-    - 'sp' (Tung & Mori 2019), 'pkt' (Passalis & Tefas 2018), 'mad': how the samples of the batch
-      relate in that map; in segmentation how its pixels do, three maps pooled as for MAD.
+    The losses (formulas in `methods.common.distillation`) compare:
 
-    Which layers MMANet gave these losses is not known: here they get MAD's. Its code does PKT by
-    another divergence; here it is that of PKT's authors. Usual weights (alpha='auto') are those of
-    Tian, Krishnan & Isola's comparison (Contrastive Representation Distillation, ICLR 2020, code):
-    fitnet 100, at 1000, sp 3000 and pkt 30000 as means over all pairs of a batch of 64, here as
-    means over samples, soft_target 0.9 beside a task loss of 0.1, at temperature 4. MAD has the
-    dataset's weight in MMANet; logits, of which no weight beside labels is published, has 1.
+    - 'logits' (Ba & Caruana, NeurIPS 2014), 'soft_target' (Hinton et al., 2015): the logits, in
+      segmentation those of every pixel.
+    - 'fitnet' (Romero et al., ICLR 2015), 'at' (Zagoruyko & Komodakis, ICLR 2017): the last feature
+      map; in segmentation the three deepest fused maps, whose losses are summed.
+    - 'sp' (Tung & Mori, ICCV 2019), 'pkt' (Passalis & Tefas, ECCV 2018), 'mad' (MMANet): how the
+      samples of the batch relate in that map; in segmentation how the pixels of the batch relate,
+      in the three maps, pooled as for MAD. 'mad' equals `mmanet:beta=0`.
+
+    alpha='auto' is the usual weight: fitnet 100, at 1000, and sp 3000 and pkt 30000 divided by 64,
+    which turns means over all pairs of a batch of 64 into means over samples; soft_target 0.9
+    beside a task loss of 0.1, at temperature 4 (Tian, Krishnan & Isola, Contrastive Representation
+    Distillation, ICLR 2020, code). MAD has MMANet's weight for the data set. No weight beside
+    labels is published for logits, which have 1.
+
+    Departures from MMANet's code: temperature 4 where its configuration has 2; all losses use the
+    layers of MAD, where an older function takes 'at' on two layers; 'pkt' is the divergence of its
+    authors, where MMANet's code has another one. Which layers the paper's ablation used is unknown.
 
     Args:
-        task: What the dataset asks.
+        task: What the data set requires.
         loss: One of `WEIGHTS`.
         alpha: Weight of the loss, or 'auto'.
-        temperature: T of soft_target.
-        begin_epoch: The teacher is heard after this epoch, as in MMANet; -1 for from the start.
-        mar: Whether MMANet's second head for weak combinations acts too.
-        beta: Weight of MAR.
-        mining_start: First epoch that MAR mines.
-        grid: Rows of the grid to which larger maps are pooled for sp, pkt, mad in segmentation.
+        temperature: Temperature T of soft_target.
+        begin_epoch: Distillation starts after this epoch, as in MMANet; -1 starts it at once.
+        mar: Whether MMANet's second decoder for weak combinations is trained, too.
+        beta: Weight of L_MAR.
+        mining_start: First epoch, from 0, whose validation is mined for L_MAR.
+        grid: In segmentation, the number of rows to which larger maps are pooled for sp, pkt, mad.
 
     Raises:
-        UserError: An unknown loss, or an alpha that is no number.
+        UserError: The loss is unknown, alpha is not a number, or with mar=True no epoch lies
+            between `mining_start` and `begin_epoch`.
     """
 
     supported_networks = MMANet.supported_networks
+    # MMANet's alpha belongs to MAD; `weight` passes it on to loss=mad.
     settings = {
         name: {key: value for key, value in found.items() if key != 'alpha'}
         for name, found in MMANet.settings.items()
     }
 
     @classmethod
-    def search_space(cls, options):
-        """Returns ranges around the loss's usual weight, and of what the options make act."""
-        loss, space = options['loss'], {}
+    def search_space(cls, options: dict[str, Any]) -> dict[str, Distribution]:
+        """Returns the distributions of those options that have an effect under the others.
+
+        Args:
+            options: The value of every option.
+        """
+        loss = options['loss']
+        space: dict[str, Distribution] = {}
         if loss == 'mad':
             space['alpha'] = MMANet.search['alpha']
         elif loss in WEIGHTS:
@@ -113,29 +136,37 @@ class Distilled(MMANet):
 
     def __init__(
         self,
-        task,
+        task: Task,
         *,
-        loss='soft_target',
-        alpha='auto',
-        temperature=4.0,
-        begin_epoch=5,
-        mar=False,
-        beta=0.5,
-        mining_start=2,
-        grid=30,
-    ):
+        loss: Literal['logits', 'soft_target', 'fitnet', 'at', 'sp', 'pkt', 'mad'] = 'soft_target',
+        alpha: float | Literal['auto'] = 'auto',
+        temperature: float = 4.0,
+        begin_epoch: int = 5,
+        mar: bool = False,
+        beta: float = 0.5,
+        mining_start: int = 2,
+        grid: int = 30,
+    ) -> None:
         if loss not in WEIGHTS:
             raise unknown('loss of distilled', loss, WEIGHTS)
-        mining = {'mining_start': mining_start, 'begin_epoch': begin_epoch} if mar else {}
-        alpha = weight(loss, alpha, task.dataset)
-        super().__init__(task, alpha=alpha, beta=beta, grid=grid, **mining)
+        # Without L_MAR nothing is mined, and begin_epoch may be any number, -1 too, which MMANet's
+        # constructor refuses.
+        mining: dict[str, Any] = (
+            {'mining_start': mining_start, 'begin_epoch': begin_epoch} if mar else {}
+        )
+        chosen = weight(loss, alpha, task.dataset)
+        super().__init__(task, alpha=chosen, beta=beta, grid=grid, **mining)
         self.term, self.temperature = loss, temperature
         self.begin_epoch, self.mar = begin_epoch, mar
         if not mar:
             del self.regularizer
 
-    def loss(self, batch):
-        """Returns the task's loss and, after `begin_epoch`, weighted distillation and MAR."""
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns loss_task and, after `begin_epoch`, weighted loss_distill and loss_mar.
+
+        Raises:
+            UserError: loss=at meets maps of one pixel, or L_MAR is due and no epoch was mined.
+        """
         fused = self.fusion(self.encode(batch.inputs), batch.mask)
         maps = self.decoder.maps(fused)
         self._require_pixels(maps)
@@ -148,42 +179,52 @@ class Distilled(MMANet):
                 losses['loss_mar'] = self.beta * self.regularization(fused, batch)
         return losses
 
-    def imitation(self, maps, logits, batch):
-        """Returns the loss between the student's maps and logits and the teacher's, unweighted."""
+    def imitation(self, maps: Maps, logits: Tensor, batch: Batch) -> Tensor:
+        """Returns L_distill, unweighted.
+
+        Args:
+            maps: The student's decoder maps.
+            logits: The student's logits, (B, K) or (B, K, H, W).
+            batch: The batch; the teacher sees all that is available, whatever the mask.
+        """
         if self.term == 'mad':
             return self.distillation(maps, batch)
-        teacher = self.teacher_network
+        teacher_decoder, known = self.teacher_maps(batch)
         with torch.no_grad():
-            known = teacher.decoder.maps(
-                teacher.fusion(teacher.encode(batch.inputs), batch.available)
-            )
-            target = teacher.decoder.logits(known) if self.term in LOGIT_LOSSES else None
-        if target is not None:
-            options = {'temperature': self.temperature} if self.term == 'soft_target' else {}
-            return LOGIT_LOSSES[self.term](logits, target, **options)
-        return sum(self.map_loss(s, t) for s, t in zip(maps[-3:], known[-3:], strict=True))
+            # Losses on maps need no logits of the teacher, whose head costs time in segmentation.
+            target = teacher_decoder.logits(known) if self.term in LOGIT_LOSSES else None
+        if target is None:
+            return total(self.map_loss(s, t) for s, t in zip(maps[-3:], known[-3:], strict=True))
+        if self.term == 'soft_target':
+            return soft_target(logits, target, self.temperature)
+        return logit_regression(logits, target)
 
-    def map_loss(self, student, teacher):
-        """Returns the loss between two maps (B, C, H, W): as they are, or their samples'."""
+    def map_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Returns the loss between two maps (B, C, H, W): of their values, or of their samples."""
         if self.term in MAP_LOSSES:
             return MAP_LOSSES[self.term](student, teacher)
         return SAMPLE_LOSSES[self.term](self.samples(student), self.samples(teacher))
 
-    def samples(self, maps):
-        """Returns one row per sample of (B, C, H, W); in segmentation one per pooled pixel."""
+    def samples(self, maps: Tensor) -> Tensor:
+        """Reshapes maps (B, C, H, W) to one row per sample, in segmentation per pooled pixel."""
         if not self.dense:
             return maps.flatten(1)
+        # Pooled as in MMANet.pixel_distillation: whole windows have a deterministic backward pass.
         window = -(-maps.shape[2] // self.grid)
         return pixels(F.avg_pool2d(maps, window, ceil_mode=True))
 
-    def on_validation(self, scores):
-        """Mines for MAR; without it tells of a training too short for any distillation."""
+    def on_validation(self, scores: dict[str, SubsetScore]) -> None:
+        """Mines for L_MAR; without it, warns if training ends before distillation starts."""
         if self.mar:
             super().on_validation(scores)
         elif self.epoch == self.epochs - 1 <= self.begin_epoch:
-            text = f'{self.epochs} epochs end before the teacher is heard, after {self.begin_epoch}'
-            print_log(f'distilled: {text}', 'current', logging.WARNING)
+            text = (
+                f'distilled: training ends after {self.epochs} epochs, before distillation starts '
+                f'(begin_epoch={self.begin_epoch})'
+            )
+            print_log(text, 'current', logging.WARNING)
 
-    def _require_pixels(self, maps):
+    def _require_pixels(self, maps: Maps) -> None:
+        # The normalised attention of one pixel is always 1: the loss would be 0 without a word.
         if self.term == 'at' and maps[-3:][0][0, 0].numel() == 1:
             raise UserError('distilled:loss=at: expected maps of several pixels, found 1x1')

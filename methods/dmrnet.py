@@ -1,44 +1,51 @@
-"""DMRNet: a sample of the embedding meets the loss, its mean is deployed; hard sets weigh more."""
+"""DMRNet: trains on a sample of the embedding, predicts with its mean, stresses hard subsets."""
+
+from __future__ import annotations
 
 import functools
 import itertools
 import logging
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from mmcv.cnn import ConvModule
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE
+from benchmark.method import IGNORE, Batch, SubsetScore, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.losses import multi_scale
-from methods.common.networks import decoder
+from methods.common.networks import Maps, decoder
 from methods.modality_dropout import ModalityDropout
 
 WITHOUT_DEPTH = ({'rgb'}, {'ir'}, {'rgb', 'ir'})
-"""The hard combinations written into the released face anti-spoofing code."""
+"""The hard combinations that the released face anti-spoofing code fixes instead of mining them."""
 
 
-def divergence(mean, log_variance):
-    """Returns KL(N(mean, exp(log_variance)) || N(0, 1)) of every element."""
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Returns KL(N(mean, exp(log_variance)) || N(0, 1)) of every element, in the same shape."""
     return 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance)
 
 
 class Gaussian(nn.Module):
-    """Mean and log-variance of an embedding (B, C, H, W): 1x1 convolution and BatchNorm each."""
+    """Mean and log-variance of an embedding, each by a 1x1 convolution and BatchNorm.
 
-    def __init__(self, channels):
+    Args:
+        channels: Number of channels C of the embedding.
+    """
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.mean, self.log_variance = (
             ConvModule(channels, channels, 1, norm_cfg={'type': 'BN'}, act_cfg=None)
             for _ in range(2)
         )
 
-    def forward(self, x):
-        """Returns mean and log-variance, each (B, C, H, W) in float32."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and log-variance of (B, C, H, W), each of that shape, in float32."""
         return self.mean(x).float(), self.log_variance(x).float()
 
 
@@ -47,44 +54,52 @@ class DMRNet(ModalityDropout):
     """Modality dropout with decoupled representations and a hard combination regulariser.
 
     Wei, Luo, Wang & Luo, Robust Multimodal Learning via Representation Decoupling, ECCV 2024
-    (arXiv 2407.04458). The fused embedding z becomes a Gaussian; the training losses see a sample
-    s = mu + eps sigma and the deployed network mu, so that the classifier's direction binds the
-    samples alone. During the first `warmup` epochs the predicted variance of every combination of
-    modalities is averaged over its samples and all elements; the V most uncertain combinations
-    are hard from then on, and their samples count once more through the same predictor:
+    (arXiv 2407.04458). The fused embedding z becomes a Gaussian N(mu, sigma^2). The network trains
+    on a sample s = mu + eps sigma and predicts with mu, so that the classifier constrains the
+    direction of the samples only.
 
         L = L_task + alpha KL(N(mu, sigma^2) || N(0, 1)) + beta 1/B sum_{i hard} CE(g(s_i), y_i)
 
-    In classification z is the last map before pooling and KL is summed over channels and
-    positions; in segmentation z is the deepest fused map alone, every pixel of it is a sample of
-    KL, and the mean of CE is over labelled pixels. Where V is not known it is half of all
-    combinations, as many as the released code writes down for three modalities.
+    During the first `warmup` epochs the predicted variance of each combination of modalities is
+    averaged over its samples and over all elements. The V combinations with the highest variance
+    are hard from then on (Eq. 10-12), and their samples count once more through the predictor g.
 
-    The paper's text was not available; this rests on the released code and an independent
-    implementation that follows the paper's equation numbers.
+    In classification z is the last map before pooling, and KL is summed over channels and
+    positions. In segmentation z is the deepest fused map, each of its pixels is a sample of KL, and
+    the mean of CE is taken over labelled pixels. Where V is not known it is half of all
+    combinations, which for three modalities is as many as the released code fixes.
 
-    variant='official' does as the released code where that changes numbers. Hard combinations are
-    those without depth for rgb, depth and ir, else the single modality of the highest variance;
-    in segmentation all incomplete ones, decoded by a second decoder that is trained for them
-    alone, their mean over their own pixels, and KL is detached: it has no gradient. Not
-    reproduced: a mean of batch means for the mean over samples, the main decoder in place of the
-    second in batches without hard samples, and NaN losses that are skipped.
+    The paper's text was not available. The formulas are those of the released code and of an
+    independent implementation that names the paper's equations.
+
+    variant='official' follows the released code where that changes numbers. For rgb, depth and ir
+    the hard combinations are those without depth; for other modalities it is the single modality
+    of the highest variance. In segmentation all incomplete combinations are hard, a second decoder
+    is trained for them, their loss is the mean over their own pixels, and KL is detached, so that
+    it has no gradient.
+
+    Departures from the released code in both variants: its classification code broadcasts the hard
+    samples' mask, so that the third term is beta times the number of hard samples times the mean CE
+    of all samples; in segmentation its third term has class weights. Also not reproduced are a mean
+    of batch means of the variance, the main decoder in place of the second one for batches without
+    hard samples, and steps that are skipped when the loss is NaN.
 
     Args:
-        task: What the dataset asks.
+        task: What the data set requires.
         alpha: Weight of KL.
         beta: Weight of the hard combination regulariser.
-        warmup: Epochs that are mined, before the regulariser acts.
-        hard: Number V of hard combinations; 0 takes half of them, rounded down.
+        warmup: Number of epochs that are mined; the regulariser starts after them.
+        hard: Number V of hard combinations; 0 takes half of all combinations, rounded down.
         variant: 'paper' or 'official'.
 
     Raises:
-        UserError: An unknown variant, more hard combinations than there are, or no warm-up.
+        UserError: The variant is unknown, there are fewer than `hard` combinations, or `warmup` is
+            below 1.
     """
 
     supported_networks = ModalityDropout.supported_networks
     settings = {
-        # 0.3, 0.5 and 0.7 were tried; the row that is quoted for the paper is a logged run at 0.7.
+        # The code tried 0.3, 0.5 and 0.7; the row quoted for the paper is a logged run with 0.7.
         'casia_surf': {'beta': 0.7},
         'crema_d': {'beta': 0.2},
         'kinetics_sounds': {'beta': 0.3},
@@ -94,8 +109,21 @@ class DMRNet(ModalityDropout):
         'synth_rooms': {'warmup': 3, 'hard': 2},
     }
     search = {'alpha': LogUniform(1e-4, 1e-2), 'beta': LogUniform(0.02, 7)}
+    sets: Tensor
+    candidates: Tensor
+    variance: Tensor
+    samples: Tensor
 
-    def __init__(self, task, *, alpha=1e-3, beta=0.5, warmup=6, hard=0, variant='paper'):
+    def __init__(
+        self,
+        task: Task,
+        *,
+        alpha: float = 1e-3,
+        beta: float = 0.5,
+        warmup: int = 6,
+        hard: int = 0,
+        variant: Literal['paper', 'official'] = 'paper',
+    ) -> None:
         super().__init__(task)
         if variant not in ('paper', 'official'):
             raise unknown('variant of dmrnet', variant, ('paper', 'official'))
@@ -113,12 +141,13 @@ class DMRNet(ModalityDropout):
         self.register_buffer('sets', torch.tensor(sets), persistent=False)
         candidates, self.count = self._candidates(hard)
         self.register_buffer('candidates', candidates, persistent=False)
-        # In the checkpoint, so that a resumed run knows what was mined.
+        # Persistent buffers are part of a checkpoint: a resumed run keeps what was mined. float64,
+        # because float32 would round small additions to a sum over many samples away.
         self.register_buffer('variance', torch.zeros(len(sets), dtype=torch.float64))
         self.register_buffer('samples', torch.zeros(len(sets), dtype=torch.float64))
 
-    def _candidates(self, hard):
-        """Returns which sets may be hard (S,) bool, and how many are mined; None takes all."""
+    def _candidates(self, hard: int) -> tuple[Tensor, int | None]:
+        """Returns which sets may be hard, (S,) bool, and how many are mined; None takes all."""
         names = self.task.names
         members = [{n for n, there in zip(names, s, strict=True) if there} for s in self.sets]
         if not self.official:
@@ -129,13 +158,13 @@ class DMRNet(ModalityDropout):
             return torch.tensor([s in WITHOUT_DEPTH for s in members]), None
         return torch.tensor([len(s) == 1 < len(names) for s in members]), 1
 
-    def decode(self, features, mask):
+    def decode(self, features: dict[str, Maps], mask: Tensor) -> Tensor:
         """Decodes the mean of the embedding; mask (B, M) bool."""
         *shallow, z = self.decoder.maps(self.fusion(features, mask))
         return self.decoder.logits((*shallow, self.gaussian.mean(z)))
 
-    def loss(self, batch):
-        """Returns the task's loss, KL and, after the warm-up, the regulariser of hard sets."""
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns loss_task, weighted loss_kl and, after the warm-up, weighted loss_hard."""
         *shallow, z = self.decoder.maps(self.fusion(self.encode(batch.inputs), batch.mask))
         mean, log_variance = self.gaussian(z)
         sample = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
@@ -146,6 +175,7 @@ class DMRNet(ModalityDropout):
             'loss_kl': self.alpha * self.compression(mean, log_variance),
         }
         if self.epoch < self.warmup:
+            # Mining only observes the variance: it must not become a training signal.
             self.mine(log_variance.detach(), batch.mask)
         else:
             if self.dense and self.official:
@@ -153,21 +183,36 @@ class DMRNet(ModalityDropout):
             losses['loss_hard'] = self.beta * self.regularization(outputs, batch)
         return losses
 
-    def compression(self, mean, log_variance):
-        """Returns KL, summed over what makes one sample and averaged over samples."""
+    def compression(self, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """Returns KL, summed over the elements of a sample and averaged over samples.
+
+        Args:
+            mean: (B, C, H, W).
+            log_variance: (B, C, H, W).
+        """
         elements = divergence(mean, log_variance)
         if not self.dense:
             return elements.flatten(1).sum(1).mean()
         kl = elements.sum(1).mean()
+        # The released segmentation code copies KL into a new tensor and so loses its gradient.
         return kl.detach() if self.official else kl
 
-    def regularization(self, outputs, batch):
-        """Returns the loss of the hard samples, summed over outputs."""
+    def regularization(self, outputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """Returns the loss of the hard samples, summed over the decoder's outputs, unweighted."""
         criterion = functools.partial(self.hard_loss, self.hard(batch.mask))
         return multi_scale(criterion, outputs, batch.target)
 
-    def hard_loss(self, hard, logits, target):
-        """Returns the cross-entropy summed over hard samples (B,) and divided by all of them."""
+    def hard_loss(self, hard: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the cross-entropy, summed over hard samples and divided by the number of all.
+
+        In segmentation samples are labelled pixels; the official variant divides by the number of
+        the hard ones.
+
+        Args:
+            hard: (B,) bool.
+            logits: (B, K) or (B, K, H, W).
+            target: (B,) or (B, H, W).
+        """
         errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='none')
         hard = hard.view(-1, *[1] * (errors.ndim - 1))
         counted = target != IGNORE
@@ -175,32 +220,38 @@ class DMRNet(ModalityDropout):
             counted = counted & hard
         return torch.where(hard, errors, 0.0).sum() / counted.sum().clamp_min(1)
 
-    def members(self, mask):
-        """Returns which of the sets each mask (B, M) is, (B, S) bool."""
+    def members(self, mask: Tensor) -> Tensor:
+        """Returns which of the S sets each mask (B, M) is, (B, S) bool, one per row."""
         return (mask[:, None] == self.sets).all(2)
 
-    def mine(self, log_variance, mask):
-        """Adds the samples' mean variances to the statistics of their sets."""
+    def mine(self, log_variance: Tensor, mask: Tensor) -> None:
+        """Adds each sample's mean variance to the statistics of its set (Eq. 10).
+
+        Args:
+            log_variance: (B, C, H, W).
+            mask: (B, M) bool.
+        """
         variance = log_variance.exp().flatten(1).mean(1).double()
         members = self.members(mask)
         self.variance += torch.where(members, variance[:, None], 0.0).sum(0)
         self.samples += members.sum(0)
 
-    def hard_sets(self):
-        """Returns which sets are hard, (S,) bool; a set that was never seen is not mined."""
+    def hard_sets(self) -> Tensor:
+        """Returns which sets are hard, (S,) bool; a set that was never drawn is not hard."""
         if self.count is None:
             return self.candidates
         known = self.candidates & (self.samples > 0)
         average = self.variance / self.samples.clamp_min(1)
         top = average.masked_fill(~known, -torch.inf).topk(self.count).indices
+        # With fewer known sets than V, topk also returns sets that were filled with -inf.
         return torch.zeros_like(known).index_fill(0, top, True) & known
 
-    def hard(self, mask):
+    def hard(self, mask: Tensor) -> Tensor:
         """Returns which masks (B, M) are hard, (B,) bool."""
         return (self.members(mask) & self.hard_sets()).any(1)
 
-    def on_validation(self, scores):
-        """Says what the warm-up found hard; the scores play no part."""
+    def on_validation(self, scores: dict[str, SubsetScore]) -> None:
+        """Logs the hard combinations after the warm-up; the scores are not used."""
         if self.epoch == self.epochs - 1 < self.warmup:
             text = f'dmrnet: {self.epochs} epochs end within the warm-up of {self.warmup}'
             print_log(text, 'current', logging.WARNING)

@@ -1,45 +1,57 @@
-"""HeMIS: fusion by the mean and the variance of whatever modalities are there."""
+"""HeMIS: fusion by the mean and the variance of the present modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from mmcv.cnn import ConvModule
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark.errors import unknown
+from benchmark.method import Task
 from benchmark.registry import METHODS
-from methods.common.networks import decoder, fused_channels, masked
+from methods.common.losses import total
+from methods.common.networks import Maps, decoder, fused_channels, masked
 from methods.modality_dropout import ModalityDropout
 
 
-def moments(maps, mask, estimator='population', official=False):
-    """Returns mean and variance over the modalities that are present, in float32.
+def moments(
+    maps: Sequence[Tensor], mask: Tensor, estimator: str = 'population', official: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Returns mean and variance over the modalities that are present.
 
         E = 1/|K| sum_{i in K} C_i,  V = 1/n sum_{i in K} (C_i - E)^2,  n = |K| or |K| - 1
 
-    V is exactly zero where one modality is present, and so is its gradient.
+    If one modality is present, V and its gradient are exactly zero.
 
     Args:
-        maps: The M modalities' maps (B, C, H, W), zero where absent.
-        mask: K, (B, M) bool.
-        estimator: 'population' divides V by |K|, 'sample' by |K| - 1.
-        official: V sums the squares of all M modalities, absent ones as zeros.
+        maps: The M modalities' maps C_i (B, C, H, W), zero where absent.
+        mask: The present modalities K, (B, M) bool.
+        estimator: 'population' divides V by n = |K|, 'sample' by n = |K| - 1.
+        official: Whether V sums the squares of all M modalities, with absent ones as zeros.
 
     Returns:
-        E and V, (B, C, H, W) each.
+        E and V, each (B, C, H, W) in float32.
     """
-    maps = [x.float() for x in maps]  # half precision loses the difference of close maps
+    # float32: the difference of two similar maps loses most digits in half precision.
+    maps = [x.float() for x in maps]
     present = mask[:, :, None, None, None]
     count = present.sum(1).clamp(min=1)
-    mean = sum(maps) / count
+    mean = total(maps) / count
     gaps = [x - mean for x in maps]
     if not official:
         gaps = [gap.where(present[:, m], 0.0) for m, gap in enumerate(gaps)]
     n = (count - 1).clamp(min=1) if estimator == 'sample' else count
-    variance = sum(gap.square() for gap in gaps) / n
+    variance = total(gap.square() for gap in gaps) / n
     return mean, variance.where(count > 1, 0.0) if official else variance
 
 
 class MomentFusion(nn.Module):
-    """Fusion by [E; V] at every scale, reduced by a 1x1 convolution in segmentation.
+    """Fusion by the concatenated moments [E; V] at every scale.
+
+    In segmentation a 1x1 convolution reduces them to the channels of one modality.
 
     Args:
         task: Gives modalities and channels.
@@ -47,7 +59,7 @@ class MomentFusion(nn.Module):
         official: As in `moments`.
     """
 
-    def __init__(self, task, estimator, official):
+    def __init__(self, task: Task, estimator: str, official: bool) -> None:
         super().__init__()
         self.names = task.names
         self.estimator, self.official = estimator, official
@@ -57,8 +69,8 @@ class MomentFusion(nn.Module):
             if task.kind == 'segmentation'
         )
 
-    def forward(self, features, mask):
-        """Fuses {modality: maps} under a mask (B, M) into one map per scale."""
+    def forward(self, features: dict[str, Maps], mask: Tensor) -> Maps:
+        """Fuses the maps of the modalities that mask (B, M) allows into one map per scale."""
         scales = masked(features, mask, self.names)
         joined = [
             torch.cat(moments(maps, mask, self.estimator, self.official), 1) for maps in scales
@@ -70,37 +82,47 @@ class MomentFusion(nn.Module):
 
 @METHODS.register_module('hemis')
 class HeMIS(ModalityDropout):
-    """Hetero-modal image segmentation (Havaei et al., HeMIS, MICCAI 2016, arXiv 1607.05194).
+    """Hetero-modal image segmentation.
 
-    Each modality is embedded in a common space, where arithmetic has a meaning; the decoder sees
-    the first two moments of the embeddings that are present, so an absent modality is left out of
-    the statistics instead of being imputed. The task loss alone trains it.
+    Havaei, Guizard, Chapados & Bengio, HeMIS: Hetero-Modal Image Segmentation, MICCAI 2016 (arXiv
+    1607.05194). Each modality is embedded in a common space, in which embeddings can be averaged.
+    The decoder receives mean and variance of the embeddings that are present (`moments`), so that
+    an absent modality is left out of the statistics and need not be imputed. L = L_task.
 
     The moments are taken at every scale, as in U-HeMIS, the U-Net form that later papers compare
-    with (Dorent et al., MICCAI 2019), and with its population variance; the original network works
-    at a single scale and is believed to use the sample variance (not verified). In segmentation a
-    1x1 convolution brings [E; V] to the decoder's channels. The original's curriculum, which drops
-    modalities more often as training goes on, is the training sampler's business and not done
-    here; U-HeMIS does without it.
+    with (Dorent et al., MICCAI 2019), and with its population variance. The original network has a
+    single scale and is believed to use the sample variance (not verified). In segmentation a 1x1
+    convolution reduces [E; V] to the channels of the decoder.
 
-    variant='official' does as the classification code that MMANet's authors (CVPR 2023) released:
-    its variance counts an absent modality as an embedding of zero, which adds
-    (M - |K|) E^2 / |K| to V unless a single modality is present.
+    Departures: the original drops modalities more and more often during the training; here the
+    training sampler decides, as in U-HeMIS. Official U-HeMIS adds a Dice loss to the cross-entropy,
+    which this suite adds only if Dice is the metric.
+
+    variant='official' follows the classification code that MMANet's authors (CVPR 2023) released.
+    Its variance counts an absent modality as an embedding of zero, which adds (M - |K|) E^2 / |K|
+    to V if more than one modality is present.
 
     Args:
-        task: What the dataset asks.
+        task: What the data set requires.
         estimator: 'population' or 'sample' variance.
         variant: 'paper' or 'official'.
 
     Raises:
-        UserError: An unknown estimator or variant.
+        UserError: The estimator or the variant is unknown.
     """
 
-    def __init__(self, task, *, estimator='population', variant='paper'):
+    def __init__(
+        self,
+        task: Task,
+        *,
+        estimator: Literal['population', 'sample'] = 'population',
+        variant: Literal['paper', 'official'] = 'paper',
+    ) -> None:
         super().__init__(task)
         if estimator not in ('population', 'sample'):
             raise unknown('estimator of hemis', estimator, ('population', 'sample'))
         if variant not in ('paper', 'official'):
             raise unknown('variant of hemis', variant, ('paper', 'official'))
+        # They replace the parts of modality dropout, which fuses by concatenation.
         self.fusion = MomentFusion(task, estimator, variant == 'official')
         self.decoder = decoder(task, channels=2 * fused_channels(task)[0])

@@ -1,14 +1,18 @@
-"""MMANet: distillation from a complete teacher, and a second head for weak combinations."""
+"""MMANet: distillation from a complete teacher, and a second decoder for weak combinations."""
+
+from __future__ import annotations
 
 import functools
 import logging
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from mmengine.logging import print_log
+from torch import Tensor
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE
+from benchmark.method import IGNORE, Batch, SubsetScore, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.distillation import (
@@ -16,47 +20,57 @@ from methods.common.distillation import (
     margin_aware_distillation,
     pixels,
 )
-from methods.common.losses import multi_scale
-from methods.common.networks import decoder
+from methods.common.losses import multi_scale, total
+from methods.common.networks import ClassificationDecoder, Decoder, Maps, decoder
 from methods.modality_dropout import ModalityDropout
 
 
 @METHODS.register_module('mmanet')
 class MMANet(ModalityDropout):
-    """Modality dropout with a teacher (MAD) and a second head for weak combinations (MAR).
+    """Modality dropout, margin-aware distillation (MAD), modality-aware regularisation (MAR).
 
     Wei, Luo & Luo, MMANet: Margin-aware Distillation and Modality-aware Regularization for
-    Incomplete Multimodal Learning, CVPR 2023 (arXiv 2304.08028). A frozen teacher sees all
-    modalities; a second decoder, in training only, decodes the weak combinations: those without
-    the strong modality, which is the one whose absence moves the validation predictions most in
-    the first epochs. L = L_task + alpha L_MAD + beta L_MAR; the network tested is the plain one.
+    Incomplete Multimodal Learning, CVPR 2023 (arXiv 2304.08028).
 
-    In segmentation each pixel of the batch is a sample of MAD, at the three deepest scales, and
-    mining compares mIoU instead of predicted classes, as the released code does. On ESANet, the
-    paper's network there, these are the maps of its context module and of its two deepest skips,
-    and L_MAR sums over the second decoder's side outputs.
+        L = L_task + alpha L_MAD + beta L_MAR
 
-    variant='official' does as the released code where that changes numbers. Classification: the
-    mask of L_MAR is broadcast, which leaves the mean error of all samples times the number of weak
-    ones; MAD weighs columns; mining takes the softmax of class shares. Segmentation: each half of
-    a Gram row is normalised apart; uncertainty is the entropy over the channels of a feature map
-    of the teacher's decoder (the pyramid's second deepest, or what the first module of ESANet's
-    decoder puts out); one combination is weak. Not
-    reproduced: the segmentation teacher's BatchNorm in training mode (it would not be frozen), NaN
-    for certain teachers, the weak set that is forgotten on resuming or fixed to depth alone, and
-    mining on test data.
+    L_MAD distils a frozen teacher that sees all modalities (`margin_aware_distillation`). L_MAR is
+    the loss of a second decoder, used in training only, on the samples whose mask is a weak
+    combination, one without the strong modality. The strong modality is mined in the first epochs:
+    it is the one whose absence changes the predictions on the validation split most. The deployed
+    network is the plain one.
+
+    In segmentation every pixel of the batch is a sample of L_MAD, at the three deepest scales, and
+    mining compares mIoU instead of predicted classes, as in the released code. With ESANet, the
+    paper's network there, the three scales are the output of the context module and the two deepest
+    skip maps, and L_MAR is summed over the second decoder's side outputs.
+
+    variant='official' follows the released code where that changes numbers. In classification the
+    mask of L_MAR is broadcast, so that L_MAR becomes the mean error of all samples times the number
+    of weak ones; MAD weights columns; mining takes the softmax of the class shares. In segmentation
+    each half of a Gram row is normalised separately; the entropy is that of a softmax over the
+    channels of a feature map in the teacher's decoder (the pyramid's second deepest map, or the
+    output of the first module of ESANet's decoder); and a single combination is weak.
+
+    Departures from the released code in both variants: in segmentation L_MAR has no class weights;
+    maps are pooled by whole windows instead of adaptively to 30 x 40; the first half of an odd
+    number of columns has one more instead of one less; the teacher's BatchNorm stays in evaluation
+    mode; a certain teacher gives no NaN; a resumed run keeps its weak combinations; nothing is
+    mined on test data. The paper's text was not available beyond its first pages: formulas are
+    those of the code and of its comments, which name the equations.
 
     Args:
-        task: What the dataset asks.
-        alpha: Weight of MAD.
-        beta: Weight of MAR.
+        task: What the data set requires.
+        alpha: Weight of L_MAD.
+        beta: Weight of L_MAR.
         mining_start: First epoch, from 0, whose validation is mined.
-        begin_epoch: Mining ends before this epoch, and MAD and MAR act after it.
-        grid: Rows of the grid to which larger maps are pooled for MAD in segmentation.
+        begin_epoch: Mining ends before this epoch; L_MAD and L_MAR start after it.
+        grid: In segmentation, the number of rows to which larger maps are pooled for L_MAD.
         variant: 'paper' or 'official'.
 
     Raises:
-        UserError: An unknown variant or an empty mining window.
+        UserError: The variant is unknown, or no epoch lies between `mining_start` and
+            `begin_epoch`.
     """
 
     supported_networks = ModalityDropout.supported_networks
@@ -71,10 +85,20 @@ class MMANet(ModalityDropout):
         'synth_rooms': {'alpha': 4.0, 'beta': 0.2, 'mining_start': 1, 'begin_epoch': 3},
     }
     search = {'alpha': LogUniform(0.4, 300), 'beta': LogUniform(0.01, 5)}
+    departure: Tensor
+    strong: Tensor
 
     def __init__(
-        self, task, *, alpha=30.0, beta=0.5, mining_start=2, begin_epoch=5, grid=30, variant='paper'
-    ):
+        self,
+        task: Task,
+        *,
+        alpha: float = 30.0,
+        beta: float = 0.5,
+        mining_start: int = 2,
+        begin_epoch: int = 5,
+        grid: int = 30,
+        variant: Literal['paper', 'official'] = 'paper',
+    ) -> None:
         super().__init__(task)
         if variant not in ('paper', 'official'):
             raise unknown('variant of mmanet', variant, ('paper', 'official'))
@@ -87,13 +111,18 @@ class MMANet(ModalityDropout):
         self.official = variant == 'official'
         self.dense = task.kind == 'segmentation'
         self.regularizer = decoder(task)
-        # Buffers, so that a resumed run knows what was mined.
+        # Buffers are part of a checkpoint: a resumed run keeps what was mined.
         self.register_buffer('departure', torch.zeros(len(task.names)))
         self.register_buffer('strong', torch.zeros(len(task.names), dtype=torch.bool))
+        # A single modality has no combination without it, so that nothing need be mined.
         self._checked = len(task.names) == 1
 
-    def loss(self, batch):
-        """Returns the task's loss and, after `begin_epoch`, weighted MAD and MAR."""
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns loss_task and, after `begin_epoch`, the weighted loss_mad and loss_mar.
+
+        Raises:
+            UserError: No epoch was mined.
+        """
         fused = self.fusion(self.encode(batch.inputs), batch.mask)
         maps = self.decoder.maps(fused)
         outputs = self.decoder.outputs(maps)
@@ -104,66 +133,97 @@ class MMANet(ModalityDropout):
             losses['loss_mar'] = self.beta * self.regularization(fused, batch)
         return losses
 
-    def distillation(self, maps, batch):
-        """Returns MAD between the maps and the teacher's, which sees all that is available."""
-        teacher = self.teacher_network
+    def distillation(self, maps: Maps, batch: Batch) -> Tensor:
+        """Returns L_MAD, unweighted.
+
+        Args:
+            maps: The student's decoder maps.
+            batch: The batch; the teacher sees all that is available, whatever the mask.
+        """
+        teacher_decoder, known = self.teacher_maps(batch)
         with torch.no_grad():
-            fused = teacher.fusion(teacher.encode(batch.inputs), batch.available)
-            known = teacher.decoder.maps(fused)
-            if self.dense and self.official:
-                logits = teacher.decoder.feature(known)
+            # The released segmentation code passes a feature map where logits are meant.
+            if self.official and not isinstance(teacher_decoder, ClassificationDecoder):
+                logits = teacher_decoder.feature(known)
             else:
-                logits = teacher.decoder.logits(known)
+                logits = teacher_decoder.logits(known)
         if self.dense:
             pairs = zip(maps[-3:], known[-3:], strict=True)
-            return sum(self.pixel_distillation(s, t, logits) for s, t in pairs)
+            return total(self.pixel_distillation(s, t, logits) for s, t in pairs)
         mad = column_weighted_distillation if self.official else margin_aware_distillation
         return mad(maps[-1].flatten(1), known[-1].flatten(1), logits)
 
-    def pixel_distillation(self, student, teacher, logits):
-        """Returns MAD over the pixels of two maps (B, C, H, W); logits (B, K, H', W')."""
-        # Whole windows: the backward of adaptive pooling is not deterministic on CUDA.
+    def teacher_maps(self, batch: Batch) -> tuple[Decoder, Maps]:
+        """Returns the teacher's decoder and the decoder's maps of all that is available."""
+        teacher_network = cast(ModalityDropout, self.teacher_network)
+        with torch.no_grad():
+            features = teacher_network.encode(batch.inputs)
+            fused = teacher_network.fusion(features, batch.available)
+            return teacher_network.decoder, teacher_network.decoder.maps(fused)
+
+    def pixel_distillation(self, student: Tensor, teacher: Tensor, logits: Tensor) -> Tensor:
+        """Returns L_MAD with the pixels of the batch as samples, at one scale.
+
+        Args:
+            student: Map (B, C, H, W).
+            teacher: Map (B, C', H, W).
+            logits: The teacher's logits (B, K, H', W') at any resolution.
+        """
+        # Whole windows, because the backward pass of adaptive pooling is not deterministic on CUDA.
         window = -(-student.shape[2] // self.grid)
         student, teacher = (F.avg_pool2d(x, window, ceil_mode=True) for x in (student, teacher))
-        logits = F.adaptive_avg_pool2d(logits.float(), student.shape[2:])
+        # The teacher has no gradient, so that adaptive pooling is harmless here.
+        height, width = student.shape[2:]
+        logits = F.adaptive_avg_pool2d(logits.float(), (height, width))
         parts = 2 if self.official else 1
-        return margin_aware_distillation(*map(pixels, (student, teacher, logits)), parts)
+        return margin_aware_distillation(pixels(student), pixels(teacher), pixels(logits), parts)
 
-    def regularization(self, fused, batch):
-        """Returns MAR: the second decoder's loss on the samples with a weak mask."""
+    def regularization(self, fused: Maps, batch: Batch) -> Tensor:
+        """Returns L_MAR, unweighted: the second decoder's loss on samples with a weak mask."""
         criterion = functools.partial(self.weak_loss, self.weak(batch.mask))
         outputs = self.regularizer.outputs(self.regularizer.maps(fused))
         return multi_scale(criterion, outputs, batch.target)
 
-    def weak_loss(self, weak, logits, target):
-        """Returns the cross-entropy of the weak samples (B,) bool.
+    def weak_loss(self, weak: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the cross-entropy of the weak samples.
 
-        Summed over them and divided by B; in segmentation the mean over their pixels.
+        In classification their errors are summed and divided by B (Eq. 14); in segmentation the
+        mean over their labelled pixels is taken.
+
+        Args:
+            weak: (B,) bool.
+            logits: (B, K) or (B, K, H, W).
+            target: (B,) or (B, H, W).
         """
         errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='none')
         if self.dense:
             counted = weak[:, None, None] & (target != IGNORE)
             return torch.where(counted, errors, 0.0).sum() / counted.sum().clamp_min(1)
         if self.official:
+            # What a (B, 1, 1, 1) mask times (B,) errors, summed and divided by B, comes to.
             return errors.mean() * weak.sum()
         return torch.where(weak, errors, 0.0).sum() / len(weak)
 
-    def weak(self, mask):
-        """Returns which masks (B, M) are weak, (B,) bool; none before a modality is mined."""
+    def weak(self, mask: Tensor) -> Tensor:
+        """Returns which masks (B, M) are weak, (B,) bool; none is before a modality was mined."""
         if self.dense and self.official:
+            # Only the complement of the strong modality, not the smaller subsets of it.
             weak = (mask != self.strong).all(1)
         else:
             weak = mask.any(1) & ~(mask & self.strong).any(1)
         return weak & self.strong.any()
 
-    def on_validation(self, scores):
-        """Mines the strong modality from the full and the leave-one-out sets.
+    def on_validation(self, scores: dict[str, SubsetScore]) -> None:
+        """Mines the strong modality: compares each leave-one-out subset with the full set.
 
         Raises:
-            UserError: The validation split lacks one of these sets.
+            UserError: The validation lacks one of these subsets.
         """
         if self.epoch == self.epochs - 1 <= self.begin_epoch:
-            text = f'mmanet: {self.epochs} epochs end before MAD and MAR, after {self.begin_epoch}'
+            text = (
+                f'mmanet: training ends after {self.epochs} epochs, before MAD and MAR start '
+                f'(begin_epoch={self.begin_epoch})'
+            )
             print_log(text, 'current', logging.WARNING)
         names = self.task.names
         if len(names) == 1 or not self.mining_start <= self.epoch < self.begin_epoch:
@@ -175,25 +235,29 @@ class MMANet(ModalityDropout):
                 raise unknown('subset in the validation that mmanet mines: subset', key, scores)
         moved = [self.movement(scores[key], scores[full]) for key in reduced]
         self.departure += self.departure.new_tensor(moved)
-        chosen = self.departure.argmax()
+        chosen = int(self.departure.argmax())
         self.strong.zero_()[chosen] = True
         print_log(f'mmanet: strong modality {names[chosen]!r} after epoch {self.epoch}', 'current')
 
-    def movement(self, score, full):
-        """Returns how far a set's predictions are from the full set's.
+    def movement(self, score: SubsetScore, full: SubsetScore) -> float:
+        """Returns how far a subset's predictions are from those of the full set.
 
-        The squared difference of mIoU in segmentation, else KL(set || full) of the class shares
-        (the paper's Eq. 10-13).
+        In segmentation it is the squared difference of mIoU, in classification the divergence
+        KL(subset || full) of the shares of predicted classes (the paper's Eq. 10-13).
+
+        Args:
+            score: Score of the subset.
+            full: Score of the full set.
         """
         if self.dense:
             return (score.metrics['mIoU'] - full.metrics['mIoU']) ** 2
         shares = torch.tensor([score.predicted, full.predicted], dtype=torch.float64)
-        # Classes that nothing was given keep a small share, or the divergence would be infinite.
+        # 1e-6: the divergence would be infinite for a class that is never predicted.
         log_q = (shares if self.official else (shares + 1e-6).log()).log_softmax(1)
         return float(F.kl_div(log_q[1], log_q[0], reduction='sum', log_target=True))
 
-    def _require_mined(self):
-        # Reading a buffer makes the host wait, so this is asked once.
+    def _require_mined(self) -> None:
+        # Reading a buffer makes the host wait for the device, so it is read once, not every step.
         if not self._checked and not self.strong.any():
             raise UserError(
                 f'mmanet: no validation in epochs {self.mining_start} to {self.begin_epoch - 1}, '

@@ -1,34 +1,50 @@
-"""mmFormer: transformers within and between the modalities at the coarsest scale."""
+"""mmFormer: transformers within each modality and between modalities, at the coarsest scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from mmcv.cnn import ConvModule
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE, Method
+from benchmark.method import IGNORE, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
-from methods.common.losses import segmentation_loss
-from methods.common.networks import Encoders, decoder, fused_channels, fusion_grid, masked, stride
+from methods.common.losses import segmentation_loss, total
+from methods.common.networks import (
+    Encoders,
+    Maps,
+    SegmentationDecoder,
+    decoder,
+    fused_channels,
+    fusion_grid,
+    masked,
+)
+from methods.common.resnet import stride
 
 
 class Block(nn.Module):
-    """Multi-head self-attention and perceptron, each on normalised input and added to it.
+    """A transformer block: multi-head self-attention, then a perceptron.
+
+    Each part reads normalised tokens and is added to its input.
 
     Args:
         channels: Channels D of a token.
         heads: Number of attention heads, a divisor of D.
-        ratio: Hidden units of the perceptron, as a multiple of D.
+        ratio: Hidden units of the perceptron, divided by D.
         dropout: Rate of all dropout in training.
     """
 
-    def __init__(self, channels, heads, ratio, dropout):
+    def __init__(self, channels: int, heads: int, ratio: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
         self.queries_keys_values = nn.Linear(channels, 3 * channels, bias=False)
-        # The released code drops twice here.
+        # The released code applies dropout twice here.
         self.project = nn.Sequential(
             nn.Linear(channels, channels), nn.Dropout(dropout), nn.Dropout(dropout)
         )
@@ -40,44 +56,50 @@ class Block(nn.Module):
             nn.Dropout(dropout),
         )
 
-    def attend(self, x, keep):
-        """Returns (B, N, D), each token's mixture of the tokens that `keep` (B, N) allows."""
+    def attend(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """Returns for each token (B, N, D) a mixture of the tokens that keep (B, N) allows."""
         parts = self.queries_keys_values(x).unflatten(2, (3, self.heads, -1))
-        y = F.scaled_dot_product_attention(
-            *parts.permute(2, 0, 3, 1, 4),
-            attn_mask=None if keep is None else keep[:, None, None],
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        queries, keys, values = parts.permute(2, 0, 3, 1, 4)
+        allowed = None if keep is None else keep[:, None, None]
+        rate = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(queries, keys, values, allowed, rate)
         return self.project(y.transpose(1, 2).flatten(2))
 
-    def forward(self, x, keep):
-        """Transforms tokens (B, N, D); keep (B, N) bool are those attended to, None for all."""
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """Transforms tokens.
+
+        Args:
+            x: (B, N, D).
+            keep: (B, N) bool, the tokens that others attend to; None for all.
+        """
         x = x + self.attend(self.norms[0](x), keep)
         return x + self.perceptron(self.norms[1](x))
 
 
 class Transformer(nn.ModuleList):
-    """Blocks in a row, the learned positions being added before each."""
+    """`depth` blocks with the arguments `shape`; learned positions are added before each one."""
 
-    def __init__(self, depth, *args):
-        super().__init__(Block(*args) for _ in range(depth))
+    def __init__(self, depth: int, *shape: Any) -> None:
+        super().__init__(Block(*shape) for _ in range(depth))
 
-    def forward(self, x, positions, keep=None):
-        """Transforms tokens (B, N, D) at positions (N, D) that attend to keep (B, N) bool."""
+    def forward(self, x: Tensor, positions: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Transforms tokens (B, N, D) at positions (N, D); keep as in `Block.forward`."""
         for block in self:
             x = block(x + positions, keep)
         return x
 
 
-def coarsest(task):
+def coarsest(task: Task) -> tuple[int, int]:
     """Returns height and width of the encoders' coarsest map."""
-    if task.kind == 'classification' and fusion_grid(task):
-        return (fusion_grid(task),) * 2
+    grid = fusion_grid(task)
+    if task.kind == 'classification' and grid:
+        return grid, grid
     first, stages = task.modalities[0], 4 if task.kind == 'segmentation' else 2
-    return tuple(-(-side // stride(first, stages)) for side in first.shape[1:])
+    height, width = (-(-side // stride(first, stages)) for side in first.shape[1:])
+    return height, width
 
 
-def fusion_block(inputs, outputs):
+def fusion_block(inputs: int, outputs: int) -> nn.Sequential:
     """Returns three convolutions with kernels 1, 3, 1 that fuse concatenated modalities."""
     sizes = ((inputs, 1), (outputs, 3), (outputs, 1))
     return nn.Sequential(
@@ -91,43 +113,54 @@ class MMFormer(Method):
 
     Zhang et al., mmFormer: Multimodal Medical Transformer for Incomplete Multimodal Learning of
     Brain Tumor Segmentation, MICCAI 2022 (arXiv 2206.02425). Each modality has a convolutional
-    encoder and a transformer over the tokens of its coarsest map (intra); after masking, one
-    transformer relates the tokens of all modalities (inter), and its output, beside the finer
-    maps, is fused and decoded. A decoder shared by the modalities must solve the task from each
-    one's convolutional maps alone, whatever the mask, and the fused decoder is supervised at
-    every scale. All terms count 1: L = L_fuse + sum_i L_sep,i + sum_scales L_deep, each
-    `segmentation_loss`.
+    encoder and an intra transformer over the tokens of its coarsest map. After masking, an inter
+    transformer relates the tokens of all modalities; its output and the finer maps are fused and
+    decoded. In training a decoder shared by the modalities also solves the task from the
+    convolutional maps of each modality alone, whatever the mask, and the fused decoder is
+    supervised at every scale. All terms have weight 1, each is a `segmentation_loss`:
 
-    Missing modalities are no keys of the inter transformer: nothing attends to them. Their own
-    tokens, bare positions, still read from the present ones and are passed on.
+        L = L_fuse + sum_i L_sep,i + sum_scales L_deep
 
-    The paper is about 3-D MRI. The 2-D form and the classification form (one scale, cross-entropy,
-    nothing deep to supervise) are this project's adaptations: the suite's encoders and decoders,
-    batch instead of instance normalisation, deep supervision on the maps of the feature pyramid.
-    Tokens have 8 `width` channels, the paper's 512 at the papers' width of 64. The classification
-    encoders end at a stride of 4 or 8, the paper's at 16: there a token is a patch of 2x2 pixels,
-    which a transposed convolution restores. Where data have real gaps, L_sep,i covers the samples
-    that have modality i.
+    With variant='paper' missing modalities are not keys of the inter transformer: no token attends
+    to them. Their own tokens consist of positions only; they attend to the present tokens and are
+    passed on.
 
-    variant='official' does as the released code where that changes numbers: missing tokens are
-    zeros that are attended to like others, and the inter transformer's output is reshaped so that
-    the M vectors at one position are consecutive tokens, not those of the M modalities there.
+    Adaptations of this project: the paper is about 3-D MRI; the 2-D form and the classification
+    form (one scale, cross-entropy, no deep supervision) are this project's. They use the suite's
+    encoders and decoders, batch instead of instance normalisation, and deep supervision on the maps
+    of the feature pyramid. Tokens have 8 `width` channels, the paper's 512 at its width of 64. The
+    classification encoders end at a stride of 4 or 8, the paper's at 16: there a token is a patch
+    of 2x2 pixels, which a transposed convolution restores. If the data have gaps, L_sep,i covers
+    the samples that have modality i. Class weights of the data set are not used.
+
+    variant='official' follows the released code, which has no key mask: missing tokens are zeros
+    that others attend to. It also reshapes the inter transformer's output so that M consecutive
+    tokens, instead of the tokens of the M modalities at one position, form the vector there.
 
     Args:
-        task: What the dataset asks.
-        depth: Blocks of each transformer.
-        heads: Attention heads; a divisor of 8 `width`.
-        ratio: Hidden units of the perceptrons, as a multiple of their channels.
-        dropout: Dropout in the transformers.
+        task: What the data set requires.
+        depth: Number of blocks of each transformer.
+        heads: Number of attention heads, a divisor of 8 `width`.
+        ratio: Hidden units of the perceptrons, divided by the channels of a token.
+        dropout: Dropout rate in the transformers.
         variant: 'paper' or 'official'.
 
     Raises:
-        UserError: An unknown variant, or heads that do not divide the channels.
+        UserError: The variant is unknown, or `heads` does not divide the channels.
     """
 
     search = {'dropout': Uniform(0, 0.5)}
 
-    def __init__(self, task, *, depth=1, heads=8, ratio=8, dropout=0.1, variant='paper'):
+    def __init__(
+        self,
+        task: Task,
+        *,
+        depth: int = 1,
+        heads: int = 8,
+        ratio: int = 8,
+        dropout: float = 0.1,
+        variant: Literal['paper', 'official'] = 'paper',
+    ) -> None:
         super().__init__(task)
         if variant not in ('paper', 'official'):
             raise unknown('variant of mmformer', variant, ('paper', 'official'))
@@ -150,28 +183,37 @@ class MMFormer(Method):
         self.fusions = nn.ModuleList(fusion_block(count * c, c) for c in scales)
         self.decoder = decoder(task, channels=scales[-1])
         self.separate = decoder(task, channels=scales[-1])
+        self.patch = patch
         self.sides = nn.ModuleList(
             nn.Conv2d(2 * task.width, len(task.classes), 1) for _ in scales if self.dense
         )
 
-    def encode(self, inputs):
-        """Encodes {modality: (B, *shape)} into {modality: (*maps, map of the intra tokens)}."""
+    def encode(self, inputs: dict[str, Tensor]) -> dict[str, Maps]:
+        """Returns for each modality its maps, then the map of the intra transformer's tokens."""
         maps = self.encoders(inputs)
         return {name: (*maps[name], self.within(name, maps[name][-1])) for name in inputs}
 
-    def within(self, name, x):
-        """Returns the intra transformer's output (B, D, H, W) of a modality's coarsest map."""
-        embed = self.embed[name]
-        below, right = (-side % embed.stride[0] for side in self.map)
-        tokens = embed(F.pad(x, (0, right, 0, below))).flatten(2).transpose(1, 2)
+    def within(self, name: str, x: Tensor) -> Tensor:
+        """Returns the intra transformer's output.
+
+        Args:
+            name: The modality.
+            x: Its coarsest map (B, C, H, W).
+
+        Returns:
+            (B, D, H', W') with one token per patch.
+        """
+        # Padded to whole patches.
+        below, right = (-side % self.patch for side in self.map)
+        tokens = self.embed[name](F.pad(x, (0, right, 0, below))).flatten(2).transpose(1, 2)
         tokens = self.intra[name](tokens, self.positions[name])
         return tokens.transpose(1, 2).unflatten(2, self.grid)
 
-    def between(self, maps, mask):
-        """Returns the inter transformer's output, (B, M D, H, W).
+    def between(self, maps: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Returns the inter transformer's output, (B, M D, H', W').
 
         Args:
-            maps: The M modalities' intra outputs (B, D, H, W), zero where missing.
+            maps: The M modalities' intra outputs (B, D, H', W'), zero where missing.
             mask: (B, M) bool.
         """
         count = len(maps)
@@ -185,62 +227,69 @@ class MMFormer(Method):
             joined = tokens.unflatten(1, (count, -1)).transpose(1, 2).flatten(2)
         return joined.transpose(1, 2).unflatten(2, self.grid)
 
-    def fuse(self, features, mask):
+    def fuse(self, features: dict[str, Maps], mask: Tensor) -> Maps:
         """Returns the fused maps under a mask (B, M), finest scale first."""
+        # The coarsest map itself is left out: its tokens, after both transformers, replace it.
         *scales, _, tokens = masked(features, mask, self.task.names)
         joined = [torch.cat(maps, 1) for maps in scales]
         height, width = self.map
         joined.append(self.spread(self.between(tokens, mask))[..., :height, :width])
         return tuple(fusion(x) for fusion, x in zip(self.fusions, joined, strict=True))
 
-    def decode(self, features, mask):
+    def decode(self, features: dict[str, Maps], mask: Tensor) -> Tensor:
         """Returns the logits; mask (B, M) bool."""
         return self.decoder(self.fuse(features, mask))
 
-    def criterion(self, logits, target):
-        """Returns the loss of logits; targets that are IGNORE do not count."""
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the loss of logits; elements of the target that are IGNORE are left out."""
         if self.dense:
             return self.pixel_loss(logits.float().softmax(1), target)
+        # Not cross_entropy's own mean, which is NaN if every target is IGNORE.
         errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='sum')
         return errors / (target != IGNORE).sum().clamp_min(1)
 
-    def pixel_loss(self, probability, target):
-        """Returns `segmentation_loss` of one prediction (B, K, H, W); IGNORE does not count."""
+    def pixel_loss(self, probability: Tensor, target: Tensor) -> Tensor:
+        """Returns `segmentation_loss` of one prediction (B, K, H, W)."""
         everyone = torch.ones(1, len(target), dtype=torch.bool, device=target.device)
         return segmentation_loss(probability[None], target, everyone)[0]
 
-    def separate_loss(self, features, batch):
+    def separate_loss(self, features: dict[str, Maps], batch: Batch) -> Tensor:
         """Returns the shared decoder's losses on each modality alone, summed.
 
-        One pass over the modalities, stacked along the batch.
+        All modalities are decoded in one pass, stacked along the batch.
         """
         maps = zip(*(features[name][:-1] for name in self.task.names), strict=True)
         logits = self.separate(tuple(torch.cat(scale) for scale in maps))
-        total = 0
-        for z, there in zip(logits.chunk(len(self.task.names)), batch.available.T, strict=True):
-            there = there.view(-1, *[1] * (batch.target.dim() - 1))
-            total = total + self.criterion(z, torch.where(there, batch.target, IGNORE))
-        return total
+        pairs = zip(logits.chunk(len(self.task.names)), batch.available.T, strict=True)
+        shape = (-1, *[1] * (batch.target.dim() - 1))
+        return total(
+            self.criterion(z, torch.where(there.view(shape), batch.target, IGNORE))
+            for z, there in pairs
+        )
 
-    def deep_loss(self, levels, target):
-        """Returns the losses of the pyramid's maps, summed; their probabilities are upsampled."""
+    def deep_loss(self, levels: Sequence[Tensor], target: Tensor) -> Tensor:
+        """Returns the losses of the pyramid's maps, summed.
+
+        As in the released code, probabilities are upsampled, not logits.
+        """
         probabilities = (
             side(x).float().softmax(1) for side, x in zip(self.sides, levels, strict=True)
         )
-        return sum(self.pixel_loss(self.upsample(p), target) for p in probabilities)
+        return total(self.pixel_loss(self.upsample(p), target) for p in probabilities)
 
-    def upsample(self, x):
-        """Resizes (B, K, H, W) to the input's resolution."""
-        return F.interpolate(x, self.decoder.size, mode='bilinear', align_corners=False)
+    def upsample(self, x: Tensor) -> Tensor:
+        """Resizes (B, K, H, W) to the resolution of the images."""
+        height, width = self.task.modalities[0].shape[1:]
+        return F.interpolate(x, (height, width), mode='bilinear', align_corners=False)
 
-    def loss(self, batch):
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_fuse, loss_sep and, in segmentation, loss_deep."""
         features = self.encode(batch.inputs)
         fused = self.fuse(features, batch.mask)
         losses = {'loss_sep': self.separate_loss(features, batch)}
-        if not self.dense:
+        if not isinstance(self.decoder, SegmentationDecoder):
             return {'loss_fuse': self.criterion(self.decoder(fused), batch.target), **losses}
-        # What the decoder does, in two steps: its pyramid is needed twice.
+        # What the decoder's forward does, in two steps, because its pyramid is needed twice.
         levels = self.decoder.pyramid(fused)
         logits = self.upsample(self.decoder.head(levels))
         losses['loss_fuse'] = self.criterion(logits, batch.target)

@@ -1,32 +1,36 @@
-"""MMIN: imagines the joint representation of what is missing, and recalls from it what is there."""
+"""MMIN: predicts the features of missing modalities, and from them the features of present ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 import torch
 from mmcv.cnn import ConvModule
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark.errors import UserError
-from benchmark.method import Method
+from benchmark.method import Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
-from methods.common.networks import Encoders, decoder, fused_channels, masked
+from methods.common.networks import Encoders, Maps, decoder, fused_channels, masked
 from methods.common.reconstruction import layers
 
 
 class CascadeAutoencoder(nn.Module):
-    """A cascade of residual auto-encoders (Tran et al., CVPR 2017) and what its blocks know.
+    """A cascade of residual auto-encoders (Tran et al., CVPR 2017).
 
         x_0 = h,  z_b = enc_b(x_{b-1}),  x_b = x_{b-1} + dec_b(z_b)
 
-    The output is a perceptron of the last x. The codes z are linear outputs of their encoders.
+    The output is a perceptron of the last x. The codes z are the linear outputs of the encoders.
     All layers are 1x1 convolutions, so that every position is a vector of its own.
 
     Args:
         inputs: Channels of h.
-        channels: C; the layers of an encoder are 2C, C and C/2 wide.
+        channels: C; the layers of an encoder have 2C, C and C/2 channels.
         blocks: Number of auto-encoders.
     """
 
-    def __init__(self, inputs, channels, blocks):
+    def __init__(self, inputs: int, channels: int, blocks: int) -> None:
         super().__init__()
         widths = (2 * channels, channels, channels // 2)
         self.encoders = nn.ModuleList(
@@ -37,8 +41,15 @@ class CascadeAutoencoder(nn.Module):
         )
         self.transition = nn.Sequential(*layers((inputs, inputs, inputs), nn.ReLU))
 
-    def forward(self, x):
-        """Returns the output (B, inputs, H, W) and all codes (B, blocks C/2, H, W)."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Applies the cascade.
+
+        Args:
+            x: h, (B, inputs, H, W).
+
+        Returns:
+            The output, of the same shape, and all codes, (B, blocks C/2, H, W).
+        """
         codes = []
         for encode, decode in zip(self.encoders, self.decoders, strict=True):
             codes.append(encode(x))
@@ -46,13 +57,16 @@ class CascadeAutoencoder(nn.Module):
         return self.transition(x), torch.cat(codes, 1)
 
 
-def distance(found, target, counted):
+def distance(found: Iterable[Tensor], target: Iterable[Tensor], counted: Tensor) -> Tensor:
     """Returns the mean squared difference over elements, counted samples and scales.
 
     Args:
         found: Maps (B, C, H, W), one per scale.
         target: Maps of the same shapes.
-        counted: (B,) bool; without any the distance is 0.
+        counted: (B,) bool; if no sample counts, the distance is 0.
+
+    Returns:
+        A scalar in float32.
     """
     errors = [
         (a.float() - b.float()).square().mean((1, 2, 3)) for a, b in zip(found, target, strict=True)
@@ -66,40 +80,47 @@ class MMIN(Method):
     """Missing modality imagination network.
 
     Zhao, Li & Jin, Missing Modality Imagination Network for Emotion Recognition with Uncertain
-    Missing Modalities, ACL 2021. The features of all modalities, zero where missing, are the joint
-    vector h. A cascade of auto-encoders imagines from it h', the joint vector of the complement:
-    the features of what is missing, zero where something is there. A second cascade goes back
-    from h' to h. The codes z of the first, of all its blocks, are what is classified:
+    Missing Modalities, ACL 2021. The features of all modalities, zero where missing, form the joint
+    vector h. A cascade of auto-encoders predicts from it ("imagines") the joint vector h' of the
+    complement: the features of missing modalities, zero where a modality is present. A second
+    cascade predicts h from h'. The codes z of all blocks of the first cascade are classified:
 
         L = CE(z) + imagination MSE(h', h_T) + cycle MSE(cascade'(h'), sg(h))
 
-    h_T are a frozen teacher's features, trained on complete samples, and its encoders are the
-    student's to start from. Weights and sizes are those of the released script for IEMOCAP (that
-    for MSP-IMPROV has 2, 0.5 and one cascade for both ways); there C = 128 and three modalities.
+    where sg stops the gradient and h_T are the features of a frozen teacher that was trained on
+    complete samples. The student's encoders start from the teacher's. Weights and sizes are those
+    of the released script for IEMOCAP, where C = 128 with three modalities; the script for
+    MSP-IMPROV has weights 2 and 0.5 and one cascade for both directions.
 
-    Adaptations of this project: the suite's encoders and decoders. Joint vectors are maps,
-    imagined position by position by 1x1 convolutions; segmentation imagines at each of its four
-    scales, reduces z there to the channels that its decoder takes, and averages the distances over
-    scales. A missing modality has zero features; there a zero input was encoded, to a constant. The
-    paper trains on incomplete samples alone. Here the table's sampler rules, and a complete sample,
-    which has no complement, counts in CE(z) only. With all modalities at test it takes the same
-    path. The paper's text was not available; the formulas are those of the released code.
+    Adaptations of this project: the suite's encoders and decoders. Joint vectors are maps, and 1x1
+    convolutions treat every position alike. In segmentation each of the four scales has its own
+    cascades, z is reduced to the channels that the decoder takes, and distances are averaged over
+    scales.
+
+    Departures from the released code: a missing modality has zero features, where the code encodes
+    a zero input, which gives constants; the protocol's sampler also draws complete samples, where
+    the paper trains on incomplete ones only - they have no complement and count in CE(z) alone;
+    complete samples take the same path at test; layers start from torch's default weights instead
+    of Kaiming-normal ones; gradients are not clipped per module; the classifier has no dropout. The
+    paper's text was not available: the formulas are those of the code.
 
     Args:
-        task: What the dataset asks.
-        imagination: Weight of the imagination.
-        cycle: Weight of the way back.
-        blocks: Auto-encoders in a cascade.
+        task: What the data set requires.
+        imagination: Weight of the first distance.
+        cycle: Weight of the second distance.
+        blocks: Number of auto-encoders in a cascade.
 
     Raises:
-        UserError: No block, or a single modality, which has no complement.
+        UserError: `blocks` is below 1, or the task has a single modality, which has no complement.
     """
 
     search = {'imagination': LogUniform(0.1, 40), 'cycle': LogUniform(0.05, 20)}
     teacher = 'complete'
     needs_complete = True
 
-    def __init__(self, task, *, imagination=4.0, cycle=2.0, blocks=5):
+    def __init__(
+        self, task: Task, *, imagination: float = 4.0, cycle: float = 2.0, blocks: int = 5
+    ) -> None:
         super().__init__(task)
         names, channels = task.names, fused_channels(task)
         if len(names) < 2:
@@ -119,35 +140,35 @@ class MMIN(Method):
         )
         self.decoder = decoder(task, codes[0])
 
-    def set_teacher(self, teacher):
-        """Takes over a trained teacher; its encoders are also where this network starts."""
+    def set_teacher(self, teacher: Method) -> None:
+        """Stores a trained teacher and copies the weights of its encoders into this network."""
         super().set_teacher(teacher)
-        self.encoders.load_state_dict(teacher.encoders.state_dict())
+        self.encoders.load_state_dict(teacher.get_submodule('encoders').state_dict())
 
-    def encode(self, inputs):
-        """Encodes {modality: (B, *shape)} into {modality: maps}."""
+    def encode(self, inputs: dict[str, Tensor]) -> dict[str, Maps]:
+        """Returns the maps of each modality."""
         return self.encoders(inputs)
 
-    def joint(self, features, mask):
-        """Returns the joint vectors, one map per scale, zero where mask (B, M) is not set."""
+    def joint(self, features: dict[str, Maps], mask: Tensor) -> list[Tensor]:
+        """Returns the joint vectors (B, M C, H, W), one per scale, zero where the mask excludes."""
         return [torch.cat(maps, 1) for maps in masked(features, mask, self.task.names)]
 
-    def imagined(self, joint):
-        """Returns h' and the codes z of joint vectors, two lists with one map per scale."""
+    def imagined(self, joint: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns h' and the codes z of joint vectors, as two lists with one map per scale."""
         both = [imagine(h) for imagine, h in zip(self.imagine, joint, strict=True)]
         return [h for h, _ in both], [z for _, z in both]
 
-    def classify(self, codes):
-        """Returns the logits of the codes of all scales."""
+    def classify(self, codes: list[Tensor]) -> Tensor:
+        """Returns the logits (B, K) or (B, K, H, W) of the codes of all scales."""
         if self.reduce:
             codes = [reduce(z) for reduce, z in zip(self.reduce, codes, strict=True)]
         return self.decoder(tuple(codes))
 
-    def decode(self, features, mask):
-        """Decodes the codes of the joint vectors; mask (B, M) bool."""
+    def decode(self, features: dict[str, Maps], mask: Tensor) -> Tensor:
+        """Returns the logits of the joint vectors' codes; mask (B, M) bool."""
         return self.classify(self.imagined(self.joint(features, mask))[1])
 
-    def loss(self, batch):
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_task and the weighted loss_imagination and loss_cycle."""
         joint = self.joint(self.encode(batch.inputs), batch.mask)
         imagined, codes = self.imagined(joint)
@@ -155,6 +176,7 @@ class MMIN(Method):
         complement = batch.available & ~batch.mask
         with torch.no_grad():
             target = self.joint(self.teacher_network.encode(batch.inputs), complement)
+        # sg(h): otherwise the encoders could lower the distance by constant features.
         start, incomplete = [h.detach() for h in joint], complement.any(1)
         return {
             'loss_task': self.task_loss(self.classify(codes), batch.target),

@@ -1,34 +1,35 @@
-"""Modality dropout: one network, a random subset of the modalities per sample and step."""
+"""Modality dropout: one network that trains with random subsets of the modalities."""
 
-from benchmark.method import Method
+from torch import Tensor
+
+from benchmark.method import Batch, Method, Task
 from benchmark.registry import METHODS
 from methods.common.losses import multi_scale
-from methods.common.networks import Encoders, decoder, fusion
+from methods.common.networks import Encoders, Maps, decoder, fusion
 
 
 @METHODS.register_module('modality_dropout')
 class ModalityDropout(Method):
-    """The unified model with modality dropout: SF-MD and ESANet-MD in MMANet's tables.
+    """Every sample draws a subset in every epoch: SF-MD and ESANet-MD in MMANet's tables.
 
-    Features of missing modalities are zeroed after the encoders (Wei et al., MMANet, CVPR 2023,
-    the 'Unified' rows); the task loss alone trains it.
+    Maps of missing modalities are zero (Wei et al., CVPR 2023, 'Unified' rows). L = L_task.
     """
 
     supported_networks = ('pyramid', 'esanet')
 
-    def __init__(self, task):
+    def __init__(self, task: Task) -> None:
         super().__init__(task)
         self.encoders, self.fusion, self.decoder = Encoders(task), fusion(task), decoder(task)
 
-    def encode(self, inputs):
-        """Encodes {modality: (B, *shape)} into {modality: maps}."""
+    def encode(self, inputs: dict[str, Tensor]) -> dict[str, Maps]:
+        """Returns the maps of each modality."""
         return self.encoders(inputs)
 
-    def decode(self, features, mask):
-        """Decodes what mask (B, M) allows."""
+    def decode(self, features: dict[str, Maps], mask: Tensor) -> Tensor:
+        """Returns the logits; the fusion sets the maps that the mask excludes to zero."""
         return self.decoder(self.fusion(features, mask))
 
-    def loss(self, batch):
-        """Returns the task's cross-entropy on the samples' masks."""
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns the task's loss under the samples' masks, over all outputs of the decoder."""
         maps = self.decoder.maps(self.fusion(self.encode(batch.inputs), batch.mask))
         return {'loss_task': multi_scale(self.task_loss, self.decoder.outputs(maps), batch.target)}

@@ -1,48 +1,49 @@
-"""ShaSpec: one encoder shared by the modalities stands in for those that are missing."""
+"""ShaSpec: features of an encoder that all modalities share replace missing ones."""
+
+from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark.errors import unknown
-from benchmark.method import Method, Modality
+from benchmark.method import Batch, Method, Modality, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
-from methods.common.networks import (
-    ConcatFusion,
-    Encoders,
-    ImageEncoder,
-    PyramidEncoder,
-    VectorEncoder,
-    decoder,
-    fused_channels,
-    masked,
-)
+from methods.common.encoders import ImageEncoder, PyramidEncoder, VectorEncoder
+from methods.common.losses import total
+from methods.common.networks import ConcatFusion, Encoders, Maps, decoder, fused_channels, masked
 
 
 class SharedEncoder(nn.Module):
-    """One encoder for every modality, behind an adapter of each modality's own.
+    """One encoder for all modalities, preceded by an adapter for each modality.
 
-    Images differ in channels and size: they are averaged down to the smallest height and width,
-    and a 1x1 convolution brings them to the largest number of channels. Where vectors or sequences
-    take part no layer can act on all inputs: each modality gets an encoder of its own, and what is
-    shared is the perceptron that follows.
+    Images differ in size and number of channels. They are averaged down to the smallest height and
+    width, and a 1x1 convolution brings them to the largest number of channels. If vectors or
+    sequences are among the modalities, no layer can process all inputs: then each modality has an
+    encoder of its own, and the perceptron that follows is shared.
 
     Args:
         task: Gives modalities, kind and width.
     """
 
-    def __init__(self, task):
+    size: tuple[int, int] | None
+
+    def __init__(self, task: Task) -> None:
         super().__init__()
         if any(m.kind != 'image' for m in task.modalities):
             self.size = None
-            self.adapters, channels = Encoders(task), fused_channels(task)[0]
-            self.encoder = VectorEncoder(Modality('shared', (channels,)), channels // 2)
+            encoders, channels = Encoders(task), fused_channels(task)[0]
+            self.adapters: nn.ModuleDict = encoders
+            self.encoder: nn.Module = VectorEncoder(Modality('shared', (channels,)), channels // 2)
             return
         channels = max(m.shape[0] for m in task.modalities)
-        self.size = tuple(min(m.shape[axis] for m in task.modalities) for axis in (1, 2))
+        height, width = (min(m.shape[axis] for m in task.modalities) for axis in (1, 2))
+        self.size = (height, width)
         self.adapters = nn.ModuleDict(
             {m.name: nn.Conv2d(m.shape[0], channels, 1) for m in task.modalities}
         )
@@ -52,18 +53,23 @@ class SharedEncoder(nn.Module):
         else:
             self.encoder = ImageEncoder(common, task)
 
-    def adapt(self, name, x):
-        """Returns modality `name`'s inputs (B, *shape) in the common shape."""
+    def adapt(self, name: str, x: Tensor) -> Tensor:
+        """Returns a modality's inputs (B, *shape) in the common shape."""
         if self.size is None:
             return self.adapters[name](x)[0].flatten(1)
         return self.adapters[name](F.adaptive_avg_pool2d(x, self.size))
 
-    def forward(self, inputs):
-        """Encodes {modality: (B, *shape)} into {modality: maps}.
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        """Encodes all given modalities with the shared encoder.
 
-        One pass over all modalities, stacked along the batch, so that BatchNorm learns the
-        statistics of their mixture, which is what it applies to each of them in testing.
+        Args:
+            inputs: Modality name -> (B, *shape).
+
+        Returns:
+            Modality name -> maps, one per scale.
         """
+        # One pass over all modalities, stacked along the batch: BatchNorm learns the statistics of
+        # their mixture, which are those that it applies to each of them at test.
         stacked = torch.cat([self.adapt(name, x) for name, x in inputs.items()])
         scales = [maps.chunk(len(inputs)) for maps in self.encoder(stacked)]
         return dict(zip(inputs, zip(*scales, strict=True), strict=True))
@@ -74,40 +80,50 @@ class ShaSpec(Method):
     """Shared-specific feature modelling.
 
     Wang et al., Multi-modal Learning with Missing Modality via Shared-Specific Feature Modelling,
-    CVPR 2023 (arXiv 2307.14126). Each modality i goes through the shared encoder, r_i, and one of
-    its own, s_i. Present modalities are fused by a residual, f_i = proj([r_i; s_i]) + r_i with one
-    linear proj for all; a missing one is replaced by the mean of the present r. The decoder sees
-    all f. The distribution alignment objective (DAO) pulls the present r together, the domain
-    classification objective (DCO) must tell from s_i alone which modality it is:
+    CVPR 2023 (arXiv 2307.14126). The shared encoder gives each modality i features r_i, and an
+    encoder of its own gives it features s_i. The features of a present modality are fused by a
+    residual, f_i = proj([r_i; s_i]) + r_i, with one linear proj for all modalities; those of a
+    missing one are the mean of the present r. The decoder receives all f. The distribution
+    alignment objective (DAO) makes the present r similar; the domain classification objective (DCO)
+    is to recognise the modality from s_i alone:
 
         L = L_task + alpha sum_{i<j} mean|r_i - r_j| + beta mean_i CE(classifier(s_i), i)
 
-    Terms of missing modalities are left out; in training, missing is what the mask leaves out.
+    Terms of modalities that the mask excludes are left out.
 
-    This project's adaptations: the suite's encoders, fusion by concatenation and decoders, hence
-    batch normalisation; adapters in front of the shared encoder (`SharedEncoder`). In
-    segmentation f, DAO and DCO are at the coarsest scale and the finer ones get shared features
-    alone, as in the released code, with the present modalities' mean for missing ones.
-    Classification has one scale. Masks come from the table's sampler (the paper draws the number
-    of modalities first, 'by_size') and training has no first stage on complete data.
+    Adaptations of this project: the suite's encoders, fusion by concatenation and decoders, hence
+    batch normalisation; adapters in front of the shared encoder (`SharedEncoder`). In segmentation
+    f, DAO and DCO belong to the coarsest scale, and finer scales have shared features only, as in
+    the released code, with the mean of the present modalities for missing ones. Classification has
+    one scale. The paper draws the number of modalities first, which is the sampler 'by_size'; here
+    the protocol's sampler is used, and there is no first stage on complete data.
 
-    variant='official' does as the released code: the first present r, instead of the mean, stands
-    in; DAO compares neighbours in a ring, (1, 2), (2, 3), .., (M, 1); proj is a 3x3 convolution.
-    Not reproduced: there both objectives also take in the zero images of missing modalities.
+    variant='official' follows the released code in three points: the first present r replaces a
+    missing modality, as that code does in evaluation; DAO compares neighbours in a ring, (1, 2),
+    (2, 3), .., (M, 1); proj is a 3x3 convolution. Departures from that code: in training it takes a
+    random present r instead of the first one, and both objectives also cover the zero images of
+    missing modalities.
 
     Args:
-        task: What the dataset asks.
+        task: What the data set requires.
         alpha: Weight of DAO.
         beta: Weight of DCO.
         variant: 'paper' or 'official'.
 
     Raises:
-        UserError: An unknown variant.
+        UserError: The variant is unknown.
     """
 
     search = {'alpha': LogUniform(0.01, 10), 'beta': LogUniform(0.002, 0.2)}
 
-    def __init__(self, task, *, alpha=0.1, beta=0.02, variant='paper'):
+    def __init__(
+        self,
+        task: Task,
+        *,
+        alpha: float = 0.1,
+        beta: float = 0.02,
+        variant: Literal['paper', 'official'] = 'paper',
+    ) -> None:
         super().__init__(task)
         if variant not in ('paper', 'official'):
             raise unknown('variant of shaspec', variant, ('paper', 'official'))
@@ -121,73 +137,83 @@ class ShaSpec(Method):
         self.fusion = ConcatFusion(task)
         self.decoder = decoder(task)
 
-    def encode(self, inputs):
-        """Encodes {modality: (B, *shape)} into {modality: (*shared maps, last specific map)}."""
+    def encode(self, inputs: dict[str, Tensor]) -> dict[str, Maps]:
+        """Returns for each modality its shared maps, then the deepest of its specific maps."""
         shared, specific = self.shared(inputs), self.specific(inputs)
         return {name: (*shared[name], specific[name][-1]) for name in inputs}
 
-    def stand_ins(self, maps, mask):
-        """Returns what replaces missing modalities at one scale, (B, C, H, W).
+    def stand_ins(self, maps: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Returns the map that replaces missing modalities at one scale, (B, C, H, W).
 
         Args:
-            maps: The M shared maps r, zero where missing.
+            maps: The M shared maps r (B, C, H, W), zero where missing.
             mask: (B, M) bool.
         """
         if self.official:
             weights = (mask & (mask.cumsum(1) == 1)).to(maps[0].dtype)
         else:
             weights = mask / mask.sum(1, keepdim=True).clamp_min(1)
-        return sum(
+        return total(
             w[:, None, None, None].to(r.dtype) * r for w, r in zip(weights.T, maps, strict=True)
         )
 
-    def fuse(self, features, mask):
-        """Returns {modality: maps} under a mask (B, M), the missing ones replaced."""
+    def fuse(self, features: dict[str, Maps], mask: Tensor) -> dict[str, Maps]:
+        """Returns the maps of all modalities, with replacements for the missing ones.
+
+        Args:
+            features: Modality name -> maps, as `encode` returns them.
+            mask: (B, M) bool.
+        """
         *shared, specific = masked(features, mask, self.task.names)
         scales = []
         for depth, maps in enumerate(shared, 1):
             missing, filled = self.stand_ins(maps, mask), []
             for r, s, there in zip(maps, specific, mask.T, strict=True):
-                if depth == len(shared):
-                    r = r + self.project(torch.cat([r, s], 1))
-                filled.append(torch.where(there[:, None, None, None], r, missing))
+                # Only the coarsest scale has specific features.
+                fused = r + self.project(torch.cat([r, s], 1)) if depth == len(shared) else r
+                filled.append(torch.where(there[:, None, None, None], fused, missing))
             scales.append(filled)
         return dict(zip(self.task.names, zip(*scales, strict=True), strict=True))
 
-    def decode(self, features, mask):
+    def decode(self, features: dict[str, Maps], mask: Tensor) -> Tensor:
         """Returns the logits; mask (B, M) bool."""
+        # A full mask: the replacement of a missing modality is fused like any other map.
         return self.decoder(self.fusion(self.fuse(features, mask), torch.ones_like(mask)))
 
-    def alignment(self, shared, mask):
-        """DAO: the L1 distance of present shared maps, mean over elements, summed over pairs.
+    def alignment(self, shared: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Returns DAO: the L1 distance of present shared maps, summed over pairs of modalities.
+
+        It is averaged over elements and over the samples of the batch.
 
         Args:
-            shared: The M deepest shared maps (B, C, H, W).
+            shared: The M deepest shared maps r (B, C, H, W).
             mask: (B, M) bool.
         """
         count = len(shared)
-        pairs = itertools.combinations(range(count), 2)
+        pairs: Iterable[tuple[int, int]] = itertools.combinations(range(count), 2)
         if self.official:
             pairs = [(i, (i + 1) % count) for i in range(count)]
-        total = shared[0].new_zeros((), dtype=torch.float32)
+        # Starts at zero, since a single modality has no pair.
+        distance = shared[0].new_zeros((), dtype=torch.float32)
         for i, j in pairs:
             apart = (shared[i].float() - shared[j].float()).abs().mean((1, 2, 3))
-            total = total + torch.where(mask[:, i] & mask[:, j], apart, 0).mean()
-        return total
+            distance = distance + torch.where(mask[:, i] & mask[:, j], apart, 0).mean()
+        return distance
 
-    def classification(self, specific, mask):
-        """DCO: cross-entropy of telling the present modalities by their specific maps, averaged.
+    def classification(self, specific: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Returns DCO: the cross-entropy of recognising each present modality, averaged over them.
 
         Args:
-            specific: The M deepest specific maps (B, C, H, W).
+            specific: The M deepest specific maps s (B, C, H, W).
             mask: (B, M) bool.
         """
-        pooled = torch.stack(specific, 1).mean((3, 4))
+        pooled = torch.stack(list(specific), 1).mean((3, 4))
         log_p = self.classifier(pooled).float().log_softmax(2)
+        # The right class of modality i is i: the diagonal holds its log-probability.
         own = torch.diagonal(log_p, dim1=1, dim2=2)
         return -torch.where(mask, own, 0).sum() / mask.sum().clamp_min(1)
 
-    def loss(self, batch):
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_task and the weighted loss_dao and loss_dco."""
         features = self.encode(batch.inputs)
         *_, shared, specific = masked(features, batch.mask, self.task.names)

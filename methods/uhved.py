@@ -1,28 +1,40 @@
-"""U-HVED: a variational encoder-decoder whose posterior is a product of the modalities' experts."""
+"""U-HVED: a variational encoder-decoder whose posterior is a product of Gaussian experts."""
+
+from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from benchmark.method import IGNORE, Method
+from benchmark.method import IGNORE, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
-from methods.common.networks import Encoders, decoder, fused_channels, masked
+from methods.common.losses import total
+from methods.common.networks import Encoders, Maps, decoder, fused_channels, masked
 from methods.common.reconstruction import ImageDecoder, VectorDecoder
 from methods.common.sequences import real_elements
 
 CLIP = 50
-"""Bound of an expert's log-variance, as in the released code."""
+"""Bound of the absolute log-variance of an expert, as in the released code."""
+
+Moments = tuple[Tensor, Tensor]
+"""Mean and log-variance of a diagonal Gaussian, each (B, C, H, W)."""
 
 
-def experts(maps, mask):
-    """Returns each modality's Gaussian as (precision, precision * mean), zero where absent.
+def experts(maps: Sequence[Tensor], mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Returns each modality's Gaussian as the pair (precision, precision * mean).
 
     Args:
         maps: Means and log-variances (B, 2 C, H, W) of the M modalities, finite where absent.
         mask: (B, M) bool.
+
+    Returns:
+        M pairs of (B, C, H, W) in float32, zero where absent: a precision of zero leaves an expert
+        out of a product.
     """
     found = []
     for m, x in enumerate(maps):
@@ -33,21 +45,26 @@ def experts(maps, mask):
     return found
 
 
-def product(gaussians):
+def product(gaussians: Sequence[tuple[Tensor, Tensor]]) -> Moments:
     """Returns mean and log-variance of the product of `experts` and the prior expert N(0, I).
 
-    T = 1 + sum_i T_i, mu = sum_i T_i mu_i / T, variance 1 / T.
+        T = 1 + sum_i T_i,  mu = sum_i T_i mu_i / T,  sigma^2 = 1 / T
+
+    where T_i is the precision of expert i.
     """
-    precision = 1 + sum(t for t, _ in gaussians)
-    return sum(weighted for _, weighted in gaussians) / precision, -precision.log()
+    precision = 1 + total(t for t, _ in gaussians)
+    return total(weighted for _, weighted in gaussians) / precision, -precision.log()
 
 
-def divergence(p, q):
-    """Returns KL(p || q) of diagonal Gaussians (mean, log-variance), (B,), averaged over elements.
+def divergence(p: Moments, q: Moments | None) -> Tensor:
+    """Returns KL(p || q) of two diagonal Gaussians, averaged over elements.
 
     Args:
-        p: Pair of (B, C, H, W).
+        p: Mean and log-variance, (B, C, H, W) each.
         q: Likewise, or None for N(0, I).
+
+    Returns:
+        (B,).
     """
     mean, log_variance = p
     other_mean, other = (torch.zeros_like(mean),) * 2 if q is None else q
@@ -55,22 +72,25 @@ def divergence(p, q):
     return 0.5 * (other - log_variance - 1 + error * (-other).exp()).mean((1, 2, 3))
 
 
-def subset_divergence(maps, mask, available):
-    """Returns how far the posterior is from those of all subsets, and they from the prior.
+def subset_divergence(maps: Sequence[Tensor], mask: Tensor, available: Tensor) -> Tensor:
+    """Returns how far the posterior is from those of all subsets, and they are from the prior.
 
         1 / (S - 1) sum_s KL(q_K || q_s) + 1 / S sum_s KL(q_s || N(0, I))
 
-    over the S subsets of a sample's modalities, averaged over samples; one of the first sum's terms
-    is zero, that of K itself.
+    where s runs over the S subsets of the modalities that a sample has, averaged over samples. In
+    the first sum the term of K itself is zero, hence S - 1.
 
     Args:
         maps: Means and log-variances (B, 2 C, H, W) of the M modalities, finite where absent.
         mask: K, (B, M) bool.
-        available: What exists in the data, (B, M) bool.
+        available: The modalities that exist in the data, (B, M) bool.
+
+    Returns:
+        A scalar in float32.
     """
     whole = product(experts(maps, mask))
     gaussians = experts(maps, available)
-    between = prior = counts = 0
+    between, prior, counts = (whole[0].new_zeros(len(mask)) for _ in range(3))
     for subset in itertools.product((False, True), repeat=len(maps)):
         chosen = list(itertools.compress(range(len(maps)), subset))
         if chosen:
@@ -82,25 +102,31 @@ def subset_divergence(maps, mask, available):
     return (between / (counts - 1).clamp(min=1) + prior / counts.clamp(min=1)).mean()
 
 
-def dice_loss(logits, target):
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Returns 1 - Dice with squared probabilities, averaged over classes and samples.
 
-    As in NiftyNet, which the released code uses: a class that a sample lacks scores zero.
+    This is the loss of NiftyNet, which the released code uses, with one departure: a class that is
+    absent and predicted absent scores 0 here. NiftyNet adds 1e-5 to the numerator, too, so that
+    such a class scores 1.
 
     Args:
         logits: (B, K, H, W).
-        target: (B, H, W); pixels labelled IGNORE do not count.
+        target: (B, H, W); pixels labelled IGNORE are left out.
+
+    Returns:
+        A scalar in float32.
     """
     p = logits.float().softmax(1) * (target != IGNORE)[:, None]
     classes = torch.arange(p.shape[1], device=p.device)
     label = (target[:, None] == classes[:, None, None]).float()
     size = (p.square() + label).sum((2, 3))
+    # 1e-5 keeps an absent and unpredicted class from dividing by zero.
     return 1 - (2 * (p * label).sum((2, 3)) / (size + 1e-5)).mean()
 
 
 @contextlib.contextmanager
-def untracked(network):
-    """Lets the batch normalisation of a network leave its running statistics as they are."""
+def untracked(network: nn.Module) -> Iterator[None]:
+    """Keeps the running statistics of a network's batch normalisation unchanged."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
         norm.track_running_stats = False
@@ -113,40 +139,47 @@ def untracked(network):
 
 @METHODS.register_module('uhved')
 class UHVED(Method):
-    """Hetero-modal variational encoder-decoder (Dorent et al., U-HVED, MICCAI 2019).
+    """Hetero-modal variational encoder-decoder.
 
-    arXiv 1907.11150. At every scale a modality's encoder gives a Gaussian over a latent map; the
-    posterior is the product of the Gaussians that are present and of the prior N(0, I)
-    (`product`), so an absent modality is an expert left out. Samples of the posterior are decoded
-    into the prediction and, in training alone, into the inputs of all modalities, also those that
-    are masked. Predictions use the posterior's mean and draw nothing.
+    Dorent, Joutard, Modat, Ourselin & Vercauteren, Hetero-Modal Variational Encoder-Decoder for
+    Joint Modality Completion and Segmentation, MICCAI 2019 (arXiv 1907.11150). At every scale the
+    encoder of a modality gives a Gaussian over a latent map. The posterior is the product of the
+    Gaussians of the present modalities and of the prior N(0, I) (`product`), so that an absent
+    modality is an expert that is left out. In training a sample of the posterior is decoded into
+    the prediction and into the inputs of all modalities, including masked ones. Predictions use the
+    posterior's mean and draw nothing.
 
-        L = L_task + 0.1 mean over scales of `subset_divergence` + 0.1 L_reconstruction
+        L = L_task + divergence D + reconstruction L_reconstruction
 
-    L_task is cross-entropy, plus `dice_loss` in segmentation; L_reconstruction the mean squared
-    error, averaged over modalities; padded frames of sequences do not count. Where data have real
-    gaps, both extra terms cover what each sample has; without gaps they are the paper's.
+    where D is the mean of `subset_divergence` over scales and L_reconstruction the mean squared
+    error, averaged over modalities, without padded frames of sequences. In segmentation L_task also
+    includes `dice_loss`. If the data have gaps, both extra terms cover what each sample has;
+    without gaps they are the paper's.
 
-    The paper is about 3-D MRI; this 2-D form and, above all, the form for classification, in which
-    the one fused map is the latent map, are this project's adaptations. They share this suite's
-    encoders, from which a 1x1 convolution per modality and scale gives mean and log-variance,
-    and its decoder; the image decoders have one convolution with batch normalisation per scale
-    after upsampling to the nearest pixel. Weights and formulas are the released code's, which draws
-    samples when it segments at test time and decays its learning rate every ten steps, neither of
-    which is reproduced. Its training masks are the protocol's sampler `by_size`. It normalises each
-    sample on its own; here batch normalisation takes the statistics that predictions apply from
-    the posteriors' means, which predictions decode: samples vary more, the more the less is there.
+    Adaptations of this project: the paper is about 3-D MRI; the 2-D form and the form for
+    classification, in which the one fused map is the latent map, are this project's. They use the
+    suite's encoders, from which a 1x1 convolution per modality and scale gives mean and
+    log-variance, and its decoder. The image decoders have one convolution with batch normalisation
+    per scale, after upsampling to the nearest pixel.
+
+    Formulas and weights are those of the released code. Departures from it: it draws samples at
+    test, too; it reduces its learning rate every ten steps; its sampler is 'by_size', here the
+    protocol's is used; its variances have a guard of 1e-7; and it has cross-entropy and one Dice
+    loss, whereas here Dice is counted twice if it is the metric, since the suite's task loss has a
+    Dice term then. Its normalisation treats each sample by itself. Here batch normalisation takes
+    the statistics for predictions from the posteriors' means, because predictions decode means:
+    samples vary more, the more so the fewer modalities are present.
 
     Args:
-        task: What the dataset asks.
-        divergence: Weight of the divergence.
-        reconstruction: Weight of the reconstruction.
+        task: What the data set requires.
+        divergence: Weight of D.
+        reconstruction: Weight of L_reconstruction.
     """
 
     version = 2
     search = {'divergence': LogUniform(0.01, 1), 'reconstruction': LogUniform(0.01, 1)}
 
-    def __init__(self, task, *, divergence=0.1, reconstruction=0.1):
+    def __init__(self, task: Task, *, divergence: float = 0.1, reconstruction: float = 0.1) -> None:
         super().__init__(task)
         self.weights = {'divergence': divergence, 'reconstruction': reconstruction}
         channels = fused_channels(task)
@@ -155,28 +188,36 @@ class UHVED(Method):
             {name: nn.ModuleList(nn.Conv2d(c, 2 * c, 1) for c in channels) for name in task.names}
         )
         self.decoder = decoder(task, channels=channels[0])
-        kinds = {'image': ImageDecoder, 'vector': VectorDecoder, 'sequence': VectorDecoder}
+        kinds: dict[str, type[ImageDecoder | VectorDecoder]] = {
+            'image': ImageDecoder,
+            'vector': VectorDecoder,
+            'sequence': VectorDecoder,
+        }
         self.reconstruct = nn.ModuleDict(
             {m.name: kinds[m.kind](channels, m.shape) for m in task.modalities}
         )
 
-    def encode(self, inputs):
-        """Encodes {modality: (B, *shape)} into {modality: means and log-variances, per scale}."""
+    def encode(self, inputs: dict[str, Tensor]) -> dict[str, Maps]:
+        """Returns for each modality the means and log-variances (B, 2 C, H, W) per scale."""
         return {
-            name: tuple(head(x) for head, x in zip(self.heads[name], maps, strict=True))
+            name: tuple(head(x) for head, x in zip(self.heads_of(name), maps, strict=True))
             for name, maps in self.encoders(inputs).items()
         }
 
-    def posteriors(self, features, mask):
-        """Returns mean and log-variance per scale, given what mask (B, M) allows."""
+    def heads_of(self, name: str) -> nn.ModuleList:
+        """Returns the layers that turn a modality's maps into Gaussians, one per scale."""
+        return cast(nn.ModuleList, self.heads[name])
+
+    def posteriors(self, features: dict[str, Maps], mask: Tensor) -> list[Moments]:
+        """Returns mean and log-variance of the posterior per scale; mask (B, M) bool."""
         return [product(experts(maps, mask)) for maps in masked(features, mask, self.task.names)]
 
-    def decode(self, features, mask):
+    def decode(self, features: dict[str, Maps], mask: Tensor) -> Tensor:
         """Decodes the posterior's mean; mask (B, M) bool."""
         return self.decoder(tuple(mean for mean, _ in self.posteriors(features, mask)))
 
-    def loss(self, batch):
-        """Returns the task's loss and the weighted divergence and reconstruction."""
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns loss_task, in segmentation loss_dice, and the weighted further terms."""
         features = self.encode(batch.inputs)
         latents = tuple(
             mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
@@ -184,25 +225,26 @@ class UHVED(Method):
         )
         with untracked(self.decoder):
             logits = self.decoder(latents)
-        with torch.no_grad():  # for the running statistics alone
+        # Decodes the means only to update the running statistics of batch normalisation.
+        with torch.no_grad():
             self.decode(features, batch.mask)
         losses = {'loss_task': self.task_loss(logits, batch.target)}
         if self.task.kind == 'segmentation':
             losses['loss_dice'] = dice_loss(logits, batch.target)
         scales = masked(features, batch.available, self.task.names)
         terms = [subset_divergence(maps, batch.mask, batch.available) for maps in scales]
-        losses['loss_divergence'] = self.weights['divergence'] * sum(terms) / len(terms)
+        losses['loss_divergence'] = self.weights['divergence'] * total(terms) / len(terms)
         error = self.reconstruction_error(latents, batch)
         losses['loss_reconstruction'] = self.weights['reconstruction'] * error
         return losses
 
-    def reconstruction_error(self, latents, batch):
-        """Returns the mean squared error of all inputs that are available, decoded from latents."""
+    def reconstruction_error(self, latents: Maps, batch: Batch) -> Tensor:
+        """Returns the mean squared error of all available inputs, decoded from the latent maps."""
         errors = []
         for m in self.task.modalities:
             x = batch.inputs[m.name]
             real = real_elements(m, x).flatten(1)
             error = (self.reconstruct[m.name](latents) - x.float()).square().flatten(1)
             errors.append(error.where(real, 0.0).sum(1) / real.sum(1).clamp(min=1))
-        errors = torch.stack(errors, 1)
-        return errors.where(batch.available, 0.0).sum() / batch.available.sum().clamp(min=1)
+        each = torch.stack(errors, 1)
+        return each.where(batch.available, 0.0).sum() / batch.available.sum().clamp(min=1)

@@ -1,5 +1,58 @@
 """One thread a test process: on two cores the tests of two suites would fight for them."""
 
+import os
+from pathlib import Path
+
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+class Disk:
+    """What was synced and renamed, in the order in which it happened.
+
+    Attributes:
+        unsynced: Files that were renamed into place before they were synced.
+        renamed: Files that were renamed into place.
+        settled: Those of them whose folder was synced afterwards.
+        loose: File -> those that were renamed before it and not yet settled then.
+    """
+
+    def __init__(self):
+        self.unsynced, self.renamed, self.settled, self.loose = [], [], set(), {}
+        self._synced = set()
+
+    def sync(self, handle):
+        """Stands in for os.fsync; nothing is synced, because no test loses its power."""
+        found = os.fstat(handle)
+        self._synced.add((found.st_dev, found.st_ino))
+        self.settled |= {path for path in self.renamed if self._is(found, path.parent)}
+
+    def rename(self, real):
+        """Returns what stands in for os.replace."""
+
+        def replace(source, target):
+            path = Path(target)
+            found = os.stat(source)
+            if (found.st_dev, found.st_ino) not in self._synced:
+                self.unsynced.append(path)
+            self.loose[path] = set(self.renamed) - self.settled
+            real(source, target)
+            self.renamed.append(path)
+
+        return replace
+
+    @staticmethod
+    def _is(found, folder):
+        there = folder.stat()
+        return (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino)
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Watches every sync and every rename of the test's process."""
+    watched = Disk()
+    monkeypatch.setattr(os, 'fsync', watched.sync)
+    monkeypatch.setattr(os, 'replace', watched.rename(os.replace))
+    return watched

@@ -88,14 +88,14 @@ class ClassificationMetric(SubsetMetric):
         count = len(self.task.classes)
         self.predicted = tuple(np.bincount(pred, minlength=count) / len(pred))
         self.outcomes = {'ids': ids, 'pred': pred, 'score': score.astype(np.float32)}
-        counts = metrics.confusion(target, pred, count)
-        found: dict[str, Any] = {'accuracy': metrics.accuracy(counts)}
+        confusion = metrics.confusion(target, pred, count)
+        found: dict[str, Any] = {'accuracy': metrics.accuracy(confusion)}
         if self.task.metric == 'ACER':
             for name, rate in _ATTACK_RATES.items():
-                found[name] = rate(counts, self.task.live)
+                found[name] = rate(confusion, self.task.live)
             found['EER'], found['AUC'] = metrics.eer_auc(target == self.task.live, score)
         else:
-            found['UAR'], found['F1'] = metrics.uar(counts), metrics.macro_f1(counts)
+            found['UAR'], found['F1'] = metrics.uar(confusion), metrics.macro_f1(confusion)
         return {name: float(value) for name, value in found.items()}
 
 

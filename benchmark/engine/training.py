@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import logging
 import shutil
@@ -55,6 +57,11 @@ class SilentRunner(Runner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: Method) -> Method:
         """Moves the model to the chosen device."""
         return model.to(self._device)
+
+    def load_or_resume(self) -> None:
+        """Loads a checkpoint without the line that mmengine prints about it."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            super().load_or_resume()
 
     def close(self) -> None:
         """Closes the log file and takes it from the logger, which mmengine keeps as current."""

@@ -20,16 +20,16 @@ SELECTION = {
     'full': 'tested at the epoch of the best validation score with all modalities',
 }
 SAMPLER = {
-    'uniform': 'training masks uniform over the subsets',
-    'by_size': 'training masks uniform over the number of modalities',
+    'uniform': 'training masks drawn uniformly from the subsets',
+    'by_size': 'training masks drawn uniformly by number of modalities',
     'complete': 'training on all modalities',
 }
 PARTS = (
-    '{epochs} epochs of batches of {batch_size}',
+    '{epochs} epochs with batches of {batch_size}',
     '{optimizer}',
     'learning rate {lr:g}',
     'weight decay {weight_decay:g}',
-    '{schedule} schedule with a warm-up of {warmup:g}',
+    '{schedule} schedule with a linear warm-up ({warmup:g} epoch{plural})',
     '{precision}',
 )
 
@@ -61,50 +61,50 @@ def caption(block: Block) -> str:
     """Returns sentences on metric, protocol, seeds, test samples, summaries and significance."""
     runs = block.widest
     protocol = words(runs.records[0]['protocol'])
-    summaries = 'Mean, worst, and the mean by number of missing modalities'
+    summaries = 'For each seed, mean and worst are over the subsets'
     told = [f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.']
     if block.by_gaps:
-        summaries = 'Mean and worst'
         told += [
-            f'Rows: the percentage of training samples that lack '
-            f'{"/".join(runs.data["modalities"])} (realised, and the same samples in every epoch), '
-            'and the method. Columns: what is there at test.',
+            'The first column gives the percentage of training samples that lack '
+            f'{"/".join(runs.data["modalities"])}, as counted; they are the same samples in every '
+            'epoch. The other columns give the subset that is available at test.',
             f'Protocol: {protocol}.',
         ]
     else:
         told += [f'Protocol {runs.protocol_id}: {protocol}.', _training_gaps(runs)]
-    told += [f'{_deviation(runs)}; {_samples(runs)}.', f'{summaries} are taken per seed.']
+        summaries += ', and missing k is the mean over the subsets that lack k modalities'
+    told += [f'{_deviation(runs)}. The scores are on {_samples(runs)}.', f'{summaries}.']
     if block.by_gaps:
-        told.append('Methods are compared under the same training gaps.')
+        told.append('Methods are compared only under the same training gaps.')
     return ' '.join([*told, significance(runs)])
 
 
 def words(protocol: Mapping[str, Any]) -> str:
     """Says a protocol in words; fields that it lacks are left out."""
-    sampler = protocol.get('sampler', '')
+    sampler, plural = protocol.get('sampler', ''), '' if protocol.get('warmup') == 1 else 's'
     told = [
-        SAMPLER.get(sampler, f'training masks {sampler}') + " unless a method's own",
+        SAMPLER.get(sampler, f'training masks drawn by {sampler}') + ' unless a method has its own',
         SELECTION.get(protocol.get('selection', ''), ''),
     ]
     for part in PARTS:
         try:
-            told.append(part.format(**protocol))
+            told.append(part.format(**protocol, plural=plural))
         except (KeyError, ValueError):
             continue
     return ', '.join(filter(None, told))
 
 
 def _training_gaps(runs: Runs) -> str:
-    rates = runs.records[0]['gaps']['rates']
+    rates = gaps.realised(runs)
     if not any(rates.values()):
         return 'The training data are complete.'
-    told = ', '.join(f'{name} {100 * rate:.1f} %' for name, rate in rates.items())
-    return f'Missing in the training data: {told}.'
+    told = ', '.join(f'{name} {rate:.1f} %' for name, rate in rates.items())
+    return f'Training samples that lack a modality: {told}.'
 
 
 def _deviation(runs: Runs) -> str:
     if runs.seeds == 1:
-        return 'One seed, so no deviation can be given'
+        return 'There is one seed and hence no standard deviation'
     return f'± is the standard deviation (ddof = 1) over {runs.seeds} seeds'
 
 
@@ -118,27 +118,27 @@ def _samples(runs: Runs) -> str:
 def significance(runs: Runs) -> str:
     """Says what marks mean and by which test, or why there are none."""
     if len(runs.groups) < 2:
-        return 'Nothing is ranked: there is one method.'
+        return 'No score is marked, since there is one method only.'
     if not runs.main:
-        return (
-            f'Nothing is marked: whether methods differ is tested in {runs.data["metric"]} alone.'
-        )
+        return f'No score is marked, since differences are tested in {runs.data["metric"]} only.'
     unknown = [
         label
         for label, members in runs.groups.items()
         if any(runs.contributions[i] is None for i in members)
     ]
     if len(unknown) == len(runs.groups):
-        return 'Nothing is marked: without per-sample outcomes no difference can be tested.'
-    welch, once = ' and the spread over seeds by Welch', '; the training is not repeated'
+        return 'No score is marked, since no difference can be tested without outcomes.'
+    seeds = 'leaves out the variance between seeds, since there is one'
+    if runs.seeds > 1:
+        seeds = 'adds the variance between seeds after Welch'
     text = (
-        f'Bold is the best where it differs from the second, underlined the second where it '
-        f'differs from the third: paired bootstrap of the test samples '
-        f'({statistics.REPLICATES:,} draws){welch if runs.seeds > 1 else once}, '
-        f'p < {ALPHA} after Holm over the columns.'
+        'The best score is bold if it differs significantly from the second, the second is '
+        'underlined if it differs from the third. The test is a paired bootstrap of the test '
+        f'samples ({statistics.REPLICATES:,} draws) that {seeds}; p < {ALPHA} with the correction '
+        'of Holm over the columns.'
     )
     if unknown:
-        text += f' Differences to {", ".join(unknown)} are not tested: outcomes are missing.'
+        text += f' {", ".join(unknown)} cannot be tested, since outcomes are missing.'
     return text
 
 
@@ -172,7 +172,8 @@ def _collapsed(runs: Runs) -> list[str]:
                 answer = record['dataset']['classes'][int(np.argmax(record['predicted'][subset]))]
                 answers.setdefault(answer, []).append(subset)
             for answer, subsets in answers.items():
-                text = f'† {label} collapsed: it answers {answer} on {", ".join(subsets)}'
+                where = f'for every sample on {", ".join(subsets)}'
+                text = f'† {label} collapsed: it predicts {answer} {where}'
                 seeds.setdefault(text, []).append(record['seed'])
     return [f'{text} (seed {", ".join(map(str, found))})' for text, found in seeds.items()]
 
@@ -188,10 +189,10 @@ def _tuned(runs: Runs) -> Iterator[str]:
         space = ', '.join(f'{key} {text}' for key, text in search['space'].items())
         failed = sum(trial['score'] is None for trial in search['tried'])
         yield (
-            f'{label}: {chosen}{"" if search["chosen"] else ", the untuned setting,"} is the best '
-            f'of {search["trials"]} trials{f" ({failed} failed)" if failed else ""} by the '
-            f'validation mean over subsets, at a seed of their own; '
-            f'searched: {space}; {search["seconds"]:.0f} s'
+            f'{label}: {chosen}{"" if search["chosen"] else ", the untuned setting,"} has the best '
+            f'validation mean over subsets of {search["trials"]} trials'
+            f'{f" ({failed} failed)" if failed else ""}, which share a seed that no run has; '
+            f'search space: {space}; the search took {search["seconds"]:.0f} s'
         )
 
 

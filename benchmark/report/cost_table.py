@@ -24,14 +24,16 @@ class TextTable:
     Attributes:
         title: What it shows.
         caption: Sentences on how the numbers came about.
-        header: Title of each column; the first holds the labels.
+        header: Title of each column.
         rows: One text per column.
+        labels: How many columns on the left are labels.
     """
 
     title: str
     caption: str
     header: list[str]
     rows: list[list[str]]
+    labels: int = 1
 
 
 def facts(chosen: Sequence[Record]) -> dict[str, float | str]:
@@ -120,15 +122,18 @@ def _caption(keys: Iterable[str], flops: bool, records: Sequence[Record]) -> lis
     """Says what the numbers count and where they were measured."""
     machines = sorted({r['environment'].get('device', 'an unknown device') for r in records})
     teacher, tuning = (key in keys for key in OPTIONAL)
-    counted = 'A multiply-add is two FLOPs; what is off is not encoded, where the method allows.'
+    counted = (
+        'A multiply-add counts as two FLOPs; modalities outside the subset are not encoded where '
+        'the method allows it.'
+    )
     return [
-        'Parameters are those that a prediction needs; in training, auxiliary parts come on top'
-        f'{", a frozen teacher does not count" if teacher else ""}.',
+        'Parameters are those that a prediction needs; those in training include auxiliary parts'
+        f'{" but no frozen teacher" if teacher else ""}.',
         *([counted] if flops else []),
-        'Train s is the whole training, validation included'
-        f'{"; teacher s is the part of it that its teacher took" if teacher else ""}.',
-        *(['Tuning s is the search before it.'] if tuning else []),
-        'Test s is the test of all subsets. Seconds are means over seeds, on '
+        'Train s is the time of the whole training with its validation'
+        f'{"; teacher s is the part of it that trained the teacher" if teacher else ""}.',
+        *(['Tuning s is the time of the search before the training.'] if tuning else []),
+        'Test s is the time to test all subsets. Seconds are means over seeds, measured on '
         f'{", ".join(machines)}; memory is the largest peak in training'
         f'{", of the whole process on a CPU" if "cpu" in machines else ""}.',
     ]

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from tabulate import tabulate
 
 from benchmark.report import captions
-from benchmark.report.table import Block, Cell, Row, Table
+from benchmark.report.cost_table import TextTable
+from benchmark.report.table import Block, Cell, Table
 
 BLANK = Cell(math.nan)
 
@@ -21,103 +22,100 @@ WIDE = 7
 
 def markdown(table: Table) -> str:
     """Returns the table as Markdown, with what the methods cost."""
-    parts = [f'# {table.dataset}']
     style = {'best': '**{}**', 'second': '<u>{}</u>', '': '{}'}
+    parts = [f'# {table.dataset}']
     for block in table.blocks:
         extra = list(dict.fromkeys(title for row in block.rows for title in row.extra))
-        lines = [
-            [
-                *_stub(block, row),
-                *_texts(row, block.columns, style, ' ± '),
-                *(row.extra.get(title, '') for title in extra),
-            ]
-            for row in block.rows
-        ]
-        stub = _stub_titles(block)
-        header = [*stub, *block.columns.values(), *extra]
-        parts += [f'## {captions.title(block)}', captions.caption(block)]
-        parts += [_pipes(header, lines, len(stub)), _bullets(_footnotes(block))]
+        text = _text_table(block, block.columns, style, ' ± ', extra)
+        parts += [f'## {text.title}', text.caption, _pipes(text), _bullets(_footnotes(block))]
         if cost := block.cost:
-            parts += [f'### {cost.title}', cost.caption, _pipes(cost.header, cost.rows, 1)]
+            parts += [f'### {cost.title}', cost.caption, _pipes(cost)]
     if table.problems:
         parts += ['## Not counted', _bullets(table.problems)]
     return '\n\n'.join(filter(None, parts)) + '\n'
 
 
-def _bullets(lines: Iterable[str]) -> str:
-    return '\n'.join(f'- {line}' for line in lines)
+def _text_table(
+    block: Block,
+    columns: Iterable[str],
+    style: Mapping[str, str],
+    between: str | None,
+    extra: Sequence[str] = (),
+) -> TextTable:
+    """Returns a block as text.
 
+    Args:
+        block: The block.
+        columns: Ids of the columns to show.
+        style: Mark -> format of a marked mean.
+        between: What stands between mean and deviation; None leaves the deviation out.
+        extra: Titles of the further columns to show.
+    """
+    keys = list(columns)
 
-def _pipes(header: list[str], lines: Sequence[list[str]], left: int) -> str:
-    """Returns a Markdown table whose first `left` columns are text."""
-    cells = [[text.replace('|', r'\|') for text in line] for line in [header, *lines]]
-    rule = [*['---'] * left, *['---:'] * (len(header) - left)]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in [cells[0], rule, *cells[1:]])
+    def text(cell: Cell) -> str:
+        if math.isnan(cell.mean):
+            return ''
+        spread = '' if between is None or math.isnan(cell.std) else f'{between}{cell.std:.2f}'
+        return style[cell.mark].format(f'{cell.mean:.2f}') + spread
+
+    rows = [
+        [
+            *([row.lead] if block.by_gaps else []),
+            row.label + row.sign,
+            *(text(row.cells.get(key, BLANK)) for key in keys),
+            *(row.extra.get(title, '') for title in extra),
+        ]
+        for row in block.rows
+    ]
+    labels = [captions.lead(block), 'method'] if block.by_gaps else ['method']
+    header = [*labels, *(block.columns[key] for key in keys), *extra]
+    return TextTable(captions.title(block), captions.caption(block), header, rows, len(labels))
 
 
 def _footnotes(block: Block) -> list[str]:
     return [*captions.notes(block), *captions.failures(block), *captions.sources(block)]
 
 
-def _stub_titles(block: Block) -> list[str]:
-    return [captions.lead(block), 'method'] if block.by_gaps else ['method']
+def _bullets(lines: Iterable[str]) -> str:
+    return '\n'.join(f'- {line}' for line in lines)
 
 
-def _stub(block: Block, row: Row) -> list[str]:
-    """Returns what stands before a row's numbers."""
-    return [row.lead, row.label + row.sign] if block.by_gaps else [row.label + row.sign]
-
-
-def _texts(
-    row: Row, columns: Iterable[str], style: Mapping[str, str], between: str | None
-) -> list[str]:
-    """Returns the cells as text, with the deviation after `between` unless that is None."""
-    texts = []
-    for cell in (row.cells.get(column, BLANK) for column in columns):
-        text = '' if math.isnan(cell.mean) else style[cell.mark].format(f'{cell.mean:.2f}')
-        if text and between is not None and not math.isnan(cell.std):
-            text += f'{between}{cell.std:.2f}'
-        texts.append(text)
-    return texts
+def _pipes(text: TextTable) -> str:
+    rule = [*['---'] * text.labels, *['---:'] * (len(text.header) - text.labels)]
+    rows = [[cell.replace('|', r'\|') for cell in row] for row in [text.header, *text.rows]]
+    return '\n'.join(f'| {" | ".join(row)} |' for row in [rows[0], rule, *rows[1:]])
 
 
 def latex(table: Table) -> str:
     """Returns one booktabs table per block, and one of what its methods cost."""
-    parts = [r'% \usepackage{booktabs}']
     style = {'best': r'\textbf{{{}}}', 'second': r'\underline{{{}}}', '': '{}'}
+    parts = [r'% \usepackage{booktabs}']
     for block in table.blocks:
-        lines: list[str] = []
-        for before, row in zip([None, *block.rows], block.rows, strict=False):
-            if before and (before.kind, before.lead) != (row.kind, row.lead):
-                lines.append(r'\midrule')
-            texts = _texts(row, block.columns, style, r'\,$\pm$\,')
-            lines.append(_tex_line([*map(_tex, _stub(block, row)), *texts]))
-        stub = _stub_titles(block)
-        caption = f'{captions.title(block)}. {captions.caption(block)}'
-        header = [*stub, *block.columns.values()]
-        parts.append(_tex_table(caption, header, len(stub), lines, _footnotes(block)))
+        kinds = [(row.kind, row.lead) for row in block.rows]
+        rules = [i for i in range(1, len(kinds)) if kinds[i] != kinds[i - 1]]
+        text = _text_table(block, block.columns, style, r'\,$\pm$\,')
+        parts.append(_tex_table(text, rules, _footnotes(block)))
         if cost := block.cost:
-            lines = [_tex_line(map(_tex, line)) for line in cost.rows]
-            parts.append(_tex_table(f'{cost.title}. {cost.caption}', cost.header, 1, lines))
+            parts.append(_tex_table(cost))
     return '\n\n'.join(parts) + '\n'
 
 
-def _tex_line(cells: Iterable[str]) -> str:
-    return ' & '.join(cells) + r' \\'
-
-
-def _tex_table(
-    caption: str, header: list[str], left: int, lines: list[str], notes: Sequence[str] = ()
-) -> str:
-    """Returns a floating table; `left` columns of text, `lines` as LaTeX, the rest as text."""
+def _tex_table(text: TextTable, rules: Sequence[int] = (), notes: Sequence[str] = ()) -> str:
+    """Returns a floating table, with a rule before each of the rows `rules`."""
+    count, lines = text.labels, list[str]()
+    for i, row in enumerate(text.rows):
+        lines += [r'\midrule'] if i in rules else []
+        # The other cells are numbers, whose marks are LaTeX already.
+        lines.append(_tex_line([*map(_tex, row[:count]), *row[count:]]))
     body = [
         r'\begin{table}',
         r'\centering',
         r'\small',
-        rf'\caption{{{_tex(caption)}}}',
-        rf'\begin{{tabular}}{{{"l" * left}{"r" * (len(header) - left)}}}',
+        rf'\caption{{{_tex(f"{text.title}. {text.caption}")}}}',
+        rf'\begin{{tabular}}{{{"l" * count}{"r" * (len(text.header) - count)}}}',
         r'\toprule',
-        _tex_line(map(_tex, header)),
+        _tex_line(map(_tex, text.header)),
         r'\midrule',
         *lines,
         r'\bottomrule',
@@ -127,6 +125,10 @@ def _tex_table(
         r'\end{table}',
     ]
     return '\n'.join(body)
+
+
+def _tex_line(cells: Iterable[str]) -> str:
+    return ' & '.join(cells) + r' \\'
 
 
 _TEX: dict[str, str | int | None] = {
@@ -199,12 +201,11 @@ def _terminal_block(block: Block, color: bool) -> str:
     style = {'best': '*{}', 'second': '_{}', '': '{}'}
     if color:
         style = {'best': '\033[1m{}\033[0m', 'second': '\033[4m{}\033[0m', '': '{}'}
-    columns, stub, count = list(block.columns), _stub_titles(block), len(block.subsets)
+    columns, count = list(block.columns), len(block.subsets)
     shown = columns[count:] if count > WIDE else columns[: count + 2]
-    lines = [[*_stub(block, row), *_texts(row, shown, style, None)] for row in block.rows]
-    header = [*stub, *(block.columns[column] for column in shown)]
-    align = [*['left'] * len(stub), *['right'] * len(shown)]
-    grid = tabulate(lines, header, 'simple', colalign=align, disable_numparse=True)
+    text = _text_table(block, shown, style, None)
+    align = [*['left'] * text.labels, *['right'] * len(shown)]
+    grid = tabulate(text.rows, text.header, 'simple', colalign=align, disable_numparse=True)
     marked = any(row.cells.get(c, BLANK).mark for row in block.rows for c in columns)
     notes = ['* best and _ second, where marked'] if marked and not color else []
     notes += [*captions.notes(block), *captions.failures(block)]
@@ -213,7 +214,7 @@ def _terminal_block(block: Block, color: bool) -> str:
     if any(row.sign == '‡' for row in block.rows):
         notes.append('‡ not comparable; the .md file says why')
     key = '' if block.by_gaps else f'{block.first.key}, '
-    return '\n'.join([f'{captions.title(block)}  ({key}{captions.size(block)})', grid, *notes])
+    return '\n'.join([f'{text.title}  ({key}{captions.size(block)})', grid, *notes])
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {'md': markdown, 'tex': latex, 'csv': csv}

@@ -1,6 +1,6 @@
 """Summaries over subsets, paired tests, Shapley values.
 
-NaN stands for a score that was not tested or is undefined; summaries skip it.
+NaN stands for a score that was not measured or is undefined; summaries skip it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from benchmark.records.metrics import contributions, nanmean, score
 from benchmark.records.schema import Outcomes
 
 REPLICATES = 2000
-"""Draws of the bootstrap; the smallest p-value is one in so many."""
+"""Draws of the bootstrap. The smallest p-value is 1 / (1 + draws)."""
 
 CHUNK = 4_000_000
-"""Resampling weights held in memory at once."""
+"""Most resampling weights that are held in memory at once."""
 
 
 def worst(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
@@ -61,7 +61,7 @@ def expected(scores: Mapping[str, float], names: Sequence[str], absent: np.ndarr
     Args:
         scores: The score of every subset.
         names: The modalities in order.
-        absent: (M,) probabilities of being missing; given that something is there.
+        absent: (M,) probability of being missing. The case that all are missing is left out.
     """
     masks = subset_masks(len(names))
     weights = np.where(masks, 1 - absent, absent).prod(1)
@@ -70,20 +70,20 @@ def expected(scores: Mapping[str, float], names: Sequence[str], absent: np.ndarr
 
 
 def gap_closed(value: float, ceiling: float, chance: float) -> float:
-    """Returns the share of the way from chance to ceiling, NaN if there is no way to go."""
+    """Returns (value - chance) / (ceiling - chance), NaN if ceiling and chance are equal."""
     return (value - chance) / (ceiling - chance) if ceiling != chance else math.nan
 
 
 def shapley(
     scores: Mapping[str, float], names: Sequence[str], empty: float, higher_is_better: bool
 ) -> dict[str, float]:
-    """Returns each modality's Shapley value: its share of what all modalities gain over none.
+    """Returns each modality's Shapley value: its share of the gain of all modalities over none.
 
     Args:
         scores: The score of every non-empty subset.
         names: The modalities in order.
-        empty: Score without any modality: chance.
-        higher_is_better: The metric's direction; a value is positive where the modality helps.
+        empty: The score without any modality, which is chance.
+        higher_is_better: The metric's direction; the value of a modality that helps is positive.
     """
     count = len(names)
     sign = 1 if higher_is_better else -1
@@ -100,7 +100,7 @@ def shapley(
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Returns Holm's adjusted p-values: each controls the error over all of them."""
+    """Returns p-values with Holm's correction, which bounds the error over all of them."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
@@ -124,13 +124,13 @@ def resample(
     """Bootstraps the test samples, with the same draws for every run.
 
     Args:
-        runs: Per run (N, S, C): `contributions` of each subset over the same N samples.
-        metric: The metric they add up to.
+        runs: Per run (N, S, C) contributions of the same N samples on S subsets.
+        metric: The metric that they contribute to.
         replicates: R.
         seed: Seed of the draws.
 
     Returns:
-        (R, runs, S) metric on each resampled test set.
+        (R, runs, S) scores on each resampled test set.
     """
     samples = len(runs[0])
     rng = generator(seed, 'bootstrap')
@@ -150,18 +150,18 @@ def resample(
 def compare(a: np.ndarray, b: np.ndarray, drawn_a: np.ndarray, drawn_b: np.ndarray) -> Comparison:
     """Compares two methods on their shared seeds.
 
-    Test samples are resampled once for all seeds, so they are clusters over seeds. Training is a
-    second source of error: the methods' spreads over S seeds, as Student's t with Welch's degrees
-    of freedom. Drawing two or three seeds with replacement instead calls chance significant: all
-    of them agree too often. What samples and seeds share of the error counts twice, on the side
-    of no difference. With one seed only the test samples vary: then the two trained networks are
-    compared, not the methods.
+    The error of the difference has two sources. One is the choice of the test samples: they are
+    resampled, with the same draws for all seeds. The other is the training: the variance between S
+    seeds enters as Student's t with Welch's degrees of freedom. Resampling the seeds, too, would
+    not do, since two or three seeds often agree by chance. The variance between seeds holds some of
+    the error of the test samples, which counts twice; the test is conservative by this much. With
+    one seed only the test samples vary, so that two trained networks are compared, not the methods.
 
     Args:
-        a: (S,) metric of the first method per shared seed.
-        b: (S,) of the second.
-        drawn_a: (R, S) the same on resampled test samples.
-        drawn_b: (R, S) of the second.
+        a: (S,) scores of the first method, one per shared seed.
+        b: (S,) scores of the second.
+        drawn_a: (R, S) scores of the first on resampled test samples.
+        drawn_b: (R, S) scores of the second.
     """
     centre = float(a.mean() - b.mean())
     drawn = drawn_a.mean(1) - drawn_b.mean(1)
@@ -169,7 +169,7 @@ def compare(a: np.ndarray, b: np.ndarray, drawn_a: np.ndarray, drawn_b: np.ndarr
     if not len(drawn) or math.isnan(centre):
         return Comparison(centre, math.nan, math.nan, math.nan)
     drawn = drawn + _seed_noise(a, b, len(drawn))
-    # The tolerance keeps ties, which rounding would break at random.
+    # Rounding must not decide whether a draw is as extreme as the observed difference.
     extreme = (np.abs(drawn - centre) >= abs(centre) - 1e-9).sum()
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Comparison(centre, float((1 + extreme) / (1 + len(drawn))), float(low), float(high))

@@ -1,1 +1,1 @@
-"""What two or more methods share: the networks, masking and fusion."""
+"""Networks, fusion and losses that two or more methods share."""

@@ -1,110 +1,136 @@
-"""What a student learns from its teacher, as plain functions of the two networks' outputs.
+"""Distillation losses, as plain functions of a student's and a teacher's outputs.
 
-Gradients flow to whatever asks for them: the caller computes the teacher without. All values are
-float32, whatever the autocast.
+No function detaches its arguments: the caller computes the teacher's outputs without gradients.
+All losses are scalars in float32, also inside autocast.
 """
+
+from __future__ import annotations
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
 
 
-def soft_target(student, teacher, temperature):
-    """Matches softened class probabilities: T^2 KL(softmax(z_t / T) || softmax(z_s / T)).
+def soft_target(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Returns the divergence of softened class probabilities.
 
-    Averaged over samples or pixels; T^2 keeps the gradient's size whatever T (Hinton, Vinyals &
-    Dean, Distilling the Knowledge in a Neural Network, 2015, section 2).
+        L = T^2 KL(softmax(z_t / T) || softmax(z_s / T))
+
+    averaged over samples or pixels. The factor T^2 keeps the size of the gradient independent of T
+    (Hinton, Vinyals & Dean, Distilling the Knowledge in a Neural Network, 2015, section 2).
 
     Args:
-        student: Logits (B, K) or (B, K, H, W).
-        teacher: Logits of the same shape.
-        temperature: T.
+        student: Logits z_s, (B, K) or (B, K, H, W).
+        teacher: Logits z_t of the same shape.
+        temperature: T, above 0.
     """
     log_s, log_t = ((z.float() / temperature).log_softmax(1) for z in (student, teacher))
     return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(1).mean()
 
 
-def logit_regression(student, teacher):
-    """Matches logits: the mean of (z_s - z_t)^2.
+def logit_regression(student: Tensor, teacher: Tensor) -> Tensor:
+    """Returns the mean of (z_s - z_t)^2 over all elements of the logits.
 
-    Ba & Caruana, Do Deep Nets Really Need to be Deep?, NeurIPS 2014, section 2; there summed over
-    the classes and halved.
+    Ba & Caruana, Do Deep Nets Really Need to be Deep?, NeurIPS 2014, section 2, where the squares
+    are summed over the classes and halved.
 
     Args:
-        student: Logits (B, K) or (B, K, H, W).
-        teacher: Logits of the same shape.
+        student: Logits z_s, (B, K) or (B, K, H, W).
+        teacher: Logits z_t of the same shape.
     """
     return F.mse_loss(student.float(), teacher.float())
 
 
-def hint(student, teacher):
-    """Matches features: the mean of (f_s - f_t)^2 (Romero et al., FitNets, ICLR 2015).
+def hint(student: Tensor, teacher: Tensor) -> Tensor:
+    """Returns the mean of (f_s - f_t)^2 over all elements of the features.
 
-    FitNets put a regressor between a thin student and its teacher; here the shapes are equal.
+    Romero et al., FitNets, ICLR 2015. There a regressor adapts a thin student's features to the
+    teacher's shape; here both networks have the same shape and need none.
 
     Args:
-        student: Features of any shape.
-        teacher: Features of the same shape.
+        student: Features f_s of any shape.
+        teacher: Features f_t of the same shape.
     """
     return F.mse_loss(student.float(), teacher.float())
 
 
-def attention_transfer(student, teacher):
-    """Matches where features are strong: the mean of (a_s - a_t)^2 over pixels and samples.
+def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
+    """Returns the mean of (a_s - a_t)^2 over pixels and samples, a being attention maps.
 
-    a is sum_c f_c^2 as a vector of unit L2 norm over the pixels (Zagoruyko & Komodakis, Paying
-    More Attention to Attention, ICLR 2017, squared and averaged as in their code). The
-    attention of a single pixel is 1 whatever the features.
+    The attention a of a sample is sum_c f_c^2 at every pixel, divided by its L2 norm over the
+    pixels (Zagoruyko & Komodakis, Paying More Attention to Attention, ICLR 2017; squared and
+    averaged as in their code). If a map has a single pixel, its attention is always 1, and the loss
+    is always 0.
 
     Args:
-        student: Maps (B, C, H, W).
-        teacher: Maps (B, C', H, W).
+        student: Maps f_s, (B, C, H, W).
+        teacher: Maps f_t, (B, C', H, W).
     """
     a_s, a_t = (F.normalize(x.float().square().mean(1).flatten(1)) for x in (student, teacher))
     return F.mse_loss(a_s, a_t)
 
 
-def similarity_preserving(student, teacher):
-    """Matches how samples relate: (1/N) sum_ij (Gs_ij - Gt_ij)^2, G Gram with rows of unit norm.
+def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
+    """Returns the distance between the similarities that samples have in two networks.
 
-    N times Tung & Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019, so that its
-    weight does not depend on N; it is MAD where the teacher is equally sure of all samples.
+        L = 1/N sum_ij (Gs_ij - Gt_ij)^2
+
+    where G is the Gram matrix of the features with rows of unit L2 norm. This is N times the loss
+    of Tung & Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019, so that its weight does
+    not depend on N. It equals `margin_aware_distillation` for equal entropies.
 
     Args:
-        student: (N, ds) features.
-        teacher: (N, dt) features.
+        student: Features of N samples, (N, ds).
+        teacher: Features of the same samples, (N, dt).
     """
     with torch.autocast(student.device.type, enabled=False):
         return row_errors(scaled(student), scaled(teacher)).mean()
 
 
-def neighbours(features):
-    """Returns p_ij = k_ij / sum_j k_ij, k = (cos + 1) / 2, of features (N, d), as (N, N)."""
+def neighbours(features: Tensor) -> Tensor:
+    """Returns the probabilities with which samples are neighbours in the space of the features.
+
+        p_ij = k_ij / sum_j k_ij,  k_ij = (cos(f_i, f_j) + 1) / 2
+
+    Args:
+        features: (N, d).
+
+    Returns:
+        p, (N, N), in float32; every row sums to 1.
+    """
     unit = F.normalize(scaled(features))
-    # A pair of opposites has no share, whose logarithm would be infinite.
+    # Opposite features have the kernel 0, whose logarithm in the divergence would be infinite.
     kernel = ((unit @ unit.T + 1) / 2).clamp_min(1e-6)
     return kernel / kernel.sum(1, keepdim=True)
 
 
-def probabilistic_transfer(student, teacher):
-    """Matches how likely samples are neighbours: the mean over i of KL(p_t(. | i) || p_s(. | i)).
+def probabilistic_transfer(student: Tensor, teacher: Tensor) -> Tensor:
+    """Returns the mean over samples i of KL(p_t(. | i) || p_s(. | i)), p from `neighbours`.
 
-    The cosine kernel of Passalis & Tefas, Learning Deep Representations with Probabilistic
-    Knowledge Transfer, ECCV 2018; as in their code a sample neighbours itself. Holds
-    several N x N matrices.
+    Passalis & Tefas, Learning Deep Representations with Probabilistic Knowledge Transfer, ECCV
+    2018, with its cosine kernel. As in the authors' code, a sample counts as its own neighbour. The
+    memory needed is that of several (N, N) matrices.
 
     Args:
-        student: (N, ds) features.
-        teacher: (N, dt) features.
+        student: Features of N samples, (N, ds).
+        teacher: Features of the same samples, (N, dt).
     """
     with torch.autocast(student.device.type, enabled=False):
         p_s, p_t = neighbours(student), neighbours(teacher)
         return (p_t * (p_t / p_s).log()).sum(1).mean()
 
 
-def entropy_weights(logits):
-    """Returns each sample's share (N,) of the entropy of softmax(logits), logits (N, K).
+def entropy_weights(logits: Tensor) -> Tensor:
+    """Returns each sample's share of the batch's total entropy, the weights w_i of MAD.
 
-    Where no sample has any entropy left, all weigh the same.
+    The entropy is computed from log-softmax, since p log p is NaN if a probability underflows to 0.
+    If all entropies are 0, all samples have the same weight.
+
+    Args:
+        logits: (N, K).
+
+    Returns:
+        (N,) in float32, summing to 1.
     """
     log_p = F.log_softmax(logits.float(), 1)
     entropy = -(log_p.exp() * log_p).sum(1)
@@ -113,17 +139,31 @@ def entropy_weights(logits):
     return torch.where(total > 0, shares, 1 / len(logits))
 
 
-def scaled(features):
-    """Returns (N, d) in float32 with greatest magnitude 1, which no Gram ratio depends on."""
+def scaled(features: Tensor) -> Tensor:
+    """Returns features (N, d) in float32, divided by their greatest magnitude.
+
+    Products of products of large features would overflow. The rows of a normalised Gram matrix do
+    not depend on the common factor, which is therefore treated as a constant in the gradient.
+    """
     x = features.float()
     return x / x.detach().abs().amax().clamp_min(torch.finfo(x.dtype).tiny)
 
 
-def row_products(x, y, x_columns, y_columns):
-    """Returns <(X Xc^T)_i, (Y Yc^T)_i> for every row i, (N,), by the cheaper of two exact ways.
+def row_products(x: Tensor, y: Tensor, x_columns: Tensor, y_columns: Tensor) -> Tensor:
+    """Returns the inner products of corresponding rows of two Gram matrices, X Xc^T and Y Yc^T.
 
-    The Gram matrices, N x C, cost N C (dx + dy) multiplications; x_i^T (Xc^T Yc) y_i, the same
-    number without them, costs (N + C) dx dy, far less for the many pixels of segmentation.
+    The cheaper of two exact ways is taken. To build the Gram matrices, (N, C), costs N C (dx + dy)
+    multiplications. Reordered as x_i^T (Xc^T Yc) y_i, the same number costs (N + C) dx dy, far less
+    for the many pixels of segmentation.
+
+    Args:
+        x: X, (N, dx).
+        y: Y, (N, dy).
+        x_columns: Xc, (C, dx).
+        y_columns: Yc, (C, dy).
+
+    Returns:
+        (N,).
     """
     (n, dx), (c, dy) = x.shape, y_columns.shape
     if n * c * (dx + dy) <= (n + c) * dx * dy:
@@ -131,48 +171,71 @@ def row_products(x, y, x_columns, y_columns):
     return (x @ (x_columns.T @ y_columns) * y).sum(1)
 
 
-def row_errors(student, teacher, parts=1):
-    """Returns the squared distance (N,) between the unit rows of two Gram matrices.
+def row_errors(student: Tensor, teacher: Tensor, parts: int = 1) -> Tensor:
+    """Returns the squared distances between the rows of two Gram matrices with unit rows.
 
-    For unit rows it is 2 - 2 cos. A row of zeros (below 1e-6 of the scale) stays zero and gets
-    no gradient. With `parts` > 1 that many blocks of columns are each normalised on their own.
+    A row of zeros (norm below 1e-6 of the scale) stays zero and has no gradient.
+
+    Args:
+        student: Features, (N, ds), as `scaled` returns them.
+        teacher: Features, (N, dt), likewise.
+        parts: Number of blocks of columns that are normalised separately; 1 is the definition.
+
+    Returns:
+        (N,).
     """
     errors = student.new_zeros(len(student))
     for s, t in zip(student.chunk(parts), teacher.chunk(parts), strict=True):
+        # For unit rows |a - b|^2 = |a|^2 + |b|^2 - 2 cos(a, b), so that no Gram matrix is needed.
         cosine = row_products(student, teacher, s, t)
         for x, columns in ((student, s), (teacher, t)):
             squares = row_products(x, x, columns, columns)
             there = squares > 1e-12
+            # The clamp acts inside rsqrt: where() alone would still pass on its NaN gradient at 0.
             cosine = cosine * torch.where(there, squares.clamp_min(1e-12).rsqrt(), 0.0)
             errors = errors + there
         errors = errors - 2 * cosine
     return errors
 
 
-def margin_aware_distillation(student, teacher, logits, parts=1):
-    """MAD: the student copies how samples relate, most where the teacher is least certain.
+def margin_aware_distillation(
+    student: Tensor, teacher: Tensor, logits: Tensor, parts: int = 1
+) -> Tensor:
+    """Returns MAD: the student reproduces how samples relate, weighted by the teacher's entropy.
 
-    sum_i w_i sum_j (Gs_ij - Gt_ij)^2, G the Gram matrix of the batch with rows of unit L2 norm and
-    w_i the sample's share of the entropy of the teacher's softmax (MMANet, section 3.2).
+        L_MAD = sum_i w_i sum_j (Gs_ij - Gt_ij)^2
+
+    where G is the Gram matrix of the batch's features with rows of unit L2 norm, and w_i the
+    sample's share of the entropy of the teacher's softmax (Wei et al., MMANet, CVPR 2023, section
+    3.2).
 
     Args:
-        student: (N, ds) features.
-        teacher: (N, dt) features.
-        logits: (N, K) of the teacher.
-        parts: Blocks of columns normalised apart; the definition is 1.
+        student: Features of N samples, (N, ds).
+        teacher: Features of the same samples, (N, dt).
+        logits: The teacher's logits, (N, K).
+        parts: Number of blocks of columns that are normalised separately; 1 is the definition.
     """
     with torch.autocast(student.device.type, enabled=False):
         errors = row_errors(scaled(student), scaled(teacher), parts)
         return (entropy_weights(logits) * errors).sum()
 
 
-def column_weighted_distillation(student, teacher, logits):
-    """The released classification code's MAD: the weights meet columns, not the unit rows."""
+def column_weighted_distillation(student: Tensor, teacher: Tensor, logits: Tensor) -> Tensor:
+    """Returns MAD as MMANet's released classification code computes it.
+
+    There the weight w_j multiplies column j of the squared differences, although it is the rows
+    that have unit norm: sum_j w_j sum_i (Gs_ij - Gt_ij)^2.
+
+    Args:
+        student: Features of N samples, (N, ds).
+        teacher: Features of the same samples, (N, dt).
+        logits: The teacher's logits, (N, K).
+    """
     with torch.autocast(student.device.type, enabled=False):
         s, t = (F.normalize(x @ x.T) for x in (scaled(student), scaled(teacher)))
         return (entropy_weights(logits) * (s - t).square().sum(0)).sum()
 
 
-def pixels(maps):
-    """Turns (B, C, H, W) into one row per pixel, (B H W, C)."""
+def pixels(maps: Tensor) -> Tensor:
+    """Reshapes maps (B, C, H, W) to one row per pixel, (B H W, C)."""
     return maps.permute(0, 2, 3, 1).flatten(0, 2)

@@ -1,11 +1,13 @@
-"""ESANet, the papers' segmentation network, whose encoders meet at five points.
+"""ESANet, the segmentation network of MMANet's and DMRNet's papers; it fuses at five points.
 
 Seichter et al., Efficient RGB-D Semantic Segmentation for Indoor Scene Analysis, ICRA 2021 (arXiv
-2011.06961), with the masks of MMANet (Wei et al., CVPR 2023). mmsegmentation supplies the residual
-stages, the blocks of the decoder, squeeze-and-excitation and pyramid pooling.
+2011.06961), with the masks of MMANet (Wei et al., CVPR 2023). The residual stages, the blocks of
+the decoder, squeeze-and-excitation and pyramid pooling are those of mmsegmentation.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -17,28 +19,34 @@ from mmseg.models.utils import SELayer
 from torch import Tensor, nn
 
 from benchmark.method import Task
+from methods.common.losses import total
 from methods.common.resnet import EXPANSION, resnet, small
 
 BINS = (1, 5)
-"""Sides of the grids that the context module pools to."""
+"""Sides of the grids to which the context module pools, ESANet's for NYUv2."""
 BLOCKS = 3
-"""Residual blocks of each module of the decoder."""
+"""Number of residual blocks in each module of the decoder."""
 
 
 def conv(inputs: int, outputs: int, kernel: int) -> ConvModule:
-    """Returns convolution, BatchNorm, ReLU."""
+    """Returns a convolution that keeps the resolution, followed by BatchNorm and ReLU."""
     return ConvModule(inputs, outputs, kernel, padding=kernel // 2, norm_cfg={'type': 'BN'})
 
 
 def stage(net: ResNet, depth: int, x: Tensor) -> Tensor:
-    """Returns the output of a ResNet's stem (depth 0) or of its stage `depth`."""
+    """Applies one part of a ResNet: its stem (depth 0) or its stage `depth` (1 to 4)."""
     if depth == 0:
         return net.relu(net.norm1(net.conv1(x)))
     return getattr(net, net.res_layers[depth - 1])(net.maxpool(x) if depth == 1 else x)
 
 
 class Context(nn.Module):
-    """Pyramid pooling: (B, C, H, W) -> (B, `outputs`, H, W), which saw the whole image."""
+    """Pyramid pooling: joins each position with averages over the whole image and its parts.
+
+    Args:
+        inputs: Number of channels C of the input.
+        outputs: Number of channels of the output.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -48,23 +56,28 @@ class Context(nn.Module):
         self.join = conv(inputs + part * len(BINS), outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Adds the pooled maps to (B, C, H, W), repeated to the nearest pixel as in ESANet."""
+        """Maps (B, C, H, W) to (B, outputs, H, W)."""
+        # Repeating the nearest pixel is what ESANet does, where PSPNet interpolates bilinearly.
         pooled = [F.interpolate(pool(x), x.shape[2:], mode='nearest') for pool in self.pools]
         return self.join(torch.cat([x, *pooled], 1))
 
 
 class ESANetEncoder(nn.Module):
-    """The mixing encoder: {modality: (B, C, H, W)} and a mask -> the decoder's four maps.
+    """Encoder that fuses while it encodes: inputs and a mask -> the decoder's four maps.
 
-    Every modality has a ResNet. After the stem and each of the four stages all streams are weighed
-    by squeeze-and-excitation of their own and added; the sum replaces the stream of the first
-    modality, and the others go on as they are. What the mask excludes is zero before each
-    squeeze-and-excitation, hence adds nothing there: the first stream too, though it carries the
-    sums before, so that without the first modality its ResNet plays no part. ESANet has two
-    streams, rgb and depth; more than two are this project's straightforward form of it.
+    Every modality has a ResNet, its stream. After the stem and after each of the four stages, each
+    stream is weighted by its own squeeze-and-excitation, and the results are added; the sum
+    replaces the stream of the first modality, and the other streams continue unchanged. A stream
+    that the mask excludes is set to zero before each squeeze-and-excitation and so adds nothing.
+    This holds for the first stream, too, although it carries the earlier sums: without the first
+    modality, its ResNet has no effect. ESANet has two streams, rgb and depth; the extension to more
+    streams is this project's.
 
-    The maps are the fused ones of the first three stages behind a 1x1 convolution each, of 2, 4 and
-    8 `width` channels, and the context module's of 8 `width`.
+    The four maps are the fused maps of the first three stages, each after a 1x1 convolution, with
+    2, 4 and 8 `width` channels, and the context module's map with 8 `width` channels.
+
+    Departure from the official network: where `width` is 64, the first squeeze-and-excitation has
+    8 hidden channels instead of 4, since mmsegmentation rounds them up.
 
     Args:
         task: Gives modalities, width, depth and pretrained weights.
@@ -87,55 +100,72 @@ class ESANetEncoder(nn.Module):
         self.context = Context(fused[4], 8 * w)
 
     def fused(self, inputs: dict[str, Tensor], mask: Tensor) -> list[Tensor]:
-        """Returns the sums at the five points, finest first.
+        """Returns the fused maps after the stem and after each of the four stages, finest first.
 
         Args:
             inputs: Modality name -> (B, C, H, W); a sensor that is off may be left out.
             mask: (B, M) bool.
+
+        Returns:
+            Five maps; the channels are `width` after the stem and, with e = `EXPANSION` of the
+            depth, e, 2e, 4e and 8e times `width` after the stages.
         """
         streams = {name: inputs[name] for name in self.names if name in inputs}
         keep = dict(zip(self.names, mask.T[:, :, None, None, None], strict=True))
-        sums = []
+        sums: list[Tensor] = []
         for depth, excite in enumerate(self.excitations):
             streams = {name: stage(self.streams[name], depth, x) for name, x in streams.items()}
+            # A selection, not a product: excluded inputs may hold NaN, and 0 times NaN is NaN.
             shown = {n: torch.where(keep[n], x, x.new_zeros(())) for n, x in streams.items()}
-            sums.append(sum(excite[name](x) for name, x in shown.items()))
+            gates = cast(nn.ModuleDict, excite)
+            sums.append(total(gates[name](x) for name, x in shown.items()))
             if self.names[0] in streams:
                 streams[self.names[0]] = sums[-1]
         return sums
 
     def forward(self, inputs: dict[str, Tensor], mask: Tensor) -> tuple[Tensor, ...]:
-        """Encodes {modality: (B, C, H, W)} under a mask (B, M) into four maps, finest first."""
+        """Encodes the modalities that a mask allows.
+
+        Args:
+            inputs: Modality name -> (B, C, H, W); a sensor that is off may be left out.
+            mask: (B, M) bool.
+
+        Returns:
+            Four maps, finest first.
+        """
         _, *shallow, deepest = self.fused(inputs, mask)
         skips = (reduce(x) for reduce, x in zip(self.skips, shallow, strict=True))
         return (*skips, self.context(deepest))
 
 
 class Upsample(nn.Module):
-    """Upsampling that is learned: the nearest pixel, then a 3x3 convolution of each channel alone.
+    """Learned upsampling: the nearest pixel, then a 3x3 convolution of each channel by itself.
 
-    It starts as the bilinear one.
+    The initial weights make it bilinear upsampling.
+
+    Args:
+        channels: Number of channels.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.smooth = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         row = torch.tensor([0.25, 0.5, 0.25])
-        nn.init.zeros_(self.smooth.bias)
+        nn.init.zeros_(self.smooth.get_parameter('bias'))
         with torch.no_grad():
             self.smooth.weight.copy_(torch.outer(row, row))
 
     def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
-        """Resizes (B, C, H, W) to twice its size, or that less one."""
+        """Resizes (B, C, H, W) to `size`, twice the height and width or one pixel less."""
         return self.smooth(F.interpolate(x, size, mode='nearest'))
 
 
 class DecoderModule(nn.Module):
-    """Convolution, residual blocks and upsampling to a skip, which is added.
+    """One step of the decoder: convolution, residual blocks, upsampling, addition of a skip map.
 
     Args:
-        inputs: Channels that come.
-        outputs: Channels of the module and of the skip.
+        inputs: Number of input channels.
+        outputs: Number of channels of the module and of the skip map.
         classes: Number of classes of the side output.
     """
 
@@ -147,22 +177,32 @@ class DecoderModule(nn.Module):
         self.upsample = Upsample(outputs)
 
     def forward(self, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the map at the skip's scale, and the one before, for the side output."""
+        """Applies the module.
+
+        Args:
+            x: (B, inputs, H, W).
+            skip: (B, outputs, 2 H, 2 W), up to an odd pixel.
+
+        Returns:
+            The map at the skip's scale, and the refined map before upsampling, (B, outputs, H, W),
+            from which the side output is computed.
+        """
         refined = self.refine(x)
         return self.upsample(refined, skip.shape[2:]) + skip, refined
 
 
 class ESANetDecoder(nn.Module):
-    """ESANet's decoder of `ESANetEncoder`'s maps; logits at the input's resolution.
+    """ESANet's decoder: maps of `ESANetEncoder` -> logits at the resolution of the images.
 
-    Modules of 8, 4 and 2 `width` channels, classification at the finest scale, and two more steps
-    of upsampling, one where small images kept their resolution in the stem.
+    Three modules with 8, 4 and 2 `width` channels, a convolution that classifies at the finest
+    scale, and two more steps of upsampling; only one step if the images are so small that the stem
+    does not pool them.
 
     Args:
         task: Gives width, classes and the size of the images.
 
     Attributes:
-        channels: Channels of the last of `maps`.
+        channels: Channels of the deepest of `maps`.
     """
 
     def __init__(self, task: Task) -> None:
@@ -179,11 +219,14 @@ class ESANetDecoder(nn.Module):
         self.grow = nn.ModuleList(Upsample(classes) for _ in sizes)
 
     def maps(self, fused: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Returns the maps that distillation compares: skips and context as they come."""
+        """Returns the maps that distillation compares: skip maps and context map, unchanged."""
         return fused
 
     def outputs(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Returns all that the task's loss supervises.
+        """Returns all logits that the task's loss supervises.
+
+        Args:
+            maps: As `maps` returns them.
 
         Returns:
             Logits (B, K, H, W); in training mode also side outputs (B, K, H', W') at 1/32, 1/16
@@ -191,7 +234,8 @@ class ESANetDecoder(nn.Module):
         """
         *skips, x = maps
         sides = []
-        for module, skip in zip(self.modules_by_scale, reversed(skips), strict=True):
+        for part, skip in zip(self.modules_by_scale, reversed(skips), strict=True):
+            module = cast(DecoderModule, part)
             x, refined = module(x, skip)
             if self.training:
                 sides.append(module.side(refined))
@@ -201,13 +245,13 @@ class ESANetDecoder(nn.Module):
         return (x, *sides)
 
     def logits(self, maps: tuple[Tensor, ...]) -> Tensor:
-        """Returns (B, K, H, W) from `maps`."""
+        """Returns logits (B, K, H, W) from `maps`."""
         return self.outputs(maps)[0]
 
     def feature(self, maps: tuple[Tensor, ...]) -> Tensor:
-        """Returns what the deepest module puts out, (B, 8 width, H / 16, W / 16)."""
+        """Returns the output of the deepest module, (B, 8 width, H / 16, W / 16)."""
         return self.modules_by_scale[0](maps[-1], maps[-2])[0]
 
     def forward(self, fused: tuple[Tensor, ...]) -> Tensor:
-        """Returns (B, K, H, W) from the encoder's maps."""
+        """Returns logits (B, K, H, W) from the encoder's maps."""
         return self.logits(self.maps(fused))

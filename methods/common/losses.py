@@ -1,52 +1,79 @@
 """Losses that several methods share."""
 
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
 
 from benchmark.method import IGNORE
 
 
-def multi_scale(criterion, outputs, target):
-    """Returns the criterion of a decoder's outputs against one target, summed.
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """Returns the sum of one or more tensors of one shape."""
+    return functools.reduce(operator.add, terms)
 
-    Label maps shrink to the size of a side output by the nearest pixel. ESANet (Seichter et al.,
-    ICRA 2021) has these, and supervises all scales with equal weight.
+
+def multi_scale(
+    criterion: Callable[[Tensor, Tensor], Tensor], outputs: Sequence[Tensor], target: Tensor
+) -> Tensor:
+    """Returns the sum of a criterion over all outputs of a decoder.
+
+    ESANet (Seichter et al., ICRA 2021) has side outputs at coarser scales and supervises all scales
+    with equal weight. The label map is resized to each side output by the nearest pixel.
 
     Args:
-        criterion: (output, target) -> scalar.
+        criterion: Maps (logits, target) to a scalar loss.
         outputs: The decoder's `outputs`: logits (B, K) or (B, K, H, W), then side outputs
             (B, K, H', W'), if any.
         target: (B,) or (B, H, W).
+
+    Returns:
+        A scalar.
     """
     logits, *sides = outputs
-    total = criterion(logits, target)
+    terms = [criterion(logits, target)]
     for side in sides:
-        # Class numbers and IGNORE are exact in float32, which interpolation needs.
+        # interpolate needs floating point; float32 holds class numbers and IGNORE exactly.
         labels = F.interpolate(target[:, None].float(), side.shape[2:])[:, 0].long()
-        total = total + criterion(side, labels)
-    return total
+        terms.append(criterion(side, labels))
+    return total(terms)
 
 
-def segmentation_loss(probability, target, counted):
-    """Returns weighted cross-entropy plus Dice loss of T predictions of one target, (T,).
+def segmentation_loss(probability: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    """Returns RFNet's weighted cross-entropy plus Dice loss (Ding et al., ICCV 2021).
 
-    Cross-entropy weighs class c of a sample by 1 minus its share of the sample's pixels and clamps
-    probabilities at 0.005. Dice pools the whole batch and averages all classes, so that a class
-    that is absent costs 1/K even where the prediction is perfect.
+    With p the probabilities, y the one-hot target and n_c the share of class c among the pixels of
+    a sample,
+
+        L_CE   = - mean over pixels of sum_c (1 - n_c) y_c log max(p_c, 0.005)
+        L_Dice = 1 - 1/K sum_c 2 sum p_c y_c / (sum p_c + sum y_c + 1e-7)
+
+    where the sums of L_Dice run over all pixels of the batch. As in the released code, a class that
+    no pixel has costs 1/K even if the prediction is perfect.
 
     Args:
-        probability: p (T, B, K, H, W), float32.
-        target: (B, H, W); pixels labelled IGNORE do not count.
-        counted: (T, B) bool, which samples count in which term.
+        probability: p of T predictions of the same target, (T, B, K, H, W), float32.
+        target: (B, H, W); pixels labelled IGNORE are left out.
+        counted: (T, B) bool, the samples that each prediction's loss covers.
+
+    Returns:
+        (T,), the loss of each prediction, in float32; a prediction without samples has no gradient.
     """
-    # Counts and sums over all pixels do not fit half precision.
+    # float32, even inside autocast: half precision cannot hold counts and sums over all pixels.
     with torch.autocast(target.device.type, enabled=False):
         known, p = (target != IGNORE).flatten(1), probability.flatten(3)
+        # IGNORE is no index of a class: gather needs a valid one, and `valid` removes the pixel.
         label = target.flatten(1).where(known, 0)
         classes = torch.arange(p.shape[2], device=target.device)
         onehot = (label[:, None] == classes[:, None]).float()
 
-        def by_class(x):
+        def by_class(x: Tensor) -> Tensor:
+            # A matrix product instead of a one-hot tensor per prediction: (T, B, N) -> (T, B, K).
             return torch.bmm(onehot, x.permute(1, 2, 0)).permute(2, 0, 1)
 
         valid = (known & counted[:, :, None]).float()
@@ -54,6 +81,7 @@ def segmentation_loss(probability, target, counted):
         own = p.gather(2, label[:, :, None])[:, :, 0] * valid
         pixels, inside, predicted = by_class(valid), by_class(own), (p * valid[:, :, None]).sum(3)
         weight = 1 - pixels / pixels.sum(2, keepdim=True).clamp(min=1)
+        # The clamp bounds the cost of one pixel: a probability of 0 would cost infinitely much.
         entropy = -(weight.gather(2, label) * own.clamp(0.005, 1).log() * valid).sum((1, 2))
         dice = 2 * inside.sum(1) / (predicted.sum(1) + pixels.sum(1) + 1e-7)
         return entropy / valid.sum((1, 2)).clamp(min=1) + 1 - dice.mean(1)

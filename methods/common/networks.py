@@ -1,10 +1,12 @@
-"""The networks that all methods share, so that a table compares methods and not backbones.
+"""Networks that all methods share, so that a table compares methods rather than backbones.
 
-They follow the papers' CASIA-SURF network (ResNet-18: stem and two stages per modality,
-squeeze-and-excitation, concatenation, two shared stages, linear head), and for segmentation a
-ResNet-18 per modality fused at four scales into a feature pyramid, or ESANet where the task asks
-for it. `Task.width` scales them: 64 is the papers' size; `Task.depth` and `Task.pretrained` rule
-over the encoders alone. mmsegmentation supplies the stages, the pyramid and its head.
+Classification follows the CASIA-SURF network of MMANet's paper: for each modality the stem and two
+stages of a ResNet-18 and squeeze-and-excitation, then concatenation, two shared stages and a linear
+head. Segmentation has a ResNet-18 per modality and a feature pyramid over maps fused at four
+scales, or ESANet if the task names it. `Task.width` scales all networks, 64 being the papers' size;
+`Task.depth` and `Task.pretrained` affect the encoders only. The residual stages, the pyramid and
+its head are those of mmsegmentation. The stem is mmsegmentation's 7x7 convolution, where MMANet's
+face network has a 3x3 convolution.
 """
 
 from __future__ import annotations
@@ -15,89 +17,30 @@ from mmcv.cnn import ConvModule
 from mmseg.models.backbones.resnet import BasicBlock
 from mmseg.models.decode_heads import FPNHead
 from mmseg.models.necks import FPN
-from mmseg.models.utils import ResLayer, SELayer
+from mmseg.models.utils import ResLayer
 from torch import Tensor, nn
 
 from benchmark.method import Modality, Task
+from methods.common.encoders import (
+    ImageEncoder,
+    Maps,
+    PyramidEncoder,
+    VectorEncoder,
+    fused_channels,
+    fusion_grid,
+)
 from methods.common.esanet import ESANetDecoder, ESANetEncoder
-from methods.common.resnet import EXPANSION, resnet, stride
 from methods.common.sequences import SequenceEncoder
-
-Maps = tuple[Tensor, ...]
-"""Feature maps (B, C, H, W) of one modality or of the fusion, one per scale, finest first."""
-
-
-class ImageEncoder(nn.Module):
-    """Classification encoder of an image: (B, C, H, W) -> one map of `fused_channels`.
-
-    Args:
-        modality: Gives the image's shape.
-        task: Gives the size, and whether the map keeps its stride of 4 or 8 (`fusion_grid`).
-    """
-
-    def __init__(self, modality: Modality, task: Task) -> None:
-        super().__init__()
-        self.stages = resnet(modality, task, 2)
-        (channels,) = fused_channels(task)
-        gates = ({'type': 'ReLU'}, {'type': 'Sigmoid'})
-        self.excite = SELayer(channels, ratio=min(16, task.width), act_cfg=gates)
-        self.grid = fusion_grid(task)
-
-    def forward(self, x: Tensor) -> Maps:
-        """Encodes (B, C, H, W)."""
-        y = self.excite(self.stages(x)[-1])
-        return (y if self.grid is None else F.adaptive_avg_pool2d(y, self.grid),)
-
-
-class VectorEncoder(nn.Module):
-    """Encoder of a vector: (B, D) -> one 1x1 map of 2 `width` channels."""
-
-    def __init__(self, modality: Modality, width: int) -> None:
-        super().__init__()
-        hidden = 2 * width
-        self.layers = nn.Sequential(
-            nn.Linear(modality.shape[0], hidden),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(),
-        )
-
-    def forward(self, x: Tensor) -> Maps:
-        """Encodes (B, D)."""
-        return (self.layers(x)[:, :, None, None],)
-
-
-class PyramidEncoder(nn.Module):
-    """Segmentation encoder: (B, C, H, W) -> four maps of `fused_channels`."""
-
-    def __init__(self, modality: Modality, task: Task) -> None:
-        super().__init__()
-        self.stages = resnet(modality, task, 4)
-
-    def forward(self, x: Tensor) -> Maps:
-        """Encodes (B, C, H, W)."""
-        return self.stages(x)
-
-
-def fusion_grid(task: Task) -> int | None:
-    """Returns the side to which all encoders' maps are pooled before fusion, None for as is.
-
-    Vectors and sequences meet images at 1x1; images of different sizes at the smallest map among
-    them.
-    """
-    if any(m.kind != 'image' for m in task.modalities):
-        return 1
-    if len({m.shape[1:] for m in task.modalities}) == 1:
-        return None
-    return min(-(-side // stride(m, 2)) for m in task.modalities for side in m.shape[1:])
 
 
 class Encoders(nn.ModuleDict):
-    """The task's encoders by modality name; encodes those modalities that are given.
+    """The task's encoders by modality name; only the modalities that are given are encoded.
 
-    ESANet encodes while it fuses: there the inputs pass as they are, to `ESANetEncoder`.
+    ESANet encodes while it fuses. There these encoders return the inputs unchanged, and
+    `ESANetEncoder`, which `fusion` returns, encodes them.
+
+    Args:
+        task: Gives modalities, kind and network.
     """
 
     def __init__(self, task: Task) -> None:
@@ -119,26 +62,17 @@ class Encoders(nn.ModuleDict):
         return {name: self[name](x) for name, x in inputs.items()}
 
 
-def fused_channels(task: Task) -> tuple[int, ...]:
-    """Channels of one modality's maps, per scale."""
-    stages = (1, 2, 4, 8) if task.kind == 'segmentation' else (2,)
-    # An unknown depth is told by `resnet`, in one line.
-    return tuple(task.width * EXPANSION.get(task.depth, 1) * f for f in stages)
-
-
 def masked(features: dict[str, Maps], mask: Tensor, names: tuple[str, ...]) -> list[list[Tensor]]:
-    """Zeroes the maps of missing modalities.
-
-    A selection, not a product: what is missing may hold NaN. A modality that was not encoded at
-    all (its sensor is off) counts as zeros.
+    """Sets the maps of missing modalities to zero.
 
     Args:
-        features: Modality name -> maps.
-        mask: (B, M) bool in the order of `names`.
-        names: The task's modalities.
+        features: Modality name -> maps. A modality may be left out (its sensor is off); its maps
+            are then zero.
+        mask: (B, M) bool, its columns in the order of `names`.
+        names: The names of the task's M modalities.
 
     Returns:
-        Per scale, the M modalities' maps.
+        For each scale, the list of the M modalities' maps.
     """
     scales = range(len(next(iter(features.values()))))
     keep = mask[:, :, None, None, None]
@@ -147,13 +81,17 @@ def masked(features: dict[str, Maps], mask: Tensor, names: tuple[str, ...]) -> l
         if name not in features:
             return torch.zeros_like(next(iter(features.values()))[scale])
         x = features[name][scale]
+        # A selection, not a product: missing modalities may hold NaN, and 0 times NaN is NaN.
         return torch.where(keep[:, column], x, x.new_zeros(()))
 
     return [[one(name, m, s) for m, name in enumerate(names)] for s in scales]
 
 
 class ConcatFusion(nn.Module):
-    """Fusion by concatenation of the masked maps, reduced by a 1x1 convolution in segmentation.
+    """Fusion by concatenation of the masked maps.
+
+    In classification the fused map has the channels of all modalities together. In segmentation a
+    1x1 convolution at every scale reduces them to those of one modality.
 
     Args:
         task: Gives modalities and channels.
@@ -170,7 +108,15 @@ class ConcatFusion(nn.Module):
         )
 
     def forward(self, features: dict[str, Maps], mask: Tensor) -> Maps:
-        """Fuses {modality: maps} under a mask (B, M) into one map per scale."""
+        """Fuses the maps of the modalities that a mask allows.
+
+        Args:
+            features: Modality name -> maps.
+            mask: (B, M) bool.
+
+        Returns:
+            One map per scale.
+        """
         joined = [torch.cat(maps, 1) for maps in masked(features, mask, self.names)]
         if not self.reduce:
             return tuple(joined)
@@ -178,14 +124,16 @@ class ConcatFusion(nn.Module):
 
 
 class ClassificationDecoder(nn.Module):
-    """The shared trunk and head: fused map -> two residual stages -> average -> logits (B, K).
+    """Classification decoder: fused map -> two residual stages -> average pooling -> logits.
+
+    For fused maps of one pixel, 1x1 convolutions replace the residual stages.
 
     Args:
         task: Gives width and classes.
-        channels: Channels of the fused map; None for the concatenation of all modalities.
+        channels: Channels of the fused map; None for those of `ConcatFusion`.
 
     Attributes:
-        channels: Channels of the last of `maps`.
+        channels: Channels of the deepest of `maps`.
     """
 
     def __init__(self, task: Task, channels: int | None = None) -> None:
@@ -210,23 +158,26 @@ class ClassificationDecoder(nn.Module):
         return (self.trunk(fused[0]),)
 
     def logits(self, maps: Maps) -> Tensor:
-        """Returns (B, K) from `maps`."""
+        """Returns logits (B, K) from `maps`."""
         return self.head(maps[-1].mean((2, 3)))
 
     def outputs(self, maps: Maps) -> tuple[Tensor, ...]:
-        """Returns the logits (B, K), all that the task's loss supervises."""
+        """Returns all logits that the task's loss supervises: one tensor (B, K)."""
         return (self.logits(maps),)
 
     def forward(self, fused: Maps) -> Tensor:
-        """Returns (B, K) from the fused map."""
+        """Returns logits (B, K) from the fused map."""
         return self.logits(self.maps(fused))
 
 
 class SegmentationDecoder(nn.Module):
-    """Feature pyramid over the fused scales and its head; logits at the input's resolution.
+    """Segmentation decoder: feature pyramid over four fused maps and a head.
+
+    Args:
+        task: Gives width, classes and the size of the images.
 
     Attributes:
-        channels: Channels of the last of `maps`.
+        channels: Channels of the deepest of `maps`.
     """
 
     def __init__(self, task: Task) -> None:
@@ -242,24 +193,25 @@ class SegmentationDecoder(nn.Module):
             channels=2 * w,
             dropout_ratio=0,
             num_classes=len(task.classes),
-            out_channels=len(task.classes),  # or two classes make it warn
+            # Given explicitly, because mmsegmentation warns for two classes otherwise.
+            out_channels=len(task.classes),
             norm_cfg={'type': 'BN'},
             align_corners=False,
-            # Never used: the methods compute their losses.
+            # mmsegmentation requires a loss here; it is never used, methods compute their own.
             loss_decode={'type': 'CrossEntropyLoss', 'avg_non_ignore': True},
         )
 
     def maps(self, fused: Maps) -> Maps:
-        """Returns the fused maps that distillation compares: all scales as they come."""
+        """Returns the maps that distillation compares: the fused maps of all scales, unchanged."""
         return fused
 
     def logits(self, maps: Maps) -> Tensor:
-        """Returns (B, K, H, W) from `maps`."""
+        """Returns logits (B, K, H, W), at the resolution of the images, from `maps`."""
         y = self.head(self.pyramid(maps))
         return F.interpolate(y, self.size, mode='bilinear', align_corners=False)
 
     def outputs(self, maps: Maps) -> tuple[Tensor, ...]:
-        """Returns the logits (B, K, H, W), all that the task's loss supervises."""
+        """Returns all logits that the task's loss supervises: one tensor (B, K, H, W)."""
         return (self.logits(maps),)
 
     def feature(self, maps: Maps) -> Tensor:
@@ -267,24 +219,26 @@ class SegmentationDecoder(nn.Module):
         return self.pyramid(maps)[-2]
 
     def forward(self, fused: Maps) -> Tensor:
-        """Returns (B, K, H, W) from the fused maps."""
+        """Returns logits (B, K, H, W) from the fused maps."""
         return self.logits(self.maps(fused))
 
 
-def fusion(task: Task) -> ConcatFusion | ESANetEncoder:
-    """Returns what turns `Encoders`' features, under a mask, into what the decoder takes."""
+Decoder = ClassificationDecoder | SegmentationDecoder | ESANetDecoder
+"""What `decoder` returns: `maps`, `logits` and `outputs` are common to all three."""
+
+
+def fusion(task: Task) -> nn.Module:
+    """Returns the module that fuses the features of `Encoders`, under a mask, for the decoder."""
     return ESANetEncoder(task) if task.network == 'esanet' else ConcatFusion(task)
 
 
-def decoder(
-    task: Task, channels: int | None = None
-) -> ClassificationDecoder | SegmentationDecoder | ESANetDecoder:
+def decoder(task: Task, channels: int | None = None) -> Decoder:
     """Returns the task's decoder.
 
     Args:
-        task: Gives kind, width and classes.
-        channels: Channels of the fused map in classification; None for `ConcatFusion`'s. In
-            segmentation a fused map always has the channels of one modality's.
+        task: Gives kind, network, width, classes and the size of the images.
+        channels: Channels of the fused map in classification; None for those of `ConcatFusion`. In
+            segmentation it has no effect: a fused map has as many channels as one modality's.
     """
     if task.network == 'esanet':
         return ESANetDecoder(task)

@@ -1,35 +1,55 @@
-"""Networks that give back what was encoded: image and vector decoders, layers of auto-encoders."""
+"""Networks that reconstruct inputs or features from feature maps."""
 
+from __future__ import annotations
+
+import dataclasses
 import itertools
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from mmcv.cnn import ConvModule
-from torch import nn
+from torch import Tensor, nn
+
+from benchmark.method import Task
+from methods.common.networks import Maps, SegmentationDecoder
+
+BLOCKS = 5
+"""Number of auto-encoders in an imagination network."""
 
 
-def layers(widths, activation):
-    """Returns 1x1 convolutions through `widths`, with activations between them."""
-    stack = []
+def layers(widths: Sequence[int], activation: Callable[[], nn.Module]) -> list[nn.Module]:
+    """Returns 1x1 convolutions with activations between them.
+
+    Args:
+        widths: Channels before the first convolution and after each one.
+        activation: Builds an activation.
+
+    Returns:
+        2 n - 1 modules for n convolutions; no activation follows the last one.
+    """
+    stack: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(widths):
-        stack += [nn.Conv2d(inputs, outputs, 1), activation()]
-        # Random biases outweigh the signal in so long a chain and switch ReLUs off for good.
-        nn.init.zeros_(stack[-2].bias)
+        convolution = nn.Conv2d(inputs, outputs, 1)
+        # In so long a chain random biases outweigh the signal and switch ReLUs off permanently.
+        nn.init.zeros_(convolution.get_parameter('bias'))
+        stack += [convolution, activation()]
     return stack[:-1]
 
 
 class ImageDecoder(nn.Module):
-    """Decodes an image from the latent maps: from the deepest upwards, each joined in turn.
+    """Reconstructs an image from latent maps.
 
-    Beyond the finest latent map the channels halve with every step to the image's resolution.
+    It starts at the deepest latent map, upsamples and joins each finer one in turn. Beyond the
+    finest latent map the number of channels halves with every step to the image's resolution.
 
     Args:
         channels: Channels of the latent maps, finest scale first.
-        shape: (C, H, W) of the image.
+        shape: Shape (C, H, W) of the image.
     """
 
-    def __init__(self, channels, shape):
+    def __init__(self, channels: Sequence[int], shape: tuple[int, ...]) -> None:
         super().__init__()
         steps = 2 if len(channels) > 1 else 3
         self.sizes = [tuple(-(-side // 2**k) for side in shape[1:]) for k in reversed(range(steps))]
@@ -40,11 +60,18 @@ class ImageDecoder(nn.Module):
         self.image = nn.Conv2d(widths[-1], shape[0], 1)
 
     @staticmethod
-    def _block(inputs, outputs):
+    def _block(inputs: int, outputs: int) -> ConvModule:
         return ConvModule(inputs, outputs, 3, padding=1, norm_cfg={'type': 'BN'})
 
-    def forward(self, latents):
-        """Returns (B, C, H, W) from the latent maps, finest scale first."""
+    def forward(self, latents: Sequence[Tensor]) -> Tensor:
+        """Reconstructs an image.
+
+        Args:
+            latents: Maps (B, C, H, W), finest scale first.
+
+        Returns:
+            (B, *shape).
+        """
         x, *skips = reversed(latents)
         for block, skip in zip(self.join, skips, strict=True):
             x = block(torch.cat([F.interpolate(x, skip.shape[2:]), skip], 1))
@@ -54,13 +81,102 @@ class ImageDecoder(nn.Module):
 
 
 class VectorDecoder(nn.Sequential):
-    """Decodes a vector (D,) or a sequence (T, D) from a latent map of one pixel."""
+    """Reconstructs a vector (D,) or a sequence (T, D) from a latent map of one pixel.
 
-    def __init__(self, channels, shape):
+    Args:
+        channels: Channels of the latent maps, of which there is one.
+        shape: Shape of the vector or sequence.
+    """
+
+    def __init__(self, channels: Sequence[int], shape: tuple[int, ...]) -> None:
         (c,), d = channels, math.prod(shape)
         super().__init__(nn.Linear(c, c), nn.BatchNorm1d(c), nn.ReLU(), nn.Linear(c, d))
         self.shape = shape
 
-    def forward(self, latents):
-        """Returns (B, *shape) from the latent maps, of which there is one."""
+    def forward(self, latents: Sequence[Tensor]) -> Tensor:
+        """Reconstructs a vector or sequence.
+
+        Args:
+            latents: One map (B, C, 1, 1).
+
+        Returns:
+            (B, *shape).
+        """
         return super().forward(latents[0].flatten(1)).unflatten(1, self.shape)
+
+
+class TrunkReconstruction(nn.Module):
+    """Reconstructs every modality from the last map of the classification trunk.
+
+    Args:
+        task: Gives the modalities.
+        channels: Channels C of the map.
+    """
+
+    def __init__(self, task: Task, channels: int) -> None:
+        super().__init__()
+        self.decoders = nn.ModuleDict(
+            {
+                m.name: (ImageDecoder if m.kind == 'image' else VectorDecoder)((channels,), m.shape)
+                for m in task.modalities
+            }
+        )
+
+    def forward(self, maps: Maps) -> dict[str, Tensor]:
+        """Returns modality name -> (B, *shape) from the one map (B, C, H, W)."""
+        return {name: decode(maps) for name, decode in self.decoders.items()}
+
+
+class PyramidReconstruction(nn.Module):
+    """Reconstructs every modality through the segmentation decoder with a last layer of its own.
+
+    Args:
+        task: Gives the modalities.
+        deployed: The segmentation decoder whose layers are pretrained.
+    """
+
+    def __init__(self, task: Task, deployed: SegmentationDecoder) -> None:
+        super().__init__()
+        self.channels = {m.name: m.shape[0] for m in task.modalities}
+        # A decoder whose "classes" are the channels of all inputs together.
+        outputs = tuple(str(i) for i in range(sum(self.channels.values())))
+        self.decoder = SegmentationDecoder(dataclasses.replace(task, classes=outputs))
+        # Shared with the deployed decoder, so that pretraining reaches all layers but the last.
+        self.decoder.pyramid = deployed.pyramid
+        self.decoder.head.scale_heads = deployed.head.scale_heads
+
+    def forward(self, maps: Maps) -> dict[str, Tensor]:
+        """Returns modality name -> (B, C, H, W) from the fused maps."""
+        parts = self.decoder.logits(maps).split(list(self.channels.values()), 1)
+        return dict(zip(self.channels, parts, strict=True))
+
+
+class Imagination(nn.Module):
+    """Predicts ("imagines") the code of one modality from the codes of the others.
+
+    A cascade of five residual auto-encoders. Each one reads the sum of the input and all earlier
+    outputs, at every position by itself, and has 2C, C and C/2 channels for a code of C channels.
+
+    Args:
+        inputs: Channels of the other modalities' codes together.
+        channels: Channels C of the predicted code.
+    """
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        widths = (2 * channels, channels, channels // 2)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                *layers((inputs, *widths), nn.LeakyReLU),
+                nn.LeakyReLU(),
+                *layers((*widths[::-1], inputs), nn.ReLU),
+            )
+            for _ in range(BLOCKS)
+        )
+        self.last = nn.Sequential(*layers((inputs, inputs, channels), nn.ReLU))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, inputs, H, W) to (B, C, H, W)."""
+        for block in self.blocks:
+            x = x + block(x)
+        return self.last(x)

@@ -1,4 +1,4 @@
-"""The residual encoders of images: depth, strides and ImageNet weights."""
+"""ResNet encoders of images: depth, strides and ImageNet weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from benchmark.errors import UserError
 from benchmark.method import Modality, Task
 
 SMALL = 80
-"""Images smaller than this keep the resolution that the stem's max-pooling would halve."""
+"""If a side of an image has fewer pixels, the stem's max-pooling, which halves it, is left out."""
 EXPANSION = {18: 1, 34: 1, 50: 4}
-"""Depth -> channels of a stage as a multiple of its 3x3 convolutions', which bottlenecks widen."""
+"""Depth -> output channels of a stage, divided by the channels of its 3x3 convolutions.
+
+The bottleneck blocks of ResNet-50 end with a convolution that widens their output four times.
+"""
 
 
 def resnet(modality: Modality, task: Task, stages: int) -> ResNet:
-    """Returns the first `stages` stages of the task's ResNet, starting with `width` channels.
+    """Returns the first stages of the task's ResNet; the first stage has `width` channels.
 
     Args:
         modality: Gives the image's channels and size.
@@ -27,7 +30,7 @@ def resnet(modality: Modality, task: Task, stages: int) -> ResNet:
         stages: Number of residual stages, 1 to 4.
 
     Raises:
-        UserError: A depth that there is not, or weights that do not fit.
+        UserError: No ResNet of this depth is supported, or the pretrained weights do not fit.
     """
     if task.depth not in EXPANSION:
         raise UserError(f'depth on {task.dataset}: expected 18, 34 or 50, found {task.depth!r}')
@@ -50,26 +53,30 @@ def resnet(modality: Modality, task: Task, stages: int) -> ResNet:
 
 
 def small(modality: Modality) -> bool:
-    """Returns whether the stem leaves out its max-pooling."""
+    """Returns whether the image is so small that the stem leaves out its max-pooling."""
     return min(modality.shape[1:]) < SMALL
 
 
 def stride(modality: Modality, stages: int) -> int:
-    """Returns the stride of the last of `stages` stages on this image."""
+    """Returns the total stride, in pixels of this image, after `stages` stages."""
     return (2 if small(modality) else 4) * 2 ** (stages - 1)
 
 
 def read_weights(file: str) -> dict[str, Tensor]:
-    """Returns a checkpoint's weights by name, without the prefixes of wrappers and backbones.
+    """Reads the weights of a checkpoint.
 
     Args:
-        file: A path or URL, or what else mmengine can load, such as 'torchvision://resnet50'.
+        file: A path, a URL or another address that mmengine can load, such as
+            'torchvision://resnet50'.
+
+    Returns:
+        Name of the parameter, without the prefixes 'module.' and 'backbone.' -> weights.
 
     Raises:
-        UserError: There is no such file, or no state dict in it.
+        UserError: The file does not exist, cannot be read, or holds no state dict.
     """
     try:
-        # The log belongs to the run, and its one message to nobody.
+        # mmengine would otherwise print which loader it chose into the log of the run.
         found = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
     except FileNotFoundError:
         raise UserError(f'pretrained={file}: expected a checkpoint, found no such file') from None
@@ -90,17 +97,22 @@ def read_weights(file: str) -> dict[str, Tensor]:
 
 
 def load_pretrained(net: ResNet, file: str) -> None:
-    """Gives a network the weights of a checkpoint in torchvision's naming, every one of them.
+    """Copies all weights of a network from a checkpoint in torchvision's naming.
 
-    Deeper stages and the classifier of the checkpoint are left out. Inputs of other than its
-    channels get the sum of the first convolution over them, in equal parts: for one channel, what
-    ESANet (Seichter et al., ICRA 2021) gives depth.
+    The checkpoint's deeper stages and its classifier are ignored. If the number of input channels
+    differs, the first convolution is summed over its channels and the sum divided equally among the
+    network's; for one channel this is what ESANet (Seichter et al., ICRA 2021) does for depth.
+
+    Args:
+        net: The network, changed in place.
+        file: As in `read_weights`.
 
     Raises:
-        UserError: The file cannot be read, or is not of this network.
+        UserError: The file cannot be read, or holds the weights of another architecture.
     """
     found, state = read_weights(file), net.state_dict()
-    # Checkpoints of before torch 0.4 lack the counters, which only an average over all steps needs.
+    # Checkpoints from before torch 0.4 lack these counters. BatchNorm needs them only if its
+    # statistics are plain averages over all steps, which they are not here.
     own = {name: x for name, x in state.items() if not name.endswith('num_batches_tracked')}
     what = f'pretrained={file}: expected the weights of a ResNet-{net.depth}'
     _refuse(f'{what}, found no', [name for name in own if name not in found])
@@ -117,7 +129,7 @@ def load_pretrained(net: ResNet, file: str) -> None:
     with torch.no_grad():
         for name, x in own.items():
             x.copy_(found[name])
-    # Nothing that initialises a method may draw these anew.
+    # mmengine's init_weights() would otherwise draw the weights again.
     net.is_init = True
 
 

@@ -1,4 +1,4 @@
-"""The shared encoder of sequences, whatever they are features of: sound, faces, words."""
+"""The shared encoder of sequences of features, e.g. of sound, faces or words."""
 
 from __future__ import annotations
 
@@ -11,41 +11,48 @@ from benchmark.method import Modality
 
 LAYERS, HEADS, DROPOUT = 3, 8, 0.1
 
-# Evaluation would take another arithmetic than training, whose FLOPs nobody counts.
+# torch's fast path would compute evaluation by a fused kernel that differs from training in its
+# rounding and whose operations the FLOP counter does not see.
 torch.backends.mha.set_fastpath_enabled(False)
 
 
 def split_padding(x: Tensor, padded: bool) -> tuple[Tensor, Tensor]:
-    """Separates frames from what says whether they are real.
+    """Separates the frames of sequences from the feature that marks padding.
 
     Args:
-        x: (B, T, D); of padded frames and of absent samples any values, NaN among them.
-        padded: The last feature is 1 for real frames and 0 for padding (`Modality.padded`).
+        x: (B, T, D); padded frames and absent samples may hold any value, NaN among them.
+        padded: Whether the last feature is 1 for real frames and 0 for padding
+            (`Modality.padded`).
 
     Returns:
-        Frames (B, T, D or D - 1), zero where padded, and which are real, (B, T) bool.
+        The frames (B, T, D or D - 1), zero where padded, and whether each one is real, (B, T)
+        bool.
     """
     if not padded:
         return x, torch.ones_like(x[..., 0], dtype=torch.bool)
+    # A comparison with NaN is false, so that the frames of an absent sample count as padding.
     real = x[..., -1] > 0.5
     return torch.where(real[..., None], x[..., :-1], x.new_zeros(())), real
 
 
 def real_elements(modality: Modality, x: Tensor) -> Tensor:
-    """Returns which elements of a modality's inputs (B, *shape) are no padding, as bool."""
+    """Returns which elements of a modality's inputs (B, *shape) are not padding, as bool."""
     real = x[..., -1:] > 0.5 if modality.padded else torch.ones_like(x, dtype=torch.bool)
     return real.expand_as(x)
 
 
 def positions(real: Tensor, width: int) -> Tensor:
-    """Returns the sinusoidal encoding (B, T, width) of each frame's place among the real ones.
+    """Returns sinusoidal encodings of the frames' positions.
 
-    Vaswani et al., Attention Is All You Need, NeurIPS 2017, section 3.5; sines first, then cosines.
-    Counted over real frames alone, so that padding may stand anywhere.
+    Vaswani et al., Attention Is All You Need, NeurIPS 2017, section 3.5; all sines come first, then
+    all cosines. Only real frames are counted, so that padding may stand anywhere.
 
     Args:
-        real: (B, T) bool.
-        width: Even number of channels.
+        real: Whether each frame is real, (B, T) bool.
+        width: Number of channels, even.
+
+    Returns:
+        (B, T, width) in float32.
     """
     place = real.cumsum(1) - 1
     exponents = torch.arange(0, width, 2, device=real.device) / width
@@ -56,20 +63,23 @@ def positions(real: Tensor, width: int) -> Tensor:
 class SequenceEncoder(nn.Module):
     """Encoder of a sequence: (B, T, D) -> one 1x1 map of 2 `width` channels.
 
-    A transformer over frames whose outputs are averaged, as RedCore (Sun et al., AAAI 2024) encodes
-    sound, faces and words alike: a linear projection and three blocks of 8 heads and perceptrons
-    four times as wide; `width` = 64 is its size. It adds positions, without which the order of the
-    frames would not matter, and leaves padded frames out of attention and average, where the
-    released code attends to them. Its blocks are torch's, normalised before each part.
+    A transformer over the frames, whose outputs are averaged, as RedCore (Sun et al., AAAI 2024)
+    encodes sound, faces and words: a linear projection and three blocks with 8 heads and
+    perceptrons four times as wide as a token. `width` = 64 gives RedCore's size.
+
+    Departures from RedCore's released code: positions are added, without which the order of the
+    frames has no effect, and padded frames are left out of attention and average. The blocks are
+    torch's, with layer normalisation before each part.
 
     Args:
-        modality: Gives D, and whether its last feature marks padding.
-        width: Half of the channels.
+        modality: Gives D and whether the last feature marks padding.
+        width: Half of the number of output channels.
     """
 
     def __init__(self, modality: Modality, width: int) -> None:
         super().__init__()
         channels = 2 * width
+        # The number of heads must divide the channels, also in small test networks.
         heads = math.gcd(HEADS, channels)
         self.padded = modality.padded
         self.project = nn.Linear(modality.shape[1] - modality.padded, channels)
@@ -82,9 +92,9 @@ class SequenceEncoder(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """Encodes (B, T, D)."""
+        """Encodes (B, T, D) into one map (B, 2 width, 1, 1)."""
         frames, real = split_padding(x, self.padded)
-        # A softmax over nothing is NaN: a sample without frames, such as an absent one, gets one.
+        # A softmax over no frame is NaN: in a sample without frames the first one counts as real.
         real = torch.cat([real[:, :1] | ~real.any(1, keepdim=True), real[:, 1:]], 1)
         y = self.project(frames)
         y = y + positions(real, y.shape[-1]).to(y.dtype)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,15 @@ def test_the_manifest_tells_files_sources_and_counts_the_same_each_time(source, 
     assert (manifest['dataset'], manifest['format'], manifest['counts']) == ('toy', 1, COUNTS)
     assert manifest['sources'] == {'toy.zip': {'files': 1, 'size': source.stat().st_size}}
     assert list(manifest['files']) == sorted(FILES)
+
+
+def test_files_are_on_the_disk_before_the_manifest_that_promises_them(source, target, disk):
+    prepare(source, target)
+    manifest = target / 'manifest.json'
+    assert {p.relative_to(target).as_posix() for p in disk.renamed} == {*FILES, 'manifest.json'}
+    assert disk.unsynced == []
+    assert disk.loose[manifest] == set()
+    assert manifest in disk.settled
 
 
 def test_a_whole_target_is_left_alone(source, target):
@@ -448,7 +458,10 @@ def test_messages_of_the_command(source, target, capsys):
     assert main(['chekc', 'toy', str(target)]) == 2
     assert "unknown dataset 'chekc'; did you mean the command check?" in capsys.readouterr().err
     assert main(['synth_faces', str(source), str(target)]) == 2
-    assert 'synth_faces needs no preparation; its layout: The samples' in capsys.readouterr().err
+    assert (
+        'synth_faces needs no preparation; its layout: The samples are generated'
+        in capsys.readouterr().err
+    )
     assert main(['toy:size=3', str(source), str(target)]) == 2
     assert 'expected no options' in capsys.readouterr().err
 
@@ -472,3 +485,11 @@ def test_progress_is_a_bar_on_a_terminal(capsys, monkeypatch):
     shown = capsys.readouterr().err
     assert '3/3' in shown
     assert 'frames' in shown
+
+
+def test_progress_counts_the_steps_of_all_threads(capsys):
+    count, each = 8, 500
+    with steps.Steps(count * each, 'frames') as step, ThreadPoolExecutor(count) as pool:
+        list(pool.map(lambda _: [step() for _ in range(each)], range(count)))
+    done = [line.split()[1].partition('/')[0] for line in capsys.readouterr().err.splitlines()]
+    assert done == [str(tenth * count * each // 10) for tenth in range(1, 11)]

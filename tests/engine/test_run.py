@@ -6,9 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from repetitions import scientific
 
 from benchmark import run, tables
@@ -16,10 +21,11 @@ from benchmark.engine import hooks
 from benchmark.errors import UserError
 from benchmark.method import SubsetScore
 from benchmark.records import store
-from benchmark.registry import METHODS
+from benchmark.registry import METHODS, discover, lookup
 
 ROOT = Path(run.__file__).resolve().parent.parent
-SMALL = ['train=96', 'val=32', 'test=48', 'epochs=4', 'batch_size=32']
+TINY = ['train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=3']
+SMALL = ['train=96', 'val=32', 'test=48', 'size=24', 'width=8', 'epochs=4', 'batch_size=32']
 MMANET = 'mmanet:begin_epoch=2'
 
 
@@ -36,6 +42,55 @@ def only_record(results, method):
     found = [store.read(f) for f in record_files(results)]
     (record,) = [r for r in found if r['method']['label'] == method]
     return record
+
+
+def networks(results):
+    """File, relative to the results, -> weights of every trained network."""
+    files = sorted(results.rglob('checkpoint.pth'))
+    return {f.relative_to(results): torch.load(f, weights_only=True) for f in files}
+
+
+def kept_aside(file):
+    """Contents of the records that were moved away from a record's name."""
+    return [f.read_bytes() for f in file.parent.glob('record*.json') if f != file]
+
+
+def equal(networks, others):
+    return networks.keys() == others.keys() and all(
+        torch.equal(weights[name], others[file][name])
+        for file, weights in networks.items()
+        for name in weights
+    )
+
+
+@contextmanager
+def steps_of(name, stop=None, nap=0.0):
+    """Yields the epoch of every step that a method takes; it fails in the epoch `stop`."""
+    discover()
+    cls, epochs = lookup(METHODS, name), []
+    real = cls.loss
+
+    def loss(self, batch):
+        if self.epoch == stop:
+            raise RuntimeError('stopped')
+        epochs.append(self.epoch)
+        time.sleep(nap)
+        return real(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cls, 'loss', loss)
+        yield epochs
+
+
+@pytest.fixture
+def raise_version(monkeypatch):
+    """Raises the version of a registered method."""
+
+    def raised(name):
+        cls = lookup(METHODS, name)
+        monkeypatch.setattr(cls, 'version', cls.version + 1)
+
+    return raised
 
 
 @pytest.fixture(scope='module')
@@ -162,6 +217,107 @@ run.main({arguments(parts, 'modality_dropout', options=options)!r})
     assert scientific(pair[0]) == scientific(pair[1])
 
 
+@pytest.mark.parametrize('method', ['dmrnet', 'redcore'])
+def test_a_method_that_draws_noise_goes_on_with_the_noise_of_its_epoch(method, tmp_path):
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    options = [*TINY[:-1], 'epochs=2']
+    assert run.main(arguments(whole, method, options=options)) == 0
+    with steps_of(method, stop=1):
+        assert run.main(arguments(parts, method, options=options)) == 1
+    with steps_of(method) as epochs:
+        assert run.main(arguments(parts, method, options=options)) == 0
+    assert set(epochs) == {1}
+    assert equal(networks(whole), networks(parts))
+    outcomes = [record_files(r)[0].with_name('outcomes.npz') for r in (whole, parts)]
+    assert outcomes[0].read_bytes() == outcomes[1].read_bytes()
+
+
+def test_the_seconds_before_a_stop_are_counted(tmp_path, capsys):
+    args = arguments(tmp_path, 'modality_dropout', options=[*TINY[:-1], 'epochs=2'])
+    with steps_of('modality_dropout', stop=1, nap=0.75) as epochs:
+        assert run.main(args) == 1
+    assert epochs == [0, 0]
+    capsys.readouterr()
+    assert run.main(args) == 0
+    assert 'checkpoint' not in ''.join(capsys.readouterr())
+    assert only_record(tmp_path, 'modality_dropout')['cost']['train_seconds'] >= 1.5
+
+
+def test_initial_weights_are_drawn_from_the_seed(tmp_path):
+    options = [*TINY[:-1], 'epochs=1', 'lr=1e-30']  # too little to move any weight
+    for results, seeds in (('both', ['0', '1']), ('again', ['0'])):
+        args = arguments(tmp_path / results, 'modality_dropout', options=options)
+        assert run.main([*args, '--seeds', *seeds]) == 0
+    first, second = networks(tmp_path / 'both').values()
+    (again,) = networks(tmp_path / 'again').values()
+    drawn = [name for name, x in first.items() if x.ndim > 1]
+    assert len(drawn) > 10
+    for name in drawn:
+        assert torch.equal(first[name], again[name])
+        assert not torch.equal(first[name], second[name])
+
+
+def test_another_version_of_a_method_does_not_go_on_from_a_stopped_training(
+    tmp_path, raise_version
+):
+    args = arguments(tmp_path, 'modality_dropout', options=TINY)
+    with steps_of('modality_dropout', stop=2) as epochs:
+        assert run.main(args) == 1
+    assert set(epochs) == {0, 1}
+    raise_version('modality_dropout')
+    with steps_of('modality_dropout') as epochs:
+        assert run.main(args) == 0
+    assert set(epochs) == {0, 1, 2}
+
+
+def test_another_version_of_a_method_trains_anew_and_keeps_the_record_before(
+    tmp_path, raise_version
+):
+    args = arguments(tmp_path, 'modality_dropout', options=TINY)
+    assert run.main(args) == 0
+    (file,) = record_files(tmp_path)
+    before = file.read_bytes()
+    raise_version('modality_dropout')
+    with steps_of('modality_dropout') as epochs:
+        assert run.main(args) == 0
+    assert set(epochs) == {0, 1, 2}
+    version = json.loads(before)['method']['version']
+    assert only_record(tmp_path, 'modality_dropout')['method']['version'] == version + 1
+    assert kept_aside(file) == [before]
+    assert store.scan(tmp_path / 'runs').problems == []
+
+
+def test_a_failure_of_another_version_keeps_the_record_before(tmp_path, raise_version):
+    args = arguments(tmp_path, 'modality_dropout', options=TINY)
+    assert run.main(args) == 0
+    (file,) = record_files(tmp_path)
+    before = file.read_bytes()
+    raise_version('modality_dropout')
+    with steps_of('modality_dropout', stop=0):
+        assert run.main(args) == 1
+    assert only_record(tmp_path, 'modality_dropout')['status'] == 'failed'
+    assert kept_aside(file) == [before]
+
+
+def test_a_failure_does_not_take_the_place_of_a_complete_record(tmp_path):
+    args = arguments(tmp_path, 'modality_dropout', options=TINY)
+    assert run.main(args) == 0
+    (file,) = record_files(tmp_path)
+    before = file.read_bytes()
+    with steps_of('modality_dropout', stop=0):
+        assert run.main([*args, '--force']) == 1
+    assert file.read_bytes() == before
+
+
+def test_every_file_of_a_run_is_on_the_disk_before_its_name(tmp_path, disk):
+    options = [*TINY[:-1], 'epochs=2', 'selection=worst']
+    assert run.main(arguments(tmp_path, 'modality_dropout', options=options)) == 0
+    named = {path.name for path in disk.renamed}
+    assert named >= {'resume.pth', 'best.pth', 'checkpoint.pth', 'outcomes.npz', 'record.json'}
+    assert disk.unsynced == []
+    assert {path.name for path in disk.settled} >= {'outcomes.npz', 'record.json'}
+
+
 def test_a_nan_loss_stops_the_run_and_names_step_and_term(tmp_path, method_file, capsys):
     spec = method_file(
         '    def loss(self, batch):\n'
@@ -199,6 +355,74 @@ def test_a_collapsed_model_is_flagged_in_record_and_table(tmp_path, method_file,
     assert run.main(arguments(tmp_path, spec)) == 0
     assert len(only_record(tmp_path, 'odd')['collapsed']) == 7
     assert 'collapsed' in capsys.readouterr().out
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    """Writes two modalities, told by their signs, of which the test split is given."""
+
+    def write(a, b):
+        train = np.tile([-1, 1], 16)
+        columns = {'a': [train, train, a], 'b': [train, train, b]}
+        inputs = {f'inputs/{name}': np.concatenate(x)[:, None] for name, x in columns.items()}
+        split = np.repeat([0, 1, 2], [32, 32, len(a)])
+        target = (inputs['inputs/a'][:, 0] > 0).astype(int)
+        np.savez(tmp_path / 'signs.npz', target=target, split=split, **inputs)
+        return ['--data-root', str(tmp_path / 'signs.npz')]
+
+    return write
+
+
+LOWEST = """
+    def encode(self, inputs):
+        return inputs
+
+    def loss(self, batch):
+        return {'loss_none': 0 * next(self.parameters()).sum()}
+
+    def lowest(self, inputs, mask):
+        values = [inputs[n] if n in inputs else torch.zeros(len(mask), 1) for n in ('a', 'b')]
+        lowest = torch.where(mask, torch.cat(values, 1), torch.inf).amin(1, keepdim=True)
+        return lowest + 0 * next(self.parameters()).sum()
+"""
+
+
+def test_collapsed_is_what_predicts_one_class_for_999_in_1000(vectors, method_file, tmp_path):
+    spec = method_file(
+        f'{LOWEST}'
+        '    def decode(self, features, mask):\n'
+        '        x = self.lowest(features, mask)\n'
+        '        return torch.cat([-x, x], 1)\n'
+    )
+    a, b = np.ones((2, 2000))
+    a[:2], b[2:5] = -1, -1
+    args = arguments(tmp_path, spec, options=['epochs=1', 'batch_size=16'], datasets=['arrays'])
+    assert run.main([*args, *vectors(a, b)]) == 0
+    record = only_record(tmp_path, 'odd')
+    assert record['predicted']['a'][1] == 1998 / 2000
+    assert record['predicted']['b'][1] == 1997 / 2000
+    assert record['collapsed'] == ['a']
+
+
+def test_the_selected_epoch_is_the_latest_of_the_networks(vectors, method_file, tmp_path):
+    spec = method_file(
+        '    dedicated = True\n'
+        f'{LOWEST}'
+        '    def decode(self, features, mask):\n'
+        '        x = self.lowest(features, mask)\n'
+        '        right = mask.sum(1, keepdim=True) == self.epoch + 1\n'
+        '        return torch.where(right, torch.cat([-x, x], 1), torch.cat([x, -x], 1))\n'
+    )
+    options = ['epochs=4', 'batch_size=16', 'selection=full']
+    sides = np.tile([-1, 1], 8)
+    args = arguments(tmp_path, spec, options=options, datasets=['arrays'])
+    assert run.main([*args, *vectors(sides, sides)]) == 0
+    record = only_record(tmp_path, 'odd')
+    assert record['scores']['val'] == {
+        s: {'accuracy': 1, 'UAR': 1, 'F1': 1} for s in ('a', 'b', 'a+b')
+    }
+    # The networks of one modality are right in epoch 0, that of two in epoch 1.
+    assert record['selected_epoch'] == 1
 
 
 @pytest.mark.parametrize(
@@ -279,7 +503,7 @@ def test_one_command_makes_the_table_of_training_gaps(tmp_path, method_file, cap
         ('odd', '', 0),
         ('modality_dropout', 'rgb=0.25,ir=0.5', 50),
     ]
-    # The pattern without gaps is the ordinary protocol.
+    # The setting without gaps is the ordinary protocol.
     assert run.main(args) == 0
     assert '2 of 2 experiments are recorded already' in capsys.readouterr().out
     before = file.read_bytes()
@@ -309,6 +533,44 @@ def test_selection_needs_a_score_of_the_validation_split(rule):
     if rule == 'full':
         with pytest.raises(UserError, match='for rgb'):
             selection._value(scores(depth=0.1))
+
+
+SCRIPT = [
+    (0.5, 0.5),
+    *[(0.5, 0.125)] * 2,
+    *[(0.375, 0.375)] * 2,
+    *[(0.25, 0.5)] * 2,
+]
+"""ACER of the full subset and of another one after each epoch; every rule finds a tie."""
+
+
+@pytest.mark.parametrize(
+    ('rule', 'expected'), [('mean', 1), ('worst', 3), ('full', 5), ('last', 6)]
+)
+@pytest.mark.parametrize('metric', ['ACER', 'accuracy'])
+def test_the_first_epoch_of_the_best_score_is_selected(rule, expected, metric, tmp_path):
+    selection = hooks.Selection(rule, metric, 'a+b', tmp_path)
+    for epoch, values in enumerate(SCRIPT):
+        values = values if metric == 'ACER' else [1 - v for v in values]
+        scores = {
+            s: SubsetScore({metric: v}, (1.0,), 5)
+            for s, v in zip(('a+b', 'a'), values, strict=True)
+        }
+        runner = SimpleNamespace(
+            epoch=epoch + 1,
+            val_loop=SimpleNamespace(evaluator=SimpleNamespace(scores=scores)),
+            model=SimpleNamespace(
+                on_validation=lambda scores: None,
+                state_dict=lambda epoch=epoch: {'epoch': torch.tensor(epoch)},
+            ),
+            logger=SimpleNamespace(info=lambda text: None),
+        )
+        selection.after_val_epoch(runner, {})
+    assert selection.state['epoch'] == expected
+    kept = selection.state['scores']['a+b']['metrics'][metric]
+    assert kept == (SCRIPT[expected][0] if metric == 'ACER' else 1 - SCRIPT[expected][0])
+    if rule != 'last':
+        assert torch.load(selection.best, weights_only=True)['epoch'] == expected
 
 
 def test_a_torn_record_is_named_and_its_run_repeated(tmp_path, capsys):

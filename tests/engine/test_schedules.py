@@ -35,6 +35,21 @@ def rates(**fields):
     return np.array(found)
 
 
+@pytest.mark.parametrize(
+    ('schedule', 'rate'),
+    [
+        ('constant', lambda t, steps: np.ones(steps)),
+        ('cosine', lambda t, steps: (1 + np.cos(np.pi * t / steps)) / 2),
+        # mmengine's polynomial is 0 at the last step, its cosine would be at the one after it.
+        ('poly', lambda t, steps: (1 - t / (steps - 1)) ** 0.9),
+    ],
+)
+def test_the_rate_follows_its_closed_form_after_the_warm_up(schedule, rate):
+    for warmup, steps in ((0.0, 120), (2.0, 100)):
+        found = rates(schedule=schedule, warmup=warmup)[120 - steps :]
+        assert found == pytest.approx(rate(np.arange(steps), steps), abs=1e-9)
+
+
 def test_step_divides_by_ten_at_the_given_shares():
     t = np.arange(120)
     thirds = 0.1 ** ((t >= 20).astype(int) + (t >= 40) + (t >= 60))

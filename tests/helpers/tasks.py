@@ -1,4 +1,4 @@
-"""Small tasks of every kind and batches for them."""
+"""Small tasks of every kind, batches for them, and a data set in memory over them."""
 
 import dataclasses
 
@@ -10,6 +10,7 @@ from benchmark.method import Batch, Modality, Task
 
 
 def images(side, *channels):
+    """Returns square image modalities with the given numbers of channels."""
     names = ('rgb', 'depth', 'ir', 'flow')
     return tuple(Modality(n, (c, side, side)) for n, c in zip(names, channels, strict=False))
 
@@ -42,14 +43,15 @@ TASKS = {
     ),
     'rooms': Task('toy', 'segmentation', images(32, 3, 1), ('wall', 'floor', 'box'), 'mIoU', 4),
 }
-"""One task of each kind: images, images of different sizes with a vector, vectors, sequences (one
-padded), label maps."""
+"""One task of each kind of input and target: images; images of different sizes with a vector;
+vectors; sequences, one of them padded; label maps."""
 
 ESANET = dataclasses.replace(TASKS['rooms'], network='esanet')
-"""Label maps on the network that not every method can use."""
+"""The task with label maps on ESANet, which not every method can use."""
 
 
 def target_of(task, count, rng):
+    """Returns random targets, (count,) or (count, H, W)."""
     shape = (count,)
     if task.kind == 'segmentation':
         shape = (count, *task.modalities[0].shape[1:])
@@ -57,7 +59,7 @@ def target_of(task, count, rng):
 
 
 def batch_of(task, count=6, seed=0):
-    """A batch whose masks differ between samples."""
+    """Returns a batch of random inputs in which masks differ between samples."""
     rng = np.random.default_rng(seed)
     mask = rng.random((count, len(task.names))) < 0.6
     mask[np.arange(count), rng.integers(len(task.names), size=count)] = True
@@ -72,7 +74,7 @@ def batch_of(task, count=6, seed=0):
 
 
 class Toy(Dataset):
-    """A dataset in memory over one of the tasks, its classes told by the inputs' mean."""
+    """A data set in memory over one of the tasks; the mean of an input depends on its class."""
 
     recipe = {'epochs': 4, 'batch_size': 8, 'lr': 1e-2}
     fingerprint = 'toy'

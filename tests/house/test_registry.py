@@ -135,6 +135,7 @@ class Annotated:
         shape: tuple[int, int] = (2, 3),
         shares: tuple[float, ...] = (),
         limit: int | None = None,
+        alpha: float | Literal['auto'] = 'auto',
     ) -> None:
         pass
 
@@ -152,6 +153,8 @@ class Annotated:
         ('shares', '0.50/1', (0.5, 1.0), '0.5/1'),
         ('limit', 'none', None, 'none'),
         ('limit', '3', 3, '3'),
+        ('alpha', 'auto', 'auto', 'auto'),
+        ('alpha', '0.50', 0.5, '0.5'),
     ],
 )
 def test_text_becomes_a_typed_value_with_one_spelling(key, text, value, spelled):
@@ -170,6 +173,7 @@ def test_text_becomes_a_typed_value_with_one_spelling(key, text, value, spelled)
         ('shape', '4', "odd:shape: expected 2 values separated by '/', found '4'"),
         ('shares', '1/x', "odd:shares: expected float, found 'x'"),
         ('limit', '1.5', "odd:limit: expected int, found '1.5'"),
+        ('alpha', 'aut', "odd:alpha: expected float, found 'aut'"),
     ],
 )
 def test_a_value_that_its_annotation_forbids_is_told(key, text, told):

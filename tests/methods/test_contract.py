@@ -1,7 +1,15 @@
-"""What every registered method promises, on every kind of task."""
+"""What every registered method promises, on a small task of every kind.
+
+A new file in methods/ is found and tested by itself. A test that does not apply to a method is
+named in its `contract_exceptions`, with the reason.
+"""
 
 import copy
+import inspect
 import re
+import typing
+from types import NoneType, UnionType
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,28 +19,32 @@ from tasks import TASKS as PLAIN
 
 from benchmark.engine.evaluation import subset_logits
 from benchmark.method import Method, SubsetScore
-from benchmark.missing import subset_ids, subset_masks
+from benchmark.missing import subset_id, subset_ids, subset_masks
 from benchmark.registry import BROKEN, METHODS, discover
 
 discover()
 NAMES = sorted(METHODS.module_dict)
 TASKS = {**PLAIN, 'esanet': ESANET}
+EXCEPTIONS = {'paper', 'gradient', 'unplugged', 'twin', *TASKS}
+"""Keys of `contract_exceptions`: tests that call `exempt`, and tasks that a method refuses."""
 
 
-def runs(name, task):
-    """Whether the method takes the task's network; test_esanet.py sees what others say."""
-    return task.network in METHODS.module_dict[name].supported_networks
+def accepted(name):
+    """The test tasks that a method takes; test_esanet.py tests how others refuse the network."""
+    cls = METHODS.module_dict[name]
+    return [
+        kind
+        for kind, task in TASKS.items()
+        if task.network in cls.supported_networks and kind not in cls.contract_exceptions
+    ]
 
 
-BOTH = [(name, kind) for name in NAMES for kind in TASKS if runs(name, TASKS[kind])]
-
-
-def test_every_method_file_imports():
-    assert not BROKEN
+BOTH = [(name, kind) for name in NAMES for kind in accepted(name)]
+FIRST = [(name, accepted(name)[0]) for name in NAMES if accepted(name)]
 
 
 def built(name, kind, seed=0):
-    """A method in its last epoch, with teacher and one validation behind it."""
+    """A method in its last epoch, after a validation in every epoch, with an untrained teacher."""
     torch.manual_seed(seed)
     cls, task = METHODS.module_dict[name], TASKS[kind]
     method = cls(task)
@@ -54,46 +66,165 @@ def built(name, kind, seed=0):
     return method
 
 
+def training_batch(kind):
+    """A batch of 14 samples in which every subset occurs as a mask."""
+    task = TASKS[kind]
+    masks = torch.from_numpy(subset_masks(len(task.names)))
+    return batch_of(task, 14)._replace(mask=masks.repeat(14, 1)[:14])
+
+
+def subsets(kind, count):
+    """Every subset of a task's modalities: its id, its mask row, and the mask for a batch."""
+    names = TASKS[kind].names
+    for row in subset_masks(len(names)):
+        yield subset_id(names, row), row, torch.from_numpy(row).expand(count, -1)
+
+
 def exempt(name, test):
     reason = METHODS.module_dict[name].contract_exceptions.get(test)
     if reason:
         pytest.skip(reason)
 
 
+def or_exempt(name, test):
+    """The way out that a message names."""
+    return f'or set {name}.contract_exceptions = {{{test!r}: <reason>}}'
+
+
+def test_every_method_file_can_be_imported():
+    broken = {file: why for file, why in BROKEN.items() if file.startswith('methods/')}
+    assert not broken, f'these files raise an error when they are imported: {broken}'
+
+
 @pytest.mark.parametrize('name', NAMES)
-def test_docstring_names_the_paper(name):
+def test_a_method_takes_some_task_and_names_only_known_exceptions(name):
+    cls = METHODS.module_dict[name]
+    assert issubclass(cls, Method), f'{name}: expected a subclass of benchmark.method.Method'
+    assert accepted(name), f'{name} takes none of the test tasks {list(TASKS)}'
+    unknown = set(cls.contract_exceptions) - EXCEPTIONS
+    assert not unknown, f'{name}.contract_exceptions: {unknown} are none of {sorted(EXCEPTIONS)}'
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_docstring_names_the_paper_with_its_year(name):
     exempt(name, 'paper')
-    assert re.search(r'\b(19|20)\d\d\b', METHODS.module_dict[name].__doc__)
+    assert re.search(r'\b(19|20)\d\d\b', METHODS.module_dict[name].__doc__ or ''), (
+        f'{name}: name the paper and its year in the docstring of the class, '
+        + or_exempt(name, 'paper')
+    )
+
+
+def problems(cls):
+    """What is wrong with the constructor of a method, whose parameters are its options."""
+    found = []
+    hints = typing.get_type_hints(cls.__init__)
+    parameters = inspect.signature(cls).parameters
+    for option in list(parameters.values())[1:]:
+        hint = hints.get(option.name, type(option.default))
+        if option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD, option.POSITIONAL_ONLY):
+            found.append(f'{option}: expected a named parameter, since it is an option')
+        elif option.default is option.empty:
+            found.append(f'{option}: expected a default, since it is an option')
+        elif not fits(option.default, hint):
+            found.append(f'{option}: the default has not the annotated type, or no option has it')
+    groups = {f'settings[{dataset!r}]': given for dataset, given in cls.settings.items()}
+    for where, given in {'search': cls.search, **groups}.items():
+        found += [f'{where}: {key!r} is not an option' for key in given if key not in parameters]
+    return found
+
+
+def fits(value, hint):
+    """Whether an option may have a type, and whether a value is of it."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if origin in (UnionType, typing.Union):
+        return any(fits(value, one) for one in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(fits(item, inner[0]) for item in value)
+    if hint is float:
+        return type(value) in (int, float)
+    return hint in (str, int, bool, NoneType) and type(value) is hint
+
+
+@pytest.mark.parametrize(('name', 'kind'), FIRST)
+def test_every_parameter_after_the_task_is_an_option_with_a_default(name, kind):
+    cls = METHODS.module_dict[name]
+    assert not problems(cls)
+    for dataset, settings in cls.settings.items():
+        assert cls(TASKS[kind], **settings), dataset
+
+
+class Ordinary(Method):
+    search = {'heads': None, 'ratio': None}
+
+    def __init__(
+        self,
+        task,
+        heads=1,
+        *,
+        ratio: float | Literal['auto'] = 'auto',
+        sizes: tuple[int, ...] = (1, 2),
+    ):
+        super().__init__(task)
+
+
+class Bad(Method):
+    search = {'depth': None}
+    settings = {'casia_surf': {'heads': 2, 'width': 3}}
+
+    def __init__(
+        self,
+        task,
+        heads,
+        sizes=[1],  # noqa: B006
+        mode: Literal['a', 'b'] = 'c',
+        share: float = '0.5',
+        rate: int = 0.5,
+        **others,
+    ):
+        super().__init__(task)
+
+
+def test_options_may_be_ordinary_parameters_and_mistakes_are_named():
+    assert not problems(Ordinary)
+    named = [found.partition(':')[0].partition('=')[0].strip() for found in problems(Bad)]
+    assert named == ['heads', 'sizes', 'mode', 'share', 'rate', '**others', 'search'] + [
+        "settings['casia_surf']"
+    ]
 
 
 @pytest.mark.parametrize(('name', 'kind'), BOTH)
-def test_loss_is_finite_and_reaches_every_parameter(name, kind):
+def test_the_loss_is_finite_and_reaches_every_parameter(name, kind):
     exempt(name, 'gradient')
-    method, task = built(name, kind).train(), TASKS[kind]
-    # Every subset occurs, weak ones too.
-    batch = batch_of(task, 14)
-    masks = torch.from_numpy(subset_masks(len(task.names)))
-    batch = batch._replace(mask=masks.repeat(14, 1)[:14])
-    total, terms = method.parse_losses(method.loss(batch))
-    assert all(torch.isfinite(v) for v in terms.values())
+    method = built(name, kind).train()
+    total, terms = method.parse_losses(method.loss(training_batch(kind)))
+    infinite = [term for term, value in terms.items() if not torch.isfinite(value)]
+    assert not infinite, f'{name} on {kind}: these terms of the loss are not finite: {infinite}'
+    assert total.requires_grad, f'{name}: no term of the loss has "loss" in its name'
     total.backward()
     silent = [n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not silent
+    assert not silent, (
+        f'{name} on {kind}: in the last epoch the loss has no gradient for {silent}; '
+        f'remove these parameters, {or_exempt(name, "gradient")}'
+    )
 
 
 @pytest.mark.parametrize(('name', 'kind'), BOTH)
-def test_missing_modalities_cannot_be_seen(name, kind):
+def test_missing_modalities_have_no_effect_on_predictions(name, kind):
     method, task = built(name, kind).eval(), TASKS[kind]
     batch = batch_of(task)
-    for mask in subset_masks(len(task.names)):
-        allowed = torch.from_numpy(mask).expand(len(batch.ids), -1)
-        clean = method.predict(batch.inputs, allowed)
-        absent = [n for n, there in zip(task.names, mask, strict=True) if not there]
+    for subset, row, mask in subsets(kind, len(batch.ids)):
+        clean = method.predict(batch.inputs, mask)
+        absent = [n for n, there in zip(task.names, row, strict=True) if not there]
         for poison in (float('nan'), 1e3):
             spoilt = {
                 n: torch.full_like(x, poison) if n in absent else x for n, x in batch.inputs.items()
             }
-            assert torch.equal(method.predict(spoilt, allowed), clean)
+            assert torch.equal(method.predict(spoilt, mask), clean), (
+                f'{name} on {kind}: predictions from {subset} change if {absent} hold {poison}; '
+                'select by the mask (methods.common.networks.masked), never multiply by it'
+            )
 
 
 @pytest.mark.parametrize(('name', 'kind'), BOTH)
@@ -101,22 +232,30 @@ def test_a_sensor_that_is_off_need_not_be_given(name, kind):
     exempt(name, 'unplugged')
     method, task = built(name, kind).eval(), TASKS[kind]
     batch = batch_of(task)
-    for mask in subset_masks(len(task.names)):
-        allowed = torch.from_numpy(mask).expand(len(batch.ids), -1)
-        given = {n: batch.inputs[n] for n, on in zip(task.names, mask, strict=True) if on}
-        expected = method.predict(batch.inputs, allowed)
-        torch.testing.assert_close(method.predict(given, allowed), expected)
+    for subset, row, mask in subsets(kind, len(batch.ids)):
+        given = {n: batch.inputs[n] for n, on in zip(task.names, row, strict=True) if on}
+        expected = method.predict(batch.inputs, mask)
+        torch.testing.assert_close(
+            method.predict(given, mask),
+            expected,
+            msg=lambda why, subset=subset: (
+                f'{name} on {kind}: predictions change if inputs hold {subset} only; '
+                f'encode what is given, {or_exempt(name, "unplugged")}: {why}'
+            ),
+        )
 
 
 @pytest.mark.parametrize(('name', 'kind'), BOTH)
-def test_encoding_once_gives_the_numbers_of_separate_passes(name, kind):
-    method, task = built(name, kind).eval(), TASKS[kind]
-    batch = batch_of(task)
-    masks = list(subset_masks(len(task.names)))
+def test_encoding_once_gives_the_predictions_of_separate_passes(name, kind):
+    method, batch = built(name, kind).eval(), batch_of(TASKS[kind])
+    masks = list(subset_masks(len(TASKS[kind].names)))
     with torch.no_grad():
-        for mask, logits in subset_logits(method, batch, masks):
-            allowed = torch.from_numpy(mask).expand(len(batch.ids), -1)
-            assert torch.equal(logits, method.predict(batch.inputs, allowed))
+        for row, logits in subset_logits(method, batch, masks):
+            mask = torch.from_numpy(row).expand(len(batch.ids), -1)
+            assert torch.equal(logits, method.predict(batch.inputs, mask)), (
+                f'{name} on {kind}: decode(encode(inputs), mask) is not predict(inputs, mask); '
+                'encode must not mix modalities, and decode must not change the features'
+            )
 
 
 @pytest.mark.parametrize(('name', 'kind'), BOTH)
@@ -127,58 +266,70 @@ def test_samples_with_different_masks_do_not_influence_each_other(name, kind):
         alone = method.predict(
             {n: x[i : i + 1] for n, x in batch.inputs.items()}, batch.mask[i : i + 1]
         )
-        torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            alone[0],
+            together[i],
+            rtol=1e-4,
+            atol=1e-5,
+            msg=lambda why: (
+                f'{name} on {kind}: a prediction depends on the rest of the batch: {why}'
+            ),
+        )
 
 
 @pytest.mark.parametrize(('name', 'kind'), BOTH)
 def test_logits_have_the_target_s_shape(name, kind):
     method, batch = built(name, kind).eval(), batch_of(TASKS[kind])
-    logits = method.predict(batch.inputs, batch.mask)
-    shape = list(batch.target.shape)
-    assert list(logits.shape) == [shape[0], len(TASKS[kind].classes), *shape[1:]]
+    found = list(method.predict(batch.inputs, batch.mask).shape)
+    count, *place = batch.target.shape
+    expected = [count, len(TASKS[kind].classes), *place]
+    assert found == expected, f'{name} on {kind}: expected logits {expected}, found {found}'
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_teacher_stays_outside_and_asleep(name):
-    method = built(name, 'faces').train()
+@pytest.mark.parametrize(('name', 'kind'), FIRST)
+def test_the_teacher_stays_outside_frozen_and_in_evaluation_mode(name, kind):
+    method = built(name, kind).train()
     if not method.teacher:
         pytest.skip('has no teacher')
     teacher = method.teacher_network
     before = copy.deepcopy(teacher.state_dict())
     inside = {id(p) for p in method.parameters()}
-    assert not inside & {id(p) for p in teacher.parameters()}
-    assert not teacher.training
-    method.loss(batch_of(TASKS['faces'], 14))['loss_task'].backward()
-    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
-    assert all(p.grad is None for p in teacher.parameters())
+    assert not inside & {id(p) for p in teacher.parameters()}, f'{name} trains its teacher'
+    assert not teacher.training, f'{name}: train() puts the teacher into training mode'
+    method.parse_losses(method.loss(training_batch(kind)))[0].backward()
+    changed = [k for k, v in teacher.state_dict().items() if not torch.equal(v, before[k])]
+    assert not changed, f'{name}: a training step changes its teacher: {changed}'
+    assert all(p.grad is None for p in teacher.parameters()), f'{name}: its teacher has gradients'
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_same_seed_gives_the_same_loss(name):
-    batch = batch_of(TASKS['faces'], 14)
+@pytest.mark.parametrize(('name', 'kind'), FIRST)
+def test_the_same_seed_gives_the_same_loss(name, kind):
     losses = []
     for _ in range(2):
-        method = built(name, 'faces', seed=3).train()
+        method = built(name, kind, seed=3).train()
         torch.manual_seed(7)
-        losses.append(method.loss(batch))
+        losses.append(method.loss(training_batch(kind)))
     assert losses[0].keys() == losses[1].keys()
-    assert all(torch.equal(losses[0][k], losses[1][k]) for k in losses[0])
+    different = [k for k in losses[0] if not torch.equal(losses[0][k], losses[1][k])]
+    assert not different, (
+        f'{name}: {different} differ between two runs; draw from torch only, which is seeded'
+    )
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_hyper_parameters_are_keywords_with_defaults(name):
-    cls = METHODS.module_dict[name]
-    assert issubclass(cls, Method)
-    for dataset, settings in cls.settings.items():
-        assert cls(TASKS['faces'], **settings), dataset
-
-
-def test_no_two_methods_are_one_renamed():
-    batch = batch_of(TASKS['faces'], 14)
+def test_no_two_methods_are_the_same_under_two_names():
     found = {}
     for name in NAMES:
-        method = built(name, 'faces').train()
-        cls = type(method)
-        total = method.parse_losses(method.loss(batch))[0].item()
-        found.setdefault((total, cls.sampler, cls.dedicated), []).append(name)
-    assert all(len(names) == 1 for names in found.values()), found
+        cls = METHODS.module_dict[name]
+        if 'faces' not in accepted(name) or 'twin' in cls.contract_exceptions:
+            continue
+        method, batch = built(name, 'faces').train(), training_batch('faces')
+        torch.manual_seed(7)
+        loss = method.parse_losses(method.loss(batch))[0].item()
+        logits = method.eval().predict(batch.inputs, batch.mask).sum().item()
+        key = (loss, logits, cls.sampler, cls.dedicated, cls.train_step)
+        found.setdefault(key, []).append(name)
+    twins = [names for names in found.values() if len(names) > 1]
+    assert not twins, (
+        f'{twins} have the same loss, predictions and sampler; make one an option of the other, '
+        + or_exempt('<method>', 'twin')
+    )

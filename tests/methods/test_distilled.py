@@ -117,7 +117,7 @@ def test_opposite_samples_leave_probabilistic_transfer_finite():
 
 
 @pytest.mark.parametrize('name', [*BETWEEN_MAPS, *BETWEEN_LOGITS])
-def test_a_perfect_student_has_nothing_to_learn(name):
+def test_the_loss_is_zero_for_equal_networks(name):
     loss = {**BETWEEN_MAPS, **BETWEEN_LOGITS}[name]
     known, other = torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3)
     assert loss(known.clone(), known).item() == pytest.approx(0, abs=1e-6)
@@ -125,7 +125,7 @@ def test_a_perfect_student_has_nothing_to_learn(name):
 
 
 @pytest.mark.parametrize('name', ['at', 'sp', 'pkt'])
-def test_relations_see_neither_scale_nor_order(name):
+def test_losses_on_relations_do_not_depend_on_scale_or_order(name):
     loss = BETWEEN_MAPS[name]
     student, teacher = torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3)
     expected, order = loss(student, teacher), torch.randperm(6)
@@ -136,7 +136,7 @@ def test_relations_see_neither_scale_nor_order(name):
 
 
 @pytest.mark.parametrize('name', ['sp', 'pkt'])
-def test_similarities_see_no_rotation_of_the_features(name):
+def test_losses_on_similarities_do_not_depend_on_rotation_of_the_features(name):
     student, teacher = torch.randn(6, 12), torch.randn(6, 12)
     rotation = torch.linalg.qr(torch.randn(12, 12)).Q
     loss = BETWEEN_MAPS[name]
@@ -241,7 +241,7 @@ def test_segmentation_relates_the_pooled_pixels_of_the_batch(name):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_mad_is_mmanet_without_its_second_head_number_by_number(kind):
+def test_mad_equals_mmanet_with_beta_0(kind):
     ours = distilled(kind, loss='mad').train()
     reference = distilled(kind, cls=MMANet, beta=0.0).train()
     reference.strong[0] = True
@@ -271,7 +271,7 @@ def test_mad_has_the_weight_that_mmanet_has_on_the_dataset():
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_with_its_second_head_mad_is_mmanet(kind):
+def test_mad_with_mar_equals_mmanet(kind):
     ours, reference = distilled(kind, loss='mad', mar=True), distilled(kind, cls=MMANet)
     for method in (ours, reference):
         method.strong[1] = True
@@ -297,7 +297,7 @@ def test_gradients_reach_every_parameter_of_the_student_and_none_of_the_teacher(
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
 
 
-def test_the_teacher_is_heard_after_begin_epoch():
+def test_distillation_starts_after_begin_epoch():
     method, batch = distilled('faces', loss='sp', begin_epoch=3), every_subset('faces')
     for epoch, terms in ((0, 1), (3, 1), (4, 2)):
         method.epoch = epoch
@@ -306,7 +306,7 @@ def test_the_teacher_is_heard_after_begin_epoch():
     assert len(method.loss(batch)) == 2
 
 
-def test_without_the_second_head_nothing_of_it_is_left():
+def test_without_mar_there_is_no_second_decoder_and_no_mining():
     plain = distilled('faces')
     assert not [name for name in plain.state_dict() if name.startswith('regularizer')]
     plain.on_validation({})  # nothing is mined
@@ -314,16 +314,16 @@ def test_without_the_second_head_nothing_of_it_is_left():
 
 
 @pytest.mark.parametrize(('epochs', 'warned'), [(6, True), (7, False)])
-def test_a_training_too_short_for_its_teacher_is_told(epochs, warned, monkeypatch):
-    told = []
-    monkeypatch.setattr('methods.distilled.print_log', lambda text, *_: told.append(text))
+def test_a_training_that_ends_before_distillation_logs_a_warning(epochs, warned, monkeypatch):
+    logged = []
+    monkeypatch.setattr('methods.distilled.print_log', lambda text, *_: logged.append(text))
     method = distilled('faces', epoch=epochs - 1)
     method.epochs = epochs
     method.on_validation({})
-    assert bool(told) is warned
+    assert bool(logged) is warned
 
 
-def test_mistakes_are_told():
+def test_wrong_options_and_tasks_raise_errors_that_name_them():
     with pytest.raises(UserError, match="did you mean 'soft_target'"):
         Distilled(FACES, loss='softtarget')
     with pytest.raises(UserError, match="distilled:alpha: expected a number or 'auto'"):

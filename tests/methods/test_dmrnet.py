@@ -110,7 +110,7 @@ def test_the_deployed_network_decodes_the_mean_and_never_draws(kind):
 
 
 @pytest.mark.parametrize('kind', [('classification', 3), ROOMS])
-def test_the_losses_see_samples_of_the_predicted_gaussian(kind):
+def test_losses_are_computed_from_samples_of_the_predicted_gaussian(kind):
     method = DMRNet(task(*kind)).eval()
     batch = draw_batch(method.task, subsets(kind[1]))
     standard = []
@@ -228,7 +228,7 @@ def test_hard_samples_count_one_plus_beta_times(kind):
     assert terms['loss_hard'] > 0
 
 
-def test_a_batch_without_hard_samples_or_labels_costs_nothing():
+def test_the_hard_loss_is_zero_without_hard_samples_or_labels():
     method = mined(DMRNet(task(*ROOMS), hard=1), {'rgb': 1.0})
     method.epoch = 50
     batch = draw_batch(method.task, torch.ones(3, 2, dtype=torch.bool))
@@ -323,14 +323,14 @@ def test_the_sets_of_greatest_variance_are_hard(count):
 
 
 @pytest.mark.parametrize(('modalities', 'expected'), [(1, 0), (2, 1), (3, 3), (4, 7)])
-def test_half_of_the_sets_are_hard_unless_told(modalities, expected):
+def test_half_of_the_sets_are_hard_by_default(modalities, expected):
     method = DMRNet(task(count=modalities))
     method.samples += 1
     method.variance += torch.rand_like(method.variance)
     assert method.hard(subsets(modalities)).sum() == expected
 
 
-def test_what_was_never_seen_is_not_hard():
+def test_a_combination_that_was_never_drawn_is_not_hard():
     method = DMRNet(task(), hard=3)
     assert not method.hard(subsets(3)).any()
     mined(method, {'ir': 1.0})
@@ -338,7 +338,7 @@ def test_what_was_never_seen_is_not_hard():
     assert not method.hard(torch.zeros(1, 3, dtype=torch.bool)).any()
 
 
-def test_a_resumed_run_knows_what_was_mined():
+def test_a_checkpoint_keeps_what_was_mined():
     method = mined(DMRNet(task()), {'ir': 3.0, 'rgb': 2.0, 'rgb+ir': 1.0, 'depth': 0.5})
     resumed = DMRNet(task())
     resumed.load_state_dict(method.state_dict())
@@ -359,7 +359,7 @@ def test_the_released_code_fixes_what_is_hard_or_mines_single_modalities():
     assert torch.equal(speech.hard(subsets(2)), ~subsets(2)[:, 0])
 
 
-def test_the_log_says_what_is_hard_and_warns_of_a_warm_up_without_end(monkeypatch):
+def test_the_log_names_hard_combinations_and_warns_if_training_ends_in_the_warm_up(monkeypatch):
     lines = []
     monkeypatch.setattr(
         'methods.dmrnet.print_log', lambda text, _, level=logging.INFO: lines.append((level, text))

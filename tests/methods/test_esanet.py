@@ -88,7 +88,7 @@ def written_out(net, rgb, depth):
 
 @pytest.mark.parametrize('side', [32, 96])
 @pytest.mark.parametrize('depth', [18, 50])
-def test_streams_meet_at_five_points_and_the_sum_replaces_the_first(side, depth):
+def test_streams_are_fused_at_five_points_and_the_sum_replaces_the_first(side, depth):
     task = dataclasses.replace(ESANET, modalities=images(side, 3, 1), depth=depth)
     net, inputs = lively(ESANetEncoder(task)), batch_of(task, 3).inputs
     mask = torch.tensor([[True, True], [True, False], [False, True]])
@@ -103,7 +103,7 @@ def test_streams_meet_at_five_points_and_the_sum_replaces_the_first(side, depth)
             torch.testing.assert_close(ours[row : row + 1], theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_of_three_modalities_the_first_carries_the_sum_and_the_others_go_on_alone():
+def test_with_three_modalities_the_first_stream_carries_the_sum():
     net, inputs = lively(ESANetEncoder(three())), batch_of(three(), 2).inputs
     found = net.fused(inputs, torch.ones(2, 3, dtype=torch.bool))
     streams = {}
@@ -135,7 +135,7 @@ def test_a_masked_modality_has_no_influence(mask):
     torch.testing.assert_close(method.predict(given, allowed), clean, rtol=1e-5, atol=1e-6)
 
 
-def test_masks_of_one_batch_are_each_sample_s_own():
+def test_masks_apply_to_each_sample_separately():
     task = three()
     method, batch = lively(ModalityDropout(task)), batch_of(task, 7)
     masks = torch.from_numpy(subset_masks(3))
@@ -181,7 +181,7 @@ def test_maps_halve_and_logits_have_the_image_s_size(shape, steps):
     assert sides == [(2, 3, *shape), *((2, 3, *x.shape[2:]) for x in maps[:0:-1])]
 
 
-def test_the_context_sees_the_mean_and_a_grid_of_five():
+def test_the_context_module_pools_to_one_and_to_five_cells_a_side():
     net = lively(ESANetEncoder(dataclasses.replace(ESANET, modalities=images(320, 3, 1)))).context
     x = torch.randn(2, 32, 10, 10)
     blocks = x.unflatten(3, (5, 2)).unflatten(2, (5, 2)).mean((3, 5))
@@ -234,7 +234,7 @@ def test_training_supervises_four_scales_with_equal_weight(weights):
     assert four > 1.5 * plain
 
 
-def test_a_single_output_is_supervised_as_it_always_was():
+def test_multi_scale_of_a_single_output_is_the_criterion():
     logits, target = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
     assert torch.equal(
         multi_scale(F.cross_entropy, (logits,), target), F.cross_entropy(logits, target)
@@ -245,7 +245,7 @@ def count(module):
     return sum(p.numel() for p in module.parameters())
 
 
-def test_sizes_are_those_measured_on_the_papers_code():
+def test_parameter_counts_equal_those_of_the_papers_code():
     # Measured on the released code: ResNet-50, 40 classes, in millions.
     with torch.device('meta'):
         plain, mmanet = ModalityDropout(PAPER), MMANet(PAPER)
@@ -347,7 +347,7 @@ def test_dmrnet_samples_the_context_alone():
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_methods_that_need_modalities_apart_say_so_in_one_line_before_anything_is_trained(name):
+def test_methods_that_cannot_use_esanet_refuse_it_in_one_line_before_training(name):
     cls, data = METHODS.module_dict[name], Toy(ESANET)
     protocol = Protocol.build(data.recipe, {}, 'cpu')
     experiment = experiment_of(Spec(name), data, protocol, 0, Path())
@@ -356,16 +356,16 @@ def test_methods_that_need_modalities_apart_say_so_in_one_line_before_anything_i
         assert isinstance(cls(ESANET), Method)
         return
     for attempt in (experiment.check, lambda: cls(ESANET)):
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as raised:
             attempt()
-        line = str(told.value)
+        line = str(raised.value)
         assert '\n' not in line
         assert cls.__name__ in line
         assert 'network=esanet' in line
         assert 'network=pyramid' in line
 
 
-def test_acceptance_is_not_inherited():
+def test_supported_networks_are_not_inherited():
     class Other(Complete):
         pass
 
@@ -382,10 +382,10 @@ def test_acceptance_is_not_inherited():
         ({'depth': 51}, 'depth on toy: expected 18, 34 or 50, found 51'),
     ],
 )
-def test_what_cannot_be_is_told(changes, expected):
-    with pytest.raises(UserError) as told:
+def test_impossible_tasks_raise_errors_that_name_the_field(changes, expected):
+    with pytest.raises(UserError) as raised:
         ModalityDropout(dataclasses.replace(ESANET, **changes))
-    assert str(told.value).startswith(expected)
+    assert str(raised.value).startswith(expected)
 
 
 def test_official_second_decoder_of_dmrnet_learns_from_hard_samples_at_four_scales():

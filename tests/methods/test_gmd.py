@@ -81,7 +81,7 @@ def test_without_conflict_nothing_changes():
     assert torch.equal(decoupling_weights(gradients @ gradients.T, order), torch.ones(6))
 
 
-def test_two_gradients_conflict_no_more_and_keep_what_they_share():
+def test_two_projected_gradients_do_not_conflict_and_keep_their_common_part():
     a, b = torch.tensor([2.0, 1.0, 0.0]), torch.tensor([-1.0, 1.0, 3.0])
     order = torch.tensor([[0, 1], [1, 0]])
     total = merged(torch.stack([a, b]), order)
@@ -97,7 +97,7 @@ def test_opposite_gradients_cancel():
     torch.testing.assert_close(merged(g, torch.tensor([[1, 0], [0, 1]])), torch.zeros(2))
 
 
-def test_a_gradient_does_not_meet_itself():
+def test_a_gradient_is_not_compared_with_itself():
     # Turned twice, the first one ends up against what it was.
     angles = torch.deg2rad(torch.tensor([0.0, 170.0, 190.0], dtype=torch.float64))
     gradients = torch.stack([angles.cos(), angles.sin()], 1)
@@ -116,7 +116,7 @@ def test_a_gradient_of_zeros_is_left_alone_and_leaves_the_others():
     torch.testing.assert_close(merged(gradients, order), merged(gradients[rest], shorter))
 
 
-def test_the_order_of_meetings_matters():
+def test_the_order_of_projections_matters():
     gradients, order = conflicting()
     assert not torch.allclose(merged(gradients, order), merged(gradients, order.flip(1)))
 
@@ -305,7 +305,7 @@ def test_same_seed_same_step():
     assert not torch.equal(b, c)
 
 
-def test_a_clipped_step_has_the_norm_it_may_have():
+def test_a_clipped_step_has_the_greatest_norm_allowed():
     free, _ = stepped(method_of(), complete('faces'))
     clipped, _ = stepped(method_of(), complete('faces'), clip_grad={'max_norm': 0.01})
     assert flat(free).norm() > 2 * LR * 0.01
@@ -361,7 +361,7 @@ def test_an_overflow_skips_the_step_and_lowers_the_scale(monkeypatch):
     assert wrapper.loss_scaler.get_scale() == 2.0**126
 
 
-def test_a_loss_that_diverges_is_seen_by_the_watch():
+def test_a_diverging_loss_stops_the_training():
     batch = complete('faces')
     batch.inputs['ir'][0] = float('nan')
     watch = LossWatch()
@@ -373,7 +373,7 @@ def test_a_loss_that_diverges_is_seen_by_the_watch():
 
 
 @pytest.mark.parametrize('kind', ['faces', 'rooms'])
-def test_a_step_never_waits_for_the_device(kind):
+def test_a_training_step_never_waits_for_the_device(kind):
     # The meta device holds no values: whoever asks for one raises.
     batch, method = complete(kind), method_of(kind).to(device='meta')
     inputs = {name: x.to('meta') for name, x in batch.inputs.items()}

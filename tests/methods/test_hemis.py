@@ -68,7 +68,7 @@ def test_modalities_that_agree_have_no_variance():
 
 
 @pytest.mark.parametrize('official', [False, True])
-def test_moments_do_not_know_the_modalities_order(official):
+def test_moments_do_not_depend_on_the_order_of_modalities(official):
     maps, order = maps_of(), [2, 0, 1]
     expected = moments(maps, MASKS, official=official)
     found = moments([maps[m] for m in order], MASKS[:, order], official=official)
@@ -98,7 +98,7 @@ def test_half_precision_maps_get_moments_in_single_precision():
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_the_decoder_sees_both_moments_of_every_scale(kind):
+def test_the_decoder_receives_both_moments_of_every_scale(kind):
     task, net = TASKS[kind], HeMIS(TASKS[kind]).eval()
     batch = batch_of(task)
     features = net.encode(batch.inputs)

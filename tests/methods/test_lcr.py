@@ -87,7 +87,7 @@ def test_an_absent_modality_is_a_constant_combination_of_the_present_ones():
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_the_decoder_sees_the_representations_alone_joined_in_order(kind):
+def test_the_decoder_receives_the_concatenated_representations(kind):
     task, net = TASKS[kind], LCR(TASKS[kind]).eval()
     batch = batch_of(task)
     features = net.encode(batch.inputs)
@@ -106,7 +106,7 @@ def test_the_decoder_sees_the_representations_alone_joined_in_order(kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_null_parameters_leave_the_decoder_nothing_of_the_inputs(kind):
+def test_with_parameters_of_zero_predictions_do_not_depend_on_inputs(kind):
     task, net = TASKS[kind], LCR(TASKS[kind]).eval()
     for p in net.correlations.parameters():
         torch.nn.init.zeros_(p)

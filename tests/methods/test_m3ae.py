@@ -155,7 +155,7 @@ def test_adam_moves_substitutes_by_their_own_rate_and_only_in_pretraining():
         assert (encoder - weight).abs().max().item() > 1e-4
 
 
-def test_a_substitute_has_no_padding():
+def test_all_frames_of_a_substitute_are_real():
     substitutes = m3ae('sequences').substitutes()
     assert (substitutes['words'][:, -1] == 1).all()
     assert not (substitutes['gait'][:, -1] == 1).any()
@@ -213,7 +213,7 @@ def test_smoothness_is_weighed_as_published():
     assert set(losses) == {'loss_reconstruction', 'loss_smoothness'}
 
 
-def test_what_the_data_lack_is_no_target_even_as_nan():
+def test_modalities_that_the_data_lack_are_not_reconstructed_even_if_nan():
     data = batch(available=batch().mask)
     method = m3ae(epoch=0).eval()
     for column, x in enumerate(data.inputs.values()):
@@ -279,7 +279,7 @@ def test_pretraining_learns_to_reconstruct(kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_fine_tuning_sees_every_sample_under_two_masks(kind):
+def test_fine_tuning_uses_every_sample_with_two_masks(kind):
     method, data = m3ae(kind, consistency=3.0).eval(), batch(kind)
     second = torch.cat([data.mask[-1:], data.mask[:-1]])
     maps, logits = [], []
@@ -301,7 +301,7 @@ def test_fine_tuning_sees_every_sample_under_two_masks(kind):
     assert m3ae().consistency == 0.1
 
 
-def test_both_views_learn_from_each_other():
+def test_the_consistency_has_gradients_for_both_views():
     method = m3ae().eval()
     shapes = []
     original = F.mse_loss
@@ -342,16 +342,16 @@ def test_stages_share_the_epochs():
 
 
 @pytest.mark.parametrize(('epochs', 'warned'), [(1, True), (2, False)])
-def test_a_training_too_short_for_pretraining_is_told(epochs, warned, monkeypatch):
-    told = []
-    monkeypatch.setattr('methods.m3ae.print_log', lambda text, *_: told.append(text))
+def test_a_training_without_pretraining_epochs_logs_a_warning(epochs, warned, monkeypatch):
+    logged = []
+    monkeypatch.setattr('methods.m3ae.print_log', lambda text, *_: logged.append(text))
     method = M3AE(TASKS['vectors'])
     method.epochs, method.epoch = epochs, epochs - 1
     method.on_validation({})
-    assert bool(told) is warned
+    assert bool(logged) is warned
 
 
-def test_a_resumed_run_has_its_substitutes():
+def test_a_checkpoint_keeps_the_substitutes():
     method, resumed = m3ae('rooms'), m3ae('rooms')
     resumed.load_state_dict(method.state_dict())
     data = batch('rooms')
@@ -373,7 +373,7 @@ def test_losses_keep_to_float32_under_autocast(epoch):
         torch.testing.assert_close(found[name], value, rtol=0.05, atol=1e-3)
 
 
-def test_mistakes_are_told():
+def test_wrong_options_and_tasks_raise_errors_that_name_them():
     for option, value in (('pretraining', 1.0), ('mask_ratio', -0.1), ('patches', 0)):
         with pytest.raises(UserError, match=f'm3ae:{option}: expected .*, found {value}'):
             M3AE(TASKS['faces'], **{option: value})

@@ -110,7 +110,7 @@ def test_gradient_of_mad_is_that_of_the_definition(n, d):
 
 
 @pytest.mark.parametrize('n', [8, 60])
-def test_mad_sees_neither_scale_nor_rotation_nor_order(n):
+def test_mad_does_not_depend_on_scale_rotation_or_order(n):
     student, teacher, logits = torch.randn(n, 12), torch.randn(n, 12), torch.randn(n, 3)
     rotation = torch.linalg.qr(torch.randn(12, 12)).Q
     for same in (student, -1e4 * student, 1e-4 * student, student @ rotation):
@@ -130,7 +130,7 @@ def test_mad_with_equal_uncertainty_is_batch_times_similarity_preserving_loss():
     torch.testing.assert_close(margin_aware_distillation(student, teacher, logits), expected)
 
 
-def test_a_certain_sample_weighs_nothing_and_certain_batches_weigh_all_the_same():
+def test_a_sample_without_entropy_has_weight_zero_and_batches_without_entropy_equal_weights():
     student, teacher, logits = torch.randn(6, 20), torch.randn(6, 20), torch.randn(6, 3)
     logits[2] = torch.tensor([0.0, -1e4, 1e4])
     weights = entropy_shares(logits)
@@ -258,7 +258,7 @@ def test_mining_sums_epochs_between_start_and_begin_alone():
     assert torch.equal(method.weak(subsets(3)), ~subsets(3)[:, 1])
 
 
-def test_mining_looks_only_at_full_and_leave_one_out_sets():
+def test_mining_uses_only_the_full_and_leave_one_out_subsets():
     method = MMANet(task())
     method.epoch = 2
     scores = after_dropping(1, 3)
@@ -306,7 +306,7 @@ def test_released_segmentation_has_a_single_weak_set():
         assert method.weak(torch.tensor([[True, False, True]])).all()
 
 
-def test_a_resumed_run_knows_its_weak_set():
+def test_a_checkpoint_keeps_the_weak_combinations():
     method = MMANet(task())
     method.epoch = 2
     method.on_validation(after_dropping(2, 3))
@@ -320,7 +320,7 @@ def test_a_resumed_run_knows_its_weak_set():
     assert torch.equal(resumed.departure, method.departure)
 
 
-def test_mining_that_cannot_work_is_told():
+def test_a_mining_window_without_validation_raises_an_error():
     method = MMANet(task())
     method.epoch = 2
     scores = after_dropping(1, 3)
@@ -337,14 +337,14 @@ def test_mining_that_cannot_work_is_told():
 
 
 @pytest.mark.parametrize(('epochs', 'warned'), [(6, True), (7, False)])
-def test_a_training_too_short_for_its_losses_is_told(epochs, warned, monkeypatch):
-    told = []
-    monkeypatch.setattr('methods.mmanet.print_log', lambda text, *_: told.append(text))
+def test_a_training_that_ends_before_mad_and_mar_start_logs_a_warning(epochs, warned, monkeypatch):
+    logged = []
+    monkeypatch.setattr('methods.mmanet.print_log', lambda text, *_: logged.append(text))
     method = MMANet(task(), begin_epoch=5)
     method.epochs, method.epoch = epochs, epochs - 1
     method.on_validation({})
-    assert bool(told) is warned
-    assert all('6 epochs' in text for text in told)
+    assert bool(logged) is warned
+    assert all('6 epochs' in text for text in logged)
 
 
 # MAR
@@ -474,7 +474,7 @@ def test_no_gradient_reaches_the_features_of_a_masked_modality():
 
 @pytest.mark.parametrize('variant', ['paper', 'official'])
 @pytest.mark.parametrize('kind', ['classification', 'segmentation'])
-def test_a_step_trains_every_parameter_and_leaves_the_teacher_asleep(kind, variant):
+def test_a_step_trains_every_parameter_and_leaves_the_teacher_unchanged(kind, variant):
     method = mmanet(kind, 2, strong=1, variant=variant).train()
     teacher = method.teacher_network
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
@@ -492,7 +492,7 @@ def test_a_step_trains_every_parameter_and_leaves_the_teacher_asleep(kind, varia
 
 @pytest.mark.parametrize('variant', ['paper', 'official'])
 @pytest.mark.parametrize('kind', ['classification', 'segmentation'])
-def test_a_step_never_waits_for_the_device(kind, variant, monkeypatch):
+def test_a_training_step_never_waits_for_the_device(kind, variant, monkeypatch):
     # Tensors without content cannot be waited for; autocast does not know their device.
     monkeypatch.setattr(torch, 'autocast', lambda *_, **__: contextlib.nullcontext())
     method = mmanet(kind, 2, strong=1, variant=variant)

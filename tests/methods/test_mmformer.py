@@ -152,7 +152,7 @@ def test_the_released_code_attends_to_missing_tokens(task):
     partial[:, -1] = False
     maps = [torch.randn(2, 8 * task.width, *ours.grid) for _ in task.names]
     maps[-1] = 0 * maps[-1]
-    # Zeros are told from missing tokens by the mask, which the released code does not look at.
+    # Only the mask distinguishes zeros from missing tokens, and the released code ignores it.
     assert torch.equal(official.between(maps, full), official.between(maps, partial))
     assert not torch.allclose(ours.between(maps, full), ours.between(maps, partial), atol=1e-3)
     # Else the two differ in the order of the numbers alone.
@@ -330,7 +330,7 @@ def test_the_transformers_have_the_size_of_the_released_code_s():
     assert found == 5 * (4 * 512**2 + 2 * 512 * 4096 + 512 + 4096 + 512 + 4 * 512)
 
 
-def test_mistakes_are_told():
+def test_wrong_options_and_tasks_raise_errors_that_name_them():
     with pytest.raises(UserError, match="did you mean 'official'"):
         MMFormer(FACES, variant='oficial')
     with pytest.raises(UserError, match='expected a divisor of 32, found 5'):

@@ -90,7 +90,7 @@ def test_distance_is_a_mean_over_elements_samples_that_count_and_scales():
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_imagination_is_held_to_the_teacher_s_features_of_the_complement(kind):
+def test_the_imagination_loss_compares_with_the_teacher_s_features_of_the_complement(kind):
     method, data = mmin(kind, imagination=3.0).eval(), batch(kind)
     teacher, names = method.teacher_network, TASKS[kind].names
     for p in teacher.parameters():
@@ -119,7 +119,7 @@ def test_imagination_is_held_to_the_teacher_s_features_of_the_complement(kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_the_way_back_starts_at_the_imagined_and_ends_at_the_seen(kind):
+def test_the_cycle_loss_compares_the_second_cascade_of_imagined_features_with_present_ones(kind):
     method, data = mmin(kind, cycle=3.0).eval(), batch(kind)
     joint = method.joint(method.encode(data.inputs), data.mask)
     incomplete = ~data.mask.all(1)
@@ -145,7 +145,7 @@ class Constant(torch.nn.Module):
         return torch.zeros_like(x).detach(), None
 
 
-def test_what_is_recalled_does_not_move_towards_the_recall():
+def test_the_target_of_the_cycle_loss_is_detached():
     method = mmin()
     method.recall = torch.nn.ModuleList([Constant()])
     losses = method.loss(batch())
@@ -157,7 +157,7 @@ def test_what_is_recalled_does_not_move_towards_the_recall():
 
 
 @pytest.mark.parametrize('kind', ['faces', 'rooms'])
-def test_complete_samples_are_imagined_nothing_and_classified_by_the_same_path(kind):
+def test_complete_samples_have_no_imagination_loss_and_the_same_classification(kind):
     method, data = mmin(kind), batch(kind)
     complete = data._replace(mask=torch.ones_like(data.mask))
     losses = method.loss(complete)
@@ -173,7 +173,7 @@ def test_complete_samples_are_imagined_nothing_and_classified_by_the_same_path(k
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_the_decoder_sees_codes_alone(kind):
+def test_the_decoder_receives_only_codes(kind):
     method, data = mmin(kind).eval(), batch(kind)
     features = method.encode(data.inputs)
     codes = []
@@ -194,7 +194,7 @@ def test_the_decoder_sees_codes_alone(kind):
         torch.testing.assert_close(method.decode(features, data.mask), expected)
 
 
-def test_encoders_start_as_the_teacher_s_and_leave_them():
+def test_encoders_start_from_the_teacher_s_weights_and_are_trained():
     torch.manual_seed(2)
     teacher = Complete(TASKS['faces'])
     teacher.loss(batch())  # moves running statistics
@@ -234,7 +234,7 @@ def test_half_precision_changes_the_losses_by_rounding_alone():
         torch.testing.assert_close(found[name], value, rtol=0.05, atol=1e-3)
 
 
-def test_mistakes_are_told():
+def test_wrong_options_and_tasks_raise_errors_that_name_them():
     alone = dataclasses.replace(TASKS['faces'], modalities=TASKS['faces'].modalities[:1])
     with pytest.raises(UserError, match="at least 2 modalities, found 'rgb' alone"):
         MMIN(alone)

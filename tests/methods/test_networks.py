@@ -59,7 +59,7 @@ def test_encoders_are_the_stock_resnets(depth):
 
 @pytest.mark.parametrize('depth', [18, 34, 50])
 @pytest.mark.parametrize('kind', ['faces', 'mixed', 'vectors', 'sequences', 'rooms'])
-def test_maps_have_the_channels_that_methods_are_told(kind, depth):
+def test_maps_have_the_channels_that_methods_expect(kind, depth):
     task = dataclasses.replace(TASKS[kind], depth=depth)
     found = Encoders(task)(batch_of(task, 3).inputs)
     for maps in found.values():
@@ -140,7 +140,7 @@ def test_checkpoints_of_training_frameworks_are_unwrapped(weights, prefix, neste
     assert torch.equal(net.layer4[1].conv2.weight, state['layer4.1.conv2.weight'])
 
 
-def test_nothing_draws_pretrained_weights_anew(weights):
+def test_initialisation_does_not_overwrite_pretrained_weights(weights):
     file, state = weights()
     for pretrained in ('', file):
         net = resnet(RGB, dataclasses.replace(ROOMS, pretrained=pretrained), 4)
@@ -180,9 +180,9 @@ def without(state, *names):
 )
 def test_weights_of_another_network_are_refused_in_one_line(weights, spoil, expected):
     file, _ = weights(spoil(like_torchvision()))
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as raised:
         ModalityDropout(dataclasses.replace(ROOMS, pretrained=file))
-    line = str(told.value)
+    line = str(raised.value)
     assert line.startswith(f'pretrained={file}: ')
     assert expected in line
     assert '\n' not in line
@@ -199,12 +199,12 @@ def test_weights_of_another_depth_are_refused(weights, saved, built):
     ('content', 'expected'),
     [(None, 'no such file'), (b'', 'found EOFError'), (b'<html>', 'found UnpicklingError')],
 )
-def test_files_that_are_no_checkpoints_are_told(tmp_path, content, expected):
+def test_files_that_are_not_checkpoints_raise_errors(tmp_path, content, expected):
     file = tmp_path / 'weights.pth'
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as raised:
         ModalityDropout(dataclasses.replace(FACES, pretrained=str(file)))
-    assert str(told.value).startswith(f'pretrained={file}: expected a checkpoint')
-    assert expected in str(told.value)
-    assert '\n' not in str(told.value)
+    assert str(raised.value).startswith(f'pretrained={file}: expected a checkpoint')
+    assert expected in str(raised.value)
+    assert '\n' not in str(raised.value)

@@ -98,7 +98,7 @@ def test_imagination_is_a_cascade_of_residual_autoencoders():
     assert len(net.blocks) == 5
 
 
-def test_every_position_is_imagined_alone():
+def test_every_position_is_imagined_independently():
     net, x = Imagination(6, 4), torch.randn(2, 6, 3, 3)
     alone = torch.stack([net(x[:, :, i, j][:, :, None, None]) for i in range(3) for j in range(3)])
     torch.testing.assert_close(net(x), alone[..., 0, 0].permute(1, 2, 0).unflatten(2, (3, 3)))
@@ -161,7 +161,7 @@ def test_codes_are_samples_of_their_gaussians():
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.05
 
 
-def test_a_step_meets_drawn_codes():
+def test_a_training_step_uses_drawn_codes():
     method, data = redcore('vectors').eval(), batch('vectors')
     calls = watch(method, 'codes', 'imagined')
     for _ in range(2):
@@ -223,7 +223,7 @@ def test_labels_supervise_the_fusion_and_every_modality_of_every_sample(kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_labels_teach_the_imagination_of_what_is_never_there(kind):
+def test_labels_train_the_imagination_of_a_modality_that_is_always_missing(kind):
     method = redcore(kind)
     absent = method.task.names[0]
     there = torch.ones_like(batch(kind).mask)
@@ -255,7 +255,7 @@ def test_a_modality_that_the_batch_lacks_leaves_all_finite_and_no_reconstruction
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_real_gaps_hold_nothing_that_a_loss_can_see(kind):
+def test_losses_do_not_depend_on_values_in_training_gaps(kind):
     data = batch(kind)
     data = data._replace(available=data.mask)
     noisy = {
@@ -304,7 +304,7 @@ def test_weights_multiply_the_imagination_alone():
 # The outer problem
 
 
-def test_relative_advantage_sums_to_nothing_and_knows_no_scale():
+def test_relative_advantage_sums_to_zero_and_does_not_depend_on_scale():
     errors = torch.rand(5) + 0.1
     advantage = relative_advantage(errors)
     assert advantage.sum().item() == pytest.approx(0, abs=1e-6)
@@ -405,7 +405,7 @@ def test_a_long_run_of_the_released_schedule_stays_finite():
     assert method.weights.norm().item() == pytest.approx(1)
 
 
-def test_a_resumed_run_knows_its_supervision():
+def test_a_checkpoint_keeps_the_supervision_weights():
     method, resumed = redcore(), redcore()
     for _ in range(4):
         method.step(torch.tensor([1.0, 3.0, 2.0]))

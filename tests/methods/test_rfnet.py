@@ -8,15 +8,15 @@ import torch.nn.functional as F  # noqa: N812
 from benchmark.method import IGNORE, Batch, Modality, Task
 from benchmark.missing import subset_masks
 from methods.common.losses import segmentation_loss
-from methods.rfnet import (
+from methods.common.regions import (
     HIDDEN,
     TOGETHER,
     RegionFusion,
-    RFNet,
     region_average,
     split_regions,
     upsample,
 )
+from methods.rfnet import RFNet
 
 FACES = Task(
     dataset='faces',
@@ -140,7 +140,7 @@ def test_probabilities_sum_to_one_at_every_pixel_and_scale():
 
 
 @pytest.mark.parametrize('task', TASKS, ids=lambda t: t.kind)
-def test_content_of_absent_modalities_never_matters(task):
+def test_values_of_absent_modalities_have_no_effect(task):
     net = RFNet(task).eval()
     batch = batch_of(task, 2)
     for row in torch.from_numpy(subset_masks(len(task.names))):
@@ -239,7 +239,7 @@ def test_segmentation_loss_equals_the_loop_over_pixels():
         assert losses[t].item() == pytest.approx(naive_loss(p[t].numpy(), seen), rel=1e-5)
 
 
-def test_a_perfect_prediction_still_pays_for_an_absent_class():
+def test_an_absent_class_adds_to_the_loss_of_a_perfect_prediction():
     target = torch.tensor([[[0, 1], [2, 2]]])
     p = F.one_hot(target, 4).permute(0, 3, 1, 2).float()
     loss = segmentation_loss(p[None], target, torch.ones(1, 1, dtype=torch.bool))

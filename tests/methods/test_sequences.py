@@ -146,7 +146,7 @@ def test_heads_divide_every_width():
         assert y.shape[1] == 2 * width
 
 
-def test_sequences_meet_images_at_one_position():
+def test_sequences_and_images_are_fused_at_one_position():
     shapes = {'face': (1, 32, 32), 'words': (40, 40)}
     modalities = tuple(Modality(name, shape) for name, shape in shapes.items())
     task = dataclasses.replace(TASKS['sequences'], modalities=modalities)

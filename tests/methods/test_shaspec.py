@@ -39,7 +39,7 @@ def present(task, mask):
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_present_modalities_are_residuals_and_missing_ones_are_stood_in_for(kind, variant):
+def test_present_modalities_are_residuals_and_missing_ones_are_replaced(kind, variant):
     task = task_of(kind)
     method, batch = ShaSpec(task, variant=variant).eval(), every_subset(task)
     shared, specific = method.shared(batch.inputs), method.specific(batch.inputs)
@@ -67,6 +67,20 @@ def test_the_paper_s_projection_is_linear_at_every_pixel_without_a_neighbour():
     weight = method.project.weight[:, :, 0, 0]
     expected = torch.einsum('oc,bchw->bohw', weight, pair)
     torch.testing.assert_close(method.project(pair), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_code_s_projection_sees_the_eight_neighbours_of_a_pixel():
+    method = ShaSpec(ROOMS, variant='official')
+    pair = torch.randn(2, 64, 5, 4)
+    weight, padded = method.project.weight, np.pad(pair, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    assert weight.shape[2:] == (3, 3)
+    expected = sum(
+        np.einsum('oc,bchw->bohw', weight[:, :, i, j].detach(), padded[:, :, i : i + 5, j : j + 4])
+        for i in range(3)
+        for j in range(3)
+    )
+    found = method.project(pair).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -167,7 +181,7 @@ def test_modalities_share_all_but_an_adapter(kind):
         torch.testing.assert_close(depth, ir)
 
 
-def test_images_of_all_sizes_meet_at_the_smallest():
+def test_images_are_averaged_down_to_the_smallest_size():
     modalities = (Modality('big', (3, 40, 24)), Modality('wide', (1, 20, 48)))
     task = dataclasses.replace(TASKS['faces'], modalities=modalities)
     encoder = SharedEncoder(task).eval()
@@ -212,7 +226,7 @@ def test_missing_values_may_be_nan_in_the_losses_too(variant):
     assert all(torch.equal(spoilt[k], clean[k]) for k in clean)
 
 
-def test_a_single_modality_has_nothing_to_align():
+def test_the_alignment_of_a_single_modality_is_zero():
     task = dataclasses.replace(TASKS['faces'], modalities=images(16, 3))
     for variant in VARIANTS:
         losses = ShaSpec(task, variant=variant).loss(batch_of(task))
@@ -231,6 +245,6 @@ def test_half_precision_changes_the_losses_by_rounding_alone(kind):
         torch.testing.assert_close(found[name], value, rtol=0.05, atol=1e-4)
 
 
-def test_an_unknown_variant_is_told():
+def test_an_unknown_variant_raises_an_error_with_the_nearest_name():
     with pytest.raises(UserError, match="did you mean 'official'"):
         ShaSpec(TASKS['faces'], variant='oficial')

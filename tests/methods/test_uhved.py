@@ -77,7 +77,7 @@ def test_the_order_of_the_experts_does_not_matter():
         torch.testing.assert_close(a, b)
 
 
-def test_an_absent_expert_is_excluded_whatever_it_claims():
+def test_an_absent_expert_is_excluded_whatever_its_values():
     maps = maps_of()
     expected = product(experts(maps, MASKS))
     sure = [torch.where(MASKS[:, m, None, None, None], x, -40.0) for m, x in enumerate(maps)]
@@ -154,7 +154,7 @@ def test_dice_is_numpy_s_without_the_ignored_pixels():
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_predictions_decode_the_mean_and_draw_nothing(kind):
+def test_predictions_decode_the_mean_without_drawing(kind):
     task, net = TASKS[kind], UHVED(TASKS[kind])
     batch = batch_of(task)
     features = net.encode(batch.inputs)
@@ -180,7 +180,7 @@ def test_training_decodes_samples_of_the_posterior():
 
 
 @pytest.mark.parametrize('kind', ['faces', 'vectors', 'rooms'])
-def test_norms_learn_the_statistics_of_the_means_that_are_decoded(kind):
+def test_running_statistics_are_those_of_the_decoded_means(kind):
     method, batch = UHVED(TASKS[kind]).train(), batch_of(TASKS[kind])
     twin, sampling = copy.deepcopy(method), copy.deepcopy(method)
     method.loss(batch)
@@ -258,7 +258,7 @@ def test_the_loss_is_the_sum_of_its_weighted_terms(kind):
     torch.testing.assert_close(terms['loss_divergence'], torch.stack(divergences).mean())
 
 
-def test_no_term_sees_what_real_gaps_hide():
+def test_losses_do_not_depend_on_values_that_training_gaps_hide():
     task = TASKS['rooms']
     net, batch = UHVED(task).eval(), batch_of(task)
     available = batch.available.clone()

@@ -187,6 +187,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, record):
     assert os.listdir(path.parent) == ['record.json']
 
 
+def test_what_is_written_is_on_the_disk_before_its_name_and_its_name_before_the_return(
+    tmp_path, record, disk
+):
+    path = save(tmp_path, record, OUTCOMES)
+    assert disk.renamed == [path.with_name('outcomes.npz'), path]
+    assert disk.unsynced == []
+    assert disk.settled == set(disk.renamed)
+
+
 def test_a_reader_sees_the_old_file_or_the_new_one_never_a_mixture(tmp_path, record):
     path = save(tmp_path, record)
     before = path.read_bytes()

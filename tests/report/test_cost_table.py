@@ -51,7 +51,7 @@ def test_memory_is_the_largest_of_all_seeds():
     assert cells(*runs)['m']['memory MiB'] == '900'
 
 
-def test_a_column_of_teachers_is_there_only_where_somebody_has_one():
+def test_a_column_of_teachers_is_there_only_if_some_method_has_one():
     alone, taught = record('a', teacher_seconds=0.0), record('b', teacher_seconds=5.0)
     assert 'teacher s' not in cells(alone)['a']
     both = cells(alone, taught)
@@ -90,8 +90,8 @@ def test_a_record_without_flops_leaves_its_cells_empty():
     rows = cells(record('a', flops={'rgb': 5_000_000}), record('b', flops={}))
     assert (rows['a']['rgb'], rows['b']['rgb']) == ('5.00', '')
     assert 'ir' not in rows['a']
-    nobody = table_of(record('c', flops={})).blocks[0].cost
-    assert 'FLOPs' not in nobody.title + nobody.caption
+    bare = table_of(record('c', flops={})).blocks[0].cost
+    assert 'FLOPs' not in bare.title + bare.caption
 
 
 def test_the_caption_names_the_devices():

@@ -209,6 +209,14 @@ def test_footnotes_name_their_gaps(runs):
     assert captions.size(block) == '3 settings of training gaps, 3 seeds, 400 test samples'
 
 
+def test_the_size_is_that_of_the_setting_with_most_seeds(runs):
+    runs.add('good', 2, 9, HALF)
+    for label in ('third', 'fourth'):
+        runs.add(label, 0, 9, MIXED)
+    told = captions.size(runs.only_block())
+    assert told == '3 settings of training gaps, 3 seeds, 400 test samples'
+
+
 def test_markdown_and_terminal_have_a_column_for_the_gaps(runs):
     table = runs.joined()
     text = markdown(table)
@@ -279,6 +287,23 @@ def test_tables_are_remade_from_records_by_the_script(written, runs, capsys):
     )
     assert tables.main([str(written), '--gaps']) == 0
     assert {p.name: p.read_bytes() for p in (written / 'tables').iterdir()} == after
+
+
+def test_the_caption_speaks_of_the_gaps_with_most_seeds_then_most_methods():
+    runs = Runs()
+    for seed in range(2):
+        runs.add('good', seed, 9, HALF)
+    for label in ('good', 'fair', 'poor'):
+        runs.add(label, 0, 9, '')
+    text = captions.caption(runs.only_block())
+    assert 'over 2 seeds' in text
+    assert 'there is one method only' in text
+    for seed in range(2):
+        for label in ('good', 'fair'):
+            runs.add(label, seed, 9, MIXED)
+    text = captions.caption(runs.only_block())
+    assert 'over 2 seeds' in text
+    assert 'The best score is bold' in text
 
 
 def test_gaps_can_be_shown_in_another_metric(written, runs):

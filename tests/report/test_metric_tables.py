@@ -91,7 +91,7 @@ def test_only_the_main_metric_is_marked_and_has_references(folder):
     made = folder.table(metric='APCER')
     (block,) = made.blocks
     assert not any(cell.mark for row in block.rows for cell in row.cells.values())
-    assert 'whether methods differ is tested in ACER alone' in captions.caption(block)
+    assert 'differences are tested in ACER only' in captions.caption(block)
     assert [row.label for row in block.rows] == ['good', 'poor']
     assert 'gap closed %' not in block.rows[0].extra
     assert block.cost is None

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
+from benchmark.errors import UserError
 from benchmark.missing import subset_ids
 from benchmark.records import metrics
 from benchmark.report import statistics
@@ -124,6 +125,7 @@ def test_over_seeds_divides_by_one_less():
     assert mean == pytest.approx(7 / 3)
     assert std == pytest.approx(math.sqrt((16 / 9 + 1 / 9 + 25 / 9) / 2))
     assert math.isnan(statistics.over_seeds([1.0])[1])
+    assert statistics.over_seeds([1.0, 3.0]) == (2, pytest.approx(math.sqrt(2)))
 
 
 def test_expected_score_is_what_random_sensors_give(rng):
@@ -171,6 +173,22 @@ def test_holm_agrees_with_stepping_down_by_hand(rng):
                 break
             rejected[i] = True
         np.testing.assert_array_equal(statistics.holm(p) < alpha, rejected)
+
+
+def test_holm_s_adjusted_values_never_fall_from_a_smaller_p_to_a_larger(rng):
+    p = np.array([0.02, 0.01, 0.021, 0.5, 0.022])
+    expected = []
+    for value in p:
+        smaller = sorted(q for q in p if q <= value)
+        expected.append(min(1, max((len(p) - i) * q for i, q in enumerate(smaller))))
+    np.testing.assert_allclose(statistics.holm(p), expected)
+    assert statistics.holm(p)[2] == statistics.holm(p)[0]  # 0.08, although 3 * 0.021 is less
+
+
+def test_the_smallest_p_value_is_one_in_the_draws_and_the_observation(rng):
+    drawn = rng.normal(0, 1e-3, (2, 99, 1))
+    found = statistics.compare(np.array([0.1]), np.array([0.6]), 0.1 + drawn[0], 0.6 + drawn[1])
+    assert found.p == pytest.approx(1 / 100)
 
 
 def _run(rng, target, error):
@@ -263,3 +281,63 @@ def test_resampling_in_pieces_draws_whole_test_sets(rng, monkeypatch):
     rate = (run['pred/a'] == target).mean()
     assert drawn.mean() == pytest.approx(rate, abs=0.01)
     assert drawn.std() == pytest.approx(math.sqrt(rate * (1 - rate) / 100), rel=0.1)
+
+
+def test_holm_is_the_closed_test_of_all_intersections(rng):
+    """A hypothesis is rejected if Bonferroni rejects every intersection that it belongs to."""
+    ties = [0.01, 0.04, 0.03, 0.9, 0.03, 0.2]
+    for p in (ties, *(rng.random((5, 6)) ** 2)):
+        sets = [s for n in range(1, 7) for s in itertools.combinations(range(6), n)]
+        bonferroni = {s: min(1, len(s) * min(p[i] for i in s)) for s in sets}
+        expected = [max(bonferroni[s] for s in sets if i in s) for i in range(6)]
+        np.testing.assert_allclose(statistics.holm(p), expected)
+
+
+@pytest.mark.parametrize('beyond', [0, 1, 7])
+def test_the_draws_that_are_as_extreme_count_with_the_observed_one(beyond):
+    """A p-value of the bootstrap is never 0: the observed difference is one of the outcomes."""
+    drawn = np.full((99, 1), 0.5)
+    drawn[:beyond] = 1.25  # as far from the difference of 0.5 as no difference is, and further
+    found = statistics.compare(np.array([0.5]), np.array([0.0]), drawn, np.zeros((99, 1)))
+    assert found.p == pytest.approx((beyond + 1) / 100)
+
+
+def test_the_bootstrap_takes_the_live_class_and_the_seed_of_its_draws(rng):
+    target, *predicted = rng.integers(3, size=(3, 400))
+    a, b = ({0: {'target': target, 'pred/a': p}} for p in predicted)
+    for live in range(3):
+        found = statistics.paired_bootstrap(a, b, 'a', 'ACER', live=live)
+        tables = [confusion_matrix(target == live, p == live, normalize='true') for p in predicted]
+        first, second = ((table[0, 1] + table[1, 0]) / 2 for table in tables)
+        assert found.difference == pytest.approx(first - second)
+    other = statistics.paired_bootstrap(a, b, 'a', 'ACER', live=2, seed=1)
+    assert other.difference == found.difference
+    assert other.low != found.low
+
+
+def test_metrics_of_a_stack_are_those_of_its_members(rng):
+    stack = rng.integers(1, 9, size=(2, 3, 4, 4))
+    live = 2
+    rates = (metrics.apcer, metrics.bpcer, metrics.acer)
+    functions = [metrics.accuracy, metrics.uar, metrics.macro_f1, metrics.dice, metrics.miou]
+    functions += [lambda counts, rate=rate: rate(counts, live) for rate in rates]
+    for function in functions:
+        given = stack[..., :3, :] if function in (metrics.dice, metrics.miou) else stack
+        found = function(given)
+        for place in np.ndindex(2, 3):
+            np.testing.assert_allclose(found[place], function(given[place]))
+
+
+def test_errors_are_better_low_and_everything_else_is_better_high():
+    for metric in ('ACER', 'APCER', 'BPCER', 'EER'):
+        assert not metrics.higher_is_better(metric)
+    rates = ('accuracy', 'AUC', 'UAR', 'F1', 'pixel_accuracy', 'class_accuracy')
+    for metric in (*rates, 'mIoU', 'Dice', 'Dice_WT'):
+        assert metrics.higher_is_better(metric)
+    with pytest.raises(UserError, match="did you mean 'mIoU'"):
+        metrics.higher_is_better('mIou')
+
+
+def test_a_share_of_nothing_is_undefined():
+    found = metrics.ratio(np.array([0, 1, 1]), np.array([0, 0, 4]))
+    np.testing.assert_array_equal(found, [np.nan, np.nan, 0.25])

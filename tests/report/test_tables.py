@@ -20,6 +20,7 @@ from made_records import (
     make_record,
     save,
 )
+from scipy import stats
 
 from benchmark.errors import UserError
 from benchmark.records import metrics
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Runs:
-    """A handful of runs and their outcomes, as a table wants them."""
+    """Some runs and their outcomes."""
 
     def __init__(self):
         self.records, self.outcomes = [], {}
@@ -130,6 +131,28 @@ def test_a_difference_that_many_columns_would_show_by_chance_is_not_marked():
     assert _row(runs.only_block(), 'a')['rgb'].mark == ''
 
 
+@pytest.mark.parametrize(('behind', 'mark'), [(63, ''), (66, 'best')])
+def test_the_level_of_significance_is_five_per_cent_after_the_correction(behind, mark):
+    runs = Runs()
+    for label, errors in (('a', 40), ('b', behind)):
+        runs.add(label, 0, {'rgb': errors}, dataset={'modalities': ['rgb']})
+    right = [runs.load(r)['pred/rgb'] == TARGET for r in runs.records]
+    only = [np.sum(right[0] & ~right[1]), np.sum(right[1] & ~right[0])]
+    cells = _row(runs.only_block(), 'a')
+    # The normal test of the discordant, times the columns, all of which show the one subset.
+    adjusted = len(cells) * 2 * stats.norm.sf(abs(only[0] - only[1]) / np.sqrt(sum(only)))
+    low, high = (0.06, 0.08) if mark == '' else (0.02, 0.04)
+    assert low < adjusted < high
+    assert {name: cell.mark for name, cell in cells.items()} == dict.fromkeys(cells, mark)
+
+
+@pytest.mark.parametrize(('p', 'marks'), [(0.0499, {'best', 'second'}), (0.0501, {''})])
+def test_differences_are_significant_below_five_percent(p, marks, three, monkeypatch):
+    monkeypatch.setattr(statistics, 'holm', lambda values: np.full(len(values), p))
+    cells = [c for row in three.only_block().rows[:2] for c in row.cells.values()]
+    assert {cell.mark for cell in cells} == marks
+
+
 def test_higher_is_better_turns_the_ranking_round():
     runs = Runs()
     for seed in range(3):
@@ -171,7 +194,7 @@ def test_segmentation_is_ranked_by_its_areas():
 def test_without_outcomes_nothing_is_marked_and_the_caption_says_so(three):
     (block,) = writer.table(three.records, lambda record: None).blocks
     assert not any(cell.mark for row in block.rows for cell in row.cells.values())
-    assert 'without per-sample outcomes' in captions.caption(block)
+    assert 'without outcomes' in captions.caption(block)
 
 
 def test_a_row_without_outcomes_is_shown_and_leaves_its_differences_untested(three):
@@ -181,7 +204,7 @@ def test_a_row_without_outcomes_is_shown_and_leaves_its_differences_untested(thr
     block = three.only_block()
     assert {cell.mark for cell in _row(block, 'good').values()} == {'best'}
     assert {cell.mark for cell in _row(block, 'fair').values()} == {''}
-    assert 'Differences to poor are not tested' in captions.caption(block)
+    assert 'poor cannot be tested' in captions.caption(block)
 
 
 def test_a_record_whose_score_is_not_that_of_its_outcomes_is_left_out_and_named(three):
@@ -208,7 +231,7 @@ def test_one_seed_prints_no_deviation_and_says_so():
     runs.add('a', 0, 40)
     text = markdown(runs.table())
     assert '±' not in text
-    assert 'One seed' in text
+    assert 'There is one seed' in text
 
 
 def test_protocols_and_data_are_never_mixed(three):
@@ -258,7 +281,9 @@ def test_collapsed_models_are_flagged_with_subset_and_class():
     runs.outcomes[record['identity']] = outcomes
     block = runs.only_block()
     assert block.rows[0].sign == '†'
-    assert captions.notes(block) == ['† m collapsed: it answers attack on ir (seed 1)']
+    assert captions.notes(block) == [
+        '† m collapsed: it predicts attack for every sample on ir (seed 1)'
+    ]
 
 
 def test_failed_runs_are_listed_and_not_counted(three):
@@ -323,11 +348,12 @@ def test_markdown_as_text():
     lines = markdown(runs.table()).splitlines()
     assert lines[:3] == ['# faces', '', '## faces: ACER ↓ (%)']
     assert lines[4] == (
-        'ACER in percent, lower is better. Protocol uniform-last-0: training masks uniform over '
-        "the subsets unless a method's own, tested after the last epoch. The training data are "
-        'complete. ± is the standard deviation (ddof = 1) over 2 seeds; 400 test samples. Mean, '
-        'worst, and the mean by number of missing modalities are taken per seed. Nothing is '
-        'ranked: there is one method.'
+        'ACER in percent, lower is better. Protocol uniform-last-0: training masks drawn uniformly '
+        'from the subsets unless a method has its own, tested after the last epoch. The training '
+        'data are complete. ± is the standard deviation (ddof = 1) over 2 seeds. The scores are on '
+        '400 test samples. For each seed, mean and worst are over the subsets, and missing k is '
+        'the mean over the subsets that lack k modalities. No score is marked, since there is one '
+        'method only.'
     )
     header = 'method | rgb | mean | worst | missing 0 | missing 1 | seeds | options'
     cell = '0.75 ± 0.35'

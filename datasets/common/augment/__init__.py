@@ -1,1 +1,1 @@
-"""Augmentation of training batches on the device."""
+"""Augmentation of whole training batches, on the device that trains."""

@@ -1,4 +1,4 @@
-"""Conversion between RGB and HSV, pixel by pixel, for whole batches on any device."""
+"""Conversion of batches of images between the colour spaces RGB and HSV, on any device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def rgb_to_hsv(rgb: Tensor) -> Tensor:
-    """Turns RGB (B, 3, H, W) in [0, 1] into hue (in turns), saturation and value, all in [0, 1]."""
+    """Converts RGB (B, 3, H, W) to hue (in turns), saturation and value; all are in [0, 1]."""
     red, green, blue = rgb.unbind(1)
     value = rgb.amax(1)
     chroma = value - rgb.amin(1)
@@ -19,7 +19,7 @@ def rgb_to_hsv(rgb: Tensor) -> Tensor:
 
 
 def hsv_to_rgb(hsv: Tensor) -> Tensor:
-    """Turns hue (in turns), saturation and value (B, 3, H, W) in [0, 1] into RGB in [0, 1]."""
+    """Converts hue (in turns), saturation and value (B, 3, H, W) to RGB; all are in [0, 1]."""
     hue, saturation, value = hsv.unbind(1)
     chroma = value * saturation
     sixths = [(n + 6 * hue) % 6 for n in (5, 3, 1)]

@@ -1,10 +1,12 @@
-"""Augmentation of whole batches, on the device they are on.
+"""Augmentation of whole training batches, on the device that holds them.
 
-A step maps a training batch to a new one and leaves the given one as it is. Its random numbers
-come from torch's default generator and are worked up on the CPU; what reaches the device are a few
-numbers per sample, so that a seed augments alike on every device and no step waits for one. Images
-keep their dtype; all is computed in float32. What the papers use, on rows that are larger than the
-task's shape where a crop follows:
+A transform maps a batch to a new one and does not change the given one. Its random numbers are
+drawn from torch's default generator on the CPU, and only a few numbers per sample are copied to the
+device. A seed therefore gives the same augmentation on every device, and the CPU does not wait for
+the device. Images keep their type; the computation is in float32.
+
+These are the transforms of the papers. Where they crop, the stored images are larger than the
+shape of the task:
 
     CASIA-SURF, CeFA (MMANet, DMRNet), rows 144 x 144:
         Geometric((112, 112), rotate=30, canvas=0.8)
@@ -17,9 +19,10 @@ task's shape where a crop follows:
     BraTS (RFNet), slices, every modality in `nearest`:
         Geometric(size, rotate=10, vertical_flip=0.5), then Intensity
 
-Known differences to the released code: angles are real numbers, not whole degrees (MMANet, RFNet);
-a zoomed image smaller than the crop is padded, not stretched (ESANet; in its recipes none is);
-rotation comes before the crop, not after it (RFNet); nothing is rounded to eight bits in between.
+The transforms differ from the released code of the papers: angles are real numbers instead of whole
+degrees (MMANet, RFNet); a zoomed image that is smaller than the crop is padded instead of stretched
+(ESANet, in whose recipes it does not occur); rotation precedes the crop instead of following it
+(RFNet); and intermediate images are not rounded to eight bits.
 """
 
 from __future__ import annotations
@@ -49,21 +52,21 @@ from datasets.common.augment.resampling import (
 )
 
 ATTEMPTS = 10
-"""Boxes that ResizedCrop draws for a sample before it falls back to the centre."""
+"""How many boxes ResizedCrop draws for a sample before it takes the central one."""
 
 
 class Compose:
-    """Applies steps one after the other.
+    """Applies several transforms one after the other.
 
     Args:
-        steps: Callables from a batch to a batch.
+        steps: The transforms, which map a batch to a batch.
     """
 
     def __init__(self, *steps: Callable[[Batch], Batch]) -> None:
         self.steps = steps
 
     def __call__(self, batch: Batch) -> Batch:
-        """Returns the batch after all steps."""
+        """Returns the batch after all transforms."""
         for step in self.steps:
             batch = step(batch)
         return batch
@@ -71,27 +74,29 @@ class Compose:
 
 @dataclass(frozen=True)
 class Geometric:
-    """Zooms, rotates, crops and mirrors all modalities, and dense labels, alike.
+    """Zooms, rotates, crops and mirrors the modalities and the label maps of a sample alike.
 
-    A sample is zoomed, turned about its centre, cropped at a whole pixel and mirrored, all in one
-    resampling: bilinear for inputs, without anti-aliasing, and nearest for labels. Every position
-    in the canvas is equally likely; where the canvas is smaller than the crop, it lies anywhere in
-    the crop. What is outside the image is 0 in inputs and 255 in labels. Without zoom and rotation
-    the result is a slice of the image, exactly.
+    A sample is zoomed, rotated about its centre, cropped at a whole pixel and mirrored. All this is
+    one resampling: bilinear without anti-aliasing for inputs, to the nearest pixel for label maps.
+    The crop lies in a canvas, a rectangle about the centre of the image, and every position is
+    equally likely; a canvas that is smaller than the crop lies anywhere in it. What is outside the
+    image is 0 in inputs and 255 (ignored) in label maps. Without zoom and rotation, the result is
+    exactly a slice of the image.
 
     Args:
-        size: (H, W) of the crop.
-        rotate: Angles are uniform in +- this, in degrees.
-        scale: Zoom factors are uniform between these, as in ESANet.
+        size: (H, W) of the crop in pixels.
+        rotate: Greatest angle in degrees; angles are uniform between -rotate and rotate.
+        scale: Least and greatest zoom factor; factors are uniform between them, as in ESANet.
         flip: Probability of mirroring left and right.
-        modalities: The images that move; all inputs if None.
-        nearest: Those of them that are not interpolated, such as depth with holes.
-        canvas: Sides of the canvas as a share of those of the rotated image's bounding box; those
-            of the image before rotation if None. About the image's centre in either case.
+        modalities: The images to transform; None for all modalities.
+        nearest: Those of them that are not interpolated, such as depth images with holes.
+        canvas: Sides of the canvas as a share of the sides of the rotated image's bounding box.
+            None: the canvas is as large as the zoomed image before the rotation.
         vertical_flip: Probability of mirroring top and bottom.
 
     Raises:
-        UserError: A modality is unknown or no image, or heights and widths differ.
+        UserError: The zoom factors are not positive and ascending. Applying the transform raises it
+            if a modality is unknown or no image, or if heights or widths differ.
     """
 
     size: Size
@@ -108,19 +113,19 @@ class Geometric:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
-        """Returns the batch with images (B, C, *size) and, if dense, target (B, *size)."""
+        """Returns the batch with images (B, C, *size) and, for segmentation, target (B, *size)."""
         names = images(batch, self.modalities)
         for name in self.nearest:
             if name not in names:
                 raise unknown('modality in nearest', name, names)
         linear, origin = self._crops(len(batch.ids), extent(batch, names))
         linear, origin = mirrored(linear, origin, self.size, (self.flip, self.vertical_flip))
-        # Whole pixels need no interpolation, and without it no rounding shows.
+        # Shifts by whole pixels need no interpolation, which would only add rounding errors.
         whole = self.rotate == 0 and self.scale[0] == self.scale[1] == 1
         return resampled(batch, names, names if whole else self.nearest, linear, origin, self.size)
 
     def _crops(self, count: int, source: Size) -> tuple[Tensor, Tensor]:
-        """Returns the crops' axes (B, 2, 2) and corners (B, 2), as (x, y) in source pixels."""
+        """Draws crops; returns their axes (B, 2, 2) and corners (B, 2), (x, y) in source pixels."""
         zoom = uniform(*self.scale, count)[:, None]
         angle = uniform(-self.rotate, self.rotate, count).deg2rad()
         cos, sin = angle.cos(), angle.sin()
@@ -136,23 +141,25 @@ class Geometric:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """Cuts a box of random area and shape, resizes it to `size` and mirrors it.
+    """Cuts out a box of random area and shape, resizes it to `size` and mirrors it at random.
 
-    As torchvision's RandomResizedCrop: the share of the area is uniform, the ratio of width to
-    height log-uniform, sides are rounded to whole pixels; of ten boxes the first that fits is
-    taken, else the largest central one of an allowed ratio. All modalities named get the same box.
-    Bilinear without anti-aliasing, so rows should not be much larger than the crop is meant to be.
+    The box is drawn as by torchvision's RandomResizedCrop: its share of the image's area is
+    uniform, its ratio of width to height log-uniform, and its sides are rounded to whole pixels.
+    The first of ten boxes that fits into the image is taken, or, if none fits, the largest central
+    box of an allowed ratio. All modalities of a sample get the same box. The resampling is bilinear
+    without anti-aliasing, so the stored images should not be much larger than needed.
 
     Args:
-        size: (H, W) of the result.
+        size: (H, W) of the result in pixels.
         scale: Least and greatest share of the image's area.
-        ratio: Least and greatest width divided by height.
+        ratio: Least and greatest ratio of width to height.
         flip: Probability of mirroring left and right.
-        modalities: The images that are cut; all inputs if None.
+        modalities: The images to transform; None for all modalities.
 
     Raises:
-        UserError: A modality is unknown or no image, heights and widths differ, or labels are
-            dense.
+        UserError: The shares or ratios are not positive and ascending. Applying the transform
+            raises it if a modality is unknown or no image, if heights or widths differ, or if the
+            target is a label map.
     """
 
     size: Size
@@ -177,7 +184,7 @@ class ResizedCrop:
         return resampled(batch, names, (), linear, origin, self.size)
 
     def _boxes(self, count: int, source: Size) -> tuple[Tensor, Tensor]:
-        """Returns the boxes' corners and sides, each (B, 2) as (x, y) in source pixels."""
+        """Draws boxes; returns their corners and sides, each (B, 2) as (x, y) in source pixels."""
         whole = xy(source)
         area = whole.prod() * uniform(*self.scale, ATTEMPTS, count)
         low, high = self.ratio
@@ -200,19 +207,20 @@ class ResizedCrop:
 class ColourJitter:
     """Changes hue, saturation and value of a normalised RGB modality, per sample.
 
-    Hue and saturation are multiplied, value is shifted, each is clipped to [0, 1]; factors and
-    shift are uniform. The defaults are ESANet's. Pixels that padding set to 0 change as well.
+    Hue and saturation are multiplied by random factors, value is shifted by a random number, and
+    each is then clipped to [0, 1]. Factors and shift are uniform. The defaults are ESANet's. Pixels
+    of padding, which are 0, change as well.
 
     Args:
         modality: Name of the modality, (B, 3, H, W) as (rgb - mean) / std with rgb in [0, 1].
         mean: Mean of each channel.
         std: Standard deviation of each channel.
-        hue: The factor of hue, in turns, is 1 +- this.
-        saturation: The factor of saturation is 1 +- this.
-        value: The shift of value is +- this.
+        hue: The factor of hue (in turns) is uniform in 1 +- `hue`.
+        saturation: The factor of saturation is uniform in 1 +- `saturation`.
+        value: The shift of value is uniform in +- `value`.
 
     Raises:
-        UserError: The modality is unknown or no RGB image.
+        UserError: Applying the transform raises it if the modality is unknown or no RGB image.
     """
 
     modality: str
@@ -245,18 +253,18 @@ class ColourJitter:
 
 @dataclass(frozen=True)
 class Intensity:
-    """Scales and shifts every channel of every sample and modality by numbers of its own.
+    """Scales and shifts the intensities of every channel of every sample and modality at random.
 
-    RFNet's change of MRI intensities, which there is drawn for each slice of a volume; its rows
-    have zero mean and unit variance. Both numbers are uniform.
+    RFNet changes MRI intensities in this way and draws both numbers for every slice of a volume.
+    Its inputs have mean 0 and variance 1. Factor and shift are uniform.
 
     Args:
-        modalities: The modalities (B, C, H, W) that change; all inputs if None.
-        scale: Factors are 1 +- this.
-        shift: Shifts are +- this.
+        modalities: The images (B, C, H, W) to transform; None for all modalities.
+        scale: Factors are uniform in 1 +- `scale`.
+        shift: Shifts are uniform in +- `shift`.
 
     Raises:
-        UserError: A modality is unknown or no image.
+        UserError: Applying the transform raises it if a modality is unknown or no image.
     """
 
     modalities: Names | None = None
@@ -265,7 +273,7 @@ class Intensity:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
-        """Returns the batch with other intensities."""
+        """Returns the batch with changed intensities."""
         inputs = dict(batch.inputs)
         for name in images(batch, self.modalities):
             x = inputs[name]

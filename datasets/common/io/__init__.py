@@ -1,1 +1,1 @@
-"""Reading files: samples decoded on demand, stored arrays, splits."""
+"""Reading the files of data sets: samples decoded on demand, stored arrays, and splits."""

@@ -1,4 +1,7 @@
-"""Samples decoded from files as they are read, and kept when the user asks for it."""
+"""Samples that are decoded from files when they are read, with an optional cache.
+
+The module also holds what data sets made of files share: fingerprints, list files and messages.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from benchmark.errors import UserError, unknown
 from benchmark.files import digest
@@ -19,32 +23,39 @@ CACHES = ('none', 'ram', 'disk')
 
 
 class Decoder(Protocol):
-    """Turns a file into an array of type `dtype`; its `repr` says how, for caches."""
+    """A callable that decodes one file into one array.
 
-    dtype: Any
+    The name of a cache on disk contains the `repr` of its decoder, so two decoders that give
+    different arrays must have different ones.
+    """
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Type of the decoded values."""
 
     def __call__(self, path: Path) -> np.ndarray:
-        """Returns what the file holds."""
+        """Returns the decoded array."""
 
 
 class Files:
-    """Rows that are decoded from one file each; a `benchmark.dataset.Rows`.
+    """Samples of one modality, each decoded from a file; implements `benchmark.dataset.Rows`.
 
-    Decoded values are kept, if at all, in the files' own type (bytes rather than floats) and
-    normalised when they are read.
+    A cache holds decoded values before normalisation, because the files' own type (usually one byte
+    per value) takes less space than the float32 that the network gets.
 
     Args:
         paths: One file per sample.
-        decode: Turns a file into an array of `shape`.
+        decode: Decodes a file into an array of shape `shape`.
         shape: Shape of one sample.
-        normalise: Turns decoded rows (n, *shape) into what the network sees; nothing by default.
-        cache: 'none' decodes on every reading, 'ram' keeps what was decoded, for all loader
-            processes together, 'disk' keeps it in a file of `cache_folder` for later runs too.
-        cache_folder: Where 'disk' writes.
+        normalise: Maps decoded samples (n, *shape) to the network's inputs. By default, decoded
+            values are returned unchanged.
+        cache: 'none' decodes a file whenever it is read. 'ram' keeps decoded samples in memory that
+            all loader processes share. 'disk' keeps them in files, also for later runs.
+        cache_folder: Folder of the files of cache 'disk'; by default that of the first sample.
 
     Raises:
-        UserError: On reading, a file that is missing, broken or of another shape; on opening, a
-            cache that cannot be written.
+        UserError: `cache` is unknown, or the cache cannot be written. Reading samples raises it if
+            a file is missing or broken, or its array has another shape or type.
     """
 
     def __init__(
@@ -72,7 +83,7 @@ class Files:
         return len(self.paths)
 
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        """Returns the rows (n, *shape) at an array of positions."""
+        """Returns the samples (n, *shape) at the positions `index`, an integer array (n,)."""
         rows = np.atleast_1d(np.asarray(index))
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for k, row in enumerate(rows):
@@ -84,7 +95,7 @@ class Files:
             return self._decoded(row)
         if not self._known[row]:
             self._kept[row] = self._decoded(row)
-            # Only now: another process must not read a row that is half written.
+            # The mark comes last: another process must not read a sample that is half written.
             self._known[row] = 1
         return self._kept[row]
 
@@ -97,7 +108,7 @@ class Files:
         return found
 
     def _keep_in_memory(self) -> None:
-        # Shared memory: what one loader process decodes, all have.
+        # In shared memory, a sample that one loader process has decoded serves all of them.
         numbers = int(np.prod(self.shape)) * self.dtype.itemsize
         kept = torch.zeros(numbers, dtype=torch.uint8).share_memory_().numpy()
         self._kept = kept.view(self.dtype).reshape(self.shape)
@@ -116,7 +127,7 @@ class Files:
             ) from None
 
     def _key(self) -> str:
-        """Names what is cached: files, their sizes and times, and how they are decoded."""
+        """Returns a hash of the files' paths, sizes and times, and of how they are decoded."""
         listed = []
         for path in self.paths:
             found = path.stat() if path.is_file() else None
@@ -125,11 +136,15 @@ class Files:
         return hashlib.sha256(json.dumps([listed, how]).encode()).hexdigest()[:16]
 
 
-def decoded(path: Path, decode: Decoder) -> np.ndarray:
-    """Returns what a file holds.
+def decoded(path: Path, decode: Callable[[Path], np.ndarray]) -> np.ndarray:
+    """Returns the array that a file holds.
+
+    Args:
+        path: The file.
+        decode: Decodes it; it may raise any exception on a broken file.
 
     Raises:
-        UserError: It is missing or broken.
+        UserError: The file is missing or cannot be decoded. The message is one line.
     """
     try:
         return decode(path)
@@ -137,7 +152,7 @@ def decoded(path: Path, decode: Decoder) -> np.ndarray:
         raise UserError(f'{path}: expected a file, found nothing there') from None
     except UserError:
         raise
-    # Decoders raise whatever they like on broken files.
+    # The libraries behind the decoders raise exceptions of many types on broken files.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         text = f'{path}: cannot be read, broken or of another format: {reason}'
@@ -145,21 +160,24 @@ def decoded(path: Path, decode: Decoder) -> np.ndarray:
 
 
 def _mapped(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
-    """Opens a file of zeros or of what an earlier run wrote; takes disk space as it is filled."""
+    """Maps a file into memory; where an earlier run has written nothing, it reads as zeros."""
+    # The file is sparse: it takes space on the disk only where something has been written.
     size = int(np.prod(shape)) * dtype.itemsize
     with file.open('ab') as handle:
         os.truncate(handle.fileno(), size)
     return np.memmap(file, dtype, 'r+', shape=shape)
 
 
-def fingerprint(paths: Sequence[Path], *more: Any) -> str:
-    """Returns a short hash of the files' names and sizes, and of whatever else decides a score.
+def fingerprint(paths: Sequence[Path], *more: object) -> str:
+    """Returns a fingerprint of a data set: 12 hexadecimal digits that change with its content.
 
-    Names and sizes rather than contents: a data set of millions of files opens in seconds.
+    The hash takes the files' names and sizes but not their contents, so that a data set of millions
+    of files opens in seconds.
 
     Args:
-        paths: The files that the data set reads.
-        more: Lists, labels and options that shape the data; what `repr` tells apart.
+        paths: The files that the data set reads, in a fixed order.
+        more: Everything else that can change a score, such as lists, labels and options. Their
+            `repr` is hashed.
 
     Raises:
         UserError: A file is missing.
@@ -178,15 +196,20 @@ def fingerprint(paths: Sequence[Path], *more: Any) -> str:
 
 
 def content(path: Path) -> str:
-    """Returns a short hash of a file's content; its name if there is no such file."""
+    """Returns a hash (12 hexadecimal digits) of a file's content; its name if there is no file."""
     return digest(path).sha256[:12] if path.is_file() else path.name
 
 
 def data_root(dataset: str, root: str, how_to_get: str) -> Path:
-    """Returns the folder that the user named.
+    """Returns the data root that the user has given.
+
+    Args:
+        dataset: Registered name of the data set.
+        root: The option `root`; empty if the user gave none.
+        how_to_get: Where the data come from, for the message.
 
     Raises:
-        UserError: None was named; says where the data come from.
+        UserError: The user has given no data root.
     """
     if not root:
         raise UserError(f'{dataset}: expected --data-root FOLDER: {how_to_get}')
@@ -194,10 +217,10 @@ def data_root(dataset: str, root: str, how_to_get: str) -> Path:
 
 
 def lines(path: Path) -> list[str]:
-    """Returns the lines of a list file, without empty ones; the last needs no newline.
+    """Returns the lines of a list file, stripped of white space and without the empty ones.
 
     Raises:
-        UserError: The file is missing, empty, or no text.
+        UserError: The file is missing, has no such line, or is not UTF-8 text.
     """
     try:
         found = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]

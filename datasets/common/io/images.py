@@ -1,4 +1,4 @@
-"""Decoders of image files, and how decoded values are normalised."""
+"""Decoders of image files, normalisation of their values, and helpers for image sizes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageFile
 
 from benchmark.errors import UserError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and deviation of each channel, of values in [0, 1]."""
+"""Mean and standard deviation of red, green and blue in ImageNet, for values in [0, 1]."""
 
 
 class ImageFile8:
-    """Decodes an 8-bit image into (3, H, W) or, for grey ones, (1, H, W).
+    """Decodes an image of 8 bits per channel into (3, H, W) or, with `grey`, (1, H, W).
 
     Args:
-        size: (H, W) to which it is resized, bilinearly.
-        grey: One channel instead of three.
-        source: (H, W) that the file must have; None takes any.
+        size: (H, W) to which the image is resized, bilinearly.
+        grey: Converts the image to one grey channel.
+        source: (H, W) that the image in the file must have; None accepts every size.
     """
 
     dtype = np.uint8
@@ -38,30 +39,28 @@ class ImageFile8:
         return f'ImageFile8({self.size}, {self.grey})'
 
     def __call__(self, path: Path) -> np.ndarray:
-        """Returns uint8 (C, H, W).
+        """Returns the image, uint8 (C, H, W).
 
         Raises:
-            UserError: The image has more than 8 bits a channel.
+            UserError: The image has more than 8 bits per channel, or another size than `source`.
         """
         with opened(path, self.source) as image:
             if image.mode.startswith(('I', 'F')):
                 raise UserError(f'{path}: expected 8 bits a channel, found mode {image.mode}')
             mode = 'L' if self.grey else 'RGB'
-            # JPEGs are decoded at the smallest scale that still holds `size`.
+            # A JPEG file is decoded at the smallest scale that is not below `size`: this is faster.
             image.draft(mode, self.size[::-1])
-            image = image.convert(mode)
-            if image.size != self.size[::-1]:
-                image = image.resize(self.size[::-1], Image.Resampling.BILINEAR)
-            values = np.asarray(image)
+            values = np.asarray(resized(image.convert(mode), self.size))
         return values[None] if self.grey else values.transpose(2, 0, 1)
 
 
 class DepthFile16:
-    """Decodes a 16-bit single-channel PNG into (1, H, W) of raw integers.
+    """Decodes a PNG file with one channel of 16 bits into its raw integers (1, H, W).
 
     Args:
-        size: (H, W) to which it is resized, to the nearest pixel: depths are never mixed.
-        source: (H, W) that the file must have; None takes any.
+        size: (H, W) to which the image is resized. Every pixel takes the nearest value, because a
+            mean of two depths is the depth of neither surface.
+        source: (H, W) that the image in the file must have; None accepts every size.
     """
 
     dtype = np.uint16
@@ -73,30 +72,29 @@ class DepthFile16:
         return f'DepthFile16({self.size})'
 
     def __call__(self, path: Path) -> np.ndarray:
-        """Returns uint16 (1, H, W).
+        """Returns the depth image, uint16 (1, H, W), in the units of the file.
 
         Raises:
-            UserError: The image has 8 bits or several channels.
+            UserError: The image has 8 bits, several channels, or another size than `source`.
         """
         with opened(path, self.source) as image:
             if not image.mode.startswith('I'):
                 raise UserError(
                     f'{path}: expected 16-bit depth in one channel, found mode {image.mode!r}'
                 )
-            image = Image.fromarray(np.asarray(image).astype(np.int32), 'I')
-            if image.size != self.size[::-1]:
-                image = image.resize(self.size[::-1], Image.Resampling.NEAREST)
-            return np.asarray(image).astype(np.uint16)[None]
+            depth = Image.fromarray(np.asarray(image).astype(np.int32), 'I')
+            return np.asarray(resized(depth, self.size, nearest=True)).astype(np.uint16)[None]
 
 
 class LabelFile:
-    """Decodes an 8-bit label image into (H, W) of class indices, 255 being ignored.
+    """Decodes an 8-bit label image into a label map (H, W): class indices, 255 where ignored.
 
     Args:
-        size: (H, W) of the label map, resized to the nearest pixel.
-        classes: K.
-        table: 256 class indices, one per value in the file; the values themselves by default.
-        source: (H, W) that the file must have; None takes any.
+        size: (H, W) to which the map is resized; every pixel takes the nearest label.
+        classes: Number of classes K; labels are 0 to K - 1 and 255.
+        table: 256 class indices, one for each value in the file. By default, the values in the file
+            are the class indices.
+        source: (H, W) that the image in the file must have; None accepts every size.
     """
 
     dtype = np.uint8
@@ -115,17 +113,16 @@ class LabelFile:
         return f'LabelFile({self.size}, {self.classes}, {self.table.tolist()})'
 
     def __call__(self, path: Path) -> np.ndarray:
-        """Returns uint8 (H, W).
+        """Returns the label map, uint8 (H, W).
 
         Raises:
-            UserError: The image is no label map, or a label is out of range.
+            UserError: The image does not have one channel of 8 bits, has another size than
+                `source`, or contains a label that is out of range.
         """
         with opened(path, self.source) as image:
             if image.mode not in ('L', 'P'):
                 raise UserError(f'{path}: expected 8-bit labels, found mode {image.mode!r}')
-            if image.size != self.size[::-1]:
-                image = image.resize(self.size[::-1], Image.Resampling.NEAREST)
-            values = np.asarray(image)
+            values = np.asarray(resized(image, self.size, nearest=True))
         found = self.table[values]
         wrong = (found >= self.classes) & (found != 255) | (found < 0)
         if wrong.any():
@@ -137,7 +134,7 @@ class LabelFile:
 
 
 def spans(numbers: Sequence[int]) -> str:
-    """Tells ascending whole numbers in words: '0 to 3, 255'."""
+    """Returns ascending whole numbers as text with their runs shortened, e.g. '0 to 3, 255'."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:
@@ -148,14 +145,15 @@ def spans(numbers: Sequence[int]) -> str:
 
 
 def opened(path: Path, size: tuple[int, int] | None = None) -> ImageFile.ImageFile:
-    """Opens an image; reading its pixels raises if the file is truncated.
+    """Opens an image file; its pixels are decoded later, when they are read.
 
     Args:
         path: The file.
-        size: (H, W) that it must have; None takes any.
+        size: (H, W) that the image must have; None accepts every size.
 
     Raises:
-        UserError: It has another size.
+        UserError: The image has another size.
+        OSError: The file is missing or no image. Reading pixels of a truncated file raises it too.
     """
     image = Image.open(path)
     if size is not None and image.size != size[::-1]:
@@ -164,38 +162,52 @@ def opened(path: Path, size: tuple[int, int] | None = None) -> ImageFile.ImageFi
     return image
 
 
-class Scaled:
-    """Normalises decoded rows: (x - mean) / std per channel, in float32.
+def resized(image: Image.Image, size: tuple[int, int], nearest: bool = False) -> Image.Image:
+    """Returns an image at another size; the image itself if it has that size already.
 
     Args:
-        mean: Per channel, or one number.
-        std: Likewise.
-        hole: A value that means 'nothing measured' and becomes 0, as in depth images.
+        image: The image.
+        size: (H, W) of the result.
+        nearest: Every pixel takes the nearest value; otherwise values are interpolated bilinearly.
+    """
+    if image.size == size[::-1]:
+        return image
+    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    return image.resize(size[::-1], how)
+
+
+class Scaled:
+    """Normalises decoded images: (x - mean) / std for every channel, in float32.
+
+    Args:
+        mean: One number per channel, or one for all channels.
+        std: Standard deviation, likewise.
+        hole: The value of pixels at which nothing was measured, as in depth images. They become 0,
+            which is the mean after normalisation. None: there are no such pixels.
     """
 
-    def __init__(
-        self, mean: Sequence[float] | float, std: Sequence[float] | float, hole: float | None = None
-    ) -> None:
+    def __init__(self, mean: ArrayLike, std: ArrayLike, hole: float | None = None) -> None:
         self.mean, self.std = _channels(mean), _channels(std)
         self.hole = hole
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Returns (n, C, H, W) float32."""
+        """Returns the normalised images (n, C, H, W), float32."""
         values = (rows.astype(np.float32) - self.mean) / self.std
         if self.hole is not None:
             values[rows == self.hole] = 0
         return values
 
 
-def _channels(value: Sequence[float] | float) -> np.ndarray:
+def _channels(value: ArrayLike) -> np.ndarray:
     return np.asarray(value, np.float32).reshape(-1, 1, 1)
 
 
 class Pixels:
-    """Reads an image file or a .npy array as it is.
+    """Reads an image file or an .npy file without changing its values.
 
     Args:
-        colours: Looks up the colours of a palette; else its indices are the values, as in labels.
+        colours: An image with a palette gives its colours. If False it gives the indices into its
+            palette, which is how label images store their labels.
     """
 
     dtype = None
@@ -204,7 +216,7 @@ class Pixels:
         self.modes = ('P', 'CMYK') if colours else ()
 
     def __call__(self, path: Path) -> np.ndarray:
-        """Returns the file's array, (H, W) or (H, W, C) in image files."""
+        """Returns the values: (H, W) or (H, W, C) of an image file, any shape of an .npy file."""
         if path.suffix.lower() == '.npy':
             return np.load(path, allow_pickle=False)
         with opened(path) as image:
@@ -212,11 +224,12 @@ class Pixels:
 
 
 class AnyImage:
-    """Decodes an image file or a .npy array into float32 (C, H, W).
+    """Decodes an image file or an .npy file into float32 (C, H, W).
 
     Args:
-        size: (H, W) it is resized to; None leaves it.
-        nearest: Resizes to the nearest pixel, as depth with holes wants.
+        size: (H, W) to which the image is resized; None keeps its size.
+        nearest: Every pixel takes the nearest value instead of an interpolated one, as depth images
+            with holes need.
     """
 
     dtype = np.float32
@@ -228,10 +241,10 @@ class AnyImage:
         return f'AnyImage({self.size}, {self.nearest})'
 
     def __call__(self, path: Path) -> np.ndarray:
-        """Returns float32 (C, H, W).
+        """Returns the image, float32 (C, H, W).
 
         Raises:
-            UserError: It is no array (H, W), (H, W, C) or (C, H, W) of numbers.
+            UserError: The file does not hold numbers of shape (H, W), (H, W, C) or (C, H, W).
         """
         values = Pixels()(path)
         if values.ndim == 2:
@@ -241,18 +254,22 @@ class AnyImage:
         if values.ndim != 3 or values.dtype.kind not in 'fiub':
             raise UserError(f'{path}: expected an image, found {values.dtype} {values.shape}')
         values = values.astype(np.float32)
-        if self.size in (None, values.shape[1:]):
+        if self.size is None or self.size == values.shape[1:]:
             return values
-        how = Image.Resampling.NEAREST if self.nearest else Image.Resampling.BILINEAR
-        size = self.size[::-1] if self.size else None
-        return np.stack([np.asarray(Image.fromarray(c).resize(size, how)) for c in values])
+        channels = [resized(Image.fromarray(c), self.size, self.nearest) for c in values]
+        return np.stack([np.asarray(channel) for channel in channels])
 
 
 def image_size(where: str, given: str) -> tuple[int, int]:
-    """Reads 'HxW'.
+    """Parses an image size such as '480x640' into (H, W) in pixels.
+
+    Args:
+        where: Name of the data set, for the message.
+        given: The option `size`, height first.
 
     Raises:
-        UserError: It is none, or not divisible by 32, which the encoders' strides need.
+        UserError: The text has another form, or a side is not a multiple of 32, which the encoders
+            need because they halve their input five times.
     """
     height, _, width = given.partition('x')
     sides = [int(s) if s.isdigit() else 0 for s in (height, width)]
@@ -262,7 +279,7 @@ def image_size(where: str, given: str) -> tuple[int, int]:
 
 
 def encoded(values: np.ndarray) -> bytes:
-    """Returns a PNG file of (H, W, 3) or (H, W) values of 8 or 16 bits."""
+    """Returns the bytes of a PNG file of an image: uint8 (H, W, 3) or (H, W), or uint16 (H, W)."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(values)).save(buffer, 'PNG')
     return buffer.getvalue()

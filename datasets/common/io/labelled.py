@@ -1,4 +1,4 @@
-"""What holds of every classified data set: disjoint splits, labels in range, no class unseen."""
+"""Checks of the splits of a classification data set: disjoint, labels in range, no empty class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from benchmark.errors import UserError
 
 
 class Labelled(NamedTuple):
-    """One split: ids (N,) str and labels (N,) int64."""
+    """Samples and labels of one split.
+
+    Attributes:
+        ids: (N,) str, names of the samples.
+        labels: (N,) int64, class indices.
+    """
 
     ids: np.ndarray
     labels: np.ndarray
@@ -21,16 +26,17 @@ class Labelled(NamedTuple):
 def check_labelled(
     splits: dict[str, Labelled], classes: int, where: Callable[[str], Path | str]
 ) -> None:
-    """Checks the splits of a classified data set.
+    """Checks that splits are disjoint and not empty, and that their labels can be trained on.
 
     Args:
         splits: 'train', 'val', 'test' -> ids and labels.
-        classes: K.
-        where: Names the file, or the part of one, that a split was read from.
+        classes: Number of classes K.
+        where: Maps a split's name to the file that it was read from, for messages.
 
     Raises:
-        UserError: A split is empty or has more labels than ids, a sample is in a split twice or in
-            two splits, a label is none of 0 to K - 1, or train lacks a class.
+        UserError: A split is empty or has not one label for each id; a sample occurs twice in a
+            split or in two splits; a label is not in 0 to K - 1; or no training sample belongs to
+            one of the classes.
     """
     seen: dict[str, str] = {}
     for name, (ids, labels) in splits.items():

@@ -1,4 +1,4 @@
-"""Packages that only some datasets need."""
+"""Import of packages that only some data sets need (`pip install .[data]`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from benchmark.errors import UserError
 
 
 def package(name: str, dataset: str) -> Any:
-    """Returns the module `name`, imported now.
+    """Imports a module of an optional package and returns it.
+
+    Args:
+        name: Name of the module, e.g. 'scipy.io'.
+        dataset: Name of the data set, or kind of data, that needs it, for the message.
 
     Raises:
-        UserError: It is not installed.
+        UserError: The package is not installed.
     """
     try:
         return importlib.import_module(name)

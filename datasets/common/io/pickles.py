@@ -1,4 +1,8 @@
-"""Pickles of strangers, read without running what they ask for."""
+"""Reads pickle files from other people without executing what they contain.
+
+Unpickling may call any function that the file names. The reader here admits only what numpy arrays
+and plain Python values are made of.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from benchmark.errors import UserError
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Does what old pickles need of `codecs.encode` for bytes, and nothing else."""
+    """Encodes text as latin1: all that pickles of bytes by Python 2 need of `codecs.encode`."""
     if encoding != 'latin1':
         raise pickle.UnpicklingError(f'expected bytes as latin1, found {encoding!r}')
     return text.encode('latin1')
@@ -25,7 +29,7 @@ def _admitted() -> dict[tuple[str, str], Any]:
         ('numpy', 'dtype'): np.dtype,
         ('_codecs', 'encode'): _encode,
     }
-    # NumPy 2 has moved what older pickles, and pickles of itself, name.
+    # NumPy 2 has renamed numpy.core to numpy._core; pickles of either version name their own.
     for core in ('numpy.core', 'numpy._core'):
         names[core + '.multiarray', '_reconstruct'] = array.__reduce__()[0]
         names[core + '.multiarray', 'scalar'] = number.__reduce__()[0]
@@ -34,17 +38,17 @@ def _admitted() -> dict[tuple[str, str], Any]:
 
 
 ADMITTED = _admitted()
-"""Module and name -> what a pickle gets for it."""
+"""(Module, name) in a pickle -> the object that takes its place."""
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Unpickles numpy arrays, dicts, lists, tuples, strings, bytes and numbers alone."""
+    """An unpickler of numpy arrays, dicts, lists, tuples, strings, bytes and numbers only."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns what is admitted under this name.
+        """Returns the admitted object of this name.
 
         Raises:
-            UserError: Nothing is.
+            UserError: No object of this name is admitted.
         """
         if (module, name) not in ADMITTED:
             raise UserError(f'expected arrays, dicts, lists, strings and numbers alone, found '
@@ -53,10 +57,10 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def load_pickle(path: Path) -> Any:
-    """Returns what a pickle holds.
+    """Returns the content of a pickle file.
 
     Raises:
-        UserError: It is missing or broken, or would load anything but arrays and plain values.
+        UserError: The file is missing, is broken, or names anything but arrays and plain values.
     """
     try:
         with path.open('rb') as file:
@@ -68,10 +72,10 @@ def load_pickle(path: Path) -> Any:
 
 
 def load_npy(path: Path) -> np.ndarray:
-    """Returns the array of an .npy file, also one of objects.
+    """Returns the array of an .npy file; an array of objects is unpickled as by `load_pickle`.
 
     Raises:
-        UserError: As `load_pickle`.
+        UserError: The file is missing, is broken, or names anything but arrays and plain values.
     """
     try:
         with path.open('rb') as file:
@@ -91,13 +95,13 @@ def load_npy(path: Path) -> np.ndarray:
 
 def _load(path: Path, file: BinaryIO) -> Any:
     try:
-        # What Python 2 wrote has its strings as bytes.
+        # Pickles of Python 2 hold their strings as bytes, which latin1 maps one to one.
         return ArrayUnpickler(file, encoding='latin1').load()
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
     except MemoryError:
         raise UserError(f'{path}: does not fit into memory') from None
-    # A broken stream of opcodes raises whatever its opcodes raise.
+    # The unpickler raises exceptions of many types on a broken file.
     except Exception as error:
         told = str(error).partition('\n')[0]
         raise UserError(f'{path}: cannot be read, broken or no pickle: {told}') from None

@@ -1,53 +1,57 @@
-"""Rows of large or padded arrays: picked, standardised and marked when they are read."""
+"""Rows of arrays that may be larger than memory: selected and standardised when they are read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from benchmark.dataset import Rows
 from benchmark.errors import UserError
 
 CHUNK = 1 << 22
-"""Numbers read at once where a whole array might not fit into memory."""
+"""How many numbers are read at once from an array that might not fit into memory."""
 
 
 class Chosen:
-    """Some rows of an array that stays where it is, e.g. on disk; a `benchmark.dataset.Rows`.
+    """Some rows of an array, which is not copied and may be on disk.
+
+    Implements `benchmark.dataset.Rows`.
 
     Args:
-        source: (N, ...).
-        rows: (n,) positions in it.
+        source: The array (N, ...).
+        rows: (n,) positions of the chosen rows in `source`.
     """
 
-    def __init__(self, source: Any, rows: np.ndarray) -> None:
+    def __init__(self, source: Rows, rows: np.ndarray) -> None:
         self.source, self.rows = source, rows
         self.shape = (len(rows), *source.shape[1:])
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """Returns the rows at positions among those chosen."""
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        """Returns the rows at the positions `index` among the chosen rows."""
         return np.asarray(self.source[self.rows[index]])
 
 
 class Standardised(Chosen):
-    """Chosen rows, standardised when they are read.
+    """Chosen rows that are standardised, (x - mean) / std, when they are read.
 
     Args:
-        source: (N, ...) numbers.
-        rows: (n,) positions in it.
-        moments: Mean and standard deviation, which broadcast to the rows.
-        real: (N, T) bool, which frames of sequences (N, T, D) are no padding; they get a feature
-            more, which says so (`benchmark.method.Modality.padded`).
-        name: How messages call the array.
+        source: The array of numbers (N, ...).
+        rows: (n,) positions of the chosen rows in `source`.
+        moments: Mean and standard deviation, which broadcast to the rows. A standard deviation of 0
+            counts as 1.
+        real: (N, T) bool, for sequences (N, T, D): which frames are data; the others are padding.
+            The sequences read are then (n, T, D + 1): the last feature is 1 in frames of data and 0
+            in padding (`benchmark.method.Modality.padded`).
+        name: Name of the array in messages.
     """
 
     def __init__(
         self,
-        source: Any,
+        source: Rows,
         rows: np.ndarray,
         moments: tuple[np.ndarray, np.ndarray],
         real: np.ndarray | None = None,
@@ -60,11 +64,11 @@ class Standardised(Chosen):
         if real is not None:
             self.shape = (*self.shape[:-1], self.shape[-1] + 1)
 
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """Returns the rows at positions among those chosen, float32.
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        """Returns the standardised rows at the positions `index` among the chosen rows, float32.
 
         Raises:
-            UserError: They hold what is not finite.
+            UserError: A value is infinite or not a number.
         """
         values = self.read(index)
         bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
@@ -73,35 +77,44 @@ class Standardised(Chosen):
             raise UserError(f'{self.name}: expected finite numbers, found others in row {row}')
         return values
 
-    def read(self, index: Any = slice(None)) -> np.ndarray:
-        """Returns the rows as they are, also those that hold what is not finite."""
+    def read(self, index: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Returns the standardised rows without checking that their values are finite."""
         rows = np.atleast_1d(self.rows[index])
         values = ((self.source[rows] - self.mean) / self.std).astype(np.float32)
         return values if self.real is None else marked(values, self.real[rows])
 
 
 def marked(frames: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """Returns frames (n, T, D), zero where real (n, T) is false, and real as one more feature."""
+    """Marks the padding of sequences.
+
+    Args:
+        frames: (n, T, D) sequences.
+        real: (n, T) bool, which frames are data.
+
+    Returns:
+        (n, T, D + 1): padding is 0, and the last feature is 1 in frames of data and 0 in padding.
+    """
     real = real[..., None]
     return np.concatenate([np.where(real, frames, 0), real], -1, dtype=frames.dtype)
 
 
 def real_frames(lengths: np.ndarray, frames: int) -> np.ndarray:
-    """Returns (N, frames) bool, of which the first lengths (N,) are true."""
+    """Returns (N, frames) bool: the first lengths[i] frames of row i are data, the rest padding."""
     return np.arange(frames) < np.asarray(lengths)[:, None]
 
 
 def moments(
-    source: Any, rows: np.ndarray, real: np.ndarray | None = None
+    source: Rows, rows: np.ndarray, real: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation of some rows, read once and in parts.
+    """Returns the mean and standard deviation of some rows, which are read once and in parts.
 
-    Parts are merged as by Chan, Golub & LeVeque (1979).
+    The moments of the parts are merged as in Chan, Golub and LeVeque, "Updating formulae and a
+    pairwise algorithm for computing sample variances" (1979).
 
     Args:
-        source: (N, D), (N, C, H, W), or, with `real`, (N, T, D).
+        source: (N, D), (N, C, H, W) or, with `real`, (N, T, D).
         rows: Positions of the rows that count.
-        real: (N, T) bool, the frames of sequences that count.
+        real: (N, T) bool, which frames of sequences count.
 
     Returns:
         Two float64 arrays with one number per feature or channel, which broadcast to the rows.
@@ -122,7 +135,12 @@ def moments(
 
 
 def parts(rows: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Yields positions in portions of about `CHUNK` numbers of an array of this shape."""
+    """Yields positions in parts whose rows hold about `CHUNK` numbers together.
+
+    Args:
+        rows: (n,) positions.
+        shape: Shape of the array that the positions belong to.
+    """
     size = max(1, CHUNK // max(1, int(np.prod(shape[1:]))))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

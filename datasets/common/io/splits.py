@@ -1,4 +1,4 @@
-"""Splits that share no sample, and validation cut from train by the hash of names."""
+"""A check that splits share no sample, and the choice of validation samples by a hash of names."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from benchmark.missing import derive
 
 
 def check_disjoint(root: Path, splits: Mapping[str, Iterable[str]], what: str = 'sample') -> None:
-    """Checks that no split is empty and no name is in two of them, or in one twice.
+    """Checks that every split has names and that no name occurs twice, in one split or in two.
 
     Args:
-        root: Named in the message.
+        root: The data root, for messages.
         splits: 'train', 'val', 'test' -> names.
-        what: What the names are of.
+        what: What the names belong to, e.g. 'clip', for messages.
 
     Raises:
-        UserError: They are not so.
+        UserError: A split is empty, or a name occurs twice.
     """
     where: dict[str, str] = {}
     for split, names in splits.items():
@@ -34,5 +34,12 @@ def check_disjoint(root: Path, splits: Mapping[str, Iterable[str]], what: str = 
 
 
 def held_out(name: str, share: float) -> bool:
-    """Returns whether a training sample validates: the same ones whatever the order of files."""
+    """Returns whether a sample of the published training split is used for validation.
+
+    The answer depends on the name alone, so that the order of the files does not change the splits.
+
+    Args:
+        name: Name of the sample, or of the group that must stay together.
+        share: Share of all samples that is used for validation, in [0, 1].
+    """
     return derive(0, 'held out', name) % 10**6 < share * 10**6

@@ -1,4 +1,4 @@
-"""Arrays by key, from one .npz file or from a folder of .npy files that stays on disk."""
+"""Named arrays from one .npz file, or from a folder of .npy files that are read on demand."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import hashlib
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from types import EllipsisType
 
 import numpy as np
 
 from benchmark.errors import UserError
 
 SAMPLE = 1 << 24
-"""Bytes of a large array that its hash reads, in rows spread over all of it."""
+"""How many bytes of a large array are hashed, in rows spread evenly over it."""
 
 
 def load(root: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of an .npz file by key, or those of a folder by path without '.npy'.
+    """Returns the arrays of an .npz file or of a folder of .npy files by their keys.
 
-    Those of a folder are memory maps: nothing is read yet.
+    In a folder, the key of an array is its path below the folder without '.npy'. Its arrays are
+    memory maps, of which nothing is read yet.
 
     Raises:
-        UserError: Nothing is there, it is of another format, or it does not fit into memory.
+        UserError: There is no such file or folder, it has another format, or the content of an .npz
+            file would take more than half of the memory.
     """
     if root.is_dir():
         return _load_folder(root)
@@ -36,10 +40,16 @@ def load(root: Path) -> dict[str, np.ndarray]:
 
 
 def content_hash(root: Path, arrays: dict[str, np.ndarray], *options: object) -> str:
-    """Returns a short hash of what `load` found, wherever it lies, and of options.
+    """Returns 12 hexadecimal digits that hash the data and options; the path does not matter.
 
-    A file's is that of all its bytes. In a folder, of arrays beyond 16 MB it takes shape, type and
-    16 MB of evenly spread rows, so that opening does not read what lies on disk.
+    All bytes of an .npz file are hashed. Of an array in a folder that is larger than 16 MB, the
+    shape, the type and 16 MB of evenly spread rows are hashed, so that opening a large folder does
+    not read all of it.
+
+    Args:
+        root: The file or folder.
+        arrays: What `load(root)` has returned.
+        options: Options that change the data.
     """
     digest = hashlib.sha256(''.join(f'{option}/' for option in options).encode())
     if root.is_file():
@@ -54,7 +64,7 @@ def content_hash(root: Path, arrays: dict[str, np.ndarray], *options: object) ->
     return digest.hexdigest()[:12]
 
 
-def _spread(x: np.ndarray) -> list:
+def _spread(x: np.ndarray) -> Sequence[int | EllipsisType]:
     if x.nbytes <= SAMPLE or x.ndim == 0:
         return [...]
     count = int(np.clip(SAMPLE * len(x) // x.nbytes, 2, len(x)))
@@ -98,5 +108,5 @@ def _check_memory(file: Path) -> None:
 
 
 def memory() -> int:
-    """Returns the bytes of the machine's memory."""
+    """Returns the size of the machine's memory in bytes."""
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')

@@ -1,1 +1,1 @@
-"""Preparing a data root from official archives, and verifying one."""
+"""Preparation of a data root from official archives, and verification of a data root."""

@@ -1,4 +1,8 @@
-"""Reading zip archives of others: no member leaves the target, and a broken archive says so."""
+"""Reads zip archives from other people safely.
+
+No member can be written outside the target folder, and every kind of broken archive gives an error
+of one line.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ BROKEN = (
     RuntimeError,
     ValueError,
 )
-"""What zipfile raises on archives that are torn, encrypted or packed in ways it does not know."""
+"""What zipfile raises on archives that are truncated, encrypted or compressed in unknown ways."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Member:
 
     Attributes:
         archive: The open archive.
-        info: Its entry.
+        info: The archive's entry of this file.
     """
 
     archive: zipfile.ZipFile
@@ -39,27 +43,29 @@ class Member:
 
     @property
     def name(self) -> str:
-        """Path inside the archive, with '/'; it stays below any folder that it is joined to."""
+        """Path inside the archive, with '/'. Joined to a folder, it stays below that folder."""
         return self.info.filename
 
     @property
     def size(self) -> int:
-        """Bytes when unpacked."""
+        """Size in bytes when unpacked."""
         return self.info.file_size
 
     def read(self) -> bytes:
-        """Returns the content.
+        """Returns the unpacked content.
 
         Raises:
-            UserError: It is torn, or its checksum is wrong.
+            UserError: The content is truncated, or its checksum is wrong.
         """
         return b''.join(self._pieces())
 
     def copy(self, path: Path) -> None:
-        """Writes the content to a file, piece by piece; as `write`'s `data`.
+        """Unpacks the content into the file `path` without holding all of it in memory.
+
+        The method is an argument `data` of `Preparation.write`.
 
         Raises:
-            UserError: It is torn, or its checksum is wrong.
+            UserError: The content is truncated, or its checksum is wrong.
         """
         with path.open('wb') as out:
             for piece in self._pieces():
@@ -78,17 +84,18 @@ class Member:
 
 
 def members(path: Path) -> list[Member]:
-    """Returns the files in a zip archive in its order, once all their names are known to be safe.
+    """Returns the files in a zip archive, in its order, after a check of all names.
 
     Raises:
-        UserError: It is no whole zip archive; or a member is a link or has a name that leads out
-            of the folder it is unpacked to, and then nothing of the archive can be read.
+        UserError: The file is not a complete zip archive, or a member is a symbolic link or has a
+            name that could lead outside the folder that it is unpacked to. One such member makes
+            the whole archive unusable.
     """
     try:
         archive = zipfile.ZipFile(path)
     except BROKEN as error:
         raise UserError(
-            f'{path}: expected a zip archive, found a torn one or another file ({error}); '
+            f'{path}: expected a zip archive, found a truncated one or another file ({error}); '
             'get it again'
         ) from None
     for info in archive.infolist():
@@ -102,7 +109,7 @@ def members(path: Path) -> list[Member]:
 
 
 def escapes(name: str) -> str:
-    """Returns in what way a relative path may lead out of its folder, on any system, or ''."""
+    """Returns why a relative path could lead outside its folder, on any system; '' if it cannot."""
     if not name:
         return 'has no name'
     if re.match(r'[/\\]', name):

@@ -1,24 +1,29 @@
-"""What is wrong with a data root: every problem by its kind, and notes that are none."""
+"""The result of verifying a data root: problems, sorted by their kind, and remarks."""
 
 from __future__ import annotations
 
 LIMIT = 20
-"""How many problems of one kind are told in full."""
+"""How many problems of one kind are listed; the others are only counted."""
 
 
 class Findings:
-    """Collects problems; the same one said twice counts once."""
+    """Collects problems and remarks. A problem that is added twice counts once.
+
+    Attributes:
+        kinds: Kind of problem -> the problems, in the order in which they were added.
+        notes: Remarks, which are no problems.
+    """
 
     def __init__(self) -> None:
         self.kinds: dict[str, dict[str, None]] = {}
         self.notes: list[str] = []
 
     def add(self, kind: str, text: str) -> None:
-        """Takes a problem of a kind ('missing files', ...), told in one line."""
+        """Adds a problem, described by one line, to its kind (e.g. 'missing files')."""
         self.kinds.setdefault(kind, {})[text] = None
 
     def note(self, text: str) -> None:
-        """Takes a remark that makes nothing wrong."""
+        """Adds a remark, which is no problem."""
         self.notes.append(text)
 
     @property
@@ -27,7 +32,7 @@ class Findings:
         return sum(map(len, self.kinds.values()))
 
     def lines(self) -> list[str]:
-        """Returns the report: notes, then each kind with its number and its first problems."""
+        """Returns the report: remarks, then the number and the first problems of each kind."""
         told = [f'note: {text}' for text in self.notes]
         for kind, texts in self.kinds.items():
             told.append(f'{kind} ({len(texts)}):')

@@ -1,4 +1,10 @@
-"""The notes of a preparation that is under way: what is finished, so that it can go on."""
+"""The journal of an unfinished preparation, from which the next run continues.
+
+Hashing the finished files again on resuming could not replace the journal: it would read the whole
+target (12 GB of Cityscapes) and could not tell which files have changed their size, while a file
+would still be needed for the sources, for the lock against a second process, and as the evidence
+that the folder belongs to a preparation.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +19,23 @@ from benchmark.files import Entry
 from datasets.common.prepare.manifest import FORMAT, MANIFEST, Manifest, Source
 
 JOURNAL = '.preparing'
+"""Name of the journal in the target folder."""
 
 
 class Journal:
-    """One line of JSON for each finished file, after its target's dataset and sources.
+    """A file of JSON lines: the data set, then the sources and every finished file.
 
     Args:
         target: The folder that is prepared.
-        dataset: Registered name.
+        dataset: Registered name of the data set.
 
     Attributes:
-        sources: Name -> what an earlier run or this one found under it.
-        files: Path below the target -> the finished file.
+        sources: Name of a source -> its size, as found by this run or an earlier one.
+        files: Path below the target -> size and hash of the finished file.
 
     Raises:
-        UserError: The target is another dataset's, or no folder of a preparation at all.
+        UserError: The target belongs to another data set, holds files that no preparation has
+            written, or has a journal that cannot be read.
     """
 
     def __init__(self, target: Path, dataset: str) -> None:
@@ -39,11 +47,11 @@ class Journal:
         self._whole_bytes = self._load()
 
     def open(self) -> None:
-        """Claims the target for this process, and makes it ready for notes.
+        """Locks the target for this process and opens the journal for writing.
 
         Raises:
-            UserError: Another process prepares it.
-            OSError: It cannot be written.
+            UserError: Another process is preparing the target.
+            OSError: The target cannot be written.
         """
         if self._file is not None:
             return
@@ -54,7 +62,7 @@ class Journal:
         except BlockingIOError:
             file.close()
             raise UserError(f'{self.target}: another process is preparing it') from None
-        # What the other process wrote before it let go counts; its torn last line must not stay.
+        # A process that has just ended may have added lines, and an incomplete last one.
         self._whole_bytes = self._load()
         file.truncate(self._whole_bytes)
         self._file = file
@@ -62,45 +70,49 @@ class Journal:
             self._append({'dataset': self.dataset, 'format': FORMAT})
 
     def adopt(self, manifest: Manifest) -> None:
-        """Begins from the manifest of a target in which files are missing, and removes that."""
+        """Starts the journal of a finished target that lacks files; removes the manifest."""
         self.open()
         for name, source in manifest.sources.items():
             self.add_source(name, source)
         for name, entry in manifest.files.items():
             self.add(name, entry)
-        assert self._file is not None
-        os.fsync(self._file.fileno())
+        os.fsync(self._opened().fileno())
         (self.target / MANIFEST).unlink()
 
     def add_source(self, name: str, source: Source) -> None:
-        """Notes what a source is."""
+        """Adds a source."""
         if self.sources.get(name) != source:
             self._append({'source': name, **source._asdict()})
             self.sources[name] = source
 
     def add(self, name: str, entry: Entry) -> None:
-        """Notes a finished file."""
+        """Adds a finished file."""
         self._append({'file': name, **entry._asdict()})
         self.files[name] = entry
 
     def close(self) -> None:
-        """Lets go of the target."""
+        """Closes the journal and unlocks the target."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def remove(self) -> None:
-        """Removes the notes: the target is whole."""
+        """Removes the journal, once the target is complete."""
         self.path.unlink(missing_ok=True)
         self.close()
 
     def _append(self, note: dict[str, Any]) -> None:
-        assert self._file is not None
-        self._file.write(f'{json.dumps(note)}\n')
-        self._file.flush()
+        file = self._opened()
+        file.write(f'{json.dumps(note)}\n')
+        file.flush()
+
+    def _opened(self) -> TextIO:
+        if self._file is None:
+            raise RuntimeError(f'{self.path}: expected `open` to be called first')
+        return self._file
 
     def _load(self) -> int:
-        """Reads the notes; returns how many bytes of them are whole lines."""
+        """Reads the journal; returns the number of bytes in its complete lines."""
         self.sources, self.files = {}, {}
         if not self.path.is_file():
             self._check_empty()

@@ -1,4 +1,4 @@
-"""What a prepared folder says of itself: sources, counts, and each file's size and hash."""
+"""The manifest of a prepared folder: its sources, sample counts, and files with their hashes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from benchmark.files import Entry
 
 MANIFEST = 'manifest.json'
 FORMAT = 1
-"""To be raised when a preparation writes something else: older targets are then refused."""
+"""Version of the prepared files. A preparation that writes other files must raise it, so that
+folders of the older version are refused."""
 
 
 class Source(NamedTuple):
-    """What was prepared from: an archive, or a folder with its number of files and their bytes."""
+    """The size of an archive, or of a folder, that a target was prepared from.
+
+    Attributes:
+        files: Number of files; 1 for an archive.
+        size: Their size in bytes, all together.
+    """
 
     files: int
     size: int
@@ -26,10 +32,10 @@ class Manifest(NamedTuple):
     """The content of a manifest.
 
     Attributes:
-        dataset: Registered name.
-        sources: Name -> what was found under it.
+        dataset: Registered name of the data set.
+        sources: Name of a source -> its size.
         counts: Split -> number of samples.
-        files: Path below the folder, with '/' -> the file.
+        files: Path below the folder, with '/' -> size and hash of the file.
     """
 
     dataset: str
@@ -38,7 +44,7 @@ class Manifest(NamedTuple):
     files: dict[str, Entry]
 
     def dumps(self) -> bytes:
-        """Returns the text; the same content gives the same bytes."""
+        """Returns the manifest as JSON; equal manifests give equal bytes."""
         content: dict[str, Any] = {'dataset': self.dataset, 'format': FORMAT, 'counts': self.counts}
         content['sources'] = {name: s._asdict() for name, s in sorted(self.sources.items())}
         content['files'] = {name: f._asdict() for name, f in sorted(self.files.items())}
@@ -46,10 +52,10 @@ class Manifest(NamedTuple):
 
 
 def read_manifest(root: Path) -> Manifest | None:
-    """Returns the manifest of a folder, or None where there is none.
+    """Returns the manifest of a folder, or None if the folder has none.
 
     Raises:
-        UserError: It is torn, foreign, or of another format.
+        UserError: The manifest cannot be read, is incomplete, or has another format.
     """
     path = root / MANIFEST
     if not path.is_file():
@@ -74,7 +80,7 @@ def read_manifest(root: Path) -> Manifest | None:
 
 
 def measure(path: Path) -> Source:
-    """Returns how many files a path holds, itself or below it, and their bytes."""
+    """Returns the number and the size of the files below a folder, or of a single file."""
     if path.is_file():
         return Source(1, path.stat().st_size)
     sizes = [

@@ -1,6 +1,6 @@
-"""Preparing a data root from official archives: safe to kill, to repeat and to check.
+"""Preparation of a data root from official archives, which can be interrupted and repeated.
 
-A dataset that can be prepared defines
+A data set that needs a preparation defines
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:
@@ -12,9 +12,9 @@ A dataset that can be prepared defines
                 step()
         work.finish({'train': 795, 'test': 654})
 
-While it runs, the target holds a journal of what is finished; killed at any time, the same command
-goes on from there. The last thing written is `manifest.json`, with the size and SHA-256 of every
-file: a target that has it is whole.
+While it runs, a journal in the target lists the finished files. When a preparation has been killed,
+the same command continues it. The last file written is `manifest.json`, with the size and SHA-256
+of every other file: a target that has a manifest is complete.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from benchmark.errors import UserError
 from benchmark.files import Entry, digest, replacing, sync_folder
@@ -36,22 +36,31 @@ from datasets.common.prepare.steps import Steps
 
 
 class SourceError(UserError):
-    """The source lacks what the preparation needs; the command adds how to get it."""
+    """A file is missing from the source; the command adds to the message how to get the data."""
+
+
+class Preparable(Protocol):
+    """A data set class that can prepare its root from what its publishers distribute."""
+
+    @classmethod
+    def prepare(cls, work: Preparation) -> None:
+        """Writes the files of the root by `work.write`, and ends with `work.finish`."""
 
 
 class Preparation:
-    """One run of a preparation into a target folder.
+    """One run of a preparation, which fills a target folder.
 
-    Nothing is written before the first `write`, which may be called from several threads.
+    Nothing is written before the first call of `write`. Several threads may call `write`.
 
     Args:
-        dataset: Registered name.
-        source: The official archive, or the folder that holds the archives or what was in them.
-        target: The folder to prepare: new, empty, or begun by an earlier run.
+        dataset: Registered name of the data set.
+        source: The official archive, or the folder that holds the archives or their content.
+        target: The folder to prepare. It is new or empty, or an earlier run has written it.
 
     Raises:
-        SourceError: There is no such source.
-        UserError: The target is another dataset's, or no folder of a preparation at all.
+        SourceError: The source does not exist.
+        UserError: The target belongs to another data set, or holds files that no preparation has
+            written.
     """
 
     def __init__(self, dataset: str, source: Path, target: Path) -> None:
@@ -64,16 +73,21 @@ class Preparation:
         self._written: dict[str, Entry] = {}
         self._lock = threading.Lock()
 
-    def run(self, cls: Any) -> bool:
-        """Prepares the target by `cls.prepare`; returns False if it was whole already.
+    def run(self, cls: type[Preparable]) -> bool:
+        """Prepares the target by `cls.prepare`; returns False if it was complete already.
 
-        Of a target that was whole, files that are missing or changed their size are made again.
+        In a target that was complete once, files that are missing or have another size are written
+        again.
+
+        Args:
+            cls: The data set class.
 
         Raises:
-            UserError: In one line, what is wrong with the source or the target.
+            UserError: The source or the target is unusable; the message is one line.
+            RuntimeError: `cls.prepare` has not called `finish`.
         """
         try:
-            with self._speaking(self.source):
+            with self._one_line_errors(self.source):
                 if self._whole():
                     return False
                 cls.prepare(self)
@@ -84,17 +98,19 @@ class Preparation:
         return True
 
     def find(self, *names: str) -> Path:
-        """Returns the first of the names that exists: in the source folder, or the source itself.
+        """Returns the path of a file or folder of the source.
 
-        What was found is remembered by name and size, and a begun or whole target accepts nothing
-        else; other files beside it do not matter. Without any `find`, the whole source counts.
+        Its name and size are stored in the target, and a later run into the same target accepts no
+        other file in its place. Other files in the source folder do not matter. If a preparation
+        never calls `find`, name and size of the whole source are stored.
 
         Args:
-            names: Relative paths of a file or folder under each name that it may have.
+            names: The names that the file or folder may have, as paths below the source folder; the
+                first that exists is taken. The source itself may also have one of these names.
 
         Raises:
-            SourceError: None of them is there.
-            UserError: The target was begun from another one.
+            SourceError: None of the names exists.
+            UserError: The target was begun from another file, or lies inside the one found.
         """
         for name in names:
             path = self._path(name)
@@ -104,25 +120,26 @@ class Preparation:
         raise SourceError(f'{self.source}: expected {" or ".join(names)}, found {self._listing()}')
 
     def members(self, archive: Path) -> list[Member]:
-        """Returns the files in a zip archive, once all their names are known to be safe.
+        """Returns the files in a zip archive after a check of all names.
 
-        Each has `name`, `size`, `read()` and `copy`, which is `write`'s `data` as it is:
-        `work.write(member.name, member.copy)`.
+        Each has `name`, `size`, `read()` and `copy(path)`; `work.write(member.name, member.copy)`
+        unpacks it into the target.
 
         Raises:
-            UserError: The archive is broken; or a member is a link, or has a name that leads out
-                of the folder it is unpacked to, and then none of them can be read.
+            UserError: The archive is broken, or a member is a symbolic link or has a name that
+                could lead outside the target.
         """
         return members(archive)
 
     def need(self, size: int) -> None:
-        """Checks that the disk has room for the target; to be called before the first `write`.
+        """Checks that the disk has room for the target; call it before the first `write`.
 
         Args:
-            size: Bytes of the whole target; what an earlier run has written is taken off.
+            size: Size of the complete target in bytes. Files that an earlier run has finished need
+                no more room.
 
         Raises:
-            UserError: There is less room.
+            UserError: The disk has less room.
         """
         missing = size - sum(entry.size for entry in self._journal.files.values())
         there = next(p for p in (self.target, *self.target.absolute().parents) if p.is_dir())
@@ -134,49 +151,57 @@ class Preparation:
             )
 
     def steps(self, total: int, what: str = 'files') -> Steps:
-        """Returns a progress bar: `with work.steps(1449, 'frames') as step: ... step()`."""
+        """Returns a progress bar: `with work.steps(1449, 'frames') as step: ... step()`.
+
+        Args:
+            total: Number of steps.
+            what: What is counted, in the plural.
+        """
         return Steps(total, what)
 
     def write(self, relative: str, data: bytes | Callable[[Path], None]) -> None:
-        """Writes one file of the target whole or not at all; skipped if an earlier run has.
+        """Writes one file of the target, completely or not at all.
+
+        A file that an earlier run has finished is not written again.
 
         Args:
             relative: Path below the target, with '/'.
-            data: The bytes; or what writes them to the path it is given, which has the same
-                ending as `relative`, and is not called if the file is there. The same source must
-                give the same bytes: no times, no random numbers.
+            data: The content; or a callable that writes it to a given path, which ends like
+                `relative`. It is not called if the file is finished. The same source must always
+                give the same content, without times and random numbers.
 
         Raises:
-            UserError: The target cannot be written, or the source holds two files of this name.
+            UserError: The target cannot be written, this run has written a file of this name
+                already, or the name could lead outside the target.
         """
         if why := escapes(relative):
             raise UserError(f'{self.source}: refused: {relative!r} {why}')
         path = self.target / relative
-        with self._lock, self._speaking(self.target):
+        with self._lock, self._one_line_errors(self.target):
             if relative in self._written:
                 raise UserError(f'{self.source}: expected one file {relative!r}, found two')
             self._open()
             entry = self._written[relative] = self._journal.files.get(relative, Entry(-1, ''))
         if entry.fits(path):
             return
-        with self._speaking(self.target):
+        with self._one_line_errors(self.target):
             entry = _written(path, data)
             with self._lock:
                 self._written[relative] = entry
                 self._journal.add(relative, entry)
 
     def finish(self, counts: dict[str, int]) -> None:
-        """Writes the manifest, last of all, and removes the journal.
+        """Completes the target: writes the manifest and removes the journal.
 
         Args:
-            counts: Split -> number of samples prepared.
+            counts: Split -> number of prepared samples.
 
         Raises:
             UserError: The target cannot be written.
         """
-        with self._speaking(self.target):
+        with self._one_line_errors(self.target):
             self._open()
-            # A manifest promises files: their names must be on the disk before its own.
+            # A manifest says that its files exist, so their names must be on the disk before it.
             for folder in {(self.target / name).parent for name in self._written}:
                 sync_folder(folder)
             manifest = Manifest(self.dataset, self._sources, counts, self._written)
@@ -203,7 +228,7 @@ class Preparation:
         self._sources[name] = found
 
     def _open(self) -> None:
-        """Opens the journal, and notes the sources that it does not know."""
+        """Opens the journal and adds the sources that it does not list."""
         self._journal.open()
         if not self._sources:
             self._remember(self.source.name, self.source)
@@ -211,7 +236,7 @@ class Preparation:
             self._journal.add_source(name, source)
 
     def _whole(self) -> bool:
-        """Returns whether nothing is left to do."""
+        """Returns whether the target is complete already."""
         manifest = read_manifest(self.target)
         if manifest is None:
             return False
@@ -223,7 +248,7 @@ class Preparation:
         for name, source in manifest.sources.items():
             _compare(self.target, name, source, measure(self._path(name)))
         whole = all(entry.fits(self.target / name) for name, entry in manifest.files.items())
-        with self._speaking(self.target):
+        with self._one_line_errors(self.target):
             if not whole:
                 self._journal.adopt(manifest)
             elif self._journal.path.exists():
@@ -231,8 +256,8 @@ class Preparation:
         return whole
 
     @contextmanager
-    def _speaking(self, where: Path) -> Iterator[None]:
-        """Turns errors of the file system into one line, about `where` if they name no file."""
+    def _one_line_errors(self, where: Path) -> Iterator[None]:
+        """Turns an OSError into a UserError of one line, about `where` if it names no file."""
         try:
             yield
         except OSError as error:
@@ -246,7 +271,7 @@ class Preparation:
 
 
 def _written(path: Path, data: bytes | Callable[[Path], None]) -> Entry:
-    """Writes a file of the target and returns what the manifest says of it."""
+    """Writes a file of the target and returns its size and hash."""
     with replacing(path, claimed=True) as part:
         if callable(data):
             data(part)

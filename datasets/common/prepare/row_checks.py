@@ -1,4 +1,4 @@
-"""Reading every row of a data set, in threads, without stopping at what cannot be read."""
+"""Reads every row of a data set, in threads, and collects the problems instead of stopping."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from datasets.common.prepare.steps import Steps
 Item = TypeVar('Item')
 Result = TypeVar('Result')
 Problem = tuple[str, str]
-"""Its kind, and one line."""
+"""The kind of a problem, and its description in one line."""
 
 CHUNK = 8
-"""Rows read at once: 50 MB of 512 x 1024 colour images in each thread."""
+"""How many rows a thread reads at once; 8 float32 images of 3 x 512 x 1024 take 50 MB."""
 
 
 class Chunk(NamedTuple):
-    """Rows of one modality or of the target.
+    """Some rows of a modality or of the target, which are to be read.
 
     Attributes:
         split: Name of the split.
         part: Name of the modality, or 'target'.
-        source: What they are read from.
-        rows: (n,) positions.
+        source: The modality or target that the rows belong to.
+        rows: (n,) positions in the source.
         ids: (n,) names of the samples.
-        classes: K for a target; 0 for inputs.
+        classes: Number of classes K for a target; 0 for a modality.
     """
 
     split: str
@@ -44,13 +44,18 @@ class Chunk(NamedTuple):
     classes: int
 
     def cut(self) -> list[Chunk]:
-        """Returns it in pieces of at most `CHUNK` rows."""
+        """Returns the same rows in chunks of at most `CHUNK` rows."""
         pieces = [slice(start, start + CHUNK) for start in range(0, len(self.rows), CHUNK)]
         return [self._replace(rows=self.rows[piece], ids=self.ids[piece]) for piece in pieces]
 
 
 class Content(NamedTuple):
-    """What a chunk holds: whatever is wrong with it, and (K,) bool, the classes that occur."""
+    """What was found in a chunk.
+
+    Attributes:
+        problems: The problems of its rows.
+        present: (K,) bool, the classes that occur in a target; (0,) for a modality.
+    """
 
     problems: list[Problem]
     present: np.ndarray
@@ -59,13 +64,16 @@ class Content(NamedTuple):
 def threads(
     work: Callable[[Item], Result], items: Sequence[Item], what: str, sizes: Sequence[int] = ()
 ) -> Iterator[Result]:
-    """Does a piece of work for each item, in threads; yields the results in order.
+    """Calls a function for each item, in threads, and shows the progress.
 
     Args:
-        work: Mostly reads or decodes files: Python lets one thread compute at a time.
-        items: What to do it for.
-        what: What is counted on the progress bar, in the plural.
-        sizes: How much of that each item is; 1 by default.
+        work: The function. Threads make it faster if it mostly reads or decodes files.
+        items: The items.
+        what: What the progress bar counts, in the plural.
+        sizes: How much each item adds to that count; 1 by default.
+
+    Yields:
+        The results in the order of the items. An exception of `work` is raised here.
     """
     sizes = sizes or [1] * len(items)
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
@@ -79,7 +87,7 @@ def threads(
 
 
 def read(chunk: Chunk) -> Content:
-    """Reads a chunk and looks at its values: shape, finite numbers, labels in range."""
+    """Reads a chunk and checks its values: their shape, finite numbers, and labels in range."""
     content = Content([], np.zeros(chunk.classes, bool))
     for name, values in zip(chunk.ids, _each(chunk.source, chunk.rows), strict=True):
         where = f'{chunk.split}: {chunk.part} of {name}'
@@ -103,7 +111,10 @@ def _problem(
 
 
 def _each(source: Rows, rows: np.ndarray) -> list[np.ndarray | Exception]:
-    """Returns each row's values; or, one by one where they cannot be read together, the error."""
+    """Returns the values of each row, or the exception that reading it raises.
+
+    Rows are read one by one only if they cannot be read together.
+    """
     with suppress(Exception):
         together = np.asarray(source[rows])
         if len(together) == len(rows):
@@ -112,7 +123,7 @@ def _each(source: Rows, rows: np.ndarray) -> list[np.ndarray | Exception]:
 
 
 def _one(source: Rows, row: int) -> np.ndarray | Exception:
-    # Whatever a decoder raises is a finding about this row.
+    # An exception of any type is a problem of this row, and the other rows are still read.
     try:
         return np.asarray(np.asarray(source[np.array([row])])[0])
     except Exception as error:
@@ -127,7 +138,7 @@ def _value(where: str, values: np.ndarray) -> Problem | None:
 
 
 def _label(where: str, values: np.ndarray, present: np.ndarray) -> Problem | None:
-    """Checks labels (H, W) or one; marks the classes that occur in `present`."""
+    """Checks a label or a label map (H, W); sets `present` for the classes that occur."""
     if values.dtype.kind not in 'iub':
         return 'labels', f'{where}: expected integers, found {values.dtype}'
     found = np.unique(values)

@@ -1,19 +1,23 @@
-"""Progress of long file work, on stderr: a moving bar on a terminal, a line per tenth elsewhere."""
+"""The progress of long work on files, shown on stderr.
+
+On a terminal a progress bar of the package `rich` moves. Elsewhere, as in the log of a batch job, a
+line is printed after each tenth of the work, which `rich` does not offer.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
-import time
+from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Steps:
-    """Counts steps and shows how many are done and how long the rest takes.
+    """Counts finished steps and shows how many are done and how long the others take.
 
-    Used as `with Steps(1449, 'frames') as step: ... step()`; may be called from several threads.
+    It is used as `with Steps(1449, 'frames') as step: ... step()`. Several threads may call `step`.
 
     Args:
         total: Number of steps.
@@ -21,35 +25,38 @@ class Steps:
     """
 
     def __init__(self, total: int, what: str = 'files') -> None:
-        self.total, self.what, self.done = total, what, 0
         self.lock = threading.Lock()
-        self.bar: Progress | None = None
-        self.started = time.perf_counter()
+        self.bar = Progress(
+            TextColumn('{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self.bar.add_task(what, total=total)
 
     def __enter__(self) -> Steps:
-        self.started = time.perf_counter()
-        if sys.stderr.isatty():
-            columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
-            left = TimeRemainingColumn(elapsed_when_finished=True)
-            self.bar = Progress(*columns, left, console=Console(stderr=True))
-            self.bar.add_task(self.what, total=self.total)
-            self.bar.start()
+        self.bar.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
 
     def __call__(self, count: int = 1) -> None:
-        """Takes note of `count` finished steps."""
+        """Adds `count` finished steps."""
+        # Each thread must compare with the count that it has changed itself.
         with self.lock:
-            before, self.done = self.done, self.done + count
-            if self.bar is not None:
-                self.bar.update(self.bar.task_ids[0], advance=count)
-            elif self.total and 10 * before // self.total < 10 * self.done // self.total:
-                print(self._line(), file=sys.stderr, flush=True)
-
-    def _line(self) -> str:
-        spent = time.perf_counter() - self.started
-        left = spent / self.done * (self.total - self.done)
-        return f'{self.what} {self.done}/{self.total}, about {left:.0f} s left'
+            (task,) = self.bar.tasks
+            before = task.completed
+            self.bar.advance(task.id, count)
+            done, total = task.completed, task.total or 0
+            if self.bar.disable and total and 10 * before // total < 10 * done // total:
+                left = (task.elapsed or 0) * (total - done) / done
+                line = f'{task.description} {done:.0f}/{total:.0f}, about {left:.0f} s left'
+                print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Verifying a data root: files against their manifest, splits, and every row of every modality."""
+"""Verification of a data root: its files, its splits, and every row of every modality."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SPLITS = ('train', 'val', 'test')
 
 
 def verify_files(root: Path, dataset: str, quick: bool, findings: Findings) -> None:
-    """Compares the files of a prepared root with its manifest.
+    """Compares the files of a prepared data root with its manifest.
 
     Args:
         root: The data root.
-        dataset: Registered name.
-        quick: Compare sizes and no checksums.
-        findings: Takes the problems.
+        dataset: Registered name of the data set.
+        quick: Compares the sizes of the files but not their hashes.
+        findings: The problems are added to it.
     """
     try:
         manifest = read_manifest(root)
@@ -36,7 +36,9 @@ def verify_files(root: Path, dataset: str, quick: bool, findings: Findings) -> N
         return
     if manifest is None:
         if (root / JOURNAL).is_file():
-            findings.add('manifest', f'{root}: its preparation has not ended; start it again')
+            findings.add(
+                'manifest', f'{root}: its preparation has not ended; run its command again'
+            )
         findings.note(f'no {MANIFEST} in {root}: no checksums to compare with')
         return
     if manifest.dataset != dataset:
@@ -66,15 +68,16 @@ def _compare(path: Path, entry: Entry, quick: bool) -> Problem | None:
 
 
 def verify_splits(data: Dataset, quick: bool, findings: Findings) -> str:
-    """Verifies the splits of an open dataset: counts, pairing, overlap, and every row.
+    """Verifies the splits of an open data set: counts, pairing, overlap, and every row.
 
     Args:
-        data: The dataset.
-        quick: Look whether files are there, and read only what is in memory.
-        findings: Takes the problems.
+        data: The data set.
+        quick: Checks that files exist but does not read them; reads only arrays in memory.
+        findings: The problems are added to it.
 
     Returns:
-        The table of splits: samples, of which each modality is available, and classes present.
+        A table with a row for each split: the number of samples, the published number if it is
+        known, how many samples each modality is available for, and how many classes occur.
     """
     splits = {}
     for name in SPLITS:
@@ -94,7 +97,7 @@ def verify_splits(data: Dataset, quick: bool, findings: Findings) -> str:
 
 
 def _paired(data: Dataset, name: str, split: Split, findings: Findings) -> bool:
-    """Returns whether the parts of a split belong to the same samples; checks their number."""
+    """Checks the number of samples; returns whether inputs, target and availability agree on it."""
     count, names = len(split.ids), data.task.names
     lengths = {m: len(x) for m, x in split.inputs.items()} | {'target': len(split.target)}
     expected = {**dict.fromkeys(names, count), 'target': count}
@@ -115,7 +118,7 @@ def _paired(data: Dataset, name: str, split: Split, findings: Findings) -> bool:
 
 
 def _sizes(data: Dataset, name: str, split: Split, findings: Findings) -> None:
-    """Compares declared sizes with the task's, and those of a sample's parts with each other."""
+    """Compares the shapes of inputs with the task's, and heights and widths with each other."""
     larger = name == 'train' and split.augment is not None
     extents = {}
     for modality in data.task.modalities:
@@ -141,7 +144,7 @@ def _gaps(data: Dataset, name: str, split: Split, findings: Findings) -> None:
 
 
 def _overlaps(splits: dict[str, Split], findings: Findings) -> None:
-    """Looks for ids that are not unique, and for samples, volumes or files in two splits."""
+    """Finds ids that are not unique, and samples, groups or files that are in two splits."""
     for name, split in splits.items():
         ids, times = np.unique(split.ids, return_counts=True)
         for one, count in zip(ids[times > 1], times[times > 1], strict=True):
@@ -171,7 +174,7 @@ def _paths(source: Rows) -> list[Path]:
 def _content(
     data: Dataset, splits: dict[str, Split], quick: bool, findings: Findings
 ) -> dict[str, np.ndarray]:
-    """Reads all rows; returns split -> (K,) bool, the classes present, where labels were read."""
+    """Reads all rows; returns split -> (K,) bool, the classes that occur, if labels were read."""
     jobs: list[Chunk] = []
     for name, split in splits.items():
         for column, modality in enumerate(data.task.names):
@@ -196,7 +199,7 @@ def _content(
 
 
 def _jobs(chunk: Chunk, findings: Findings) -> list[Chunk]:
-    """Returns what to read of a chunk: the rows whose file is there, piece by piece."""
+    """Returns the rows of a chunk whose files exist, in smaller chunks."""
     paths = _paths(chunk.source)
     if paths:
         there = np.array([paths[row].is_file() for row in chunk.rows], dtype=bool)
@@ -213,7 +216,7 @@ def _absent_classes(data: Dataset, name: str, present: np.ndarray, findings: Fin
     more = ', ...' if absent[LIMIT:] else ''
     text = f'{name}: {len(absent)} of {len(present)}: {", ".join(absent[:LIMIT])}{more}'
     if name == 'val':
-        # Cut from the published training samples, it may miss what is rare.
+        # Where it is a part of the published training samples, a rare class may be absent from it.
         findings.note(f'classes without samples: {text}')
     else:
         findings.add('classes without samples', text)

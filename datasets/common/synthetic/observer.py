@@ -1,4 +1,8 @@
-"""The ideal observer's decisions for segmentation: what is best when only the class is unsure."""
+"""The ideal observer of segmentation: the labels that give the best expected mean IoU.
+
+The observer knows the shapes of the regions and the probabilities of their classes, but not the
+classes themselves. Its score is the ceiling of a synthetic data set.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,23 @@ import numpy as np
 
 
 def mean_iou(confusion: np.ndarray) -> float:
-    """Returns the mean IoU of a confusion matrix (true, predicted) over classes that occur."""
+    """Returns the mean IoU, over classes that occur, of a confusion matrix (true, predicted)."""
     hits = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - hits
     return float((hits[union > 0] / union[union > 0]).mean())
 
 
 def iou_rule(chance: np.ndarray, area: np.ndarray, rounds: int = 50) -> np.ndarray:
-    """Labels regions for the best pooled mIoU of the expected confusion matrix.
+    """Chooses the classes of regions so that the mIoU of the expected confusion matrix is high.
 
-    The gain of one more pixel of probability p in class c is (p (1 + I_c) - I_c) / U_c, with I_c
-    the IoU and U_c the union: a linear rule whose weights depend on its own result, so it is
-    iterated from the most probable class, and the best round kept.
+    One more pixel of probability p in class c changes the mIoU in proportion to
+    (p (1 + I_c) - I_c) / U_c, where I_c is the IoU and U_c the union of the class. Each region
+    takes the class of the greatest gain. I_c and U_c depend on the choice, so the rule is iterated;
+    it starts from the most probable classes, and the best iteration counts.
 
     Args:
-        chance: (R, K) class probabilities of the regions.
-        area: (R,) pixels of the regions.
+        chance: (R, K), class probabilities of the regions.
+        area: (R,), areas of the regions in pixels.
         rounds: Number of iterations.
 
     Returns:
@@ -41,12 +46,12 @@ def iou_rule(chance: np.ndarray, area: np.ndarray, rounds: int = 50) -> np.ndarr
 
 
 def ideal_iou(chance: np.ndarray, area: np.ndarray, truth: np.ndarray) -> float:
-    """Returns the pooled mIoU that `iou_rule` scores on regions of known classes.
+    """Returns the mIoU of the classes that `iou_rule` chooses, pooled over all pictures.
 
     Args:
-        chance: (N, R, K) class probabilities of the regions of N pictures.
-        area: (N, R) pixels of the regions.
-        truth: (N, R) true classes.
+        chance: (N, R, K), class probabilities of the regions of N pictures.
+        area: (N, R), areas of the regions in pixels.
+        truth: (N, R), true classes of the regions.
     """
     count = chance.shape[-1]
     chosen = iou_rule(chance.reshape(-1, count), area.ravel())

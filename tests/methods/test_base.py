@@ -1,0 +1,42 @@
+"""The base class of all methods."""
+
+import collections
+
+import torch
+from tasks import TASKS, batch_of
+
+from benchmark.method import Batch, Method
+
+
+class Echo(Method):
+    """Returns what reaches `loss` and `predict`."""
+
+    def loss(self, batch):
+        return batch
+
+    def predict(self, inputs, mask):
+        return inputs, mask
+
+
+def test_a_batch_arrives_unchanged_whatever_the_order_of_its_fields(monkeypatch):
+    method, given = Echo(TASKS['faces']), batch_of(TASKS['faces'])._asdict()
+    for fields in (Batch._fields, Batch._fields[::-1]):
+        batch = collections.namedtuple('Batch', fields)(**given)
+        monkeypatch.setattr('benchmark.method.Batch', type(batch))
+        arrived = method._run_forward(batch, mode='loss')
+        assert all(getattr(arrived, name) is value for name, value in given.items())
+        inputs, mask = method._run_forward(batch, mode='predict')
+        assert inputs is given['inputs']
+        assert mask is given['mask']
+
+
+def test_terms_without_loss_in_their_name_are_logged_and_not_minimised():
+    terms = {'loss_a': torch.tensor(2.0), 'weight': torch.tensor(8.0), 'b_loss': torch.tensor(0.5)}
+    total, logged = Echo(TASKS['faces']).parse_losses(terms)
+    assert total == 2.5
+    assert {name: value.item() for name, value in logged.items()} == {
+        'loss_a': 2.0,
+        'weight': 8.0,
+        'b_loss': 0.5,
+        'loss': 2.5,
+    }
