@@ -21,7 +21,7 @@ from benchmark.errors import UserError
 from benchmark.options import options_of
 from benchmark.records import store
 from benchmark.registry import METHODS, discover
-from benchmark.report import writer
+from benchmark.report import captions, writer
 from benchmark.search import Choice, LogUniform, Uniform, draw
 from methods.modality_dropout import ModalityDropout
 
@@ -519,7 +519,7 @@ def test_the_tuned_row_stands_beside_the_untuned_one(tuned):
     found = [rows[x].extra['options'] for x in ('stretched', 'stretched (tuned 3)')]
     assert found == ['default', 'tuned']
     assert rows['modality_dropout'].extra['options'] == 'nothing to tune'
-    (note,) = (n for n in block.notes if n.startswith('stretched (tuned 3): '))
+    (note,) = (n for n in captions.notes(block) if n.startswith('stretched (tuned 3): '))
     for words in ('gain=1.0', 'untuned setting', 'best of 3 trials (1 failed)', '10 s',
                   'gain log-uniform 0.01 to 10', 'shift uniform 0 to 1'):  # fmt: skip
         assert words in note
