@@ -123,7 +123,7 @@ def dataset_facts(cls: Class) -> Iterator[list[str]]:
     yield ['licence', prose(cls.attribute('licence', ''))]
     yield ['how to get the data', prose(cls.attribute('how_to_get', ''))]
     yield ['samples', 'drawn' if embedded else 'decoded as they are read' if streams else '']
-    yield ['published split', listed(cls.attribute('counts', {}))]
+    yield ['published split', listed(cls.attribute('published_sizes', {}))]
     yield ['recipe (protocol fields)', listed(cls.attribute('recipe', {}))]
 
 

@@ -82,6 +82,13 @@ def test_the_catalogue_says_of_a_method_what_its_class_says(name):
         assert re.findall(r'`(\w+)`:', facts.get('settings by data set', '')) == list(cls.settings)
 
 
+def test_the_catalogue_has_the_sizes_of_published_splits():
+    told = {name for folder, name in CLASSES if '| published split |' in section(folder, name)}
+    assert told == {
+        name for (_, name), cls in CLASSES.items() if getattr(cls, 'published_sizes', {})
+    }
+
+
 def test_the_size_of_the_baseline_relative_to_itself_is_1():
     ratios = re.findall(r'(\d\.\d\d) (?:times|in)', pages.size('modality_dropout'))
     assert ratios == ['1.00'] * 6
