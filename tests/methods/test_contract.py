@@ -210,6 +210,7 @@ def test_the_loss_is_finite_and_reaches_every_parameter(name, kind):
     )
 
 
+@torch.no_grad()
 @pytest.mark.parametrize(('name', 'kind'), BOTH)
 def test_missing_modalities_have_no_effect_on_predictions(name, kind):
     method, task = built(name, kind).eval(), TASKS[kind]
@@ -227,6 +228,7 @@ def test_missing_modalities_have_no_effect_on_predictions(name, kind):
             )
 
 
+@torch.no_grad()
 @pytest.mark.parametrize(('name', 'kind'), BOTH)
 def test_a_sensor_that_is_off_need_not_be_given(name, kind):
     exempt(name, 'unplugged')
@@ -258,6 +260,7 @@ def test_encoding_once_gives_the_predictions_of_separate_passes(name, kind):
             )
 
 
+@torch.no_grad()
 @pytest.mark.parametrize(('name', 'kind'), BOTH)
 def test_samples_with_different_masks_do_not_influence_each_other(name, kind):
     method, batch = built(name, kind).eval(), batch_of(TASKS[kind])
@@ -277,6 +280,7 @@ def test_samples_with_different_masks_do_not_influence_each_other(name, kind):
         )
 
 
+@torch.no_grad()
 @pytest.mark.parametrize(('name', 'kind'), BOTH)
 def test_logits_have_the_target_s_shape(name, kind):
     method, batch = built(name, kind).eval(), batch_of(TASKS[kind])
