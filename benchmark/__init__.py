@@ -1,4 +1,4 @@
-"""The harness: it knows no method and no dataset by name."""
+"""Trains, tests and tabulates methods; the names of methods and data sets come from registries."""
 
 import warnings
 

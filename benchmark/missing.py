@@ -74,7 +74,7 @@ class Sampler:
         kind, _, value = self.spec.partition(':')
         masks = subset_masks(len(self.names))
         sizes = masks.sum(1)
-        if value and kind in ('uniform', 'by_size', 'complete'):
+        if ':' in self.spec and kind in ('uniform', 'by_size', 'complete'):
             raise unknown('sampler', self.spec, SAMPLERS)
         if kind == 'uniform':
             weights = np.ones(len(masks))

@@ -178,9 +178,9 @@ def _int(value: Any) -> int:
 
 
 def _float(value: Any) -> float:
-    if isinstance(value, bool) or math.isnan(number := float(value)):
+    if isinstance(value, bool) or not math.isfinite(number := float(value)):
         raise ValueError
-    return number
+    return number + 0.0  # -0.0 becomes 0.0
 
 
 _READERS: dict[Any, Callable[[Any], Any]] = {bool: _bool, int: _int, float: _float, str: str}

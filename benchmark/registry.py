@@ -73,8 +73,9 @@ def load_file(path: Path) -> None:
     Raises:
         UserError: The file does not exist or raises on import.
     """
-    name = f'outside_{path.stem}'
-    if name in sys.modules and sys.modules[name].__file__ == str(path.resolve()):
+    name, place = f'outside_{path.stem}', str(path.resolve())
+    # A file of methods/ or datasets/ may be named by its path, too: it is registered already.
+    if any(getattr(module, '__file__', None) == place for module in list(sys.modules.values())):
         return
     if not path.is_file():
         raise UserError(f'{path}: no such file')

@@ -37,6 +37,8 @@ EXAMPLES = """examples:
   python benchmark/run.py --methods rfnet --datasets arrays --data-root my.npz
   python benchmark/run.py --methods modality_dropout --gaps complete rgb=0.2,depth=0.5
   python benchmark/run.py --methods mmanet rfnet --tune 8 --dry-run
+  python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
+  python benchmark/run.py --list --data-root /data/nyuv2
 """
 
 

@@ -65,12 +65,29 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def titles(words: list[str]) -> dict[str, str]:
+    """Reads the SUBSET=TITLE words of --columns; a subset alone is its own title.
+
+    Raises:
+        UserError: A title is empty, or a subset is given twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        subset, equals, title = word.partition('=')
+        if not subset or (equals and not title):
+            raise UserError(f'--columns: expected SUBSET=TITLE, found {word!r}')
+        if subset in found:
+            raise UserError(f'--columns: expected one title of {subset}, found two')
+        found[subset] = title or subset
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns 0, or 2 for bad arguments."""
     args = parser().parse_args(argv)
     runs = args.runs or args.results / 'runs'
-    columns = dict(c.partition('=')[::2] for c in args.columns) if args.columns else None
     try:
+        columns = titles(args.columns) if args.columns else None
         names = args.datasets or sorted(d.name for d in runs.glob('*') if d.is_dir())
         if not names:
             raise UserError(f'{runs}: no runs found')

@@ -1,1 +1,1 @@
-"""One file each; found by being here (see `benchmark.registry`)."""
+"""One file for each method; `benchmark.registry.discover` imports every file in this folder."""

@@ -1,4 +1,4 @@
-"""DMRNet: trains on a sample of the embedding, predicts with its mean, stresses hard subsets."""
+"""DMRNet: trains on samples of embeddings, predicts with means, adds a loss for hard subsets."""
 
 from __future__ import annotations
 

@@ -175,14 +175,14 @@ class Checkpoint(Hook):
         self.progress(runner.epoch, self.seconds)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Adds what mmengine does not know of."""
+        """Adds the seconds of training and the state of the selection to mmengine's checkpoint."""
         checkpoint['benchmark'] = {
             'seconds': self.seconds,
             'selection': self.selection.state,
         }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Takes it back."""
+        """Restores the seconds and the selection from the checkpoint."""
         self.seconds = checkpoint['benchmark']['seconds']
         self.selection.state = checkpoint['benchmark']['selection']
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmark.dataset import Dataset
 from benchmark.engine.experiment import CannotTrain, Experiment, experiment
@@ -74,24 +75,31 @@ def open_datasets(
             share a folder of records.
     """
     opened: dict[str, Dataset] = {}
+    requests: dict[str, tuple[str, dict[str, Any]]] = {}
     for spec in specs:
         name, given = parse_spec(spec)
         cls = lookup(DATASETS, name)
         ours = {**_meant_for(cls, name, options), **given}
         for root in [None] if cls.embedded or not roots else roots:
-            data = _open(cls, name, ours, root)
-            if data.name in opened:
-                raise UserError(
-                    f'two datasets are called {data.name!r}; give one another name, '
-                    f'e.g. {name}:name=second'
-                )
-            opened[data.name] = data
+            base = {} if root is None or 'root' in ours else {'root': str(root)}
+            resolved = resolve(cls, name, ours, base)
+            data = _open(cls, name, resolved)
+            asked = name, resolved
+            if requests.setdefault(data.name, asked) != asked:
+                raise _namesakes(cls, name, data.name)
+            opened.setdefault(data.name, data)
     return list(opened.values())
 
 
-def _open(cls: type[Dataset], name: str, given: dict[str, str], root: Path | None) -> Dataset:
-    base = {} if root is None or 'root' in given else {'root': str(root)}
-    resolved = resolve(cls, name, given, base)
+def _namesakes(cls: type[Dataset], spec: str, name: str) -> UserError:
+    """Returns the error for two data sets that would share a folder of records."""
+    advice = 'run them in two commands, each with a --results folder of its own'
+    if 'name' in options_of(cls):
+        advice = f'give one another name, e.g. {spec}:name=second'
+    return UserError(f'two data sets are called {name!r}; {advice}')
+
+
+def _open(cls: type[Dataset], name: str, resolved: dict[str, Any]) -> Dataset:
     data = cls(**resolved)
     data.spec = name
     # Where the data lie changes no score; what they hold does, and is in the fingerprint.
@@ -140,6 +148,8 @@ def protocol_for(data: Dataset, options: dict[str, str], device: str) -> Protoco
     }
     given, names = {**plain, **dotted}, data.task.names
     # One spelling of the same rates: what they are called is part of the protocol's id.
+    if given.get('rates') == 'complete':
+        given['rates'] = ''
     if rates := given.get('rates'):
         given['rates'] = spell_rates(parse_rates(rates, names, f'rates={rates}'), names)
     if sampler := given.get('sampler'):

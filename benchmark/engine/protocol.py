@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -91,14 +92,15 @@ class Protocol:
         Raises:
             UserError: They are no fractions in ascending order.
         """
-        name, _, given = self.schedule.partition(':')
+        name, colon, given = self.schedule.partition(':')
         if name != 'step':
             return ()
         try:
-            found = tuple(map(float, given.split('/'))) if given else (1 / 6, 2 / 6, 3 / 6)
+            found = tuple(map(float, given.split('/'))) if colon else (1 / 6, 2 / 6, 3 / 6)
         except ValueError:
             found = ()
-        if not found or not found[0] > 0 or not found[-1] < 1 or list(found) != sorted(found):
+        rising = all(a < b for a, b in itertools.pairwise((0.0, *found, 1.0)))
+        if not found or not rising:
             expected = 'ascending fractions such as step:0.5/0.8'
             raise UserError(f'schedule: expected {expected}, found {self.schedule!r}')
         return found
@@ -134,8 +136,10 @@ class Protocol:
             merged['precision'] = 'bfloat16' if device == 'cuda' else 'float32'
         made = cls(**merged)
         if ':' in made.schedule:
+            usual = dataclasses.replace(made, schedule='step').milestones
             shares = '/'.join(f'{share:.10g}' for share in made.milestones)
-            made = dataclasses.replace(made, schedule=f'step:{shares}')
+            same = shares == '/'.join(f'{share:.10g}' for share in usual)
+            made = dataclasses.replace(made, schedule='step' if same else f'step:{shares}')
         return made
 
     @classmethod

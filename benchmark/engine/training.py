@@ -148,7 +148,7 @@ def schedulers(protocol: Protocol, steps: int) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Job:
-    """What a training is told beside its rules.
+    """Where a training writes, and the identity, seed and device that it has.
 
     Attributes:
         folder: Where checkpoints and the log go.

@@ -166,7 +166,7 @@ class Failure(Run):
 
 
 class Refusal(Run):
-    """The record of a run that cannot be: the method needs complete samples, the data have gaps."""
+    """The record of a refused run: the method needs complete samples, and the data have gaps."""
 
     status: Literal['refused']
     error: str

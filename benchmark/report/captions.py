@@ -191,8 +191,8 @@ def _tuned(runs: Runs) -> Iterator[str]:
         yield (
             f'{label}: {chosen}{"" if search["chosen"] else ", the untuned setting,"} has the best '
             f'validation mean over subsets of {search["trials"]} trials'
-            f'{f" ({failed} failed)" if failed else ""}, which share a seed that no run has; '
-            f'search space: {space}; the search took {search["seconds"]:.0f} s'
+            f'{f" ({failed} failed)" if failed else ""}; the trials have a random seed of '
+            f'their own; search space: {space}; the search took {search["seconds"]:.0f} s'
         )
 
 

@@ -45,7 +45,7 @@ def realised(runs: Runs) -> dict[str, float]:
 
 
 def nominal(record: Unscored) -> str:
-    """Returns the lead of a run that did not train, by the rates that its protocol asks for."""
+    """Names the training gaps of a run that did not train by the missing rates of its protocol."""
     rates = record['protocol'].get('rates') or '0'
     return _percent(list(100 * parse_rates(rates, record['dataset']['modalities'], rates)))
 

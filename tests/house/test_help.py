@@ -13,9 +13,12 @@ from benchmark.registry import COMMANDS, DATASETS
 @pytest.mark.parametrize('command', [run, tables], ids=['run', 'tables'])
 def test_every_option_has_a_text_and_the_command_has_examples(command):
     parser = command.parser()
-    assert all(action.help for action in parser._actions)
-    text = parser.format_help()
-    assert f'python {parser.prog}' in text.split('examples:')[1]
+    examples = parser.format_help().split('examples:')[1]
+    assert f'python {parser.prog}' in examples
+    for action in parser._actions:
+        if action.dest != 'help' and action.option_strings:
+            assert action.help
+            assert 'e.g.' in action.help or action.option_strings[0] in examples, action.dest
 
 
 def test_the_list_states_the_terms_of_use(capsys):

@@ -22,6 +22,7 @@ from benchmark.engine.plan import (
 )
 from benchmark.engine.protocol import CHOICES, Protocol
 from benchmark.errors import UserError, unknown
+from benchmark.missing import Sampler
 from benchmark.options import options_of, read, resolve, spell
 from benchmark.registry import DATASETS, METHODS, load_file, lookup, parse_spec
 
@@ -170,6 +171,7 @@ def test_text_becomes_a_typed_value_with_one_spelling(key, text, value, spelled)
     [
         ('variant', 'offical', "unknown value of odd:variant 'offical'; did you mean 'official'"),
         ('weight', 'nan', "odd:weight: expected float, found 'nan'"),
+        ('weight', '1e400', "odd:weight: expected float, found '1e400'"),
         ('shape', '4', "odd:shape: expected 2 values separated by '/', found '4'"),
         ('shares', '1/x', "odd:shares: expected float, found 'x'"),
         ('limit', '1.5', "odd:limit: expected int, found '1.5'"),
@@ -209,8 +211,11 @@ def test_every_spelling_of_the_same_options_is_one_experiment(tmp_path):
         ('rates', ['a=0.2', 'a=0.20', '0,a=2e-1', 'a=.2,b=0'], 'a=0.2'),
         ('rates', ['0.5', 'a=0.5,b=0.50', '0.5,b=0.5'], '0.5'),
         ('rates', ['', '0', 'a=0'], ''),
+        ('rates', ['complete', '', '0'], ''),
         ('sampler', ['bernoulli:0.3', 'bernoulli:.30', 'bernoulli:a=0.3,b=0.3'], 'bernoulli:0.3'),
         ('schedule', ['step:0.5/0.8', 'step:.50/8e-1'], 'step:0.5/0.8'),
+        ('schedule', ['step', 'step:0.16666666667/0.33333333333/0.5'], 'step'),
+        ('weight_decay', ['0', '-0.0', '0e3'], 0.0),
         ('lr', ['5e-4', '0.0005'], 0.0005),
     ],
 )
@@ -227,6 +232,27 @@ def test_a_file_outside_is_loaded_once(tmp_path):
     for _ in range(2):
         assert parse_spec(f'{file}:odd:alpha=1') == ('odd', {'alpha': '1'})
     assert lookup(METHODS, 'odd').__name__ == 'Odd'
+
+
+def test_a_file_of_the_tree_may_be_named_by_its_path():
+    cls = lookup(METHODS, 'hemis')
+    assert parse_spec('methods/hemis.py:hemis') == ('hemis', {})
+    assert parse_spec(f'{ROOT}/methods/hemis.py:hemis') == ('hemis', {})
+    assert lookup(METHODS, 'hemis') is cls
+
+
+@pytest.mark.parametrize('mistake', ['uniform:', 'complete:', 'by_size:2'])
+def test_samplers_without_a_value_take_no_colon(mistake):
+    with pytest.raises(UserError, match=f"unknown sampler '{mistake}'"):
+        Sampler(mistake, ('a', 'b'))
+
+
+def test_one_data_set_spelled_twice_is_opened_once_and_two_of_a_name_are_refused():
+    specs = ['synth_faces:train=64', 'synth_faces:train=0064']
+    assert len(open_datasets(specs, [], {})) == 1
+    with pytest.raises(UserError, match='in two commands, each with a --results folder') as told:
+        open_datasets([specs[0], 'synth_faces:train=32'], [], {})
+    assert 'name=' not in str(told.value)
 
 
 @pytest.mark.parametrize('mistake', ['absent_name', 'raise OSError', 'def f(:', 'import absent'])
@@ -288,6 +314,9 @@ def test_protocol_ids_are_the_same_in_another_process():
         ({'epochs': '2.5'}, "epochs: expected int, found '2.5'"),
         ({'lr': 'fast'}, "lr: expected float, found 'fast'"),
         ({'epoch': '3'}, "unknown option 'epoch'; did you mean 'epochs'"),
+        ({'schedule': 'step:'}, 'schedule: expected ascending fractions'),
+        ({'schedule': 'step:0.5/nan/0.8'}, 'schedule: expected ascending fractions'),
+        ({'schedule': 'step:0.5/0.5'}, 'schedule: expected ascending fractions'),
     ],
 )
 def test_a_bad_protocol_value_is_told(overrides, told):

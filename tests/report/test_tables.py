@@ -22,6 +22,7 @@ from made_records import (
 )
 from scipy import stats
 
+from benchmark import tables as commands
 from benchmark.errors import UserError
 from benchmark.records import metrics
 from benchmark.report import captions, statistics, writer
@@ -524,3 +525,20 @@ def test_published_means_are_those_of_their_cells(path):
         assert agrees != ('erratum' in row), row['method']
         checked += 1
     assert checked >= 2
+
+
+@pytest.mark.parametrize(
+    ('words', 'told'),
+    [
+        (['rgb=A', 'rgb=B'], '--columns: expected one title of rgb, found two'),
+        (['rgb', 'depth='], "--columns: expected SUBSET=TITLE, found 'depth='"),
+        (['=A'], "--columns: expected SUBSET=TITLE, found '=A'"),
+    ],
+)
+def test_columns_without_a_title_or_with_two_are_refused(words, told, tmp_path, capsys):
+    assert commands.main([str(tmp_path), '--columns', *words]) == 2
+    assert capsys.readouterr().err == f'error: {told}\n'
+
+
+def test_a_subset_alone_is_its_own_title():
+    assert commands.titles(['rgb=RGB', 'depth']) == {'rgb': 'RGB', 'depth': 'depth'}
