@@ -1,4 +1,4 @@
-"""The contract of a dataset: a task, three disjoint splits, and a recipe."""
+"""The contract of a data set: a task, three disjoint splits, and a recipe."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Split:
 
 
 class Dataset:
-    """Base class of every dataset; the constructor's keywords are its options.
+    """Base class of every data set; the constructor's keywords are its options.
 
     Attributes:
         name: Name in tables and folders; the registered name unless the data decide (`arrays`).

@@ -86,9 +86,6 @@ def test_the_warm_up_comes_before():
 
 @pytest.mark.parametrize('given', ['step:', 'step:x', 'step:0.8/0.5', 'step:1.2', 'step:0', 'stp'])
 def test_bad_schedules_are_told(given):
-    if given == 'step:':
-        assert Protocol(schedule=given).milestones == Protocol(schedule='step').milestones
-        return
     with pytest.raises(UserError, match='schedule'):
         Protocol(schedule=given)
 
