@@ -220,3 +220,10 @@ def test_a_bad_sampler_is_told_in_one_line(spec, told):
 def test_rates_are_read_by_modality():
     assert parse_rates('rgb=0.2,ir=0.5', NAMES, '').tolist() == [0.2, 0, 0.5, 0]
     assert parse_rates('0.25', NAMES, '').tolist() == [0.25] * 4
+
+
+@pytest.mark.parametrize('spec', ['uniform', 'by_size', 'bernoulli:0.3', 'complete', 'only:a'])
+def test_the_probabilities_of_the_subsets_sum_to_1(spec):
+    found = Sampler(spec, ('a', 'b', 'c')).probabilities()
+    assert found.sum() == pytest.approx(1)
+    assert found.min() >= 0
