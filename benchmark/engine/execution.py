@@ -13,7 +13,7 @@ import torch
 
 from benchmark.engine import cost, environment, hooks, training
 from benchmark.engine.building import Machine, build, loaders
-from benchmark.engine.experiment import CannotTrain, Experiment, Part
+from benchmark.engine.experiment import TRAINED, CannotTrain, Experiment, Part
 from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
 from benchmark.files import writing
@@ -96,7 +96,7 @@ def _prepare(machine: Machine) -> None:
 def clear(experiment: Experiment) -> None:
     """Removes the weights of an experiment and whatever its training could go on from."""
     for part in experiment.parts:
-        for name in ('resume.pth', 'resume.json', 'best.pth', 'checkpoint.pth', 'trained.json'):
+        for name in ('resume.pth', 'resume.json', 'best.pth', 'checkpoint.pth', TRAINED):
             (part.folder / name).unlink(missing_ok=True)
 
 
@@ -110,7 +110,7 @@ def _train_part(
     """Returns one trained network and what is known of its training, from disk where finished."""
     folder, identity = part.folder, experiment.identity
     method = build(experiment, machine.device)
-    done = folder / 'trained.json'
+    done = folder / TRAINED
     summary = _finished(done, identity)
     if summary is not None:
         weights = torch.load(

@@ -48,10 +48,10 @@ class Forecast:
             with quiet():
                 self._measured[key] = self._measure(e)
         teaching, training, each = self._measured[key]
-        seconds = {part.folder: training for part in e.parts}
-        if e.teacher is not None:
+        seconds = {part.folder: training for part in e.parts if not part.is_trained}
+        if e.teacher is not None and not e.teacher.parts[0].is_trained:
             seconds[e.teacher.parts[0].folder] = teaching
-        new = {f for f in seconds if f not in self._trained and not _is_trained(f)}
+        new = seconds.keys() - self._trained
         self._trained |= new
         testing = each * len(split_of(e.data, 'val')) if tests else 0.0
         return sum(seconds[f] for f in new) + testing
@@ -66,10 +66,6 @@ class Forecast:
             method.set_teacher(mentor)
         training, each = forecast(method, loaders(e, e.parts[-1], self.machine), e.protocol)
         return teaching, training, each
-
-
-def _is_trained(folder: Path) -> bool:
-    return (folder / 'trained.json').is_file()
 
 
 def forecast(

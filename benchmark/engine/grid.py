@@ -9,7 +9,7 @@ from benchmark.engine.building import Machine
 from benchmark.engine.execution import failure, run
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.forecast import Forecast
-from benchmark.engine.plan import Grid, refusals
+from benchmark.engine.plan import Grid, plain, refusals
 from benchmark.engine.tuning import Search
 from benchmark.errors import COMPLETE_ONLY, UserError
 from benchmark.progress import Progress, clock
@@ -53,10 +53,10 @@ def is_done(e: Experiment) -> bool:
 def _epochs_to_train(todo: list[Experiment], force: bool) -> dict[str, int]:
     """Returns per data set the epochs of all networks that are not trained yet, teachers once."""
     everything = [x for e in todo for x in (e.teacher, e) if x is not None]
-    networks = {part.folder: x for x in everything for part in x.parts}
+    networks = {part.folder: (part, x) for x in everything for part in x.parts}
     epochs: dict[str, int] = {}
-    for folder, x in networks.items():
-        if force or not (folder / 'trained.json').is_file():
+    for part, x in networks.values():
+        if force or not part.is_trained:
             epochs[x.data.name] = epochs.get(x.data.name, 0) + x.protocol.epochs
     return epochs
 
@@ -116,7 +116,7 @@ def without_refused(grid: Grid, machine: Machine, dry_run: bool) -> Grid:
         UserError: Nothing is left.
     """
     refused = refusals(grid)
-    firsts = [item.untuned if isinstance(item, Search) else item for item, _ in refused]
+    firsts = [plain(item) for item, _ in refused]
     # Seeds of one row are told once.
     for row in dict.fromkeys(f'{e.data.name}  {named(e)}' for e in firsts):
         print(f'not run   {row}  it {COMPLETE_ONLY}')

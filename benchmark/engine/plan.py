@@ -170,9 +170,8 @@ def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
         protocol = protocol_for(data, options, request.device)
         for spec in specs:
             for item in _expanded(spec, data, protocol, request):
-                first = item.untuned if isinstance(item, Search) else item
                 # Whatever is wrong with sampler, options or rates shows before any training.
-                first.check()
+                plain(item).check()
                 folder = item.experiments[0].folder if isinstance(item, Search) else item.folder
                 grid.setdefault(folder, item)
     return list(grid.values())
@@ -208,6 +207,11 @@ def _by_gaps(datasets: Sequence[Dataset], request: Request) -> list[tuple[Datase
     ]
 
 
+def plain(item: Experiment | Search) -> Experiment:
+    """Returns the experiment that an item is, or would be without tuning."""
+    return item.untuned if isinstance(item, Search) else item
+
+
 def flat(grid: Grid) -> list[Experiment]:
     """Returns the experiments that leave records, those of searches with what is known of them."""
     found: list[Experiment] = []
@@ -220,7 +224,7 @@ def refusals(grid: Grid) -> list[tuple[Experiment | Search, CannotTrain]]:
     """Returns what cannot train on its data because these have gaps, and why."""
     found: list[tuple[Experiment | Search, CannotTrain]] = []
     for item in grid:
-        first = item.untuned if isinstance(item, Search) else item
+        first = plain(item)
         if not first.method.needs_complete:
             continue  # spares reading the data
         try:
