@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
-from datasets.common.io.files import data_root, lines
+from datasets.common.io.files import Cache, data_root, lines
 
 LISTS = {
     'train': 'train_list.txt',
@@ -51,7 +50,7 @@ class CasiaSurf(FaceImages):
         root: str = '',
         size: int = SIZE,
         width: int = 64,
-        cache: Literal['none', 'ram', 'disk'] = 'none',
+        cache: Cache = 'none',
     ) -> None:
         folder = data_root('casia_surf', root, self.how_to_get)
         splits = {name: _read(folder, file) for name, file in LISTS.items()}

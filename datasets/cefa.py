@@ -10,7 +10,7 @@ from typing import Literal
 from benchmark.errors import UserError, unknown
 from benchmark.registry import DATASETS
 from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
-from datasets.common.io.files import data_root
+from datasets.common.io.files import Cache, data_root
 
 FOLDERS = {'rgb': 'profile', 'depth': 'depth', 'ir': 'ir'}
 LIVE, CLOTH, SCREEN = 1, 2, 4
@@ -80,7 +80,7 @@ class Cefa(FaceImages):
         protocol: Literal['4@1', '4@2', '4@3', '4@5'] = '4@5',
         size: int = SIZE,
         width: int = 64,
-        cache: Literal['none', 'ram', 'disk'] = 'none',
+        cache: Cache = 'none',
     ) -> None:
         folder = data_root('cefa', root, self.how_to_get)
         if protocol not in PROTOCOLS:

@@ -14,8 +14,9 @@ from PIL import Image
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.families.rgbd import Layout, Scene, SceneOptions, Scenes
-from datasets.common.io.files import data_root, lines
+from datasets.common.io.files import Cache, data_root, lines
 from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
+from datasets.common.io.splits import set_apart
 from datasets.common.prepare.preparation import Preparation
 
 SOURCE = (1024, 2048)
@@ -144,7 +145,7 @@ class Cityscapes(Scenes):
         layers: Literal[18, 34, 50] = 50,
         pretrained: str = '',
         width: int = 64,
-        cache: Literal['none', 'ram', 'disk'] = 'none',
+        cache: Cache = 'none',
     ) -> None:
         folder = data_root('cityscapes', root, self.how_to_get)
         if depth not in DEPTHS:
@@ -163,12 +164,9 @@ class Cityscapes(Scenes):
         options = SceneOptions(
             network=network, layers=layers, pretrained=pretrained, width=width, cache=cache
         )
-        train = _scenes(folder, 'train', DEPTHS[depth])
-        splits = {
-            'train': [s for s in train if _city(s) not in HELD_OUT],
-            'val': [s for s in train if _city(s) in HELD_OUT],
-            'test': _scenes(folder, 'valid', DEPTHS[depth]),
-        }
+        published = _scenes(folder, 'train', DEPTHS[depth])
+        train, val = set_apart(published, lambda scene: _city(scene) in HELD_OUT)
+        splits = {'train': train, 'val': val, 'test': _scenes(folder, 'valid', DEPTHS[depth])}
         super().__init__(splits, folder, layout, options, weighted=False)
 
     @classmethod

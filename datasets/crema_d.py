@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from benchmark.errors import unknown
 from benchmark.registry import DATASETS
@@ -14,7 +13,7 @@ from datasets.common.families.audiovisual import (
     Spectrogram,
     middle_frame,
 )
-from datasets.common.io.files import data_root, lines
+from datasets.common.io.files import Cache, data_root, lines
 
 CLASSES = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
 SOUND = Spectrogram(rate=22050, seconds=3.0, window=512, hop=353, standardised=True)
@@ -57,7 +56,7 @@ class CremaD(AudioVisual):
         size: int = 224,
         width: int = 64,
         gaps: bool = False,
-        cache: Literal['none', 'ram', 'disk'] = 'none',
+        cache: Cache = 'none',
     ) -> None:
         folder = data_root('crema_d', root, self.how_to_get)
         train, test = (_clips(folder, folder / f'{name}.csv') for name in ('train', 'test'))

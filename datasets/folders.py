@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from benchmark.missing import derive
 from benchmark.registry import DATASETS
 from datasets.common.augment.transforms import Geometric
 from datasets.common.families.image_folders import read_folder
-from datasets.common.io.files import Files, data_root, decoded, fingerprint, lines
+from datasets.common.io.files import Cache, Files, data_root, decoded, fingerprint, lines
 from datasets.common.io.images import AnyImage, LabelFile, Pixels, Scaled
 
 MEASURED = 200
@@ -73,7 +73,7 @@ class Folders(Dataset):
         nearest: str = '',
         augment: bool = True,
         width: int = 16,
-        cache: Literal['none', 'ram', 'disk'] = 'none',
+        cache: Cache = 'none',
     ) -> None:
         self.root = data_root('folders', root, self.how_to_get)
         self.name = name or self.root.resolve().name

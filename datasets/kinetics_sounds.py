@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
@@ -15,7 +14,7 @@ from datasets.common.families.audiovisual import (
     Spectrogram,
     middle_frame,
 )
-from datasets.common.io.files import data_root, lines
+from datasets.common.io.files import Cache, data_root, lines
 
 SOUND = Spectrogram(rate=16000, seconds=5.0, window=256, hop=128, standardised=False)
 LONGER = dataclasses.replace(SOUND, seconds=10.0)
@@ -61,7 +60,7 @@ class KineticsSounds(AudioVisual):
         size: int = 224,
         width: int = 64,
         gaps: bool = False,
-        cache: Literal['none', 'ram', 'disk'] = 'none',
+        cache: Cache = 'none',
     ) -> None:
         folder = data_root('kinetics_sounds', root, self.how_to_get)
         classes = tuple(name.replace(' ', '_') for name in lines(folder / 'class.txt'))

@@ -13,9 +13,10 @@ from benchmark.errors import UserError
 from benchmark.missing import derive
 from benchmark.registry import DATASETS
 from datasets.common.families.rgbd import Layout, Scene, SceneOptions, Scenes
-from datasets.common.io.files import data_root, lines
+from datasets.common.io.files import Cache, data_root, lines
 from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.io.optional import package
+from datasets.common.io.splits import set_apart
 from datasets.common.prepare.preparation import Preparation
 
 SOURCE = (480, 640)
@@ -84,7 +85,7 @@ class NYUv2(Scenes):
         layers: Literal[18, 34, 50] = 50,
         pretrained: str = '',
         width: int = 64,
-        cache: Literal['none', 'ram', 'disk'] = 'none',
+        cache: Cache = 'none',
     ) -> None:
         folder = data_root('nyuv2', root, self.how_to_get)
         if classes not in (40, 13):
@@ -136,16 +137,13 @@ def _names(file: Path, default: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _splits(root: Path, depth: str, labels: str) -> dict[str, list[Scene]]:
-    listed = {name: _scenes(root, name, depth, labels) for name in ('train', 'test')}
-    held = [s for s in listed['train'] if _held_out(s.id)]
-    return {
-        'train': [s for s in listed['train'] if not _held_out(s.id)],
-        'val': held,
-        'test': listed['test'],
-    }
+    published = _scenes(root, 'train', depth, labels)
+    train, val = set_apart(published, lambda scene: _held_out(scene.id))
+    return {'train': train, 'val': val, 'test': _scenes(root, 'test', depth, labels)}
 
 
 def _held_out(frame: str) -> bool:
+    # This is not `splits.held_out`: another hash would give other splits than earlier records have.
     return derive(0, 'nyuv2 validation', int(frame) // BLOCK) % 1000 < 1000 * HELD_OUT
 
 

@@ -12,7 +12,7 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Geometric
-from datasets.common.io.files import Files, fingerprint
+from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import ImageFile8, Scaled
 from datasets.common.io.splits import check_disjoint
 
@@ -68,7 +68,7 @@ class FaceImages(Dataset):
     streams = True
 
     def __init__(
-        self, splits: Mapping[str, Sequence[Face]], root: Path, size: int, width: int, cache: str
+        self, splits: Mapping[str, Sequence[Face]], root: Path, size: int, width: int, cache: Cache
     ) -> None:
         self.root, self.samples, self.cache, self.size = root, splits, cache, size
         self._check()

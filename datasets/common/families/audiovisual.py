@@ -16,10 +16,10 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Compose, Geometric, ResizedCrop
-from datasets.common.io.files import Files, fingerprint
+from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, Scaled
 from datasets.common.io.optional import package
-from datasets.common.io.splits import check_disjoint, held_out
+from datasets.common.io.splits import check_disjoint, held_out, set_apart
 
 HELD_OUT = 0.1
 """Share of the published training clips that validates; the papers have no validation split."""
@@ -132,7 +132,7 @@ class ClipOptions(TypedDict):
     size: int
     width: int
     gaps: bool
-    cache: str
+    cache: Cache
 
 
 class AudioVisual(Dataset):
@@ -180,11 +180,8 @@ class AudioVisual(Dataset):
     ) -> None:
         self.root, self.sound, self.longer = root, sound, longer
         self.size, self.cache = options['size'], options['cache']
-        self.clips = {
-            'train': [c for c in train if not held_out(c.id, HELD_OUT)],
-            'val': [c for c in train if held_out(c.id, HELD_OUT)],
-            'test': list(test),
-        }
+        kept, held = set_apart(train, lambda clip: held_out(clip.id, HELD_OUT))
+        self.clips = {'train': kept, 'val': held, 'test': list(test)}
         self._check(options['gaps'], classes)
         everything = [c for clips in self.clips.values() for c in clips]
         self.fingerprint = fingerprint(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from benchmark.errors import UserError, unknown
 from datasets.common.io.files import lines
-from datasets.common.io.splits import check_disjoint, held_out
+from datasets.common.io.splits import check_disjoint, held_out, set_apart
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.npy')
 MAPS = ('.png', '.tif', '.tiff', '.bmp')
@@ -155,8 +155,7 @@ def _splits(
                 raise unknown(f'split of sample {sample!r} in {root}', split, SPLITS)
             where[split].append(sample)
     if not where['val']:
-        where['val'] = [s for s in where['train'] if held_out(s, HELD_OUT)]
-        where['train'] = [s for s in where['train'] if not held_out(s, HELD_OUT)]
+        where['train'], where['val'] = set_apart(where['train'], lambda s: held_out(s, HELD_OUT))
     return where
 
 

@@ -13,7 +13,7 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import ColourJitter, Compose, Geometric
-from datasets.common.io.files import Decoder, Files, content, fingerprint
+from datasets.common.io.files import Cache, Decoder, Files, content, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, LabelFile, Scaled
 from datasets.common.io.splits import check_disjoint
 
@@ -67,7 +67,7 @@ class SceneOptions(TypedDict):
     layers: int
     pretrained: str
     width: int
-    cache: str
+    cache: Cache
 
 
 class Scenes(Dataset):
@@ -150,6 +150,7 @@ class Scenes(Dataset):
         The frequency of a class is its share of the labelled pixels of the images that show it
         (Eigen & Fergus, ICCV 2015, as in ESANet's code). A class that no image shows has weight 0.
         """
+        # Counted whenever the data set is opened: a stored count could belong to other labels.
         count = len(self.layout.classes)
         scenes = self.samples['train']
         labels = self._labels(scenes, self.layout.source)

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,10 @@ from numpy.typing import DTypeLike
 from benchmark.errors import UserError, unknown
 from benchmark.files import digest
 
-CACHES = ('none', 'ram', 'disk')
+Cache = Literal['none', 'ram', 'disk']
+"""The option `cache` of data sets: where decoded files are kept; see `Files`."""
+
+CACHES: tuple[Cache, ...] = get_args(Cache)
 
 
 class Decoder(Protocol):
@@ -64,7 +67,7 @@ class Files:
         decode: Decoder,
         shape: tuple[int, ...],
         normalise: Callable[[np.ndarray], np.ndarray] | None = None,
-        cache: str = 'none',
+        cache: Cache = 'none',
         cache_folder: Path | None = None,
     ) -> None:
         if cache not in CACHES:

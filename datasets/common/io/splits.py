@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from benchmark.errors import UserError
 from benchmark.missing import derive
+
+Sample = TypeVar('Sample')
 
 
 def check_disjoint(root: Path, splits: Mapping[str, Iterable[str]], what: str = 'sample') -> None:
@@ -43,3 +46,19 @@ def held_out(name: str, share: float) -> bool:
         share: Share of all samples that is used for validation, in [0, 1].
     """
     return derive(0, 'held out', name) % 10**6 < share * 10**6
+
+
+def set_apart(
+    published: Iterable[Sample], validates: Callable[[Sample], bool]
+) -> tuple[list[Sample], list[Sample]]:
+    """Divides the samples of a published training split into train and val, in their order.
+
+    Args:
+        published: The samples.
+        validates: Whether a sample belongs to val.
+    """
+    train: list[Sample] = []
+    val: list[Sample] = []
+    for sample in published:
+        (val if validates(sample) else train).append(sample)
+    return train, val
