@@ -43,10 +43,14 @@ class MethodInfo(_Method, total=False):
     """The method and its options.
 
     `label` names its row in tables. `source` says where the options come from. `tunable` lists the
-    options that a search may choose; the oldest records do not have this field.
+    options that a search may choose. `code` is the hash of the method's source code and of its
+    teacher's. `notes` tells where the training was too short for a schedule of the method. The
+    oldest records lack these three.
     """
 
     tunable: list[str]
+    code: str
+    notes: list[str]
 
 
 class DatasetInfo(TypedDict):

@@ -24,8 +24,14 @@ from benchmark.records.schema import SCHEMA, Outcomes, Record, RecordError, Unsc
 RECORD = 'record.json'
 OUTCOMES = 'outcomes.npz'
 
-IDENTITY = {'method': ('name', 'options', 'version'), 'dataset': ('name', 'options', 'fingerprint')}
+IDENTITY = {
+    'method': ('name', 'options', 'version', 'code'),
+    'dataset': ('name', 'options', 'fingerprint'),
+}
 """What can change a score beside schema, protocol and seed; paths, device and label cannot."""
+
+YOUNGER = ('code',)
+"""Fields that the oldest records lack; without them the identity of those records is the same."""
 
 SEARCH = ('trials', 'seed', 'space')
 """What identifies a search. A tuned run never has the identity of an untuned one, not even if the
@@ -54,7 +60,8 @@ def identity(record: Mapping[str, Any]) -> str:
             options were tuned, `tuning`.
     """
     chosen: dict[str, Any] = {
-        part: {field: record[part][field] for field in fields} for part, fields in IDENTITY.items()
+        part: {f: record[part][f] for f in fields if f in record[part] or f not in YOUNGER}
+        for part, fields in IDENTITY.items()
     }
     chosen |= {'schema': SCHEMA, 'protocol': record['protocol'], 'seed': record['seed']}
     if 'tuning' in record:
