@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -166,8 +165,11 @@ SELECTED = [*SMALL, 'selection=worst']
 
 @pytest.fixture(scope='module')
 def killed(tmp_path_factory):
-    """Moment -> results of a run that was killed then. One process runs something once and then
-    forks all of them, since loading the libraries anew would take longer than the runs."""
+    """Moment -> results of a run that was killed then.
+
+    One process runs something once and then forks all of them, since loading the libraries anew
+    would take longer than the runs.
+    """
     folders = {m: tmp_path_factory.mktemp('killed') for m in [*DEATHS, 'selecting']}
     runs = [(*DEATHS[m], arguments(folders[m], MMANET)) for m in DEATHS]
     selecting = arguments(folders['selecting'], 'modality_dropout', options=SELECTED)

@@ -1,7 +1,6 @@
 """DMRNet: its losses against their formulas, its mining against known answers."""
 
 import itertools
-import logging
 
 import numpy as np
 import pytest
