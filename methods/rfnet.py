@@ -41,7 +41,8 @@ class RFNet(Method):
     decoded path through 3x3 convolutions. Classification has a single region of probability 1 and
     no probability maps: gated modalities beside the shortcut, cross-entropy as the loss, and batch
     normalisation, since instance normalisation is undefined for maps of one pixel, at which vectors
-    are fused; scales of one pixel have batch normalisation in segmentation, too. Class weights of the data set are not used.
+    are fused; scales of one pixel have batch normalisation in segmentation, too. Class weights of
+    the data set are not used.
 
     The weighted sum of the fusion is that of the released code, whose authors call it a
     simplification; the paper's more complex fusion was not available. Convolutions pad with zeros:
