@@ -15,7 +15,6 @@ from benchmark.files import ROOT
 METHODS = ROOT / 'methods'
 
 
-@functools.cache
 def code_of(*classes: type) -> str:
     """Returns a hash of the code of some classes, 16 hexadecimal digits.
 
@@ -26,9 +25,15 @@ def code_of(*classes: type) -> str:
     Args:
         *classes: Registered methods, such as a method and its teacher.
     """
+    return _hash(tuple(file for cls in classes if (file := _file(cls.__module__))))
+
+
+@functools.cache
+def _hash(first: tuple[Path, ...]) -> str:
+    """Returns the hash of some files and of what they import."""
     files: dict[Path, str] = {}
-    waiting = [file for cls in classes if (file := _file(cls.__module__))]
-    folders = {METHODS, *(file.parent for file in waiting)}
+    waiting = list(first)
+    folders = {METHODS, *(file.parent for file in first)}
     while waiting:
         file = waiting.pop()
         if file in files:
