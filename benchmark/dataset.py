@@ -32,8 +32,9 @@ class Split:
         inputs: Modality name -> (N, *shape), normalised float; only rows that are available and
             not hidden are ever read. Training rows may be larger than the task's shape where
             `augment` crops them.
-        target: (N,) or (N, H, W) integer labels; 255 is ignored in dense ones. Test labels may be
-            of another size than the inputs: logits are resized to them, bilinearly.
+        target: (N,) or (N, H, W) integer labels; 255 is ignored in dense ones. Validation and test
+            labels may be of another size than the inputs: logits are resized to them, bilinearly;
+            where the metric is Dice, the inputs are the central window of the labels.
         available: (N, M) bool, what exists in the data.
         ids: (N,) names of the samples, unique over all splits.
         groups: (N,) names of the volumes that slices belong to, for Dice per volume; by default
