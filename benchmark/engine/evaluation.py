@@ -139,9 +139,8 @@ class SegmentationMetric(SubsetMetric, IoUMetric):
 class DiceMetric(SubsetMetric):
     """Dice of each region, pooled over the slices of a volume and averaged over volumes.
 
-    All labelled voxels count: where the network sees a central window of the slices, its
-    predictions are padded with background, class 0, to the size of the labels, so that what is
-    labelled outside the window is missed. A volume in which a region is neither labelled nor
+    All labelled voxels count: a network that sees a central window of the slices predicts the
+    background, class 0, outside the window. A volume in which a region is neither labelled nor
     predicted scores 1 there, as in RFNet's code.
 
     Args:
