@@ -91,7 +91,7 @@ class Brats(Volumes):
             found[kind] = file
         names = f'<case>/<case>_KIND.nii.gz with KIND {", ".join((*MODALITIES, SEGMENTATION))}'
         if not cases:
-            example = f'such as {others[0].relative_to(work.source)}' if others else 'no NIfTI file'
+            example = str(others[0].relative_to(work.source)) if others else 'no NIfTI file'
             raise UserError(f'{work.source}: expected {names}, found {example}')
         for file in others:
             work.remarks.add(f'files left out, for they are not {names}', str(file))

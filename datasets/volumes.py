@@ -107,7 +107,7 @@ class OwnVolumes(Volumes):
                     raise UserError(f'{file}: expected one file of {kind}, found two')
                 cases[file.parent.name][kind] = file
         if not cases:
-            example = f'such as {strange[0]}' if strange else 'no volume'
+            example = str(strange[0]) if strange else 'no volume'
             raise UserError(f'{work.source}: expected {LAYOUT}, found {example}')
         prepare_cases(work, cases)
 

@@ -13,7 +13,7 @@ from benchmark.records import store  # noqa: E402
 from benchmark.registry import DATASETS, discover  # noqa: E402
 from datasets import prepare  # noqa: E402
 from datasets.brats import Brats2018  # noqa: E402
-from datasets.common.families.volume_index import cut
+from datasets.common.families.volume_index import cut  # noqa: E402
 from datasets.common.families.volume_rows import Slices, window  # noqa: E402
 from datasets.volumes import OwnVolumes  # noqa: E402
 

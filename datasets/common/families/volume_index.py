@@ -72,7 +72,7 @@ def read_index(root: Path) -> list[Case]:
             expected = f'CASE SLICES HEIGHT WIDTH FIRST LAST {LABELS}0,1'
             raise UserError(
                 f'{file}, entry {k}: expected {expected}, found {line!r}; if an older version has '
-                'prepared this root, prepare it again'
+                'prepared this root, prepare a new one'
             ) from None
     return cases
 

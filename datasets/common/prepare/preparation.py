@@ -130,10 +130,12 @@ class Preparation:
         unpacks it into the target.
 
         Raises:
-            UserError: The archive is broken, or a member is a symbolic link or has a name that
-                could lead outside the target.
+            UserError: The archive is broken, unpacks to more than the disk has room for, or has a
+                member that `archives.members` refuses.
         """
-        return members(archive)
+        found = members(archive)
+        self.need(sum(member.size for member in found))
+        return found
 
     def need(self, size: int) -> None:
         """Checks that the disk has room for the target; call it before the first `write`.
