@@ -142,10 +142,10 @@ class Volumes(Dataset):
         """Yields what was found, in words."""
         for name, cases in self.splits.items():
             there = [self._files(case, modalities) for case in cases]
-            counts = ', '.join(f'{sum(m in t for t in there)} {m}' for m in modalities)
+            counts = ', '.join(f'{m} in {sum(m in t for t in there)}' for m in modalities)
             empty = sum(self.cases[case].labels == (0,) for case in cases)
             told = f'; {empty} without a labelled voxel' if empty else ''
-            yield f'{name}: {len(cases)} cases: {counts}{told}'
+            yield f'{name}: {len(cases)} case{"s" if cases[1:] else ""}: {counts}{told}'
         extents = np.max([case.shape[1:] for case in self.cases.values()], axis=0)
         if (extents > self.size).any():
             high, wide = extents
