@@ -197,13 +197,14 @@ def spelled(settings: Sequence[str], names: Sequence[str], dataset: str) -> list
 def hide(
     available: np.ndarray, ids: Sequence[str] | np.ndarray, rates: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Simulates training gaps: exactly floor(N r_m) samples lack modality m in every epoch.
+    """Simulates training gaps: floor(U r_m) of U units lack modality m in every epoch.
 
-    Which samples lose a modality depends on their ids, not on their order.
+    A unit is a sample, or all samples of one name: a scan that was not made lacks in every slice of
+    its volume. Which units lose a modality depends on their names, not on their order.
 
     Args:
         available: (N, M) bool, what the data have.
-        ids: (N,) names of the samples.
+        ids: (N,) names of the units; samples of one name lose a modality together.
         rates: (M,) missing rates.
         seed: Seed of the gaps.
 
@@ -211,12 +212,13 @@ def hide(
         (N, M) bool, what remains; rows may be empty.
     """
     kept = available.copy()
+    units, unit_of = np.unique(np.asarray(ids), return_inverse=True)
     # The small term keeps 10 * 0.3 from falling below 3.
-    hidden = np.floor(len(available) * rates + 1e-9).astype(int)
+    hidden = np.floor(len(units) * rates + 1e-9).astype(int)
     for m in np.flatnonzero(hidden):
-        keys = [hashlib.sha256(f'{seed}/{m}/{i}'.encode()).digest() for i in ids]
+        keys = [hashlib.sha256(f'{seed}/{m}/{i}'.encode()).digest() for i in units]
         order = np.argsort(np.array(keys, dtype='S32'), kind='stable')
-        kept[order[: hidden[m]], m] = False
+        kept[np.isin(unit_of, order[: hidden[m]]), m] = False
     return kept
 
 

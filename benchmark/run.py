@@ -178,6 +178,9 @@ def prepare(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
     options = plan.pairs(args.cfg_options)
     plan.check_options(options, args.datasets)
     opened = plan.open_datasets(args.datasets, args.data_root, options)
+    for data in opened:
+        for note in data.notes:
+            print(f'{data.name}: {note}')
     results = args.results.resolve()
     make_folder(results)
     request = plan.Request(args.methods, args.seeds, options, results, device, args.tune, args.gaps)

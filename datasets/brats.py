@@ -7,17 +7,12 @@ from typing import ClassVar, Literal
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.families.volume_files import prepare_cases
-from datasets.common.families.volumes import (
-    SEGMENTATION,
-    SliceOptions,
-    Volumes,
-    cut,
-    listed,
-    read_index,
-)
+from datasets.common.families.volume_files import Files, prepare_cases, walk
+from datasets.common.families.volume_index import cut, listed, read_index
+from datasets.common.families.volumes import SEGMENTATION, Duplicates, SliceOptions, Volumes
 from datasets.common.io.files import data_root
 from datasets.common.io.images import image_size
+from datasets.common.io.nifti import suffix
 from datasets.common.prepare.preparation import Preparation
 
 MODALITIES = ('flair', 't1ce', 't1', 't2')
@@ -41,6 +36,7 @@ class Brats(Volumes):
         size: Height and width of the slices in pixels, 'HxW', in multiples of 32.
         width: Channels of the encoders' first stage.
         augment: Whether training rotates and mirrors slices and changes their intensity at random.
+        duplicates: Whether cases of two splits whose volumes are equal are reported or refused.
 
     Raises:
         UserError: The root is not prepared, or an option is out of range.
@@ -66,6 +62,7 @@ class Brats(Volumes):
         size: str = '192x192',
         width: int = 32,
         augment: bool = True,
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root(self.name, root, self.how_to_get)
         if fold not in (1, 2, 3):
@@ -73,24 +70,46 @@ class Brats(Volumes):
         cases = [case.id for case in read_index(folder)]
         splits = listed(folder, fold) or cut(cases, fold, self.shares)
         options = SliceOptions(size=image_size(self.name, size), width=width, augment=augment)
-        super().__init__(folder, splits, MODALITIES, CLASSES, REGIONS, options)
+        super().__init__(folder, splits, MODALITIES, CLASSES, REGIONS, options, duplicates)
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:
         """Writes the root from the official folders of cases."""
-        cases: dict[str, dict[str, Path]] = {}
-        for file in sorted(work.source.rglob('*.nii*')):
-            kind = file.name.partition('.')[0].removeprefix(file.parent.name).lstrip('_')
-            if file.name.startswith(ODD_MASK):
-                kind = SEGMENTATION
-            if kind in (*MODALITIES, SEGMENTATION):
-                found = cases.setdefault(file.parent.name, {})
-                if kind in found and found[kind].parent != file.parent:
-                    raise UserError(f'{file}: expected one case of this name, found two')
-                found[kind] = file
+        cases: dict[str, Files] = {}
+        others: list[Path] = []
+        for file in walk(work.source):
+            if not suffix(file.name).startswith('.nii'):
+                continue
+            kind = _kind(file)
+            if kind not in (*MODALITIES, SEGMENTATION):
+                others.append(file)
+                continue
+            found = cases.setdefault(file.parent.name, {})
+            if kind in found:
+                both = f'{found[kind]} and {file}'
+                raise UserError(f'case {file.parent.name}: expected one {kind}, found {both}')
+            found[kind] = file
+        names = f'<case>/<case>_KIND.nii.gz with KIND {", ".join((*MODALITIES, SEGMENTATION))}'
+        if not cases:
+            example = str(others[0].relative_to(work.source)) if others else 'no NIfTI file'
+            raise UserError(f'{work.source}: expected {names}, found {example}')
+        for file in others:
+            work.remarks.add(f'files left out, for they are not {names}', str(file))
         # The official validation cases have no segmentation, so they can neither train nor test.
         labelled = {name: files for name, files in cases.items() if SEGMENTATION in files}
+        for name in cases.keys() - labelled:
+            work.remarks.add(f'cases left out, for they have no {SEGMENTATION}', name)
+        if not labelled:
+            raise UserError(f'{work.source}: expected {SEGMENTATION} of some case, found none')
         prepare_cases(work, labelled, TABLE, MODALITIES)
+
+
+def _kind(file: Path) -> str:
+    """Returns the modality of an official file, or 'seg'."""
+    if file.name.startswith(ODD_MASK):
+        return SEGMENTATION
+    name = file.name[: -len(suffix(file.name))]
+    return name.removeprefix(file.parent.name).lstrip('_')
 
 
 @DATASETS.register_module('brats2018')

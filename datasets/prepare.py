@@ -78,6 +78,7 @@ def prepare(words: list[str]) -> int:
     try:
         work = Preparation(name, args.source, args.target)
         fresh = work.run(cls)
+        print(*work.remarks.lines(), sep='\n', end='\n' if work.remarks.count else '')
     except SourceError as error:
         raise UserError(f'{error}\nhow to get {name}: {cls.how_to_get}') from None
     manifest = read_manifest(args.target)
@@ -183,7 +184,10 @@ def report(cls: type[Dataset], name: str, options: dict[str, Any], quick: bool) 
     if root and Path(root).is_dir():
         verify_files(Path(root), name, quick, findings)
     try:
-        print(verify_splits(cls(**options), quick, findings))
+        data = cls(**options)
+        for note in data.notes:
+            findings.note(note)
+        print(verify_splits(data, quick, findings))
     except UserError as error:
         findings.add('dataset', str(error))
     for line in findings.lines():

@@ -14,11 +14,11 @@ if __name__ == '__main__':
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import cv2
-import mmcv
 import numpy as np
 
 from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError
+from benchmark.files import writing
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
 
@@ -27,6 +27,9 @@ TILE, MARGIN, TEXT = 144, 6, 22
 
 PALETTE = np.random.default_rng(3).integers(40, 256, (256, 3), dtype=np.uint8)
 """Colour of each label in a label map, BGR."""
+
+GAP = (225, 225, 225)
+"""Colour of the tile of a modality that a sample lacks, BGR."""
 
 SPLITS = ('train', 'val', 'test')
 
@@ -42,9 +45,11 @@ def picture(values: np.ndarray) -> np.ndarray:
 
     Args:
         values: The image (C, H, W) in any range; of other than three channels, the first is shown.
+            Values that are not finite are drawn black.
     """
-    span = values.max() - values.min() + 1e-6
-    scaled = (255 * (values - values.min()) / span).astype(np.uint8)
+    finite = np.isfinite(values)
+    low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
+    scaled = np.where(finite, 255 * (values - low) / (high - low + 1e-6), 0).astype(np.uint8)
     scaled = scaled[::-1] if len(scaled) == 3 else np.repeat(scaled[:1], 3, 0)
     return enlarge(scaled.transpose(1, 2, 0))
 
@@ -52,6 +57,12 @@ def picture(values: np.ndarray) -> np.ndarray:
 def enlarge(image: np.ndarray) -> np.ndarray:
     """Returns a picture (H, W, 3) at size (TILE, TILE, 3) without interpolating its pixels."""
     return cv2.resize(image, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
+
+
+def gap() -> np.ndarray:
+    """Returns the tile of a modality that a sample lacks: grey with a diagonal line."""
+    tile = np.full((TILE, TILE, 3), GAP, np.uint8)
+    return cv2.line(tile, (0, TILE - 1), (TILE - 1, 0), (160, 160, 160), 1)
 
 
 def labelled(tile: np.ndarray, text: str) -> np.ndarray:
@@ -66,6 +77,8 @@ def labelled(tile: np.ndarray, text: str) -> np.ndarray:
 def row(dataset: Dataset, split: Split, index: int) -> np.ndarray:
     """Returns a picture of a sample: its images from left to right, and its label map if any.
 
+    An image that the sample lacks is not read; a grey tile says that it is missing.
+
     Args:
         dataset: The data set.
         split: One of its splits.
@@ -78,12 +91,17 @@ def row(dataset: Dataset, split: Split, index: int) -> np.ndarray:
     label = split.target[at][0]
     dense = np.ndim(label) > 0
     title = str(split.ids[index]) if dense else dataset.task.classes[int(label)]
-    images = [m.name for m in dataset.task.modalities if m.kind == 'image']
-    tiles = [labelled(picture(split.inputs[m][at][0]), f'{title} {m}') for m in images]
-    if dense:
-        tiles.append(labelled(enlarge(PALETTE[label.astype(np.uint8)]), 'label'))
+    tiles = []
+    for m, there in zip(dataset.task.modalities, split.available[index], strict=True):
+        if m.kind == 'image' and there:
+            tiles.append(labelled(picture(split.inputs[m.name][at][0]), f'{title} {m.name}'))
+        elif m.kind == 'image':
+            tiles.append(labelled(gap(), f'{title} no {m.name}'))
     if not tiles:
-        raise UserError(f'{dataset.name}: expected a modality of images, found none')
+        kinds = ', '.join(f'{m.name} ({m.kind})' for m in dataset.task.modalities)
+        raise UserError(f'{dataset.name}: expected a modality of images, found {kinds}')
+    if dense:
+        tiles.append(labelled(enlarge(PALETTE[label.astype(int) % len(PALETTE)]), 'label'))
     return np.concatenate(tiles, 1)
 
 
@@ -92,7 +110,7 @@ def legend(classes: tuple[str, ...], width: int) -> np.ndarray:
     strip = np.full((TEXT * -(-len(classes) // 4), width, 3), 255, np.uint8)
     for i, text in enumerate(classes):
         x, y = MARGIN + (i % 4) * width // 4, TEXT * (i // 4)
-        cv2.rectangle(strip, (x, y + 4), (x + 14, y + 18), PALETTE[i].tolist(), -1)
+        cv2.rectangle(strip, (x, y + 4), (x + 14, y + 18), PALETTE[i % len(PALETTE)].tolist(), -1)
         cv2.putText(strip, text, (x + 20, y + 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1)
     return strip
 
@@ -124,11 +142,17 @@ def main() -> None:
         UserError: The arguments or the data are wrong.
     """
     arguments = _parser().parse_args()
+    if arguments.out.suffix.lower() != '.png':
+        raise UserError(f'{arguments.out}: expected the name of a PNG file, e.g. sheet.png')
     discover()
     name, options = parse_spec(arguments.dataset)
     cls = lookup(DATASETS, name)
     dataset = cls(**resolve(cls, name, options, {}))
-    mmcv.imwrite(sheet(dataset, arguments.split, arguments.count), str(arguments.out))
+    for note in dataset.notes:
+        print(f'{dataset.name}: {note}')
+    drawn = sheet(dataset, arguments.split, arguments.count)
+    with writing(arguments.out) as file:
+        file.write(cv2.imencode('.png', drawn)[1].tobytes())
 
 
 def _parser() -> argparse.ArgumentParser:

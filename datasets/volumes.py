@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.families.volume_files import prepare_cases
+from datasets.common.families.volume_files import Files, prepare_cases, walk
+from datasets.common.families.volume_index import cut, listed, read_index
 from datasets.common.families.volumes import (
     SEGMENTATION,
+    Duplicates,
+    Regions,
     SliceOptions,
     Volumes,
-    cut,
-    listed,
-    read_index,
 )
 from datasets.common.io.files import data_root, lines
 from datasets.common.io.images import image_size
+from datasets.common.io.nifti import suffix
 from datasets.common.prepare.preparation import Preparation
 
-SUFFIXES = ('.nii', '.nii.gz', '.npy')
+LAYOUT = f'<case>/<modality>.nii.gz and <case>/{SEGMENTATION}.nii.gz'
 
 
 @DATASETS.register_module('volumes')
@@ -29,9 +31,11 @@ class OwnVolumes(Volumes):
 
     `datasets/prepare.py volumes SOURCE TARGET` writes the root from files
     `<case>/<modality>.nii.gz` (or .nii, or .npy with the slices as first axis) and
-    `<case>/seg.nii.gz`, whose labels are whole numbers from 0, the background. A modality that a
-    case lacks is a gap in the data. Dice is taken of every label, unless the root holds a file
-    `regions.txt` that groups labels into regions, one per line: `WT 1 2 3`.
+    `<case>/seg.nii.gz`, whose labels are whole numbers from 0, the background. NIfTI volumes are
+    brought to one orientation, and those of a case must lie on one grid; slices are axial. A
+    modality that a case lacks is a gap in the data. Dice is taken of every label that occurs,
+    unless the root holds a file `regions.txt` that groups labels into regions, one per line:
+    `WT 1 2 3`.
 
     The root may hold the lists `train1.txt`, `val1.txt` and `test1.txt` of cases. Otherwise 60 % of
     the cases train, 20 % validate and 20 % are tested, chosen by the hash of their names.
@@ -44,6 +48,7 @@ class OwnVolumes(Volumes):
             padded about their centre.
         width: Channels of the encoders' first stage.
         augment: Whether training rotates and mirrors slices and changes their intensity at random.
+        duplicates: Whether cases of two splits whose volumes are equal are reported or refused.
 
     Raises:
         UserError: The root is not as above.
@@ -65,6 +70,7 @@ class OwnVolumes(Volumes):
         size: str = '192x192',
         width: int = 16,
         augment: bool = True,
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('volumes', root, self.how_to_get)
         self.name = name or folder.resolve().name
@@ -73,40 +79,86 @@ class OwnVolumes(Volumes):
         splits = listed(folder, fold) or cut(cases, fold, (60, 20, 20))
         kinds = {f.stem for case in cases for f in (folder / case).glob('*.npy')}
         modalities = tuple(sorted(kinds - {SEGMENTATION}))
-        top = max(case.top for case in index)
-        regions = _regions(folder / 'regions.txt', top)
-        classes = ('background', *(f'label {k}' for k in range(1, top + 1)))
+        found = {label for case in index for label in case.labels}
+        if found <= {0}:
+            raise UserError(f'{folder}: expected a label above 0 in some case, found none')
+        regions = _regions(folder / 'regions.txt', found - {0})
+        classes = ('background', *(f'label {k}' for k in range(1, max(found) + 1)))
         options = SliceOptions(size=image_size('volumes', size), width=width, augment=augment)
-        super().__init__(folder, splits, modalities, classes, regions, options)
+        super().__init__(folder, splits, modalities, classes, regions, options, duplicates)
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:
         """Writes the root from a folder of cases."""
-        cases: dict[str, dict[str, Path]] = {}
-        for file in sorted(work.source.glob('*/*')):
-            kind, dot, ending = file.name.partition('.')
-            if f'{dot}{ending}' not in SUFFIXES:
-                continue
-            if not re.fullmatch(r'[\w-]+', kind):
-                raise UserError(f'{file}: expected a name of letters, digits, _ and -')
-            if kind in cases.setdefault(file.parent.name, {}):
-                raise UserError(f'{file}: expected one file of {kind}, found two')
-            cases[file.parent.name][kind] = file
+        cases: dict[str, Files] = {}
+        spelled: dict[str, str] = {SEGMENTATION: SEGMENTATION}
+        strange: list[Path] = []
+        for file in walk(work.source):
+            path = file.relative_to(work.source)
+            kind = file.name[: -len(suffix(file.name))] if suffix(file.name) else ''
+            if not kind or any(part.startswith('.') for part in path.parts):
+                work.remarks.add('files left out, for they are no volumes', str(path))
+            elif len(path.parts) != 2:
+                strange.append(path)
+                work.remarks.add(f'files left out, for they are not {LAYOUT}', str(path))
+            else:
+                _check_name(file, kind, spelled)
+                if kind in cases.setdefault(file.parent.name, {}):
+                    raise UserError(f'{file}: expected one file of {kind}, found two')
+                cases[file.parent.name][kind] = file
+        if not cases:
+            example = str(strange[0]) if strange else 'no volume'
+            raise UserError(f'{work.source}: expected {LAYOUT}, found {example}')
         prepare_cases(work, cases)
 
 
-def _regions(file: Path, top: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Returns (name, labels) of each region in the file, or a region per label without a file.
+def _check_name(file: Path, kind: str, spelled: dict[str, str]) -> None:
+    """Checks the name of a modality.
+
+    Args:
+        file: A volume, <case>/<modality> with a suffix.
+        kind: The modality as the file has it.
+        spelled: Lower case -> spelling of the modalities so far; this one is added.
 
     Raises:
-        UserError: A line is not a name followed by labels.
+        UserError: The files have the layout of another tool, or the name cannot be used.
+    """
+    case, source = file.parent.name, file.parent.parent
+    if case.lower() in ('imagestr', 'labelstr', 'imagests'):
+        raise UserError(
+            f'{source}: expected {LAYOUT}, found {case}/{file.name}, '
+            'the layout of nnU-Net and of the Medical Segmentation Decathlon'
+        )
+    if kind.startswith(case) and kind[len(case) :][:1] in ('-', '_', '.'):
+        raise UserError(
+            f'{file}: expected {LAYOUT}, found a name that repeats the case, as in BraTS; '
+            f'rename it to {kind[len(case) + 1 :]}{suffix(file.name)}, and likewise the others'
+        )
+    if not re.fullmatch(r'[\w-]+', kind):
+        raise UserError(f'{file}: expected a name of letters, digits, _ and -, found {kind!r}')
+    if (known := spelled.setdefault(kind.lower(), kind)) != kind:
+        raise UserError(f'{file}: expected the spelling {known}, as in other files, found {kind}')
+
+
+def _regions(file: Path, found: Collection[int]) -> Regions:
+    """Returns (name, labels) of each region in the file, or a region per label without a file.
+
+    Args:
+        file: The file, whether it is there or not.
+        found: The labels that occur in some case.
+
+    Raises:
+        UserError: A line is not a name followed by labels that occur, or a name is there twice.
     """
     if not file.is_file():
-        return tuple((str(k), (k,)) for k in range(1, top + 1))
-    regions = []
+        return tuple((str(k), (k,)) for k in sorted(found))
+    regions: dict[str, tuple[int, ...]] = {}
     for line in lines(file):
         name, *labels = line.split()
-        if not labels or not all(k.isdigit() and 0 < int(k) <= top for k in labels):
-            raise UserError(f'{file}: expected NAME and labels from 1 to {top}, found {line!r}')
-        regions.append((name, tuple(map(int, labels))))
-    return tuple(regions)
+        if not labels or not all(k.isdecimal() and int(k) in found for k in labels):
+            known = ', '.join(map(str, sorted(found)))
+            raise UserError(f'{file}: expected NAME and some of the labels {known}, found {line!r}')
+        if name in regions:
+            raise UserError(f'{file}: expected one line of {name}, found two')
+        regions[name] = tuple(map(int, labels))
+    return tuple(regions.items())

@@ -139,7 +139,9 @@ class SegmentationMetric(SubsetMetric, IoUMetric):
 class DiceMetric(SubsetMetric):
     """Dice of each region, pooled over the slices of a volume and averaged over volumes.
 
-    A volume in which a region is neither labelled nor predicted scores 1 there, as in RFNet's code.
+    All labelled voxels count: a network that sees a central window of the slices predicts the
+    background, class 0, outside the window. A volume in which a region is neither labelled nor
+    predicted scores 1 there, as in RFNet's code.
 
     Args:
         task: Gives the classes and the regions they make up.
@@ -154,8 +156,8 @@ class DiceMetric(SubsetMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keeps (position, areas (3, R), predicted pixels (K,)) of each slice."""
         for sample in data_samples:
-            pred, target = sample['pred_sem_seg']['data'], sample['gt_sem_seg']['data']
-            known = target != IGNORE
+            target = sample['gt_sem_seg']['data']
+            pred, known = _padded(sample['pred_sem_seg']['data'], target), target != IGNORE
             areas = [self._areas(pred, target, known, classes) for _, classes in self.task.regions]
             shares = torch.bincount(pred[known], minlength=len(self.task.classes))
             self.results.append((sample['id'], torch.stack(areas, 1), shares))
@@ -181,6 +183,12 @@ class DiceMetric(SubsetMetric):
         each = metrics.dice(pooled).mean(0)
         names = [f'Dice_{name}' for name, _ in self.task.regions]
         return {'Dice': float(each.mean()), **dict(zip(names, each.tolist(), strict=True))}
+
+
+def _padded(pred: Tensor, target: Tensor) -> Tensor:
+    """Returns a prediction (h, w) padded with 0 about its centre to the size (H, W) of a target."""
+    high, wide = (t - p for t, p in zip(target.shape, pred.shape, strict=True))
+    return F.pad(pred, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
 
 
 def metric_for(task: Task, groups: np.ndarray | None) -> SubsetMetric:
@@ -239,7 +247,8 @@ class SubsetEvaluator(Evaluator):
 
 def _samples(task: Task, logits: Tensor, batch: Batch, rows: np.ndarray) -> list[dict]:
     """Returns mmengine's per-sample dictionaries for the given rows of a batch."""
-    if task.kind == 'segmentation' and logits.shape[2:] != batch.target.shape[1:]:
+    resized = task.kind == 'segmentation' and task.metric != 'Dice'
+    if resized and logits.shape[2:] != batch.target.shape[1:]:
         # Scored at the label's own resolution, as ESANet and the papers on its data sets do.
         logits = F.interpolate(logits, batch.target.shape[1:], mode='bilinear', align_corners=False)
     pred = logits.argmax(1)

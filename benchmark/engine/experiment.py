@@ -133,7 +133,8 @@ class Experiment:
         train = split_of(self.data, 'train')
         given = self.protocol.rates
         rates = parse_rates(given or '0', self.data.task.names, f'rates={given}')
-        kept = hide(train.available, train.ids, rates, derive(self.seed, 'gaps'))
+        units = train.ids if train.groups is None else train.groups
+        kept = hide(train.available, units, rates, derive(self.seed, 'gaps'))
         if self.method.needs_complete and not kept.all():
             raise CannotTrain(
                 f'{self.label} on {self.data.name}: this method {COMPLETE_ONLY}, '

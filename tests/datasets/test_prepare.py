@@ -75,7 +75,7 @@ def test_the_manifest_tells_files_sources_and_counts_the_same_each_time(source, 
     assert_whole(one)
     assert (one / 'manifest.json').read_bytes() == (two / 'manifest.json').read_bytes()
     manifest = json.loads((one / 'manifest.json').read_text())
-    assert (manifest['dataset'], manifest['format'], manifest['counts']) == ('toy', 1, COUNTS)
+    assert (manifest['dataset'], manifest['format'], manifest['counts']) == ('toy', 2, COUNTS)
     assert manifest['sources'] == {'toy.zip': {'files': 1, 'size': source.stat().st_size}}
     assert list(manifest['files']) == sorted(FILES)
 
@@ -404,8 +404,30 @@ def test_a_member_that_lies_outside_the_archive_is_told_in_one_line(source):
 def test_two_files_of_one_name_are_refused(source, target):
     with pytest.warns(UserWarning, match='Duplicate name'), zipfile.ZipFile(source, 'a') as out:
         out.writestr('rgb/val0.png', b'again')
-    with pytest.raises(UserError, match=r"expected one file 'rgb/val0.png', found two"):
+    with pytest.raises(UserError, match=r"toy.zip: refused: member 'rgb/val0.png' is there twice"):
         prepare(source, target)
+    assert not target.exists()
+
+
+def test_an_archive_larger_than_the_disk_or_the_memory_is_refused(source, target, monkeypatch):
+    whole = sum(map(len, FILES.values()))
+    usage = namedtuple('usage', 'total used free')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(0, 0, whole - 1))
+    with pytest.raises(UserError, match='GB of free disk space'):
+        Preparation('toy', source, target).members(source)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(0, 0, whole))
+    member = Preparation('toy', source, target).members(source)[0]
+    monkeypatch.setattr(archives, 'memory', lambda: 2 * member.size - 1)
+    with pytest.raises(UserError, match=r'toy.zip: list.txt: expected less than half'):
+        member.read()
+
+
+@pytest.mark.parametrize('change', [-1, 1])
+def test_a_member_of_another_size_than_declared_is_told_in_one_line(source, change):
+    member = archives.members(source)[0]
+    member.info.file_size += change
+    with pytest.raises(UserError, match=r'toy.zip: list.txt: cannot be unpacked'):
+        member.read()
 
 
 def test_a_source_that_lacks_something_is_told_with_how_to_get_it(source, target, capsys):

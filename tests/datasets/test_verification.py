@@ -134,7 +134,7 @@ def test_what_stops_the_dataset_from_opening_is_a_problem(root, capsys):
     assert f'changed files (1):\n  {root}/list.txt: expected ' in told
     manifest = json.loads((root / 'manifest.json').read_text())
     (root / 'manifest.json').write_text(json.dumps({**manifest, 'format': 0}))
-    assert 'manifest.json: expected format 1, found 0' in check(root, capsys)[1]
+    assert 'manifest.json: expected format 2, found 0' in check(root, capsys)[1]
     (root / 'manifest.json').rename(root / '.preparing')
     assert 'its preparation has not ended' in check(root, capsys)[1]
 

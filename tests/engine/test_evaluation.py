@@ -29,7 +29,7 @@ from benchmark.engine.evaluation import (
 )
 from benchmark.engine.loading import Samples, train_loader
 from benchmark.engine.protocol import Protocol
-from benchmark.method import IGNORE, Modality, Task
+from benchmark.method import IGNORE, Batch, Modality, Task
 from benchmark.missing import Sampler, subset_ids, subset_masks
 from benchmark.records import metrics
 from methods.modality_dropout import ModalityDropout
@@ -158,6 +158,22 @@ def test_dice_is_pooled_over_the_slices_of_a_volume_and_1_where_nothing_is_there
     areas[:3] = metric.outcomes['areas']
     counts = metrics.contributions({'areas/t1': areas}, 't1', 'Dice')
     assert metrics.score(counts.sum(0), 'Dice') == pytest.approx(found['Dice'])
+
+
+@pytest.mark.parametrize(('high', 'wide'), [(6, 6), (8, 6), (11, 9)])
+def test_dice_counts_what_is_labelled_outside_the_network_s_window(high, wide):
+    rng = np.random.default_rng(1)
+    pred, target = rng.integers(3, size=(2, 6, 6)), rng.integers(3, size=(2, high, wide))
+    logits = torch.from_numpy(np.eye(3, dtype=np.float32)[pred].transpose(0, 3, 1, 2))
+    batch = Batch({}, torch.ones(2, 1, dtype=bool), None, torch.from_numpy(target), torch.arange(2))
+    evaluator = SubsetEvaluator(TUMOUR, groups=np.array(['p', 'p']))
+    evaluator.process_subset(np.array([True]), logits, batch)
+    evaluator.evaluate(2)
+    whole, top, left = np.zeros_like(target), (high - 6) // 2, (wide - 6) // 2
+    whole[:, top : top + 6, left : left + 6] = pred
+    for name, classes in REGIONS:
+        expected = f1_score(np.isin(target, classes).ravel(), np.isin(whole, classes).ravel())
+        assert evaluator.scores['t1'].metrics[f'Dice_{name}'] == pytest.approx(expected)
 
 
 def test_logits_are_resized_to_labels_of_another_size():

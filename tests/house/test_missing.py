@@ -180,6 +180,18 @@ def test_hidden_samples_follow_their_ids_not_their_order():
     assert (kept[:, 2] == available[:, 2]).all()
 
 
+def test_all_slices_of_a_volume_lose_a_modality_together():
+    volumes = np.array([f'volume{k}' for k in np.random.default_rng(2).integers(10, size=300)])
+    kept = hide(np.ones((300, 2), bool), volumes, np.array([0.35, 0]), seed=1)
+    hidden = {v for v in volumes if not kept[volumes == v, 0].any()}
+    assert len(hidden) == 3
+    assert (kept[:, 0] == [v not in hidden for v in volumes]).all()
+    # How many slices a volume has does not change which volumes are hidden.
+    names = np.unique(volumes)
+    alone = hide(np.ones((10, 2), bool), names, np.array([0.35, 0]), seed=1)
+    assert set(names[~alone[:, 0]]) == hidden
+
+
 def test_hidden_samples_differ_between_seeds_and_modalities():
     ids, everything = [f'{i}' for i in range(400)], np.ones((400, 2), bool)
     masks = [hide(everything, ids, np.array([0.5, 0.5]), seed) for seed in (0, 1)]

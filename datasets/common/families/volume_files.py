@@ -3,21 +3,52 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmark.errors import UserError
-from datasets.common.families.volumes import INDEX, SEGMENTATION, mapped
-from datasets.common.io.files import decoded
-from datasets.common.io.optional import package
+from datasets.common.families.volume_index import INDEX, Case
+from datasets.common.families.volumes import SEGMENTATION
+from datasets.common.io.nifti import Grid, grid, load_volume
 from datasets.common.prepare.preparation import Preparation
+
+Files = dict[str, Path]
+"""Modality or 'seg' -> its file, of one case."""
+
+GREATEST = 1e15
+"""Greatest magnitude of a voxel: the sum of the squares of all voxels must be a float32."""
+
+ROUNDING = 1e-6
+"""A standard deviation below this share of the mean comes from rounding in single precision."""
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yields the files below a folder in the order of their paths; follows symbolic links.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for base, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        here = os.path.realpath(base)
+        # A link to a folder that holds it would lead around for ever.
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not Path(here).is_relative_to(os.path.realpath(os.path.join(base, name)))
+        )
+        yield from (Path(base, file) for file in sorted(files))
 
 
 def prepare_cases(
     work: Preparation,
-    cases: dict[str, dict[str, Path]],
+    cases: dict[str, Files],
     table: dict[int, int] | None = None,
     required: Sequence[str] = (),
 ) -> None:
@@ -25,60 +56,112 @@ def prepare_cases(
 
     Args:
         work: The preparation.
-        cases: Case -> {modality or 'seg': a NIfTI or .npy file}.
+        cases: Case -> its files, NIfTI or .npy.
         table: Label in the files -> label in the root; labels stay as they are by default.
         required: Modalities that every case must have.
 
     Raises:
-        UserError: A file is missing or broken, or volumes of a case differ in shape.
+        UserError: A file is missing or broken, the volumes of a case do not lie on one grid, or
+            voxels are not finite where they cannot be background.
     """
-    if not cases:
-        raise UserError(f'{work.source}: expected a folder per case, found none')
+    size = 0
+    # All headers are read first: a case that cannot be used shows before hours of conversion.
     for case, files in cases.items():
+        if case.strip() != case or len(case.splitlines()) > 1:
+            raise UserError(f'{work.source}: expected no white space around a case, found {case!r}')
         for kind in (*required, SEGMENTATION):
             if kind not in files:
-                raise UserError(f'{work.source}: expected {kind} of case {case}, found none')
-    work.need(sum(4 * f.stat().st_size for files in cases.values() for f in files.values()))
+                there = ', '.join(sorted(files))
+                raise UserError(
+                    f'{work.source}: expected {kind} of case {case}, found none beside {there}'
+                )
+        if set(files) == {SEGMENTATION}:
+            raise UserError(f'{work.source}: case {case}: expected a modality beside its labels')
+        slices, high, wide = _one_grid(case, files).shape
+        size += slices * high * wide * (2 * len(files) - 1)
+    work.need(size)
     index = []
     with work.steps(len(cases), 'cases') as step:
         for case, files in sorted(cases.items()):
             index.append(_prepare_case(work, case, files, table))
             step()
-    work.write(INDEX, '\n'.join([*index, '']).encode())
+    work.write(INDEX, '\n'.join([*(case.line for case in index), '']).encode())
     work.finish({'cases': len(cases)})
 
 
-def _prepare_case(
-    work: Preparation, case: str, files: dict[str, Path], table: dict[int, int] | None
-) -> str:
-    """Writes one case and returns its line of the list."""
-    volumes = {kind: load_volume(file) for kind, file in sorted(files.items())}
-    shapes = {kind: v.shape for kind, v in volumes.items()}
-    if len(set(shapes.values())) > 1:
-        found = ', '.join(f'{k} {s}' for k, s in shapes.items())
-        raise UserError(f'{work.source}: case {case}: expected one shape, found {found}')
-    segmentation = labels(volumes.pop(SEGMENTATION), table, files[SEGMENTATION])
-    work.write(f'{case}/{SEGMENTATION}.npy', stored(segmentation))
-    for kind, volume in volumes.items():
-        work.write(f'{case}/{kind}.npy', stored(standardised(volume)))
-    shown = np.flatnonzero(np.any([(v != 0).any((1, 2)) for v in volumes.values()], axis=0))
-    ends = (shown[0], shown[-1]) if len(shown) else (0, len(segmentation) - 1)
-    return ' '.join(map(str, [case, *segmentation.shape, *ends, segmentation.max()]))
-
-
-def load_volume(file: Path) -> np.ndarray:
-    """Returns the volume (S, H, W) of a NIfTI file, whose last axis is S, or of a .npy file.
+def _one_grid(case: str, files: Files) -> Grid:
+    """Returns the grid of a case.
 
     Raises:
-        UserError: The file is missing, broken or no volume.
+        UserError: Two volumes of the case lie on different grids.
     """
-    if file.suffix == '.npy':
-        return np.asarray(mapped(file))
-    nibabel = package('nibabel', 'MRI volumes')
-    found = decoded(file, lambda path: np.asarray(nibabel.load(path).dataobj))
-    if found.ndim != 3:
-        raise UserError(f'{file}: expected a volume of 3 axes, found {found.shape}')
-    return np.ascontiguousarray(found.transpose(2, 0, 1))
+    first, *others = sorted(files.values())
+    expected = grid(first)
+    for file in others:
+        if why := expected.differs(grid(file)):
+            raise UserError(
+                f'case {case}: expected one grid of voxels, but those of {first} and {file} '
+                f'differ: {why}; resample one to the other first'
+            )
+    return expected
+
+
+def _prepare_case(work: Preparation, case: str, files: Files, table: dict[int, int] | None) -> Case:
+    """Writes one case and returns its entry of the list."""
+    segmentation = labels(load_volume(files[SEGMENTATION]), table, files[SEGMENTATION])
+    work.write(f'{case}/{SEGMENTATION}.npy', stored(segmentation))
+    shown = np.zeros(len(segmentation), bool)
+    for kind, file in sorted(files.items()):
+        if kind != SEGMENTATION:
+            volume = finite(work, file, load_volume(file), segmentation > 0)
+            values = standardised(volume)
+            if not values.any():
+                work.remarks.add('volumes that show nothing, for all voxels are equal', str(file))
+            work.write(f'{case}/{kind}.npy', stored(values))
+            shown |= (volume != 0).any((1, 2))
+    if not segmentation.any():
+        work.remarks.add('cases without a labelled voxel', case)
+    there = np.flatnonzero(shown)
+    first, last = (there[0], there[-1]) if len(there) else (0, len(segmentation) - 1)
+    slices, high, wide = segmentation.shape
+    found = tuple(map(int, np.unique(segmentation)))
+    return Case(case, (slices, high, wide), int(first), int(last), found)
+
+
+def finite(work: Preparation, file: Path, volume: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """Returns a volume with 0 where it was NaN, which many tools write outside the brain.
+
+    Args:
+        work: The preparation, which tells the user of the voxels.
+        file: Where the volume is from, for messages.
+        volume: (S, H, W).
+        labelled: (S, H, W) bool, the voxels that cannot be background.
+
+    Raises:
+        UserError: Every voxel or a labelled one is NaN, or a voxel is infinite.
+    """
+    with np.errstate(over='ignore'):
+        values = volume.astype(np.float32)
+    infinite, lost = int((abs(values) > GREATEST).sum()), np.isnan(values)
+    if infinite:
+        raise UserError(
+            f'{file}: expected finite numbers, found {infinite} of {values.size} voxels that are '
+            f'infinite or greater than {GREATEST:g}'
+        )
+    if lost.all():
+        raise UserError(
+            f'{file}: expected numbers, found NaN in all {lost.size} voxels; '
+            'remove the file if the case lacks this modality'
+        )
+    if inside := int((lost & labelled).sum()):
+        raise UserError(f'{file}: expected numbers in the labelled voxels, found NaN in {inside}')
+    if lost.any():
+        work.remarks.add(
+            'voxels that are NaN and are taken as background, 0',
+            f'{file}: {int(lost.sum())} of {lost.size}',
+        )
+        values[lost] = 0
+    return values
 
 
 def standardised(volume: np.ndarray) -> np.ndarray:
@@ -86,14 +169,16 @@ def standardised(volume: np.ndarray) -> np.ndarray:
 
     Voxels that are 0 stay 0. The mask is that of one modality alone: the published preparation
     takes the mask of the brain from all four modalities, so that each contains information on
-    those that will be missing.
+    those that will be missing. Voxels that are all equal become 0.
     """
     values = volume.astype(np.float32)
     shown = values != 0
     if not shown.any():
         return values.astype(np.float16)
     mean, std = values[shown].mean(), values[shown].std()
-    found = np.where(shown, (values - mean) / (std if std > 0 else 1), 0)
+    if std <= ROUNDING * abs(mean):
+        return np.zeros(values.shape, np.float16)
+    found = np.where(shown, (values - mean) / std, 0)
     # Half precision ends at 65504.
     return found.clip(-60000, 60000).astype(np.float16)
 
@@ -109,7 +194,8 @@ def labels(volume: np.ndarray, table: dict[int, int] | None, file: Path) -> np.n
     for value in found:
         if value not in known:
             expected = ', '.join(map(str, table)) if table else 'whole numbers from 0 to 254'
-            raise UserError(f'{file}: expected labels {expected}, found {value}')
+            advice = '; write 1 where the mask is 255' if set(found) <= {0, 255} else ''
+            raise UserError(f'{file}: expected labels {expected}, found {value}{advice}')
     result = np.zeros(volume.shape, np.uint8)
     for value, label in known.items():
         result[volume == value] = label

@@ -2,97 +2,30 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 
 from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
-from benchmark.missing import derive
 from datasets.common.augment.transforms import Compose, Geometric, Intensity
-from datasets.common.io.files import decoded, fingerprint, lines
+from datasets.common.families.volume_index import INDEX, read_index
+from datasets.common.families.volume_rows import Size, Slices, margin_of
+from datasets.common.io.files import fingerprint
+from datasets.common.io.nifti import mapped
 from datasets.common.io.splits import check_disjoint
+from datasets.common.prepare.manifest import content_hashes
 
 SEGMENTATION = 'seg'
-SPLITS = ('train', 'val', 'test')
-INDEX = 'cases.txt'
-OPENED = 64
-"""Number of volumes whose files are kept mapped; each takes a file handle."""
 
+Duplicates = Literal['report', 'refuse']
+"""The option `duplicates`: what happens where a case is a copy of one in another split."""
 
-class Case(NamedTuple):
-    """One volume of a prepared root.
-
-    Attributes:
-        id: Name, also of its folder.
-        shape: (S, H, W).
-        first: First slice in which some modality is not 0 everywhere.
-        last: Last such slice.
-        top: The greatest label.
-    """
-
-    id: str
-    shape: tuple[int, int, int]
-    first: int
-    last: int
-    top: int
-
-
-class Slices:
-    """Rows that are slices of volumes, cut or padded about their centre and read from mapped files.
-
-    The window does not depend on the content of any modality, so no information on a missing
-    modality leaks through it.
-
-    Args:
-        files: One .npy file (S, H, W) per row.
-        numbers: The slice of each row.
-        size: (H, W) of the rows.
-        channel: Whether rows are inputs (1, H, W) float32 rather than labels (H, W) uint8.
-    """
-
-    def __init__(
-        self, files: Sequence[Path], numbers: Sequence[int], size: tuple[int, int], channel: bool
-    ) -> None:
-        self.files, self.numbers, self.size, self.channel = files, numbers, size, channel
-        self.shape = (len(files), *((1,) if channel else ()), *size)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        """Returns the rows at an array of positions."""
-        rows = np.atleast_1d(np.asarray(index))
-        out = np.zeros((len(rows), *self.size), np.float32 if self.channel else np.uint8)
-        for k, row in enumerate(rows):
-            found = mapped(self.files[row])[self.numbers[row]]
-            inside, outside = zip(*map(window, found.shape, self.size), strict=True)
-            out[(k, *outside)] = found[inside]
-        return out[:, None] if self.channel else out
-
-
-def window(source: int, size: int) -> tuple[slice, slice]:
-    """Returns the central part of `source` pixels that fits into `size`, and its place there."""
-    common = min(source, size)
-    a, b = (source - common) // 2, (size - common) // 2
-    return slice(a, a + common), slice(b, b + common)
-
-
-@functools.lru_cache(OPENED)
-def mapped(file: Path) -> np.ndarray:
-    """Opens a .npy file without reading it.
-
-    Raises:
-        UserError: It is missing, broken or no volume.
-    """
-    found = decoded(file, functools.partial(np.load, mmap_mode='r', allow_pickle=False))
-    if found.ndim != 3:
-        raise UserError(f'{file}: expected a volume (S, H, W), found {found.shape}')
-    return found
+Regions = tuple[tuple[str, tuple[int, ...]], ...]
+"""(name, labels) of each region."""
 
 
 class SliceOptions(TypedDict):
@@ -104,7 +37,7 @@ class SliceOptions(TypedDict):
         augment: Whether training changes slices at random.
     """
 
-    size: tuple[int, int]
+    size: Size
     width: int
     augment: bool
 
@@ -112,8 +45,8 @@ class SliceOptions(TypedDict):
 class Volumes(Dataset):
     """Base of the data sets of volumes; `volume_files.prepare_cases` writes their roots.
 
-    Every slice of a test volume is tested, and Dice is taken over the volume. Training leaves out
-    the slices before the first and after the last in which some modality is not 0 everywhere.
+    Every slice of a test volume is tested, and Dice is taken over the whole volume. Training leaves
+    out the slices before the first and after the last in which some modality is not 0 everywhere.
 
     Args:
         root: A prepared root.
@@ -122,9 +55,14 @@ class Volumes(Dataset):
         classes: Names of the labels.
         regions: For Dice, (name, labels) of each region.
         options: The options of the subclass's constructor.
+        duplicates: Whether copies of cases in two splits are reported or refused.
+
+    Attributes:
+        notes: What the user ought to know of the data that were found.
 
     Raises:
-        UserError: A file is missing, or a case is in two splits.
+        UserError: A file is missing or does not fit the list of cases, a case is in two splits, a
+            split has no labelled voxel, or copies are refused.
     """
 
     streams = True
@@ -135,114 +73,139 @@ class Volumes(Dataset):
         splits: dict[str, list[str]],
         modalities: tuple[str, ...],
         classes: tuple[str, ...],
-        regions: tuple[tuple[str, tuple[int, ...]], ...],
+        regions: Regions,
         options: SliceOptions,
+        duplicates: Duplicates = 'report',
     ) -> None:
         self.root, self.splits, self.augment = root, splits, options['augment']
         self.cases = {case.id: case for case in read_index(root)}
-        self._check(modalities)
-        size = options['size']
-        kinds = (*modalities, SEGMENTATION)
-        used = [case for cases in splits.values() for case in cases]
-        self.fingerprint = fingerprint(
-            [f for c in used for k in kinds if (f := root / c / f'{k}.npy').is_file()],
-            splits,
-            (classes, regions, options),
-        )
+        self._check(modalities, regions)
+        self.size, kinds = options['size'], (*modalities, SEGMENTATION)
+        files = {c: self._files(c, kinds) for cases in splits.values() for c in cases}
+        hashes = content_hashes(root, [f for found in files.values() for f in found.values()])
+        copies = [
+            f'case {a} of {one} and case {b} of {other} are copies'
+            for one, a, other, b in _copies(splits, files, hashes)
+        ]
+        if copies and duplicates == 'refuse':
+            raise UserError(f'{root}: duplicates=refuse: {"; ".join(copies)}')
+        self.notes = [*self._found(modalities), *copies]
+        content = [(c, k, hashes[f]) for c, found in files.items() for k, f in found.items()]
+        self.fingerprint = fingerprint([], splits, (classes, regions, options), content)
         self.task = Task(
             self.name,
             'segmentation',
-            tuple(Modality(m, (1, *size)) for m in modalities),
+            tuple(Modality(m, (1, *self.size)) for m in modalities),
             classes,
             'Dice',
             options['width'],
             regions=regions,
         )
 
-    def _check(self, modalities: tuple[str, ...]) -> None:
+    def _files(self, case: str, kinds: Sequence[str]) -> dict[str, Path]:
+        """Returns modality or 'seg' -> file, of those that a case has."""
+        files = {k: self.root / case / f'{k}.npy' for k in kinds}
+        return {kind: file for kind, file in files.items() if file.is_file()}
+
+    def _check(self, modalities: Sequence[str], regions: Regions) -> None:
+        """Checks all that can be checked without reading voxels."""
+        check_disjoint(self.root, self.splits, 'case')
+        members = {label for _, labels in regions for label in labels}
         for name, cases in self.splits.items():
             for case in cases:
                 if case not in self.cases:
                     raise UserError(f'{self.root / INDEX}: expected case {case!r} of {name}')
-                folder = self.root / case
-                if not (folder / f'{SEGMENTATION}.npy').is_file():
-                    raise UserError(f'{folder / SEGMENTATION}.npy: expected a file, found nothing')
-                if not any((folder / f'{m}.npy').is_file() for m in modalities):
-                    expected = ', '.join(modalities)
-                    raise UserError(f'{folder}: expected some of {expected}, found none')
-        check_disjoint(self.root, self.splits, 'case')
+                self._check_case(case, modalities)
+            if not any(members.intersection(self.cases[case].labels) for case in cases):
+                raise UserError(
+                    f'{self.root}: expected a labelled voxel in some case of {name}, found none '
+                    f'in {", ".join(cases[:5])}{", ..." if cases[5:] else ""}'
+                )
+
+    def _check_case(self, case: str, modalities: Sequence[str]) -> None:
+        """Compares the headers of a case's files with the list of cases."""
+        folder, shape = self.root / case, self.cases[case].shape
+        files = self._files(case, (*modalities, SEGMENTATION))
+        if SEGMENTATION not in files:
+            raise UserError(f'{folder / SEGMENTATION}.npy: expected a file, found nothing')
+        if len(files) == 1:
+            raise UserError(f'{folder}: expected some of {", ".join(modalities)}, found none')
+        for kind, file in files.items():
+            found, dtype = mapped(file), 'uint8' if kind == SEGMENTATION else 'float16'
+            if (found.dtype, found.shape) != (np.dtype(dtype), shape):
+                raise UserError(
+                    f'{file}: expected {dtype} {shape}, as in {INDEX}, '
+                    f'found {found.dtype} {found.shape}'
+                )
+
+    def _found(self, modalities: Sequence[str]) -> Iterator[str]:
+        """Yields what was found, in words."""
+        for name, cases in self.splits.items():
+            there = [self._files(case, modalities) for case in cases]
+            counts = ', '.join(f'{m} in {sum(m in t for t in there)}' for m in modalities)
+            empty = sum(self.cases[case].labels == (0,) for case in cases)
+            told = f'; {empty} without a labelled voxel' if empty else ''
+            yield f'{name}: {len(cases)} case{"s" if cases[1:] else ""}: {counts}{told}'
+        extents = np.max([case.shape[1:] for case in self.cases.values()], axis=0)
+        if (extents > self.size).any():
+            high, wide = extents
+            yield (
+                f'size={self.size[0]}x{self.size[1]}: the network sees the centre of slices of up '
+                f'to {high}x{wide} pixels; what is labelled outside counts as missed'
+            )
 
     def split(self, name: str) -> Split:
         """Returns the slices of a split; no file of another split is read."""
         if name not in self.splits:
             raise unknown(f'split of {self.name}', name, self.splits)
-        train = name == 'train'
+        train, used = name == 'train', [self.cases[case] for case in self.splits[name]]
         rows = [
             (case.id, number)
-            for case in map(self.cases.__getitem__, self.splits[name])
+            for case in used
             for number in (range(case.first, case.last + 1) if train else range(case.shape[0]))
         ]
         cases, numbers = [r[0] for r in rows], [r[1] for r in rows]
-        names, size = self.task.names, self.task.modalities[0].shape[1:]
-        size = (size[0], size[1])
-        there = {c: [(self.root / c / f'{m}.npy').is_file() for m in names] for c in set(cases)}
+        names, (high, wide) = self.task.names, self.size
+        there = {c: [m in self._files(c, names) for m in names] for c in self.splits[name]}
+        # Labels are tested in whole slices, and trained in the window that the network sees.
+        around = (
+            margin_of([0 if train else case.shape[1] for case in used], high),
+            margin_of([0 if train else case.shape[2] for case in used], wide),
+        )
 
-        def rows_of(kind: str) -> Slices:
+        def rows_of(kind: str, margin: Size = (0, 0)) -> Slices:
             files = [self.root / case / f'{kind}.npy' for case in cases]
-            return Slices(files, numbers, size, kind != SEGMENTATION)
+            return Slices(files, numbers, self.size, kind != SEGMENTATION, margin)
 
         return Split(
             inputs={m: rows_of(m) for m in names},
-            target=rows_of(SEGMENTATION),
+            target=rows_of(SEGMENTATION, around),
             available=np.array([there[case] for case in cases]),
             ids=np.array([f'{case}/{number:03d}' for case, number in rows]),
             groups=np.array(cases),
-            augment=self._augmentation(size) if train and self.augment else None,
+            augment=self._augmentation() if train and self.augment else None,
         )
 
-    def _augmentation(self, size: tuple[int, int]) -> Compose:
+    def _augmentation(self) -> Compose:
         names = self.task.names
-        turned = Geometric(size, rotate=10, flip=0.5, vertical_flip=0.5, nearest=names)
+        turned = Geometric(self.size, rotate=10, flip=0.5, vertical_flip=0.5, nearest=names)
         return Compose(turned, Intensity(names))
 
 
-def read_index(root: Path) -> list[Case]:
-    """Reads the list of cases that the preparation wrote.
-
-    Raises:
-        UserError: It is missing or broken.
-    """
-    file = root / INDEX
-    if not file.is_file():
-        raise UserError(f'{file}: expected a prepared root, found nothing there; see prepare.py')
-    cases = []
-    for k, line in enumerate(lines(file), 1):
-        words = line.split()
-        if len(words) != 7 or not all(w.isdigit() for w in words[1:]):
-            expected = 'CASE SLICES HEIGHT WIDTH FIRST LAST TOP'
-            raise UserError(f'{file}, entry {k}: expected {expected}, found {line!r}')
-        s, h, w, first, last, top = map(int, words[1:])
-        cases.append(Case(words[0], (s, h, w), first, last, top))
-    return cases
-
-
-def listed(root: Path, fold: int) -> dict[str, list[str]] | None:
-    """Returns the splits that `{train,val,test}<fold>.txt` in the root name, if they exist."""
-    files = {name: root / f'{name}{fold}.txt' for name in SPLITS}
-    if not files['train'].is_file():
-        return None
-    return {name: lines(file) for name, file in files.items()}
-
-
-def cut(cases: Sequence[str], fold: int, shares: tuple[int, int, int]) -> dict[str, list[str]]:
-    """Divides cases into train, val and test by the hash of their names, whatever their order.
-
-    Args:
-        cases: Their names.
-        fold: Number of the split; another number gives another division.
-        shares: Sizes of the three splits, which are scaled to the number of cases.
-    """
-    order = sorted(cases, key=lambda case: (derive(fold, 'split', case), case))
-    val, test = (max(1, round(len(order) * share / sum(shares))) for share in shares[1:])
-    train = len(order) - val - test
-    return {'train': order[:train], 'val': order[train : train + val], 'test': order[train + val :]}
+def _copies(
+    splits: dict[str, list[str]], files: dict[str, dict[str, Path]], hashes: dict[Path, str]
+) -> Iterator[tuple[str, str, str, str]]:
+    """Yields (split, case, other split, its case) where all modalities that both have are equal."""
+    where = [(name, case) for name, cases in splits.items() for case in cases]
+    sharing: dict[str, list[int]] = {}
+    for k, (_, case) in enumerate(where):
+        content = {kind: hashes[f] for kind, f in files[case].items() if kind != SEGMENTATION}
+        pairs = {j for text in content.items() for j in sharing.get(str(text), [])}
+        for j in sorted(pairs):
+            name, earlier = where[j]
+            theirs = {kind: hashes[f] for kind, f in files[earlier].items() if kind in content}
+            same = all(content[kind] == found for kind, found in theirs.items())
+            if same and name != where[k][0]:
+                yield name, earlier, *where[k]
+        for text in content.items():
+            sharing.setdefault(str(text), []).append(k)

@@ -1,7 +1,7 @@
 """Reads zip archives from other people safely.
 
-No member can be written outside the target folder, and every kind of broken archive gives an error
-of one line.
+No member can be written outside the target folder, none unpacks to more than the archive declares,
+and every kind of broken archive gives an error of one line.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import UserError
+from datasets.common.io.stored import memory
 
 BROKEN = (
     zipfile.BadZipFile,
@@ -55,8 +56,15 @@ class Member:
         """Returns the unpacked content.
 
         Raises:
-            UserError: The content is truncated, or its checksum is wrong.
+            UserError: The content is truncated, its checksum is wrong, or it would take more than
+                half of the memory.
         """
+        found = memory()
+        if self.size > found / 2:
+            raise UserError(
+                f'{self.archive.filename}: {self.name}: expected less than half of the memory '
+                f'({found / 2e9:.1f} GB), found {self.size / 1e9:.1f} GB unpacked'
+            )
         return b''.join(self._pieces())
 
     def copy(self, path: Path) -> None:
@@ -73,9 +81,14 @@ class Member:
 
     def _pieces(self) -> Iterator[bytes]:
         try:
+            found = 0
             with self.archive.open(self.info) as file:
                 while piece := file.read(1 << 20):
+                    found += len(piece)
                     yield piece
+            # zipfile never reads more than the declared size, but accepts less.
+            if found != self.size:
+                raise ValueError(f'expected {self.size} bytes, found {found}')
         except BROKEN as error:
             raise UserError(
                 f'{self.archive.filename}: {self.name}: cannot be unpacked, the archive is broken '
@@ -87,9 +100,9 @@ def members(path: Path) -> list[Member]:
     """Returns the files in a zip archive, in its order, after a check of all names.
 
     Raises:
-        UserError: The file is not a complete zip archive, or a member is a symbolic link or has a
-            name that could lead outside the folder that it is unpacked to. One such member makes
-            the whole archive unusable.
+        UserError: The file is not a complete zip archive, or a member is a symbolic link, has the
+            name of another member, or has a name that could lead outside the folder that it is
+            unpacked to. One such member makes the whole archive unusable.
     """
     try:
         archive = zipfile.ZipFile(path)
@@ -98,10 +111,14 @@ def members(path: Path) -> list[Member]:
             f'{path}: expected a zip archive, found a truncated one or another file ({error}); '
             'get it again'
         ) from None
+    names = set()
     for info in archive.infolist():
         why = escapes(info.filename)
         if stat.S_ISLNK(info.external_attr >> 16):
             why = 'is a symbolic link'
+        if info.filename in names:
+            why = 'is there twice'
+        names.add(info.filename)
         if why:
             archive.close()
             raise UserError(f'{path}: refused: member {info.filename!r} {why}')

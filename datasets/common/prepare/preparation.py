@@ -30,6 +30,7 @@ from typing import Protocol
 from benchmark.errors import UserError
 from benchmark.files import Entry, digest, replacing, sync_folder
 from datasets.common.prepare.archives import Member, escapes, members
+from datasets.common.prepare.findings import Findings
 from datasets.common.prepare.journal import Journal
 from datasets.common.prepare.manifest import MANIFEST, Manifest, Source, measure, read_manifest
 from datasets.common.prepare.steps import Steps
@@ -57,6 +58,9 @@ class Preparation:
         source: The official archive, or the folder that holds the archives or their content.
         target: The folder to prepare. It is new or empty, or an earlier run has written it.
 
+    Attributes:
+        remarks: What the user ought to know of the source, such as files that were left out.
+
     Raises:
         SourceError: The source does not exist.
         UserError: The target belongs to another data set, or holds files that no preparation has
@@ -64,7 +68,7 @@ class Preparation:
     """
 
     def __init__(self, dataset: str, source: Path, target: Path) -> None:
-        self.dataset, self.target = dataset, Path(target)
+        self.dataset, self.target, self.remarks = dataset, Path(target), Findings()
         self.source = Path(os.path.abspath(source))
         if not self.source.exists():
             raise SourceError(f'{source}: expected the source of {dataset}, found nothing there')
@@ -126,10 +130,12 @@ class Preparation:
         unpacks it into the target.
 
         Raises:
-            UserError: The archive is broken, or a member is a symbolic link or has a name that
-                could lead outside the target.
+            UserError: The archive is broken, unpacks to more than the disk has room for, or has a
+                member that `archives.members` refuses.
         """
-        return members(archive)
+        found = members(archive)
+        self.need(sum(member.size for member in found))
+        return found
 
     def need(self, size: int) -> None:
         """Checks that the disk has room for the target; call it before the first `write`.

@@ -1,0 +1,164 @@
+"""Volumes from NIfTI files, which are brought to one orientation, and from .npy files."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmark.errors import UserError
+from datasets.common.io.files import decoded
+from datasets.common.io.optional import package
+
+SUFFIXES = ('.nii.gz', '.nii', '.npy')
+
+OPENED = 64
+"""Number of .npy files that are kept mapped; each takes a file handle."""
+
+TOLERANCE = 0.1
+"""How far two grids may lie apart anywhere, as a share of the smallest edge of a voxel. Programs
+round the numbers of the header differently; a shift that matters is far greater."""
+
+
+class Grid(NamedTuple):
+    """Where the voxels of a volume lie.
+
+    Attributes:
+        shape: (S, H, W).
+        affine: (4, 4), from voxel numbers in the canonical orientation (right, anterior, superior)
+            to millimetres; None for a .npy file, which does not say it.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray | None
+
+    def differs(self, other: Grid) -> str:
+        """Returns what differs between two grids, for a message; '' if they are the same."""
+        if (self.affine is None) != (other.affine is None):
+            return 'one is a NIfTI file and one a .npy file, which does not say its orientation'
+        if self.shape != other.shape:
+            return f'their shapes are {self.shape} and {other.shape}'
+        if self.affine is None or other.affine is None:
+            return ''
+        slices, *plane = self.shape
+        ends = np.array(np.meshgrid(*([0, n - 1] for n in (*plane, slices)))).reshape(3, -1)
+        gaps = (self.affine - other.affine)[:3] @ np.vstack([ends, np.ones(ends.shape[1])])
+        apart = float(np.sqrt((gaps**2).sum(0)).max())
+        edge = float(np.sqrt((self.affine[:3, :3] ** 2).sum(0)).min())
+        return f'their voxels lie up to {apart:.3g} mm apart' if apart > TOLERANCE * edge else ''
+
+
+def suffix(name: str) -> str:
+    """Returns how the name of a volume's file ends, as in `SUFFIXES`; '' for another file.
+
+    Upper and lower case are the same.
+    """
+    return next((s for s in SUFFIXES if name.lower().endswith(s)), '')
+
+
+def grid(file: Path) -> Grid:
+    """Reads the grid of a volume from its header, without its voxels.
+
+    Raises:
+        UserError: The file is missing, broken, or holds no volume of numbers.
+    """
+    if suffix(file.name) == '.npy':
+        found = mapped(file)
+        _check(file, found.shape, found.dtype)
+        return Grid(found.shape, None)
+    image = _opened(file)
+    shape = _spatial(image.shape)
+    _check(file, shape, image.header.get_data_dtype())
+    orientation = _orientation(file, image)
+    orientations = package('nibabel.orientations', 'MRI volumes')
+    canonical = image.affine @ orientations.inv_ornt_aff(orientation, shape)
+    right, anterior, superior = (shape[int(np.argmax(orientation[:, 0] == k))] for k in range(3))
+    return Grid((superior, right, anterior), canonical)
+
+
+def load_volume(file: Path) -> np.ndarray:
+    """Returns the voxels (S, H, W) of a volume.
+
+    The axes of a NIfTI file are turned and mirrored to the canonical orientation: slices go from
+    the feet to the head, rows from left to right and columns from back to front. A .npy file is
+    taken as it is.
+
+    Raises:
+        UserError: The file is missing, broken, or holds no volume of numbers.
+    """
+    expected = grid(file).shape
+    if suffix(file.name) == '.npy':
+        return np.asarray(mapped(file))
+    image = _opened(file)
+    values = decoded(file, functools.partial(_voxels, kind=type(image)))
+    orientations = package('nibabel.orientations', 'MRI volumes')
+    turned = orientations.apply_orientation(
+        values.reshape(_spatial(image.shape)), _orientation(file, image)
+    )
+    found = np.ascontiguousarray(turned.transpose(2, 0, 1))
+    if found.shape != expected:
+        raise UserError(f'{file}: expected {expected}, found {found.shape}; is it being written?')
+    return found
+
+
+@functools.lru_cache(OPENED)
+def mapped(file: Path) -> np.ndarray:
+    """Opens a .npy file without reading it.
+
+    Raises:
+        UserError: It is missing, broken or no volume.
+    """
+    found = decoded(file, functools.partial(np.load, mmap_mode='r', allow_pickle=False))
+    if found.ndim != 3:
+        raise UserError(f'{file}: expected a volume (S, H, W), found {found.shape}')
+    return found
+
+
+def _opened(file: Path) -> Any:
+    """Returns nibabel's image of a file, whose voxels have not been read."""
+    return decoded(file, package('nibabel', 'MRI volumes').load)
+
+
+def _spatial(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns a shape without axes of length 1 behind the third, which many programs write."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _check(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if len(shape) == 4:
+        raise UserError(
+            f'{file}: expected a volume of 3 axes, found {shape}; '
+            'write one file per modality, e.g. t1.nii.gz and flair.nii.gz'
+        )
+    if len(shape) != 3 or not all(shape):
+        raise UserError(f'{file}: expected a volume of 3 axes, found {shape}')
+    if dtype.kind not in 'iufb':
+        raise UserError(f'{file}: expected one real number per voxel, found the type {dtype}')
+
+
+def _orientation(file: Path, image: Any) -> np.ndarray:
+    """Returns the canonical axis and the direction of each axis of the file, (3, 2)."""
+    affine = np.asarray(image.affine, float)
+    flat = not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3
+    if flat:
+        raise UserError(
+            f'{file}: expected an affine that places the voxels, found {affine[:3].tolist()}'
+        )
+    return np.asarray(package('nibabel', 'MRI volumes').io_orientation(affine))
+
+
+def _voxels(file: Path, kind: Any) -> np.ndarray:
+    if file.name.lower().endswith('.gz'):
+        # A gzip file is read to its end, because only there is the checksum of its content, which
+        # tells a damaged file from a sound one.
+        with gzip.open(file) as stream:
+            found = np.asarray(kind.from_stream(stream).dataobj)
+            while stream.read(1 << 20):
+                pass
+        return found
+    return np.asarray(kind.from_filename(file).dataobj)
