@@ -40,18 +40,20 @@ EXAMPLES = """examples:
 """
 
 
-def picture(values: np.ndarray) -> np.ndarray:
+def picture(values: np.ndarray, outside: tuple[int, ...] = (0, 0)) -> np.ndarray:
     """Returns an image as a BGR picture, uint8 (TILE, TILE, 3), of full contrast.
 
     Args:
         values: The image (C, H, W) in any range; of other than three channels, the first is shown.
             Values that are not finite are drawn black.
+        outside: Pixels (above and below, left and right) of black around the image.
     """
     finite = np.isfinite(values)
     low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
     scaled = np.where(finite, 255 * (values - low) / (high - low + 1e-6), 0).astype(np.uint8)
     scaled = scaled[::-1] if len(scaled) == 3 else np.repeat(scaled[:1], 3, 0)
-    return enlarge(scaled.transpose(1, 2, 0))
+    (high, wide), whole = outside, scaled.transpose(1, 2, 0)
+    return enlarge(np.pad(whole, ((high, high), (wide, wide), (0, 0))))
 
 
 def enlarge(image: np.ndarray) -> np.ndarray:
@@ -91,10 +93,14 @@ def row(dataset: Dataset, split: Split, index: int) -> np.ndarray:
     label = split.target[at][0]
     dense = np.ndim(label) > 0
     title = str(split.ids[index]) if dense else dataset.task.classes[int(label)]
-    tiles = []
+    tiles, outside = [], (0, 0)
+    if dataset.task.metric == 'Dice':
+        # The network sees a window of the labelled slice; the rest of it is drawn black.
+        outside = tuple(np.subtract(label.shape, dataset.task.modalities[0].shape[1:]) // 2)
     for m, there in zip(dataset.task.modalities, split.available[index], strict=True):
         if m.kind == 'image' and there:
-            tiles.append(labelled(picture(split.inputs[m.name][at][0]), f'{title} {m.name}'))
+            drawn = picture(split.inputs[m.name][at][0], outside)
+            tiles.append(labelled(drawn, f'{title} {m.name}'))
         elif m.kind == 'image':
             tiles.append(labelled(gap(), f'{title} no {m.name}'))
     if not tiles:
