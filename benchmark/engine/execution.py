@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 
 import torch
 
-from benchmark.engine import cost, environment, hooks, training
+from benchmark.engine import cost, environment, state, training
 from benchmark.engine.building import Machine, build, loaders
-from benchmark.engine.experiment import TRAINED, CannotTrain, Experiment, Part
+from benchmark.engine.experiment import CannotTrain, Experiment, Part
+from benchmark.engine.hooks import TrainingDiverged
 from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
-from benchmark.files import writing
 from benchmark.method import Method
 from benchmark.records import store
 
@@ -96,8 +95,9 @@ def _prepare(machine: Machine) -> None:
 def clear(experiment: Experiment) -> None:
     """Removes the weights of an experiment and whatever its training could go on from."""
     for part in experiment.parts:
-        for name in ('resume.pth', 'resume.json', 'best.pth', 'checkpoint.pth', TRAINED):
-            (part.folder / name).unlink(missing_ok=True)
+        state.discard(
+            part.folder, state.TRAINED, state.WEIGHTS, state.RESUME, state.OWNER, state.BEST
+        )
 
 
 def _train_part(
@@ -108,44 +108,43 @@ def _train_part(
     report: Callable[[int, int, float], None],
 ) -> Trained:
     """Returns one trained network and what is known of its training, from disk where finished."""
-    folder, identity = part.folder, experiment.identity
     method = build(experiment, machine.device)
-    done = folder / TRAINED
-    summary = _finished(done, identity)
-    if summary is not None:
-        weights = torch.load(
-            folder / 'checkpoint.pth', map_location=machine.device, weights_only=True
-        )
-        method.load_state_dict(weights)
-    else:
-        make_folder(folder)
-        if mentor is not None:
-            method.set_teacher(mentor)
-        epochs = experiment.protocol.epochs
-        cost.reset_peak(machine.device)
-        summary = training.train(
-            method,
-            loaders(experiment, part, machine),
-            experiment.protocol,
-            training.Job(folder, identity, experiment.seed, machine.device, part.only),
-            lambda epoch, seconds: report(epoch, epochs, seconds),
-        )
-        summary['peak_memory_mb'] = cost.peak_memory(machine.device)
-        hooks.save_atomically(method.state_dict(), folder / 'checkpoint.pth')
-        with writing(done) as file:
-            file.write(json.dumps({'identity': identity, **summary}).encode())
-        for leftover in ('resume.pth', 'resume.json', 'best.pth'):
-            (folder / leftover).unlink(missing_ok=True)
-    return Trained(method.eval(), summary)
-
-
-def _finished(file: Path, identity: str) -> dict[str, Any] | None:
+    found = state.read_trained(part.folder, experiment.identity, method.state_dict())
+    if found is not None:
+        method.load_state_dict(found[0])
+        return Trained(method.eval(), found[1])
+    make_folder(part.folder)
     try:
-        summary = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
-    whole = summary.get('identity') == identity and (file.parent / 'checkpoint.pth').is_file()
-    return summary if whole else None
+        return _fit(method, experiment, part, machine, mentor, report)
+    except state.Unusable:
+        # What it went on from could not be used and is removed; the weights may have changed.
+        method = build(experiment, machine.device)
+        return _fit(method, experiment, part, machine, mentor, report)
+
+
+def _fit(
+    method: Method,
+    experiment: Experiment,
+    part: Part,
+    machine: Machine,
+    mentor: Method | None,
+    report: Callable[[int, int, float], None],
+) -> Trained:
+    """Trains a network and keeps its weights."""
+    if mentor is not None:
+        method.set_teacher(mentor)
+    epochs = experiment.protocol.epochs
+    cost.reset_peak(machine.device)
+    summary = training.train(
+        method,
+        loaders(experiment, part, machine),
+        experiment.protocol,
+        training.Job(part.folder, experiment.identity, experiment.seed, machine.device, part.only),
+        lambda epoch, seconds: report(epoch, epochs, seconds),
+    )
+    summary['peak_memory_mb'] = cost.peak_memory(machine.device)
+    state.keep_trained(part.folder, experiment.identity, method.state_dict(), summary)
+    return Trained(method.eval(), summary)
 
 
 def make_folder(folder: Path) -> None:
@@ -164,7 +163,7 @@ def make_folder(folder: Path) -> None:
 
 def describe(error: Exception) -> tuple[str, str | None]:
     """Returns one line on an error, and its traceback where it was no mistake of the user's."""
-    if isinstance(error, UserError | hooks.TrainingDiverged):
+    if isinstance(error, UserError | TrainingDiverged):
         return str(error), None
     return f'{type(error).__name__}: {error}', ''.join(traceback.format_exception(error))
 

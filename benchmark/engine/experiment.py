@@ -27,10 +27,6 @@ class CannotTrain(UserError):
     """The method cannot train on these data: a refusal, not a failure."""
 
 
-TRAINED = 'trained.json'
-"""File that says how a finished training of a part went."""
-
-
 class Part(NamedTuple):
     """One of the networks that an experiment trains.
 
@@ -43,11 +39,6 @@ class Part(NamedTuple):
     folder: Path
     sampler: str
     only: list[str] | None
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether a finished training lies in the folder."""
-        return (self.folder / TRAINED).is_file()
 
 
 @dataclass(frozen=True)

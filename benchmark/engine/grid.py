@@ -10,6 +10,7 @@ from benchmark.engine.execution import failure, run
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.forecast import Forecast
 from benchmark.engine.plan import Grid, plain, refusals
+from benchmark.engine.state import is_trained
 from benchmark.engine.tuning import Search
 from benchmark.errors import COMPLETE_ONLY, UserError
 from benchmark.progress import Progress, clock
@@ -56,7 +57,7 @@ def _epochs_to_train(todo: list[Experiment], force: bool) -> dict[str, int]:
     networks = {part.folder: (part, x) for x in everything for part in x.parts}
     epochs: dict[str, int] = {}
     for part, x in networks.values():
-        if force or not part.is_trained:
+        if force or not is_trained(part.folder, x.identity):
             epochs[x.data.name] = epochs.get(x.data.name, 0) + x.protocol.epochs
     return epochs
 
