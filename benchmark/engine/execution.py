@@ -14,6 +14,7 @@ from benchmark.engine import cost, environment, state, training
 from benchmark.engine.building import Machine, build, loaders
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
 from benchmark.engine.hooks import TrainingDiverged
+from benchmark.engine.locks import holding
 from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
 from benchmark.method import Method
@@ -38,6 +39,7 @@ def run(
         The record, which has been written.
 
     Raises:
+        Busy: Another process trains the teacher.
         CannotTrain: The method cannot train on these data.
         UserError: The folder cannot be written.
         TrainingDiverged: A loss became NaN or infinite.
@@ -56,6 +58,7 @@ def train(
         Each network with what is known of its training, and what the teacher took.
 
     Raises:
+        Busy: Another process trains the teacher.
         CannotTrain: The method cannot train on these data.
         UserError: The folder cannot be written.
         TrainingDiverged: A loss became NaN or infinite.
@@ -72,7 +75,7 @@ def train(
     mentor = None
     if teacher is not None:
         stage = functools.partial(report, f'teacher {teacher.label}')
-        mentor, teacher_cost = _train_part(teacher, teacher.parts[0], machine, None, stage)
+        mentor, teacher_cost = _teacher(teacher, machine, stage)
     trained = []
     for part in experiment.parts:
         stage = functools.partial(report, part.only[0] if part.only else 'training')
@@ -100,6 +103,26 @@ def clear(experiment: Experiment) -> None:
         )
 
 
+def _teacher(
+    teacher: Experiment, machine: Machine, report: Callable[[int, int, float], None]
+) -> Trained:
+    """Returns the trained teacher, which several experiments and their processes share."""
+    found = _from_disk(teacher, teacher.parts[0], machine)
+    if found is not None:
+        return found
+    with holding(teacher.folder):
+        return _train_part(teacher, teacher.parts[0], machine, None, report)
+
+
+def _from_disk(experiment: Experiment, part: Part, machine: Machine) -> Trained | None:
+    method = build(experiment, machine.device)
+    found = state.read_trained(part.folder, experiment.identity, method.state_dict())
+    if found is None:
+        return None
+    method.load_state_dict(found[0])
+    return Trained(method.eval(), found[1])
+
+
 def _train_part(
     experiment: Experiment,
     part: Part,
@@ -108,22 +131,17 @@ def _train_part(
     report: Callable[[int, int, float], None],
 ) -> Trained:
     """Returns one trained network and what is known of its training, from disk where finished."""
-    method = build(experiment, machine.device)
-    found = state.read_trained(part.folder, experiment.identity, method.state_dict())
+    found = _from_disk(experiment, part, machine)
     if found is not None:
-        method.load_state_dict(found[0])
-        return Trained(method.eval(), found[1])
+        return found
     make_folder(part.folder)
     try:
-        return _fit(method, experiment, part, machine, mentor, report)
-    except state.Unusable:
-        # What it went on from could not be used and is removed; the weights may have changed.
-        method = build(experiment, machine.device)
-        return _fit(method, experiment, part, machine, mentor, report)
+        return _fit(experiment, part, machine, mentor, report)
+    except state.Unusable:  # it was named and removed
+        return _fit(experiment, part, machine, mentor, report)
 
 
 def _fit(
-    method: Method,
     experiment: Experiment,
     part: Part,
     machine: Machine,
@@ -131,6 +149,7 @@ def _fit(
     report: Callable[[int, int, float], None],
 ) -> Trained:
     """Trains a network and keeps its weights."""
+    method = build(experiment, machine.device)
     if mentor is not None:
         method.set_teacher(mentor)
     epochs = experiment.protocol.epochs
