@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import traceback
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
 from benchmark.method import Method
 from benchmark.records import store
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
+"""Errors of a disk that is full, gone or broken, whichever file met them."""
 
 Report = Callable[[str, int, int, float], None]
 """Called with (stage, finished epochs, epochs, seconds of this stage so far)."""
@@ -45,6 +49,7 @@ def run(
         TrainingDiverged: A loss became NaN or infinite.
     """
     trained, teacher_cost = train(experiment, machine, report, force)
+    state.make_room(experiment.folder, store.RECORD, store.OUTCOMES)
     report('testing', 0, 0, 0.0)
     return finish(experiment, machine, trained, teacher_cost)
 
@@ -135,6 +140,7 @@ def _train_part(
     if found is not None:
         return found
     make_folder(part.folder)
+    state.make_room(part.folder, training.LOG)
     try:
         return _fit(experiment, part, machine, mentor, report)
     except state.Unusable:  # it was named and removed
@@ -180,19 +186,35 @@ def make_folder(folder: Path) -> None:
         raise UserError(f'{folder}: cannot be written: {error.strerror}') from None
 
 
-def describe(error: Exception) -> tuple[str, str | None]:
-    """Returns one line on an error, and its traceback where it was no mistake of the user's."""
+def describe(experiment: Experiment, error: Exception) -> tuple[str, str | None]:
+    """Returns one line on an error, and its traceback where it was a fault of the code.
+
+    Mistakes of the user, a full disk and a results folder that vanished are none.
+    """
     if isinstance(error, UserError | TrainingDiverged):
         return str(error), None
+    if isinstance(error, OSError):
+        place = Path(str(error.filename or experiment.folder))
+        if error.errno in DISK or place.is_relative_to(experiment.folder):
+            return f'{place}: cannot be written: {error.strerror}', None
     return f'{type(error).__name__}: {error}', ''.join(traceback.format_exception(error))
 
 
 def log(experiment: Experiment, trace: str | None) -> None:
-    """Adds a traceback, where there is one, to an experiment's log."""
+    """Adds a traceback, where there is one, to an experiment's log.
+
+    Raises:
+        UserError: The log cannot be written.
+    """
     make_folder(experiment.folder)
-    if trace is not None:
-        with open(experiment.folder / 'train.log', 'a') as file:
+    if trace is None:
+        return
+    path = experiment.folder / training.LOG
+    try:
+        with path.open('a', encoding='utf-8') as file:
             file.write(trace)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
 
 
 def failure(experiment: Experiment, error: Exception, machine: Machine) -> str:
@@ -206,7 +228,7 @@ def failure(experiment: Experiment, error: Exception, machine: Machine) -> str:
     Returns:
         The error in one line, with the file that holds the traceback if there is one.
     """
-    message, trace = describe(error)
+    message, trace = describe(experiment, error)
     status = 'refused' if isinstance(error, CannotTrain) else 'failed'
     record = {**experiment.header, 'status': status, 'error': message}
     try:
@@ -219,4 +241,4 @@ def failure(experiment: Experiment, error: Exception, machine: Machine) -> str:
             )
     except (UserError, OSError):
         return message
-    return f'{message} (see {experiment.folder / "train.log"})' if trace is not None else message
+    return f'{message} (see {experiment.folder / training.LOG})' if trace is not None else message

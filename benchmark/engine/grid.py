@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmark.engine import tuning
 from benchmark.engine.building import Machine
-from benchmark.engine.execution import failure, run
+from benchmark.engine.execution import describe, failure, run
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.forecast import Forecast
 from benchmark.engine.locks import Busy, holding
@@ -160,8 +160,8 @@ class _Worker:
                     ended = (attempt or (self._try if e.trial else self._attempt))(e)
         except Busy:
             return None
-        except UserError as error:  # of the folder or the disk, where nothing can be recorded
-            self.progress.end(f'FAILED: {error}')
+        except (UserError, OSError) as error:  # of the disk, where nothing can be recorded
+            self.progress.end(f'FAILED: {describe(e, error)[0]}')
             ended = False
         self.ended[e.folder] = ended
         return ended

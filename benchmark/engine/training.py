@@ -23,6 +23,9 @@ from benchmark.files import ROOT
 from benchmark.method import Method
 from benchmark.missing import derive
 
+LOG = 'train.log'
+"""File with the curves of the losses and of the validation, and with tracebacks."""
+
 _COUNTER = itertools.count()
 _NO_DEFAULTS = dict.fromkeys(('runtime_info', 'timer', 'logger', 'checkpoint'))
 
@@ -253,7 +256,7 @@ def _runner(
         state.begin(job.folder, job.identity)
     return SilentRunner(
         job.device,
-        job.folder / 'train.log',
+        job.folder / LOG,
         (lambda runner: checkpoint.restore(runner, saved)) if saved is not None else None,
         model=method,
         work_dir=str(job.folder),
@@ -280,7 +283,7 @@ def test(
     evaluator = SubsetEvaluator(method.task, only, cast(Samples, loader.dataset).split.groups)
     runner = SilentRunner(
         device,
-        folder / 'train.log',
+        folder / LOG,
         model=method,
         work_dir=str(folder),
         test_dataloader=loader,

@@ -248,7 +248,7 @@ def attempt(
     except Busy:
         raise
     except Exception as error:  # whatever a setting does to a method, the others are tried
-        message, trace = execution.describe(error)
+        message, trace = execution.describe(trial, error)
         execution.log(trial, trace)
         status = 'diverged' if isinstance(error, TrainingDiverged) else 'failed'
         seconds = time.perf_counter() - started
