@@ -33,9 +33,6 @@ class CannotTrain(UserError):
 LONGEST = 120
 """Most characters in the name of a row's folder; file systems take 255 bytes."""
 
-TRAINED = 'trained.json'
-"""File that says how a finished training of a part went."""
-
 
 class Part(NamedTuple):
     """One of the networks that an experiment trains.
@@ -49,11 +46,6 @@ class Part(NamedTuple):
     folder: Path
     sampler: str
     only: list[str] | None
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether a finished training lies in the folder."""
-        return (self.folder / TRAINED).is_file()
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def test_a_repetition_gives_the_same_record(uninterrupted, tmp_path):
 
 DEATHS = {
     'while the teacher trains': ('benchmark.engine.hooks.Checkpoint._save', 2),
-    'before the teacher is kept': ('benchmark.engine.hooks.save_atomically', 1),
+    'before the teacher is kept': ('benchmark.engine.state.keep_trained', 1),
     'with a checkpoint half in place': ('benchmark.files._commit', 7),
     'while testing': ('benchmark.engine.training.test', 1),
     'with the outcomes but no record': ('benchmark.records.store.write', 1),
@@ -465,6 +465,10 @@ def test_the_selected_epoch_is_the_latest_of_the_networks(vectors, method_file, 
         (['--cfg-options', 'epochs=True'], "epochs: expected int, found 'True'"),
         (['--cfg-options', 'warmup=-3'], 'warmup: expected 0 epochs or more'),
         (['--cfg-options', 'selection=best'], "unknown selection 'best'"),
+        (
+            ['--device', 'cpu', '--cfg-options', 'precision=bfloat16'],
+            'precision: expected float32 or auto on a CPU, found bfloat16',
+        ),
         (['--datasets', 'arrays'], 'expected --data-root FILE.npz'),
         (['--datasets', 'arrays', '--data-root', 'gone.npz'], 'gone.npz'),
         (['--results', f'{__file__}/inside'], 'cannot be written'),
