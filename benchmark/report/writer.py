@@ -108,9 +108,8 @@ def write_tables(
     complete, unscored = list(found.complete.values()), list(found.unscored.values())
     made = table(complete, load, unscored, published(dataset), columns, metric, by_gaps)
     if metric and not made.blocks:
-        raise Lacking(
-            f'{dataset}: no record holds {metric}, nor can outcomes tell it', _held(found)
-        )
+        held = _held(found)  # and the outcomes do not tell the metric either
+        raise Lacking(unknown(f'metric of {dataset}', metric, held), held)
     problems = [line.replace(f'{root}/', '') for line in [*found.problems, *made.problems]]
     joined = made.gaps and Table(dataset, made.gaps.blocks, problems)
     made = Table(dataset, made.blocks, problems, joined)
