@@ -41,7 +41,7 @@ def run(
     Raises:
         CannotTrain: The method cannot train on these data.
         UserError: The folder cannot be written.
-        TrainingDiverged: A loss became NaN or infinite.
+        TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
     trained, teacher_cost = train(experiment, machine, report, force)
     report('testing', 0, 0, 0.0)
@@ -59,7 +59,7 @@ def train(
     Raises:
         CannotTrain: The method cannot train on these data.
         UserError: The folder cannot be written.
-        TrainingDiverged: A loss became NaN or infinite.
+        TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
     if experiment.search is not None and experiment.search['chosen'] is None:
         trials = experiment.search['trials']

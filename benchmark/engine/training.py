@@ -185,7 +185,7 @@ def train(
         'seconds' of training, 'epoch' that was selected, and its validation 'scores'.
 
     Raises:
-        TrainingDiverged: A loss became NaN or infinite.
+        TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
     full = job.only[-1] if job.only else '+'.join(method.task.names)
     selection = Selection(protocol.selection, method.task.metric, full, job.folder)
@@ -232,7 +232,7 @@ def _runner(
         param_scheduler=schedulers(protocol, len(loaders[0])),
         val_dataloader=loaders[1],
         val_cfg={'type': SubsetValLoop},
-        val_evaluator=SubsetEvaluator(method.task, job.only, val_split.groups),
+        val_evaluator=SubsetEvaluator(method.task, job.only, val_split),
         custom_hooks=[EpochState(job.seed, protocol.epochs), LossWatch(), selection, checkpoint],
         resume=resume,
         load_from=str(checkpoint.file) if resume else None,
@@ -247,8 +247,11 @@ def test(
 
     Returns:
         The evaluator with its scores and per-sample outcomes.
+
+    Raises:
+        TrainingDiverged: A prediction is NaN or infinite.
     """
-    evaluator = SubsetEvaluator(method.task, only, cast(Samples, loader.dataset).split.groups)
+    evaluator = SubsetEvaluator(method.task, only, cast(Samples, loader.dataset).split)
     runner = SilentRunner(
         device,
         folder / 'train.log',
