@@ -131,7 +131,7 @@ class SubsetEvaluator(Evaluator):
         self.outcomes: dict[str, dict[str, np.ndarray]] = {}
 
     def process_subset(
-        self, mask: np.ndarray, logits: Tensor, batch: Batch, where: str = 'a batch'
+        self, mask: np.ndarray, logits: Tensor, batch: Batch, number: int = 0
     ) -> None:
         """Hands one subset's logits to its metric, for the samples that have the subset.
 
@@ -139,7 +139,7 @@ class SubsetEvaluator(Evaluator):
             mask: The subset, (M,) bool.
             logits: (B, K) or (B, K, H, W).
             batch: The samples.
-            where: Which batch this is, for the message.
+            number: Which batch of the split this is, for the message.
 
         Raises:
             TrainingDiverged: A logit of a sample that has the subset is NaN or infinite.
@@ -152,7 +152,7 @@ class SubsetEvaluator(Evaluator):
             if not finite[rows].all():
                 positions = batch.ids.cpu().numpy()[rows[~finite[rows]]]
                 raise TrainingDiverged(
-                    f'prediction is not finite in {where}, subset {subset}: '
+                    f'prediction is not finite: subset {subset}, batch {number}, '
                     f'{self._named(positions)}'
                 )
             self.by_subset[subset].process(batch, _samples(self.task, logits, batch, rows))
@@ -216,9 +216,8 @@ class _SubsetLoop:
         self.runner.call_hook(f'before_{stage}_iter', batch_idx=idx, data_batch=data_batch)
         model = self.runner.model
         batch = model.data_preprocessor(data_batch, False)
-        where = f'{"test" if stage == "test" else "validation"} batch {idx}'
         for mask, logits in subset_logits(model, batch, list(self.evaluator.masks.values())):
-            self.evaluator.process_subset(mask, logits, batch, where)
+            self.evaluator.process_subset(mask, logits, batch, idx)
         self.runner.call_hook(
             f'after_{stage}_iter', batch_idx=idx, data_batch=data_batch, outputs=[]
         )
