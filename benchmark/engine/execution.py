@@ -46,7 +46,7 @@ def run(
         Busy: Another process trains the teacher.
         CannotTrain: The method cannot train on these data.
         UserError: The folder cannot be written.
-        TrainingDiverged: A loss became NaN or infinite.
+        TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
     trained, teacher_cost = train(experiment, machine, report, force)
     state.make_room(experiment.folder, store.RECORD, store.OUTCOMES)
@@ -66,7 +66,7 @@ def train(
         Busy: Another process trains the teacher.
         CannotTrain: The method cannot train on these data.
         UserError: The folder cannot be written.
-        TrainingDiverged: A loss became NaN or infinite.
+        TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
     if experiment.search is not None and experiment.search['chosen'] is None:
         trials = experiment.search['trials']

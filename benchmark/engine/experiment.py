@@ -173,6 +173,7 @@ class Experiment:
                 'live': task.live,
                 'ceiling': self.data.bounds[0],
                 'chance': self.data.bounds[1],
+                **({'regions': [name for name, _ in task.regions]} if task.regions else {}),
             },
             'protocol': self.protocol.recorded(),
             'protocol_id': self.protocol_id,
@@ -188,13 +189,16 @@ class Experiment:
         return self.header['identity']
 
     def recorded(self) -> Mapping[str, Any] | None:
-        """Returns this experiment's complete record, if there is one."""
+        """Returns this experiment's complete record, if there is one with its outcomes."""
+        file = self.folder / store.RECORD
         try:
-            found = store.read(self.folder / store.RECORD)
+            found = store.read(file)
         except (store.RecordError, OSError):
             return None
         same = found['identity'] == self.identity
-        return found if same and found['status'] == 'complete' else None
+        if same and found['status'] == 'complete' and not store.lacking(file, found):
+            return found
+        return None
 
     @property
     def has_other_code(self) -> bool:

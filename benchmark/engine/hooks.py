@@ -21,7 +21,7 @@ from benchmark.records.metrics import higher_is_better
 
 
 class TrainingDiverged(Exception):
-    """A loss became NaN or infinite; names the step and the terms."""
+    """A loss or a prediction became NaN or infinite; names the step and terms, or the samples."""
 
 
 class EpochState(Hook):

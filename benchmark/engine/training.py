@@ -213,7 +213,7 @@ def train(
         'seconds' of training, 'epoch' that was selected, and its validation 'scores'.
 
     Raises:
-        TrainingDiverged: A loss became NaN or infinite.
+        TrainingDiverged: A loss or a prediction became NaN or infinite.
         Unusable: What the training would go on from is damaged in a way that its sums do not show,
             or the selected weights are; it has been removed.
     """
@@ -266,7 +266,7 @@ def _runner(
         param_scheduler=schedulers(protocol, len(loaders[0])),
         val_dataloader=loaders[1],
         val_cfg={'type': SubsetValLoop},
-        val_evaluator=SubsetEvaluator(method.task, job.only, val_split.groups),
+        val_evaluator=SubsetEvaluator(method.task, job.only, val_split),
         custom_hooks=[EpochState(job.seed, protocol.epochs), LossWatch(), selection, checkpoint],
         randomness={'seed': derive(job.seed, 'runner')},
     )
@@ -279,8 +279,11 @@ def test(
 
     Returns:
         The evaluator with its scores and per-sample outcomes.
+
+    Raises:
+        TrainingDiverged: A prediction is NaN or infinite.
     """
-    evaluator = SubsetEvaluator(method.task, only, cast(Samples, loader.dataset).split.groups)
+    evaluator = SubsetEvaluator(method.task, only, cast(Samples, loader.dataset).split)
     runner = SilentRunner(
         device,
         folder / LOG,
