@@ -49,11 +49,10 @@ class Forecast:
             with quiet():
                 self._measured[key] = self._measure(e)
         teaching, training, each = self._measured[key]
-        seconds = {
-            part.folder: training for part in e.parts if not is_trained(part.folder, e.identity)
-        }
-        if e.teacher is not None and not is_trained(e.teacher.parts[0].folder, e.teacher.identity):
-            seconds[e.teacher.parts[0].folder] = teaching
+        seconds = {part.folder: training * _left(part, e) for part in e.parts}
+        if e.teacher is not None:
+            part = e.teacher.parts[0]
+            seconds[part.folder] = teaching * _left(part, e.teacher)
         new = seconds.keys() - self._trained
         self._trained |= new
         testing = each * len(split_of(e.data, 'val')) if tests else 0.0
