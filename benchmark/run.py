@@ -22,7 +22,7 @@ import torch  # noqa: E402
 
 from benchmark.dataset import Dataset  # noqa: E402
 from benchmark.engine import plan  # noqa: E402
-from benchmark.engine.building import Machine  # noqa: E402
+from benchmark.engine.building import Machine, use_threads  # noqa: E402
 from benchmark.engine.execution import make_folder  # noqa: E402
 from benchmark.engine.grid import execute, show_plan, without_refused  # noqa: E402
 from benchmark.engine.tuning import Search  # noqa: E402
@@ -139,6 +139,13 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         metavar='N',
         help='loader processes, e.g. 4; by default none for data in memory, else one per core',
     )
+    p.add_argument(
+        '--threads',
+        type=int,
+        metavar='N',
+        help='threads that compute one operation, e.g. 4; default: OMP_NUM_THREADS where it is '
+        'set, else 1 on a CPU',
+    )
     p.add_argument('--dry-run', action='store_true', help='print the plan and the expected time')
     p.add_argument('--list', action='store_true', help='print the methods and data sets')
     p.add_argument('--force', action='store_true', help='run again what is recorded')
@@ -181,6 +188,9 @@ def prepare(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     elif device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: no CUDA device was found')
+    if args.threads is not None and args.threads < 1:
+        raise UserError(f'--threads: expected 1 or more, found {args.threads}')
+    use_threads(args.threads, device)
     options = plan.pairs(args.cfg_options)
     plan.check_options(options, args.datasets)
     opened = plan.open_datasets(args.datasets, args.data_root, options)

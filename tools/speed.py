@@ -4,7 +4,9 @@ python tools/speed.py
 
 Testing: all subsets from one encoding against one pass with all modalities, and against separate
 passes. Training: samples per second under the harness against a bare PyTorch loop over the same
-network, data and batch size. Repetitions take turns, so that a drifting machine hurts both alike.
+network, data and batch size. Threads: training steps with as many threads as cores against one
+thread, on the machine as it is and beside one competing process. Repetitions take turns, so that a
+drifting machine hurts both alike.
 """
 
 from __future__ import annotations
@@ -15,17 +17,19 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse  # noqa: E402
+import contextlib  # noqa: E402
 import statistics  # noqa: E402
+import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 
 import torch  # noqa: E402
 from mmengine.hooks import Hook  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from benchmark.engine import plan, training  # noqa: E402
-from benchmark.engine.building import Machine, build, loaders  # noqa: E402
+from benchmark.engine.building import Machine, build, cores, loaders  # noqa: E402
 from benchmark.engine.experiment import Experiment  # noqa: E402
 from benchmark.engine.hooks import LossWatch  # noqa: E402
 from benchmark.engine.loading import Samples, split_of, test_loader  # noqa: E402
@@ -148,6 +152,52 @@ def throughput(e: Experiment, machine: Machine, repeats: int) -> str:
     )
 
 
+STEPS = 12
+"""Training steps that are timed with one thread and with several."""
+
+
+@contextlib.contextmanager
+def competing() -> Iterator[None]:
+    """Keeps one core busy with another process."""
+    process = subprocess.Popen([sys.executable, '-c', 'while True: pass'])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def stepping(e: Experiment, machine: Machine, threads: int) -> float:
+    """Returns the seconds of `STEPS` training steps, after one that compiles kernels."""
+    method = build(e, machine.device).train()
+    batch = method.data_preprocessor(next(iter(loaders(e, e.parts[0], machine)[0])), True)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=e.protocol.lr)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        method.parse_losses(method.loss(batch))[0].backward()
+        optimizer.step()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        step()
+        return seconds(lambda: [step() for _ in range(STEPS)])
+    finally:
+        torch.set_num_threads(before)
+
+
+def threading(e: Experiment, machine: Machine, repeats: int) -> str:
+    """Compares one thread for each core with one thread, alone and beside a competing process."""
+    many, told = cores(), []
+    for beside, where in ((contextlib.nullcontext, 'alone'), (competing, 'beside another process')):
+        with beside():
+            pairs = [(stepping(e, machine, many), stepping(e, machine, 1)) for _ in range(repeats)]
+        ratio = statistics.median(several / one for several, one in pairs)
+        told.append(f'{ratio:.2f} times those of one thread {where}')
+    return f'{e.data.name}: training steps of {many} threads take {" and ".join(told)}'
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the measurements."""
     p = argparse.ArgumentParser(prog='tools/speed.py', description=__doc__.split('\n')[0])
@@ -166,6 +216,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f'{e.label} on {machine.device}, median of {args.repeats} turns')
             print(f'  {testing(e, machine, args.repeats)}', flush=True)
             print(f'  {throughput(e, machine, args.repeats)}', flush=True)
+            if args.device == 'cpu':
+                print(f'  {threading(e, machine, args.repeats)}', flush=True)
     return 0
 
 

@@ -20,14 +20,37 @@ from benchmark.method import Method
 from benchmark.missing import Sampler, derive
 
 
+def cores() -> int:
+    """Returns how many cores this process may use; a container or a queue may grant it a few."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def use_threads(threads: int | None, device: str) -> None:
+    """Sets how many threads compute one operation.
+
+    On a CPU the default is one: threads that share a small operation wait for each other, and on a
+    loaded machine they wait for most of the time. Where OMP_NUM_THREADS is set, that applies.
+
+    Args:
+        threads: The number; None for the default.
+        device: 'cpu' or 'cuda'.
+    """
+    if threads is None and device == 'cpu' and 'OMP_NUM_THREADS' not in os.environ:
+        threads = 1
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where and how to compute; nothing here may change what a score means.
 
     Attributes:
         device: 'cpu' or 'cuda'.
-        workers: Loader processes; by default none for data in memory and one per core, up to 8,
-            for data that are decoded as they are read.
+        workers: Loader processes; by default none for data in memory and one per core that this
+            process may use, up to 8, for data that are decoded as they are read.
     """
 
     device: str
@@ -37,7 +60,7 @@ class Machine:
         """Returns how many loader processes these data get, and whether memory is pinned."""
         workers = self.workers
         if workers is None:
-            workers = min(8, os.cpu_count() or 1) if data.streams else 0
+            workers = min(8, cores()) if data.streams else 0
         return workers, self.device == 'cuda'
 
 

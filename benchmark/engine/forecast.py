@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from benchmark.engine.building import Machine, build, loaders, quiet
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
-from benchmark.engine.experiment import Experiment
+from benchmark.engine.experiment import Experiment, Part
 from benchmark.engine.loading import split_of
 from benchmark.engine.protocol import Protocol
-from benchmark.engine.state import is_trained
+from benchmark.engine.state import epochs_done, is_trained
 from benchmark.engine.training import optim_wrapper
 from benchmark.method import Method
 
@@ -49,11 +49,10 @@ class Forecast:
             with quiet():
                 self._measured[key] = self._measure(e)
         teaching, training, each = self._measured[key]
-        seconds = {
-            part.folder: training for part in e.parts if not is_trained(part.folder, e.identity)
-        }
-        if e.teacher is not None and not is_trained(e.teacher.parts[0].folder, e.teacher.identity):
-            seconds[e.teacher.parts[0].folder] = teaching
+        seconds = {part.folder: training * _left(part, e) for part in e.parts}
+        if e.teacher is not None:
+            part = e.teacher.parts[0]
+            seconds[part.folder] = teaching * _left(part, e.teacher)
         new = seconds.keys() - self._trained
         self._trained |= new
         testing = each * len(split_of(e.data, 'val')) if tests else 0.0
@@ -69,6 +68,26 @@ class Forecast:
             method.set_teacher(mentor)
         training, each = forecast(method, loaders(e, e.parts[-1], self.machine), e.protocol)
         return teaching, training, each
+
+
+def resumed(e: Experiment) -> list[str]:
+    """Tells which stopped trainings an experiment goes on from, and at which epoch."""
+    networks = [(part.only[0] if part.only else 'it', part, e) for part in e.parts]
+    if e.teacher is not None:
+        networks.insert(0, ('its teacher', e.teacher.parts[0], e.teacher))
+    done = [(who, _epochs_done(part, x), x.protocol.epochs) for who, part, x in networks]
+    return [f'{who} resumes at epoch {n + 1} of {total}' for who, n, total in done if 0 < n < total]
+
+
+def _epochs_done(part: Part, e: Experiment) -> int:
+    if is_trained(part.folder, e.identity):
+        return e.protocol.epochs
+    return min(epochs_done(part.folder, e.identity), e.protocol.epochs)
+
+
+def _left(part: Part, e: Experiment) -> float:
+    """Returns the share of a network's training that is still to do."""
+    return 1 - _epochs_done(part, e) / e.protocol.epochs
 
 
 def forecast(

@@ -14,7 +14,7 @@ from benchmark.engine import tuning
 from benchmark.engine.building import Machine
 from benchmark.engine.execution import describe, failure, run
 from benchmark.engine.experiment import Experiment
-from benchmark.engine.forecast import Forecast
+from benchmark.engine.forecast import Forecast, resumed
 from benchmark.engine.locks import Busy, holding
 from benchmark.engine.plan import Grid, plain, refusals
 from benchmark.engine.state import is_trained
@@ -250,14 +250,27 @@ def without_refused(grid: Grid, machine: Machine, dry_run: bool) -> Grid:
 
 
 def show_plan(grid: Grid, machine: Machine) -> None:
-    """Prints every experiment, whether it is recorded, and the time it is expected to take."""
-    total, forecast = 0.0, Forecast(machine)
+    """Prints every experiment, whether it is recorded, and the time it is expected to take.
+
+    What cannot run is listed with the reason, and the plan goes on.
+    """
+    total, refused, forecast = 0.0, 0, Forecast(machine)
     for e in (e for item in grid for e in _steps(item)):
         line = f'{e.data.name}  {named(e)}  seed {e.seed}  {e.protocol_id}'
         if is_done(e):
             print(f'recorded  {line}')
             continue
-        seconds = forecast.seconds(e, tests=not e.trial)
+        try:
+            _ = e.readable
+            seconds = forecast.seconds(e, tests=not e.trial)
+        except Exception as error:  # whatever a method does in its first steps, the others are told
+            refused += 1
+            print(f'refused   {line}  {describe(e, error)[0]}', flush=True)
+            continue
         total += seconds
-        print(f'to run    {line}  about {clock(seconds)}', flush=True)
-    print(f'expected: {clock(total)} on {machine.device}, from steps measured just now')
+        told = ''.join(f', {words}' for words in resumed(e))
+        print(f'to run    {line}  about {clock(seconds)}{told}', flush=True)
+    print(
+        f'expected: {clock(total)} on {machine.device}, from steps measured just now'
+        + (f'; {refused} refused' if refused else '')
+    )

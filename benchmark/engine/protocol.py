@@ -22,7 +22,9 @@ CHOICES = {
 }
 
 BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
-    **dict.fromkeys(('epochs', 'batch_size', 'val_interval'), ('at least 1', lambda x: x >= 1)),
+    **dict.fromkeys(('epochs', 'val_interval'), ('at least 1', lambda x: x >= 1)),
+    # Batch normalisation cannot train on one value, which a single small map or vector is.
+    'batch_size': ('at least 2', lambda x: x >= 2),
     'lr': ('a positive number', lambda x: 0 < x < math.inf),
     'weight_decay': ('0 or more', lambda x: 0 <= x < math.inf),
     'momentum': ('0 to below 1', lambda x: 0 <= x < 1),

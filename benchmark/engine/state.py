@@ -213,6 +213,22 @@ def read_trained(
         return None
 
 
+def epochs_done(folder: Path, identity: str) -> int:
+    """Returns after how many epochs a stopped training of this very experiment would go on.
+
+    0 where none can go on; the weights are not compared with a network.
+    """
+    if read_json(folder / OWNER, identity) is None or not (folder / RESUME).exists():
+        return 0
+    try:
+        found = load(folder / RESUME)
+    except Unusable as error:
+        name(folder / RESUME, error)
+        return 0
+    epoch = found.get('epoch') if isinstance(found, dict) else None
+    return epoch if isinstance(epoch, int) else 0
+
+
 def begin(folder: Path, identity: str) -> None:
     """Says whose state a folder will hold; what another experiment left there is removed.
 

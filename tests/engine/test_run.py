@@ -463,6 +463,8 @@ def test_the_selected_epoch_is_the_latest_of_the_networks(vectors, method_file, 
         (['--cfg-options', 'optimizer=sgd'], "did you mean 'SGD'?"),
         (['--cfg-options', 'lr=-1'], 'lr: expected a positive number, found -1.0'),
         (['--cfg-options', 'epochs=True'], "epochs: expected int, found 'True'"),
+        (['--threads', '0'], '--threads: expected 1 or more, found 0'),
+        (['--cfg-options', 'batch_size=1'], 'batch_size: expected at least 2, found 1'),
         (['--cfg-options', 'warmup=-3'], 'warmup: expected 0 epochs or more'),
         (['--cfg-options', 'selection=best'], "unknown selection 'best'"),
         (
@@ -608,6 +610,40 @@ def test_the_plan_says_what_is_recorded_and_what_it_will_take(uninterrupted, cap
     assert 'to run    synth_faces  mmanet:begin_epoch=2,mining_start=0' in told
     assert 'expected: ' in told
     assert len(record_files(uninterrupted)) == 1
+
+
+def test_the_plan_lists_what_is_refused_and_where_a_stopped_run_goes_on(
+    tmp_path, method_file, capsys
+):
+    spec = method_file("    def encode(self, inputs):\n        raise KeyError('oops')\n")
+    args = arguments(tmp_path, 'distilled', spec, options=TINY)
+    with steps_of('distilled', stop=2):
+        assert run.main(args) == 1
+    capsys.readouterr()
+    needy = arguments(tmp_path, 'mmanet', options=[*TINY, 'rates=0.5'])
+    assert run.main([*needy, '--dry-run']) == 0
+    told = capsys.readouterr().out
+    assert 'refused   synth_faces  mmanet  rates=0.5' in told
+    assert 'trains on complete samples only' in told
+    assert 'expected: 0:00 on cpu, from steps measured just now; 1 refused' in told
+    assert run.main([*args, '--dry-run']) == 0
+    told = capsys.readouterr().out
+    assert 'it resumes at epoch 3 of 3' in told
+    assert 'refused   synth_faces  odd  seed 0' in told
+    assert "KeyError: 'oops'" in told
+    assert told.strip().endswith('; 1 refused')
+
+
+def test_another_version_of_a_method_is_planned_anew(tmp_path, raise_version, capsys):
+    args = arguments(tmp_path, 'modality_dropout', options=TINY)
+    with steps_of('modality_dropout', stop=2):
+        assert run.main(args) == 1
+    raise_version('modality_dropout')
+    capsys.readouterr()
+    assert run.main([*args, '--dry-run']) == 0
+    told = capsys.readouterr().out
+    assert 'to run' in told
+    assert 'resumes' not in told
 
 
 def test_the_list_names_every_method_and_dataset(capsys):

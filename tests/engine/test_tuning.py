@@ -310,13 +310,13 @@ class Sealed(Toy):
 
 
 class Spoilt(Toy):
-    """A toy dataset whose test split holds NaN and wrong labels."""
+    """A toy dataset whose test split holds huge values and wrong labels."""
 
     def split(self, name):
         split = super().split(name)
         if name == 'test':
             for x in split.inputs.values():
-                x[...] = float('nan')
+                x[...] = 1e6
             split.target[...] = 0
         return split
 
@@ -540,7 +540,8 @@ def test_searches_over_other_spaces_are_other_rows():
 
 def test_the_search_is_part_of_the_identity_and_its_seconds_are_not():
     plain = make_record('m', 0, make_outcomes({'rgb': 5}))
-    search = {'trials': 2, 'seed': 1, 'space': {}, 'tried': [], 'chosen': 0, 'seconds': 1.0}
+    tried = [{'options': {}, 'score': 0.5}] * 2
+    search = {'trials': 2, 'seed': 1, 'space': {}, 'tried': tried, 'chosen': 0, 'seconds': 1.0}
     record = store.validate(identified({**plain, 'tuning': search}))
     assert record['identity'] != plain['identity']
     slower = {**record, 'tuning': {**search, 'seconds': 2.0}}
