@@ -20,7 +20,7 @@ from benchmark.missing import derive
 from benchmark.records.metrics import higher_is_better
 
 
-class TrainingDiverged(Exception):
+class TrainingDiverged(UserError):
     """A loss or a prediction became NaN or infinite; names the step and terms, or the samples."""
 
 

@@ -1,0 +1,159 @@
+"""Recorded scores are computed again from outcomes, which must be those of the record."""
+
+import numpy as np
+import pytest
+from made_records import NAMES, SUBSETS, make_outcomes, make_record
+from sklearn.metrics import roc_auc_score
+
+from benchmark.records import metrics, store, verification
+
+OUTCOMES = make_outcomes(dict.fromkeys(SUBSETS, 20))
+
+
+def ranked(kind):
+    """Outcomes with a rank of each sample: log-odds, or shares as older versions kept them."""
+    rng = np.random.default_rng(0)
+    odds = {s: (rng.normal(size=400) + OUTCOMES['target']).astype(np.float32) for s in SUBSETS}
+    kept = odds if kind == 'logit' else {s: 1 / (1 + np.exp(-x)) for s, x in odds.items()}
+    return {**OUTCOMES, **{f'{kind}/{s}': x for s, x in kept.items()}}, odds
+
+
+@pytest.mark.parametrize('kind', ['logit', 'score'])
+def test_what_an_older_record_lacks_is_filled_in(kind):
+    outcomes, odds = ranked(kind)
+    record = make_record('m', 0, outcomes)
+    verification.check_fit(record, outcomes)
+    full = verification.filled(record, outcomes)['scores']['test']
+    for subset in SUBSETS:
+        expected = roc_auc_score(OUTCOMES['target'], odds[subset])
+        assert full[subset]['AUC'] == pytest.approx(expected)
+        assert full[subset].keys() == {'ACER', 'APCER', 'BPCER', 'EER', 'AUC', 'accuracy'}
+        assert full[subset]['ACER'] == record['scores']['test'][subset]['ACER']
+
+
+@pytest.mark.parametrize('metric', ['ACER', 'APCER', 'BPCER', 'AUC', 'EER', 'accuracy'])
+@pytest.mark.parametrize('wrong', [0.9, None])
+def test_each_recorded_metric_is_verified(metric, wrong):
+    outcomes, _ = ranked('logit')
+    record = verification.filled(make_record('m', 0, outcomes), outcomes)
+    assert verification.contradiction(record, outcomes) == ''
+    record['scores']['test']['rgb+ir'][metric] = wrong
+    told = verification.contradiction(record, outcomes)
+    assert told.startswith(f'{metric} of rgb+ir is {"nan" if wrong is None else "0.9"}')
+
+
+def segmented(metric, **changes):
+    """A record and outcomes of 5 images or volumes of 3 classes or 2 regions."""
+    rng = np.random.default_rng(1)
+    areas = np.sort(rng.integers(1, 50, size=(5, 3, 3 if metric == 'mIoU' else 2)), axis=1)
+    outcomes = {f'areas/{s}': areas for s in SUBSETS}
+    data = {'kind': 'segmentation', 'classes': list('abc'), 'metric': metric,
+            'higher_is_better': True, **changes}  # fmt: skip
+    if metric == 'Dice':
+        data['regions'] = ['WT', 'ET']
+    made = make_record('m', 0, OUTCOMES, dataset=data)
+    made['n']['test'] = dict.fromkeys(SUBSETS, 5)
+    made['predicted'] = dict.fromkeys(SUBSETS, [1.0, 0.0, 0.0])
+    made['scores']['test'] = {s: metrics.recomputed(outcomes, s, made['dataset']) for s in SUBSETS}
+    return store.validate(made), outcomes
+
+
+@pytest.mark.parametrize('metric', ['mIoU', 'Dice'])
+def test_scores_of_segmentation_are_verified(metric):
+    record, outcomes = segmented(metric)
+    verification.check_fit(record, outcomes)
+    assert verification.contradiction(record, outcomes) == ''
+    for name in record['scores']['test']['rgb']:
+        changed, _ = segmented(metric)
+        changed['scores']['test']['rgb'][name] += 0.01
+        assert verification.contradiction(changed, outcomes).startswith(f'{name} of rgb is')
+
+
+def test_areas_give_the_scores_of_their_definition():
+    record, outcomes = segmented('mIoU')
+    right, found, labelled = outcomes['areas/rgb'].sum(0).astype(float)
+    assert record['scores']['test']['rgb'] == {
+        'mIoU': pytest.approx(np.mean(right / (found + labelled - right))),
+        'pixel_accuracy': pytest.approx(right.sum() / labelled.sum()),
+        'class_accuracy': pytest.approx(np.mean(right / labelled)),
+    }
+    record, outcomes = segmented('Dice')
+    right, found, labelled = np.moveaxis(outcomes['areas/rgb'], 1, 0)
+    each = (2 * right / (found + labelled)).mean(0)
+    assert record['scores']['test']['rgb'] == {
+        'Dice': pytest.approx(each.mean()), 'Dice_WT': pytest.approx(each[0]),
+        'Dice_ET': pytest.approx(each[1]),
+    }  # fmt: skip
+
+
+def changed(name, change):
+    return lambda outcomes: {**outcomes, name: change(outcomes[name])}
+
+
+def labelled(value):
+    def change(labels):
+        labels = labels.copy()
+        labels[7] = value
+        return labels
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'told'),
+    [
+        (lambda o: {**o, 'pred/sonar': o['target']}, "found 'pred/sonar'"),
+        (lambda o: {**o, 'areas/rgb': o['target']}, "found 'areas/rgb'"),
+        (lambda o: {k: v for k, v in o.items() if k != 'pred/rgb'}, 'pred/rgb: missing'),
+        (lambda o: {k: v for k, v in o.items() if k != 'target'}, 'target: missing'),
+        (changed('pred/rgb', lambda x: x[:-1]), 'pred/rgb: expected 400 samples'),
+        (changed('pred/rgb', labelled(-1)), 'pred/rgb: expected 400 samples tested, found 399'),
+        (changed('pred/rgb', labelled(2)), 'pred/rgb: expected classes below 2, found 2'),
+        (changed('target', labelled(2)), 'target: expected classes below 2, found 2'),
+        (changed('target', labelled(-1)), 'target: expected classes'),
+        (changed('target', lambda x: x.astype(float)), r'target: expected classes \(N,\)'),
+        (changed('logit/rgb', labelled(np.nan)), 'logit/rgb: expected finite'),
+        (changed('logit/rgb', labelled(np.inf)), 'logit/rgb: expected finite'),
+        (changed('logit/rgb', lambda x: x[:, None]), 'logit/rgb: expected fractions'),
+        (lambda o: {**o, 'name': np.full(400, 'a')}, 'name: expected .* different names'),
+        (lambda o: {**o, 'name': np.arange(400)}, 'name: expected'),
+    ],
+)
+def test_outcomes_that_are_not_those_of_the_record_are_refused(spoil, told):
+    outcomes, _ = ranked('logit')
+    record = make_record('m', 0, outcomes)
+    with pytest.raises(store.RecordError, match=told):
+        verification.check_fit(record, spoil(outcomes))
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'told'),
+    [
+        (lambda x: x.astype(np.float32), 'as integers'),
+        (lambda x: x[:, :2], r'expected areas \(N, 3'),
+        (lambda x: x[:, :, :1], r'expected areas \(N, 3'),
+        (lambda x: -x, 'expected'),
+        (lambda x: x[:, ::-1], 'intersections within'),
+        (lambda x: x[:4], 'samples'),
+    ],
+)
+@pytest.mark.parametrize('metric', ['mIoU', 'Dice'])
+def test_areas_that_cannot_be_are_refused(metric, spoil, told):
+    record, outcomes = segmented(metric)
+    with pytest.raises(store.RecordError, match=told):
+        verification.check_fit(record, changed('areas/rgb', spoil)(outcomes))
+
+
+def test_file_and_record_are_named(tmp_path):
+    record = make_record('m', 0, OUTCOMES)
+    store.write_outcomes(tmp_path / store.OUTCOMES, {**OUTCOMES, 'odd': OUTCOMES['target']})
+    with pytest.raises(store.RecordError, match=r"outcomes\.npz: expected the arrays .*'odd'"):
+        store.read_outcomes(tmp_path / store.OUTCOMES, record)
+
+
+def test_a_class_that_is_none_is_never_counted_as_another():
+    for target, predicted in (([0, 2], [0, 1]), ([0, 1], [0, 2]), ([-1, 1], [0, 1])):
+        with pytest.raises(ValueError, match='expected classes 0 to 1'):
+            metrics.confusion(np.array(target), np.array(predicted), 2)
+    assert metrics.determined(make_record('m', 0, OUTCOMES)['dataset']) >= {'AUC', 'EER'}
+    assert len(NAMES) == 3
