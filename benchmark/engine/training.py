@@ -214,8 +214,7 @@ def train(
 
     Raises:
         TrainingDiverged: A loss or a prediction became NaN or infinite.
-        Unusable: What the training would go on from is damaged in a way that its sums do not show,
-            or the selected weights are; it has been removed.
+        Unusable: A damaged state file, whose hash did not show it, has been removed.
     """
     full = job.only[-1] if job.only else '+'.join(method.task.names)
     selection = Selection(protocol.selection, method.task.metric, full, job.folder)

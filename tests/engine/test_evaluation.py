@@ -19,6 +19,7 @@ from sklearn.metrics import (
 )
 from tasks import TASKS, Toy, batch_of
 
+from benchmark.dataset import Split
 from benchmark.engine import loading, training
 from benchmark.engine.evaluation import (
     ClassificationMetric,
@@ -166,7 +167,9 @@ def test_dice_counts_what_is_labelled_outside_the_network_s_window(high, wide):
     pred, target = rng.integers(3, size=(2, 6, 6)), rng.integers(3, size=(2, high, wide))
     logits = torch.from_numpy(np.eye(3, dtype=np.float32)[pred].transpose(0, 3, 1, 2))
     batch = Batch({}, torch.ones(2, 1, dtype=bool), None, torch.from_numpy(target), torch.arange(2))
-    evaluator = SubsetEvaluator(TUMOUR, groups=np.array(['p', 'p']))
+    volumes = np.array(['p', 'p'])
+    split = Split({}, target, np.ones((2, 1), bool), volumes, volumes)
+    evaluator = SubsetEvaluator(TUMOUR, split=split)
     evaluator.process_subset(np.array([True]), logits, batch)
     evaluator.evaluate(2)
     whole, top, left = np.zeros_like(target), (high - 6) // 2, (wide - 6) // 2

@@ -181,7 +181,7 @@ def test_a_prediction_that_is_not_finite_names_subset_batch_and_samples(kind, ba
     told = f'prediction is not finite: subset {last}, batch 0, samples test-6, test-7$'
     with pytest.raises(TrainingDiverged, match=told) as error:
         training.test(method, loader_of(e, MACHINE, 'test'), tmp_path, 'cpu', None)
-    assert execution.describe(error.value) == (str(error.value), None)
+    assert execution.describe(e, error.value) == (str(error.value), None)
 
 
 def test_what_a_sample_lacks_may_give_any_prediction(tmp_path):
