@@ -47,6 +47,7 @@ def execute(grid: Grid, machine: Machine, force: bool, brief: Brief) -> bool:
     todo = [e for e in every if force or not is_done(e)]
     if len(todo) < len(every):
         print(f'{len(every) - len(todo)} of {len(every)} experiments are recorded already')
+    _tell_notes(todo)
     with Progress(_epochs_to_train(todo, force), len(todo)) as progress:
         return _Worker(machine, progress, force, brief, every).work(grid)
 
@@ -56,6 +57,16 @@ def _steps(item: Experiment | Search) -> list[Experiment]:
     if isinstance(item, Search):
         return [*item.experiments, *item.tuned(item.read())]
     return [item]
+
+
+def _tell_notes(todo: list[Experiment]) -> None:
+    """Prints, once for each row, what a reader must know before the training starts."""
+    told = [f'{e.data.name}  {named(e)}: {note}' for e in todo for note in e.notes]
+    changed = sum(e.has_other_code for e in todo)
+    if changed:
+        told.append(f'{changed} recorded with other code: trained anew, the old records are kept')
+    for line in dict.fromkeys(told):
+        print(f'note: {line}')
 
 
 def is_done(e: Experiment) -> bool:
@@ -255,7 +266,9 @@ def show_plan(grid: Grid, machine: Machine) -> None:
     What cannot run is listed with the reason, and the plan goes on.
     """
     total, refused, forecast = 0.0, 0, Forecast(machine)
-    for e in (e for item in grid for e in _steps(item)):
+    every = [e for item in grid for e in _steps(item)]
+    _tell_notes([e for e in every if not is_done(e)])
+    for e in every:
         line = f'{e.data.name}  {named(e)}  seed {e.seed}  {e.protocol_id}'
         if is_done(e):
             print(f'recorded  {line}')
@@ -268,7 +281,8 @@ def show_plan(grid: Grid, machine: Machine) -> None:
             print(f'refused   {line}  {describe(e, error)[0]}', flush=True)
             continue
         total += seconds
-        told = ''.join(f', {words}' for words in resumed(e))
+        code = ['recorded with other code'] if e.has_other_code else []
+        told = ''.join(f', {words}' for words in [*resumed(e), *code])
         print(f'to run    {line}  about {clock(seconds)}{told}', flush=True)
     print(
         f'expected: {clock(total)} on {machine.device}, from steps measured just now'

@@ -634,6 +634,33 @@ def test_the_plan_lists_what_is_refused_and_where_a_stopped_run_goes_on(
     assert told.strip().endswith('; 1 refused')
 
 
+def test_a_run_of_edited_code_is_planned_and_trained_anew(tmp_path, monkeypatch, capsys):
+    args = arguments(tmp_path, 'modality_dropout', options=[*TINY[:-1], 'epochs=1'])
+    assert run.main(args) == 0
+    (file,) = record_files(tmp_path)
+    before = file.read_bytes()
+    monkeypatch.setattr('benchmark.engine.experiment.code_of', lambda *_: 'f' * 16)
+    capsys.readouterr()
+    assert run.main([*args, '--dry-run']) == 0
+    told = capsys.readouterr().out
+    assert 'note: 1 recorded with other code: trained anew, the old records are kept' in told
+    assert ', recorded with other code' in told
+    assert file.read_bytes() == before
+    assert run.main(args) == 0
+    assert only_record(tmp_path, 'modality_dropout')['method']['code'] == 'f' * 16
+    assert kept_aside(file) == [before]
+
+
+def test_a_training_too_short_for_a_late_term_is_told_before_it_starts(tmp_path, capsys):
+    args = arguments(tmp_path, 'dmrnet:warmup=6', 'modality_dropout', options=TINY)
+    assert run.main([*args, '--dry-run']) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith('note: ')]
+    assert notes == [
+        'note: synth_faces  dmrnet:warmup=6: the hard combination regulariser starts after 2 of 3 '
+        'epochs, because its start after 6 epochs would lie behind the end of the training'
+    ]
+
+
 def test_another_version_of_a_method_is_planned_anew(tmp_path, raise_version, capsys):
     args = arguments(tmp_path, 'modality_dropout', options=TINY)
     with steps_of('modality_dropout', stop=2):
