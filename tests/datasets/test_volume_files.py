@@ -14,7 +14,7 @@ from datasets import prepare  # noqa: E402
 from datasets.common.families.volume_files import standardised, walk  # noqa: E402
 from datasets.common.families.volume_index import Case  # noqa: E402
 from datasets.common.families.volume_rows import margin_of, window  # noqa: E402
-from datasets.common.io.nifti import grid, load_volume  # noqa: E402
+from datasets.common.io.nifti import grid, load_volume, mapped  # noqa: E402
 from datasets.preview import sheet  # noqa: E402
 from datasets.volumes import OwnVolumes  # noqa: E402
 
@@ -317,6 +317,31 @@ def test_headers_are_compared_when_data_are_opened(root, change):
     np.save(file, change(np.load(file)))
     with pytest.raises(UserError, match=r't1\.npy: expected float16 \(4, 6, 7\), as in cases'):
         opened(root)
+
+
+def test_labels_that_were_corrected_in_the_root_must_fit_the_list_of_cases(root):
+    file = root / 'p2' / 'seg.npy'
+    values = np.load(file)
+    values[0, 0, 0] = 1
+    np.save(file, values)
+    opened(root)
+    file.unlink()
+    values[0, 0, 0] = 2
+    np.save(file, values)
+    mapped.cache_clear()
+    with pytest.raises(UserError, match=r'seg\.npy: expected labels \(0, 1\), as in cases'):
+        opened(root)
+
+
+def test_a_source_that_was_corrected_since_is_told(scans, prepared, tmp_path, capsys):
+    command = ['volumes', str(scans), str(tmp_path / 'new')]
+    assert not prepared()[1]
+    prepare.main(command)
+    assert 'changed since' not in capsys.readouterr().out
+    file = scans / 'p2' / 't1.nii.gz'
+    file.write_bytes(file.read_bytes())
+    prepare.main(command)
+    assert f'which need a new target (1):\n  {file}\n' in capsys.readouterr().out
 
 
 def test_splits_without_a_labelled_voxel_are_refused(root):

@@ -138,6 +138,15 @@ class Volumes(Dataset):
                     f'found {found.dtype} {found.shape}'
                 )
 
+        # The list was written last; labels that were corrected since may be others than it says.
+        if files[SEGMENTATION].stat().st_mtime_ns > (self.root / INDEX).stat().st_mtime_ns:
+            values = tuple(map(int, np.unique(mapped(files[SEGMENTATION]))))
+            if values != self.cases[case].labels:
+                raise UserError(
+                    f'{files[SEGMENTATION]}: expected labels {self.cases[case].labels}, as in '
+                    f'{INDEX}, found {values}; prepare a new root from the corrected source'
+                )
+
     def _found(self, modalities: Sequence[str]) -> Iterator[str]:
         """Yields what was found, in words."""
         for name, cases in self.splits.items():

@@ -113,3 +113,24 @@ def measure(path: Path) -> Source:
         for name in names
     ]
     return Source(len(sizes), sum(sizes))
+
+
+def changed_since(path: Path, other: Path) -> list[str]:
+    """Returns the files below a folder, or the file itself, modified after another file."""
+    files = [path] if path.is_file() else [p for p in sorted(path.rglob('*')) if p.is_file()]
+    time = other.stat().st_mtime_ns
+    return [str(file) for file in files if file.stat().st_mtime_ns > time]
+
+
+def compare(target: Path, name: str, expected: Source, found: Source) -> None:
+    """Checks that a source has the size of the one that a target was prepared from.
+
+    Raises:
+        UserError: It has another one.
+    """
+    if expected != found:
+        raise UserError(
+            f'{target}: was prepared from another source: expected {name} of {expected.size} bytes '
+            f'in {expected.files} files, found {found.size} in {found.files}; '
+            'prepare into another folder'
+        )
