@@ -39,6 +39,9 @@ class Split:
         ids: (N,) names of the samples, unique over all splits.
         groups: (N,) names of the volumes that slices belong to, for Dice per volume; by default
             every sample is its own.
+        clusters: (N,) names of the persons or recordings that samples belong to, where these are
+            known; tests of significance resample whole clusters. By default every sample, and for
+            Dice every volume, is its own.
         augment: What training does to a batch, on the device; random numbers come from torch's
             default CPU generator, so that a resumed run draws the same.
     """
@@ -48,6 +51,7 @@ class Split:
     available: np.ndarray
     ids: np.ndarray
     groups: np.ndarray | None = None
+    clusters: np.ndarray | None = None
     augment: Callable[[Batch], Batch] | None = None
 
     def __len__(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +84,26 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
     except OSError as error:
         raise UserError(f'{path}: cannot be written: {error.strerror or error}') from error
+
+
+def sweep(folder: Path, older: float = 0.0) -> None:
+    """Removes what killed processes left half written in a folder and those inside it.
+
+    Args:
+        folder: The folder; it need not exist.
+        older: Seconds that have passed since it was written. Above 0 where others may write there
+            at this moment.
+    """
+    for left in folder.rglob('.part-*'):
+        try:
+            if time.time() - left.stat().st_mtime < older:
+                continue
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+        except FileNotFoundError:  # another process was faster
+            continue
 
 
 def digest(path: Path) -> Entry:

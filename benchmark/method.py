@@ -122,6 +122,39 @@ class SubsetScore:
     n: int
 
 
+def late_start(given: int, epochs: int) -> int:
+    """Returns after how many epochs a late term of a loss starts.
+
+    Papers state absolute numbers of epochs. A training that ends before such a start would never
+    use the term; it then starts after a third of the epochs, but not before two have passed. In
+    fewer than three epochs there is no place for it.
+
+    Args:
+        given: The number of epochs that the method's options state.
+        epochs: Number of epochs of the training.
+    """
+    return given if given < epochs or epochs < 3 else max(2, epochs // 3)
+
+
+def late_term(term: str, given: int, epochs: int) -> list[str]:
+    """Returns the note on a late term for `Method.schedule_notes`; none where it starts as given.
+
+    Args:
+        term: The term of the loss.
+        given: After how many epochs it starts by the method's options.
+        epochs: Number of epochs of the training.
+    """
+    start = late_start(given, epochs)
+    if start >= epochs:
+        return [f'{term} is never used, because the training has only {epochs} epochs']
+    if start != given:
+        return [
+            f'{term} starts after {start} of {epochs} epochs, because its start after {given} '
+            'epochs would lie behind the end of the training'
+        ]
+    return []
+
+
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Returns one minus the soft Dice of classes 1 to K - 1, averaged over classes.
 
@@ -314,6 +347,19 @@ class Method(BaseModel):
         """
         return cls.search
 
+    @classmethod
+    def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:
+        """Returns one sentence for each term of the loss that a training is too short for.
+
+        The terminal shows the sentences before the training, and the table beneath the scores. A
+        method whose terms start late overrides this and may use `late_term`.
+
+        Args:
+            options: The value of every option.
+            epochs: Number of epochs of the training.
+        """
+        return []
+
     def on_validation(self, scores: dict[str, SubsetScore]) -> None:
         """Called after each validation; does nothing by default.
 
@@ -324,6 +370,9 @@ class Method(BaseModel):
     @property
     def teacher_network(self) -> Method:
         """The trained network of the method that `teacher` names, frozen and in eval mode."""
+        if not self._teacher:
+            # An AttributeError, so that hasattr and TorchScript, which read every property, go on.
+            raise AttributeError(f'{type(self).__name__}: expected set_teacher to be called first')
         return self._teacher[0]
 
     def set_teacher(self, teacher: Method) -> None:

@@ -3,6 +3,7 @@
 A file that fails to import is noted and named when asked for; the others keep working.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -15,14 +16,49 @@ from mmengine.registry import Registry
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT
 
-METHODS = Registry('method', scope='benchmark', locations=['methods'])
-DATASETS = Registry('dataset', scope='benchmark', locations=['datasets'])
+
+class Taken(UserError):
+    """Another file has registered the name.
+
+    Args:
+        registry: 'method' or 'dataset'.
+        name: The name.
+        owner: The class that has it.
+    """
+
+    def __init__(self, registry: str, name: str, owner: type) -> None:
+        file = Path(sys.modules[owner.__module__].__file__ or '')
+        where = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+        super().__init__(f'{registry} {name!r} is registered by {where} already; choose a new name')
+        self.name = name
+
+
+class Names(Registry):
+    """A registry in which every name belongs to one file."""
+
+    def register_module(self, name: Any = None, force: bool = False, module: Any = None) -> Any:
+        """Registers a class as mmengine's registry does.
+
+        Raises:
+            Taken: Another class has the name.
+        """
+        for taken in [name] if isinstance(name, str) else name or []:
+            if taken in self.module_dict and not force:
+                raise Taken(self.name, taken, self.module_dict[taken])
+        return super().register_module(name, force, module)
+
+
+METHODS = Names('method', scope='benchmark', locations=['methods'])
+DATASETS = Names('dataset', scope='benchmark', locations=['datasets'])
 
 COMMANDS = ('datasets/prepare.py', 'datasets/preview.py')
 """Files that are typed on the command line and register nothing."""
 
 BROKEN: dict[str, str] = {}
 """File -> why it could not be imported."""
+
+CLAIMED: dict[str, str] = {}
+"""Name -> the error, of names that two files register."""
 
 
 def discover() -> None:
@@ -38,10 +74,15 @@ def _import(module: str, file: Path) -> None:
         importlib.import_module(module)
     except Exception as error:
         BROKEN[str(file.relative_to(ROOT))] = _where(error, file)
+        if isinstance(error, Taken):
+            # Which of the two files a user means by the name is not known.
+            CLAIMED.setdefault(error.name, f'{file.relative_to(ROOT)}: {error}')
 
 
 def _where(error: Exception, file: Path) -> str:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
+    if isinstance(error, Taken):
+        return str(error)
     line = f' (line {frames[-1].lineno})' if frames else ''
     return f'{type(error).__name__}: {error}{line}'
 
@@ -73,7 +114,9 @@ def load_file(path: Path) -> None:
     Raises:
         UserError: The file does not exist or raises on import.
     """
-    name, place = f'outside_{path.stem}', str(path.resolve())
+    place = str(path.resolve())
+    # Files of one name in two folders are two modules.
+    name = f'outside_{path.stem}_{hashlib.sha256(place.encode()).hexdigest()[:8]}'
     # A file of methods/ or datasets/ may be named by its path, too: it is registered already.
     if any(getattr(module, '__file__', None) == place for module in list(sys.modules.values())):
         return
@@ -95,8 +138,10 @@ def lookup(registry: Registry, name: str) -> Any:
     """Returns the class registered as `name`.
 
     Raises:
-        UserError: Nothing is registered so, or its file failed to import.
+        UserError: Nothing is registered so, two files register it, or its file failed to import.
     """
+    if name in CLAIMED:
+        raise UserError(CLAIMED[name])
     # Not Registry.get: that imports a module of this name from anywhere on the path.
     found = registry.module_dict.get(name)
     if found is not None:

@@ -27,6 +27,8 @@ from benchmark.engine.execution import make_folder  # noqa: E402
 from benchmark.engine.grid import execute, show_plan, without_refused  # noqa: E402
 from benchmark.engine.tuning import Search  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
+from benchmark.files import sweep  # noqa: E402
+from benchmark.progress import print_anything  # noqa: E402
 from benchmark.registry import BROKEN, DATASETS, METHODS, discover  # noqa: E402
 from benchmark.report import writer  # noqa: E402
 
@@ -40,6 +42,9 @@ EXAMPLES = """examples:
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
   python benchmark/run.py --list --data-root /data/nyuv2
 """
+
+LEFT_BEHIND = 3600.0
+"""Seconds after which a half-written table is that of a killed process."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -141,6 +146,7 @@ def _add_how(p: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns 0 all recorded, 1 something failed, 2 bad arguments."""
+    print_anything()
     args = parser().parse_args(argv)
     try:
         discover()
@@ -152,8 +158,8 @@ def main(argv: list[str] | None = None) -> int:
             show_plan(able, machine)
             return 0
         ok = execute(able, machine, args.force, writer.brief)
-        show_tables(grid, args.results, args.gaps is not None)
-        return 0 if ok else 1
+        shown = show_tables(grid, args.results, args.gaps is not None)
+        return 0 if ok and shown else 1
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -191,14 +197,25 @@ def prepare(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
     return grid, Machine(device, args.workers)
 
 
-def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> None:
-    """Writes the tables of the grid's data sets and prints them."""
-    recorded = plan.flat(grid)
-    for name in dict.fromkeys(e.data.name for e in recorded):
-        protocols = {e.protocol_id for e in recorded if e.data.name == name}
-        writer.show(writer.write_tables(results, name, by_gaps=by_gaps), protocols)
+def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
+    """Writes the tables of the grid's data sets, then prints them.
+
+    Returns:
+        Whether all of them were written; an error line tells why one was not.
+    """
+    recorded, made = plan.flat(grid), {}
+    sweep(results / 'tables', LEFT_BEHIND)
+    names = dict.fromkeys(e.data.name for e in recorded)
+    for name in names:
+        try:
+            made[name] = writer.write_tables(results, name, by_gaps=by_gaps)
+        except UserError as error:
+            print(f'error: {error}', file=sys.stderr)
+    for name, table in made.items():
+        writer.show(table, {e.protocol_id for e in recorded if e.data.name == name})
         for stem in (name, f'{name}-gaps')[: 1 + by_gaps]:
             print(f'written: {results / "tables" / stem}.md, .tex, .csv')
+    return len(made) == len(names)
 
 
 def show_list(roots: list[Path]) -> int:

@@ -12,6 +12,7 @@ if __name__ == '__main__':
 import argparse  # noqa: E402
 
 from benchmark.errors import UserError, unknown  # noqa: E402
+from benchmark.progress import print_anything  # noqa: E402
 from benchmark.report.writer import Lacking, show, write_tables  # noqa: E402
 
 EXAMPLES = """examples:
@@ -84,6 +85,7 @@ def titles(words: list[str]) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns 0, or 2 for bad arguments."""
+    print_anything()
     args = parser().parse_args(argv)
     runs = args.runs or args.results / 'runs'
     try:

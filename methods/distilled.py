@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from mmengine.logging import print_log
 from torch import Tensor
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import Batch, SubsetScore, Task
+from benchmark.method import Batch, SubsetScore, Task, late_term
 from benchmark.registry import METHODS
 from benchmark.search import Distribution, LogUniform
 from methods.common.distillation import (
@@ -97,7 +95,8 @@ class Distilled(MMANet):
         loss: One of `WEIGHTS`.
         alpha: Weight of the loss, or 'auto'.
         temperature: Temperature T of soft_target.
-        begin_epoch: Distillation starts after this epoch, as in MMANet; -1 starts it at once.
+        begin_epoch: Distillation starts after this epoch, as in MMANet; -1 starts it at once. A
+            training that ends before starts it earlier.
         mar: Whether MMANet's second decoder for weak combinations is trained, too.
         beta: Weight of L_MAR.
         mining_start: First epoch, from 0, whose validation is mined for L_MAR.
@@ -134,6 +133,11 @@ class Distilled(MMANet):
             space['beta'] = MMANet.search['beta']
         return space
 
+    @classmethod
+    def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:
+        """Tells where a training is too short for `begin_epoch`."""
+        return late_term('distillation', options['begin_epoch'] + 1, epochs)
+
     def __init__(
         self,
         task: Task,
@@ -157,7 +161,7 @@ class Distilled(MMANet):
         chosen = weight(loss, alpha, task.dataset)
         super().__init__(task, alpha=chosen, beta=beta, grid=grid, **mining)
         self.term, self.temperature = loss, temperature
-        self.begin_epoch, self.mar = begin_epoch, mar
+        self.given_begin_epoch, self.mar = begin_epoch, mar
         if not mar:
             del self.regularizer
 
@@ -214,15 +218,9 @@ class Distilled(MMANet):
         return pixels(F.avg_pool2d(maps, window, ceil_mode=True))
 
     def on_validation(self, scores: dict[str, SubsetScore]) -> None:
-        """Mines for L_MAR; without it, warns if training ends before distillation starts."""
+        """Mines for L_MAR; does nothing without it."""
         if self.mar:
             super().on_validation(scores)
-        elif self.epoch == self.epochs - 1 <= self.begin_epoch:
-            text = (
-                f'distilled: training ends after {self.epochs} epochs, before distillation starts '
-                f'(begin_epoch={self.begin_epoch})'
-            )
-            print_log(text, 'current', logging.WARNING)
 
     def _require_pixels(self, maps: Maps) -> None:
         # The normalised attention of one pixel is always 1: the loss would be 0 without a word.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -14,7 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE, Batch, SubsetScore, Task
+from benchmark.method import IGNORE, Batch, SubsetScore, Task, late_start, late_term
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.losses import multi_scale
@@ -88,7 +87,8 @@ class DMRNet(ModalityDropout):
         task: What the data set requires.
         alpha: Weight of KL.
         beta: Weight of the hard combination regulariser.
-        warmup: Number of epochs that are mined; the regulariser starts after them.
+        warmup: Number of epochs that are mined; the regulariser starts after them. A shorter
+            training mines fewer (`late_start`).
         hard: Number V of hard combinations; 0 takes half of all combinations, rounded down.
         variant: 'paper' or 'official'.
 
@@ -132,7 +132,7 @@ class DMRNet(ModalityDropout):
             raise UserError(f'dmrnet:hard: expected 0 to {len(sets)} combinations, found {hard}')
         if warmup < 1:
             raise UserError(f'dmrnet:warmup: expected at least 1 epoch, found {warmup}')
-        self.alpha, self.beta, self.warmup = alpha, beta, warmup
+        self.alpha, self.beta, self.given_warmup = alpha, beta, warmup
         self.official = variant == 'official'
         self.dense = task.kind == 'segmentation'
         self.gaussian = Gaussian(self.decoder.channels)
@@ -145,6 +145,16 @@ class DMRNet(ModalityDropout):
         # because float32 would round small additions to a sum over many samples away.
         self.register_buffer('variance', torch.zeros(len(sets), dtype=torch.float64))
         self.register_buffer('samples', torch.zeros(len(sets), dtype=torch.float64))
+
+    @classmethod
+    def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:
+        """Tells where a training is too short for `warmup`."""
+        return late_term('the hard combination regulariser', options['warmup'], epochs)
+
+    @property
+    def warmup(self) -> int:
+        """The option, or fewer epochs where the training is not longer."""
+        return late_start(self.given_warmup, self.epochs)
 
     def _candidates(self, hard: int) -> tuple[Tensor, int | None]:
         """Returns which sets may be hard, (S,) bool, and how many are mined; None takes all."""
@@ -252,10 +262,7 @@ class DMRNet(ModalityDropout):
 
     def on_validation(self, scores: dict[str, SubsetScore]) -> None:
         """Logs the hard combinations after the warm-up; the scores are not used."""
-        if self.epoch == self.epochs - 1 < self.warmup:
-            text = f'dmrnet: {self.epochs} epochs end within the warm-up of {self.warmup}'
-            print_log(text, 'current', logging.WARNING)
-        elif self.epoch == self.warmup - 1:
+        if self.epoch == self.warmup - 1:
             rows = self.sets[self.hard_sets()].tolist()
             found = ['+'.join(itertools.compress(self.task.names, row)) for row in rows]
             print_log(f'dmrnet: hard combinations {", ".join(found)}', 'current')

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
-from benchmark.method import Batch, SubsetScore, Task
+from benchmark.method import Batch, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.networks import Maps, SegmentationDecoder
@@ -44,6 +43,11 @@ def draw_shown(tokens: Sequence[int], mask: Tensor, ratio: float) -> tuple[Tenso
     rank = lots.argsort(1, descending=True).argsort(1)
     count = max(1, int((1 - ratio) * sum(tokens)))
     return (allowed & (rank < count)).split(list(tokens), 1)
+
+
+def pretraining_epochs(share: float, epochs: int) -> int:
+    """Returns how many of the epochs pretrain: a share of them, but one where there are two."""
+    return max(round(share * epochs), 1 if share and epochs > 1 else 0)
 
 
 @METHODS.register_module('m3ae')
@@ -130,8 +134,15 @@ class M3AE(ModalityDropout):
 
     @property
     def pretraining_epochs(self) -> int:
-        """Number of epochs that pretrain."""
-        return round(self.pretraining * self.epochs)
+        """Number of epochs that pretrain; one at least if there are two."""
+        return pretraining_epochs(self.pretraining, self.epochs)
+
+    @classmethod
+    def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:
+        """Tells where a training is too short for any pretraining."""
+        if options['pretraining'] == 0 or pretraining_epochs(options['pretraining'], epochs):
+            return []
+        return ['pretraining is left out, because the training has only one epoch']
 
     def substitutes(self) -> dict[str, Tensor]:
         """Returns modality name -> s (*shape)."""
@@ -269,9 +280,3 @@ class M3AE(ModalityDropout):
         """
         other = batch.mask.roll(1, 0) & batch.available
         return torch.where(other.any(1, keepdim=True), other, batch.mask)
-
-    def on_validation(self, scores: dict[str, SubsetScore]) -> None:
-        """Warns if training is too short for any pretraining; the scores are not used."""
-        if self.epoch == self.epochs - 1 and not self.pretraining_epochs:
-            text = f'm3ae: {self.epochs} epochs leave none for pretraining; substitutes are noise'
-            print_log(text, 'current', logging.WARNING)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import logging
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -12,7 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE, Batch, SubsetScore, Task
+from benchmark.method import IGNORE, Batch, SubsetScore, Task, late_start, late_term
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.distillation import (
@@ -64,7 +63,8 @@ class MMANet(ModalityDropout):
         alpha: Weight of L_MAD.
         beta: Weight of L_MAR.
         mining_start: First epoch, from 0, whose validation is mined.
-        begin_epoch: Mining ends before this epoch; L_MAD and L_MAR start after it.
+        begin_epoch: Mining ends before this epoch; L_MAD and L_MAR start after it. A training that
+            ends before starts them earlier (`late_start`).
         grid: In segmentation, the number of rows to which larger maps are pooled for L_MAD.
         variant: 'paper' or 'official'.
 
@@ -106,7 +106,7 @@ class MMANet(ModalityDropout):
             expected = f'0 to {begin_epoch - 1}, before begin_epoch'
             raise UserError(f'mmanet:mining_start: expected {expected}, found {mining_start}')
         self.alpha, self.beta = alpha, beta
-        self.mining_start, self.begin_epoch = mining_start, begin_epoch
+        self.given_mining_start, self.given_begin_epoch = mining_start, begin_epoch
         self.grid = grid
         self.official = variant == 'official'
         self.dense = task.kind == 'segmentation'
@@ -116,6 +116,21 @@ class MMANet(ModalityDropout):
         self.register_buffer('strong', torch.zeros(len(task.names), dtype=torch.bool))
         # A single modality has no combination without it, so that nothing need be mined.
         self._checked = len(task.names) == 1
+
+    @classmethod
+    def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:
+        """Tells where a training is too short for `begin_epoch`."""
+        return late_term('the distillation with MAR', options['begin_epoch'] + 1, epochs)
+
+    @property
+    def begin_epoch(self) -> int:
+        """The option, or an earlier epoch where the training ends before it."""
+        return late_start(self.given_begin_epoch + 1, self.epochs) - 1
+
+    @property
+    def mining_start(self) -> int:
+        """The option, or 0 where mining would start after it has to end."""
+        return self.given_mining_start if self.given_mining_start < self.begin_epoch else 0
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_task and, after `begin_epoch`, the weighted loss_mad and loss_mar.
@@ -219,12 +234,6 @@ class MMANet(ModalityDropout):
         Raises:
             UserError: The validation lacks one of these subsets.
         """
-        if self.epoch == self.epochs - 1 <= self.begin_epoch:
-            text = (
-                f'mmanet: training ends after {self.epochs} epochs, before MAD and MAR start '
-                f'(begin_epoch={self.begin_epoch})'
-            )
-            print_log(text, 'current', logging.WARNING)
         names = self.task.names
         if len(names) == 1 or not self.mining_start <= self.epoch < self.begin_epoch:
             return

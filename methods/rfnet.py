@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from benchmark.search import Uniform
 from methods.common.losses import segmentation_loss
 from methods.common.networks import Encoders, Maps, decoder, fused_channels, masked
 from methods.common.regions import ProbabilityMaps, RegionFusion, upsample
+from methods.common.resnet import map_sizes
 
 
 @METHODS.register_module('rfnet')
@@ -38,7 +41,8 @@ class RFNet(Method):
     decoded path through 3x3 convolutions. Classification has a single region of probability 1 and
     no probability maps: gated modalities beside the shortcut, cross-entropy as the loss, and batch
     normalisation, since instance normalisation is undefined for maps of one pixel, at which vectors
-    are fused. Class weights of the data set are not used.
+    are fused; scales of one pixel have batch normalisation in segmentation, too. Class weights of
+    the data set are not used.
 
     The weighted sum of the fusion is that of the released code, whose authors call it a
     simplification; the paper's more complex fusion was not available. Convolutions pad with zeros:
@@ -56,14 +60,21 @@ class RFNet(Method):
         self.fuse_start = fuse_start
         self.encoders = Encoders(task)
         count, channels = len(task.modalities), fused_channels(task)
-        norm: type[nn.Module] = nn.BatchNorm2d
+        norms: list[type[nn.Module]] = [nn.BatchNorm2d]
         regions, maps = 1, []
         if task.kind == 'segmentation':
-            norm, regions = nn.InstanceNorm2d, len(task.classes)
-            coarser = zip(channels, (*channels[1:], 0), strict=True)
-            maps = [ProbabilityMaps(count, c, regions, deeper) for c, deeper in coarser]
+            pixels = [math.prod(size) for size in map_sizes(task.modalities[0], len(channels))]
+            norms = [nn.InstanceNorm2d if p > 1 else nn.BatchNorm2d for p in pixels]
+            regions = len(task.classes)
+            deeper = zip((*channels[1:], 0), (*norms[1:], norms[-1]), strict=True)
+            maps = [
+                ProbabilityMaps(count, c, regions, below, norm, norm_below)
+                for c, norm, (below, norm_below) in zip(channels, norms, deeper, strict=True)
+            ]
         self.maps = nn.ModuleList(maps)
-        self.fusions = nn.ModuleList(RegionFusion(count, c, regions, norm) for c in channels)
+        self.fusions = nn.ModuleList(
+            RegionFusion(count, c, regions, norm) for c, norm in zip(channels, norms, strict=True)
+        )
         self.decoder = decoder(task, channels[0])
         self.separate = decoder(task, channels[0])
 

@@ -1,12 +1,17 @@
 """One thread a test process: on two cores the tests of two suites would fight for them."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+# What the tests remember of files does not belong into the user's cache folder.
+_cache = tempfile.TemporaryDirectory(prefix='tests-cache-')
+os.environ['XDG_CACHE_HOME'] = _cache.name
 
 
 class Disk:

@@ -93,19 +93,19 @@ def loaders(experiment: Experiment, part: Part, machine: Machine) -> tuple[DataL
         CannotTrain: The method needs complete training data, and these are not.
     """
     data, batch_size = experiment.data, experiment.protocol.batch_size
-    train, val = split_of(data, 'train'), split_of(data, 'val')
+    train = split_of(data, 'train')
     workers, pin = machine.loader(data)
     sampler = Sampler(part.sampler, data.task.names)
     samples = Samples(train, data.task, experiment.readable, sampler, experiment.seed)
     return (
         train_loader(samples, batch_size, workers, pin),
-        test_loader(Samples(val, data.task, val.available), 2 * batch_size, workers, pin),
+        loader_of(experiment, machine, 'val'),
     )
 
 
-def loader_of_test(experiment: Experiment, machine: Machine) -> DataLoader:
-    """Returns the loader of the test split."""
-    test = split_of(experiment.data, 'test')
-    samples = Samples(test, experiment.data.task, test.available)
+def loader_of(experiment: Experiment, machine: Machine, name: str) -> DataLoader:
+    """Returns the loader of the split 'val' or 'test': in order, every sample once."""
+    split = split_of(experiment.data, name)
+    samples = Samples(split, experiment.data.task, split.available)
     workers, pin = machine.loader(experiment.data)
     return test_loader(samples, 2 * experiment.protocol.batch_size, workers, pin)

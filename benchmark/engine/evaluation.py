@@ -12,16 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.evaluator import Evaluator
 from mmengine.runner import TestLoop, ValLoop
-from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
+from benchmark.dataset import Split
+from benchmark.engine.hooks import TrainingDiverged
+from benchmark.engine.subset_metrics import (
+    ClassificationMetric,
+    SegmentationMetric,
+    SubsetMetric,
+    kept_logits,
+    shares_of,
+)
 from benchmark.method import IGNORE, Batch, Method, SubsetScore, Task
 from benchmark.missing import subset_id, subset_masks
 from benchmark.records import metrics
-
-_ATTACK_RATES = {'APCER': metrics.apcer, 'BPCER': metrics.bpcer, 'ACER': metrics.acer}
 
 
 def subset_logits(
@@ -42,98 +48,6 @@ def subset_logits(
             mask,
             (method.decode(features, allowed) if once else method.predict(batch.inputs, allowed)),
         )
-
-
-class SubsetMetric(BaseMetric):
-    """A metric of one subset, which also keeps what the record needs beside its value.
-
-    Attributes:
-        predicted: After `evaluate`, the share of each class among the predictions.
-        outcomes: After `evaluate`, the positions ('ids') of what was measured in the split's order,
-            and per-sample outcomes for them (`benchmark.records.schema.Outcomes`).
-    """
-
-    default_prefix = ''
-    predicted: tuple[float, ...] = ()
-    outcomes: dict[str, np.ndarray]
-
-    @property
-    def measured(self) -> bool:
-        """Whether any sample was handed over since the last evaluation."""
-        return bool(self.results)
-
-
-class ClassificationMetric(SubsetMetric):
-    """Accuracy, UAR and macro F1; for presentation attack detection APCER, BPCER and their mean.
-
-    The decision is the larger logit. APCER is the share of attacks taken for live, BPCER the share
-    of live samples taken for attacks (ISO/IEC 30107-3, over all attacks together), ACER their mean;
-    EER and AUC say what other thresholds could do.
-
-    Args:
-        task: Gives the classes and which of them is live.
-    """
-
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.task = task
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keeps (position, target, prediction, score) of each sample."""
-        self.results.extend((s['id'], s['target'], s['pred'], s['score']) for s in data_samples)
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        """Returns the metrics as fractions."""
-        ids, target, pred, score = (np.array(column) for column in zip(*results, strict=True))
-        count = len(self.task.classes)
-        self.predicted = tuple(np.bincount(pred, minlength=count) / len(pred))
-        self.outcomes = {'ids': ids, 'pred': pred, 'score': score.astype(np.float32)}
-        confusion = metrics.confusion(target, pred, count)
-        found: dict[str, Any] = {'accuracy': metrics.accuracy(confusion)}
-        if self.task.metric == 'ACER':
-            for name, rate in _ATTACK_RATES.items():
-                found[name] = rate(confusion, self.task.live)
-            found['EER'], found['AUC'] = metrics.eer_auc(target == self.task.live, score)
-        else:
-            found['UAR'], found['F1'] = metrics.uar(confusion), metrics.macro_f1(confusion)
-        return {name: float(value) for name, value in found.items()}
-
-
-class SegmentationMetric(SubsetMetric, IoUMetric):
-    """mmsegmentation's mIoU over the pooled confusion matrix, unrounded and silent.
-
-    Classes that neither occur nor are predicted are left out of the mean.
-
-    Args:
-        task: Gives the classes.
-    """
-
-    def __init__(self, task: Task) -> None:
-        super().__init__(ignore_index=IGNORE, iou_metrics=['mIoU'])
-        self.dataset_meta = {'classes': task.classes}
-        self.ids: list[int] = []
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keeps each image's areas per class."""
-        super().process(data_batch, data_samples)
-        self.ids.extend(s['id'] for s in data_samples)
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        """Returns mIoU, the accuracy of all pixels and the mean class accuracy, as fractions."""
-        areas = [torch.stack(column) for column in zip(*results, strict=True)]
-        intersect, union, predicted, labelled = (a.sum(0) for a in areas)
-        self.predicted = tuple((predicted / predicted.sum()).tolist())
-        per_image = torch.stack([areas[0], areas[2], areas[3]], 1)
-        self.outcomes = {'ids': np.array(self.ids), 'areas': per_image.numpy().astype(np.int32)}
-        self.ids = []
-        found = self.total_area_to_metrics(
-            intersect, union, predicted, labelled, self.metrics, self.nan_to_num, self.beta
-        )
-        return {
-            'mIoU': float(np.nanmean(found['IoU'])),
-            'pixel_accuracy': float(found['aAcc']),
-            'class_accuracy': float(np.nanmean(found['Acc'])),
-        }
 
 
 class DiceMetric(SubsetMetric):
@@ -173,7 +87,7 @@ class DiceMetric(SubsetMetric):
         ids = np.array([r[0] for r in results])
         areas = torch.stack([r[1] for r in results]).numpy()
         shares = torch.stack([r[2] for r in results]).sum(0)
-        self.predicted = tuple((shares / shares.sum()).tolist())
+        self.predicted = shares_of(shares.numpy())
         volumes, place = np.unique(
             ids if self.volume is None else self.volume[ids], return_inverse=True
         )
@@ -204,7 +118,8 @@ class SubsetEvaluator(Evaluator):
     Args:
         task: What is measured.
         only: Subset ids to measure; all of them by default.
-        groups: The split's volumes, for Dice.
+        split: The split that is measured: its volumes, for Dice, and the ids of its samples, for
+            messages.
 
     Attributes:
         scores: After a pass, subset id -> its score, for subsets that some sample has.
@@ -212,23 +127,50 @@ class SubsetEvaluator(Evaluator):
     """
 
     def __init__(
-        self, task: Task, only: Sequence[str] | None = None, groups: np.ndarray | None = None
+        self, task: Task, only: Sequence[str] | None = None, split: Split | None = None
     ) -> None:
+        groups = None if split is None else split.groups
         masks = {subset_id(task.names, m): m for m in subset_masks(len(task.names))}
         self.masks = {s: m for s, m in masks.items() if only is None or s in only}
         self.by_subset = {subset: metric_for(task, groups) for subset in self.masks}
         super().__init__(list(self.by_subset.values()))
-        self.task = task
+        self.task, self.split = task, split
         self.scores: dict[str, SubsetScore] = {}
         self.outcomes: dict[str, dict[str, np.ndarray]] = {}
 
-    def process_subset(self, mask: np.ndarray, logits: Tensor, batch: Batch) -> None:
-        """Hands one subset's logits to its metric, for the samples that have the subset."""
+    def process_subset(
+        self, mask: np.ndarray, logits: Tensor, batch: Batch, number: int = 0
+    ) -> None:
+        """Hands one subset's logits to its metric, for the samples that have the subset.
+
+        Args:
+            mask: The subset, (M,) bool.
+            logits: (B, K) or (B, K, H, W).
+            batch: The samples.
+            number: Which batch of the split this is, for the message.
+
+        Raises:
+            TrainingDiverged: A logit of a sample that has the subset is NaN or infinite.
+        """
         has = (batch.available.cpu().numpy() >= mask).all(1)
         rows = np.flatnonzero(has)
         if len(rows):
-            samples = _samples(self.task, logits, batch, rows)
-            self.by_subset[subset_id(self.task.names, mask)].process(batch, samples)
+            subset = subset_id(self.task.names, mask)
+            finite = logits.isfinite().flatten(1).all(1).cpu().numpy()
+            if not finite[rows].all():
+                positions = batch.ids.cpu().numpy()[rows[~finite[rows]]]
+                raise TrainingDiverged(
+                    f'prediction is not finite: subset {subset}, batch {number}, '
+                    f'{self._named(positions)}'
+                )
+            self.by_subset[subset].process(batch, _samples(self.task, logits, batch, rows))
+
+    def _named(self, positions: np.ndarray) -> str:
+        """Returns the ids of at most three samples, and how many more there are."""
+        ids = positions if self.split is None else np.asarray(self.split.ids)[positions]
+        named = ', '.join(str(i) for i in ids[:3])
+        rest = f' and {len(ids) - 3} more' if len(ids) > 3 else ''
+        return f'{"samples" if len(ids) > 1 else "sample"} {named}{rest}'
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Returns '<subset>/<metric>' -> value, and fills `scores` and `outcomes`."""
@@ -263,11 +205,9 @@ def _samples(task: Task, logits: Tensor, batch: Batch, rows: np.ndarray) -> list
             }
             for i in rows
         ]
-    share = logits.float().softmax(1)
-    score = share[:, task.live] if task.metric == 'ACER' else share.amax(1)
-    columns = (ids, batch.target.tolist(), pred.tolist(), score.tolist())
+    columns = (ids, batch.target.tolist(), pred.tolist(), kept_logits(task, logits))
     return [
-        dict(zip(('id', 'target', 'pred', 'score'), (column[i] for column in columns), strict=True))
+        dict(zip(('id', 'target', 'pred', 'logit'), (column[i] for column in columns), strict=True))
         for i in rows
     ]
 
@@ -286,7 +226,7 @@ class _SubsetLoop:
         model = self.runner.model
         batch = model.data_preprocessor(data_batch, False)
         for mask, logits in subset_logits(model, batch, list(self.evaluator.masks.values())):
-            self.evaluator.process_subset(mask, logits, batch)
+            self.evaluator.process_subset(mask, logits, batch, idx)
         self.runner.call_hook(
             f'after_{stage}_iter', batch_idx=idx, data_batch=data_batch, outputs=[]
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import functools
-import json
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +11,18 @@ from typing import Any
 
 import torch
 
-from benchmark.engine import cost, environment, hooks, training
+from benchmark.engine import cost, environment, state, training
 from benchmark.engine.building import Machine, build, loaders
-from benchmark.engine.experiment import TRAINED, CannotTrain, Experiment, Part
+from benchmark.engine.experiment import CannotTrain, Experiment, Part
+from benchmark.engine.hooks import TrainingDiverged
+from benchmark.engine.locks import holding
 from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
-from benchmark.files import writing
 from benchmark.method import Method
 from benchmark.records import store
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
+"""Errors of a disk that is full, gone or broken, whichever file met them."""
 
 Report = Callable[[str, int, int, float], None]
 """Called with (stage, finished epochs, epochs, seconds of this stage so far)."""
@@ -39,11 +43,13 @@ def run(
         The record, which has been written.
 
     Raises:
+        Busy: Another process trains the teacher.
         CannotTrain: The method cannot train on these data.
         UserError: The folder cannot be written.
-        TrainingDiverged: A loss became NaN or infinite.
+        TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
     trained, teacher_cost = train(experiment, machine, report, force)
+    state.make_room(experiment.folder, store.RECORD, store.OUTCOMES)
     report('testing', 0, 0, 0.0)
     return finish(experiment, machine, trained, teacher_cost)
 
@@ -57,9 +63,10 @@ def train(
         Each network with what is known of its training, and what the teacher took.
 
     Raises:
+        Busy: Another process trains the teacher.
         CannotTrain: The method cannot train on these data.
         UserError: The folder cannot be written.
-        TrainingDiverged: A loss became NaN or infinite.
+        TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
     if experiment.search is not None and experiment.search['chosen'] is None:
         trials = experiment.search['trials']
@@ -73,7 +80,7 @@ def train(
     mentor = None
     if teacher is not None:
         stage = functools.partial(report, f'teacher {teacher.label}')
-        mentor, teacher_cost = _train_part(teacher, teacher.parts[0], machine, None, stage)
+        mentor, teacher_cost = _teacher(teacher, machine, stage)
     trained = []
     for part in experiment.parts:
         stage = functools.partial(report, part.only[0] if part.only else 'training')
@@ -96,8 +103,29 @@ def _prepare(machine: Machine) -> None:
 def clear(experiment: Experiment) -> None:
     """Removes the weights of an experiment and whatever its training could go on from."""
     for part in experiment.parts:
-        for name in ('resume.pth', 'resume.json', 'best.pth', 'checkpoint.pth', TRAINED):
-            (part.folder / name).unlink(missing_ok=True)
+        state.discard(
+            part.folder, state.TRAINED, state.WEIGHTS, state.RESUME, state.OWNER, state.BEST
+        )
+
+
+def _teacher(
+    teacher: Experiment, machine: Machine, report: Callable[[int, int, float], None]
+) -> Trained:
+    """Returns the trained teacher, which several experiments and their processes share."""
+    found = _from_disk(teacher, teacher.parts[0], machine)
+    if found is not None:
+        return found
+    with holding(teacher.folder):
+        return _train_part(teacher, teacher.parts[0], machine, None, report)
+
+
+def _from_disk(experiment: Experiment, part: Part, machine: Machine) -> Trained | None:
+    method = build(experiment, machine.device)
+    found = state.read_trained(part.folder, experiment.identity, method.state_dict())
+    if found is None:
+        return None
+    method.load_state_dict(found[0])
+    return Trained(method.eval(), found[1])
 
 
 def _train_part(
@@ -108,44 +136,40 @@ def _train_part(
     report: Callable[[int, int, float], None],
 ) -> Trained:
     """Returns one trained network and what is known of its training, from disk where finished."""
-    folder, identity = part.folder, experiment.identity
-    method = build(experiment, machine.device)
-    done = folder / TRAINED
-    summary = _finished(done, identity)
-    if summary is not None:
-        weights = torch.load(
-            folder / 'checkpoint.pth', map_location=machine.device, weights_only=True
-        )
-        method.load_state_dict(weights)
-    else:
-        make_folder(folder)
-        if mentor is not None:
-            method.set_teacher(mentor)
-        epochs = experiment.protocol.epochs
-        cost.reset_peak(machine.device)
-        summary = training.train(
-            method,
-            loaders(experiment, part, machine),
-            experiment.protocol,
-            training.Job(folder, identity, experiment.seed, machine.device, part.only),
-            lambda epoch, seconds: report(epoch, epochs, seconds),
-        )
-        summary['peak_memory_mb'] = cost.peak_memory(machine.device)
-        hooks.save_atomically(method.state_dict(), folder / 'checkpoint.pth')
-        with writing(done) as file:
-            file.write(json.dumps({'identity': identity, **summary}).encode())
-        for leftover in ('resume.pth', 'resume.json', 'best.pth'):
-            (folder / leftover).unlink(missing_ok=True)
-    return Trained(method.eval(), summary)
-
-
-def _finished(file: Path, identity: str) -> dict[str, Any] | None:
+    found = _from_disk(experiment, part, machine)
+    if found is not None:
+        return found
+    make_folder(part.folder)
+    state.make_room(part.folder, training.LOG)
     try:
-        summary = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
-    whole = summary.get('identity') == identity and (file.parent / 'checkpoint.pth').is_file()
-    return summary if whole else None
+        return _fit(experiment, part, machine, mentor, report)
+    except state.Unusable:  # it was named and removed
+        return _fit(experiment, part, machine, mentor, report)
+
+
+def _fit(
+    experiment: Experiment,
+    part: Part,
+    machine: Machine,
+    mentor: Method | None,
+    report: Callable[[int, int, float], None],
+) -> Trained:
+    """Trains a network and keeps its weights."""
+    method = build(experiment, machine.device)
+    if mentor is not None:
+        method.set_teacher(mentor)
+    epochs = experiment.protocol.epochs
+    cost.reset_peak(machine.device)
+    summary = training.train(
+        method,
+        loaders(experiment, part, machine),
+        experiment.protocol,
+        training.Job(part.folder, experiment.identity, experiment.seed, machine.device, part.only),
+        lambda epoch, seconds: report(epoch, epochs, seconds),
+    )
+    summary['peak_memory_mb'] = cost.peak_memory(machine.device)
+    state.keep_trained(part.folder, experiment.identity, method.state_dict(), summary)
+    return Trained(method.eval(), summary)
 
 
 def make_folder(folder: Path) -> None:
@@ -162,19 +186,35 @@ def make_folder(folder: Path) -> None:
         raise UserError(f'{folder}: cannot be written: {error.strerror}') from None
 
 
-def describe(error: Exception) -> tuple[str, str | None]:
-    """Returns one line on an error, and its traceback where it was no mistake of the user's."""
-    if isinstance(error, UserError | hooks.TrainingDiverged):
+def describe(experiment: Experiment, error: Exception) -> tuple[str, str | None]:
+    """Returns one line on an error, and its traceback where it was a fault of the code.
+
+    Mistakes of the user, a full disk and a results folder that vanished are none.
+    """
+    if isinstance(error, UserError | TrainingDiverged):
         return str(error), None
+    if isinstance(error, OSError):
+        place = Path(str(error.filename or experiment.folder))
+        if error.errno in DISK or place.is_relative_to(experiment.folder):
+            return f'{place}: cannot be written: {error.strerror}', None
     return f'{type(error).__name__}: {error}', ''.join(traceback.format_exception(error))
 
 
 def log(experiment: Experiment, trace: str | None) -> None:
-    """Adds a traceback, where there is one, to an experiment's log."""
+    """Adds a traceback, where there is one, to an experiment's log.
+
+    Raises:
+        UserError: The log cannot be written.
+    """
     make_folder(experiment.folder)
-    if trace is not None:
-        with open(experiment.folder / 'train.log', 'a') as file:
+    if trace is None:
+        return
+    path = experiment.folder / training.LOG
+    try:
+        with path.open('a', encoding='utf-8') as file:
             file.write(trace)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
 
 
 def failure(experiment: Experiment, error: Exception, machine: Machine) -> str:
@@ -188,7 +228,7 @@ def failure(experiment: Experiment, error: Exception, machine: Machine) -> str:
     Returns:
         The error in one line, with the file that holds the traceback if there is one.
     """
-    message, trace = describe(error)
+    message, trace = describe(experiment, error)
     status = 'refused' if isinstance(error, CannotTrain) else 'failed'
     record = {**experiment.header, 'status': status, 'error': message}
     try:
@@ -201,4 +241,4 @@ def failure(experiment: Experiment, error: Exception, machine: Machine) -> str:
             )
     except (UserError, OSError):
         return message
-    return f'{message} (see {experiment.folder / "train.log"})' if trace is not None else message
+    return f'{message} (see {experiment.folder / training.LOG})' if trace is not None else message

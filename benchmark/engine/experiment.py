@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +23,15 @@ from benchmark.records import store
 from benchmark.records.metrics import higher_is_better
 from benchmark.registry import METHODS, lookup
 from benchmark.search import Distribution
+from benchmark.source import code_of
 
 
 class CannotTrain(UserError):
     """The method cannot train on these data: a refusal, not a failure."""
 
 
-TRAINED = 'trained.json'
-"""File that says how a finished training of a part went."""
+LONGEST = 120
+"""Most characters in the name of a row's folder; file systems take 255 bytes."""
 
 
 class Part(NamedTuple):
@@ -43,11 +46,6 @@ class Part(NamedTuple):
     folder: Path
     sampler: str
     only: list[str] | None
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether a finished training lies in the folder."""
-        return (self.folder / TRAINED).is_file()
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,17 @@ class Experiment:
     def method(self) -> type[Method]:
         """The method's class."""
         return lookup(METHODS, self.name)
+
+    @property
+    def code(self) -> str:
+        """Hash of the source code of the method and of its teacher, whose weights it uses."""
+        teacher = self.method.teacher
+        return code_of(self.method, *([lookup(METHODS, teacher)] if teacher else []))
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the method's schedule in a training of this length."""
+        return self.method.schedule_notes(self.options, self.protocol.epochs)
 
     @functools.cached_property
     def protocol_id(self) -> str:
@@ -149,6 +158,8 @@ class Experiment:
                 'version': self.method.version,
                 'source': self.source,
                 'tunable': list(self.tunable),
+                'code': self.code,
+                **({'notes': self.notes} if self.notes else {}),
             },
             'dataset': {
                 'name': self.data.name,
@@ -162,6 +173,7 @@ class Experiment:
                 'live': task.live,
                 'ceiling': self.data.bounds[0],
                 'chance': self.data.bounds[1],
+                **({'regions': [name for name, _ in task.regions]} if task.regions else {}),
             },
             'protocol': self.protocol.recorded(),
             'protocol_id': self.protocol_id,
@@ -177,18 +189,45 @@ class Experiment:
         return self.header['identity']
 
     def recorded(self) -> Mapping[str, Any] | None:
-        """Returns this experiment's complete record, if there is one."""
+        """Returns this experiment's complete record, if there is one with its outcomes."""
+        file = self.folder / store.RECORD
         try:
-            found = store.read(self.folder / store.RECORD)
+            found = store.read(file)
         except (store.RecordError, OSError):
             return None
         same = found['identity'] == self.identity
-        return found if same and found['status'] == 'complete' else None
+        if same and found['status'] == 'complete' and not store.lacking(file, found):
+            return found
+        return None
+
+    @property
+    def has_other_code(self) -> bool:
+        """Whether a complete record differs from this experiment in the method's code alone."""
+        try:
+            found = store.read(self.folder / store.RECORD)
+        except (store.RecordError, OSError):
+            return False
+        ours = {**found, 'method': {**found['method'], 'code': self.code}}
+        is_ours = store.identity(ours) == self.identity != found['identity']
+        return is_ours and found['status'] == 'complete'
 
 
 def place(results: Path, kind: str, data: Dataset, row: str, protocol_id: str) -> Path:
     """Returns the folder of a row's 'runs' or of its search's trials ('tuning')."""
-    return results / kind / data.name / row.replace(':', '-').replace('/', '_') / protocol_id
+    return results / kind / data.name / folder_name(row) / protocol_id
+
+
+def folder_name(row: str) -> str:
+    """Returns the name of a row's folder: readable, and another one for every row.
+
+    A row whose name is too long for a folder, or holds characters that file systems refuse, gets
+    the hash of its name appended; otherwise 'a/b' and 'a_b' would share a folder.
+    """
+    plain = re.sub(r'[^\w.,=+-]', '_', row.replace(':', '-', 1), flags=re.ASCII)
+    if plain == row.replace(':', '-', 1) and len(plain) <= LONGEST:
+        return plain
+    digest = hashlib.sha256(row.encode()).hexdigest()[:8]
+    return f'{plain[: LONGEST - 9]}-{digest}'
 
 
 def experiment(

@@ -16,6 +16,7 @@ from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
 from benchmark.engine.protocol import Protocol
+from benchmark.engine.state import is_trained
 from benchmark.engine.training import optim_wrapper
 from benchmark.method import Method
 
@@ -48,8 +49,10 @@ class Forecast:
             with quiet():
                 self._measured[key] = self._measure(e)
         teaching, training, each = self._measured[key]
-        seconds = {part.folder: training for part in e.parts if not part.is_trained}
-        if e.teacher is not None and not e.teacher.parts[0].is_trained:
+        seconds = {
+            part.folder: training for part in e.parts if not is_trained(part.folder, e.identity)
+        }
+        if e.teacher is not None and not is_trained(e.teacher.parts[0].folder, e.teacher.identity):
             seconds[e.teacher.parts[0].folder] = teaching
         new = seconds.keys() - self._trained
         self._trained |= new

@@ -1,22 +1,37 @@
-"""Runs a grid of experiments: what is recorded is skipped, what fails stops nothing else."""
+"""Runs a grid of experiments: what is recorded is skipped, what fails stops nothing else.
+
+Several processes may run the same grid, or grids that share experiments, in one results folder.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 from benchmark.engine import tuning
 from benchmark.engine.building import Machine
-from benchmark.engine.execution import failure, run
+from benchmark.engine.execution import describe, failure, run
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.forecast import Forecast
+from benchmark.engine.locks import Busy, holding
 from benchmark.engine.plan import Grid, plain, refusals
+from benchmark.engine.state import is_trained
 from benchmark.engine.tuning import Search
 from benchmark.errors import COMPLETE_ONLY, UserError
 from benchmark.progress import Progress, clock
+from benchmark.records import store
 from benchmark.records.schema import Record
 
 Brief = Callable[[Record], str]
 """Tells a record in one line."""
+
+Attempt = Callable[[Experiment], bool]
+"""Runs one experiment whose folder is held; returns whether it succeeded, and prints its line."""
+
+WAIT = 1.0
+"""Seconds between two looks at the experiments that other processes run."""
 
 
 def execute(grid: Grid, machine: Machine, force: bool, brief: Brief) -> bool:
@@ -33,7 +48,7 @@ def execute(grid: Grid, machine: Machine, force: bool, brief: Brief) -> bool:
     if len(todo) < len(every):
         print(f'{len(every) - len(todo)} of {len(every)} experiments are recorded already')
     with Progress(_epochs_to_train(todo, force), len(todo)) as progress:
-        return all([_run(item, machine, progress, force, brief) for item in grid])
+        return _Worker(machine, progress, force, brief, every).work(grid)
 
 
 def _steps(item: Experiment | Search) -> list[Experiment]:
@@ -56,52 +71,154 @@ def _epochs_to_train(todo: list[Experiment], force: bool) -> dict[str, int]:
     networks = {part.folder: (part, x) for x in everything for part in x.parts}
     epochs: dict[str, int] = {}
     for part, x in networks.values():
-        if force or not part.is_trained:
+        if force or not is_trained(part.folder, x.identity):
             epochs[x.data.name] = epochs.get(x.data.name, 0) + x.protocol.epochs
     return epochs
 
 
-def _run(
-    item: Experiment | Search, machine: Machine, progress: Progress, force: bool, brief: Brief
-) -> bool:
-    if isinstance(item, Search):
-        return _run_search(item, machine, progress, force, brief)
-    return (not force and is_done(item)) or _attempt(item, machine, progress, force, brief)
+class _Worker:
+    """Runs the experiments of one command; those that another process runs are left to it.
 
+    Args:
+        machine: Where to run them.
+        progress: Shows what runs.
+        force: Run again what is recorded.
+        brief: Tells a finished run in one line.
+        every: All experiments of the command.
+    """
 
-def _run_search(
-    search: Search, machine: Machine, progress: Progress, force: bool, brief: Brief
-) -> bool:
-    """Runs the trials that have no result, then the seeds with the best options."""
-    for trial in search.experiments:
-        if force or not is_done(trial):
-            # A trial may fail without harm: it is never chosen.
-            progress.start(trial.data.name, named(trial), trial.seed)
-            result = tuning.attempt(trial, machine, progress.report, force)
-            progress.end(tuning.brief(trial, result))
-    results = search.read()
-    why = search.why_not(results)
-    seeds = search.tuned(results)
-    if why is None:
-        return all([_run(e, machine, progress, force, brief) for e in seeds])
-    for e in seeds:
-        progress.start(e.data.name, named(e), e.seed)
-        progress.end(f'FAILED: {failure(e, UserError(why), machine)}')
-    return False
+    def __init__(
+        self,
+        machine: Machine,
+        progress: Progress,
+        force: bool,
+        brief: Brief,
+        every: list[Experiment],
+    ) -> None:
+        self.machine, self.progress, self.force, self.brief = machine, progress, force, brief
+        # Whatever changes after this moment was done by another process.
+        self.before = {e.folder: _stamp(e) for e in every}
+        self.ended: dict[Path, bool] = {}
 
+    def work(self, grid: Grid) -> bool:
+        """Runs all items; those in which another process works come last.
 
-def _attempt(
-    e: Experiment, machine: Machine, progress: Progress, force: bool, brief: Brief
-) -> bool:
-    """Runs one experiment; a failure is recorded and does not stop the others."""
-    progress.start(e.data.name, named(e), e.seed)
-    try:
-        record = run(e, machine, progress.report, force)
-    except Exception as error:
-        progress.end(f'FAILED: {failure(e, error, machine)}')
+        Returns:
+            Whether everything is recorded now.
+        """
+        left, all_ended, told = list(grid), True, False
+        while left:
+            busy = []
+            for item in left:
+                ended = self._search(item) if isinstance(item, Search) else self._one(item)
+                if ended is None:
+                    busy.append(item)
+                else:
+                    all_ended &= ended
+            if busy and not told:
+                print(f'waiting for other processes, which run {len(busy)} of these', flush=True)
+                told = True
+            if len(busy) == len(left):
+                time.sleep(WAIT)
+            left = busy
+        return all_ended
+
+    def _search(self, search: Search) -> bool | None:
+        """Runs the trials that have no result, then the seeds with the best options.
+
+        Returns:
+            Whether all seeds are recorded, None while another process runs a part.
+        """
+        # A trial may fail without harm: it is never chosen.
+        if None in [self._one(trial) for trial in search.experiments]:
+            return None
+        results = search.read()
+        why, attempt = search.why_not(results), self._attempt
+        if why is not None:
+
+            def attempt(e: Experiment) -> bool:
+                return self._fail(e, UserError(why))
+
+        found = [self._one(e, attempt) for e in search.tuned(results)]
+        return None if None in found else all(found)
+
+    def _one(self, e: Experiment, attempt: Attempt | None = None) -> bool | None:
+        """Runs one experiment or trial unless that has been done.
+
+        Returns:
+            Whether it succeeded, None if another process runs it at this moment.
+        """
+        if e.folder in self.ended:
+            return self.ended[e.folder]
+        if not self.force and is_done(e) and not self._changed(e):
+            return True
+        self.progress.start(e.data.name, named(e), e.seed)
+        try:
+            with holding(e.folder):
+                ended = self._elsewhere(e)
+                if ended is None:
+                    ended = (attempt or (self._try if e.trial else self._attempt))(e)
+        except Busy:
+            return None
+        except (UserError, OSError) as error:  # of the disk, where nothing can be recorded
+            self.progress.end(f'FAILED: {describe(e, error)[0]}')
+            ended = False
+        self.ended[e.folder] = ended
+        return ended
+
+    def _changed(self, e: Experiment) -> bool:
+        return _stamp(e) != self.before.get(e.folder)
+
+    def _elsewhere(self, e: Experiment) -> bool | None:
+        """Tells what another process made of an experiment since the command began, if it did."""
+        if not self._changed(e):
+            return None
+        if e.trial:
+            result = tuning.result_of(e)
+            if result is None:
+                return None
+            self.progress.end(f'{tuning.brief(e, result)}, run by another process')
+            return 'score' in result
+        try:
+            record = store.read(e.folder / store.RECORD)
+        except store.RecordError:
+            return None
+        if record['identity'] != e.identity:
+            return None
+        if record['status'] == 'complete':
+            self.progress.end(f'{self.brief(record)}, run by another process')
+            return True
+        self.progress.end(f'FAILED in another process: {record["error"]}')
         return False
-    progress.end(brief(record))
-    return True
+
+    def _try(self, trial: Experiment) -> bool:
+        result = tuning.attempt(trial, self.machine, self.progress.report, self.force)
+        self.progress.end(tuning.brief(trial, result))
+        return 'score' in result
+
+    def _attempt(self, e: Experiment) -> bool:
+        """Runs one experiment; a failure is recorded and does not stop the others."""
+        try:
+            record = run(e, self.machine, self.progress.report, self.force)
+        except Busy:
+            raise
+        except Exception as error:
+            return self._fail(e, error)
+        self.progress.end(self.brief(record))
+        return True
+
+    def _fail(self, e: Experiment, error: Exception) -> bool:
+        self.progress.end(f'FAILED: {failure(e, error, self.machine)}')
+        return False
+
+
+def _stamp(e: Experiment) -> tuple[int, int] | None:
+    """Returns what changes whenever the record of an experiment or the result of a trial does."""
+    try:
+        found = (e.folder / (tuning.FILE if e.trial else store.RECORD)).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def named(e: Experiment) -> str:
@@ -125,7 +242,9 @@ def without_refused(grid: Grid, machine: Machine, dry_run: bool) -> Grid:
     if not dry_run:
         for item, error in refused:
             for e in item.tuned(item.read()) if isinstance(item, Search) else [item]:
-                failure(e, error, machine)
+                # Another process that has the folder records the same.
+                with contextlib.suppress(Busy), holding(e.folder):
+                    failure(e, error, machine)
     out = {id(item) for item, _ in refused}
     return [item for item in grid if id(item) not in out]
 

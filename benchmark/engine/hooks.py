@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,15 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from benchmark.engine import state
 from benchmark.errors import UserError
-from benchmark.files import replacing, writing
 from benchmark.method import SubsetScore
 from benchmark.missing import derive
 from benchmark.records.metrics import higher_is_better
 
 
 class TrainingDiverged(Exception):
-    """A loss became NaN or infinite; names the step and the terms."""
+    """A loss or a prediction became NaN or infinite; names the step and terms, or the samples."""
 
 
 class EpochState(Hook):
@@ -89,7 +88,7 @@ class Selection(Hook):
 
     def __init__(self, rule: str, metric: str, full: str, folder: Path) -> None:
         self.rule, self.metric, self.full = rule, metric, full
-        self.best = folder / 'best.pth'
+        self.best = folder / state.BEST
         self.state: dict[str, Any] = {'epoch': -1, 'value': -math.inf, 'scores': {}}
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
@@ -103,7 +102,7 @@ class Selection(Hook):
             plain = {s: {'metrics': v.metrics, 'n': v.n} for s, v in scores.items()}
             self.state = {'epoch': runner.epoch - 1, 'value': value, 'scores': plain}
             if self.rule != 'last':
-                save_atomically(runner.model.state_dict(), self.best)
+                state.save(runner.model.state_dict(), self.best)
 
     def _value(self, scores: dict[str, SubsetScore]) -> float:
         """Returns what the rule maximises.
@@ -132,10 +131,8 @@ def _brief(metrics: dict | None) -> str:
 class Checkpoint(Hook):
     """Saves the run after every epoch, so that a killed one goes on as if nothing had happened.
 
-    Written to a temporary name, synced and renamed: at every moment one whole file exists.
-
     Args:
-        file: The resume file.
+        file: The resume file; at every moment it is the old one or the whole new one.
         selection: Its state travels along.
         progress: Called with (finished epochs, seconds of training so far).
     """
@@ -169,49 +166,34 @@ class Checkpoint(Hook):
     def _save(self, runner: Runner) -> None:
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
-        meta = {'epoch': runner.epoch, 'iter': runner.iter}
-        with replacing(self.file) as part:
-            runner.save_checkpoint(str(part.parent), part.name, meta=meta)
+        content = {
+            'epoch': runner.epoch,
+            'iter': runner.iter,
+            'state_dict': runner.model.state_dict(),
+            'optimizer': runner.optim_wrapper.state_dict(),
+            'schedulers': [_plain(s.state_dict()) for s in runner.param_schedulers],
+            'seconds': self.seconds,
+            'selection': json.dumps(self.selection.state),
+        }
+        state.save(content, self.file)
         self.progress(runner.epoch, self.seconds)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Adds the seconds of training and the state of the selection to mmengine's checkpoint."""
-        checkpoint['benchmark'] = {
-            'seconds': self.seconds,
-            'selection': self.selection.state,
-        }
+    def restore(self, runner: Runner, content: Mapping[str, Any]) -> None:
+        """Puts a run where `_save` left it.
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Restores the seconds and the selection from the checkpoint."""
-        self.seconds = checkpoint['benchmark']['seconds']
-        self.selection.state = checkpoint['benchmark']['selection']
-
-
-def save_atomically(state: Any, file: Path) -> None:
-    """Saves with torch so that the file is there whole or not at all."""
-    with replacing(file) as part:
-        torch.save(state, part)
+        Args:
+            runner: The run, ready to train.
+            content: What was saved.
+        """
+        runner.model.load_state_dict(content['state_dict'])
+        runner.optim_wrapper.load_state_dict(content['optimizer'])
+        for scheduler, saved in zip(runner.param_schedulers, content['schedulers'], strict=True):
+            scheduler.load_state_dict(saved)
+        runner.train_loop._epoch, runner.train_loop._iter = content['epoch'], content['iter']
+        self.seconds = content['seconds']
+        self.selection.state = json.loads(content['selection'])
 
 
-def begin(file: Path, identity: str) -> None:
-    """Says whose checkpoints `file` will hold; what another experiment left there is removed."""
-    file.unlink(missing_ok=True)
-    with writing(_owner(file)) as note:
-        note.write(json.dumps({'identity': identity}).encode())
-
-
-def resumable(file: Path, identity: str) -> bool:
-    """Returns whether `file` is a whole checkpoint of this very experiment.
-
-    The identity lies beside the checkpoint, which is not unpickled to compare it.
-    """
-    try:
-        owner = json.loads(_owner(file).read_text())['identity']
-        with zipfile.ZipFile(file) as archive:
-            return owner == identity and archive.testzip() is None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        return False
-
-
-def _owner(file: Path) -> Path:
-    return file.with_suffix('.json')
+def _plain(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a scheduler's state without its functions, which would be unpickled as code."""
+    return {key: value for key, value in scheduler.items() if not callable(value)}

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError
-from benchmark.method import Batch, Task
+from benchmark.method import IGNORE, Batch, Task
 from benchmark.missing import Sampler, derive, generator
 
 _OPENED: WeakKeyDictionary[Dataset, dict[str, Split]] = WeakKeyDictionary()
@@ -77,9 +77,29 @@ class Samples(TorchDataset):
             inputs={m: self._read(m, k, rows) for k, m in enumerate(self.task.names)},
             available=torch.from_numpy(self.available[rows]),
             mask=torch.from_numpy(self.mask[rows]),
-            target=torch.from_numpy(np.asarray(self.split.target[rows]).astype(np.int64)),
+            target=torch.from_numpy(self._labels(rows)),
             ids=torch.from_numpy(rows),
         )
+
+    def _labels(self, rows: np.ndarray) -> np.ndarray:
+        """Reads labels, of training as of both other splits.
+
+        Raises:
+            UserError: A label is no class. On a GPU it would end the process in the loss.
+        """
+        labels, classes = np.asarray(self.split.target[rows]), len(self.task.classes)
+        wrong = (labels < 0) | (labels >= classes)
+        ignored = ''
+        if self.task.kind == 'segmentation':
+            wrong &= labels != IGNORE
+            ignored = f', or {IGNORE} where nothing is labelled'
+        if wrong.any():
+            first = np.argwhere(wrong)[0]
+            raise UserError(
+                f'{self.task.dataset}: label of sample {self.split.ids[rows[first[0]]]}: expected '
+                f'0 to {classes - 1}{ignored}, found {labels[tuple(first)]}'
+            )
+        return labels.astype(np.int64)
 
     def _read(self, name: str, column: int, rows: np.ndarray) -> torch.Tensor:
         there = self.available[rows, column]

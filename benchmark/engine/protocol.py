@@ -135,6 +135,11 @@ class Protocol:
         if merged.get('precision', 'auto') == 'auto':
             merged['precision'] = 'bfloat16' if device == 'cuda' else 'float32'
         made = cls(**merged)
+        if device == 'cpu' and made.precision != 'float32':
+            raise UserError(
+                f'precision: expected float32 or auto on a CPU, found {made.precision}, which is '
+                'for GPUs'
+            )
         if ':' in made.schedule:
             usual = dataclasses.replace(made, schedule='step').milestones
             shares = '/'.join(f'{share:.10g}' for share in made.milestones)

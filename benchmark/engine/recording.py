@@ -10,16 +10,18 @@ import numpy as np
 
 from benchmark.dataset import Split
 from benchmark.engine import cost, environment, training
-from benchmark.engine.building import Machine, loader_of_test
+from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
-from benchmark.method import Method
+from benchmark.method import Method, Task
 from benchmark.missing import mask_hash
 from benchmark.records import store
 
 COLLAPSE = 0.999
 """A subset whose predictions are one class to at least this share counts as collapsed."""
+
+_SPLITS = ('train', 'val', 'test')
 
 
 class Trained(NamedTuple):
@@ -35,18 +37,22 @@ def finish(
     trained: list[Trained],
     teacher_cost: dict[str, Any],
 ) -> store.Record:
-    """Tests the trained networks and writes outcomes and record, the record last."""
-    test = split_of(experiment.data, 'test')
+    """Tests the trained networks and writes outcomes and record, the record last.
+
+    The validation split is predicted once more before the test split is opened: its outcomes are
+    then those of the very weights that are tested, however often the training was interrupted.
+
+    Raises:
+        TrainingDiverged: A prediction is NaN or infinite.
+    """
+    validated = _predict(experiment, machine, trained, 'val')
     started = time.perf_counter()
-    loader = loader_of_test(experiment, machine)
-    tested = [
-        training.test(method, loader, part.folder, machine.device, part.only)
-        for part, (method, _) in zip(experiment.parts, trained, strict=True)
-    ]
+    tested = _predict(experiment, machine, trained, 'test')
     seconds = time.perf_counter() - started
     scores = {s: score for e in tested for s, score in e.scores.items()}
+    # The validation scores are those that the selection of the epoch and the method saw.
     val = {s: v for _, summary in trained for s, v in summary['scores'].items()}
-    record = {
+    record: dict[str, Any] = {
         **experiment.header,
         'status': 'complete',
         'scores': {
@@ -57,6 +63,7 @@ def finish(
             'val': {s: v['n'] for s, v in val.items()},
             'test': {s: score.n for s, score in scores.items()},
         },
+        'samples': {name: _units(split_of(experiment.data, name)) for name in _SPLITS},
         'predicted': {s: list(score.predicted) for s, score in scores.items()},
         'collapsed': [s for s, score in scores.items() if max(score.predicted) >= COLLAPSE],
         'selected_epoch': max(summary['epoch'] for _, summary in trained),
@@ -72,20 +79,51 @@ def finish(
         },
         **environment.circumstances(machine.device),
     }
-    outcomes = _outcomes(experiment, test, tested)
+    files = {store.VALIDATION: ('val', validated), store.OUTCOMES: ('test', tested)}
     keep_other(experiment)
-    store.write_outcomes(experiment.folder / store.OUTCOMES, outcomes)
-    store.write(experiment.folder / store.RECORD, cast(store.Record, record))
+    record['outcomes'] = {
+        name: store.write_outcomes(
+            experiment.folder / name,
+            _outcomes(experiment.data.task, split_of(experiment.data, split), evaluators),
+        )
+        for name, (split, evaluators) in files.items()
+    }
+    store.write(experiment.folder / store.RECORD, record)
     return cast(store.Record, record)
 
 
+def _predict(
+    experiment: Experiment, machine: Machine, trained: list[Trained], name: str
+) -> list[SubsetEvaluator]:
+    """Returns what each network predicts for a split."""
+    loader = loader_of(experiment, machine, name)
+    return [
+        training.test(method, loader, part.folder, machine.device, part.only)
+        for part, (method, _) in zip(experiment.parts, trained, strict=True)
+    ]
+
+
 def keep_other(experiment: Experiment) -> None:
-    """Moves a record of another version of the method aside instead of overwriting it."""
+    """Moves a record of another version of the method aside instead of overwriting it.
+
+    Its outcomes go along, and go first: an interruption leaves the record to be moved later.
+    """
     file = experiment.folder / store.RECORD
     with contextlib.suppress(store.RecordError):
         found = store.read(file)
-        if found['identity'] != experiment.identity:
-            file.rename(file.with_name(f'record-{found["identity"]}.json'))
+        if found['identity'] == experiment.identity:
+            return
+        for name in (store.OUTCOMES, store.VALIDATION, store.RECORD):
+            part = file.with_name(name)
+            if part.is_file():
+                part.rename(part.with_stem(f'{part.stem}-{found["identity"]}'))
+
+
+def _units(split: Split) -> int:
+    """Returns how many independent samples a split has."""
+    clusters = getattr(split, 'clusters', None)
+    named = (clusters, split.groups, split.ids)
+    return len(np.unique(next(names for names in named if names is not None)))
 
 
 def _gap_report(experiment: Experiment) -> dict[str, Any]:
@@ -97,29 +135,37 @@ def _gap_report(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _outcomes(
-    experiment: Experiment, test: Split, tested: list[SubsetEvaluator]
-) -> dict[str, np.ndarray]:
-    """Returns per-sample outcomes of every subset in the order of the test split."""
-    arrays: dict[str, np.ndarray] = {}
-    task = experiment.data.task
-    areas = np.zeros((len(test), 3, len(task.classes)), np.int32)
-    if task.metric == 'Dice':
-        volumes = len(test) if test.groups is None else len(np.unique(test.groups))
-        areas = np.full((volumes, 3, len(task.regions)), -1, np.int64)
-    for subset, found in ((s, o) for e in tested for s, o in e.outcomes.items()):
-        rows = found['ids']
-        if task.kind == 'segmentation':
-            arrays[f'areas/{subset}'] = areas.copy()
-            arrays[f'areas/{subset}'][rows] = found['areas']
-            continue
-        arrays[f'pred/{subset}'] = np.full(len(test), -1, np.int16)
-        arrays[f'pred/{subset}'][rows] = found['pred']
-        arrays[f'score/{subset}'] = np.full(len(test), np.nan, np.float32)
-        arrays[f'score/{subset}'][rows] = found['score']
+def _outcomes(task: Task, split: Split, evaluators: list[SubsetEvaluator]) -> store.Outcomes:
+    """Returns per-sample outcomes of every subset in the order of a split."""
+    arrays = _samples_of(task, split)
+    samples, classes = len(arrays['name']), len(task.classes)
+    # Classes are counted below zero, since -1 stands for a sample that was not tested.
+    label = np.result_type(np.int16, np.min_scalar_type(-classes))
     if task.kind == 'classification':
-        arrays['target'] = np.asarray(test.target[np.arange(len(test))]).astype(np.int16)
+        arrays['target'] = np.asarray(split.target[np.arange(samples)]).astype(label)
+    for subset, found in ((s, o) for e in evaluators for s, o in e.outcomes.items()):
+        for key, values in found.items():
+            if key == 'ids':
+                continue
+            kind, blank = (label, -1) if key == 'pred' else (values.dtype, np.nan)
+            if key == 'areas':
+                kind, blank = np.dtype(np.int64), -1 if task.metric == 'Dice' else 0
+            array = np.full((samples, *values.shape[1:]), blank, kind)
+            array[found['ids']] = values
+            arrays[f'{key}/{subset}'] = array
     return arrays
+
+
+def _samples_of(task: Task, split: Split) -> store.Outcomes:
+    """Returns 'name' and, where the data set has clusters, 'cluster' of what is counted."""
+    names, clusters = np.asarray(split.ids), getattr(split, 'clusters', None)
+    if task.metric == 'Dice' and split.groups is not None:
+        names, first = np.unique(split.groups, return_index=True)
+        clusters = None if clusters is None else np.asarray(clusters)[first]
+    found = {'name': names.astype(np.str_)}
+    if clusters is not None:
+        found['cluster'] = np.asarray(clusters).astype(np.str_)
+    return found
 
 
 def _size(experiment: Experiment, methods: list[Method]) -> dict[str, Any]:

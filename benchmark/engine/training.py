@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import logging
 import shutil
@@ -12,16 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from benchmark.engine import state
 from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
-from benchmark.engine.hooks import Checkpoint, EpochState, LossWatch, Selection, begin, resumable
+from benchmark.engine.hooks import Checkpoint, EpochState, LossWatch, Selection
 from benchmark.engine.loading import Samples
 from benchmark.engine.protocol import Protocol
+from benchmark.files import ROOT
 from benchmark.method import Method
 from benchmark.missing import derive
+
+LOG = 'train.log'
+"""File with the curves of the losses and of the validation, and with tracebacks."""
 
 _COUNTER = itertools.count()
 _NO_DEFAULTS = dict.fromkeys(('runtime_info', 'timer', 'logger', 'checkpoint'))
@@ -32,12 +35,19 @@ class SilentRunner(Runner):
 
     Args:
         device: Where to train, 'cpu' or 'cuda'.
-        log_file: mmengine's log goes here.
+        log_file: What this project logs, such as the curves of the losses, goes here.
+        restore: Puts the Runner where an earlier one stopped, once it is ready to train.
         kwargs: The Runner's arguments.
     """
 
-    def __init__(self, device: str, log_file: Path, **kwargs: Any) -> None:
-        self._device, self._log_file = device, log_file
+    def __init__(
+        self,
+        device: str,
+        log_file: Path,
+        restore: Callable[[Runner], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._device, self._log_file, self._restore = device, log_file, restore
         super().__init__(
             visualizer={'type': 'Visualizer', 'vis_backends': []},
             experiment_name=f'run{next(_COUNTER)}',
@@ -52,6 +62,10 @@ class SilentRunner(Runner):
         """Builds the logger of this run, with its file as the only handler."""
         logger = super().build_logger(log_level, log_file=str(self._log_file), **kwargs)
         logger.handlers = [h for h in logger.handlers if isinstance(h, logging.FileHandler)]
+        for handler in logger.handlers:
+            handler.addFilter(_is_ours)
+            # A log that a full disk does not take is no reason to print a traceback for each line.
+            handler.handleError = lambda record: None
         return logger
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: Method) -> Method:
@@ -59,14 +73,23 @@ class SilentRunner(Runner):
         return model.to(self._device)
 
     def load_or_resume(self) -> None:
-        """Loads a checkpoint without the line that mmengine prints about it."""
-        with contextlib.redirect_stdout(io.StringIO()):
-            super().load_or_resume()
+        """Goes on from the state that was read; mmengine would unpickle whatever a file holds.
+
+        Raises:
+            Unusable: The state is none of this network's.
+        """
+        if self._restore is None:
+            return
+        try:
+            self._restore(self)
+        except Exception as error:  # a foreign state can lack or misspell anything
+            raise state.Unusable(f'{type(error).__name__}: {error}') from error
 
     def close(self) -> None:
         """Closes the log file and takes it from the logger, which mmengine keeps as current."""
         for handler in self.logger.handlers:
-            handler.close()
+            with contextlib.suppress(OSError):  # the last lines may not fit on a full disk
+                handler.close()
         self.logger.handlers.clear()
 
     def dump_config(self) -> None:
@@ -77,6 +100,11 @@ class SilentRunner(Runner):
 
     def _init_model_weights(self) -> None:
         """Leaves the weights alone: they were drawn from their own generator."""
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Returns whether a line is this project's own; mmengine logs its hooks and deprecations."""
+    return Path(record.pathname).is_relative_to(ROOT)
 
 
 def optim_wrapper(protocol: Protocol) -> dict[str, Any]:
@@ -185,19 +213,24 @@ def train(
         'seconds' of training, 'epoch' that was selected, and its validation 'scores'.
 
     Raises:
-        TrainingDiverged: A loss became NaN or infinite.
+        TrainingDiverged: A loss or a prediction became NaN or infinite.
+        Unusable: What the training would go on from is damaged in a way that its sums do not show,
+            or the selected weights are; it has been removed.
     """
     full = job.only[-1] if job.only else '+'.join(method.task.names)
     selection = Selection(protocol.selection, method.task.metric, full, job.folder)
-    checkpoint = Checkpoint(job.folder / 'resume.pth', selection, progress)
+    checkpoint = Checkpoint(job.folder / state.RESUME, selection, progress)
     runner = _runner(method, loaders, protocol, job, (selection, checkpoint))
     try:
         runner.train()
+        if protocol.selection != 'last':
+            method.load_state_dict(state.load_weights(selection.best, method.state_dict()))
+    except state.Unusable as error:
+        state.name(job.folder, error)
+        state.discard(job.folder, state.RESUME, state.OWNER, state.BEST)
+        raise
     finally:
         runner.close()
-    if protocol.selection != 'last':
-        best = torch.load(selection.best, map_location=job.device, weights_only=True)
-        method.load_state_dict(best)
     return {
         'seconds': checkpoint.seconds,
         'epoch': selection.state['epoch'],
@@ -218,12 +251,13 @@ def _runner(
     # Validation costs time: without a listener or a rule, only the last epoch's is wanted.
     listens = type(method).on_validation is not Method.on_validation
     interval = protocol.val_interval if listens or selection.rule != 'last' else protocol.epochs
-    resume = resumable(checkpoint.file, job.identity)
-    if not resume:
-        begin(checkpoint.file, job.identity)
+    saved = state.read_resume(job.folder, job.identity, method.state_dict())
+    if saved is None:
+        state.begin(job.folder, job.identity)
     return SilentRunner(
         job.device,
-        job.folder / 'train.log',
+        job.folder / LOG,
+        (lambda runner: checkpoint.restore(runner, saved)) if saved is not None else None,
         model=method,
         work_dir=str(job.folder),
         train_dataloader=loaders[0],
@@ -232,10 +266,8 @@ def _runner(
         param_scheduler=schedulers(protocol, len(loaders[0])),
         val_dataloader=loaders[1],
         val_cfg={'type': SubsetValLoop},
-        val_evaluator=SubsetEvaluator(method.task, job.only, val_split.groups),
+        val_evaluator=SubsetEvaluator(method.task, job.only, val_split),
         custom_hooks=[EpochState(job.seed, protocol.epochs), LossWatch(), selection, checkpoint],
-        resume=resume,
-        load_from=str(checkpoint.file) if resume else None,
         randomness={'seed': derive(job.seed, 'runner')},
     )
 
@@ -247,11 +279,14 @@ def test(
 
     Returns:
         The evaluator with its scores and per-sample outcomes.
+
+    Raises:
+        TrainingDiverged: A prediction is NaN or infinite.
     """
-    evaluator = SubsetEvaluator(method.task, only, cast(Samples, loader.dataset).split.groups)
+    evaluator = SubsetEvaluator(method.task, only, cast(Samples, loader.dataset).split)
     runner = SilentRunner(
         device,
-        folder / 'train.log',
+        folder / LOG,
         model=method,
         work_dir=str(folder),
         test_dataloader=loader,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -20,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.dataset import Dataset
-from benchmark.engine import environment, execution
+from benchmark.engine import environment, execution, state
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import Experiment, experiment, place, search_space
 from benchmark.engine.hooks import TrainingDiverged
+from benchmark.engine.locks import Busy
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
-from benchmark.files import writing
 from benchmark.missing import derive
 from benchmark.options import Spec, spell, typed
 from benchmark.records.metrics import higher_is_better
@@ -199,11 +198,21 @@ def search(
 
 def result_of(trial: Experiment) -> dict[str, Any] | None:
     """Returns what became of this very trial, if it ended."""
-    try:
-        found = json.loads((trial.folder / FILE).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
+    found = state.read_json(trial.folder / FILE, trial.identity)
+    if found is not None and not _is_result(found):
+        state.name(trial.folder / FILE, 'it is no result of a trial')
         return None
-    return found if found.get('identity') == trial.identity else None
+    return found
+
+
+def _is_result(found: dict[str, Any]) -> bool:
+    """Returns whether a result holds what a search reads."""
+    score, seconds = found.get('score'), found.get('seconds')
+    if not isinstance(seconds, int | float):
+        return False
+    if found.get('status') == 'complete':
+        return isinstance(score, int | float) and math.isfinite(score)
+    return found.get('status') in ('diverged', 'failed') and isinstance(found.get('error'), str)
 
 
 def settled(result: dict[str, Any] | None) -> bool:
@@ -230,20 +239,22 @@ def attempt(
         'failed' with 'error'.
 
     Raises:
+        Busy: Another process trains the teacher.
         UserError: The folder cannot be written.
     """
     started = time.perf_counter()
     try:
         result = _train(trial, machine, report, force)
+    except Busy:
+        raise
     except Exception as error:  # whatever a setting does to a method, the others are tried
-        message, trace = execution.describe(error)
+        message, trace = execution.describe(trial, error)
         execution.log(trial, trace)
         status = 'diverged' if isinstance(error, TrainingDiverged) else 'failed'
         seconds = time.perf_counter() - started
         result = {'status': status, 'error': message, 'seconds': seconds}
     whole = {**trial.header, **result, **environment.circumstances(machine.device)}
-    with writing(trial.folder / FILE) as file:
-        file.write(f'{json.dumps(whole, indent=1, sort_keys=True)}\n'.encode())
+    state.write_json(trial.folder / FILE, whole)
     if result['status'] != 'failed':
         execution.clear(trial)  # the weights of N trials would fill a disk, and nothing reads them
     return result

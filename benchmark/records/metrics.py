@@ -8,11 +8,12 @@ Values are fractions; NaN stands for a value that was not measured or is undefin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from benchmark.errors import unknown
-from benchmark.records.schema import Outcomes
+from benchmark.records.schema import DatasetInfo, Outcomes
 
 HIGHER_IS_BETTER = {
     **dict.fromkeys(('ACER', 'APCER', 'BPCER', 'EER'), False),
@@ -44,8 +45,14 @@ def confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
     Returns:
         (K, K), rows are targets.
+
+    Raises:
+        ValueError: A label or a prediction is none of the K classes.
     """
     tested = predicted >= 0
+    for values in (target[tested], predicted[tested]):
+        if len(values) and not 0 <= values.min() <= values.max() < classes:
+            raise ValueError(f'expected classes 0 to {classes - 1}, found {values.max()}')
     cells = target[tested].astype(np.int64) * classes + predicted[tested]
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
@@ -132,6 +139,107 @@ def miou(areas: np.ndarray) -> np.ndarray:
     """
     intersection, predicted, labelled = np.moveaxis(areas, -2, 0)
     return nanmean(ratio(intersection, predicted + labelled - intersection))
+
+
+def log_odds(logits: np.ndarray, live: int) -> np.ndarray:
+    """Returns the log-odds of one class against all others together, (N,), of logits (N, K).
+
+    Unlike softmax shares, which round to 1, they tell confident predictions apart.
+    """
+    others = np.delete(logits, live, axis=1).astype(np.float64)
+    largest = others.max(1)
+    rest = largest + np.log(np.exp(others - largest[:, None]).sum(1))
+    return logits[:, live] - rest
+
+
+def of_decisions(
+    target: np.ndarray,
+    predicted: np.ndarray,
+    classes: int,
+    live: int | None = None,
+    rank: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Returns every metric of a classification.
+
+    Args:
+        target: (N,) labels.
+        predicted: (N,) predicted classes.
+        classes: K.
+        live: For presentation attack detection the index of the live class, otherwise None.
+        rank: (N,) the larger, the more likely live, for EER and AUC.
+    """
+    table = confusion(target, predicted, classes)
+    found: dict[str, float | np.ndarray] = {'accuracy': accuracy(table)}
+    if live is None:
+        found |= {'UAR': uar(table), 'F1': macro_f1(table)}
+    else:
+        found |= {'APCER': apcer(table, live), 'BPCER': bpcer(table, live)}
+        found['ACER'] = acer(table, live)
+        if rank is not None:
+            found['EER'], found['AUC'] = eer_auc(target == live, rank)
+    return {name: float(value) for name, value in found.items()}
+
+
+def of_areas(areas: np.ndarray) -> dict[str, float]:
+    """Returns every metric of a segmentation, of areas (N, 3, K) of N images."""
+    pooled = areas.sum(0, dtype=np.int64)
+    right, _, labelled = pooled
+    return {
+        'mIoU': float(miou(pooled)),
+        'pixel_accuracy': float(ratio(right.sum(), labelled.sum())),
+        'class_accuracy': float(nanmean(ratio(right, labelled))),
+    }
+
+
+def of_volumes(areas: np.ndarray, regions: Sequence[str]) -> dict[str, float]:
+    """Returns Dice and that of each region, of areas (V, 3, R) of V volumes.
+
+    Args:
+        areas: Voxels of intersection, prediction and label.
+        regions: The R names; if empty, the mean alone is returned.
+    """
+    each = dice(areas).mean(0)
+    named = zip(regions, each.tolist(), strict=True) if regions else ()
+    return {'Dice': float(each.mean()), **{f'Dice_{name}': value for name, value in named}}
+
+
+def recomputed(outcomes: Outcomes, subset: str, data: DatasetInfo) -> dict[str, float]:
+    """Returns every metric that the outcomes of a subset determine.
+
+    Args:
+        outcomes: What a run predicted.
+        subset: A subset that it was tested on.
+        data: The record's description of the data set.
+
+    Raises:
+        KeyError: The outcomes do not hold the subset.
+        ValueError: The arrays do not fit the data set.
+    """
+    metric = data['metric']
+    if metric == 'Dice':
+        areas = outcomes[f'areas/{subset}']
+        return of_volumes(areas[areas.min((1, 2)) >= 0], data.get('regions', ()))
+    if metric == 'mIoU':
+        return of_areas(outcomes[f'areas/{subset}'])
+    tested = outcomes[f'pred/{subset}'] >= 0
+    target, predicted = outcomes['target'][tested], outcomes[f'pred/{subset}'][tested]
+    if metric != 'ACER':
+        return of_decisions(target, predicted, len(data['classes']))
+    # Runs of older versions hold the probability of the live class, which ranks alike but for ties.
+    rank = outcomes.get(f'logit/{subset}', outcomes.get(f'score/{subset}'))
+    if rank is not None:
+        rank = rank[tested] if rank.ndim == 1 else log_odds(rank[tested], data['live'])
+    return of_decisions(target, predicted, len(data['classes']), data['live'], rank)
+
+
+def determined(data: DatasetInfo) -> set[str]:
+    """Returns the metrics that outcomes of a data set can tell, whether recorded or not."""
+    if data['metric'] == 'Dice':
+        return {'Dice', *(f'Dice_{name}' for name in data.get('regions', ()))}
+    if data['metric'] == 'mIoU':
+        return {'mIoU', 'pixel_accuracy', 'class_accuracy'}
+    own = ('APCER', 'BPCER', 'ACER', 'EER', 'AUC') if data['metric'] == 'ACER' else ('UAR', 'F1')
+    return {'accuracy', *own}
 
 
 def contributions(outcomes: Outcomes, subset: str, metric: str, live: int = 1) -> np.ndarray:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,13 +17,27 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from benchmark.files import writing
-from benchmark.records.schema import SCHEMA, Outcomes, Record, RecordError, Unscored, check
+from benchmark.records import archive, verification
+from benchmark.records.checks import check, one_line
+from benchmark.records.schema import SCHEMA, Outcomes, Record, RecordError, Unscored
 
 RECORD = 'record.json'
 OUTCOMES = 'outcomes.npz'
+"""What was predicted for the test split."""
+VALIDATION = 'validation.npz'
+"""What the tested network predicted for the validation split, in the same form."""
 
-IDENTITY = {'method': ('name', 'options', 'version'), 'dataset': ('name', 'options', 'fingerprint')}
+MAX_BYTES = 32 * 2**20
+"""Size of the largest file that is read as a record."""
+
+IDENTITY = {
+    'method': ('name', 'options', 'version', 'code'),
+    'dataset': ('name', 'options', 'fingerprint'),
+}
 """What can change a score beside schema, protocol and seed; paths, device and label cannot."""
+
+YOUNGER = ('code',)
+"""Fields that the oldest records lack; without them the identity of those records is the same."""
 
 SEARCH = ('trials', 'seed', 'space')
 """What identifies a search. A tuned run never has the identity of an untuned one, not even if the
@@ -54,7 +66,8 @@ def identity(record: Mapping[str, Any]) -> str:
             options were tuned, `tuning`.
     """
     chosen: dict[str, Any] = {
-        part: {field: record[part][field] for field in fields} for part, fields in IDENTITY.items()
+        part: {f: record[part][f] for f in fields if f in record[part] or f not in YOUNGER}
+        for part, fields in IDENTITY.items()
     }
     chosen |= {'schema': SCHEMA, 'protocol': record['protocol'], 'seed': record['seed']}
     if 'tuning' in record:
@@ -62,17 +75,26 @@ def identity(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(_dumps(chosen).encode()).hexdigest()[:16]
 
 
+def content(record: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of all fields of a record but `content`, as parsed from JSON."""
+    fields = {key: value for key, value in record.items() if key != 'content'}
+    return hashlib.sha256(_dumps(fields).encode()).hexdigest()
+
+
 def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Checks a record and writes it, whole or not at all; an undefined score (NaN) becomes null.
+    """Checks a record and writes it with the hash of its content, whole or not at all.
+
+    An undefined score (NaN) becomes null, and an error one line.
 
     Raises:
         RecordError: The record is not valid; nothing is written.
         UserError: The file cannot be written.
     """
-    text = _dumps(_defined(dict(record)), indent=1)
-    validate(json.loads(text), str(path))
+    plain = json.loads(_dumps(_defined(dict(record))))
+    plain['content'] = content(plain)
+    validate(plain, str(path))
     with writing(path) as file:
-        file.write(f'{text}\n'.encode())
+        file.write(f'{_dumps(plain, indent=1)}\n'.encode())
 
 
 def read(path: Path) -> Record | Unscored:
@@ -82,10 +104,25 @@ def read(path: Path) -> Record | Unscored:
         RecordError: The file is damaged, edited, of another schema, or no record at all.
     """
     try:
-        record = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            raise ValueError(f'expected a file of at most {MAX_BYTES} bytes')
+        text = path.read_text(encoding='utf-8')
+        record = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f'{path}: cannot be read as a record: {error}') from error
     return validate(record, str(path))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of its fields; json would keep the last of two fields of one name."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError('a field stands there twice')
+    return found
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f'{constant} is no number in JSON')
 
 
 def validate(record: Any, where: str = 'record') -> Record | Unscored:
@@ -105,28 +142,47 @@ def validate(record: Any, where: str = 'record') -> Record | Unscored:
                 f'identity: {record["identity"]} is not that of the content '
                 f'({identity(record)}): the record was edited, or made by another version'
             )
+        if record.get('content', found := content(record)) != found:
+            raise RecordError('content: the record was edited, or damaged')
     except RecordError as error:
         raise RecordError(f'{where}: {error}') from None
     return cast(Record | Unscored, record)
 
 
-def write_outcomes(path: Path, outcomes: Outcomes) -> None:
-    """Writes outcomes, whole or not at all; the same arrays give the same bytes."""
-    with writing(path) as file:
-        np.savez_compressed(file, allow_pickle=False, **dict(sorted(outcomes.items())))
+def write_outcomes(path: Path, outcomes: Outcomes) -> str:
+    """Writes outcomes, whole or not at all, and returns the SHA-256 of the file."""
+    return archive.write(path, outcomes)
 
 
-def read_outcomes(path: Path) -> Outcomes:
+def read_outcomes(path: Path, record: Record | None = None) -> Outcomes:
     """Reads what `write_outcomes` wrote.
 
+    Args:
+        path: The file.
+        record: The record of the run, which the outcomes of the test split must fit.
+
     Raises:
-        RecordError: The file is missing or damaged.
+        RecordError: The file is missing or damaged, or does not belong to the record.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RecordError(f'{path}: cannot be read as outcomes: {error}') from error
+    outcomes = archive.read(path)
+    if record is not None:
+        try:
+            verification.check_fit(record, outcomes)
+        except RecordError as error:
+            raise RecordError(f'{path}: {error}') from None
+    return outcomes
+
+
+def lacking(path: Path, record: Record) -> str:
+    """Returns the file of outcomes that a record names and that is missing or changed, or ''.
+
+    Args:
+        path: The file of the record.
+        record: Its content. Records of older versions name no files.
+    """
+    named = record.get('outcomes', {}).items()
+    changed = (n for n, sha256 in named if not archive.matches(path.with_name(n), sha256))
+    return next(changed, '')
 
 
 def scan(root: Path) -> Scan:
@@ -137,6 +193,8 @@ def scan(root: Path) -> Scan:
         try:
             record = read(path)
             _check_place(path, record, first.setdefault(record['identity'], path))
+            if record['status'] == 'complete' and (name := lacking(path, record)):
+                raise RecordError(f'{path}: {name} beside it is missing, damaged or of another run')
         except RecordError as error:
             found.problems.append(str(error))
         else:
@@ -169,7 +227,9 @@ def _plain(value: Any) -> Any:
 
 
 def _defined(record: dict[str, Any]) -> dict[str, Any]:
-    """Replaces scores that are not finite by None, since JSON cannot express them."""
+    """Makes a record what JSON can express: no scores that are not finite, errors in one line."""
+    if 'error' in record:
+        record = {**record, 'error': one_line(record['error'])}
     if 'scores' not in record:
         return record
 

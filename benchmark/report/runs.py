@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmark.errors import UserError
 from benchmark.missing import subset_ids
-from benchmark.records import metrics
-from benchmark.records.schema import Outcomes, Record, RecordError, scores_in, test_scores
+from benchmark.records import metrics, verification
+from benchmark.records.schema import Outcomes, Record, RecordError, scores_in
 from benchmark.report import statistics
 
 Loader = Callable[[Record], Outcomes | None]
@@ -22,9 +22,6 @@ Mark = Literal['', 'best', 'second']
 
 ALPHA = 0.05
 """Level of significance, after Holm's correction over the columns."""
-
-TOLERANCE = 1e-5
-"""Largest difference of a recorded score from that of its outcomes: sums of pixels are float32."""
 
 
 class Runs:
@@ -179,7 +176,9 @@ class Runs:
                 if found is not None:
                     added = _contributions(record, found, self.subsets)
                     samples = _same_samples(record, found, samples)
-                    wrong = _contradiction(record, added, self.subsets)
+                    told = verification.contradiction(record, found)
+                    wrong = f'{told}; the run is left out' if told else ''
+                    record = verification.filled(record, found)
             except RecordError as error:
                 problems.append(str(error))
                 added = None
@@ -235,22 +234,11 @@ def _same_samples(record: Record, outcomes: Outcomes, samples: np.ndarray | None
     if 'target' in outcomes:
         found = outcomes['target']
     else:
-        found = np.max([areas[:, 2] for areas in outcomes.values()], axis=0)
+        areas = [array for name, array in outcomes.items() if name.startswith('areas/')]
+        found = np.max([labelled[:, 2] for labelled in areas], axis=0)
     if samples is not None and not np.array_equal(samples, found):
         raise RecordError(f'{_name(record)}: outcomes are of other test samples than those before')
     return found
-
-
-def _contradiction(record: Record, added: np.ndarray, subsets: Sequence[str]) -> str:
-    metric, scores = record['dataset']['metric'], test_scores(record)
-    for subset, value in zip(subsets, metrics.score(added.sum(0), metric), strict=True):
-        recorded = scores.get(subset, value)
-        if abs(recorded - value) > TOLERANCE:
-            return (
-                f'{metric} of {subset} is {recorded:.6f} in the record, {value:.6f} by outcomes; '
-                'the run is left out'
-            )
-    return ''
 
 
 def _groups(records: Sequence[Record]) -> dict[str, list[int]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT, writing
-from benchmark.records import store
+from benchmark.records import metrics, store
 from benchmark.records.schema import Outcomes, Record, Unscored, test_scores
 from benchmark.report import captions, gaps
 from benchmark.report.render import FORMATS, terminal
@@ -103,10 +103,13 @@ def write_tables(
     files = {record['identity']: path for path, record in found.complete.items()}
 
     def load(record: Record) -> Outcomes | None:
-        return store.read_outcomes(files[record['identity']].with_name(store.OUTCOMES))
+        return store.read_outcomes(files[record['identity']].with_name(store.OUTCOMES), record)
 
     complete, unscored = list(found.complete.values()), list(found.unscored.values())
     made = table(complete, load, unscored, published(dataset), columns, metric, by_gaps)
+    if metric and not made.blocks:
+        held = _held(found)  # and the outcomes do not tell the metric either
+        raise Lacking(unknown(f'metric of {dataset}', metric, held), held)
     problems = [line.replace(f'{root}/', '') for line in [*found.problems, *made.problems]]
     joined = made.gaps and Table(dataset, made.gaps.blocks, problems)
     made = Table(dataset, made.blocks, problems, joined)
@@ -127,7 +130,12 @@ def _write(stem: Path, made: Table) -> None:
 
 
 def _metrics(found: store.Scan) -> set[str]:
-    """Returns the metrics that some record holds on the test split."""
+    """Returns the metrics that some record holds on the test split or may tell by its outcomes."""
+    described = [record['dataset'] for record in found.complete.values()]
+    return _held(found).union(*map(metrics.determined, described))
+
+
+def _held(found: store.Scan) -> set[str]:
     tested = [r['scores']['test'] for r in found.complete.values()]
     return {name for subsets in tested for scores in subsets.values() for name in scores}
 

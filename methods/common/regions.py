@@ -96,14 +96,24 @@ class ProbabilityMaps(nn.Module):
         channels: Channels C of one modality's map.
         regions: Number of regions R.
         deeper: Channels of the next coarser scale's fused map; 0 at the coarsest scale.
+        norm: Class of the normalisation at this scale.
+        deeper_norm: Class of the normalisation at the next coarser scale.
     """
 
-    def __init__(self, count: int, channels: int, regions: int, deeper: int) -> None:
+    def __init__(
+        self,
+        count: int,
+        channels: int,
+        regions: int,
+        deeper: int,
+        norm: type[nn.Module] = nn.InstanceNorm2d,
+        deeper_norm: type[nn.Module] = nn.InstanceNorm2d,
+    ) -> None:
         super().__init__()
-        self.embed = bottleneck(count * channels, max(channels // 4, 4), channels)
-        self.descend = conv(deeper, channels, 1) if deeper else None
+        self.embed = bottleneck(count * channels, max(channels // 4, 4), channels, norm)
+        self.descend = conv(deeper, channels, 1, deeper_norm) if deeper else None
         joined = 2 * channels if deeper else channels
-        self.classify = nn.Sequential(conv(joined, 16, 1), nn.Conv2d(16, regions, 1))
+        self.classify = nn.Sequential(conv(joined, 16, 1, norm), nn.Conv2d(16, regions, 1))
 
     def forward(self, joined: Tensor, deeper: Tensor | None) -> Tensor:
         """Predicts the probability maps.

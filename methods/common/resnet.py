@@ -62,6 +62,13 @@ def stride(modality: Modality, stages: int) -> int:
     return (2 if small(modality) else 4) * 2 ** (stages - 1)
 
 
+def map_sizes(modality: Modality, stages: int) -> list[tuple[int, int]]:
+    """Returns height and width of the map after each of the stages, finest first."""
+    _, height, width = modality.shape
+    steps = [stride(modality, k) for k in range(1, stages + 1)]
+    return [(-(-height // step), -(-width // step)) for step in steps]
+
+
 def read_weights(file: str) -> dict[str, Tensor]:
     """Reads the weights of a checkpoint.
 

@@ -231,7 +231,8 @@ def whole_method(request, tmp_path):
     file.write_text(text[1].replace("'mean_fusion'", f"'{name}'"))
     yield file
     METHODS.module_dict.pop(name, None)
-    sys.modules.pop(f'outside_{name}', None)
+    for module in [known for known in sys.modules if known.startswith(f'outside_{name}')]:
+        del sys.modules[module]
 
 
 def test_a_method_as_a_page_prints_it_trains_on_both_embedded_data_sets(whole_method, tmp_path):

@@ -1,5 +1,7 @@
 """The committed records are those of the experiments that the command line plans today."""
 
+import shutil
+
 import pytest
 
 from benchmark.engine import plan
@@ -34,6 +36,22 @@ def test_every_committed_record_is_found_again(runs, opened, tmp_path):
         if 'tuning' in record:
             continue  # its options come from trials, which are not committed
         e = planned(record, opened[record['dataset']['name']], tmp_path)
-        assert e.identity == record['identity'], path
+        # The records say nothing of the code that made them, which may have changed since.
+        method = {k: v for k, v in e.header['method'].items() if k in record['method']}
+        assert store.identity({**e.header, 'method': method}) == record['identity'], path
         assert e.label == record['method']['label']
         assert e.folder.relative_to(tmp_path / 'runs') == path.parent.relative_to(runs)
+
+
+def test_a_record_of_other_code_is_none_of_the_experiment_and_is_recognised(opened, tmp_path):
+    path, record = next(iter(store.scan(FOLDERS[0]).complete.items()))
+    e = planned(record, opened[record['dataset']['name']], tmp_path)
+    assert not e.has_other_code
+    e.folder.mkdir(parents=True)
+    shutil.copy(path, e.folder)
+    assert e.recorded() is None
+    assert e.has_other_code
+    other = planned({**record, 'seed': 7}, opened[record['dataset']['name']], tmp_path)
+    other.folder.mkdir(parents=True)
+    shutil.copy(path, other.folder)
+    assert not other.has_other_code

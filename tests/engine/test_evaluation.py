@@ -43,7 +43,7 @@ def faces(live):
 def classified(task, target, pred):
     metric = ClassificationMetric(task)
     rows = enumerate(zip(target, pred, strict=True))
-    metric.process(None, [{'id': i, 'target': t, 'pred': p, 'score': 0.5} for i, (t, p) in rows])
+    metric.process(None, [{'id': i, 'target': t, 'pred': p, 'logit': 0.5} for i, (t, p) in rows])
     return metric, metric.evaluate(len(target))
 
 
@@ -113,7 +113,7 @@ def test_eer_is_of_the_live_class():
     rows = [(0, 0, 0.9), (0, 0, 0.4), (1, 1, 0.3), (1, 0, 0.6)]
     metric.process(
         None,
-        [{'id': i, 'target': t, 'pred': p, 'score': s} for i, (t, p, s) in enumerate(rows)],
+        [{'id': i, 'target': t, 'pred': p, 'logit': s} for i, (t, p, s) in enumerate(rows)],
     )
     found = metric.evaluate(4)
     assert found['AUC'] == pytest.approx(roc_auc_score([1, 1, 0, 0], [0.9, 0.4, 0.3, 0.6]))
@@ -261,8 +261,9 @@ def test_a_sample_counts_for_the_subsets_that_it_has(kind):
                 assert flat[f'{subset}/accuracy'] == accuracy_score(target, pred)
                 assert found['pred'].tolist() == pred.tolist()
                 shares = torch.exp(y[rows])
-                expected = shares[:, task.live] / shares.sum(1)
-                assert found['score'] == pytest.approx(expected.numpy(), abs=1e-6)
+                expected = torch.log(shares[:, task.live] / shares[:, 1 - task.live])
+                assert found['logit'].dtype == np.float32
+                assert found['logit'] == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 def test_a_subset_that_no_sample_has_gets_no_score():

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ from benchmark.registry import METHODS, discover, lookup
 
 ROOT = Path(run.__file__).resolve().parent.parent
 TINY = ['train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=3']
-SMALL = ['train=96', 'val=32', 'test=48', 'size=24', 'width=8', 'epochs=4', 'batch_size=32']
+SMALL = ['train=64', 'val=16', 'test=32', 'size=24', 'width=8', 'epochs=3', 'batch_size=32']
 MMANET = 'mmanet:begin_epoch=2'
 
 
@@ -114,7 +113,8 @@ def method_file(tmp_path):
 
     yield write
     METHODS.module_dict.pop('odd', None)
-    sys.modules.pop('outside_odd', None)
+    for module in [name for name in sys.modules if name.startswith('outside_odd')]:
+        del sys.modules[module]
 
 
 def test_one_command_makes_records_and_three_tables(uninterrupted):
@@ -154,66 +154,76 @@ def test_a_repetition_gives_the_same_record(uninterrupted, tmp_path):
 
 DEATHS = {
     'while the teacher trains': ('benchmark.engine.hooks.Checkpoint._save', 2),
-    'before the teacher is kept': ('benchmark.engine.hooks.save_atomically', 1),
+    'before the teacher is kept': ('benchmark.engine.state.keep_trained', 1),
     'with a checkpoint half in place': ('benchmark.files._commit', 7),
     'while testing': ('benchmark.engine.training.test', 1),
     'with the outcomes but no record': ('benchmark.records.store.write', 1),
 }
+SELECTED = [*SMALL, 'selection=worst']
+"""Options of a run that keeps its best weights beside the last ones."""
+
+
+@pytest.fixture(scope='module')
+def killed(tmp_path_factory):
+    """Moment -> results of a run that was killed then.
+
+    One process runs something once and then forks all of them, since loading the libraries anew
+    would take longer than the runs.
+    """
+    folders = {m: tmp_path_factory.mktemp('killed') for m in [*DEATHS, 'selecting']}
+    runs = [(*DEATHS[m], arguments(folders[m], MMANET)) for m in DEATHS]
+    selecting = arguments(folders['selecting'], 'modality_dropout', options=SELECTED)
+    runs.append(('benchmark.engine.hooks.Checkpoint._save', 3, selecting))
+    first = arguments(tmp_path_factory.mktemp('first'), 'modality_dropout')
+    code = f"""
+import importlib, os, signal, sys
+sys.path[0] = {str(ROOT)!r}
+import torch; torch.set_num_threads(1)
+from benchmark import run
+
+def die_in(target, call):
+    module, _, name = target.rpartition('.')
+    try:
+        owner = importlib.import_module(module)
+    except ModuleNotFoundError:
+        outer, _, cls = module.rpartition('.')
+        owner = getattr(importlib.import_module(outer), cls)
+    real, calls = getattr(owner, name), [0]
+    def deadly(*args, **kwargs):
+        calls[0] += 1
+        if calls[0] == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+    setattr(owner, name, deadly)
+
+run.main({first!r})
+for target, call, arguments in {runs!r}:
+    child = os.fork()
+    if not child:
+        die_in(target, call)
+        os._exit(run.main(arguments))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    assert done.stderr.split()[-len(runs) :] == ['-9'] * len(runs), done.stderr[-2000:]
+    return folders
 
 
 @pytest.mark.parametrize('moment', DEATHS)
-def test_a_killed_run_goes_on_to_the_same_record(moment, uninterrupted, tmp_path):
-    target, call = DEATHS[moment]
-    code = f"""
-import os, signal, sys
-sys.path[0] = {str(ROOT)!r}
-import torch; torch.set_num_threads(1)
-from benchmark import run
-import importlib
-module, _, name = {target!r}.rpartition('.')
-try:
-    owner = importlib.import_module(module)
-except ModuleNotFoundError:
-    outer, _, cls = module.rpartition('.')
-    owner = getattr(importlib.import_module(outer), cls)
-real, calls = getattr(owner, name), [0]
-def deadly(*args, **kwargs):
-    calls[0] += 1
-    if calls[0] == {call}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **kwargs)
-setattr(owner, name, deadly)
-run.main({arguments(tmp_path, MMANET)!r})
-"""
-    died = subprocess.run([sys.executable, '-c', code], capture_output=True, check=False)
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()[-2000:]
-    assert not record_files(tmp_path)
-    assert run.main(arguments(tmp_path, MMANET)) == 0
-    pair = [only_record(r, MMANET) for r in (uninterrupted, tmp_path)]
+def test_a_killed_run_goes_on_to_the_same_record(moment, uninterrupted, killed):
+    results = killed[moment]
+    assert not record_files(results)
+    assert run.main(arguments(results, MMANET)) == 0
+    pair = [only_record(r, MMANET) for r in (uninterrupted, results)]
     assert scientific(pair[0]) == scientific(pair[1])
 
 
-def test_selection_by_validation_survives_resuming(tmp_path):
-    options = [*SMALL, 'selection=worst']
-    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    assert run.main(arguments(whole, 'modality_dropout', options=options)) == 0
-    code = f"""
-import os, signal, sys
-sys.path[0] = {str(ROOT)!r}
-import torch; torch.set_num_threads(1)
-from benchmark.engine import hooks
-from benchmark import run
-real, calls = hooks.Checkpoint._save, [0]
-def deadly(*args):
-    calls[0] += 1
-    if calls[0] == 3: os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args)
-hooks.Checkpoint._save = deadly
-run.main({arguments(parts, 'modality_dropout', options=options)!r})
-"""
-    subprocess.run([sys.executable, '-c', code], capture_output=True, check=False)
-    assert run.main(arguments(parts, 'modality_dropout', options=options)) == 0
-    pair = [only_record(r, 'modality_dropout') for r in (whole, parts)]
+def test_selection_by_validation_survives_resuming(killed, tmp_path):
+    results = killed['selecting']
+    assert not record_files(results)
+    for folder in (results, tmp_path):
+        assert run.main(arguments(folder, 'modality_dropout', options=SELECTED)) == 0
+    pair = [only_record(r, 'modality_dropout') for r in (results, tmp_path)]
     assert scientific(pair[0]) == scientific(pair[1])
 
 
@@ -327,7 +337,7 @@ def test_a_nan_loss_stops_the_run_and_names_step_and_term(tmp_path, method_file,
     )
     assert run.main(arguments(tmp_path, spec, 'modality_dropout')) == 1
     told = capsys.readouterr().out
-    assert 'loss is not finite at step 3 (epoch 1): loss_odd' in told
+    assert 'loss is not finite at step 2 (epoch 1): loss_odd' in told
     assert only_record(tmp_path, 'odd')['status'] == 'failed'
     assert only_record(tmp_path, 'modality_dropout')['status'] == 'complete'
     assert 'Traceback' not in told
@@ -455,6 +465,10 @@ def test_the_selected_epoch_is_the_latest_of_the_networks(vectors, method_file, 
         (['--cfg-options', 'epochs=True'], "epochs: expected int, found 'True'"),
         (['--cfg-options', 'warmup=-3'], 'warmup: expected 0 epochs or more'),
         (['--cfg-options', 'selection=best'], "unknown selection 'best'"),
+        (
+            ['--device', 'cpu', '--cfg-options', 'precision=bfloat16'],
+            'precision: expected float32 or auto on a CPU, found bfloat16',
+        ),
         (['--datasets', 'arrays'], 'expected --data-root FILE.npz'),
         (['--datasets', 'arrays', '--data-root', 'gone.npz'], 'gone.npz'),
         (['--results', f'{__file__}/inside'], 'cannot be written'),

@@ -6,15 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-PLACE = ('environment', 'commit', 'finished')
+PLACE = ('environment', 'commit', 'finished', 'content')
 TIMES = ('train_seconds', 'teacher_seconds', 'test_seconds', 'peak_memory_mb')
 
 
 def scientific(record: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields that a repetition on the same machine must reproduce.
 
-    Times, memory and the place of the run are left out. `tunable` is left out too: it is no result,
-    and the oldest records lack it.
+    Times, memory, the place of the run and the hash over them are left out. `tunable` is left out
+    too: it is no result, and the oldest records lack it.
     """
     kept = {key: value for key, value in record.items() if key not in PLACE}
     for part, ignored in (('method', ('tunable',)), ('tuning', ('seconds',)), ('cost', TIMES)):

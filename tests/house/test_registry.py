@@ -1,6 +1,7 @@
 """Names, options and protocols: how they are read, and what is said when they are wrong."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from tasks import TASKS, Toy
 
 import methods
 from benchmark import registry
+from benchmark.engine.experiment import folder_name
 from benchmark.engine.plan import (
     Request,
     check_options,
@@ -25,6 +27,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.missing import Sampler
 from benchmark.options import options_of, read, resolve, spell
 from benchmark.registry import DATASETS, METHODS, load_file, lookup, parse_spec
+from benchmark.source import code_of
 
 registry.discover()
 ROOT = Path(registry.__file__).resolve().parent.parent
@@ -35,10 +38,11 @@ def _own_registry(monkeypatch):
     """What a test registers or breaks is gone after it."""
     monkeypatch.setattr(METHODS, '_module_dict', dict(METHODS.module_dict))
     monkeypatch.setattr(registry, 'BROKEN', {})
+    monkeypatch.setattr(registry, 'CLAIMED', {})
 
 
-def method_file(folder, name='odd', body='    pass', more=''):
-    file = folder / f'{name}.py'
+def method_file(folder, name='odd', body='    pass', more='', file=''):
+    file = folder / f'{file or name}.py'
     file.write_text(
         'from benchmark.registry import METHODS\n'
         'from methods.modality_dropout import ModalityDropout\n'
@@ -205,6 +209,20 @@ def test_every_spelling_of_the_same_options_is_one_experiment(tmp_path):
     assert grid[0].source == 'default'
 
 
+ROWS = [
+    'mmanet', 'mmanet:alpha=4', 'odd:word=a/b', 'odd:word=a_b', 'odd:word=a b', 'odd:word=a:b',
+    'odd:word=ü', 'odd:word=u', f'odd:word={"x" * 300}', f'odd:word={"x" * 299}y',
+    'odd:word=../../x', 'odd:word=<b>\n',
+]  # fmt: skip
+
+
+def test_every_row_has_a_folder_of_its_own_whose_name_any_file_system_takes():
+    names = [folder_name(row) for row in ROWS]
+    assert len({name.lower() for name in names}) == len(ROWS)
+    assert all(re.fullmatch(r'[\w.,=+-]{1,120}', name, re.ASCII) for name in names)
+    assert names[:2] == ['mmanet', 'mmanet-alpha=4']
+
+
 @pytest.mark.parametrize(
     ('field', 'spellings', 'recorded'),
     [
@@ -239,6 +257,36 @@ def test_a_file_of_the_tree_may_be_named_by_its_path():
     assert parse_spec('methods/hemis.py:hemis') == ('hemis', {})
     assert parse_spec(f'{ROOT}/methods/hemis.py:hemis') == ('hemis', {})
     assert lookup(METHODS, 'hemis') is cls
+
+
+def test_two_files_outside_of_one_file_name_are_two_modules(tmp_path):
+    for name in ('first', 'second'):
+        (tmp_path / name).mkdir()
+        load_file(method_file(tmp_path / name, name, file='mine'))
+    modules = {lookup(METHODS, name).__module__ for name in ('first', 'second')}
+    assert len(modules) == 2
+    assert code_of(lookup(METHODS, 'first')) != code_of(lookup(METHODS, 'second'))
+
+
+def test_a_file_outside_may_not_take_the_name_of_a_method(tmp_path):
+    file = method_file(tmp_path, 'hemis', file='mine')
+    with pytest.raises(UserError, match=r"mine.py: method 'hemis' is registered by methods/hemis"):
+        load_file(file)
+    assert lookup(METHODS, 'hemis').__name__ == 'HeMIS'
+
+
+def test_a_name_that_two_files_of_the_tree_register_is_refused_and_names_both(
+    tmp_path, monkeypatch
+):
+    (tmp_path / 'methods').mkdir()
+    for file in ('first', 'second'):
+        method_file(tmp_path / 'methods', 'twice', file=file)
+    monkeypatch.setattr(registry, 'ROOT', tmp_path)
+    monkeypatch.setattr(methods, '__path__', [*methods.__path__, str(tmp_path / 'methods')])
+    registry.discover()
+    with pytest.raises(UserError, match=r'^methods/second.py: .* by methods/first.py already'):
+        lookup(METHODS, 'twice')
+    assert lookup(METHODS, 'hemis')
 
 
 @pytest.mark.parametrize('mistake', ['uniform:', 'complete:', 'by_size:2'])

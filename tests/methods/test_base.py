@@ -2,10 +2,14 @@
 
 import collections
 
+import pytest
 import torch
 from tasks import TASKS, batch_of
 
 from benchmark.method import Batch, Method
+from benchmark.registry import METHODS, discover
+
+discover()
 
 
 class Echo(Method):
@@ -40,3 +44,13 @@ def test_terms_without_loss_in_their_name_are_logged_and_not_minimised():
         'b_loss': 0.5,
         'loss': 2.5,
     }
+
+
+def test_a_method_without_its_teacher_lacks_the_attribute():
+    method = METHODS.module_dict['mmanet'](TASKS['vectors'])
+    assert not hasattr(method, 'teacher_network')
+    with pytest.raises(AttributeError):
+        _ = method.teacher_network
+    teacher = METHODS.module_dict['complete'](TASKS['vectors'])
+    method.set_teacher(teacher)
+    assert method.teacher_network is teacher

@@ -313,16 +313,6 @@ def test_without_mar_there_is_no_second_decoder_and_no_mining():
     assert not plain.strong.any()
 
 
-@pytest.mark.parametrize(('epochs', 'warned'), [(6, True), (7, False)])
-def test_a_training_that_ends_before_distillation_logs_a_warning(epochs, warned, monkeypatch):
-    logged = []
-    monkeypatch.setattr('methods.distilled.print_log', lambda text, *_: logged.append(text))
-    method = distilled('faces', epoch=epochs - 1)
-    method.epochs = epochs
-    method.on_validation({})
-    assert bool(logged) is warned
-
-
 def test_wrong_options_and_tasks_raise_errors_that_name_them():
     with pytest.raises(UserError, match="did you mean 'soft_target'"):
         Distilled(FACES, loss='softtarget')

@@ -341,16 +341,6 @@ def test_stages_share_the_epochs():
         assert stages == [False] * count + [True] * (epochs - count)
 
 
-@pytest.mark.parametrize(('epochs', 'warned'), [(1, True), (2, False)])
-def test_a_training_without_pretraining_epochs_logs_a_warning(epochs, warned, monkeypatch):
-    logged = []
-    monkeypatch.setattr('methods.m3ae.print_log', lambda text, *_: logged.append(text))
-    method = M3AE(TASKS['vectors'])
-    method.epochs, method.epoch = epochs, epochs - 1
-    method.on_validation({})
-    assert bool(logged) is warned
-
-
 def test_a_checkpoint_keeps_the_substitutes():
     method, resumed = m3ae('rooms'), m3ae('rooms')
     resumed.load_state_dict(method.state_dict())

@@ -336,17 +336,6 @@ def test_a_mining_window_without_validation_raises_an_error():
         MMANet(task(), variant='oficial')
 
 
-@pytest.mark.parametrize(('epochs', 'warned'), [(6, True), (7, False)])
-def test_a_training_that_ends_before_mad_and_mar_start_logs_a_warning(epochs, warned, monkeypatch):
-    logged = []
-    monkeypatch.setattr('methods.mmanet.print_log', lambda text, *_: logged.append(text))
-    method = MMANet(task(), begin_epoch=5)
-    method.epochs, method.epoch = epochs, epochs - 1
-    method.on_validation({})
-    assert bool(logged) is warned
-    assert all('6 epochs' in text for text in logged)
-
-
 # MAR
 
 

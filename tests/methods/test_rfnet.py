@@ -1,9 +1,13 @@
 """RFNet against its equations, written as loops over samples, regions and modalities."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from tasks import batch_of as random_batch
+from tasks import images
 
 from benchmark.method import IGNORE, Batch, Modality, Task
 from benchmark.missing import subset_masks
@@ -355,3 +359,19 @@ def test_training_lowers_every_loss(task):
         optimizer.step()
         history.append(logged)
     assert all(history[-1][name] < 0.8 * history[0][name] for name in losses)
+
+
+@pytest.mark.parametrize('side', [1, 7])
+def test_images_so_small_that_a_map_has_one_pixel_are_segmented(side):
+    small = dataclasses.replace(ROOMS, modalities=images(side, 3, 1))
+    torch.manual_seed(0)
+    method = RFNet(small)
+    losses = method.loss(random_batch(small, 4))
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    batch = random_batch(small, 4)
+    logits = method.eval().predict(batch.inputs, batch.mask)
+    assert logits.shape == (4, len(ROOMS.classes), side, side)
+    # The deepest map still depends on the input: instance normalisation would return zeros.
+    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in method.fusions[-1].modules())
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in RFNet(ROOMS).fusions[-1].modules())

@@ -6,7 +6,6 @@ from made_records import SUBSETS, make_outcomes, make_record, save
 from sklearn.metrics import confusion_matrix
 
 from benchmark import tables
-from benchmark.engine import evaluation
 from benchmark.errors import UserError
 from benchmark.records import metrics
 from benchmark.report import captions, runs, writer
@@ -159,7 +158,9 @@ def test_every_metric_that_is_measured_has_a_direction():
               'Dice_WT', 'Dice_core'}  # fmt: skip
     assert not any(map(metrics.higher_is_better, lower))
     assert all(map(metrics.higher_is_better, higher))
-    assert set(evaluation._ATTACK_RATES) <= lower
+    data = make_record('m', 0, make_outcomes({'rgb': 1}))['dataset']
+    for own in ('ACER', 'accuracy', 'mIoU', 'Dice'):
+        assert metrics.determined({**data, 'metric': own, 'regions': ['WT']}) <= lower | higher
     with pytest.raises(UserError, match="unknown metric 'Dicey'; did you mean 'Dice'"):
         metrics.higher_is_better('Dicey')
 
@@ -171,7 +172,7 @@ def test_the_record_s_own_direction_ranks_its_main_metric():
 
 def test_the_script_leaves_out_datasets_without_the_metric(folder, capsys):
     outcomes = make_outcomes(dict.fromkeys(SUBSETS, 9))
-    save(folder.path / 'runs', make_record('m', 0, outcomes, dataset={'name': 'bare'}), outcomes)
+    save(folder.path / 'runs', make_record('m', 0, outcomes, dataset={'name': 'bare'}))
     assert tables.main([str(folder.path), '--metric', 'APCER']) == 0
     out = capsys.readouterr().out
     assert 'faces: APCER ↓' in out
@@ -186,7 +187,7 @@ def test_the_script_leaves_out_datasets_without_the_metric(folder, capsys):
 
 def test_an_unknown_metric_is_one_line_with_the_nearest_name(folder, capsys):
     outcomes = make_outcomes(dict.fromkeys(SUBSETS, 9))
-    save(folder.path / 'runs', make_record('m', 0, outcomes, dataset={'name': 'bare'}), outcomes)
+    save(folder.path / 'runs', make_record('m', 0, outcomes, dataset={'name': 'bare'}))
     assert tables.main([str(folder.path), '--metric', 'bpcr']) == 2
     err = capsys.readouterr().err
     assert err.count('\n') == 1

@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike
 
 from benchmark.errors import UserError, unknown
 from benchmark.files import digest
+from datasets.common.io.hashes import contents
 
 Cache = Literal['none', 'ram', 'disk']
 """The option `cache` of data sets: where decoded files are kept; see `Files`."""
@@ -174,27 +175,18 @@ def _mapped(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
 def fingerprint(paths: Sequence[Path], *more: object) -> str:
     """Returns a fingerprint of a data set: 12 hexadecimal digits that change with its content.
 
-    The hash takes the files' names and sizes but not their contents, so that a data set of millions
-    of files opens in seconds.
-
     Args:
-        paths: The files that the data set reads, in a fixed order.
+        paths: The files that the data set reads, in a fixed order. Their names and contents count;
+            contents are read once and remembered (`datasets.common.io.hashes`).
         more: Everything else that can change a score, such as lists, labels and options. Their
             `repr` is hashed.
 
     Raises:
-        UserError: A file is missing.
+        UserError: A file is missing or cannot be read.
     """
     found = hashlib.sha256(repr(more).encode())
-    missing = []
-    for path in paths:
-        try:
-            found.update(f'{path.name}/{path.stat().st_size}/'.encode())
-        except OSError:
-            missing.append(path)
-    if missing:
-        more_text = f' (nor for {len(missing) - 1} more of {len(paths)})' if missing[1:] else ''
-        raise UserError(f'{missing[0]}: expected a file, found nothing there{more_text}')
+    for path, content_hash in zip(paths, contents(paths), strict=True):
+        found.update(f'{path.name}/{content_hash}/'.encode())
     return found.hexdigest()[:12]
 
 

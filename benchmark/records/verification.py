@@ -1,0 +1,135 @@
+"""Whether a record and the outcomes of its run tell the same story."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+
+from benchmark.records.metrics import recomputed
+from benchmark.records.schema import Outcomes, Record, RecordError
+
+TOLERANCE = 1e-5
+"""Largest difference of a recorded score from that of its outcomes.
+
+Records of older versions hold scores of segmentation that were computed in float32.
+"""
+
+_PER_SUBSET = {
+    'classification': ('pred', 'logit', 'score'),
+    'segmentation': ('areas',),
+}
+_ABOUT_SAMPLES = ('target', 'name', 'cluster')
+
+
+def contradiction(record: Record, outcomes: Outcomes) -> str:
+    """Returns in one line which recorded score differs from that of the outcomes, or ''.
+
+    Raises:
+        RecordError: The outcomes do not fit the record.
+    """
+    for subset, scores in record['scores']['test'].items():
+        found = _recomputed(record, outcomes, subset)
+        for metric, value in found.items():
+            recorded = scores.get(metric, value)
+            recorded = np.nan if recorded is None else recorded
+            differs = abs(recorded - value) > TOLERANCE
+            if differs or np.isnan(recorded) != np.isnan(value):
+                return (
+                    f'{metric} of {subset} is {recorded:.6f} in the record, {value:.6f} by outcomes'
+                )
+    return ''
+
+
+def filled(record: Record, outcomes: Outcomes) -> Record:
+    """Returns a record with all metrics that its outcomes tell; older records lack some.
+
+    Raises:
+        RecordError: The outcomes do not fit the record.
+    """
+    test = {}
+    for subset, scores in record['scores']['test'].items():
+        values = _recomputed(record, outcomes, subset).items()
+        test[subset] = {**{k: None if np.isnan(v) else v for k, v in values}, **scores}
+    return cast(Record, {**record, 'scores': {**record['scores'], 'test': test}})
+
+
+def _recomputed(record: Record, outcomes: Outcomes, subset: str) -> dict[str, float]:
+    try:
+        return recomputed(outcomes, subset, record['dataset'])
+    except (KeyError, ValueError, IndexError) as error:
+        raise RecordError(f'outcomes do not fit the record: {error}') from None
+
+
+def check_fit(record: Record, outcomes: Outcomes) -> None:
+    """Checks that outcomes are those of a test of this record's run, by names, shapes and values.
+
+    Raises:
+        RecordError: The message names the array, what was expected and what was found.
+    """
+    data, numbers = record['dataset'], record['n']['test']
+    kinds = _PER_SUBSET[data['kind']]
+    known = {*_ABOUT_SAMPLES, *(f'{kind}/{subset}' for kind in kinds for subset in numbers)}
+    for name in sorted(outcomes.keys() - known):
+        raise RecordError(f'expected the arrays of the subsets tested, found {name[:100]!r}')
+    needed = [f'{kinds[0]}/{subset}' for subset in numbers]
+    if data['kind'] == 'classification':
+        needed.insert(0, 'target')
+    for name in needed:
+        if name not in outcomes:
+            raise RecordError(f'{name}: missing')
+    samples = len(np.atleast_1d(outcomes[needed[0]]))
+    for name, array in outcomes.items():
+        if array.ndim == 0 or len(array) != samples:
+            raise RecordError(f'{name}: expected {samples} samples, found shape {array.shape}')
+        if (name in ('name', 'cluster')) != (array.dtype.kind == 'U') or (
+            name == 'name' and len(set(array.tolist())) < samples
+        ):
+            raise RecordError(f'{name}: expected numbers, or different names as text')
+    if data['kind'] == 'classification':
+        _check_classes(record, outcomes, samples)
+    else:
+        _check_areas(record, outcomes, samples)
+
+
+def _check_classes(record: Record, outcomes: Outcomes, samples: int) -> None:
+    classes = len(record['dataset']['classes'])
+    _check_labels('target', outcomes['target'], 0, classes)
+    for subset, number in record['n']['test'].items():
+        predicted = outcomes[f'pred/{subset}']
+        _check_labels(f'pred/{subset}', predicted, -1, classes)
+        tested = predicted >= 0
+        if tested.sum() != number:
+            raise RecordError(
+                f'pred/{subset}: expected {number} samples tested, found {tested.sum()}'
+            )
+        shape = (samples,) if classes == 2 else (samples, classes)
+        for name, expected in ((f'logit/{subset}', shape), (f'score/{subset}', (samples,))):
+            values = outcomes.get(name, np.zeros(expected, np.float32))
+            if values.shape != expected or values.dtype.kind != 'f':
+                raise RecordError(f'{name}: expected fractions {expected}, found {values.shape}')
+            if not np.isfinite(values[tested]).all():
+                raise RecordError(f'{name}: expected finite numbers')
+
+
+def _check_labels(name: str, labels: np.ndarray, least: int, classes: int) -> None:
+    if labels.ndim != 1 or labels.dtype.kind not in 'iu':
+        raise RecordError(f'{name}: expected classes (N,), found {labels.dtype} {labels.shape}')
+    if len(labels) and not least <= labels.min() <= labels.max() < classes:
+        raise RecordError(f'{name}: expected classes below {classes}, found {labels.max()}')
+
+
+def _check_areas(record: Record, outcomes: Outcomes, samples: int) -> None:
+    data = record['dataset']
+    dice = data['metric'] == 'Dice'
+    columns = len(data['regions']) if 'regions' in data else None if dice else len(data['classes'])
+    for subset, number in record['n']['test'].items():
+        name, areas = f'areas/{subset}', outcomes[f'areas/{subset}']
+        fits = areas.ndim == 3 and areas.shape[1] == 3 and columns in (None, areas.shape[2])
+        if not fits or areas.dtype.kind not in 'iu' or not areas.size:
+            raise RecordError(f'{name}: expected areas (N, 3, {columns or "regions"}) as integers')
+        tested = areas.min((1, 2)) >= 0 if dice else areas[:, 2].any(1)
+        if tested.sum() > number or (dice and tested.sum() != number) or number > samples:
+            raise RecordError(f'{name}: expected {number} samples tested, found {tested.sum()}')
+        if areas.min() < (-1 if dice else 0) or (areas[:, :1] > areas[:, 1:]).any():
+            raise RecordError(f'{name}: expected intersections within prediction and label')

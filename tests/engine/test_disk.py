@@ -1,0 +1,136 @@
+"""A full disk, a results folder that vanishes, a terminal that cannot show a table."""
+
+import errno
+import io
+import shutil
+import sys
+
+import pytest
+from tasks import TASKS, Toy
+
+from benchmark import files, run
+from benchmark.engine import grid
+from benchmark.engine.building import Machine
+from benchmark.engine.experiment import experiment
+from benchmark.engine.hooks import LossWatch
+from benchmark.engine.protocol import Protocol
+from benchmark.errors import UserError
+from benchmark.options import Spec
+from benchmark.progress import print_anything
+from benchmark.registry import discover
+from benchmark.report import writer
+
+discover()
+
+
+def experiments(results, *methods):
+    data = Toy(TASKS['vectors'])
+    protocol = Protocol.build(data.recipe, {'epochs': 2, 'selection': 'mean'}, 'cpu')
+    return [experiment(Spec(m), data, protocol, 0, results) for m in methods]
+
+
+def execute(*experiments):
+    return grid.execute(list(experiments), Machine('cpu'), False, writer.brief)
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Makes the disk too full for the files of a name; returns the names."""
+    names = set()
+    real = files._commit
+
+    def commit(part, path):
+        if path.name in names and 'hemis' in str(path):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        real(part, path)
+
+    monkeypatch.setattr(files, '_commit', commit)
+    return names
+
+
+WRITTEN = ['resume.json', 'resume.pth', 'best.pth', 'checkpoint.pth', 'trained.json',
+           'outcomes.npz', 'record.json']  # fmt: skip
+
+
+@pytest.mark.parametrize('name', WRITTEN)
+def test_a_full_disk_is_one_line_and_the_others_go_on(name, full, tmp_path, capsys):
+    first, second = experiments(tmp_path, 'hemis', 'modality_dropout')
+    full.add(name)
+    assert not execute(first, second)
+    told = capsys.readouterr()
+    assert told.err == ''
+    line, _ = told.out.splitlines()
+    assert f'{first.folder / name}: cannot be written: No space left on device' in line
+    assert list(tmp_path.rglob('.*')) == []
+    assert second.recorded() is not None
+    # With room on the disk the same command goes on.
+    full.clear()
+    assert execute(first, second)
+    assert capsys.readouterr().out.count('\n') == 2
+
+
+def test_a_results_folder_that_vanishes_ends_no_command(tmp_path, monkeypatch, capsys):
+    results = tmp_path / 'results'
+    first, second = experiments(results, 'hemis', 'modality_dropout')
+    real = LossWatch.after_train_epoch
+
+    def vanish(self, hook):
+        real(self, hook)
+        if results.is_dir() and 'hemis' in hook.work_dir:
+            shutil.rmtree(results)
+            results.touch()
+
+    monkeypatch.setattr(LossWatch, 'after_train_epoch', vanish)
+    assert not execute(first, second)
+    told = capsys.readouterr()
+    assert told.err == ''
+    assert all('cannot be written: ' in line for line in told.out.splitlines())
+    assert len(told.out.splitlines()) == 2
+
+
+def test_a_table_that_cannot_be_written_is_one_line_and_the_others_are_shown(
+    tmp_path, monkeypatch, capsys
+):
+    (e,) = experiments(tmp_path, 'hemis')
+    assert execute(e)
+    (tmp_path / 'tables').write_text('in the way')
+    assert not run.show_tables([e], tmp_path)
+    told = capsys.readouterr()
+    assert told.err.count('\n') == 1
+    assert 'tables/toy.md: cannot be written' in told.err
+
+
+def test_every_table_is_written_before_one_is_printed(tmp_path, monkeypatch):
+    (e,) = experiments(tmp_path, 'hemis')
+    other = experiment(e_spec := Spec('hemis'), Toy(TASKS['faces']), e.protocol, 0, tmp_path)
+    assert str(e_spec) == 'hemis'
+    other.data.name = 'other'
+    written = []
+    monkeypatch.setattr(run.writer, 'write_tables', lambda _, name, **__: written.append(name))
+    monkeypatch.setattr(run.writer, 'show', lambda *_: pytest.fail(f'{written}') if len(written) < 2
+                        else None)  # fmt: skip
+    assert run.show_tables([e, other], tmp_path)
+    assert written == ['toy', 'other']
+
+
+@pytest.mark.parametrize('encoding', ['ascii', 'latin-1'])
+def test_a_terminal_that_is_not_utf_8_shows_a_table(encoding, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, 'stdout', terminal)
+    with pytest.raises(UnicodeEncodeError):
+        print('90.1 ± 0.2 → 模')
+    print_anything()
+    print('90.1 ± 0.2 → 模')
+    terminal.flush()
+    shown = terminal.buffer.getvalue().decode(encoding)
+    assert shown.startswith('90.1 ')
+    assert shown.endswith(' 0.2 ? ?\n')
+
+
+def test_an_error_of_the_data_is_not_taken_for_one_of_the_disk(tmp_path):
+    (e,) = experiments(tmp_path, 'hemis')
+    lost = FileNotFoundError(errno.ENOENT, 'No such file or directory', '/data/x.png')
+    line, trace = grid.describe(e, lost)
+    assert trace
+    assert '/data/x.png' in line
+    assert grid.describe(e, UserError('no'))[1] is None

@@ -1,0 +1,71 @@
+"""The hash of a method's code: what changes it, what does not, and what follows from a change."""
+
+import importlib.util
+import sys
+
+import pytest
+
+from benchmark.source import code_of
+
+FILE = '''"""A method."""
+from shared import SCALE
+
+class Mine:
+    """Mine."""
+
+    def loss(self, x):
+        return 2 * x  # twice
+'''
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """Writes a file and one that it imports beside it, and returns the hash of their code."""
+    count = iter(range(100))
+
+    def hashed(text=FILE, shared='SCALE = 1\n'):
+        folder = tmp_path / str(next(count))
+        folder.mkdir()
+        found = {}
+        for name, content in (('shared', shared), (f'mine_{folder.name}', text)):
+            file = folder / f'{name}.py'
+            file.write_text(content)
+            spec = importlib.util.spec_from_file_location(name, file)
+            found[name] = importlib.util.module_from_spec(spec)
+            monkeypatch.setitem(sys.modules, name, found[name])
+            spec.loader.exec_module(found[name])
+        return code_of(found[f'mine_{folder.name}'].Mine)
+
+    return hashed
+
+
+def test_comments_docstrings_and_layout_do_not_count(code):
+    text = FILE.replace('  # twice', '').replace('"""Mine."""', '"""Yours."""\n    """More."""')
+    assert code(text.replace('2 * x', '(2\n            * x)')) == code()
+
+
+@pytest.mark.parametrize(
+    'changed',
+    [
+        {'text': FILE.replace('2 * x', '3 * x')},
+        {'text': FILE.replace('2 * x', '2 + x')},
+        {'text': FILE.replace('2 * x', 'x * 2')},
+        {'text': f'{FILE}\nEXTRA = 1\n'},
+        {'shared': 'SCALE = 2\n'},
+    ],
+)
+def test_every_other_change_counts_also_in_an_imported_file(code, changed):
+    assert code(**changed) != code()
+
+
+def test_code_beyond_the_methods_does_not_count(code):
+    assert code(f'import json\n{FILE}') != code()
+    assert code(f'import json\n{FILE}') == code(f'import json\n{FILE}\n')
+
+
+def test_a_teacher_is_part_of_the_code():
+    from benchmark.registry import METHODS, discover  # noqa: PLC0415
+
+    discover()
+    student, teacher = METHODS.module_dict['mmanet'], METHODS.module_dict['complete']
+    assert code_of(student, teacher) != code_of(student)
