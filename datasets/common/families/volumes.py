@@ -15,9 +15,9 @@ from datasets.common.augment.transforms import Compose, Geometric, Intensity
 from datasets.common.families.volume_index import INDEX, read_index
 from datasets.common.families.volume_rows import Size, Slices, margin_of
 from datasets.common.io.files import fingerprint
+from datasets.common.io.hashes import contents
 from datasets.common.io.nifti import mapped
 from datasets.common.io.splits import check_disjoint
-from datasets.common.prepare.manifest import content_hashes
 
 SEGMENTATION = 'seg'
 
@@ -82,7 +82,8 @@ class Volumes(Dataset):
         self._check(modalities, regions)
         self.size, kinds = options['size'], (*modalities, SEGMENTATION)
         files = {c: self._files(c, kinds) for cases in splits.values() for c in cases}
-        hashes = content_hashes(root, [f for found in files.values() for f in found.values()])
+        every = [file for found in files.values() for file in found.values()]
+        hashes = dict(zip(every, contents(every), strict=True))
         copies = [
             f'case {a} of {one} and case {b} of {other} are copies'
             for one, a, other, b in _copies(splits, files, hashes)
