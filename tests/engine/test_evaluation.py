@@ -1,6 +1,7 @@
 """Scores of every subset, against scikit-learn and loops that go sample by sample."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -166,7 +167,7 @@ def test_dice_counts_what_is_labelled_outside_the_network_s_window(high, wide):
     pred, target = rng.integers(3, size=(2, 6, 6)), rng.integers(3, size=(2, high, wide))
     logits = torch.from_numpy(np.eye(3, dtype=np.float32)[pred].transpose(0, 3, 1, 2))
     batch = Batch({}, torch.ones(2, 1, dtype=bool), None, torch.from_numpy(target), torch.arange(2))
-    evaluator = SubsetEvaluator(TUMOUR, groups=np.array(['p', 'p']))
+    evaluator = SubsetEvaluator(TUMOUR, split=types.SimpleNamespace(groups=np.array(['p', 'p'])))
     evaluator.process_subset(np.array([True]), logits, batch)
     evaluator.evaluate(2)
     whole, top, left = np.zeros_like(target), (high - 6) // 2, (wide - 6) // 2
