@@ -354,6 +354,13 @@ def test_splits_without_a_labelled_voxel_are_refused(root):
         opened(root)
     lists(root, ['p0', 'p2'], ['p3'], ['p1', 'p4'])
     assert 'test: 2 cases: flair in 2, t1 in 2; 1 without a labelled voxel' in opened(root).notes
+    (root / 'cases.txt').write_text(
+        text.replace('p0 4 6 7 0 3 labels=0,1', 'p0 4 6 7 0 3 labels=0,2')
+    )
+    told = [note for note in opened(root).notes if 'no case has' in note]
+    assert told == [
+        f'{n}: no case has region 2; Dice is 1 where it is not found' for n in ('val', 'test')
+    ]
     (root / 'cases.txt').write_text(text.replace('=0,1', '=0'))
     with pytest.raises(UserError, match='expected a label above 0 in some case, found none'):
         opened(root)
@@ -362,8 +369,10 @@ def test_splits_without_a_labelled_voxel_are_refused(root):
 def test_dice_is_taken_of_the_labels_that_occur(root):
     text = (root / 'cases.txt').read_text()
     (root / 'cases.txt').write_text(text.replace('=0,1', '=0,1,4'))
-    task = opened(root).task
+    data = opened(root)
+    task = data.task
     assert task.regions == (('1', (1,)), ('4', (4,)))
+    assert not any('no case has' in note for note in data.notes)
     assert len(task.classes) == 5
     for line, told in {
         'core 3': 'expected NAME and some of the labels 1, 4',

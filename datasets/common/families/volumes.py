@@ -28,6 +28,10 @@ Regions = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, labels) of each region."""
 
 
+SHOWN = 10
+"""How many pairs of copies are told one by one."""
+
+
 class SliceOptions(TypedDict):
     """Options of the constructors of data sets of volumes.
 
@@ -90,7 +94,8 @@ class Volumes(Dataset):
         ]
         if copies and duplicates == 'refuse':
             raise UserError(f'{root}: duplicates=refuse: {"; ".join(copies)}')
-        self.notes = [*self._found(modalities), *copies]
+        more = [f'... and {len(copies) - SHOWN} more copies'] if copies[SHOWN:] else []
+        self.notes = [*self._found(modalities, regions), *copies[:SHOWN], *more]
         content = [(c, k, hashes[f]) for c, found in files.items() for k, f in found.items()]
         self.fingerprint = fingerprint([], splits, (classes, regions, options), content)
         self.task = Task(
@@ -148,7 +153,7 @@ class Volumes(Dataset):
                     f'{INDEX}, found {values}; prepare a new root from the corrected source'
                 )
 
-    def _found(self, modalities: Sequence[str]) -> Iterator[str]:
+    def _found(self, modalities: Sequence[str], regions: Regions) -> Iterator[str]:
         """Yields what was found, in words."""
         for name, cases in self.splits.items():
             there = [self._files(case, modalities) for case in cases]
@@ -156,6 +161,10 @@ class Volumes(Dataset):
             empty = sum(self.cases[case].labels == (0,) for case in cases)
             told = f'; {empty} without a labelled voxel' if empty else ''
             yield f'{name}: {len(cases)} case{"s" if cases[1:] else ""}: {counts}{told}'
+            labels = {label for case in cases for label in self.cases[case].labels}
+            for region, members in regions:
+                if labels.isdisjoint(members) and name != 'train':
+                    yield f'{name}: no case has region {region}; Dice is 1 where it is not found'
         extents = np.max([case.shape[1:] for case in self.cases.values()], axis=0)
         if (extents > self.size).any():
             high, wide = extents
