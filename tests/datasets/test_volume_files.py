@@ -14,7 +14,7 @@ from datasets import prepare  # noqa: E402
 from datasets.common.families.volume_files import standardised, walk  # noqa: E402
 from datasets.common.families.volume_index import Case  # noqa: E402
 from datasets.common.families.volume_rows import margin_of, window  # noqa: E402
-from datasets.common.io.nifti import grid, load_volume  # noqa: E402
+from datasets.common.io.nifti import grid, load_volume, mapped  # noqa: E402
 from datasets.preview import sheet  # noqa: E402
 from datasets.volumes import OwnVolumes  # noqa: E402
 
@@ -319,6 +319,31 @@ def test_headers_are_compared_when_data_are_opened(root, change):
         opened(root)
 
 
+def test_labels_that_were_corrected_in_the_root_must_fit_the_list_of_cases(root):
+    file = root / 'p2' / 'seg.npy'
+    values = np.load(file)
+    values[0, 0, 0] = 1
+    np.save(file, values)
+    opened(root)
+    file.unlink()
+    values[0, 0, 0] = 2
+    np.save(file, values)
+    mapped.cache_clear()
+    with pytest.raises(UserError, match=r'seg\.npy: expected labels \(0, 1\), as in cases'):
+        opened(root)
+
+
+def test_a_source_that_was_corrected_since_is_told(scans, prepared, tmp_path, capsys):
+    command = ['volumes', str(scans), str(tmp_path / 'new')]
+    assert not prepared()[1]
+    prepare.main(command)
+    assert 'changed since' not in capsys.readouterr().out
+    file = scans / 'p2' / 't1.nii.gz'
+    file.write_bytes(file.read_bytes())
+    prepare.main(command)
+    assert f'which need a new target (1):\n  {file}\n' in capsys.readouterr().out
+
+
 def test_splits_without_a_labelled_voxel_are_refused(root):
     text = (root / 'cases.txt').read_text()
     (root / 'cases.txt').write_text(
@@ -329,6 +354,13 @@ def test_splits_without_a_labelled_voxel_are_refused(root):
         opened(root)
     lists(root, ['p0', 'p2'], ['p3'], ['p1', 'p4'])
     assert 'test: 2 cases: flair in 2, t1 in 2; 1 without a labelled voxel' in opened(root).notes
+    (root / 'cases.txt').write_text(
+        text.replace('p0 4 6 7 0 3 labels=0,1', 'p0 4 6 7 0 3 labels=0,2')
+    )
+    told = [note for note in opened(root).notes if 'no case has' in note]
+    assert told == [
+        f'{n}: no case has region 2; Dice is 1 where it is not found' for n in ('val', 'test')
+    ]
     (root / 'cases.txt').write_text(text.replace('=0,1', '=0'))
     with pytest.raises(UserError, match='expected a label above 0 in some case, found none'):
         opened(root)
@@ -337,8 +369,10 @@ def test_splits_without_a_labelled_voxel_are_refused(root):
 def test_dice_is_taken_of_the_labels_that_occur(root):
     text = (root / 'cases.txt').read_text()
     (root / 'cases.txt').write_text(text.replace('=0,1', '=0,1,4'))
-    task = opened(root).task
+    data = opened(root)
+    task = data.task
     assert task.regions == (('1', (1,)), ('4', (4,)))
+    assert not any('no case has' in note for note in data.notes)
     assert len(task.classes) == 5
     for line, told in {
         'core 3': 'expected NAME and some of the labels 1, 4',

@@ -8,7 +8,10 @@ import pytest
 nibabel = pytest.importorskip('nibabel')
 
 from benchmark import run  # noqa: E402
+from benchmark.engine.experiment import experiment  # noqa: E402
+from benchmark.engine.protocol import Protocol  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
+from benchmark.options import Spec  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.registry import DATASETS, discover  # noqa: E402
 from datasets import prepare  # noqa: E402
@@ -244,6 +247,18 @@ def own(root, count=10):
             np.save(file, volumes[kind].transpose(2, 0, 1))
         np.save(root / f'p{i}' / 'seg.npy', np.where(labels == 4, 3, labels).transpose(2, 0, 1))
     return root
+
+
+def test_training_gaps_hide_whole_volumes(prepared, tmp_path):
+    data = Brats2018(root=str(prepared), size='32x32')
+    data.spec, data.options = 'brats2018', {}
+    protocol = Protocol.build(data.recipe, {'rates': 't1=0.5,t2=1'}, 'cpu')
+    kept = experiment(Spec('modality_dropout', ()), data, protocol, 0, tmp_path).readable
+    volumes = data.split('train').groups
+    hidden = {v: set((~kept[volumes == v, data.task.names.index('t1')]).tolist()) for v in volumes}
+    assert all(len(found) == 1 for found in hidden.values())
+    assert sum(True in found for found in hidden.values()) == len(hidden) // 2
+    assert not kept[:, data.task.names.index('t2')].any()
 
 
 def test_a_user_s_volumes_with_gaps(tmp_path, capsys):

@@ -101,7 +101,7 @@ def _one_grid(case: str, files: Files) -> Grid:
         if why := expected.differs(grid(file)):
             raise UserError(
                 f'case {case}: expected one grid of voxels, but those of {first} and {file} '
-                f'differ: {why}; resample one to the other first'
+                f'differ: {why}; give them one affine if their arrays fit, else resample one'
             )
     return expected
 

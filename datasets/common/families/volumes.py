@@ -15,9 +15,9 @@ from datasets.common.augment.transforms import Compose, Geometric, Intensity
 from datasets.common.families.volume_index import INDEX, read_index
 from datasets.common.families.volume_rows import Size, Slices, margin_of
 from datasets.common.io.files import fingerprint
+from datasets.common.io.hashes import contents
 from datasets.common.io.nifti import mapped
 from datasets.common.io.splits import check_disjoint
-from datasets.common.prepare.manifest import content_hashes
 
 SEGMENTATION = 'seg'
 
@@ -26,6 +26,10 @@ Duplicates = Literal['report', 'refuse']
 
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, labels) of each region."""
+
+
+SHOWN = 10
+"""How many pairs of copies are told one by one."""
 
 
 class SliceOptions(TypedDict):
@@ -82,14 +86,16 @@ class Volumes(Dataset):
         self._check(modalities, regions)
         self.size, kinds = options['size'], (*modalities, SEGMENTATION)
         files = {c: self._files(c, kinds) for cases in splits.values() for c in cases}
-        hashes = content_hashes(root, [f for found in files.values() for f in found.values()])
+        every = [file for found in files.values() for file in found.values()]
+        hashes = dict(zip(every, contents(every), strict=True))
         copies = [
             f'case {a} of {one} and case {b} of {other} are copies'
             for one, a, other, b in _copies(splits, files, hashes)
         ]
         if copies and duplicates == 'refuse':
             raise UserError(f'{root}: duplicates=refuse: {"; ".join(copies)}')
-        self.notes = [*self._found(modalities), *copies]
+        more = [f'... and {len(copies) - SHOWN} more copies'] if copies[SHOWN:] else []
+        self.notes = [*self._found(modalities, regions), *copies[:SHOWN], *more]
         content = [(c, k, hashes[f]) for c, found in files.items() for k, f in found.items()]
         self.fingerprint = fingerprint([], splits, (classes, regions, options), content)
         self.task = Task(
@@ -138,7 +144,16 @@ class Volumes(Dataset):
                     f'found {found.dtype} {found.shape}'
                 )
 
-    def _found(self, modalities: Sequence[str]) -> Iterator[str]:
+        # The list was written last; labels that were corrected since may be others than it says.
+        if files[SEGMENTATION].stat().st_mtime_ns > (self.root / INDEX).stat().st_mtime_ns:
+            values = tuple(map(int, np.unique(mapped(files[SEGMENTATION]))))
+            if values != self.cases[case].labels:
+                raise UserError(
+                    f'{files[SEGMENTATION]}: expected labels {self.cases[case].labels}, as in '
+                    f'{INDEX}, found {values}; prepare a new root from the corrected source'
+                )
+
+    def _found(self, modalities: Sequence[str], regions: Regions) -> Iterator[str]:
         """Yields what was found, in words."""
         for name, cases in self.splits.items():
             there = [self._files(case, modalities) for case in cases]
@@ -146,6 +161,10 @@ class Volumes(Dataset):
             empty = sum(self.cases[case].labels == (0,) for case in cases)
             told = f'; {empty} without a labelled voxel' if empty else ''
             yield f'{name}: {len(cases)} case{"s" if cases[1:] else ""}: {counts}{told}'
+            labels = {label for case in cases for label in self.cases[case].labels}
+            for region, members in regions:
+                if labels.isdisjoint(members) and name != 'train':
+                    yield f'{name}: no case has region {region}; Dice is 1 where it is not found'
         extents = np.max([case.shape[1:] for case in self.cases.values()], axis=0)
         if (extents > self.size).any():
             high, wide = extents

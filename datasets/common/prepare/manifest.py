@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmark.errors import UserError
-from benchmark.files import Entry, digest
+from benchmark.files import Entry
 
 MANIFEST = 'manifest.json'
 FORMAT = 2
@@ -80,29 +79,6 @@ def read_manifest(root: Path) -> Manifest | None:
         ) from None
 
 
-def content_hashes(root: Path, paths: Iterable[Path]) -> dict[Path, str]:
-    """Returns the SHA-256 of the content of files in a prepared folder.
-
-    The manifest was written after every other file, so that it tells the hash of a file of the size
-    that it names, unless the file has been changed since. Other files are read.
-
-    Raises:
-        UserError: A file or the manifest cannot be read.
-    """
-    manifest = read_manifest(root)
-    known = {} if manifest is None else {root / k: e for k, e in manifest.files.items()}
-    written = (root / MANIFEST).stat().st_mtime_ns if known else 0
-    found = {}
-    for path in paths:
-        try:
-            now, entry = path.stat(), known.get(path)
-            sound = entry and entry.size == now.st_size and now.st_mtime_ns <= written
-            found[path] = entry.sha256 if entry and sound else digest(path).sha256
-        except OSError as error:
-            raise UserError(f'{path}: cannot be read: {error.strerror}') from None
-    return found
-
-
 def measure(path: Path) -> Source:
     """Returns the number and the size of the files below a folder, or of a single file."""
     if path.is_file():
@@ -113,3 +89,24 @@ def measure(path: Path) -> Source:
         for name in names
     ]
     return Source(len(sizes), sum(sizes))
+
+
+def changed_since(path: Path, other: Path) -> list[str]:
+    """Returns the files below a folder, or the file itself, modified after another file."""
+    files = [path] if path.is_file() else [p for p in sorted(path.rglob('*')) if p.is_file()]
+    time = other.stat().st_mtime_ns
+    return [str(file) for file in files if file.stat().st_mtime_ns > time]
+
+
+def compare(target: Path, name: str, expected: Source, found: Source) -> None:
+    """Checks that a source has the size of the one that a target was prepared from.
+
+    Raises:
+        UserError: It has another one.
+    """
+    if expected != found:
+        raise UserError(
+            f'{target}: was prepared from another source: expected {name} of {expected.size} bytes '
+            f'in {expected.files} files, found {found.size} in {found.files}; '
+            'prepare into another folder'
+        )

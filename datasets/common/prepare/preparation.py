@@ -32,7 +32,15 @@ from benchmark.files import Entry, digest, replacing, sync_folder
 from datasets.common.prepare.archives import Member, escapes, members
 from datasets.common.prepare.findings import Findings
 from datasets.common.prepare.journal import Journal
-from datasets.common.prepare.manifest import MANIFEST, Manifest, Source, measure, read_manifest
+from datasets.common.prepare.manifest import (
+    MANIFEST,
+    Manifest,
+    Source,
+    changed_since,
+    compare,
+    measure,
+    read_manifest,
+)
 from datasets.common.prepare.steps import Steps
 
 
@@ -59,7 +67,7 @@ class Preparation:
         target: The folder to prepare. It is new or empty, or an earlier run has written it.
 
     Attributes:
-        remarks: What the user ought to know of the source, such as files that were left out.
+        remarks: What the user ought to know of the source.
 
     Raises:
         SourceError: The source does not exist.
@@ -126,8 +134,7 @@ class Preparation:
     def members(self, archive: Path) -> list[Member]:
         """Returns the files in a zip archive after a check of all names.
 
-        Each has `name`, `size`, `read()` and `copy(path)`; `work.write(member.name, member.copy)`
-        unpacks it into the target.
+        `work.write(member.name, member.copy)` unpacks one into the target.
 
         Raises:
             UserError: The archive is broken, unpacks to more than the disk has room for, or has a
@@ -230,7 +237,7 @@ class Preparation:
         if path in Path(os.path.abspath(self.target)).parents:
             raise UserError(f'{self.target}: expected a folder outside the source {path}')
         found = measure(path)
-        _compare(self.target, name, self._journal.sources.get(name, found), found)
+        compare(self.target, name, self._journal.sources.get(name, found), found)
         self._sources[name] = found
 
     def _open(self) -> None:
@@ -252,7 +259,10 @@ class Preparation:
                 'prepare into another folder'
             )
         for name, source in manifest.sources.items():
-            _compare(self.target, name, source, measure(self._path(name)))
+            compare(self.target, name, source, measure(self._path(name)))
+            # A correction may leave the size as it was.
+            for file in changed_since(self._path(name), self.target / MANIFEST):
+                self.remarks.add('source files changed since, which need a new target', file)
         whole = all(entry.fits(self.target / name) for name, entry in manifest.files.items())
         with self._one_line_errors(self.target):
             if not whole:
@@ -284,12 +294,3 @@ def _written(path: Path, data: bytes | Callable[[Path], None]) -> Entry:
         else:
             part.write_bytes(data)
         return digest(part)
-
-
-def _compare(target: Path, name: str, expected: Source, found: Source) -> None:
-    if expected != found:
-        raise UserError(
-            f'{target}: was prepared from another source: expected {name} of {expected.size} bytes '
-            f'in {expected.files} files, found {found.size} in {found.files}; '
-            'prepare into another folder'
-        )
