@@ -329,7 +329,7 @@ def test_the_test_split_is_opened_by_no_trial_and_changes_no_choice(tmp_path):
     scores = [[result(t)['scores'] for t in trials_of(grid)]]
     for cls in (Toy, Spoilt):
         again = grid_of(tmp_path / cls.__name__, 'taught', data=toy(cls=cls))
-        assert executed(again)
+        assert executed(again) == (cls is Toy)  # a test of NaN fails its run
         scores.append([result(t)['scores'] for t in trials_of(again)])
         assert last(again).options == last(grid).options
         assert again[0].data.opened.count('test') == 1
@@ -540,7 +540,8 @@ def test_searches_over_other_spaces_are_other_rows():
 
 def test_the_search_is_part_of_the_identity_and_its_seconds_are_not():
     plain = make_record('m', 0, make_outcomes({'rgb': 5}))
-    search = {'trials': 2, 'seed': 1, 'space': {}, 'tried': [], 'chosen': 0, 'seconds': 1.0}
+    tried = [{'options': {}, 'score': 0.5}]
+    search = {'trials': 2, 'seed': 1, 'space': {}, 'tried': tried, 'chosen': 0, 'seconds': 1.0}
     record = store.validate(identified({**plain, 'tuning': search}))
     assert record['identity'] != plain['identity']
     slower = {**record, 'tuning': {**search, 'seconds': 2.0}}
