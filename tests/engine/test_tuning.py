@@ -310,13 +310,13 @@ class Sealed(Toy):
 
 
 class Spoilt(Toy):
-    """A toy dataset whose test split holds huge values and wrong labels."""
+    """A toy dataset whose test split holds NaN and wrong labels."""
 
     def split(self, name):
         split = super().split(name)
         if name == 'test':
             for x in split.inputs.values():
-                x[...] = 1e6
+                x[...] = float('nan')
             split.target[...] = 0
         return split
 
@@ -329,7 +329,7 @@ def test_the_test_split_is_opened_by_no_trial_and_changes_no_choice(tmp_path):
     scores = [[result(t)['scores'] for t in trials_of(grid)]]
     for cls in (Toy, Spoilt):
         again = grid_of(tmp_path / cls.__name__, 'taught', data=toy(cls=cls))
-        assert executed(again)
+        assert executed(again) == (cls is Toy)  # a test of NaN fails its run
         scores.append([result(t)['scores'] for t in trials_of(again)])
         assert last(again).options == last(grid).options
         assert again[0].data.opened.count('test') == 1
@@ -540,7 +540,7 @@ def test_searches_over_other_spaces_are_other_rows():
 
 def test_the_search_is_part_of_the_identity_and_its_seconds_are_not():
     plain = make_record('m', 0, make_outcomes({'rgb': 5}))
-    tried = [{'options': {}, 'score': 0.5}] * 2
+    tried = [{'options': {}, 'score': 0.5}]
     search = {'trials': 2, 'seed': 1, 'space': {}, 'tried': tried, 'chosen': 0, 'seconds': 1.0}
     record = store.validate(identified({**plain, 'tuning': search}))
     assert record['identity'] != plain['identity']
@@ -561,7 +561,7 @@ def test_the_identity_of_an_untuned_run_is_what_it_was(tmp_path):
     header = e.header
     content = {
         'schema': 1,
-        'method': {'name': 'stretched', 'version': 1, 'options': e.options, 'code': e.code},
+        'method': {'name': 'stretched', 'version': 1, 'options': e.options},
         'dataset': {'name': 'toy', 'options': {}, 'fingerprint': 'toy'},
         'protocol': e.protocol.recorded(),
         'seed': 3,
