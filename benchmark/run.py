@@ -122,8 +122,7 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         '--results',
-        type=Path,
-        default=ROOT / 'results',
+        default=str(ROOT / 'results'),
         metavar='FOLDER',
         help='folder that takes runs/ and tables/, e.g. /tmp/results; default: results/',
     )
@@ -165,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
             show_plan(able, machine)
             return 0
         ok = execute(able, machine, args.force, writer.brief)
-        shown = show_tables(grid, args.results, args.gaps is not None)
+        shown = show_tables(grid, Path(args.results), args.gaps is not None)
         return 0 if ok and shown else 1
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
@@ -197,7 +196,9 @@ def prepare(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
     for data in opened:
         for note in data.notes:
             print(f'{data.name}: {note}')
-    results = args.results.resolve()
+    if not args.results:
+        raise UserError("--results: expected a folder, found ''")
+    results = Path(args.results).resolve()
     make_folder(results)
     request = plan.Request(args.methods, args.seeds, options, results, device, args.tune, args.gaps)
     grid = plan.experiments(request, opened)

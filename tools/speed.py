@@ -93,7 +93,6 @@ def harness_epoch(e: Experiment, machine: Machine, folder: Path) -> float:
         machine.device,
         folder / 'train.log',
         model=method,
-        work_dir=str(folder),
         train_dataloader=both[0],
         train_cfg={'by_epoch': True, 'max_epochs': 1},
         optim_wrapper=training.optim_wrapper(e.protocol),

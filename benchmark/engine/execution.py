@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -103,9 +104,7 @@ def _prepare(machine: Machine) -> None:
 def clear(experiment: Experiment) -> None:
     """Removes the weights of an experiment and whatever its training could go on from."""
     for part in experiment.parts:
-        state.discard(
-            part.folder, state.TRAINED, state.WEIGHTS, state.RESUME, state.OWNER, state.BEST
-        )
+        state.discard(part.folder, state.TRAINED, state.WEIGHTS, *state.LEFTOVERS)
 
 
 def _teacher(
@@ -113,7 +112,7 @@ def _teacher(
 ) -> Trained:
     """Returns the trained teacher, which several experiments and their processes share."""
     found = _from_disk(teacher, teacher.parts[0], machine)
-    if found is not None:
+    if found is not None and not (teacher.folder / state.LEFTOVERS[-1]).exists():
         return found
     with holding(teacher.folder):
         return _train_part(teacher, teacher.parts[0], machine, None, report)
@@ -138,6 +137,7 @@ def _train_part(
     """Returns one trained network and what is known of its training, from disk where finished."""
     found = _from_disk(experiment, part, machine)
     if found is not None:
+        state.discard(part.folder, *state.LEFTOVERS)  # of a process that was killed just then
         return found
     make_folder(part.folder)
     state.make_room(part.folder, training.LOG)
@@ -180,8 +180,8 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / '.writable').touch()
-        (folder / '.writable').unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise UserError(f'{folder}: cannot be written: {error.strerror}') from None
 

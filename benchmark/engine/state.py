@@ -27,6 +27,9 @@ RESUME, OWNER, BEST = 'resume.pth', 'resume.json', 'best.pth'
 WEIGHTS, TRAINED = 'checkpoint.pth', 'trained.json'
 """The weights of a finished training, and how it went."""
 
+LEFTOVERS = (RESUME, BEST, OWNER)
+"""What a finished training does not need, in the order in which it is removed."""
+
 LARGEST = 64 * 2**20
 """Bytes of the largest JSON file that is read; those that are written hold some kilobytes."""
 
@@ -182,7 +185,7 @@ def keep_trained(
     """
     sha256 = save(weights, folder / WEIGHTS)
     write_json(folder / TRAINED, {**summary, 'identity': identity, 'sha256': sha256})
-    discard(folder, RESUME, OWNER, BEST)
+    discard(folder, *LEFTOVERS)
 
 
 def is_trained(folder: Path, identity: str) -> bool:

@@ -48,7 +48,10 @@ class SilentRunner(Runner):
         **kwargs: Any,
     ) -> None:
         self._device, self._log_file, self._restore = device, log_file, restore
+        # mmengine makes a folder that nothing needs; its name lets the next process sweep it.
+        scratch = log_file.with_name('.part-runner')
         super().__init__(
+            work_dir=str(scratch),
             visualizer={'type': 'Visualizer', 'vis_backends': []},
             experiment_name=f'run{next(_COUNTER)}',
             env_cfg={},
@@ -56,7 +59,7 @@ class SilentRunner(Runner):
             default_scope='mmseg',
             **kwargs,
         )
-        shutil.rmtree(self._log_dir, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
     def build_logger(self, log_level: int | str = 'INFO', **kwargs: Any) -> logging.Logger:
         """Builds the logger of this run, with its file as the only handler."""
@@ -226,7 +229,7 @@ def train(
             method.load_state_dict(state.load_weights(selection.best, method.state_dict()))
     except state.Unusable as error:
         state.name(job.folder, error)
-        state.discard(job.folder, state.RESUME, state.OWNER, state.BEST)
+        state.discard(job.folder, *state.LEFTOVERS)
         raise
     finally:
         runner.close()
@@ -258,7 +261,6 @@ def _runner(
         job.folder / LOG,
         (lambda runner: checkpoint.restore(runner, saved)) if saved is not None else None,
         model=method,
-        work_dir=str(job.folder),
         train_dataloader=loaders[0],
         train_cfg={'by_epoch': True, 'max_epochs': protocol.epochs, 'val_interval': interval},
         optim_wrapper=optim_wrapper(protocol),
@@ -287,7 +289,6 @@ def test(
         device,
         folder / LOG,
         model=method,
-        work_dir=str(folder),
         test_dataloader=loader,
         test_cfg={'type': SubsetTestLoop},
         test_evaluator=evaluator,

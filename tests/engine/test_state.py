@@ -139,7 +139,8 @@ def test_a_damaged_file_is_named_once_and_counts_as_not_there(name, begun, tmp_p
 
 
 @pytest.mark.parametrize(
-    ('name', 'damage'), zip(FILES, [tear, fold, flip, fold, tear], strict=True)
+    ('name', 'damage'),
+    list(zip(FILES, [tear, fold, flip, fold, tear], strict=True)),
 )
 def test_what_was_damaged_is_made_again(name, damage, begun, whole, tmp_path):
     results = tmp_path / 'results'
@@ -261,3 +262,14 @@ def test_the_log_holds_curves_alone(tmp_path):
     lines = (e.folder / 'train.log').read_text().splitlines()
     assert len(lines) == 4  # three epochs and the validation after the last one
     assert all(' epoch ' in line for line in lines)
+
+
+@pytest.mark.parametrize('whose', ['own', 'teacher'])
+def test_what_a_process_left_that_was_killed_between_two_files_is_swept(whose, whole, tmp_path):
+    e = experiment(tmp_path, selection='worst')
+    execution.train(e, MACHINE, lambda *_: None)
+    folder = e.folder if whose == 'own' else e.teacher.folder
+    for left in state.LEFTOVERS:
+        (folder / left).write_text('{}')
+    assert finished(e) == (whole, set())
+    assert not {path.name for path in folder.iterdir()} & set(state.LEFTOVERS)

@@ -108,6 +108,13 @@ def test_a_method_imports_another_only_to_subclass_it(file):
             assert {alias.name for alias in node.names} <= bases, node.module
 
 
+@pytest.mark.parametrize('file', FILES, ids=NAMES)
+def test_nothing_depends_on_assert_statements_which_python_can_leave_out(file):
+    assert not [
+        n.lineno for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Assert)
+    ]
+
+
 def test_tables_are_made_without_torch():
     code = 'import sys, benchmark.tables; sys.exit(bool({"torch", "mmengine"} & set(sys.modules)))'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False).returncode == 0
