@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
     'benchmark/records/metrics.py': ('report/test_statistics', 'engine/test_evaluation'),
     'benchmark/missing.py': ('house/test_missing',),
+    'benchmark/report/comparison.py': ('report/test_comparison', 'report/test_standings'),
+    'benchmark/report/standings.py': ('report/test_standings', 'report/test_tables'),
     'benchmark/report/statistics.py': ('report/test_statistics', 'report/test_tables'),
     'benchmark/engine/hooks.py': ('engine/test_schedules', 'engine/test_run'),
     'benchmark/engine/execution.py': ('engine/test_evaluation', 'engine/test_run'),

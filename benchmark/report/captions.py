@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.errors import COMPLETE_ONLY
 from benchmark.records.schema import Record, Unscored
-from benchmark.report import gaps, statistics
-from benchmark.report.runs import ALPHA, Runs
+from benchmark.report import gaps
+from benchmark.report.comparison import LEVEL
+from benchmark.report.runs import Runs
+from benchmark.report.standings import MIN_UNITS
 from benchmark.report.table import Block
 
 SELECTION = {
@@ -116,29 +117,26 @@ def _samples(runs: Runs) -> str:
 
 
 def significance(runs: Runs) -> str:
-    """Says what marks mean and by which test, or why there are none."""
-    if len(runs.groups) < 2:
-        return 'No score is marked, since there is one method only.'
-    if not runs.main:
-        return f'No score is marked, since differences are tested in {runs.data["metric"]} only.'
-    unknown = [
-        label
-        for label, members in runs.groups.items()
-        if any(runs.contributions[i] is None for i in members)
-    ]
-    if len(unknown) == len(runs.groups):
-        return 'No score is marked, since no difference can be tested without outcomes.'
-    seeds = 'leaves out the variance between seeds, since there is one'
-    if runs.seeds > 1:
-        seeds = 'adds the variance between seeds after Welch'
+    """Says what marks mean and by which test, or what is missing for any."""
+    if len(runs.groups) > 1 and not runs.main:
+        return f'No score is marked: differences are tested in {runs.data["metric"]} only.'
+    standings = runs.standings
+    if standings.lacking:
+        return f'No score is marked: {standings.lacking}.'
     text = (
         'The best score is bold if it differs significantly from the second, the second is '
-        'underlined if it differs from the third. The test is a paired bootstrap of the test '
-        f'samples ({statistics.REPLICATES:,} draws) that {seeds}; p < {ALPHA} with the correction '
-        'of Holm over the columns.'
+        f'underlined if it differs from the third: p < {LEVEL} in a t-test on '
+        f'{len(standings.seeds)} shared seeds, whose error joins the variance by test samples '
+        "(paired bootstrap) and the variance between seeds. Holm's correction is over the tests "
+        'of the mean, and over those of all other columns.'
     )
-    if unknown:
-        text += f' {", ".join(unknown)} cannot be tested, since outcomes are missing.'
+    small = [k for k, count in standings.units.items() if count < MIN_UNITS and k in runs.titles]
+    if small:
+        told = ', '.join(runs.titles[key] for key in small)
+        text += f' Not tested, on fewer than {MIN_UNITS} independent samples: {told}.'
+    if standings.left_out:
+        told = ', '.join(f'{label} ({why})' for label, why in standings.left_out.items())
+        text += f' Not ranked: {told}.'
     return text
 
 
@@ -209,22 +207,29 @@ def unscored(records: Sequence[Record | Unscored]) -> list[str]:
 def _failure(record: Any) -> str:
     label, where = record['method']['label'], record['protocol_id']
     if record['status'] == 'refused':
-        return f'{label} not run ({where}): {COMPLETE_ONLY}'
-    return f'failed: {label} seed {record["seed"]} ({where}): {" ".join(record["error"].split())}'
+        return f'{label} not run ({where}): {_reason(record)}'
+    return f'failed: {label} seed {record["seed"]} ({where}): {_reason(record)}'
+
+
+def _reason(record: Any) -> str:
+    """Returns the error of a record in one line, without the names that the note gives already."""
+    own = f'{record["method"]["label"]} on {record["dataset"]["name"]}: '
+    return ' '.join(record['error'].split()).removeprefix(own)
 
 
 def _refused_by_gaps(block: Block) -> list[str]:
     """Tells for each method under which gaps it was refused, then each failure."""
     leads = {runs.protocol_id: name for name, runs in block.leads.items()}
-    refused: dict[str, set[str]] = {}
+    refused: dict[tuple[str, str], set[str]] = {}
     for record in block.unscored:
         if record['status'] == 'refused':
             name = leads.get(record['protocol_id'], gaps.nominal(record))
-            refused.setdefault(record['method']['label'], set()).add(name)
+            key = record['method']['label'], _reason(record)
+            refused.setdefault(key, set()).add(name)
     order = [*leads.values(), *sorted(set().union(*refused.values()) - set(leads.values()))]
     told = [
-        f'{label} not run on {", ".join(sorted(found, key=order.index))}: {COMPLETE_ONLY}'
-        for label, found in refused.items()
+        f'{label} not run on {", ".join(sorted(found, key=order.index))}: {reason}'
+        for (label, reason), found in refused.items()
     ]
     return told + unscored([r for r in block.unscored if r['status'] == 'failed'])
 

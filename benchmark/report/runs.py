@@ -1,11 +1,11 @@
-"""The runs of one protocol side by side, checked against their outcomes, and the best of them."""
+"""The runs of one protocol side by side, checked against their outcomes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +14,10 @@ from benchmark.missing import subset_ids
 from benchmark.records import metrics, verification
 from benchmark.records.schema import Outcomes, Record, RecordError, scores_in
 from benchmark.report import statistics
+from benchmark.report.standings import Scores, Standings
 
 Loader = Callable[[Record], Outcomes | None]
 """Returns the outcomes of a record's run, or None if they are not at hand."""
-
-Mark = Literal['', 'best', 'second']
-
-ALPHA = 0.05
-"""Level of significance, after Holm's correction over the columns."""
 
 
 class Runs:
@@ -37,11 +33,12 @@ class Runs:
         main: Whether this is the data set's own metric, whose differences alone can be tested.
         higher: Whether a higher score is better.
         subsets: The S subsets that some run was tested on.
-        columns: The ids of all columns: the subsets, then 'mean', 'worst', 'missing_0', ...
+        columns: Id of each column -> its subsets: the subsets themselves, then the summaries.
         titles: Column id -> title of the columns to show.
         records: The records of the runs.
-        contributions: Per run (N, S, C) the contributions of N test samples to the metric, or None
-            if they are not known.
+        contributions: Per run (U, S, C) the contributions of U units to the metric, or None if they
+            are not known. A unit is a cluster of test samples where the outcomes name clusters,
+            otherwise a sample; for Dice a sample is a volume.
         values: (runs, columns) scores, NaN where not tested; summaries are over what was tested.
         groups: Row label -> indices of its runs, one per seed.
         seeds: The number of seeds of the rows that have most.
@@ -75,12 +72,8 @@ class Runs:
         self.higher = own if self.main else metrics.higher_is_better(self.metric)
         tested = {subset for record in members for subset in record['scores']['test']}
         self.subsets = [s for s in subset_ids(self.data['modalities']) if s in tested]
-        summaries = [
-            'mean',
-            'worst',
-            *(f'missing_{k}' for k in range(len(self.data['modalities']))),
-        ]
-        self.columns = [*self.subsets, *summaries]
+        self.columns = statistics.columns(self.subsets, len(self.data['modalities']))
+        summaries = list(self.columns)[len(self.subsets) :]
         for subset in titles or {}:
             if subset not in tested:
                 known = ', '.join(self.subsets)
@@ -90,7 +83,10 @@ class Runs:
         kept = list(self._verified(members, outcomes, problems))
         self.records = [record for record, _ in kept]
         # Outcomes tell what samples contribute to the data set's own metric alone.
-        self.contributions = [added if self.main else None for _, added in kept]
+        self.contributions = [
+            added if added is None or self.clusters is None else _pooled(added, self.clusters)
+            for added in (added if self.main else None for _, added in kept)
+        ]
         scores = [scores_in(record, self.metric) for record in self.records]
         values = [[found.get(s, np.nan) for s in self.subsets] for found in scores]
         self.values = self.summarise(np.array(values).reshape(len(kept), len(self.subsets)))
@@ -115,60 +111,30 @@ class Runs:
         return dict(zip(self.columns, row.tolist(), strict=True))
 
     @cached_property
-    def marks(self) -> dict[str, dict[str, Mark]]:
-        """Row label -> column id -> mark, of the rows whose advantage is significant.
-
-        The best is marked where it differs from the second, the second where it differs from the
-        third. Each of the two families of tests is corrected over the columns that are shown.
-        """
-        known = [i for i, added in enumerate(self.contributions) if added is not None]
-        if len(self.groups) < 2 or not known:
-            return {}
-        added = [c for c in self.contributions if c is not None]
-        drawn = np.full((statistics.REPLICATES, *self.values.shape), np.nan)
-        drawn[:, known] = self.summarise(statistics.resample(added, self.metric))
-        found: dict[str, dict[str, Mark]] = {}
-        names: tuple[Mark, Mark] = ('best', 'second')
-        for place, mark in enumerate(names):
-            tests = list(self._tests(drawn, place))
-            adjusted = statistics.holm([p for _, _, p in tests])
-            for (column, label, _), p in zip(tests, adjusted, strict=True):
-                if p < ALPHA:
-                    found.setdefault(label, {})[column] = mark
-        return found
-
-    def _tests(self, drawn: np.ndarray, place: int) -> Iterator[tuple[str, str, float]]:
-        """Yields column, label at a place, p-value of its difference to the next, if testable."""
-        for c, column in enumerate(self.columns):
-            order = self._order(c)
-            if column not in self.titles or len(order) < place + 2:
-                continue
-            ahead, behind = (
-                {self.records[i]['seed']: i for i in self.groups[label]}
-                for label in order[place : place + 2]
-            )
-            shared = sorted(ahead.keys() & behind.keys())
-            a, b = [ahead[seed] for seed in shared], [behind[seed] for seed in shared]
-            if shared and all(self.contributions[i] is not None for i in a + b):
-                values, draws = self.values[:, c], drawn[..., c]
-                p = statistics.compare(values[a], values[b], draws[:, a], draws[:, b]).p
-                yield column, order[place], 1.0 if np.isnan(p) else p
-
-    def _order(self, column: int) -> list[str]:
-        """Ranks the rows in a column, best first; a summary must be over all subsets."""
-        needed = [column] if column < len(self.subsets) else [*range(len(self.subsets)), column]
-        means = {
-            label: self.values[members, column].mean()
+    def standings(self) -> Standings:
+        """What can be said of the differences between the rows."""
+        rows = {
+            label: {self.records[i]['seed']: i for i in members}
             for label, members in self.groups.items()
-            if not np.isnan(self.values[np.ix_(members, needed)]).any()
         }
-        return sorted(means, key=means.__getitem__, reverse=self.higher)
+        return Standings(
+            Scores(
+                columns=self.columns,
+                values=self.values,
+                rows=rows,
+                units=self.contributions,
+                metric=self.metric,
+                higher=self.higher,
+                summarise=self.summarise,
+            )
+        )
 
     def _verified(
         self, members: Sequence[Record], outcomes: Loader, problems: list[str]
     ) -> Iterator[tuple[Record, np.ndarray | None]]:
         """Yields each run that counts with the contributions of its samples, if these are known."""
         samples: np.ndarray | None = None
+        self.clusters: np.ndarray | None = None
         for record in members:
             added, wrong = None, ''
             try:
@@ -179,6 +145,7 @@ class Runs:
                     told = verification.contradiction(record, found)
                     wrong = f'{told}; the run is left out' if told else ''
                     record = verification.filled(record, found)
+                    self.clusters = _same_clusters(record, found, len(added), self.clusters)
             except RecordError as error:
                 problems.append(str(error))
                 added = None
@@ -239,6 +206,28 @@ def _same_samples(record: Record, outcomes: Outcomes, samples: np.ndarray | None
     if samples is not None and not np.array_equal(samples, found):
         raise RecordError(f'{_name(record)}: outcomes are of other test samples than those before')
     return found
+
+
+def _same_clusters(
+    record: Record, outcomes: Outcomes, samples: int, known: np.ndarray | None
+) -> np.ndarray | None:
+    """Returns the cluster of each sample as a number, once it is checked against those before.
+
+    Records of older versions do not name clusters; they are of the same samples in the same order.
+    """
+    if 'cluster' not in outcomes:
+        return known
+    found = np.unique(outcomes['cluster'], return_inverse=True)[1]
+    if found.shape != (samples,) or (known is not None and not np.array_equal(found, known)):
+        raise RecordError(f'{_name(record)}: cluster: other clusters of samples than those before')
+    return found
+
+
+def _pooled(added: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Adds up the contributions of each cluster: (N, S, C) -> (U, S, C)."""
+    pooled = np.zeros((clusters.max() + 1, *added.shape[1:]))
+    np.add.at(pooled, clusters, added)
+    return pooled
 
 
 def _groups(records: Sequence[Record]) -> dict[str, list[int]]:

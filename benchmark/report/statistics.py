@@ -1,4 +1,4 @@
-"""Summaries over subsets, paired tests, Shapley values.
+"""Summaries over subsets and over seeds, and Shapley values.
 
 NaN stands for a score that was not measured or is undefined; summaries skip it.
 """
@@ -7,19 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from benchmark.missing import generator, subset_id, subset_masks
-from benchmark.records.metrics import contributions, nanmean, score
-from benchmark.records.schema import Outcomes
-
-REPLICATES = 2000
-"""Draws of the bootstrap. The smallest p-value is 1 / (1 + draws)."""
-
-CHUNK = 4_000_000
-"""Most resampling weights that are held in memory at once."""
+from benchmark.missing import subset_id, subset_masks
+from benchmark.records.metrics import nanmean
 
 
 def worst(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
@@ -48,6 +40,22 @@ def with_summaries(
     """Appends mean, worst and `by_missing` to the scores of subsets: (..., S) -> (..., S+2+M)."""
     summaries = np.stack([nanmean(values), worst(values, higher_is_better)], axis=-1)
     return np.concatenate([values, summaries, by_missing(values, sizes, modalities)], axis=-1)
+
+
+def columns(subsets: Sequence[str], modalities: int) -> dict[str, list[str]]:
+    """Returns the ids of the columns of `with_summaries`, each with the subsets that it is of.
+
+    Args:
+        subsets: The ids of the S subsets.
+        modalities: M.
+    """
+    lacking = {s: modalities - s.count('+') - 1 for s in subsets}
+    return {
+        **{subset: [subset] for subset in subsets},
+        'mean': list(subsets),
+        'worst': list(subsets),
+        **{f'missing_{k}': [s for s in subsets if lacking[s] == k] for k in range(modalities)},
+    }
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, float]:
@@ -97,109 +105,3 @@ def shapley(
                 weight = 1 / (count * math.comb(count - 1, sum(without)))
                 values[name] += sign * weight * (value - worth[without])
     return values
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Returns p-values with Holm's correction, which bounds the error over all of them."""
-    p = np.asarray(p_values, dtype=float)
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted
-
-
-class Comparison(NamedTuple):
-    """A difference a - b, its two-sided p-value and its 95 % interval."""
-
-    difference: float
-    p: float
-    low: float
-    high: float
-
-
-def resample(
-    runs: Sequence[np.ndarray], metric: str, replicates: int = REPLICATES, seed: int = 0
-) -> np.ndarray:
-    """Bootstraps the test samples, with the same draws for every run.
-
-    Args:
-        runs: Per run (N, S, C) contributions of the same N samples on S subsets.
-        metric: The metric that they contribute to.
-        replicates: R.
-        seed: Seed of the draws.
-
-    Returns:
-        (R, runs, S) scores on each resampled test set.
-    """
-    samples = len(runs[0])
-    rng = generator(seed, 'bootstrap')
-    step = max(1, CHUNK // samples)
-    parts = []
-    for start in range(0, replicates, step):
-        rows = min(step, replicates - start)
-        draws = rng.integers(samples, size=(rows, samples)) + samples * np.arange(rows)[:, None]
-        weights = np.bincount(draws.ravel(), minlength=rows * samples).astype(np.float32)
-        weights = weights.reshape(rows, samples)
-        totals = [weights @ run.reshape(samples, -1).astype(np.float32) for run in runs]
-        shaped = [t.reshape(rows, *run.shape[1:]) for t, run in zip(totals, runs, strict=True)]
-        parts.append(np.stack([score(t, metric) for t in shaped], axis=1))
-    return np.concatenate(parts)
-
-
-def compare(a: np.ndarray, b: np.ndarray, drawn_a: np.ndarray, drawn_b: np.ndarray) -> Comparison:
-    """Compares two methods on their shared seeds.
-
-    The error of the difference has two sources. One is the choice of the test samples: they are
-    resampled, with the same draws for all seeds. The other is the training: the variance between S
-    seeds enters as Student's t with Welch's degrees of freedom. Resampling the seeds, too, would
-    not do, since two or three seeds often agree by chance. The variance between seeds holds some of
-    the error of the test samples, which counts twice; the test is conservative by this much. With
-    one seed only the test samples vary, so that two trained networks are compared, not the methods.
-
-    Args:
-        a: (S,) scores of the first method, one per shared seed.
-        b: (S,) scores of the second.
-        drawn_a: (R, S) scores of the first on resampled test samples.
-        drawn_b: (R, S) scores of the second.
-    """
-    centre = float(a.mean() - b.mean())
-    drawn = drawn_a.mean(1) - drawn_b.mean(1)
-    drawn = drawn[~np.isnan(drawn)]
-    if not len(drawn) or math.isnan(centre):
-        return Comparison(centre, math.nan, math.nan, math.nan)
-    drawn = drawn + _seed_noise(a, b, len(drawn))
-    # Rounding must not decide whether a draw is as extreme as the observed difference.
-    extreme = (np.abs(drawn - centre) >= abs(centre) - 1e-9).sum()
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Comparison(centre, float((1 + extreme) / (1 + len(drawn))), float(low), float(high))
-
-
-def _seed_noise(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
-    """Draws `count` errors of the difference of two means over seeds (Welch, 1947)."""
-    freedom = len(a) - 1
-    if not freedom:
-        return np.zeros(count)
-    squares = np.array([a.var(ddof=1), b.var(ddof=1)]) / len(a)
-    if not squares.any():
-        return np.zeros(count)
-    degrees = freedom * squares.sum() ** 2 / (squares**2).sum()
-    return np.sqrt(squares.sum()) * generator(0, 'seeds').standard_t(degrees, count)
-
-
-def paired_bootstrap(
-    a: Mapping[int, Outcomes],
-    b: Mapping[int, Outcomes],
-    subset: str,
-    metric: str,
-    live: int = 1,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-) -> Comparison:
-    """Compares two methods' outcomes (seed -> outcomes) on one subset, over their shared seeds."""
-    shared = sorted(a.keys() & b.keys())
-    runs = [contributions(o[k], subset, metric, live)[:, None] for o in (a, b) for k in shared]
-    point = np.array([score(run.sum(0)[0], metric) for run in runs])
-    drawn = resample(runs, metric, replicates, seed)[..., 0]
-    n = len(shared)
-    return compare(point[:n], point[n:], drawn[:, :n], drawn[:, n:])

@@ -13,7 +13,8 @@ import numpy as np
 from benchmark.records.schema import Record, Unscored, test_scores
 from benchmark.report import cost_table, gaps, statistics
 from benchmark.report.cost_table import TextTable
-from benchmark.report.runs import Mark, Runs
+from benchmark.report.runs import Runs
+from benchmark.report.standings import Mark
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Table:
 def _method_row(label: str, runs: Runs, lead: str) -> Row:
     """Returns the row of one method over its seeds."""
     members = runs.groups[label]
-    chosen, marks = [runs.records[i] for i in members], runs.marks.get(label, {})
+    chosen, marks = [runs.records[i] for i in members], runs.standings.marks.get(label, {})
     cells = {}
     for key, values in zip(runs.columns, runs.values[members].T, strict=True):
         tested = values[~np.isnan(values)]

@@ -17,13 +17,13 @@ from made_records import (
 )
 
 from benchmark import tables
-from benchmark.errors import COMPLETE_ONLY
 from benchmark.report import captions, writer
 from benchmark.report.render import csv as to_csv
 from benchmark.report.render import latex, markdown, terminal
 
 HALF = 'rgb=0.5'
 MIXED = 'rgb=0.2,depth=0.5,ir=0.8'
+REASON = 'this method trains on complete samples only, and 20 of 40 have gaps'
 REALISED = {
     '': (0.0, 0.0, 0.0),
     HALF: (0.5, 0.0, 0.0),
@@ -75,9 +75,9 @@ class Runs:
 
 @pytest.fixture
 def runs():
-    """Two methods under three training gaps, two seeds; good is far ahead under MIXED alone."""
+    """Two methods under three training gaps, three seeds; good is far ahead under MIXED alone."""
     made = Runs()
-    for seed in range(2):
+    for seed in range(3):
         for rates, good, poor in ((MIXED, 40, 150), ('', 8, 8), (HALF, 20, 20)):
             made.add('good', seed, good + seed, rates)
             made.add('poor', seed, poor + seed, rates)
@@ -87,8 +87,7 @@ def runs():
 def refuse(made, label='needy', seeds=(0, 1), rates=(HALF, MIXED)):
     for seed in seeds:
         for text in rates:
-            error = f'{label} on faces: this method {COMPLETE_ONLY}, and 20 of 40 have gaps'
-            made.fail(label, seed, text, error, make_refusal)
+            made.fail(label, seed, text, f'{label} on faces: {REASON}', make_refusal)
 
 
 def test_rows_are_sorted_by_how_much_is_missing_and_then_by_method(runs):
@@ -114,10 +113,10 @@ def test_cells_are_those_of_the_records_under_the_same_gaps(runs):
             if r['method']['name'] == 'poor' and r['protocol']['rates'] == rates
         ]
         (row,) = (row for row in block.rows if (row.lead, row.label) == (lead, 'poor'))
-        assert row.cells['ir'].mean == pytest.approx(50 * sum(acer_of(o, 'ir') for o in mine))
+        assert row.cells['ir'].mean == pytest.approx(100 * sum(acer_of(o, 'ir') for o in mine) / 3)
         worst = [max(acer_of(o, s) for s in SUBSETS) for o in mine]
-        assert row.cells['worst'].mean == pytest.approx(50 * sum(worst))
-        assert row.seeds == 2
+        assert row.cells['worst'].mean == pytest.approx(100 * sum(worst) / 3)
+        assert row.seeds == 3
 
 
 def test_marks_compare_methods_under_the_same_gaps(runs):
@@ -170,25 +169,21 @@ def test_refused_methods_are_noted_once_with_the_gaps(runs):
     runs.fail('broken', 0, HALF, 'out of memory')
     block = runs.only_block()
     assert captions.failures(block) == [
-        'needy not run on 50/0/0, 20/50/80: trains on complete samples only',
+        f'needy not run on 50/0/0, 20/50/80: {REASON}',
         'failed: broken seed 0 (uniform-rgb=0.5): out of memory',
     ]
     usual = writer.table(runs.records, runs.load, runs.failed).blocks
     told = [line for b in usual for line in captions.failures(b) if 'needy' in line]
     assert sorted(told) == sorted(
-        f'needy not run (uniform-{text}): trains on complete samples only' for text in (HALF, MIXED)
+        f'needy not run (uniform-{text}): {REASON}' for text in (HALF, MIXED)
     )
 
 
 def test_gaps_under_which_nothing_ran_are_named_by_the_rates_asked_for(runs):
     refuse(runs, rates=['0.3'])
-    assert captions.failures(runs.only_block()) == [
-        'needy not run on 30/30/30: trains on complete samples only'
-    ]
+    assert captions.failures(runs.only_block()) == [f'needy not run on 30/30/30: {REASON}']
     runs.add('good', 0, 9, '0.3')
-    assert captions.failures(runs.only_block()) == [
-        'needy not run on 29.2/29.2/29.2: trains on complete samples only'
-    ]
+    assert captions.failures(runs.only_block()) == [f'needy not run on 29.2/29.2/29.2: {REASON}']
 
 
 def test_a_failure_of_another_protocol_is_not_told(runs):
@@ -199,22 +194,22 @@ def test_a_failure_of_another_protocol_is_not_told(runs):
 
 
 def test_footnotes_name_their_gaps(runs):
-    runs.add('good', 2, 9, HALF)
+    runs.add('good', 3, 9, HALF)
     runs.add('flat', 0, 200, HALF)['collapsed'] = ['ir']
     block = runs.only_block()
-    assert captions.notes(block)[:2] == ['0/0/0: 2 of 3 seeds', '20/50/80: 2 of 3 seeds']
-    assert '50/0/0: poor: 2 of 3 seeds' in captions.notes(block)
+    assert captions.notes(block)[:2] == ['0/0/0: 3 of 4 seeds', '20/50/80: 3 of 4 seeds']
+    assert '50/0/0: poor: 3 of 4 seeds' in captions.notes(block)
     assert any(re.fullmatch(r'50/0/0: † flat collapsed: .* on ir \(seed 0\)', n)
                for n in captions.notes(block))  # fmt: skip
-    assert captions.size(block) == '3 settings of training gaps, 3 seeds, 400 test samples'
+    assert captions.size(block) == '3 settings of training gaps, 4 seeds, 400 test samples'
 
 
 def test_the_size_is_that_of_the_setting_with_most_seeds(runs):
-    runs.add('good', 2, 9, HALF)
+    runs.add('good', 3, 9, HALF)
     for label in ('third', 'fourth'):
         runs.add(label, 0, 9, MIXED)
     told = captions.size(runs.only_block())
-    assert told == '3 settings of training gaps, 3 seeds, 400 test samples'
+    assert told == '3 settings of training gaps, 4 seeds, 400 test samples'
 
 
 def test_markdown_and_terminal_have_a_column_for_the_gaps(runs):
@@ -227,7 +222,7 @@ def test_markdown_and_terminal_have_a_column_for_the_gaps(runs):
     assert 'Cost' not in text
     lines = terminal(table, color=False).splitlines()
     assert lines[0].endswith(
-        'by training gaps  (3 settings of training gaps, 2 seeds, 400 test samples)'
+        'by training gaps  (3 settings of training gaps, 3 seeds, 400 test samples)'
     )
     assert lines[1].split('  ')[0] == 'training gaps % (rgb/depth/ir)'
     assert re.match(r'20/50/80 +poor +\d', lines[8])
@@ -256,7 +251,7 @@ def test_csv_holds_given_and_realised_rates(runs):
     rows = list(csv.DictReader(io.StringIO(to_csv(runs.joined()))))
     assert [r['method'] for r in rows] == ['good', 'poor'] * 3
     last = rows[-1]
-    assert (last['protocol'], last['rates'], last['seeds']) == (f'uniform-{MIXED}', MIXED, '2')
+    assert (last['protocol'], last['rates'], last['seeds']) == (f'uniform-{MIXED}', MIXED, '3')
     assert [float(last[f'missing_{m}_in_training']) for m in NAMES] == pytest.approx([20, 50, 80])
     assert float(last['worst']) > float(rows[0]['worst'])
     assert rows[0]['rates'] == ''
@@ -291,18 +286,18 @@ def test_tables_are_remade_from_records_by_the_script(written, runs, capsys):
 
 def test_the_caption_speaks_of_the_gaps_with_most_seeds_then_most_methods():
     runs = Runs()
-    for seed in range(2):
+    for seed in range(3):
         runs.add('good', seed, 9, HALF)
     for label in ('good', 'fair', 'poor'):
         runs.add(label, 0, 9, '')
     text = captions.caption(runs.only_block())
-    assert 'over 2 seeds' in text
+    assert 'over 3 seeds' in text
     assert 'there is one method only' in text
-    for seed in range(2):
+    for seed in range(3):
         for label in ('good', 'fair'):
             runs.add(label, seed, 9, MIXED)
     text = captions.caption(runs.only_block())
-    assert 'over 2 seeds' in text
+    assert 'over 3 seeds' in text
     assert 'The best score is bold' in text
 
 

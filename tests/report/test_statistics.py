@@ -1,11 +1,10 @@
-"""Metrics, summaries and paired tests against scikit-learn, scipy, loops and null cases."""
+"""Metrics and summaries against scikit-learn and loops."""
 
 import itertools
 import math
 
 import numpy as np
 import pytest
-from scipy import stats
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from benchmark.errors import UserError
@@ -162,157 +161,6 @@ def test_gap_closed_runs_from_chance_to_ceiling():
     assert statistics.gap_closed(0.1, 0.1, 0.5) == 1
     assert statistics.gap_closed(0.2, 0.1, 0.5) == pytest.approx(0.75)
     assert math.isnan(statistics.gap_closed(0.5, 0.5, 0.5))
-
-
-def test_holm_agrees_with_stepping_down_by_hand(rng):
-    p = rng.random(12) ** 3
-    for alpha in (0.01, 0.05, 0.2, 0.5):
-        rejected = np.zeros(12, bool)
-        for step, i in enumerate(np.argsort(p)):
-            if p[i] >= alpha / (12 - step):
-                break
-            rejected[i] = True
-        np.testing.assert_array_equal(statistics.holm(p) < alpha, rejected)
-
-
-def test_holm_s_adjusted_values_never_fall_from_a_smaller_p_to_a_larger(rng):
-    p = np.array([0.02, 0.01, 0.021, 0.5, 0.022])
-    expected = []
-    for value in p:
-        smaller = sorted(q for q in p if q <= value)
-        expected.append(min(1, max((len(p) - i) * q for i, q in enumerate(smaller))))
-    np.testing.assert_allclose(statistics.holm(p), expected)
-    assert statistics.holm(p)[2] == statistics.holm(p)[0]  # 0.08, although 3 * 0.021 is less
-
-
-def test_the_smallest_p_value_is_one_in_the_draws_and_the_observation(rng):
-    drawn = rng.normal(0, 1e-3, (2, 99, 1))
-    found = statistics.compare(np.array([0.1]), np.array([0.6]), 0.1 + drawn[0], 0.6 + drawn[1])
-    assert found.p == pytest.approx(1 / 100)
-
-
-def _run(rng, target, error):
-    wrong = rng.random(len(target)) < error
-    return {'target': target, 'pred/a': np.where(wrong, 1 - target, target)}
-
-
-def test_bootstrap_of_one_seed_agrees_with_the_normal_test_of_paired_proportions(rng):
-    target = rng.integers(2, size=3000)
-    for error in (0.112, 0.118, 0.13):
-        a, b = _run(rng, target, 0.1), _run(rng, target, error)
-        d = (a['pred/a'] == target) * 1.0 - (b['pred/a'] == target)
-        scale = d.std() / math.sqrt(len(d))
-        found = statistics.paired_bootstrap({0: a}, {0: b}, 'a', 'accuracy')
-        assert found.difference == pytest.approx(d.mean())
-        assert found.p == pytest.approx(2 * stats.norm.sf(abs(d.mean()) / scale), abs=0.03)
-        assert found.low == pytest.approx(d.mean() - 1.96 * scale, abs=0.2 * scale)
-        assert found.high == pytest.approx(d.mean() + 1.96 * scale, abs=0.2 * scale)
-
-
-def test_bootstrap_p_values_of_one_seed_are_uniform_where_nothing_differs():
-    p = []
-    for i in range(150):
-        rng = np.random.default_rng(i)
-        target = rng.integers(2, size=400)
-        a, b = _run(rng, target, 0.2), _run(rng, target, 0.2)
-        p.append(statistics.paired_bootstrap({0: a}, {0: b}, 'a', 'accuracy', replicates=400).p)
-    assert stats.kstest(p, 'uniform').pvalue > 0.01
-
-
-@pytest.mark.parametrize('seeds', [2, 3])
-def test_methods_that_differ_by_their_seeds_alone_are_rarely_called_different(seeds):
-    """Drawing the seeds with replacement would call about half or a quarter of these different."""
-    called = 0
-    for i in range(150):
-        rng = np.random.default_rng(i)
-        target = rng.integers(2, size=400)
-        a, b = (
-            {k: _run(rng, target, 0.3 + 0.08 * rng.standard_normal()) for k in range(seeds)}
-            for _ in range(2)
-        )
-        p = statistics.paired_bootstrap(a, b, 'a', 'accuracy', replicates=400).p
-        called += p < 0.05
-    assert called <= stats.binom.ppf(0.999, 150, 0.05)
-
-
-def test_a_clear_difference_over_seeds_is_found(rng):
-    target = rng.integers(2, size=2000)
-    a = {k: _run(rng, target, 0.05) for k in range(3)}
-    b = {k: _run(rng, target, 0.15) for k in range(3)}
-    found = statistics.paired_bootstrap(a, b, 'a', 'ACER')
-    assert found.p < 0.01
-    assert found.low < found.difference < found.high < 0
-
-
-def test_seed_noise_is_welchs_test_where_samples_do_not_vary(rng):
-    a, b = np.array([0.10, 0.14, 0.15]), np.array([0.18, 0.19, 0.25])
-    still = np.zeros((100_000, 3))
-    found = statistics.compare(a, b, a + still, b + still)
-    expected = stats.ttest_ind(a, b, equal_var=False)
-    interval = expected.confidence_interval()
-    assert found.p == pytest.approx(expected.pvalue, abs=0.005)
-    assert found.low == pytest.approx(interval.low, abs=0.005)
-    assert found.high == pytest.approx(interval.high, abs=0.005)
-
-
-def test_only_shared_seeds_are_compared_and_draws_repeat(rng):
-    target = rng.integers(2, size=300)
-    a = {k: _run(rng, target, 0.1) for k in (0, 1, 2)}
-    b = {k: _run(rng, target, 0.2) for k in (1, 2, 5)}
-    found = statistics.paired_bootstrap(a, b, 'a', 'accuracy')
-    right = [[(r[k]['pred/a'] == target).mean() for k in (1, 2)] for r in (a, b)]
-    assert found.difference == pytest.approx(np.mean(right[0]) - np.mean(right[1]))
-    assert statistics.paired_bootstrap(a, b, 'a', 'accuracy') == found
-
-
-def test_identical_predictions_do_not_differ(rng):
-    target = rng.integers(2, size=300)
-    a = {0: _run(rng, target, 0.1)}
-    assert statistics.paired_bootstrap(a, a, 'a', 'ACER').p == 1
-
-
-def test_resampling_in_pieces_draws_whole_test_sets(rng, monkeypatch):
-    target = rng.integers(2, size=100)
-    run = _run(rng, target, 0.3)
-    counts = metrics.contributions(run, 'a', 'accuracy')[:, None]
-    monkeypatch.setattr(statistics, 'CHUNK', 1000)
-    drawn = statistics.resample([counts], 'accuracy', replicates=1003)
-    assert drawn.shape == (1003, 1, 1)
-    rate = (run['pred/a'] == target).mean()
-    assert drawn.mean() == pytest.approx(rate, abs=0.01)
-    assert drawn.std() == pytest.approx(math.sqrt(rate * (1 - rate) / 100), rel=0.1)
-
-
-def test_holm_is_the_closed_test_of_all_intersections(rng):
-    """A hypothesis is rejected if Bonferroni rejects every intersection that it belongs to."""
-    ties = [0.01, 0.04, 0.03, 0.9, 0.03, 0.2]
-    for p in (ties, *(rng.random((5, 6)) ** 2)):
-        sets = [s for n in range(1, 7) for s in itertools.combinations(range(6), n)]
-        bonferroni = {s: min(1, len(s) * min(p[i] for i in s)) for s in sets}
-        expected = [max(bonferroni[s] for s in sets if i in s) for i in range(6)]
-        np.testing.assert_allclose(statistics.holm(p), expected)
-
-
-@pytest.mark.parametrize('beyond', [0, 1, 7])
-def test_the_draws_that_are_as_extreme_count_with_the_observed_one(beyond):
-    """A p-value of the bootstrap is never 0: the observed difference is one of the outcomes."""
-    drawn = np.full((99, 1), 0.5)
-    drawn[:beyond] = 1.25  # as far from the difference of 0.5 as no difference is, and further
-    found = statistics.compare(np.array([0.5]), np.array([0.0]), drawn, np.zeros((99, 1)))
-    assert found.p == pytest.approx((beyond + 1) / 100)
-
-
-def test_the_bootstrap_takes_the_live_class_and_the_seed_of_its_draws(rng):
-    target, *predicted = rng.integers(3, size=(3, 400))
-    a, b = ({0: {'target': target, 'pred/a': p}} for p in predicted)
-    for live in range(3):
-        found = statistics.paired_bootstrap(a, b, 'a', 'ACER', live=live)
-        tables = [confusion_matrix(target == live, p == live, normalize='true') for p in predicted]
-        first, second = ((table[0, 1] + table[1, 0]) / 2 for table in tables)
-        assert found.difference == pytest.approx(first - second)
-    other = statistics.paired_bootstrap(a, b, 'a', 'ACER', live=2, seed=1)
-    assert other.difference == found.difference
-    assert other.low != found.low
 
 
 def test_metrics_of_a_stack_are_those_of_its_members(rng):

@@ -1,0 +1,215 @@
+"""The test of a difference against closed forms, scipy and simulations with known answers."""
+
+import itertools
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmark.records import metrics
+from benchmark.report import comparison
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / 'tools'))
+import simulate  # noqa: E402
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+def _run(rng, target, error):
+    wrong = rng.random(len(target)) < error
+    return {'target': target, 'pred/a': np.where(wrong, 1 - target, target)}
+
+
+def _counts(run, metric='accuracy', live=1):
+    return metrics.contributions(run, 'a', metric, live)[:, None]
+
+
+def test_holm_agrees_with_stepping_down_by_hand(rng):
+    p = rng.random(12) ** 3
+    for alpha in (0.01, 0.05, 0.2, 0.5):
+        rejected = np.zeros(12, bool)
+        for step, i in enumerate(np.argsort(p)):
+            if p[i] >= alpha / (12 - step):
+                break
+            rejected[i] = True
+        np.testing.assert_array_equal(comparison.holm(p) < alpha, rejected)
+
+
+def test_holm_s_adjusted_values_never_fall_from_a_smaller_p_to_a_larger(rng):
+    p = np.array([0.02, 0.01, 0.021, 0.5, 0.022])
+    expected = []
+    for value in p:
+        smaller = sorted(q for q in p if q <= value)
+        expected.append(min(1, max((len(p) - i) * q for i, q in enumerate(smaller))))
+    np.testing.assert_allclose(comparison.holm(p), expected)
+    assert comparison.holm(p)[2] == comparison.holm(p)[0]  # 0.08, although 3 * 0.021 is less
+
+
+def test_holm_is_the_closed_test_of_all_intersections(rng):
+    """A hypothesis is rejected if Bonferroni rejects every intersection that it belongs to."""
+    ties = [0.01, 0.04, 0.03, 0.9, 0.03, 0.2]
+    for p in (ties, *(rng.random((5, 6)) ** 2)):
+        sets = [s for n in range(1, 7) for s in itertools.combinations(range(6), n)]
+        bonferroni = {s: min(1, len(s) * min(p[i] for i in s)) for s in sets}
+        expected = [max(bonferroni[s] for s in sets if i in s) for i in range(6)]
+        np.testing.assert_allclose(comparison.holm(p), expected)
+
+
+def test_resampling_in_pieces_draws_whole_test_sets(rng, monkeypatch):
+    target = rng.integers(2, size=100)
+    run = _run(rng, target, 0.3)
+    counts = metrics.contributions(run, 'a', 'accuracy')[:, None]
+    monkeypatch.setattr(comparison, 'CHUNK', 1000)
+    drawn = comparison.resample([counts], 'accuracy', replicates=1003)
+    assert drawn.shape == (1003, 1, 1)
+    rate = (run['pred/a'] == target).mean()
+    assert drawn.mean() == pytest.approx(rate, abs=0.01)
+    assert drawn.std() == pytest.approx(math.sqrt(rate * (1 - rate) / 100), rel=0.1)
+
+
+def test_the_covariance_by_samples_is_that_of_means(rng):
+    """The bootstrap of a mean has a closed form: the covariance of the outcomes over N."""
+    target = rng.integers(2, size=500)
+    a, b = _run(rng, target, 0.2), _run(rng, target, 0.3)
+    b['pred/a'][:200] = a['pred/a'][:200]
+    drawn = comparison.resample([_counts(a), _counts(b)], 'accuracy')[..., 0]
+    right = np.stack([r['pred/a'] == target for r in (a, b)])
+    expected = np.cov(right) / 500
+    np.testing.assert_allclose(comparison.covariance(drawn, 500), expected, rtol=0.1)
+
+
+def test_the_covariance_of_few_units_is_not_too_small(rng):
+    values = rng.random((12, 1))
+    draws = values[rng.integers(12, size=(40_000, 12))].mean(1)
+    expected = values.var(ddof=1) / 12
+    assert comparison.covariance(draws, 12)[0, 0] == pytest.approx(expected, rel=0.03)
+
+
+def test_draws_without_a_score_are_left_out_and_one_unit_tells_nothing(rng):
+    drawn = rng.random((50, 2))
+    known = comparison.covariance(drawn[10:], 30)
+    drawn[:10, 1] = np.nan
+    np.testing.assert_array_equal(comparison.covariance(drawn, 30), known)
+    assert np.isnan(comparison.covariance(drawn, 1)).all()
+    drawn[:-1, 0] = np.nan
+    assert np.isnan(comparison.covariance(drawn, 30)).all()
+
+
+def test_without_an_error_of_samples_the_test_is_welch_s(rng):
+    a, b = np.array([0.10, 0.14, 0.15]), np.array([0.18, 0.19, 0.25])
+    found = comparison.compare(a, b, np.zeros((6, 6)), 1000)
+    expected = stats.ttest_ind(a, b, equal_var=False)
+    interval = expected.confidence_interval()
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_without_an_error_of_seeds_the_test_is_that_of_the_samples():
+    """Networks that are the same with every seed: all is common, and the seeds add nothing."""
+    shared = np.kron(np.array([[4.0, 1.0], [1.0, 9.0]]), np.ones((3, 3))) * 1e-6
+    found = comparison.compare(np.full(3, 0.50), np.full(3, 0.49), shared, 25)
+    error = math.sqrt((4 + 9 - 2) * 1e-6)
+    assert found.p == pytest.approx(2 * stats.t.sf(0.01 / error, 24))
+    assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, 24) * error)
+    assert found.common == pytest.approx(11e-6)
+    assert found.own == pytest.approx((0, 0), abs=1e-15)
+
+
+def test_what_the_samples_explain_of_the_variance_between_seeds_counts_once():
+    # Each network errs on samples of its own: variance 2e-4 of each, nothing is shared.
+    shared, count = np.eye(8) * 2e-4, 4
+    quiet = np.array([0.5, 0.501, 0.502, 0.503])
+    found = comparison.compare(quiet, quiet + 0.01, shared, 500)
+    assert found.common == pytest.approx(0)
+    assert found.own == pytest.approx((2e-4, 2e-4))
+    # As if two means of 500 samples each were known, with nothing between the seeds.
+    half = stats.t.ppf(0.975, 499) * math.sqrt(2 * 2e-4 / count)
+    assert found.high - found.low == pytest.approx(2 * half, rel=1e-3)
+    loud = np.array([0.4, 0.5, 0.6, 0.7])
+    found = comparison.compare(loud, quiet, shared, 500)
+    b, rest = loud.var(ddof=1), 2e-4 - quiet.var(ddof=1)
+    squares = (b**2 + quiet.var(ddof=1) ** 2) / 3 + rest**2 / 499
+    half = stats.t.ppf(0.975, (b + 2e-4) ** 2 / squares) * math.sqrt((b + 2e-4) / count)
+    assert found.high - found.low == pytest.approx(2 * half)
+
+
+def test_p_values_are_not_bounded_by_the_number_of_draws(rng):
+    target = rng.integers(2, size=1000)
+    runs = [_run(rng, target, e) for e in 5 * [0.05] + 5 * [0.3]]
+    drawn = comparison.resample([_counts(r) for r in runs], 'accuracy')[..., 0]
+    scores = np.array([(r['pred/a'] == target).mean() for r in runs])
+    shared = comparison.covariance(drawn, 1000)
+    found = comparison.compare(scores[:5], scores[5:], shared, 1000)
+    assert 0 < found.p < 1 / comparison.REPLICATES
+    assert 0 < found.low < found.difference < found.high
+
+
+def test_one_seed_and_undefined_scores_say_nothing_of_methods():
+    one = comparison.compare(np.array([0.1]), np.array([0.6]), np.eye(2) * 1e-4, 400)
+    assert one.difference == pytest.approx(-0.5)
+    assert np.isnan([one.p, one.low, one.high]).all()
+    unknown = comparison.compare(np.zeros(3), np.ones(3), np.full((6, 6), np.nan), 400)
+    assert np.isnan(unknown.p)
+
+
+@pytest.mark.parametrize(('gap', 'p'), [(0.0, 1.0), (0.5, 0.0)])
+def test_scores_without_any_variance_differ_or_are_equal(gap, p):
+    found = comparison.compare(np.full(3, 0.5), np.full(3, 0.5 - gap), np.zeros((6, 6)), 400)
+    assert (found.p, found.low, found.high) == (p, gap, gap)
+
+
+def _planned(difference, found, units):
+    """The smallest number of seeds, by the noncentral t distribution of a simulated plan."""
+    rng = np.random.default_rng(0)
+    for count in range(2, 40):
+        total = sum(found.own) / count + found.common
+        gaps = difference + rng.normal(0, math.sqrt(total), 20_000)
+        power = np.mean(np.abs(gaps) / math.sqrt(total) > stats.t.ppf(0.975, 2 * count - 2))
+        if power >= comparison.POWER:
+            return count
+    return None
+
+
+def test_the_seeds_needed_give_the_power_of_a_simulated_plan():
+    found = comparison.Comparison(0, 1, 0, 0, (0.0, 0.0), (4e-4, 4e-4), 0.0)
+    for difference in (0.02, 0.03, 0.05):
+        needed = comparison.seeds_needed(found, difference, 10_000)
+        assert abs(needed - _planned(difference, found, 10_000)) <= 1
+
+
+def test_no_number_of_seeds_makes_up_for_a_small_test_set():
+    found = comparison.Comparison(0, 1, 0, 0, (1e-4, 1e-4), (1e-4, 1e-4), 1e-4)
+    assert comparison.seeds_needed(found, 0.02, 400) is None
+    assert comparison.seeds_needed(found, 0.05, 400) < 10
+    assert comparison.seeds_needed(found, 0.5, 400) == 2
+
+
+@pytest.mark.parametrize('higher', [True, False])
+def test_the_probability_of_being_better_is_that_of_mann_and_whitney(rng, higher):
+    a, b = rng.integers(6, size=5) / 10, rng.integers(6, size=7) / 10
+    wins = stats.mannwhitneyu(a, b).statistic / 35
+    assert comparison.better(a, b, higher) == pytest.approx(wins if higher else 1 - wins)
+
+
+def test_the_level_holds_in_a_short_simulation_and_the_power_beats_plain_addition():
+    """A short form of tools/simulate.py, whose page has the levels within their errors."""
+    most = stats.binom.ppf(0.999, 300, 0.05) / 300
+    for seeds, spread in ((3, 0.2), (3, 1.0), (5, 0.5)):
+        case = simulate.Case(seeds, 400, (spread, spread))
+        level, power = simulate.rejected(case, (0.0, 4.0), 300)
+        assert level[0] <= most
+        assert power[0] > power[1]
+
+
+def test_equal_methods_are_rarely_marked_in_a_short_simulation():
+    for grid in (simulate.Grid(2, 3, 60, 1.0), simulate.Grid(4, 3, 60, 1.0, weak=1)):
+        found = simulate.false_marks(grid, 20)
+        assert (found <= stats.binom.ppf(0.999, 20, 0.05) / 20).all()
+    assert not simulate.false_marks(simulate.Grid(3, 3, 19, 1.0), 5).any()
+    assert not simulate.false_marks(simulate.Grid(3, 2, 60, 1.0), 5).any()
