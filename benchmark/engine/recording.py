@@ -121,7 +121,7 @@ def keep_other(experiment: Experiment) -> None:
 
 def _units(split: Split) -> int:
     """Returns how many independent samples a split has."""
-    clusters = getattr(split, 'clusters', None)
+    clusters = split.clusters
     named = (clusters, split.groups, split.ids)
     return len(np.unique(next(names for names in named if names is not None)))
 
@@ -158,7 +158,7 @@ def _outcomes(task: Task, split: Split, evaluators: list[SubsetEvaluator]) -> st
 
 def _samples_of(task: Task, split: Split) -> store.Outcomes:
     """Returns 'name' and, where the data set has clusters, 'cluster' of what is counted."""
-    names, clusters = np.asarray(split.ids), getattr(split, 'clusters', None)
+    names, clusters = np.asarray(split.ids), split.clusters
     if task.metric == 'Dice' and split.groups is not None:
         names, first = np.unique(split.groups, return_index=True)
         clusters = None if clusters is None else np.asarray(clusters)[first]

@@ -358,7 +358,7 @@ def test_protocol_ids_are_the_same_in_another_process():
         ({'schedule': 'cosin'}, "did you mean 'cosine'"),
         ({'precision': 'float64'}, "unknown precision 'float64'"),
         ({'epochs': '0'}, 'epochs: expected at least 1, found 0'),
-        ({'batch_size': '-4'}, 'batch_size: expected at least 1, found -4'),
+        ({'batch_size': '-4'}, 'batch_size: expected at least 2, found -4'),
         ({'epochs': '2.5'}, "epochs: expected int, found '2.5'"),
         ({'lr': 'fast'}, "lr: expected float, found 'fast'"),
         ({'epoch': '3'}, "unknown option 'epoch'; did you mean 'epochs'"),
