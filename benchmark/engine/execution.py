@@ -50,7 +50,7 @@ def run(
         TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
     trained, teacher_cost = train(experiment, machine, report, force)
-    state.make_room(experiment.folder, store.RECORD, store.OUTCOMES)
+    state.make_room(experiment.folder, store.RECORD, store.OUTCOMES, store.VALIDATION)
     report('testing', 0, 0, 0.0)
     return finish(experiment, machine, trained, teacher_cost)
 

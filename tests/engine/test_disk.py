@@ -49,7 +49,7 @@ def full(monkeypatch):
 
 
 WRITTEN = ['resume.json', 'resume.pth', 'best.pth', 'checkpoint.pth', 'trained.json',
-           'outcomes.npz', 'record.json']  # fmt: skip
+           'validation.npz', 'outcomes.npz', 'record.json']  # fmt: skip
 
 
 @pytest.mark.parametrize('name', WRITTEN)
