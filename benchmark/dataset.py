@@ -38,6 +38,8 @@ class Split:
         ids: (N,) names of the samples, unique over all splits.
         groups: (N,) names of the volumes that slices belong to, for Dice per volume; by default
             every sample is its own.
+        clusters: (N,) names of the persons or videos that samples come from, where they are known.
+            Samples of one cluster resemble each other, so that statistics resample whole clusters.
         augment: What training does to a batch, on the device; random numbers come from torch's
             default CPU generator, so that a resumed run draws the same.
     """
@@ -47,6 +49,7 @@ class Split:
     available: np.ndarray
     ids: np.ndarray
     groups: np.ndarray | None = None
+    clusters: np.ndarray | None = None
     augment: Callable[[Batch], Batch] | None = None
 
     def __len__(self) -> int:
@@ -63,6 +66,8 @@ class Dataset:
         options: The constructor's options that can change a score; set at the same time.
         fingerprint: Short hash of all that can change a score: generator version and options, or
             the files' content.
+        notices: What the user should know about the data, one line each: what was found, left out
+            or suspicious. The command line prints them when it opens the data set.
         recipe: Fields of `benchmark.engine.protocol.Protocol` that differ from its defaults here.
         licence: Terms of use.
         how_to_get: Where the data come from and how to lay them out.
@@ -78,6 +83,7 @@ class Dataset:
     spec: str = ''
     options: dict[str, Any]
     fingerprint: str
+    notices: tuple[str, ...] = ()
     recipe: dict[str, Any] = {}
     licence: ClassVar[str] = ''
     how_to_get: ClassVar[str] = ''

@@ -17,6 +17,7 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor
 
 from benchmark.errors import UserError, unknown
+from benchmark.names import check_classes, check_dataset_name, check_modalities
 from benchmark.search import Distribution
 
 NETWORKS = ('pyramid', 'esanet')
@@ -66,6 +67,10 @@ class Task:
         depth: Number of layers of the shared ResNet encoders: 18, 34 or 50.
         pretrained: Checkpoint with ImageNet weights for the encoders, a file or any address that
             mmengine can load; if empty, encoders are trained from scratch.
+
+    Raises:
+        UserError: A name cannot be used in tables and files, or there are too few classes or too
+            many modalities (`benchmark.names`).
     """
 
     dataset: str
@@ -80,6 +85,11 @@ class Task:
     network: str = 'pyramid'
     depth: int = 18
     pretrained: str = ''
+
+    def __post_init__(self) -> None:
+        check_dataset_name(self.dataset)
+        check_modalities(self.dataset, self.names)
+        check_classes(self.dataset, self.classes)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -56,3 +56,11 @@ def disk(monkeypatch):
     monkeypatch.setattr(os, 'fsync', watched.sync)
     monkeypatch.setattr(os, 'replace', watched.rename(os.replace))
     return watched
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _own_cache(tmp_path_factory):
+    """Keeps what tests remember of files out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield

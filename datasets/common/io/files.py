@@ -17,7 +17,7 @@ import torch
 from numpy.typing import DTypeLike
 
 from benchmark.errors import UserError, unknown
-from benchmark.files import digest
+from datasets.common.io.remembered import hashes
 
 Cache = Literal['none', 'ram', 'disk']
 """The option `cache` of data sets: where decoded files are kept; see `Files`."""
@@ -134,7 +134,9 @@ class Files:
         listed = []
         for path in self.paths:
             found = path.stat() if path.is_file() else None
-            listed.append([str(path), found.st_size, found.st_mtime_ns] if found else str(path))
+            # A program can set the time of the content back, but not that of the inode.
+            latest = max(found.st_mtime_ns, found.st_ctime_ns) if found else 0
+            listed.append([str(path), found.st_size, found.st_ino, latest] if found else str(path))
         how = [repr(self.decode), self.shape, self.dtype.str]
         return hashlib.sha256(json.dumps([listed, how]).encode()).hexdigest()[:16]
 
@@ -174,8 +176,8 @@ def _mapped(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
 def fingerprint(paths: Sequence[Path], *more: object) -> str:
     """Returns a fingerprint of a data set: 12 hexadecimal digits that change with its content.
 
-    The hash takes the files' names and sizes but not their contents, so that a data set of millions
-    of files opens in seconds.
+    The names and the contents of the files count, and where they lie does not. Files that have not
+    changed since they were hashed are not read again (`datasets.common.io.remembered`).
 
     Args:
         paths: The files that the data set reads, in a fixed order.
@@ -183,24 +185,17 @@ def fingerprint(paths: Sequence[Path], *more: object) -> str:
             `repr` is hashed.
 
     Raises:
-        UserError: A file is missing.
+        UserError: A file is missing or cannot be read.
     """
     found = hashlib.sha256(repr(more).encode())
-    missing = []
-    for path in paths:
-        try:
-            found.update(f'{path.name}/{path.stat().st_size}/'.encode())
-        except OSError:
-            missing.append(path)
-    if missing:
-        more_text = f' (nor for {len(missing) - 1} more of {len(paths)})' if missing[1:] else ''
-        raise UserError(f'{missing[0]}: expected a file, found nothing there{more_text}')
+    for path, content_hash in zip(paths, hashes(paths), strict=True):
+        found.update(f'{path.name}/{content_hash}/'.encode())
     return found.hexdigest()[:12]
 
 
 def content(path: Path) -> str:
     """Returns a hash (12 hexadecimal digits) of a file's content; its name if there is no file."""
-    return digest(path).sha256[:12] if path.is_file() else path.name
+    return hashes([path])[0][:12] if path.is_file() else path.name
 
 
 def data_root(dataset: str, root: str, how_to_get: str) -> Path:
