@@ -6,11 +6,12 @@ files are then looked at again.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,11 @@ def hashes(paths: Sequence[Path]) -> list[str]:
         UserError: A file is missing or cannot be read.
     """
     return remembered('sha256', paths, _content)
+
+
+def combined(contents: Iterable[str]) -> str:
+    """Returns one hash of several, such as those of all files of a sample."""
+    return hashlib.sha256('/'.join(contents).encode()).hexdigest()
 
 
 def _content(path: Path) -> str:
