@@ -355,10 +355,15 @@ class Method(BaseModel):
             target: (B,) or (B, H, W); elements labelled IGNORE are left out.
 
         Returns:
-            A scalar in float32.
+            A scalar in float32; 0 if everything is labelled IGNORE, as in a batch of unlabelled
+            frames.
         """
         weights = self.class_weights if self.task.class_weights else None
-        loss = F.cross_entropy(logits.float(), target, weights, ignore_index=IGNORE)
+        # The mean over no pixel is NaN, and so is its gradient, whatever it is multiplied by. A
+        # class with a weight stands in, and the factor 0 takes its loss away again.
+        labelled = (target != IGNORE).any()
+        target = torch.where(labelled, target, self.class_weights.argmax())
+        loss = F.cross_entropy(logits.float(), target, weights, ignore_index=IGNORE) * labelled
         return loss + dice_loss(logits, target) if self.task.metric == 'Dice' else loss
 
     def forward(self, *fields: Any, mode: str = 'tensor') -> Any:

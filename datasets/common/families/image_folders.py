@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmark.errors import UserError, unknown
 from datasets.common.io.files import lines
+from datasets.common.io.folders import is_litter, walk
 from datasets.common.io.splits import check_disjoint, held_out, set_apart
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.npy')
@@ -20,9 +20,6 @@ MAPS = ('.png', '.tif', '.tiff', '.bmp')
 
 SPLITS = ('train', 'val', 'test')
 LABELS = 'labels'
-LITTER = ('thumbs.db', 'desktop.ini')
-"""Files that file managers leave behind, beside those with a dot in front, in lower case."""
-
 LABEL_LIKE = re.compile(r'(label|mask|annotation|segmentation|seg|gt)s?([_-].*)?|groundtruth', re.I)
 """Folders that hold labels in another form: as a modality they would give the answer away."""
 
@@ -103,7 +100,7 @@ def read_folder(root: Path, gaps: bool, modalities: Sequence[str] = ()) -> Image
 def _modalities(root: Path, chosen: Sequence[str]) -> list[str]:
     if not root.is_dir():
         raise UserError(f'{root}: expected a folder, found nothing there')
-    known = sorted(p.name for p in root.iterdir() if p.is_dir() and not _is_litter(p.name))
+    known = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_litter(p.name))
     known = [name for name in known if name != LABELS]
     for name in chosen:
         if name not in known:
@@ -121,24 +118,6 @@ def _modalities(root: Path, chosen: Sequence[str]) -> list[str]:
     return found
 
 
-def _is_litter(name: str) -> bool:
-    return name.startswith('.') or name.lower() in LITTER
-
-
-def _walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Yields the files below a folder in the order of their names; symbolic links are followed."""
-    place = os.path.realpath(folder)
-    if place in above:
-        raise UserError(f'{folder}: expected a folder, found a link to a folder that holds it')
-    for path in sorted(folder.iterdir()):
-        if _is_litter(path.name):
-            continue
-        if path.is_dir():
-            yield from _walk(path, above | {place})
-        else:
-            yield path
-
-
 def listed(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path]:
     """Returns sample -> file. The sample is 'a', or 'train/a' for a file in a sub-folder.
 
@@ -146,7 +125,7 @@ def listed(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path
         UserError: A file has another suffix, or two files differ in their suffixes alone.
     """
     found: dict[str, Path] = {}
-    for path in _walk(folder):
+    for path in walk(folder):
         sample = path.relative_to(folder).with_suffix('').as_posix()
         if path.suffix.lower() not in suffixes:
             raise UserError(f'{path}: expected one of {", ".join(suffixes)}')
