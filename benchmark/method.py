@@ -17,6 +17,7 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor
 
 from benchmark.errors import UserError, unknown
+from benchmark.names import check_classes, check_dataset_name, check_modalities
 from benchmark.search import Distribution
 
 NETWORKS = ('pyramid', 'esanet')
@@ -66,6 +67,10 @@ class Task:
         depth: Number of layers of the shared ResNet encoders: 18, 34 or 50.
         pretrained: Checkpoint with ImageNet weights for the encoders, a file or any address that
             mmengine can load; if empty, encoders are trained from scratch.
+
+    Raises:
+        UserError: A name cannot be used in tables and files, or there are too few classes or too
+            many modalities (`benchmark.names`).
     """
 
     dataset: str
@@ -80,6 +85,11 @@ class Task:
     network: str = 'pyramid'
     depth: int = 18
     pretrained: str = ''
+
+    def __post_init__(self) -> None:
+        check_dataset_name(self.dataset)
+        check_modalities(self.dataset, self.names)
+        check_classes(self.dataset, self.classes)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -394,10 +404,15 @@ class Method(BaseModel):
             target: (B,) or (B, H, W); elements labelled IGNORE are left out.
 
         Returns:
-            A scalar in float32.
+            A scalar in float32; 0 if everything is labelled IGNORE, as in a batch of unlabelled
+            frames.
         """
         weights = self.class_weights if self.task.class_weights else None
-        loss = F.cross_entropy(logits.float(), target, weights, ignore_index=IGNORE)
+        # The mean over no pixel is NaN, and so is its gradient, whatever it is multiplied by. A
+        # class with a weight stands in, and the factor 0 takes its loss away again.
+        labelled = (target != IGNORE).any()
+        counted = torch.where(labelled, target, self.class_weights.argmax())
+        loss = F.cross_entropy(logits.float(), counted, weights, ignore_index=IGNORE) * labelled
         return loss + dice_loss(logits, target) if self.task.metric == 'Dice' else loss
 
     def forward(self, *fields: Any, mode: str = 'tensor') -> Any:

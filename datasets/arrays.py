@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.registry import DATASETS
-from datasets.common.io.rows import Chosen, Standardised, moments, parts, real_frames
-from datasets.common.io.stored import content_hash, load
+from datasets.common.families.array_inputs import Input, about, fail, read_inputs
+from datasets.common.io.copies import Duplicates, copies
+from datasets.common.io.inspection import check_trained_classes
+from datasets.common.io.remembered import combined
+from datasets.common.io.row_contents import Contents, contents, file_contents
+from datasets.common.io.rows import Chosen, Standardised, moments, parts
+from datasets.common.io.stored import array_file, content_hash, load
 
 SPLITS = ('train', 'val', 'test')
-KINDS = {'vector': (2,), 'sequence': (3,), 'image': (3, 4)}
-"""Kind of an input -> the numbers of axes that its array may have, the samples' axis included."""
-OPTIONAL = ('inputs', 'available', 'classes', 'kind', 'length')
-"""Keys, or their first parts, beside `target` and `split`; similar keys are taken for misspelt."""
-
-CHANNELS = 16
-"""The last axis of an image is that of channels if it is no longer than this and others are."""
 
 
 @DATASETS.register_module('arrays')
@@ -33,8 +28,8 @@ class Arrays(Dataset):
 
     The arrays are in one .npz file, or in a folder with one .npy file per key, such as
     `inputs/rgb.npy` for the key `inputs/rgb`. A folder's arrays stay on disk: opening the data set
-    reads the labels and, in parts, the training inputs; training reads the rows that it needs.
-    These keys must exist:
+    reads them once, in parts, and again only if they have changed; training reads the rows that it
+    needs. These keys must exist:
 
     - `inputs/<modality>`: (N, D), (N, T, D), (N, H, W), (N, C, H, W) or (N, H, W, C);
     - `target`: integers (N,), or label maps (N, H, W) in which 255 is ignored and beside which all
@@ -45,10 +40,13 @@ class Arrays(Dataset):
 
     - `kind/<modality>`: 'vector', 'sequence' or 'image'; an input of three axes is taken as an
       image unless its kind is 'sequence';
+    - `layout/<modality>`: 'channels_first' or 'channels_last', for images of four axes whose shape
+      leaves open which axis holds the channels;
     - `length/<modality>`: (N,), how many of a sequence's T frames are no padding, at least 1;
     - `available`: (N, M) bool, which modalities a sample has, in the order of the inputs (by name
       in a folder);
-    - `classes`: (K,), the names of the classes.
+    - `classes`: (K,), the names of the classes;
+    - `cluster`: (N,), the person, video or the like that each sample comes from.
 
     Inputs are standardised by the training samples that have them: vectors per feature, sequences
     per feature over the frames that are no padding, and images per channel.
@@ -56,11 +54,14 @@ class Arrays(Dataset):
     Args:
         root: The file or folder.
         name: Name of the data set in tables and folders; the name of the root by default.
+        modalities: The modalities to read, joined by '+'; all inputs by default.
+        binary: Whether label maps are binary masks, in which 255 is the foreground, class 1.
+        duplicates: Whether samples of other splits that are in the training split as well are only
+            reported ('report') or are an error ('refuse').
         width: Channels of the encoders' first stage.
 
     Raises:
-        UserError: The file, or the content of a key, is not as above. In a folder, values that are
-            not finite are reported when they are read.
+        UserError: The file, or the content of a key, is not as above, or a value is not finite.
     """
 
     licence = "whatever applies to the user's own data"
@@ -68,161 +69,162 @@ class Arrays(Dataset):
         'Save inputs/<modality>, target and split in one .npz file or as .npy files in one folder.'
     )
 
-    def __init__(self, *, root: str = '', name: str = '', width: int = 16) -> None:
+    def __init__(
+        self,
+        *,
+        root: str = '',
+        name: str = '',
+        modalities: str = '',
+        binary: bool = False,
+        duplicates: Duplicates = 'report',
+        width: int = 16,
+    ) -> None:
         if not root:
             raise UserError('arrays: expected --data-root FILE.npz or FOLDER, found none')
-        self.file = Path(root)
+        self.file, self.binary = Path(root), binary
         self.streams = self.file.is_dir()
         self._moments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         raw = load(self.file)
-        self._read(raw)
+        self._read(raw, tuple(filter(None, modalities.split('+'))))
         self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
-        if '/' in self.name:
-            raise UserError(f'arrays: name: expected no path, found {self.name!r}')
-        self.fingerprint = content_hash(self.file, raw, width)
+        options = (width, *self.inputs, *(['binary'] if binary else []))
+        self.fingerprint = content_hash(self.file, raw, *options)
         self.recipe = self._recipe()
-        metric = 'mIoU' if self.target.ndim == 3 else 'accuracy'
-        kind = 'segmentation' if self.target.ndim == 3 else 'classification'
+        dense = self.target.ndim == 3
+        metric, kind = ('mIoU', 'segmentation') if dense else ('accuracy', 'classification')
         shapes = tuple(self._modality(m, x) for m, x in self.inputs.items())
         self.task = Task(self.name, kind, shapes, self.classes, metric, width)
+        self.notes = (*self._summary(), *self._copies(duplicates))
 
-    def _read(self, raw: dict[str, np.ndarray]) -> None:
-        named = {k.partition('/')[2]: v for k, v in raw.items() if k.startswith('inputs/')}
+    def _read(self, raw: dict[str, np.ndarray], chosen: tuple[str, ...]) -> None:
         for key in ('target', 'split'):
             if key not in raw:
                 raise UserError(f'{self.file}: expected a key {key!r}: {unknown("key", key, raw)}')
-        if not named:
-            raise UserError(f'{self.file}: expected keys inputs/<modality>, found {sorted(raw)}')
-        self._check_keys(raw, named)
-        self.kinds = {m: self._kind(m, x, raw.get(f'kind/{m}')) for m, x in named.items()}
-        self.inputs = {m: self._input(m, x) for m, x in named.items()}
+        self.inputs = read_inputs(self.file, raw, chosen)
         self.where = self._splits(np.asarray(raw['split']))
-        self.real = {m: self._real(m, raw.get(f'length/{m}')) for m in named}
-        self.target, self.classes = self._target(raw['target'], raw.get('classes'))
-        self.available = self._available(raw.get('available'))
+        self.target = self._target(raw['target'])
+        self.classes = self._classes(raw.get('classes'))
+        every = [name for name in raw if name.startswith('inputs/')]
+        columns = [every.index(f'inputs/{name}') for name in self.inputs]
+        self.available = self._available(raw.get('available'), len(every))[:, columns]
+        self.contents = [self._contents(name, k) for k, name in enumerate(self.inputs)]
+        self.clusters = self._clusters(raw.get('cluster'))
 
     def _fail(self, key: str, expected: str, found: Any) -> UserError:
-        return UserError(f'{self.file}: {key}: expected {expected}, found {found}')
+        return fail(self.file, key, expected, found)
 
-    def _check_keys(self, raw: dict[str, np.ndarray], named: dict[str, np.ndarray]) -> None:
-        """Refuses a key that looks like a misspelt optional one, since it would have no effect."""
-        for key in raw:
-            head, _, name = key.partition('/')
-            if head in ('kind', 'length') and name not in named:
-                raise UserError(f'{self.file}: {key}: {unknown("modality", name, named)}')
-            near = difflib.get_close_matches(head, OPTIONAL, 1, 0.75)
-            if near and head not in OPTIONAL:
-                raise UserError(f'{self.file}: {unknown("key", head, OPTIONAL)}')
-
-    def _kind(self, name: str, x: np.ndarray, given: np.ndarray | None) -> str:
-        if not re.fullmatch(r'[\w-]+', name):
-            raise self._fail(f'inputs/{name}', 'a name of letters, digits, _ and -', repr(name))
-        # Encoders are kept in a ModuleDict by modality, which refuses names of its attributes.
-        if hasattr(nn.ModuleDict(), name):
-            raise self._fail(f'inputs/{name}', 'a name that is no torch method', repr(name))
-        if x.dtype.kind not in 'fiub' or x.ndim not in (2, 3, 4) or 0 in x.shape:
-            raise self._fail(f'inputs/{name}', 'numbers (N, ...) of 2 to 4 axes', _about(x))
-        if given is None:
-            return 'vector' if x.ndim == 2 else 'image'
-        kind = str(np.asarray(given).ravel()[0]) if given.size == 1 else ''
-        if kind not in KINDS:
-            raise self._fail(f'kind/{name}', f'one of {", ".join(KINDS)}', kind or _about(given))
-        if x.ndim not in KINDS[kind]:
-            axes = ' or '.join(map(str, KINDS[kind]))
-            raise self._fail(f'inputs/{name}', f'{axes} axes for a {kind}', _about(x))
-        return kind
-
-    def _input(self, name: str, x: np.ndarray) -> np.ndarray:
-        """Returns (N, D), (N, T, D) or (N, C, H, W)."""
-        if self.kinds[name] == 'image' and x.ndim == 3:
-            return x[:, None]
-        if x.ndim == 4 and x.shape[3] <= CHANNELS < min(x.shape[1:3]):
-            return x.transpose(0, 3, 1, 2)
-        return x
-
-    def _modality(self, name: str, x: np.ndarray) -> Modality:
-        if self.real[name] is None:
-            return Modality(name, x.shape[1:])
-        return Modality(name, (x.shape[1], x.shape[2] + 1), padded=True)
+    def _modality(self, name: str, one: Input) -> Modality:
+        shape = one.values.shape[1:]
+        if one.real is None:
+            return Modality(name, shape)
+        return Modality(name, (shape[0], shape[1] + 1), padded=True)
 
     def _splits(self, split: np.ndarray) -> dict[str, np.ndarray]:
         if split.ndim != 1 or split.dtype.kind not in 'fiub' or not np.isin(split, (0, 1, 2)).all():
-            raise self._fail('split', '(N,) of 0 train, 1 val, 2 test', _about(split))
+            raise self._fail('split', '(N,) of 0 train, 1 val, 2 test', about(split))
         n = len(split)
-        for name, x in self.inputs.items():
-            if len(x) != n:
-                raise self._fail(f'inputs/{name}', f'{n} samples as in split', len(x))
+        for name, one in self.inputs.items():
+            if len(one.values) != n:
+                raise self._fail(f'inputs/{name}', f'{n} samples as in split', len(one.values))
         where = {name: np.flatnonzero(split == i) for i, name in enumerate(SPLITS)}
         for name, rows in where.items():
             if not len(rows):
                 raise self._fail('split', f'some samples of {name} ({SPLITS.index(name)})', 'none')
         return where
 
-    def _real(self, name: str, given: np.ndarray | None) -> np.ndarray | None:
-        """Returns which frames are no padding, (N, T) bool; None if the input has no lengths."""
-        if given is None:
-            return None
-        key, x = f'length/{name}', self.inputs[name]
-        if self.kinds[name] != 'sequence':
-            raise self._fail(key, f"kind/{name} to be 'sequence'", f'{self.kinds[name]!r}')
-        if given.shape != (len(x),) or given.dtype.kind not in 'iu':
-            raise self._fail(key, f'integers ({len(x)},)', _about(given))
-        bad = np.flatnonzero((given < 1) | (given > x.shape[1]))
-        if len(bad):
-            raise self._fail(key, f'1 to {x.shape[1]}', f'{given[bad[0]]} in row {bad[0]}')
-        return real_frames(given, x.shape[1])
-
-    def _target(
-        self, target: np.ndarray, classes: np.ndarray | None
-    ) -> tuple[np.ndarray, tuple[str, ...]]:
-        n = len(next(iter(self.inputs.values())))
+    def _target(self, target: np.ndarray) -> np.ndarray:
+        n = len(next(iter(self.inputs.values())).values)
         if target.dtype.kind not in 'iub' or target.ndim not in (1, 3) or len(target) != n:
-            raise self._fail('target', f'integers ({n},) or ({n}, H, W)', _about(target))
+            raise self._fail('target', f'integers ({n},) or ({n}, H, W)', about(target))
+        if target.ndim == 1 and self.binary:
+            raise self._fail('target', 'label maps with binary=true', about(target))
         if target.ndim == 3:
-            for name, x in self.inputs.items():
-                if x.shape[2:] != target.shape[1:]:
-                    raise self._fail(f'inputs/{name}', f'images of {target.shape[1:]}', x.shape)
-        return target, self._classes(target, classes)
+            for name, one in self.inputs.items():
+                shape = one.values.shape
+                if one.kind != 'image' or shape[2:] != target.shape[1:]:
+                    raise self._fail(f'inputs/{name}', f'images of {target.shape[1:]}', shape)
+        return target
 
-    def _classes(self, target: np.ndarray, classes: np.ndarray | None) -> tuple[str, ...]:
-        if classes is not None and classes.ndim != 1:
-            raise self._fail('classes', '(K,) names', _about(classes))
-        every = [np.unique(target[part]) for part in parts(np.arange(len(target)), target.shape)]
-        labels = np.unique(np.concatenate(every))
-        labels = labels[labels != IGNORE] if target.ndim == 3 else labels
-        if not len(labels):
-            raise self._fail('target', 'some labelled pixel', f'{IGNORE} everywhere')
+    def _classes(self, given: np.ndarray | None) -> tuple[str, ...]:
+        """Reads all labels once, checks them, and returns the names of the classes."""
+        if given is not None and given.ndim != 1:
+            raise self._fail('classes', '(K,) names', about(given))
+        labels = {name: self._values(rows) for name, rows in self.where.items()}
+        dense, every = self.target.ndim == 3, frozenset().union(*labels.values())
+        ignored = IGNORE if dense and not self.binary else None
+        for name, found in labels.items():
+            if found == {ignored}:
+                expected = f'some labelled pixel in {name}'
+                raise self._fail('target', expected, f'{IGNORE} everywhere')
+        known = every - {ignored}
+        low, top = min(known), max(known)
         # The loss ignores label 255 everywhere.
-        count = min(int(labels[-1]) + 1, IGNORE) if classes is None else len(classes)
-        if labels[0] < 0 or labels[-1] >= count:
-            raise self._fail('target', f'labels 0 to {count - 1}', f'{labels[0]} to {labels[-1]}')
-        return tuple(map(str, range(count) if classes is None else classes))
+        count = min(top + 1, IGNORE) if given is None else len(given)
+        if self.binary:
+            count = 2 if given is None else len(given)
+            if not every <= {0, IGNORE}:
+                raise self._fail('target', f'0 and {IGNORE} alone with binary=true', f'{top}')
+        elif low < 0 or top >= count:
+            raise self._fail('target', f'labels 0 to {count - 1}', f'{low} to {top}')
+        check_trained_classes(f'{self.file}: target', labels['train'], ignored)
+        if given is None:
+            return tuple(map(str, range(count)))
+        return tuple(c.decode() if isinstance(c, bytes) else str(c) for c in given.tolist())
 
-    def _available(self, given: np.ndarray | None) -> np.ndarray:
-        shape = (len(self.target), len(self.inputs))
+    def _values(self, rows: np.ndarray) -> frozenset[int]:
+        """Returns all labels of samples."""
+        found = [np.unique(self.target[part]) for part in parts(rows, self.target.shape)]
+        return frozenset(map(int, np.unique(np.concatenate(found))))
+
+    def _available(self, given: np.ndarray | None, inputs: int) -> np.ndarray:
+        shape = (len(self.target), inputs)
         if given is None:
             given = np.ones(shape, bool)
         truth = given.dtype.kind in 'fiub' and np.isin(given, (0, 1)).all()
         if given.shape != shape or not truth:
-            raise self._fail('available', f'bool {shape}', _about(given))
-        available = np.asarray(given).astype(bool)
-        for column, name in enumerate(self.inputs):
-            if not self.streams:
-                self._check_finite(name, available[:, column])
-            if not available[self.where['train'], column].any():
-                raise self._fail(f'inputs/{name}', 'some training sample that has it', 'none')
-        return available
+            raise self._fail('available', f'bool {shape}', about(given))
+        return np.asarray(given).astype(bool)
 
-    def _check_finite(self, name: str, available: np.ndarray) -> None:
-        x, real = self.inputs[name], self.real[name]
-        finite = np.isfinite(x)
-        if real is not None:
-            finite |= ~real[..., None]
-        bad = available & ~finite.reshape(len(x), -1).all(1)
-        if bad.any():
+    def _contents(self, name: str, column: int) -> Contents:
+        """Reads an input once; its numbers must be finite."""
+        one, available = self.inputs[name], self.available[:, column]
+        if not available[self.where['train']].any():
+            raise self._fail(f'inputs/{name}', 'some training sample that has it', 'none')
+        if self.streams:
+            file = array_file(self.file, f'inputs/{name}')
+            found = file_contents(file, one.values, available, one.real)
+        else:
+            found = contents(one.values, available, one.real)
+        if found.bad is not None:
             expected = 'finite numbers where available is true'
-            found = f'others in row {int(np.flatnonzero(bad)[0])}'
-            raise self._fail(f'inputs/{name}', expected, found)
+            raise self._fail(f'inputs/{name}', expected, f'others in row {found.bad}')
+        return found
+
+    def _clusters(self, given: np.ndarray | None) -> np.ndarray | None:
+        if given is None:
+            return None
+        if given.shape != (len(self.target),) or given.dtype.kind not in 'iuSU':
+            expected = f'names or whole numbers ({len(self.target)},)'
+            raise self._fail('cluster', expected, about(given))
+        return np.asarray(given).astype(str)
+
+    def _summary(self) -> list[str]:
+        """Returns what was found, for the user, in lines."""
+        counts = ', '.join(f'{name} {len(rows)}' for name, rows in self.where.items())
+        found = [f'found modalities {", ".join(self.inputs)}; samples: {counts}']
+        if empty := int((~self.available.any(1)).sum()):
+            found.append(f'{empty} samples have no modality at all')
+        return found
+
+    def _copies(self, duplicates: Duplicates) -> list[str]:
+        digests = {
+            name: {
+                f'row-{row}': combined(found.digests[row] for found in self.contents)
+                for row in rows[self.available[rows].any(1)].tolist()
+            }
+            for name, rows in self.where.items()
+        }
+        return copies(self.file, digests, duplicates)
 
     def _recipe(self) -> dict[str, Any]:
         """Returns the recipe: batches of a quarter of train at most, and about 1,500 steps."""
@@ -237,27 +239,32 @@ class Arrays(Dataset):
             raise unknown(f'split of {self.name}', name, SPLITS)
         rows = self.where[name]
         lazy = self.streams and self.target.ndim == 3
+        target = _Foreground(self.target, rows) if self.binary else Chosen(self.target, rows)
         return Split(
             inputs={m: self._standardised(m, rows) for m in self.inputs},
-            target=Chosen(self.target, rows) if lazy else self.target[rows],
+            target=target if lazy else target[np.arange(len(rows))],
             available=self.available[rows],
             ids=np.array([f'row-{row}' for row in rows]),
+            clusters=None if self.clusters is None else self.clusters[rows],
         )
 
     def _standardised(self, name: str, rows: np.ndarray) -> Rows:
-        x, real = self.inputs[name], self.real[name]
+        x, kind, real = self.inputs[name]
         if name not in self._moments:
             train = self.where['train']
             known = train[self.available[train, list(self.inputs).index(name)]]
-            every = np.ones(x.shape[:2], bool) if self.kinds[name] == 'sequence' else None
+            every = np.ones(x.shape[:2], bool) if kind == 'sequence' else None
             found = moments(x, known, every if real is None else real)
             if not np.isfinite(found).all():
-                raise self._fail(f'inputs/{name}', 'finite numbers', 'others in training samples')
+                raise self._fail(f'inputs/{name}', 'numbers whose squares are finite', 'others')
             self._moments[name] = found
         label = f'{self.file}: inputs/{name}'
         standardised = Standardised(x, rows, self._moments[name], real, label)
         return standardised if self.streams else standardised.read()
 
 
-def _about(x: np.ndarray) -> str:
-    return f'{x.dtype} {x.shape}'
+class _Foreground(Chosen):
+    """Rows of binary masks as label maps: 255 is class 1."""
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        return (super().__getitem__(index) == IGNORE).astype(np.uint8)

@@ -121,7 +121,8 @@ def _frames(root: Path, video: Path, live: bool) -> Iterator[Face]:
                     'found nothing there'
                 )
         files = {m: frames[m][name] for m in MODALITIES}
-        yield Face(f'{video.relative_to(root)}/{name}', files, live)
+        person = f'{video.parent.relative_to(root)}'
+        yield Face(f'{video.relative_to(root)}/{name}', files, live, person)
 
 
 def _images(folder: Path) -> dict[str, Path]:

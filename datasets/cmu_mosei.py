@@ -169,7 +169,9 @@ class CMUMOSEI(Dataset):
             raise unknown('split of cmu_mosei', name, PARTS)
         ids, labels = self.splits[name]
         inputs: dict[str, Rows] = {m: self._sequences(m, name) for m in FEATURES}
-        return Split(inputs, labels, np.ones((len(ids), len(inputs)), bool), ids)
+        # The name of a clip is that of its video and a number.
+        videos = np.array([clip.partition('$_$')[0] for clip in ids.tolist()])
+        return Split(inputs, labels, np.ones((len(ids), len(inputs)), bool), ids, clusters=videos)
 
     def _sequences(self, modality: str, name: str) -> Standardised:
         train = self.parts['train'][modality]

@@ -72,5 +72,7 @@ def _clips(root: Path, file: Path) -> list[Clip]:
             raise unknown(f'emotion in {file}, entry {k}:', emotion, CLASSES)
         wav = root / 'AudioWAV' / f'{name}.wav'
         frame = middle_frame(root / 'Image-01-FPS' / name)
-        clips.append(Clip(name, wav if wav.is_file() else None, frame, CLASSES.index(emotion)))
+        # The name of a clip begins with the number of its actor.
+        actor, label = name.partition('_')[0], CLASSES.index(emotion)
+        clips.append(Clip(name, wav if wav.is_file() else None, frame, label, actor))
     return clips

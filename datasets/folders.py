@@ -11,13 +11,19 @@ import numpy as np
 
 from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE, Modality, Task
+from benchmark.method import Modality, Task
 from benchmark.missing import derive
 from benchmark.registry import DATASETS
 from datasets.common.augment.transforms import Geometric
 from datasets.common.families.image_folders import read_folder
-from datasets.common.io.files import Cache, Files, data_root, decoded, fingerprint, lines
-from datasets.common.io.images import AnyImage, LabelFile, Pixels, Scaled
+from datasets.common.families.image_labels import map_classes, table, table_classes
+from datasets.common.io import inspection
+from datasets.common.io.copies import Duplicates, copies
+from datasets.common.io.files import Cache, Files, data_root, decoded, fingerprint
+from datasets.common.io.images import AnyImage, LabelFile, Scaled
+from datasets.common.io.layouts import Layout
+from datasets.common.io.remembered import combined, hashes
+from datasets.common.io.rows import spread
 
 MEASURED = 200
 """Number of training samples whose pixels give each modality's mean and standard deviation."""
@@ -29,8 +35,12 @@ class Folders(Dataset):
 
     The root holds `<modality>/<sample>.png` (png, jpg, tif, bmp or npy, with any number of
     channels): each modality has a folder of its own name, and the images of one sample have the
-    same name in all of them. It also holds either `labels/<sample>.png`, label maps in which 255 is
-    ignored (segmentation), or `labels.csv` with the columns `sample,label` (classification).
+    same name in all of them. An image that cannot be read in full, such as one of several pages or
+    with colours of 16 bits, is an error; an .npy file can hold it. The EXIF orientation of a photo
+    is applied. The root also holds either `labels/<sample>.png`, label maps in which 255 is ignored
+    (segmentation) and which are as large as an image of their sample, or `labels.csv` with the
+    columns `sample,label` (classification). A column `cluster` may name the person or video that a
+    sample comes from.
 
     The splits are sub-folders `train`, `val` and `test` in every folder, as in mmsegmentation, or
     lists `train.txt`, `val.txt` and `test.txt` of samples, or a column `split` in `labels.csv`.
@@ -38,7 +48,9 @@ class Folders(Dataset):
     `classes.txt`, with one name per line, names the classes of label maps; without it they are the
     numbers from 0 to the greatest label of the training split.
 
-    Inputs are standardised per channel, by the pixels of 200 training samples.
+    Inputs are standardised per channel, by the pixels of 200 training samples. All files are
+    decoded once when the data are opened, so that a broken one is found before the training;
+    hidden files and folders are left out, and symbolic links are followed.
 
     Args:
         root: The folder.
@@ -48,12 +60,18 @@ class Folders(Dataset):
         gaps: Whether the missing file of a modality is taken as a gap in the data; if not, it is an
             error.
         nearest: Modalities, joined by '+', that are resized to the nearest pixel, such as depth.
+        modalities: The modalities to read, joined by '+'; by default every folder but `labels`.
+        layout: Which axis of an .npy file of three axes holds the channels, where its shape leaves
+            it open: 'channels_first' or 'channels_last'.
+        binary: Whether label maps are binary masks, in which 255 is the foreground, class 1.
+        duplicates: Whether samples of other splits that are in the training split as well are only
+            reported ('report') or are an error ('refuse').
         augment: Whether training mirrors images at random.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
 
     Raises:
-        UserError: The root is not laid out as above.
+        UserError: The root is not laid out as above, or a file in it cannot be used.
     """
 
     licence = "whatever applies to the user's own data"
@@ -71,6 +89,10 @@ class Folders(Dataset):
         size: str = '',
         gaps: bool = False,
         nearest: str = '',
+        modalities: str = '',
+        layout: Layout = '',
+        binary: bool = False,
+        duplicates: Duplicates = 'report',
         augment: bool = True,
         width: int = 16,
         cache: Cache = 'none',
@@ -78,49 +100,69 @@ class Folders(Dataset):
         self.root = data_root('folders', root, self.how_to_get)
         self.name = name or self.root.resolve().name
         self.cache, self.augment, self.size = cache, augment, _size(size)
-        self.found = read_folder(self.root, gaps)
+        self.layout, self.binary = layout, binary
+        self.found = read_folder(self.root, gaps, _names(modalities))
         self.nearest = _some_of(nearest, self.found.images)
         self._measured: dict[str, Scaled] = {}
         self.task = self._task(width)
         self.fingerprint = fingerprint(
             self.found.files(),
             (self.found.splits, self.task.classes, width, self.size, self.nearest, augment),
+            (tuple(self.found.images), layout, binary),
             None if self.found.dense else self.found.names,
         )
+        self.notes = (*self.found.summary(), *self._copies(duplicates))
         self.recipe = self._recipe()
 
     def _task(self, width: int) -> Task:
-        modalities = []
-        for name, files in self.found.images.items():
-            known = [files[s] for s in self.found.splits['train'] if s in files]
-            if not known:
-                raise UserError(f'{self.root / name}: expected some training sample, found none')
-            modalities.append(Modality(name, self._read(known[0], name).shape))
-        shapes, dense = tuple(modalities), self.found.dense
+        sizes: dict[str, dict[str, tuple[int, int]]] = {}
+        shapes = tuple(self._modality(name, sizes) for name in self.found.images)
+        dense = self.found.dense
         if dense and _common_size(shapes) is None:
-            found = ', '.join(f'{m.name} {m.shape[1:]}' for m in modalities)
+            found = ', '.join(f'{m.name} {m.shape[1:]}' for m in shapes)
             raise UserError(
                 f'{self.root}: expected images of one size, found {found}; use size=HxW'
             )
+        if dense:
+            classes = map_classes(self.root, self.found, sizes, self.binary)
+        else:
+            classes = table_classes(self.root, self.found)
         kind, metric = ('segmentation', 'mIoU') if dense else ('classification', 'accuracy')
-        return Task(self.name, kind, shapes, self._classes(), metric, width)
+        return Task(self.name, kind, shapes, classes, metric, width)
+
+    def _modality(self, name: str, sizes: dict[str, dict[str, tuple[int, int]]]) -> Modality:
+        """Decodes all images of a modality once; fills in the (H, W) of each sample's image."""
+        files, splits = self.found.images[name], self.found.splits
+        known = [s for split in splits.values() for s in split if s in files]
+        if not any(s in files for s in splits['train']):
+            raise UserError(f'{self.root / name}: expected some training sample, found none')
+        shapes = inspection.shapes([files[s] for s in known], self.layout)
+        expected = (shapes[0][0], *(self.size or shapes[0][1:]))
+        for sample, shape in zip(known, shapes, strict=True):
+            found = (shape[0], *(self.size or shape[1:]))
+            if found != expected:
+                hint = '' if self.size or found[0] != expected[0] else '; use size=HxW'
+                first = files[known[0]].name
+                raise UserError(
+                    f'{files[sample]}: expected {expected} like {first}, found {shape}{hint}'
+                )
+            sizes.setdefault(sample, {})[name] = shape[1:]
+        return Modality(name, expected)
 
     def _read(self, path: Path, modality: str) -> np.ndarray:
-        return decoded(path, AnyImage(self.size, modality in self.nearest))
+        return decoded(path, AnyImage(self.size, modality in self.nearest, self.layout))
 
-    def _classes(self) -> tuple[str, ...]:
-        file = self.root / 'classes.txt'
-        if file.is_file():
-            return tuple(lines(file))
-        splits, names = self.found.splits, self.found.names
-        if self.found.dense:
-            top = 0
-            for sample in splits['train']:
-                labels = decoded(self.found.maps[sample], Pixels(colours=False))
-                top = max(top, int(labels[labels != IGNORE].max(initial=0)))
-            return tuple(map(str, range(top + 1)))
-        used = {names[sample] for samples in splits.values() for sample in samples}
-        return tuple(sorted(used, key=lambda n: (not n.isdigit(), n.zfill(9))))
+    def _copies(self, duplicates: Duplicates) -> list[str]:
+        """Returns what to say of samples whose images are in the training split as well."""
+        images = self.found.images
+        contents: dict[str, dict[str, str]] = {name: {} for name in self.found.splits}
+        for name, samples in self.found.splits.items():
+            files = {s: [images[m].get(s) for m in images] for s in samples}
+            there = [path for paths in files.values() for path in paths if path]
+            known = dict(zip(there, hashes(there), strict=True))
+            for sample, paths in files.items():
+                contents[name][sample] = combined(known[p] if p else '' for p in paths)
+        return copies(self.root, contents, duplicates)
 
     def _recipe(self) -> dict[str, Any]:
         """Returns the recipe: batches of a quarter of train at most, and about 1,500 steps."""
@@ -141,27 +183,28 @@ class Folders(Dataset):
             target=self._target(samples),
             available=np.array([[s in files for files in images.values()] for s in samples]),
             ids=np.array(samples),
+            clusters=self._clusters(samples),
             augment=Geometric(size) if mirrors and size else None,
         )
+
+    def _clusters(self, samples: Sequence[str]) -> np.ndarray | None:
+        known = self.found.clusters
+        return np.array([known[s] for s in samples]) if known else None
 
     def _target(self, samples: Sequence[str]) -> Rows:
         names, size = self.found.names, _common_size(self.task.modalities)
         if self.found.dense and size:
-            decode = LabelFile(size, len(self.task.classes))
+            decode = LabelFile(size, len(self.task.classes), table(self.binary))
             paths = [self.found.maps[s] for s in samples]
             return Files(paths, decode, size, cache=self.cache, cache_folder=self.root / '.cache')
         index = {label: k for k, label in enumerate(self.task.classes)}
-        for sample in samples:
-            if names[sample] not in index:
-                what = f'label of sample {sample!r} in {self.root / "labels.csv"}'
-                raise unknown(what, names[sample], index)
         return np.array([index[names[s]] for s in samples], np.int64)
 
     def _rows(self, modality: Modality, samples: Sequence[str]) -> Files:
         files = self.found.images[modality.name]
         # The path of a missing file is never read; it only keeps the place.
         paths = [files.get(s, self.root / modality.name / s) for s in samples]
-        decode = AnyImage(self.size, modality.name in self.nearest)
+        decode = AnyImage(self.size, modality.name in self.nearest, self.layout)
         scale = self._statistics(modality.name)
         return Files(paths, decode, modality.shape, scale, self.cache, self.root / '.cache')
 
@@ -176,8 +219,7 @@ class Folders(Dataset):
         mean = np.mean([x.mean((1, 2)) for x in read], 0)
         square = np.mean([(x**2).mean((1, 2)) for x in read], 0)
         std = np.sqrt(np.maximum(square - mean**2, 0))
-        # A constant channel becomes 0.
-        scaled = Scaled(mean.tolist(), np.where(std > 0, std, 1).tolist())
+        scaled = Scaled(mean.tolist(), spread(mean, std).tolist())
         self._measured[modality] = scaled
         return scaled
 
@@ -197,8 +239,12 @@ def _size(given: str) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
+def _names(given: str) -> tuple[str, ...]:
+    return tuple(filter(None, given.split('+')))
+
+
 def _some_of(given: str, known: Iterable[str]) -> tuple[str, ...]:
-    names = tuple(filter(None, given.split('+')))
+    names = _names(given)
     for name in names:
         if name not in known:
             raise unknown('modality in folders:nearest', name, known)

@@ -194,7 +194,9 @@ class IEMOCAP(Dataset):
             rows, where = np.arange(len(values)), str(self.root / file)
             inputs[modality] = Standardised(values, rows, given, real, where)
             available.append(real.any(1))
-        return Split(inputs, labels, np.stack(available, 1), ids)
+        # 'Ses01F_impro01_M003': in session 1, the man speaks.
+        speakers = np.array([f'{i[:5]}{i.rpartition("_")[2][:1]}' for i in ids.tolist()])
+        return Split(inputs, labels, np.stack(available, 1), ids, clusters=speakers)
 
     def _frames(self, modality: str, utterances: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the features (N, T, D), cut or padded, and which frames are real, (N, T) bool."""

@@ -1,17 +1,12 @@
 """One thread a test process: on two cores the tests of two suites would fight for them."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
-
-# What the tests remember of files does not belong into the user's cache folder.
-_cache = tempfile.TemporaryDirectory(prefix='tests-cache-')
-os.environ['XDG_CACHE_HOME'] = _cache.name
 
 
 class Disk:
@@ -61,3 +56,11 @@ def disk(monkeypatch):
     monkeypatch.setattr(os, 'fsync', watched.sync)
     monkeypatch.setattr(os, 'replace', watched.rename(os.replace))
     return watched
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _own_cache(tmp_path_factory):
+    """Keeps what tests remember of files out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield

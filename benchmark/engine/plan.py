@@ -16,6 +16,9 @@ from benchmark.missing import Sampler, parse_rates, spell_rates, spelled
 from benchmark.options import Spec, options_of, resolve, typed
 from benchmark.registry import DATASETS, METHODS, lookup, parse_spec
 
+UNSCORED = ('root', 'name', 'cache', 'duplicates')
+"""Options of data sets that change no score, and so belong to no identity."""
+
 Grid = list[Experiment | Search]
 """What one command runs, in order; a search stands for its trials and the seeds after them."""
 
@@ -102,8 +105,16 @@ def _namesakes(cls: type[Dataset], spec: str, name: str) -> UserError:
 def _open(cls: type[Dataset], name: str, resolved: dict[str, Any]) -> Dataset:
     data = cls(**resolved)
     data.spec = name
+    if data.name != name and data.name in DATASETS.module_dict:
+        # Published rows and the papers' settings belong to the registered data set of this name.
+        raise UserError(
+            f'{name}: the name {data.name!r} is that of a registered data set; give another one, '
+            f'e.g. {name}:name=my_{data.name}'
+        )
+    for note in data.notes:
+        print(f'{data.name}: {note}')
     # Where the data lie changes no score; what they hold does, and is in the fingerprint.
-    kept = {k: v for k, v in resolved.items() if k not in ('root', 'name', 'cache')}
+    kept = {k: v for k, v in resolved.items() if k not in UNSCORED}
     # Of a checkpoint the content counts, which is in the fingerprint as well.
     data.options = {k: Path(v).name if k == 'pretrained' else v for k, v in kept.items()}
     return data

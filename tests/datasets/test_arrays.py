@@ -137,10 +137,10 @@ def test_what_padded_frames_hold_changes_nothing(tmp_path):
 
 
 def test_moments_read_in_parts_are_those_of_the_whole(tmp_path, monkeypatch):
-    keys = sequences(inputs__text=images(3, 20, 24), target=None)
-    whole = opened(tmp_path, **keys | {'target': SPLIT % 2}).split('val')
+    keys = sequences(inputs__text=images(3, 20, 24))
+    whole = opened(tmp_path, **keys).split('val')
     monkeypatch.setattr(rows, 'CHUNK', 100)
-    in_parts = opened(tmp_path, **keys | {'target': SPLIT % 2}).split('val')
+    in_parts = opened(tmp_path, **keys).split('val')
     for name, x in whole.inputs.items():
         np.testing.assert_allclose(in_parts.inputs[name], x, rtol=1e-5, atol=1e-6)
 
@@ -269,9 +269,9 @@ BAD = {
     ),
     'misspelt option': ({'availble': np.ones((N, 2), bool)}, "did you mean 'available'"),
     'misspelt lengths': ({'lengths__sound': SPLIT}, "did you mean 'length'"),
-    'plus': ({'inputs__a+b': np.zeros((N, 2))}, r"inputs/a\+b: .*'a\+b'"),
-    'dot': ({'inputs__a.b': np.zeros((N, 2))}, r"inputs/a\.b: .*'a\.b'"),
-    'name of a method': ({'inputs__values': np.zeros((N, 2))}, "inputs/values: .*'values'"),
+    'plus': ({'inputs__a+b': np.zeros((N, 2))}, r"modality: .*'a\+b'"),
+    'dot': ({'inputs__a.b': np.zeros((N, 2))}, r"modality: .*'a\.b'"),
+    'name of a method': ({'inputs__values': np.zeros((N, 2))}, "torch method.*'values'"),
 }
 
 

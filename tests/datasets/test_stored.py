@@ -99,17 +99,17 @@ def test_training_from_disk_gives_the_scores_of_training_from_memory(tmp_path):
     assert scores[0] == scores[1]
 
 
-def test_a_folder_of_gigabytes_opens_and_is_read_in_little_memory(tmp_path):
-    n, side = 3000, 1024
+def test_a_large_folder_opens_and_is_read_in_little_memory(tmp_path):
+    n, side = 300, 1024
     split = np.repeat([0, 1, 2], [40, 1, n - 41])
     folder = write(tmp_path / 'huge', {'target': np.arange(n) % 2, 'split': split})
     (folder / 'inputs').mkdir()
     file = folder / 'inputs' / 'scan.npy'
-    # Written nowhere, the file takes its 3 GB in name only.
+    # Written nowhere, the file takes its 300 MB in name only.
     scan = np.lib.format.open_memmap(file, 'w+', np.uint8, (n, side, side))
     scan[0, :8], scan[-1] = 200, 7
     del scan
-    assert file.stat().st_size > 3e9
+    assert file.stat().st_size > 3e8
     tracemalloc.start()
     data = Arrays(root=str(folder))
     split = data.split('test')
@@ -121,10 +121,10 @@ def test_a_folder_of_gigabytes_opens_and_is_read_in_little_memory(tmp_path):
     assert peak < 150e6
 
 
-def test_training_reads_nothing_of_validation_and_test(tmp_path):
+def test_validation_and_test_rows_do_not_touch_the_training_split(tmp_path):
     keys = content()
     before = Arrays(root=str(write(tmp_path / 'a', keys))).split('train')
-    keys['inputs/gait'][SPLIT > 0] = np.nan
+    keys['inputs/gait'][SPLIT > 0] = 1e9
     keys['inputs/face'][SPLIT > 0] = 255
     after = Arrays(root=str(write(tmp_path / 'b', keys))).split('train')
     for m in before.inputs:
@@ -132,22 +132,17 @@ def test_training_reads_nothing_of_validation_and_test(tmp_path):
         assert (before.inputs[m][rows] == after.inputs[m][rows]).all()
 
 
-def test_values_that_are_not_finite_are_told_when_they_are_read(tmp_path):
+@pytest.mark.parametrize('part', [0, 1, 2])
+def test_values_that_are_not_finite_are_told_when_the_data_are_opened(part, tmp_path):
     keys = content()
-    first, second = (np.flatnonzero(part == SPLIT)[1] for part in (1, 0))
-    keys['inputs/gait'][first, 0] = np.inf
-    split = Arrays(root=str(write(tmp_path / 'a', keys))).split('val')
-    expected = (
-        f'{tmp_path / "a"}: inputs/gait: expected finite numbers, found others in row {first}'
-    )
-    with pytest.raises(UserError, match=re.escape(expected)):
-        split.inputs['gait'][np.arange(8)]
-    keys['inputs/gait'][second, 0] = np.nan
-    with pytest.raises(UserError, match=r'inputs/gait: expected finite numbers.*training'):
-        Arrays(root=str(write(tmp_path / 'b', keys))).split('val')
+    row = np.flatnonzero(part == SPLIT)[1]
+    keys['inputs/gait'][row, 0] = np.inf
+    expected = f'{tmp_path}/a: inputs/gait: expected finite numbers .*found others in row {row}'
+    with pytest.raises(UserError, match=expected):
+        Arrays(root=str(write(tmp_path / 'a', keys)))
 
 
-def test_the_fingerprint_follows_content_and_options_not_the_path(tmp_path, monkeypatch):
+def test_the_fingerprint_follows_content_and_options_not_the_path(tmp_path):
     def fingerprint(folder, keys=None, **options):
         if keys:
             write(tmp_path / folder, keys)
@@ -159,13 +154,8 @@ def test_the_fingerprint_follows_content_and_options_not_the_path(tmp_path, monk
     assert fingerprint('c', content(target=1 - content()['target'])) != first
     assert fingerprint('d', content(classes=np.array(['no', 'yet']))) != first
     face = content()['inputs/face']
-    face[20, 3, 3] ^= 1
+    face[7, 3, 3, 0] ^= 1
     assert fingerprint('e', content(**{'inputs/face': face})) != first
-    monkeypatch.setattr(stored, 'SAMPLE', 4 * face[0].nbytes)
-    sampled = fingerprint('a')
-    assert sampled != first
-    assert fingerprint('b') == sampled
-    assert fingerprint('f', content(**{'inputs/face': face ^ 1})) != sampled
 
 
 def test_a_folder_s_mistakes_are_told_in_one_line(tmp_path):

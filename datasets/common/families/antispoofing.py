@@ -28,11 +28,13 @@ class Face(NamedTuple):
         id: Name, unique in the data set.
         files: Modality -> image.
         live: Whether it shows a live person rather than an attack.
+        person: Name of the person, '' where the data do not tell it.
     """
 
     id: str
     files: dict[str, Path]
     live: bool
+    person: str = ''
 
 
 class FaceImages(Dataset):
@@ -103,6 +105,7 @@ class FaceImages(Dataset):
             target=np.array([face.live for face in faces], np.int64),
             available=np.ones((len(faces), len(MODALITIES)), bool),
             ids=np.array([face.id for face in faces]),
+            clusters=np.array([f.person for f in faces]) if all(f.person for f in faces) else None,
             augment=Geometric((self.size, self.size), rotate=30, canvas=0.8) if train else None,
         )
 

@@ -111,12 +111,14 @@ class Clip(NamedTuple):
         audio: The wav file; None if the clip has none.
         visual: The frame; None if the clip has none.
         label: Index of the class.
+        person: Name of the speaker, '' where the data do not tell it.
     """
 
     id: str
     audio: Path | None
     visual: Path | None
     label: int
+    person: str = ''
 
 
 class ClipOptions(TypedDict):
@@ -216,6 +218,7 @@ class AudioVisual(Dataset):
             target=np.array([c.label for c in clips], np.int64),
             available=np.array([[c.audio is not None, c.visual is not None] for c in clips]),
             ids=np.array([c.id for c in clips]),
+            clusters=np.array([c.person for c in clips]) if all(c.person for c in clips) else None,
             augment=self._augmentation() if train else None,
         )
 

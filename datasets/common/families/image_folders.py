@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmark.errors import UserError, unknown
 from datasets.common.io.files import lines
+from datasets.common.io.folders import is_litter, walk
 from datasets.common.io.splits import check_disjoint, held_out, set_apart
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.npy')
@@ -18,6 +20,9 @@ MAPS = ('.png', '.tif', '.tiff', '.bmp')
 
 SPLITS = ('train', 'val', 'test')
 LABELS = 'labels'
+LABEL_LIKE = re.compile(r'(label|mask|annotation|segmentation|seg|gt)s?([_-].*)?|groundtruth', re.I)
+"""Folders that hold labels in another form: as a modality they would give the answer away."""
+
 HELD_OUT = 0.15
 """Share of the training samples that validates where the user names no validation split."""
 
@@ -31,6 +36,7 @@ class ImageFolder(NamedTuple):
         maps: Sample -> label map; empty in classification.
         names: Sample -> name of its class; empty in segmentation.
         splits: 'train', 'val', 'test' -> samples.
+        clusters: Sample -> person, video or the like that it comes from; empty if that is unknown.
     """
 
     images: dict[str, dict[str, Path]]
@@ -38,6 +44,7 @@ class ImageFolder(NamedTuple):
     maps: dict[str, Path]
     names: dict[str, str]
     splits: dict[str, list[str]]
+    clusters: dict[str, str]
 
     def files(self) -> list[Path]:
         """Returns the images and label maps of all samples that have a label."""
@@ -45,27 +52,44 @@ class ImageFolder(NamedTuple):
         samples = self.maps if self.dense else self.names
         return [files[sample] for sample in samples for files in folders if sample in files]
 
+    def summary(self) -> list[str]:
+        """Returns what was found, for the user, in lines."""
+        samples = {sample for split in self.splits.values() for sample in split}
+        counts = ', '.join(f'{name} {len(split)}' for name, split in self.splits.items())
+        found = [f'found modalities {", ".join(self.images)}; samples: {counts}']
+        for name, files in (*self.images.items(), (LABELS, self.maps)):
+            if unused := len(files.keys() - samples):
+                found.append(f'{unused} files of {name} belong to no sample of a split')
+        if unused := len(set(self.maps if self.dense else self.names) - samples):
+            found.append(f'{unused} labelled samples belong to no split')
+        return found
 
-def read_folder(root: Path, gaps: bool) -> ImageFolder:
+
+def read_folder(root: Path, gaps: bool, modalities: Sequence[str] = ()) -> ImageFolder:
     """Reads what a root holds, without opening any image.
 
     Args:
         root: The folder; `datasets.folders.Folders` describes its layout.
         gaps: Whether a sample may lack the image of a modality.
+        modalities: The modalities to read, in this order; all of them by default.
 
     Raises:
         UserError: The root is laid out otherwise, a sample is in two splits, lacks a label, or
             lacks an image.
     """
-    images = {name: listed(root / name) for name in _modalities(root)}
+    images = {name: listed(root / name) for name in _modalities(root, modalities)}
+    clusters: dict[str, str] = {}
     if (root / LABELS).is_dir():
         maps = listed(root / LABELS, MAPS)
-        found = ImageFolder(images, True, maps, {}, _splits(root, maps, {}))
+        splits = _splits(root, maps, {})
+        found = ImageFolder(images, True, maps, {}, splits, clusters)
     else:
         rows = _table(root)
         names = {row['sample']: row['label'] for row in rows}
-        column = {row['sample']: row.get('split') for row in rows}
-        found = ImageFolder(images, False, {}, names, _splits(root, names, column))
+        if 'cluster' in rows[0]:
+            clusters = {row['sample']: row['cluster'] for row in rows}
+        splits = _splits(root, names, {row['sample']: row.get('split') for row in rows})
+        found = ImageFolder(images, False, {}, names, splits, clusters)
     check_disjoint(root, found.splits)
     for samples in found.splits.values():
         for sample in samples:
@@ -73,16 +97,24 @@ def read_folder(root: Path, gaps: bool) -> ImageFolder:
     return found
 
 
-def _modalities(root: Path) -> list[str]:
+def _modalities(root: Path, chosen: Sequence[str]) -> list[str]:
     if not root.is_dir():
         raise UserError(f'{root}: expected a folder, found nothing there')
-    found = [p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith('.')]
-    found = sorted(set(found) - {LABELS})
-    for name in found:
-        if not re.fullmatch(r'[\w-]+', name):
-            raise UserError(f'{root / name}: expected a name of letters, digits, _ and -')
+    known = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_litter(p.name))
+    known = [name for name in known if name != LABELS]
+    for name in chosen:
+        if name not in known:
+            raise unknown(f'modality in {root}', name, known)
+    found = list(chosen) or known
     if not found:
         raise UserError(f'{root}: expected a folder per modality, found none')
+    for name in found:
+        if not chosen and LABEL_LIKE.fullmatch(name):
+            others = '+'.join(n for n in known if not LABEL_LIKE.fullmatch(n)) or 'a+b'
+            raise UserError(
+                f'{root / name}: expected a modality, found a name that labels have; choose the '
+                f'modalities, e.g. modalities={others}'
+            )
     return found
 
 
@@ -93,9 +125,7 @@ def listed(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path
         UserError: A file has another suffix, or two files differ in their suffixes alone.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob('*')):
-        if path.name.startswith('.') or path.is_dir():
-            continue
+    for path in walk(folder):
         sample = path.relative_to(folder).with_suffix('').as_posix()
         if path.suffix.lower() not in suffixes:
             raise UserError(f'{path}: expected one of {", ".join(suffixes)}')
@@ -106,24 +136,37 @@ def listed(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path
 
 
 def _table(root: Path) -> list[dict[str, str]]:
-    """Returns the rows of `labels.csv`."""
+    """Returns the rows of `labels.csv`, whose samples have no suffix of a file any more."""
     file = root / 'labels.csv'
     try:
-        with file.open(encoding='utf-8', newline='') as handle:
-            rows = list(csv.DictReader(handle))
+        text = file.read_text(encoding='utf-8-sig')
     except FileNotFoundError:
         expected = f'{LABELS}/ with label maps or labels.csv'
         raise UserError(f'{root}: expected {expected}, found neither') from None
-    for key in ('sample', 'label'):
-        if not rows or rows[0].get(key) is None:
-            found = ', '.join(rows[0]) if rows else 'no row'
-            raise UserError(f'{file}: expected the columns sample,label; found {found}')
-    seen: set[str] = set()
-    for row in rows:
-        if row['sample'] in seen:
-            raise UserError(f'{file}: sample {row["sample"]!r} is listed twice')
-        seen.add(row['sample'])
-    return rows
+    except (OSError, ValueError) as error:
+        raise UserError(f'{file}: expected a table in UTF-8: {error}') from None
+    header = text.partition('\n')[0]
+    # Spreadsheets write semicolons where the comma is the decimal mark.
+    mark = max(',;\t', key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=''), delimiter=mark)
+    try:
+        columns, *cells = [[cell.strip() for cell in row] for row in reader if any(row)] or [[]]
+    except csv.Error as error:
+        raise UserError(f'{file}: expected a table: {error}') from None
+    if not {'sample', 'label'} <= set(columns) or not cells or len(set(columns)) < len(columns):
+        found = 'no row' if not cells else ', '.join(columns)
+        raise UserError(f'{file}: expected the columns sample,label; found {found}')
+    rows: dict[str, dict[str, str]] = {}
+    for row in cells:
+        if len(row) != len(columns) or not all(row):
+            told = ', '.join(map(repr, row))
+            raise UserError(f'{file}: expected {len(columns)} values in every row, found {told}')
+        values = dict(zip(columns, row, strict=True))
+        sample = _stem(values['sample'])
+        if sample in rows:
+            raise UserError(f'{file}: sample {sample!r} is listed twice')
+        rows[sample] = values | {'sample': sample}
+    return list(rows.values())
 
 
 def _splits(

@@ -14,8 +14,8 @@ from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Compose, Geometric, Intensity
 from datasets.common.families.volume_index import INDEX, read_index
 from datasets.common.families.volume_rows import Size, Slices, margin_of
+from datasets.common.io import remembered
 from datasets.common.io.files import fingerprint
-from datasets.common.io.hashes import contents
 from datasets.common.io.nifti import mapped
 from datasets.common.io.splits import check_disjoint
 
@@ -87,7 +87,7 @@ class Volumes(Dataset):
         self.size, kinds = options['size'], (*modalities, SEGMENTATION)
         files = {c: self._files(c, kinds) for cases in splits.values() for c in cases}
         every = [file for found in files.values() for file in found.values()]
-        hashes = dict(zip(every, contents(every), strict=True))
+        hashes = dict(zip(every, remembered.hashes(every), strict=True))
         copies = [
             f'case {a} of {one} and case {b} of {other} are copies'
             for one, a, other, b in _copies(splits, files, hashes)

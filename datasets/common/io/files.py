@@ -17,8 +17,7 @@ import torch
 from numpy.typing import DTypeLike
 
 from benchmark.errors import UserError, unknown
-from benchmark.files import digest
-from datasets.common.io.hashes import contents
+from datasets.common.io.remembered import hashes
 
 Cache = Literal['none', 'ram', 'disk']
 """The option `cache` of data sets: where decoded files are kept; see `Files`."""
@@ -135,7 +134,9 @@ class Files:
         listed = []
         for path in self.paths:
             found = path.stat() if path.is_file() else None
-            listed.append([str(path), found.st_size, found.st_mtime_ns] if found else str(path))
+            # A program can set the time of the content back, but not that of the inode.
+            latest = max(found.st_mtime_ns, found.st_ctime_ns) if found else 0
+            listed.append([str(path), found.st_size, found.st_ino, latest] if found else str(path))
         how = [repr(self.decode), self.shape, self.dtype.str]
         return hashlib.sha256(json.dumps([listed, how]).encode()).hexdigest()[:16]
 
@@ -177,7 +178,7 @@ def fingerprint(paths: Sequence[Path], *more: object) -> str:
 
     Args:
         paths: The files that the data set reads, in a fixed order. Their names and contents count;
-            contents are read once and remembered (`datasets.common.io.hashes`).
+            contents are read once and remembered (`datasets.common.io.remembered`).
         more: Everything else that can change a score, such as lists, labels and options. Their
             `repr` is hashed.
 
@@ -185,14 +186,14 @@ def fingerprint(paths: Sequence[Path], *more: object) -> str:
         UserError: A file is missing or cannot be read.
     """
     found = hashlib.sha256(repr(more).encode())
-    for path, content_hash in zip(paths, contents(paths), strict=True):
+    for path, content_hash in zip(paths, hashes(paths), strict=True):
         found.update(f'{path.name}/{content_hash}/'.encode())
     return found.hexdigest()[:12]
 
 
 def content(path: Path) -> str:
     """Returns a hash (12 hexadecimal digits) of a file's content; its name if there is no file."""
-    return digest(path).sha256[:12] if path.is_file() else path.name
+    return hashes([path])[0][:12] if path.is_file() else path.name
 
 
 def data_root(dataset: str, root: str, how_to_get: str) -> Path:

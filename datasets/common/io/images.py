@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image, ImageFile
+from PIL import Image
 
 from benchmark.errors import UserError
+from datasets.common.io.layouts import Layout, layout_of
+from datasets.common.io.pictures import labels, opened, pixels, resized, turned, upright
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of red, green and blue in ImageNet, for values in [0, 1]."""
+EXACT = 1 << 24
+"""Up to here float32 holds every whole number exactly."""
 
 
 class ImageFile8:
@@ -49,8 +53,8 @@ class ImageFile8:
                 raise UserError(f'{path}: expected 8 bits a channel, found mode {image.mode}')
             mode = 'L' if self.grey else 'RGB'
             # A JPEG file is decoded at the smallest scale that is not below `size`: this is faster.
-            image.draft(mode, self.size[::-1])
-            values = np.asarray(resized(image.convert(mode), self.size))
+            image.draft(mode, self.size if turned(image) else self.size[::-1])
+            values = np.asarray(resized(upright(image).convert(mode), self.size))
         return values[None] if self.grey else values.transpose(2, 0, 1)
 
 
@@ -82,12 +86,16 @@ class DepthFile16:
                 raise UserError(
                     f'{path}: expected 16-bit depth in one channel, found mode {image.mode!r}'
                 )
-            depth = Image.fromarray(np.asarray(image).astype(np.int32), 'I')
-            return np.asarray(resized(depth, self.size, nearest=True)).astype(np.uint16)[None]
+            values = np.asarray(upright(image)).astype(np.int32)
+        # Pillow reads a 32-bit file under the mode of a 16-bit one.
+        if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+            raise UserError(f'{path}: expected 16-bit depth, 0 to 65535, found {values.max()}')
+        depth = Image.fromarray(values, 'I')
+        return np.asarray(resized(depth, self.size, nearest=True)).astype(np.uint16)[None]
 
 
 class LabelFile:
-    """Decodes an 8-bit label image into a label map (H, W): class indices, 255 where ignored.
+    """Decodes a label image into a label map (H, W): class indices, 255 where ignored.
 
     Args:
         size: (H, W) to which the map is resized; every pixel takes the nearest label.
@@ -116,13 +124,10 @@ class LabelFile:
         """Returns the label map, uint8 (H, W).
 
         Raises:
-            UserError: The image does not have one channel of 8 bits, has another size than
-                `source`, or contains a label that is out of range.
+            UserError: The image has several channels, has another size than `source`, or contains
+                a label that is out of range.
         """
-        with opened(path, self.source) as image:
-            if image.mode not in ('L', 'P'):
-                raise UserError(f'{path}: expected 8-bit labels, found mode {image.mode!r}')
-            values = np.asarray(resized(image, self.size, nearest=True))
+        values = np.asarray(resized(labels(path, self.source), self.size, nearest=True))
         found = self.table[values]
         wrong = (found >= self.classes) & (found != 255) | (found < 0)
         if wrong.any():
@@ -142,38 +147,6 @@ def spans(numbers: Sequence[int]) -> str:
         else:
             parts.append([number])
     return ', '.join(' to '.join(map(str, part)) for part in parts)
-
-
-def opened(path: Path, size: tuple[int, int] | None = None) -> ImageFile.ImageFile:
-    """Opens an image file; its pixels are decoded later, when they are read.
-
-    Args:
-        path: The file.
-        size: (H, W) that the image must have; None accepts every size.
-
-    Raises:
-        UserError: The image has another size.
-        OSError: The file is missing or no image. Reading pixels of a truncated file raises it too.
-    """
-    image = Image.open(path)
-    if size is not None and image.size != size[::-1]:
-        found = 'x'.join(map(str, image.size[::-1]))
-        raise UserError(f'{path}: expected {size[0]}x{size[1]} pixels, found {found}')
-    return image
-
-
-def resized(image: Image.Image, size: tuple[int, int], nearest: bool = False) -> Image.Image:
-    """Returns an image at another size; the image itself if it has that size already.
-
-    Args:
-        image: The image.
-        size: (H, W) of the result.
-        nearest: Every pixel takes the nearest value; otherwise values are interpolated bilinearly.
-    """
-    if image.size == size[::-1]:
-        return image
-    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-    return image.resize(size[::-1], how)
 
 
 class Scaled:
@@ -202,62 +175,65 @@ def _channels(value: ArrayLike) -> np.ndarray:
     return np.asarray(value, np.float32).reshape(-1, 1, 1)
 
 
-class Pixels:
-    """Reads an image file or an .npy file without changing its values.
-
-    Args:
-        colours: An image with a palette gives its colours. If False it gives the indices into its
-            palette, which is how label images store their labels.
-    """
-
-    dtype = None
-
-    def __init__(self, colours: bool = True) -> None:
-        self.modes = ('P', 'CMYK') if colours else ()
-
-    def __call__(self, path: Path) -> np.ndarray:
-        """Returns the values: (H, W) or (H, W, C) of an image file, any shape of an .npy file."""
-        if path.suffix.lower() == '.npy':
-            return np.load(path, allow_pickle=False)
-        with opened(path) as image:
-            return np.asarray(image.convert('RGB') if image.mode in self.modes else image)
-
-
 class AnyImage:
-    """Decodes an image file or an .npy file into float32 (C, H, W).
+    """Decodes an image file or an .npy file into float32 (C, H, W), with all its channels and bits.
 
     Args:
         size: (H, W) to which the image is resized; None keeps its size.
         nearest: Every pixel takes the nearest value instead of an interpolated one, as depth images
             with holes need.
+        layout: Which axis of an .npy file of three axes holds the channels.
     """
 
     dtype = np.float32
 
-    def __init__(self, size: tuple[int, int] | None, nearest: bool = False) -> None:
-        self.size, self.nearest = size, nearest
+    def __init__(
+        self, size: tuple[int, int] | None, nearest: bool = False, layout: Layout = ''
+    ) -> None:
+        self.size, self.nearest, self.layout = size, nearest, layout
 
     def __repr__(self) -> str:
-        return f'AnyImage({self.size}, {self.nearest})'
+        return f'AnyImage({self.size}, {self.nearest}, {self.layout!r})'
 
     def __call__(self, path: Path) -> np.ndarray:
         """Returns the image, float32 (C, H, W).
 
         Raises:
-            UserError: The file does not hold numbers of shape (H, W), (H, W, C) or (C, H, W).
+            UserError: The file does not hold finite numbers of shape (H, W), (H, W, C) or
+                (C, H, W), it is not clear which axis of it holds the channels, or float32 cannot
+                hold its numbers.
         """
-        values = Pixels()(path)
-        if values.ndim == 2:
-            values = values[None]
-        elif values.ndim == 3 and values.shape[2] < min(values.shape[:2]):
-            values = values.transpose(2, 0, 1)
-        if values.ndim != 3 or values.dtype.kind not in 'fiub':
-            raise UserError(f'{path}: expected an image, found {values.dtype} {values.shape}')
-        values = values.astype(np.float32)
+        values = self._channels_first(path)
+        if values.dtype.kind in 'iu' and np.abs(values.astype(np.float64)).max() > EXACT:
+            raise UserError(f'{path}: expected whole numbers up to {EXACT}, found larger ones')
+        with np.errstate(over='ignore'):
+            values = values.astype(np.float32)
+        bad = ~np.isfinite(values)
+        if bad.any():
+            raise UserError(
+                f'{path}: expected finite numbers, found NaN or infinity in {bad.sum()} of '
+                f'{bad.size} values; write 0 or another number where nothing was measured'
+            )
         if self.size is None or self.size == values.shape[1:]:
             return values
         channels = [resized(Image.fromarray(c), self.size, self.nearest) for c in values]
         return np.stack([np.asarray(channel) for channel in channels])
+
+    def _channels_first(self, path: Path) -> np.ndarray:
+        array = path.suffix.lower() == '.npy'
+        values = np.load(path, allow_pickle=False) if array else pixels(path)
+        numbers = values.dtype.kind in 'fiub' and values.size
+        if values.ndim not in (2, 3) or not numbers:
+            raise UserError(f'{path}: expected an image, found {values.dtype} {values.shape}')
+        if values.ndim == 2:
+            return values[None]
+        layout = (self.layout or layout_of(values.shape)) if array else 'channels_last'
+        if not layout:
+            raise UserError(
+                f'{path}: expected channels in the first or last axis, found {values.shape}, which '
+                'leaves it open; use layout=channels_first or layout=channels_last'
+            )
+        return values.transpose(2, 0, 1) if layout == 'channels_last' else values
 
 
 def image_size(where: str, given: str) -> tuple[int, int]:

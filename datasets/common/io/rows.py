@@ -41,8 +41,8 @@ class Standardised(Chosen):
     Args:
         source: The array of numbers (N, ...).
         rows: (n,) positions of the chosen rows in `source`.
-        moments: Mean and standard deviation, which broadcast to the rows. A standard deviation of 0
-            counts as 1.
+        moments: Mean and standard deviation, which broadcast to the rows. A standard deviation that
+            is none (`spread`) counts as 1.
         real: (N, T) bool, for sequences (N, T, D): which frames are data; the others are padding.
             The sequences read are then (n, T, D + 1): the last feature is 1 in frames of data and 0
             in padding (`benchmark.method.Modality.padded`).
@@ -59,7 +59,7 @@ class Standardised(Chosen):
     ) -> None:
         super().__init__(source, rows)
         self.mean, std = moments
-        self.std = np.where(std > 0, std, 1)
+        self.std = spread(self.mean, std)
         self.real, self.name = real, name
         if real is not None:
             self.shape = (*self.shape[:-1], self.shape[-1] + 1)
@@ -82,6 +82,19 @@ class Standardised(Chosen):
         rows = np.atleast_1d(self.rows[index])
         values = ((self.source[rows] - self.mean) / self.std).astype(np.float32)
         return values if self.real is None else marked(values, self.real[rows])
+
+
+def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Returns standard deviations to divide by: 1 for a constant feature, which then becomes 0.
+
+    A standard deviation below the rounding of float32 at the mean is no property of the data:
+    dividing by it would turn rounding errors into huge inputs.
+
+    Args:
+        mean: Means.
+        std: Standard deviations, of the same shape.
+    """
+    return np.where(std > np.finfo(np.float32).eps * np.abs(mean), std, 1)
 
 
 def marked(frames: np.ndarray, real: np.ndarray) -> np.ndarray:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
-from types import EllipsisType
 
 import numpy as np
 
 from benchmark.errors import UserError
-
-SAMPLE = 1 << 24
-"""How many bytes of a large array are hashed, in rows spread evenly over it."""
+from datasets.common.io.folders import walk
+from datasets.common.io.remembered import hashes
 
 
 def load(root: Path) -> dict[str, np.ndarray]:
@@ -25,8 +23,8 @@ def load(root: Path) -> dict[str, np.ndarray]:
     memory maps, of which nothing is read yet.
 
     Raises:
-        UserError: There is no such file or folder, it has another format, or the content of an .npz
-            file would take more than half of the memory.
+        UserError: There is no such file or folder, it has another format, two arrays have one key,
+            or the content of an .npz file would take more than half of the memory.
     """
     if root.is_dir():
         return _load_folder(root)
@@ -34,17 +32,20 @@ def load(root: Path) -> dict[str, np.ndarray]:
         raise UserError(f'{root}: expected an .npz file or a folder, found nothing there')
     if not zipfile.is_zipfile(root):
         raise UserError(f'{root}: expected an .npz file, found another format')
-    _check_memory(root)
-    with np.load(root, allow_pickle=False) as raw:
-        return {key: _array(root, raw, key) for key in raw.files}
+    try:
+        with zipfile.ZipFile(root) as archive:
+            _check_memory(root, archive)
+            members = _members(root, archive)
+            return {key: _array(root, archive, key, member) for key, member in members.items()}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f'{root}: cannot be read, broken or no .npz file: {error}') from None
 
 
 def content_hash(root: Path, arrays: dict[str, np.ndarray], *options: object) -> str:
     """Returns 12 hexadecimal digits that hash the data and options; the path does not matter.
 
-    All bytes of an .npz file are hashed. Of an array in a folder that is larger than 16 MB, the
-    shape, the type and 16 MB of evenly spread rows are hashed, so that opening a large folder does
-    not read all of it.
+    Files that have not changed since they were hashed are not read again
+    (`datasets.common.io.remembered`).
 
     Args:
         root: The file or folder.
@@ -52,27 +53,20 @@ def content_hash(root: Path, arrays: dict[str, np.ndarray], *options: object) ->
         options: Options that change the data.
     """
     digest = hashlib.sha256(''.join(f'{option}/' for option in options).encode())
-    if root.is_file():
-        with root.open('rb') as handle:
-            while chunk := handle.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()[:12]
-    for key, x in sorted(arrays.items()):
-        digest.update(f'{key} {x.dtype.str} {x.shape}/'.encode())
-        for row in _spread(x):
-            digest.update(np.ascontiguousarray(x[row]).tobytes())
+    keys = [''] if root.is_file() else sorted(arrays)
+    files = [root if root.is_file() else array_file(root, key) for key in keys]
+    for key, content in zip(keys, hashes(files), strict=True):
+        digest.update(f'{key} {content}/'.encode())
     return digest.hexdigest()[:12]
 
 
-def _spread(x: np.ndarray) -> Sequence[int | EllipsisType]:
-    if x.nbytes <= SAMPLE or x.ndim == 0:
-        return [...]
-    count = int(np.clip(SAMPLE * len(x) // x.nbytes, 2, len(x)))
-    return np.linspace(0, len(x) - 1, count).astype(int).tolist()
+def array_file(root: Path, key: str) -> Path:
+    """Returns the file of a key in a folder."""
+    return root / f'{key}.npy'
 
 
 def _load_folder(root: Path) -> dict[str, np.ndarray]:
-    files = sorted(root.rglob('*.npy'))
+    files = [file for file in walk(root) if file.suffix == '.npy']
     if not files:
         raise UserError(f'{root}: expected inputs/<modality>.npy, target.npy, found no .npy file')
     return {file.relative_to(root).with_suffix('').as_posix(): _mapped(file) for file in files}
@@ -81,23 +75,57 @@ def _load_folder(root: Path) -> dict[str, np.ndarray]:
 def _mapped(file: Path) -> np.ndarray:
     try:
         return np.load(file, mmap_mode='r', allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f'{file}: cannot be read without pickles: {error}') from None
+    except (ValueError, OSError, EOFError, MemoryError) as error:
+        raise UserError(f'{file}: cannot be read without pickles: {_told(error)}') from None
 
 
-def _array(file: Path, raw: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
-    try:
-        found = raw[key]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f'{file}: {key}: cannot be read without pickles: {error}') from None
-    if not isinstance(found, np.ndarray):
-        raise UserError(f'{file}: {key}: expected an array, found a file of another kind')
+def _told(error: Exception) -> str:
+    """Returns the first line of what an error says."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _members(file: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Returns key -> member of an .npz file."""
+    found: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        key = member.filename.removesuffix('.npy')
+        if key in found:
+            raise UserError(f'{file}: {key}: expected one array of this key, found two')
+        found[key] = member
     return found
 
 
-def _check_memory(file: Path) -> None:
-    with zipfile.ZipFile(file) as archive:
-        needed = sum(member.file_size for member in archive.infolist())
+def _array(file: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> np.ndarray:
+    try:
+        with archive.open(member) as handle:
+            if handle.peek(6)[:6] != np.lib.format.MAGIC_PREFIX:
+                raise UserError(f'{file}: {key}: expected an array, found a file of another kind')
+            _check_declared(file, key, handle, member.file_size)
+        with archive.open(member) as handle:
+            return np.lib.format.read_array(handle, allow_pickle=False)
+    # Members may be encrypted (RuntimeError) or packed in a way that Python lacks.
+    except (
+        ValueError, OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error
+    ) as error:  # fmt: skip
+        told = f'{file}: {key}: cannot be read without pickles: {_told(error)}'
+        raise UserError(told) from None
+
+
+def _check_declared(file: Path, key: str, handle: zipfile.ZipExtFile, size: int) -> None:
+    """Checks the size that an array declares before memory is taken for it."""
+    version = np.lib.format.read_magic(handle)
+    old = version == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(handle)
+    needed = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and needed > size - handle.tell():
+        raise UserError(
+            f'{file}: {key}: expected {dtype} {shape}, {needed} bytes, found {size} in the file'
+        )
+
+
+def _check_memory(file: Path, archive: zipfile.ZipFile) -> None:
+    needed = sum(member.file_size for member in archive.infolist())
     found = memory()
     if needed > found / 2:
         raise UserError(

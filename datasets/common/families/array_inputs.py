@@ -1,0 +1,131 @@
+"""The inputs of a user's own arrays: which there are, of what kind, and how they are laid out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmark.errors import UserError, unknown
+from benchmark.names import check_modalities
+from datasets.common.io.layouts import LAYOUTS, layout_of
+from datasets.common.io.rows import real_frames
+
+KINDS = {'vector': (2,), 'sequence': (3,), 'image': (3, 4)}
+"""Kind of an input -> the numbers of axes that its array may have, the samples' axis included."""
+OF_INPUTS = ('kind', 'length', 'layout')
+"""First parts of keys that say something of one input."""
+OPTIONAL = ('inputs', 'available', 'classes', 'cluster', *OF_INPUTS)
+"""Keys, or their first parts, beside `target` and `split`; similar keys are taken for misspelt."""
+
+
+class Input(NamedTuple):
+    """One modality.
+
+    Attributes:
+        values: (N, D), (N, T, D) or (N, C, H, W).
+        kind: 'vector', 'sequence' or 'image'.
+        real: (N, T) bool, which frames of a sequence are no padding; None if it has no lengths.
+    """
+
+    values: np.ndarray
+    kind: str
+    real: np.ndarray | None
+
+
+def read_inputs(
+    root: Path, raw: Mapping[str, np.ndarray], chosen: Sequence[str] = ()
+) -> dict[str, Input]:
+    """Returns modality -> input.
+
+    Args:
+        root: The file or folder, for messages.
+        raw: Key -> array.
+        chosen: The modalities to read, in this order; all of them by default.
+
+    Raises:
+        UserError: There are no inputs, a key is not as `datasets.arrays.Arrays` says, or a key
+            looks like a misspelt one, which would have no effect.
+    """
+    named = {k.partition('/')[2]: v for k, v in raw.items() if k.startswith('inputs/')}
+    if not named:
+        raise UserError(f'{root}: expected keys inputs/<modality>, found {sorted(raw)}')
+    _check_keys(root, raw, named)
+    for name in chosen:
+        if name not in named:
+            raise unknown(f'modality in {root}', name, named)
+    named = {name: named[name] for name in chosen or named}
+    check_modalities(str(root), tuple(named))
+    return {name: _input(root, raw, name) for name in named}
+
+
+def fail(root: Path, key: str, expected: str, found: Any) -> UserError:
+    """Returns the error for the content of a key."""
+    return UserError(f'{root}: {key}: expected {expected}, found {found}')
+
+
+def about(x: np.ndarray) -> str:
+    """Returns type and shape of an array, for messages."""
+    return f'{x.dtype} {x.shape}'
+
+
+def _check_keys(root: Path, raw: Mapping[str, np.ndarray], named: Iterable[str]) -> None:
+    for key in raw:
+        head, _, name = key.partition('/')
+        if head in OF_INPUTS and name not in named:
+            raise UserError(f'{root}: {key}: {unknown("modality", name, named)}')
+        near = difflib.get_close_matches(head, OPTIONAL, 1, 0.75)
+        if near and head not in OPTIONAL:
+            raise UserError(f'{root}: {unknown("key", head, OPTIONAL)}')
+
+
+def _input(root: Path, raw: Mapping[str, np.ndarray], name: str) -> Input:
+    x = raw[f'inputs/{name}']
+    if x.dtype.kind not in 'fiub' or x.ndim not in (2, 3, 4) or 0 in x.shape:
+        raise fail(root, f'inputs/{name}', 'numbers (N, ...) of 2 to 4 axes', about(x))
+    kind = _word(root, raw, f'kind/{name}', KINDS) or ('vector' if x.ndim == 2 else 'image')
+    if x.ndim not in KINDS[kind]:
+        axes = ' or '.join(map(str, KINDS[kind]))
+        raise fail(root, f'inputs/{name}', f'{axes} axes for a {kind}', about(x))
+    layout = _word(root, raw, f'layout/{name}', LAYOUTS)
+    if layout and x.ndim != 4:
+        raise fail(root, f'layout/{name}', 'an image of 4 axes with it', about(x))
+    if x.ndim == 3 and kind == 'image':
+        x = x[:, None]
+    elif x.ndim == 4:
+        layout = layout or layout_of(x.shape[1:])
+        if not layout:
+            expected = f'a key layout/{name} that says channels_first or channels_last'
+            raise fail(root, f'inputs/{name}', expected, f'{x.shape}, which leaves it open')
+        x = x.transpose(0, 3, 1, 2) if layout == 'channels_last' else x
+    return Input(x, kind, _real(root, raw.get(f'length/{name}'), name, x, kind))
+
+
+def _word(root: Path, raw: Mapping[str, np.ndarray], key: str, choices: Iterable[str]) -> str:
+    """Returns the word that a key holds; '' if there is no such key."""
+    if key not in raw:
+        return ''
+    given = np.asarray(raw[key])
+    word = str(given.ravel()[0]) if given.size == 1 else ''
+    if word not in choices:
+        raise fail(root, key, f'one of {", ".join(choices)}', word or about(given))
+    return word
+
+
+def _real(
+    root: Path, given: np.ndarray | None, name: str, x: np.ndarray, kind: str
+) -> np.ndarray | None:
+    if given is None:
+        return None
+    key = f'length/{name}'
+    if kind != 'sequence':
+        raise fail(root, key, f"kind/{name} to be 'sequence'", f'{kind!r}')
+    if given.shape != (len(x),) or given.dtype.kind not in 'iu':
+        raise fail(root, key, f'integers ({len(x)},)', about(given))
+    bad = np.flatnonzero((given < 1) | (given > x.shape[1]))
+    if len(bad):
+        raise fail(root, key, f'1 to {x.shape[1]}', f'{given[bad[0]]} in row {bad[0]}')
+    return real_frames(given, x.shape[1])

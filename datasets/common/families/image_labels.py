@@ -1,0 +1,102 @@
+"""The classes of a folder of images, and checks of every label before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmark.errors import UserError, unknown
+from benchmark.method import IGNORE
+from datasets.common.families.image_folders import LABELS, ImageFolder
+from datasets.common.io import inspection
+from datasets.common.io.files import decoded, lines
+from datasets.common.io.images import LabelFile
+
+BINARY = (0, *[-1] * 254, 1)
+"""Value in a binary mask -> class; -1 stands for values that such masks do not have."""
+
+Sizes = Mapping[str, Mapping[str, tuple[int, int]]]
+"""Sample -> modality -> (H, W) of its image."""
+
+
+def table(binary: bool) -> tuple[int, ...] | None:
+    """Returns value in a label map -> class, None if the values are the classes.
+
+    Args:
+        binary: Whether label maps are masks with the foreground 255.
+    """
+    return BINARY if binary else None
+
+
+def map_classes(root: Path, found: ImageFolder, sizes: Sizes, binary: bool) -> tuple[str, ...]:
+    """Decodes all label maps once, checks them, and returns the names of the classes.
+
+    Args:
+        root: The data root, which may hold `classes.txt`.
+        found: Its content.
+        sizes: Sizes of the images, one of which each label map must have.
+        binary: Whether label maps are masks with the foreground 255.
+
+    Raises:
+        UserError: A label map is broken, has another size than the images, or has a label that is
+            no class; the training split has fewer than two classes; or another split has no
+            labelled pixel.
+    """
+    values = {name: _values(found, samples, sizes) for name, samples in found.splits.items()}
+    for name, labels in values.items():
+        if labels == {IGNORE} and not binary:
+            raise UserError(
+                f'{root / LABELS}: expected some labelled pixel in {name}, found {IGNORE} alone'
+            )
+    trained, ignored = values['train'], None if binary else IGNORE
+    inspection.check_trained_classes(root / LABELS, trained, ignored)
+    top = 1 if binary else max(trained - {IGNORE})
+    names = _given_names(root) or tuple(map(str, range(top + 1)))
+    known = {0, IGNORE} if binary else {*range(len(names)), IGNORE}
+    for name, samples in found.splits.items():
+        if values[name] <= known:
+            continue
+        # The decoder of the training says which label of which file is wrong.
+        for sample in samples:
+            path = found.maps[sample]
+            (one,) = inspection.maps([path])
+            decoded(path, LabelFile(one.size, len(names), table(binary)))
+    return names
+
+
+def _values(found: ImageFolder, samples: list[str], sizes: Sizes) -> frozenset[int]:
+    """Returns all values in the label maps of samples, whose sizes are checked."""
+    maps = inspection.maps([found.maps[s] for s in samples])
+    for sample, one in zip(samples, maps, strict=True):
+        if one.size not in sizes[sample].values():
+            images = ', '.join(f'{m} {size}' for m, size in sizes[sample].items())
+            raise UserError(
+                f'{found.maps[sample]}: expected a label map as large as an image of its sample '
+                f'({images}), found {one.size}'
+            )
+    return frozenset().union(*(one.values for one in maps))
+
+
+def _given_names(root: Path) -> tuple[str, ...]:
+    file = root / 'classes.txt'
+    return tuple(lines(file)) if file.is_file() else ()
+
+
+def table_classes(root: Path, found: ImageFolder) -> tuple[str, ...]:
+    """Returns the names of the classes in `labels.csv`, those that are numbers in front.
+
+    Raises:
+        UserError: The training samples have fewer than two classes, or `classes.txt` lacks one.
+    """
+    names = {part: {found.names[s] for s in samples} for part, samples in found.splits.items()}
+    if len(names['train']) < 2:
+        alone = ', '.join(map(repr, names['train']))
+        raise UserError(
+            f'{root / "labels.csv"}: expected training labels of 2 classes or more, found {alone} '
+            'alone'
+        )
+    used = set().union(*names.values())
+    given = _given_names(root)
+    for name in used - set(given or used):
+        raise unknown(f'label in {root / "labels.csv"}', name, given)
+    return given or tuple(sorted(used, key=lambda n: (not n.isdigit(), n.zfill(9))))

@@ -1,0 +1,45 @@
+"""Samples of validation and test whose content is in the training split as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from benchmark.errors import UserError, unknown
+
+Duplicates = Literal['report', 'refuse']
+"""The option `duplicates` of data sets; see `copies`."""
+
+NAMED = 3
+"""How many of the copies are named."""
+
+
+def copies(
+    where: Path | str, contents: Mapping[str, Mapping[str, str]], duplicates: Duplicates = 'report'
+) -> list[str]:
+    """Returns what to say of samples that are in the training split under another name, too.
+
+    Args:
+        where: The data root, for messages.
+        contents: 'train', 'val', 'test' -> sample -> hash of the content of all its modalities.
+        duplicates: 'report' returns the lines; 'refuse' takes a copy for an error.
+
+    Raises:
+        UserError: `duplicates` is 'refuse' and there are copies, or it is neither of both.
+    """
+    if duplicates not in ('report', 'refuse'):
+        raise unknown('value of duplicates', duplicates, ('report', 'refuse'))
+    trained = {content: sample for sample, content in contents['train'].items()}
+    told = []
+    for name in ('val', 'test'):
+        found = [(s, trained[c]) for s, c in contents[name].items() if c in trained]
+        if not found:
+            continue
+        pairs = ', '.join(f'{sample} (train: {twin})' for sample, twin in found[:NAMED])
+        more = ', ...' if found[NAMED:] else ''
+        count = f'{len(found)} of {len(contents[name])} samples of {name}'
+        told.append(f'{count} are copies of training samples: {pairs}{more}')
+    if told and duplicates == 'refuse':
+        raise UserError(f'{where}: expected no duplicates, found {"; ".join(told)}')
+    return told

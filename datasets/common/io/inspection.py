@@ -1,0 +1,89 @@
+"""Every image and label map of a data set, decoded once before anything is trained.
+
+A broken file, a NaN or a label that no class has is found when the data are opened rather than by
+the test after a long training. What was found is remembered (`datasets.common.io.remembered`), so
+that only files that changed are decoded when the data are opened again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmark.errors import UserError
+from benchmark.method import IGNORE
+from datasets.common.io import pictures
+from datasets.common.io.files import decoded
+from datasets.common.io.images import AnyImage
+from datasets.common.io.layouts import Layout
+from datasets.common.io.remembered import remembered
+
+VERSION = 1
+"""Raised when the functions below find something else in the same file."""
+
+
+class Map(NamedTuple):
+    """What a label map holds: its (H, W) and the values in it, 255 among them."""
+
+    size: tuple[int, int]
+    values: frozenset[int]
+
+
+def shapes(paths: Sequence[Path], layout: Layout = '') -> list[tuple[int, int, int]]:
+    """Returns the shapes (C, H, W) of images, each of which is decoded once.
+
+    Raises:
+        UserError: An image is missing, is broken, or is not as `AnyImage` expects it.
+    """
+    decode = AnyImage(None, layout=layout)
+
+    def look(path: Path) -> str:
+        return json.dumps(decoded(path, decode).shape)
+
+    found = remembered(f'shape {VERSION} {layout}', paths, look)
+    return [tuple(json.loads(text)) for text in found]
+
+
+def maps(paths: Sequence[Path]) -> list[Map]:
+    """Returns the sizes and values of label maps, each of which is decoded once.
+
+    Raises:
+        UserError: A label map is missing, is broken, or does not hold labels in one channel.
+    """
+    found = [json.loads(text) for text in remembered(f'labels {VERSION}', paths, _look)]
+    return [Map(tuple(size), frozenset(values)) for size, values in found]
+
+
+def _look(path: Path) -> str:
+    values = decoded(path, lambda file: np.asarray(pictures.labels(file)))
+    return json.dumps([values.shape, np.unique(values).tolist()])
+
+
+def check_trained_classes(
+    where: Path | str, values: frozenset[int], ignored: int | None = None
+) -> None:
+    """Checks that the labels of the training samples are of two classes at least.
+
+    Args:
+        where: What holds the labels, for messages.
+        values: All labels of the training split.
+        ignored: The label of pixels that are left out, if there are any.
+
+    Raises:
+        UserError: There are fewer than two, so that nothing is to be learned.
+    """
+    labels = sorted(values - {ignored})
+    if len(labels) > 1:
+        return
+    found = ', '.join(map(str, sorted(values))) or 'none'
+    if ignored == IGNORE and values == {0, IGNORE}:
+        hint = 'in binary masks with the foreground 255, say binary=true'
+        raise UserError(
+            f'{where}: expected training labels of 2 classes or more, found 0 and {IGNORE}, '
+            f'and {IGNORE} is ignored; {hint}'
+        )
+    raise UserError(f'{where}: expected training labels of 2 classes or more, found {found} alone')

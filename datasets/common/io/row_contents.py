@@ -1,0 +1,62 @@
+"""The content of every row of an array: a hash, and whether its numbers are finite."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.common.io.remembered import remembered
+from datasets.common.io.rows import parts
+
+VERSION = 1
+"""Raised when `contents` finds something else in the same array."""
+
+
+class Contents(NamedTuple):
+    """What the rows of an array hold.
+
+    Attributes:
+        digests: (N,) hashes of the rows, '' for a row that the sample does not have.
+        bad: Position of the first row with a number that is not finite, None if there is none.
+    """
+
+    digests: Sequence[str]
+    bad: int | None
+
+
+def contents(x: np.ndarray, available: np.ndarray, real: np.ndarray | None = None) -> Contents:
+    """Reads an array once, in parts.
+
+    Args:
+        x: (N, ...) numbers.
+        available: (N,) bool, the rows that samples have; the others are not looked at.
+        real: (N, T) bool, for sequences (N, T, D): the frames that are no padding.
+    """
+    digests, bad = [''] * len(x), None
+    for rows in parts(np.flatnonzero(available), x.shape):
+        values = np.ascontiguousarray(x[rows])
+        if real is not None:
+            values = np.where(real[rows][..., None], values, np.zeros((), values.dtype))
+        finite = np.isfinite(values).reshape(len(rows), -1).all(1)
+        if bad is None and not finite.all():
+            bad = int(rows[~finite][0])
+        for row, value in zip(rows.tolist(), values, strict=True):
+            digests[row] = hashlib.blake2b(value.tobytes(), digest_size=8).hexdigest()
+    return Contents(digests, bad)
+
+
+def file_contents(
+    file: Path, x: np.ndarray, available: np.ndarray, real: np.ndarray | None = None
+) -> Contents:
+    """Returns `contents` of an array in a file of its own, which is read when it has changed."""
+    used = hashlib.sha256(np.packbits(available).tobytes())
+    used.update(b'' if real is None else np.packbits(real).tobytes())
+    kind = f'rows {VERSION} {x.shape} {used.hexdigest()}'
+    (text,) = remembered(kind, [file], lambda _: json.dumps(contents(x, available, real)))
+    digests, bad = json.loads(text)
+    return Contents(digests, bad)

@@ -1,0 +1,267 @@
+"""What users' arrays may hold: the right reading, or one line that says what is wrong."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from benchmark.engine import plan
+from benchmark.errors import UserError
+from benchmark.registry import discover
+from datasets.arrays import Arrays
+from datasets.common.io import remembered, stored
+
+discover()
+N = 30
+SPLIT = np.repeat([0, 1, 2], [18, 6, 6])
+RNG = np.random.default_rng(0)
+TARGET = np.arange(N) % 2
+A, B = RNG.normal(size=(2, N, 4)) + TARGET[:, None]
+
+
+def keys(**changes):
+    """The keys of two vectors and two classes; a change of None leaves a key out."""
+    found = {'inputs/a': A, 'inputs/b': B, 'target': TARGET, 'split': SPLIT}
+    found |= {key.replace('__', '/'): x for key, x in changes.items()}
+    return {key: x for key, x in found.items() if x is not None}
+
+
+def write(root, how='file', **changes):
+    """Writes the keys into one file or into a folder."""
+    if how == 'file':
+        np.savez(root.with_suffix('.npz'), **keys(**changes))
+        return root.with_suffix('.npz')
+    for key, x in keys(**changes).items():
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        np.save(root / f'{key}.npy', x)
+    return root
+
+
+def told(match, root, **options):
+    """Checks that the data are refused in one line."""
+    with pytest.raises(UserError, match=match) as caught:
+        Arrays(root=str(root), **options)
+    assert '\n' not in str(caught.value)
+
+
+HOW = pytest.mark.parametrize('how', ['file', 'folder'])
+
+
+def maps(how, tmp_path, target, **options):
+    images = RNG.integers(99, size=(N, 8, 6)).astype(np.uint8)
+    root = write(tmp_path / 'maps', how, inputs__a=images, inputs__b=images + 1, target=target)
+    return Arrays(root=str(root), **options)
+
+
+@HOW
+def test_masks_of_0_and_255_are_refused_unless_they_are_said_to_be_binary(how, tmp_path):
+    mask = RNG.integers(2, size=(N, 8, 6)).astype(np.uint8)
+    with pytest.raises(UserError, match=r'target: expected training labels.*binary=true'):
+        maps(how, tmp_path, mask * 255)
+    data = maps(how, tmp_path, mask * 255, binary=True)
+    assert data.task.classes == ('0', '1')
+    split = data.split('val')
+    assert (split.target[np.arange(6)] == mask[SPLIT == 1]).all()
+    with pytest.raises(UserError, match='target: expected 0 and 255 alone with binary=true'):
+        maps(how, tmp_path, mask, binary=True)
+    told('expected label maps with binary=true', write(tmp_path / 'x', how), binary=True)
+
+
+@HOW
+def test_a_split_without_labels_is_refused_and_unlabelled_images_are_not(how, tmp_path):
+    labels = RNG.integers(2, size=(N, 8, 6)).astype(np.uint8)
+    some = labels.copy()
+    some[[0, 1, 20, 25]] = 255
+    maps(how, tmp_path, some)
+    for code, name in enumerate(('train', 'val', 'test')):
+        none = np.where((code == SPLIT)[:, None, None], 255, labels)
+        with pytest.raises(UserError, match=f'expected some labelled pixel in {name}, found 255'):
+            maps(how, tmp_path, none)
+
+
+@HOW
+@pytest.mark.parametrize('target', [TARGET * 0, TARGET * 0 + 3, np.where(SPLIT, TARGET, 0)])
+def test_training_needs_two_classes(how, target, tmp_path):
+    told('target: expected training labels of 2 classes', write(tmp_path / 'x', how, target=target))
+
+
+@pytest.mark.parametrize(
+    ('shape', 'found'),
+    [
+        ((20, 24, 3), (3, 20, 24)),
+        ((3, 20, 24), (3, 20, 24)),
+        ((5, 5, 3), (3, 5, 5)),
+        ((2, 5, 5), (2, 5, 5)),
+        ((64, 64, 12), (12, 64, 64)),
+        ((11, 11, 30), None),
+        ((30, 11, 11), None),
+        ((64, 32, 16), None),
+        ((4, 4, 4), None),
+    ],
+)
+def test_channels_are_where_the_shape_leaves_no_doubt(shape, found, tmp_path):
+    x = RNG.normal(size=(N, *shape)).astype(np.float32)
+    if found:
+        root = write(tmp_path / 'x', inputs__a=x)
+        assert Arrays(root=str(root)).task.modalities[0].shape == found
+        return
+    told('inputs/a: expected a key layout/a that says', write(tmp_path / 'x', inputs__a=x))
+    for layout, expected in (('channels_first', x), ('channels_last', x.transpose(0, 3, 1, 2))):
+        root = write(tmp_path / 'x', inputs__a=x, layout__a=np.array(layout))
+        data = Arrays(root=str(root))
+        assert data.task.modalities[0].shape == expected.shape[1:]
+        assert np.array_equal(data.inputs['a'].values, expected)
+
+
+def test_a_layout_that_means_nothing_is_told(tmp_path):
+    def layout(text, key='a', **more):
+        return write(tmp_path / 'x', **{f'layout__{key}': np.array(text)}, **more)
+
+    told('layout/a: expected an image of 4 axes', layout('channels_last'))
+    told("layout/c: unknown modality 'c'", layout('channels_last', 'c'))
+    image = np.zeros((N, 4, 4, 4))
+    told('layout/a: expected one of channels_first', layout('last', inputs__a=image))
+
+
+@HOW
+def test_a_constant_feature_stays_small(how, tmp_path):
+    x = A.astype(np.float32)
+    x[:, 1] = 0.1
+    x[:, 2] = 3e8 + RNG.integers(2, size=N) * 1e-3  # float32 cannot tell these apart
+    data = Arrays(root=str(write(tmp_path / 'x', how, inputs__a=x)))
+    values = data.split('train').inputs['a'][np.arange(18)]
+    assert np.abs(values[:, 1:3]).max() < 1e-3
+    assert values[:, 0].std() == pytest.approx(1, abs=1e-3)
+
+
+@HOW
+def test_chosen_modalities_alone_are_read(how, tmp_path):
+    available = np.ones((N, 2), bool)
+    available[3, 1] = False
+    root = write(tmp_path / 'x', how, available=available)
+    data = Arrays(root=str(root), modalities='b')
+    assert data.task.names == ('b',)
+    assert data.available[:, 0].tolist() == available[:, 1].tolist()
+    assert data.notes == (
+        'found modalities b; samples: train 18, val 6, test 6',
+        '1 samples have no modality at all',
+    )
+    assert data.fingerprint != Arrays(root=str(root)).fingerprint
+    told("unknown modality in .*'c'", root, modalities='b+c')
+
+
+@HOW
+def test_copies_of_training_samples_are_reported_or_refused(how, tmp_path):
+    a, b = A.copy(), B.copy()
+    a[20], b[20] = a[2], b[2]
+    a[27] = a[3]  # one modality is no copy
+    root = write(tmp_path / 'x', how, inputs__a=a, inputs__b=b)
+    expected = '1 of 6 samples of val are copies of training samples: row-20 (train: row-2)'
+    assert Arrays(root=str(root)).notes[1:] == (expected,)
+    told('expected no duplicates, found 1 of 6', root, duplicates='refuse')
+
+
+def test_the_clusters_of_samples_are_theirs(tmp_path):
+    names = np.array([f'p{k // 3}' for k in range(N)])
+    split = Arrays(root=str(write(tmp_path / 'x', cluster=names))).split('test')
+    assert split.clusters.tolist() == names[SPLIT == 2].tolist()
+    told(r'cluster: expected names.*\(30,\)', write(tmp_path / 'y', cluster=names[1:]))
+
+
+def test_every_row_of_a_folder_counts_for_its_fingerprint(tmp_path, monkeypatch):
+    monkeypatch.setattr(remembered, 'SETTLED', 0)
+    rows = RNG.normal(size=(N, 50))
+    root = write(tmp_path / 'x', 'folder', inputs__a=rows)
+    before = Arrays(root=str(root)).fingerprint
+    for row in (0, 13, N - 1):
+        corrected = np.load(root / 'inputs/a.npy', mmap_mode='r+')
+        corrected[row, 49] += 1
+        corrected.flush()
+        after = Arrays(root=str(root)).fingerprint
+        assert after != before
+        before = after
+
+
+@pytest.mark.parametrize(
+    'name', ['mean', 'Worst', 'missing_0', 'ceiling', 'seeds', 'rgb_std', 'a b', '<b>', '=1+1',
+             'a\x1b[31m', 'a\nb', '-a', 'train', 'x' * 70]
+)  # fmt: skip
+def test_modalities_have_names_that_tables_can_bear(name, tmp_path):
+    file = tmp_path / 'x.npz'
+    buffer = io.BytesIO()
+    np.save(buffer, A)
+    np.savez(file, target=TARGET, split=SPLIT)
+    with zipfile.ZipFile(file, 'a') as archive:
+        archive.writestr(f'inputs/{name}.npy', buffer.getvalue())
+    told('modality: expected', file)
+
+
+@pytest.mark.parametrize(
+    'name', ['', ' ', '=SUM(1)', '<script>x', 'a\x1b[31m', 'a\nb', 'x' * 70, 'b']
+)
+def test_classes_have_names_that_tables_can_bear(name, tmp_path):
+    told('class', write(tmp_path / 'x', classes=np.array(['b', name])))
+
+
+@pytest.mark.parametrize('name', ['a & b_100%$#{x}~^', 'глубина', 'name with space', '<5'])
+def test_odd_names_are_names_all_the_same(name, tmp_path):
+    data = Arrays(root=str(write(tmp_path / 'x', classes=np.array(['b', name]))), name=name)
+    assert data.task.classes[1] == data.task.dataset == name
+
+
+@pytest.mark.parametrize('name', ['.', '..', '.hidden', 'a/b', 'x' * 300, 'a\nb', 'mine-gaps'])
+def test_a_name_never_leads_elsewhere(name, tmp_path):
+    told('name of the data set: expected', write(tmp_path / 'x'), name=name)
+
+
+def test_a_file_called_like_a_registered_data_set_is_not_taken_for_it(tmp_path):
+    file = write(tmp_path / 'casia_surf')
+    with pytest.raises(UserError, match="'casia_surf' is that of a registered.*name=my_casia_surf"):
+        plan.open_datasets(['arrays'], [file], {})
+    (data,) = plan.open_datasets(['arrays:name=my_casia_surf'], [file], {})
+    assert data.name == 'my_casia_surf'
+
+
+def test_notes_are_printed_when_the_data_are_opened(tmp_path, capsys):
+    plan.open_datasets(['arrays'], [write(tmp_path / 'mine')], {})
+    expected = 'mine: found modalities a, b; samples: train 18, val 6, test 6\n'
+    assert capsys.readouterr().out == expected
+
+
+def test_many_modalities_are_refused_in_one_line(tmp_path):
+    more = {f'inputs__s{k:02d}': A for k in range(11)}
+    told('expected 1 to 12 modalities.*found 13', write(tmp_path / 'x', **more))
+
+
+def archive(file, *members):
+    with zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED) as out:
+        for name, content in members:
+            out.writestr(name, content)
+    return file
+
+
+def header(shape):
+    """The beginning of an .npy file that declares float64 of this shape."""
+    buffer = io.BytesIO()
+    content = {'descr': '<f8', 'fortran_order': False, 'shape': shape}
+    np.lib.format.write_array_header_2_0(buffer, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings('ignore:Duplicate name')
+def test_sizes_that_a_file_declares_are_checked_before_memory_is_taken(tmp_path, monkeypatch):
+    file = tmp_path / 'x.npz'
+    told(r'target: expected float64 \(5000000000000,\).*found', archive(
+        file, ('target.npy', header((5 * 10**12,)) + bytes(80))
+    ))  # fmt: skip
+    told('target: expected one array of this key, found two', archive(
+        file, ('target.npy', header((1,))), ('target.npy', header((2,)))
+    ))  # fmt: skip
+    monkeypatch.setattr(stored, 'memory', lambda: 10**6)
+    told('expected less than half of the memory', archive(
+        file, ('target.npy', header((10**6,)) + bytes(8 * 10**6))
+    ))  # fmt: skip
+    folder = write(tmp_path / 'folder', 'folder')
+    (folder / 'inputs/a.npy').write_bytes(header((5 * 10**12,)) + bytes(80))
+    told(r'inputs/a\.npy: cannot be read', folder)
