@@ -130,6 +130,8 @@ def significance(runs: Runs) -> str:
         "(paired bootstrap) and the variance between seeds. Holm's correction is over the tests "
         'of the mean, and over those of all other columns.'
     )
+    if standings.ranks:
+        text += ' Rank: the 95 % interval of the rank in the mean.'
     small = [k for k, count in standings.units.items() if count < MIN_UNITS and k in runs.titles]
     if small:
         told = ', '.join(runs.titles[key] for key in small)

@@ -27,9 +27,9 @@ def markdown(table: Table) -> str:
     for block in table.blocks:
         extra = list(dict.fromkeys(title for row in block.rows for title in row.extra))
         text = _text_table(block, block.columns, style, ' ± ', extra)
-        parts += [f'## {text.title}', text.caption, _pipes(text), _bullets(_footnotes(block))]
+        parts += [f'## {text.title}', text.caption, pipes(text), _bullets(_footnotes(block))]
         if cost := block.cost:
-            parts += [f'### {cost.title}', cost.caption, _pipes(cost)]
+            parts += [f'### {cost.title}', cost.caption, pipes(cost)]
     if table.problems:
         parts += ['## Not counted', _bullets(table.problems)]
     return '\n\n'.join(filter(None, parts)) + '\n'
@@ -81,7 +81,8 @@ def _bullets(lines: Iterable[str]) -> str:
     return '\n'.join(f'- {line}' for line in lines)
 
 
-def _pipes(text: TextTable) -> str:
+def pipes(text: TextTable) -> str:
+    """Returns a table of text as a Markdown table."""
     rule = [*['---'] * text.labels, *['---:'] * (len(text.header) - text.labels)]
     rows = [[cell.replace('|', r'\|') for cell in row] for row in [text.header, *text.rows]]
     return '\n'.join(f'| {" | ".join(row)} |' for row in [rows[0], rule, *rows[1:]])
@@ -161,13 +162,21 @@ def csv(table: Table) -> str:
         if row.kind == 'method'
     ]
     facts = list(dict.fromkeys(name for row, _ in rows for name in row.facts))
-    out = io.StringIO()
-    writer = csv_format.writer(out, lineterminator='\n')
-    writer.writerow(['method', 'protocol', 'seeds', *ids, *(f'{key}_std' for key in ids), *facts])
+    lines: list[list[float | str]] = [
+        ['method', 'protocol', 'seeds', *ids, *(f'{key}_std' for key in ids), *facts]
+    ]
     for row, cells in rows:
         numbers = [*(cell.mean for cell in cells), *(cell.std for cell in cells)]
         told = [row.facts.get(name, '') for name in facts]
-        writer.writerow([row.label, row.key, row.seeds, *map(_plain, [*numbers, *told])])
+        lines.append([row.label, row.key, row.seeds, *numbers, *told])
+    return comma_separated(lines)
+
+
+def comma_separated(rows: Iterable[Sequence[float | str]]) -> str:
+    """Returns rows as CSV. Text that a spreadsheet would compute as a formula is quoted as text."""
+    out = io.StringIO()
+    writer = csv_format.writer(out, lineterminator='\n')
+    writer.writerows([list(map(_plain, row)) for row in rows])
     return out.getvalue()
 
 
@@ -204,8 +213,6 @@ def _terminal_block(block: Block, color: bool) -> str:
     columns, count = list(block.columns), len(block.subsets)
     shown = columns[count:] if count > WIDE else columns[: count + 2]
     text = _text_table(block, shown, style, None)
-    align = [*['left'] * text.labels, *['right'] * len(shown)]
-    grid = tabulate(text.rows, text.header, 'simple', colalign=align, disable_numparse=True)
     marked = any(row.cells.get(c, BLANK).mark for row in block.rows for c in columns)
     notes = ['* best and _ second, where marked'] if marked and not color else []
     notes += [*captions.notes(block), *captions.failures(block)]
@@ -214,7 +221,13 @@ def _terminal_block(block: Block, color: bool) -> str:
     if any(row.sign == '‡' for row in block.rows):
         notes.append('‡ not comparable; the .md file says why')
     key = '' if block.by_gaps else f'{block.first.key}, '
-    return '\n'.join([f'{text.title}  ({key}{captions.size(block)})', grid, *notes])
+    return '\n'.join([f'{text.title}  ({key}{captions.size(block)})', grid(text), *notes])
+
+
+def grid(text: TextTable) -> str:
+    """Returns a table of text for the terminal."""
+    align = ['left'] * text.labels + ['right'] * (len(text.header) - text.labels)
+    return tabulate(text.rows, text.header, 'simple', colalign=align, disable_numparse=True)
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {'md': markdown, 'tex': latex, 'csv': csv}

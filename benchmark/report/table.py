@@ -150,6 +150,8 @@ def _method_row(label: str, runs: Runs, lead: str) -> Row:
         cells[key] = Cell(100 * mean, 100 * std, marks.get(key, ''))
     closed = _gap_closed(chosen) if runs.main else ''
     costs = cost_table.facts(chosen) if runs.main and not lead else {}
+    ranks = runs.standings.ranks
+    places = dict(zip(('rank_low', 'rank_high'), ranks.get(label, ()), strict=False))
     return Row(
         label=label,
         kind='method',
@@ -160,11 +162,18 @@ def _method_row(label: str, runs: Runs, lead: str) -> Row:
         seeds=len(chosen),
         extra={
             **({'gap closed %': closed} if closed else {}),
+            **({'rank 95 %': _rank_text(ranks, label)} if ranks else {}),
             'seeds': str(len(chosen)),
             'options': _options(chosen[0]),
         },
-        facts=gaps.facts(runs) if lead else costs,
+        facts={**places, **(gaps.facts(runs) if lead else costs)},
     )
+
+
+def _rank_text(ranks: Mapping[str, tuple[int, int]], label: str) -> str:
+    """Returns the interval of a row's rank in the mean, '' for a row that is not ranked."""
+    low, high = ranks.get(label, (0, 0))
+    return f'{low} to {high}' if low < high else str(low or '')
 
 
 def _options(record: Record) -> str:

@@ -303,7 +303,7 @@ def test_ceiling_chance_and_published_rows_stand_beneath_and_are_never_ranked():
 
 def test_further_columns_say_how_many_seeds_and_where_options_come_from(three):
     extra = three.only_block().rows[0].extra
-    assert extra == {'seeds': '3', 'options': 'default'}
+    assert extra == {'rank 95 %': '2', 'seeds': '3', 'options': 'default'}
 
 
 def test_markdown_as_text():
