@@ -150,6 +150,9 @@ class Runs:
             except RecordError as error:
                 problems.append(str(error))
                 added = None
+            except Exception as error:
+                # Whatever one file holds, the tables of the others stand.
+                wrong = f'it cannot be used: {type(error).__name__}: {error}; the run is left out'
             if not any(self.metric in scores for scores in record['scores']['test'].values()):
                 wrong = wrong or f'it holds no {self.metric}'
             if wrong:

@@ -11,9 +11,9 @@ from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT, writing
 from benchmark.records import store
 from benchmark.records.schema import Outcomes, Record, Unscored, test_scores
-from benchmark.report import baseline, captions, gaps
+from benchmark.report import baseline, captions, escaping, gaps
 from benchmark.report.cost_table import TextTable
-from benchmark.report.render import FORMATS, comma_separated, grid, pipes, terminal
+from benchmark.report.render import FORMATS, comma_separated, grid, section, terminal
 from benchmark.report.runs import Loader, gather
 from benchmark.report.table import Block, Table
 
@@ -158,10 +158,10 @@ def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
     if not able:
         raise Lacking('; '.join(reasons))
     stem = results / 'tables' / f'{made.dataset}-baseline'
-    parts = [f'# {made.dataset} against {name}']
+    parts = [escaping.markdown(f'# {made.dataset} against {name}')]
     for text in (text for each in tables for text in each):
-        parts += [f'## {text.title}', text.caption, pipes(text)]
-    parts += [f'Not compared: {reason}.' for reason in reasons]
+        parts += section(text, 2)
+    parts += [escaping.markdown(f'Not compared: {reason}.') for reason in reasons]
     _write_text(stem.with_name(f'{stem.name}.md'), '\n\n'.join(parts) + '\n')
     rows = comma_separated(baseline.plain(able, name))
     _write_text(stem.with_name(f'{stem.name}.csv'), rows)
@@ -201,7 +201,7 @@ def show(made: Table, protocols: set[str] | None = None) -> None:
     for part in filter(None, (made, made.gaps)):
         print(f'\n{terminal(part, protocols)}')
     for line in made.problems:
-        print(f'not counted: {line}')
+        print(f'not counted: {escaping.terminal(line)}')
 
 
 def show_baseline(tables: Iterable[TextTable]) -> None:
