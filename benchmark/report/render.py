@@ -55,7 +55,7 @@ def _text_table(
 
     def text(cell: Cell) -> str:
         if math.isnan(cell.mean):
-            return ''
+            return cell.text
         spread = '' if between is None or math.isnan(cell.std) else f'{between}{cell.std:.2f}'
         return style[cell.mark].format(f'{cell.mean:.2f}') + spread
 
