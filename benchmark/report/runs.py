@@ -87,10 +87,10 @@ class Runs:
         kept = list(self._verified(members, outcomes, problems))
         self.records = [record for record, _ in kept]
         # Outcomes tell what samples contribute to the data set's own metric alone.
-        known = [added if self.main else None for _, added in kept]
+        each = [added if self.main else None for _, added in kept]
         if self.clusters is not None:
-            known = [a if a is None else statistics.pooled(a, self.clusters) for a in known]
-        self.contributions = known
+            each = [a if a is None else statistics.pooled(a, self.clusters) for a in each]
+        self.contributions = each
         scores = [scores_in(record, self.metric) for record in self.records]
         values = [[found.get(s, np.nan) for s in self.subsets] for found in scores]
         self.values = self.summarise(np.array(values).reshape(len(kept), len(self.subsets)))
