@@ -13,7 +13,8 @@ import argparse  # noqa: E402
 
 from benchmark.errors import UserError, unknown  # noqa: E402
 from benchmark.progress import print_anything  # noqa: E402
-from benchmark.report.writer import Lacking, show, write_tables  # noqa: E402
+from benchmark.report import writer  # noqa: E402
+from benchmark.report.writer import Lacking  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmark/tables.py results
@@ -22,6 +23,8 @@ EXAMPLES = """examples:
       one data set in another metric that its records hold
   python benchmark/tables.py results --gaps
       also the table with rows by training gaps
+  python benchmark/tables.py results --baseline modality_dropout
+      also every method against one: differences, intervals, how many seeds would be needed
   python benchmark/tables.py mine --runs results/reference/runs --columns rgb=RGB depth=D
       the committed runs, with the columns of a paper, written to mine/tables
 """
@@ -63,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
         help="subsets in the order and by the titles of a paper's table, e.g. rgb+ir=RI ir=I "
         '(default: all subsets, smallest first)',
     )
+    p.add_argument(
+        '--baseline',
+        default='',
+        metavar='METHOD',
+        help='also compare every method with this row; written to NAME-baseline.*',
+    )
     return p
 
 
@@ -96,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         lacking: list[Lacking] = []
         for name in names:
             try:
-                show(write_tables(args.results, name, runs, args.gaps, args.metric, columns))
+                _tables(args, name, runs, columns)
             except Lacking as lack:
                 lacking.append(lack)
         if len(lacking) == len(names) or (args.datasets and lacking):
@@ -107,6 +116,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0
+
+
+def _tables(
+    args: argparse.Namespace, name: str, runs: Path, columns: dict[str, str] | None
+) -> None:
+    """Writes and prints the tables of one data set."""
+    made = writer.write_tables(args.results, name, runs, args.gaps, args.metric, columns)
+    writer.show(made)
+    if args.baseline:
+        writer.show_baseline(writer.write_baseline(args.results, made, args.baseline))
 
 
 def _nearest(lacking: list[Lacking], metric: str) -> UserError:

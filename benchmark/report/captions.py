@@ -62,8 +62,12 @@ def caption(block: Block) -> str:
     """Returns sentences on metric, protocol, seeds, test samples, summaries and significance."""
     runs = block.widest
     protocol = words(runs.records[0]['protocol'])
-    summaries = 'For each seed, mean and worst are over the subsets'
+    summaries = (
+        'For each seed, mean is over the subsets, worst is the score of its worst subset, which '
+        'may differ between seeds'
+    )
     told = [f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.']
+    told += _data(runs)
     if block.by_gaps:
         told += [
             'The first column gives the percentage of training samples that lack '
@@ -78,6 +82,16 @@ def caption(block: Block) -> str:
     if block.by_gaps:
         told.append('Methods are compared only under the same training gaps.')
     return ' '.join([*told, significance(runs)])
+
+
+def _data(runs: Runs) -> list[str]:
+    """Says with which options the data set was read, and how large its splits are."""
+    options = ', '.join(f'{key}={value}' for key, value in runs.data['options'].items())
+    sizes = ', '.join(f'{count:,} {split}' for split, count in runs.sizes.items())
+    return [
+        *([f'Options of the data set: {options}.'] if options else []),
+        *([f'Samples: {sizes}.'] if sizes else []),
+    ]
 
 
 def words(protocol: Mapping[str, Any]) -> str:
@@ -110,7 +124,7 @@ def _deviation(runs: Runs) -> str:
 
 
 def _samples(runs: Runs) -> str:
-    sizes = {n for record in runs.records for n in record['n']['test'].values()}
+    sizes = set(runs.numbers.values())
     if len(sizes) == 1:
         return f'{sizes.pop():,} test samples'
     return f'{min(sizes):,} to {max(sizes):,} test samples, by subset'
@@ -130,6 +144,8 @@ def significance(runs: Runs) -> str:
         "(paired bootstrap) and the variance between seeds. Holm's correction is over the tests "
         'of the mean, and over those of all other columns.'
     )
+    if standings.ranks:
+        text += ' Rank: the 95 % interval of the rank in the mean.'
     small = [k for k, count in standings.units.items() if count < MIN_UNITS and k in runs.titles]
     if small:
         told = ', '.join(runs.titles[key] for key in small)
@@ -145,9 +161,17 @@ def notes(block: Block) -> list[str]:
     most = block.widest.seeds
     told = [f'{k}: {r.seeds} of {most} seeds' for k, r in block.leads.items() if r.seeds < most]
     for name, runs in block.leads.items():
-        own = [*_incomplete(runs), *_collapsed(runs), *_tuned(runs)]
+        own = [*_small(runs), *_incomplete(runs), *_collapsed(runs), *_tuned(runs)]
         told += [f'{name}: {note}' if name else note for note in own]
     return told
+
+
+def _small(runs: Runs) -> Iterator[str]:
+    """Tells that summaries are over subsets with few samples."""
+    small = {s: n for s, n in runs.numbers.items() if n < MIN_UNITS}
+    if small:
+        told = ', '.join(f'{subset} {n}' for subset, n in small.items())
+        yield f'summaries are also over subsets with fewer than {MIN_UNITS} test samples: {told}'
 
 
 def _incomplete(runs: Runs) -> Iterator[str]:

@@ -27,6 +27,9 @@ REPLICATES = 2000
 CHUNK = 4_000_000
 """Most resampling weights that are held in memory at once."""
 
+MIN_SEEDS = 3
+"""Fewest seeds that two rows must share for a difference to be tested."""
+
 MOST_SEEDS = 100
 """Most seeds that `seeds_needed` considers."""
 
@@ -170,11 +173,11 @@ def seeds_needed(found: Comparison, difference: float, units: int) -> int | None
         units: The number of units in the test set.
 
     Returns:
-        At least 2; None if `MOST_SEEDS` would not do, for example because the test set is too
-        small for any number of seeds.
+        At least `MIN_SEEDS`; None if `MOST_SEEDS` would not do, for example because the test set is
+        too small for any number of seeds.
     """
     spread = np.maximum(found.between, found.own)  # of one run, by seed and by samples
-    for count in range(2, MOST_SEEDS + 1):
+    for count in range(MIN_SEEDS, MOST_SEEDS + 1):
         error, degrees = _error(spread, found.common, count, units)
         needed = special.stdtrit(degrees, 1 - LEVEL / 2) + special.stdtrit(degrees, POWER)
         if needed * error <= difference:

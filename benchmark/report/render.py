@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
-from benchmark.report import captions
+from benchmark.report import captions, escaping
 from benchmark.report.cost_table import TextTable
 from benchmark.report.table import Block, Cell, Table
 
@@ -23,13 +23,13 @@ WIDE = 7
 def markdown(table: Table) -> str:
     """Returns the table as Markdown, with what the methods cost."""
     style = {'best': '**{}**', 'second': '<u>{}</u>', '': '{}'}
-    parts = [f'# {table.dataset}']
+    parts = [f'# {escaping.markdown(table.dataset)}']
     for block in table.blocks:
         extra = list(dict.fromkeys(title for row in block.rows for title in row.extra))
-        text = _text_table(block, block.columns, style, ' ± ', extra)
-        parts += [f'## {text.title}', text.caption, _pipes(text), _bullets(_footnotes(block))]
+        parts += section(_text_table(block, block.columns, style, ' ± ', extra), 2)
+        parts.append(_bullets(_footnotes(block)))
         if cost := block.cost:
-            parts += [f'### {cost.title}', cost.caption, _pipes(cost)]
+            parts += section(cost, 3)
     if table.problems:
         parts += ['## Not counted', _bullets(table.problems)]
     return '\n\n'.join(filter(None, parts)) + '\n'
@@ -55,7 +55,7 @@ def _text_table(
 
     def text(cell: Cell) -> str:
         if math.isnan(cell.mean):
-            return ''
+            return cell.text
         spread = '' if between is None or math.isnan(cell.std) else f'{between}{cell.std:.2f}'
         return style[cell.mark].format(f'{cell.mean:.2f}') + spread
 
@@ -78,13 +78,22 @@ def _footnotes(block: Block) -> list[str]:
 
 
 def _bullets(lines: Iterable[str]) -> str:
-    return '\n'.join(f'- {line}' for line in lines)
+    return '\n'.join(f'- {escaping.markdown(line)}' for line in lines)
 
 
-def _pipes(text: TextTable) -> str:
+def _escaped(text: TextTable, escape: Callable[[str], str]) -> TextTable:
+    """Escapes what may stem from data; the cells that are no labels are numbers and their marks."""
+    rows = [[*map(escape, row[: text.labels]), *row[text.labels :]] for row in text.rows]
+    header = list(map(escape, text.header))
+    return TextTable(escape(text.title), escape(text.caption), header, rows, text.labels)
+
+
+def section(text: TextTable, level: int) -> list[str]:
+    """Returns heading, caption and table as paragraphs of Markdown."""
+    text = _escaped(text, escaping.markdown)
     rule = [*['---'] * text.labels, *['---:'] * (len(text.header) - text.labels)]
-    rows = [[cell.replace('|', r'\|') for cell in row] for row in [text.header, *text.rows]]
-    return '\n'.join(f'| {" | ".join(row)} |' for row in [rows[0], rule, *rows[1:]])
+    lines = [f'| {" | ".join(row)} |' for row in [text.header, rule, *text.rows]]
+    return [f'{"#" * level} {text.title}', text.caption, '\n'.join(lines)]
 
 
 def latex(table: Table) -> str:
@@ -103,52 +112,33 @@ def latex(table: Table) -> str:
 
 def _tex_table(text: TextTable, rules: Sequence[int] = (), notes: Sequence[str] = ()) -> str:
     """Returns a floating table, with a rule before each of the rows `rules`."""
+    text = _escaped(text, escaping.tex)
     count, lines = text.labels, list[str]()
     for i, row in enumerate(text.rows):
         lines += [r'\midrule'] if i in rules else []
-        # The other cells are numbers, whose marks are LaTeX already.
-        lines.append(_tex_line([*map(_tex, row[:count]), *row[count:]]))
+        lines.append(_tex_line(row))
     body = [
-        r'\begin{table}',
+        r'\begin{table*}',
         r'\centering',
         r'\small',
-        rf'\caption{{{_tex(f"{text.title}. {text.caption}")}}}',
+        rf'\caption{{{text.title}.}}',
         rf'\begin{{tabular}}{{{"l" * count}{"r" * (len(text.header) - count)}}}',
         r'\toprule',
-        _tex_line(map(_tex, text.header)),
+        _tex_line(text.header),
         r'\midrule',
         *lines,
         r'\bottomrule',
         r'\end{tabular}',
-        *([r'\par\smallskip\raggedright\footnotesize'] if notes else []),
-        *(rf'\par {_tex(note)}.' for note in notes),
-        r'\end{table}',
+        r'\par\smallskip\raggedright\footnotesize',
+        rf'\par {text.caption}',
+        *(rf'\par {escaping.tex(note)}.' for note in notes),
+        r'\end{table*}',
     ]
     return '\n'.join(body)
 
 
 def _tex_line(cells: Iterable[str]) -> str:
     return ' & '.join(cells) + r' \\'
-
-
-_TEX: dict[str, str | int | None] = {
-    **{c: f'\\{c}' for c in '&%$#_{}'},
-    '\\': r'\textbackslash{}',
-    '~': r'\textasciitilde{}',
-    '^': r'\textasciicircum{}',
-    '<': r'\textless{}',
-    '>': r'\textgreater{}',
-    '|': r'\textbar{}',
-    '±': r'$\pm$',
-    '↓': r'$\downarrow$',
-    '↑': r'$\uparrow$',
-    '†': r'$^\dagger$',
-    '‡': r'$^\ddagger$',
-}
-
-
-def _tex(text: str) -> str:
-    return text.translate(str.maketrans(_TEX))
 
 
 def csv(table: Table) -> str:
@@ -161,19 +151,29 @@ def csv(table: Table) -> str:
         if row.kind == 'method'
     ]
     facts = list(dict.fromkeys(name for row, _ in rows for name in row.facts))
-    out = io.StringIO()
-    writer = csv_format.writer(out, lineterminator='\n')
-    writer.writerow(['method', 'protocol', 'seeds', *ids, *(f'{key}_std' for key in ids), *facts])
+    lines: list[list[float | str]] = [
+        ['method', 'protocol', 'seeds', *ids, *(f'{key}_std' for key in ids), *facts]
+    ]
     for row, cells in rows:
         numbers = [*(cell.mean for cell in cells), *(cell.std for cell in cells)]
         told = [row.facts.get(name, '') for name in facts]
-        writer.writerow([row.label, row.key, row.seeds, *map(_plain, [*numbers, *told])])
+        lines.append([row.label, row.key, row.seeds, *numbers, *told])
+    return comma_separated(lines)
+
+
+def comma_separated(rows: Iterable[Sequence[float | str]]) -> str:
+    """Returns rows as CSV. Text that a spreadsheet would compute as a formula is quoted as text."""
+    out = io.StringIO()
+    writer = csv_format.writer(out, lineterminator='\n')
+    writer.writerows([list(map(_plain, row)) for row in rows])
     return out.getvalue()
 
 
 def _plain(value: float | str) -> str:
     """Returns a number for the CSV file; whole ones with all their digits."""
-    if isinstance(value, int | str):
+    if isinstance(value, str):
+        return escaping.csv(value)
+    if isinstance(value, int):
         return str(value)
     return '' if math.isnan(value) else f'{value:.6g}'
 
@@ -204,17 +204,24 @@ def _terminal_block(block: Block, color: bool) -> str:
     columns, count = list(block.columns), len(block.subsets)
     shown = columns[count:] if count > WIDE else columns[: count + 2]
     text = _text_table(block, shown, style, None)
-    align = [*['left'] * text.labels, *['right'] * len(shown)]
-    grid = tabulate(text.rows, text.header, 'simple', colalign=align, disable_numparse=True)
     marked = any(row.cells.get(c, BLANK).mark for row in block.rows for c in columns)
     notes = ['* best and _ second, where marked'] if marked and not color else []
-    notes += [*captions.notes(block), *captions.failures(block)]
+    notes += map(escaping.terminal, [*captions.notes(block), *captions.failures(block)])
     if count > WIDE:
         notes.append(f'{count} subsets; the .md file has each')
     if any(row.sign == '‡' for row in block.rows):
         notes.append('‡ not comparable; the .md file says why')
     key = '' if block.by_gaps else f'{block.first.key}, '
-    return '\n'.join([f'{text.title}  ({key}{captions.size(block)})', grid, *notes])
+    return '\n'.join(
+        [f'{escaping.terminal(text.title)}  ({key}{captions.size(block)})', grid(text), *notes]
+    )
+
+
+def grid(text: TextTable) -> str:
+    """Returns a table of text for the terminal."""
+    text = _escaped(text, escaping.terminal)
+    align = ['left'] * text.labels + ['right'] * (len(text.header) - text.labels)
+    return tabulate(text.rows, text.header, 'simple', colalign=align, disable_numparse=True)
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {'md': markdown, 'tex': latex, 'csv': csv}

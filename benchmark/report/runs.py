@@ -40,6 +40,7 @@ class Runs:
             are not known. A unit is a cluster of test samples where the outcomes name clusters,
             otherwise a sample; for Dice a sample is a volume.
         values: (runs, columns) scores, NaN where not tested; summaries are over what was tested.
+        majority: Subset id -> share of the most frequent class, where labels are known.
         groups: Row label -> indices of its runs, one per seed.
         seeds: The number of seeds of the rows that have most.
 
@@ -83,15 +84,31 @@ class Runs:
         kept = list(self._verified(members, outcomes, problems))
         self.records = [record for record, _ in kept]
         # Outcomes tell what samples contribute to the data set's own metric alone.
-        self.contributions = [
-            added if added is None or self.clusters is None else _pooled(added, self.clusters)
-            for added in (added if self.main else None for _, added in kept)
-        ]
+        each = [added if self.main else None for _, added in kept]
+        if self.clusters is not None:
+            each = [a if a is None else statistics.pooled(a, self.clusters) for a in each]
+        self.contributions = each
         scores = [scores_in(record, self.metric) for record in self.records]
         values = [[found.get(s, np.nan) for s in self.subsets] for found in scores]
         self.values = self.summarise(np.array(values).reshape(len(kept), len(self.subsets)))
         self.groups = _groups(self.records)
         self.seeds = max(map(len, self.groups.values()), default=0)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Subset id -> the number of test samples that it was measured on."""
+        found = [record['n']['test'] for record in self.records]
+        return {s: max(n.get(s, 0) for n in found) for s in self.subsets}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Split -> its number of samples; records of older versions do not tell the training's."""
+        record: Mapping[str, Any] = self.records[0]
+        if 'samples' in record:
+            names = {'train': 'training', 'val': 'validation', 'test': 'test'}
+            return {told: record['samples'][split] for split, told in names.items()}
+        found = {'validation': record['n']['val'], 'test': record['n']['test']}
+        return {split: max(n.values()) for split, n in found.items() if n}
 
     def summarise(self, values: np.ndarray) -> np.ndarray:
         """Appends the summaries to scores of subsets: (..., S) -> (..., columns)."""
@@ -135,6 +152,7 @@ class Runs:
         """Yields each run that counts with the contributions of its samples, if these are known."""
         samples: np.ndarray | None = None
         self.clusters: np.ndarray | None = None
+        self.majority: dict[str, float] = {}
         for record in members:
             added, wrong = None, ''
             try:
@@ -145,10 +163,14 @@ class Runs:
                     told = verification.contradiction(record, found)
                     wrong = f'{told}; the run is left out' if told else ''
                     record = verification.filled(record, found)
+                    self.majority |= statistics.majority(found, self.subsets)
                     self.clusters = _same_clusters(record, found, len(added), self.clusters)
             except RecordError as error:
                 problems.append(str(error))
                 added = None
+            except Exception as error:
+                # Whatever one file holds, the tables of the others stand.
+                wrong = f'it cannot be used: {type(error).__name__}: {error}; the run is left out'
             if not any(self.metric in scores for scores in record['scores']['test'].values()):
                 wrong = wrong or f'it holds no {self.metric}'
             if wrong:
@@ -221,13 +243,6 @@ def _same_clusters(
     if found.shape != (samples,) or (known is not None and not np.array_equal(found, known)):
         raise RecordError(f'{_name(record)}: cluster: other clusters of samples than those before')
     return found
-
-
-def _pooled(added: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Adds up the contributions of each cluster: (N, S, C) -> (U, S, C)."""
-    pooled = np.zeros((clusters.max() + 1, *added.shape[1:]))
-    np.add.at(pooled, clusters, added)
-    return pooled
 
 
 def _groups(records: Sequence[Record]) -> dict[str, list[int]]:

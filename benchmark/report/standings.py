@@ -9,12 +9,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from benchmark.report import comparison
-from benchmark.report.comparison import LEVEL, Comparison
+from benchmark.report.comparison import LEVEL, MIN_SEEDS, Comparison
 
 Mark = Literal['', 'best', 'second']
-
-MIN_SEEDS = 3
-"""Fewest seeds that two rows must share for a difference to be tested."""
 
 MIN_UNITS = 20
 """Fewest independent units (samples, volumes, clusters) on which a difference is tested."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmark.missing import subset_id, subset_masks
 from benchmark.records.metrics import nanmean
+from benchmark.records.schema import Outcomes
 
 
 def worst(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
@@ -105,3 +106,22 @@ def shapley(
                 weight = 1 / (count * math.comb(count - 1, sum(without)))
                 values[name] += sign * weight * (value - worth[without])
     return values
+
+
+def pooled(added: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Adds up the contributions of each cluster: (N, S, C) -> (U, S, C)."""
+    pooled = np.zeros((clusters.max() + 1, *added.shape[1:]))
+    np.add.at(pooled, clusters, added)
+    return pooled
+
+
+def majority(outcomes: Outcomes, subsets: Sequence[str]) -> dict[str, float]:
+    """Returns the accuracy of always answering the most frequent class, on each tested subset."""
+    if 'target' not in outcomes:
+        return {}
+    tested = {s: outcomes[f'pred/{s}'] >= 0 for s in subsets if f'pred/{s}' in outcomes}
+    return {
+        subset: float(np.bincount(outcomes['target'][there]).max() / there.sum())
+        for subset, there in tested.items()
+        if there.any()
+    }

@@ -10,20 +10,33 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmark.records.schema import Record, Unscored, test_scores
+from benchmark.records.schema import Record, Unscored, scores_in, test_scores
 from benchmark.report import cost_table, gaps, statistics
 from benchmark.report.cost_table import TextTable
 from benchmark.report.runs import Runs
 from benchmark.report.standings import Mark
 
+BESIDE = {
+    'ACER': ('APCER', 'BPCER'),
+    'APCER': ('BPCER',),
+    'BPCER': ('APCER',),
+    'accuracy': ('UAR',),
+    'UAR': ('accuracy',),
+}
+"""Metric -> those without which it misleads; a row tells their means over subsets and seeds."""
+
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean over seeds and its standard deviation, in percent; NaN is shown as nothing."""
+    """A mean over seeds and its standard deviation, in percent; NaN is shown as nothing.
+
+    A cell of another kind has a text, which is shown in the place of the mean.
+    """
 
     mean: float
     std: float = math.nan
     mark: Mark = ''
+    text: str = ''
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,8 @@ class Row:
 
     Attributes:
         label: The method spec, or the name of a reference.
-        kind: 'method', 'reference' (ceiling, chance) or 'published'.
+        kind: 'method', 'reference' (ceiling, chance, majority), 'published', or 'number' (of test
+            samples, where columns have different ones).
         cells: Column id -> cell, of the columns that the row has.
         sign: Footnote sign after the label.
         lead: What stands before the label: the training gaps, where a block has several.
@@ -43,7 +57,7 @@ class Row:
     """
 
     label: str
-    kind: Literal['method', 'reference', 'published']
+    kind: Literal['method', 'reference', 'published', 'number']
     cells: dict[str, Cell]
     sign: str = ''
     lead: str = ''
@@ -112,6 +126,9 @@ class Block:
         if self.first.main:
             rows += _references(self.first)
             rows += [_published_row(row, self.first) for row in self.published]
+        if len(set(self.first.numbers.values())) > 1:
+            cells = {s: Cell(math.nan, text=f'{n:,}') for s, n in self.first.numbers.items()}
+            rows.append(Row('test samples', 'number', cells))
         return rows
 
     @property
@@ -150,6 +167,8 @@ def _method_row(label: str, runs: Runs, lead: str) -> Row:
         cells[key] = Cell(100 * mean, 100 * std, marks.get(key, ''))
     closed = _gap_closed(chosen) if runs.main else ''
     costs = cost_table.facts(chosen) if runs.main and not lead else {}
+    ranks, beside = runs.standings.ranks, _beside(runs, chosen)
+    places = dict(zip(('rank_low', 'rank_high'), ranks.get(label, ()), strict=False))
     return Row(
         label=label,
         kind='method',
@@ -160,11 +179,45 @@ def _method_row(label: str, runs: Runs, lead: str) -> Row:
         seeds=len(chosen),
         extra={
             **({'gap closed %': closed} if closed else {}),
+            **{f'{name} %': f'{value:.2f}' for name, value in beside.items()},
+            **({'rank 95 %': _rank_text(ranks, label)} if ranks else {}),
             'seeds': str(len(chosen)),
             'options': _options(chosen[0]),
         },
-        facts=gaps.facts(runs) if lead else costs,
+        facts={
+            **{f'mean_{k}': v for k, v in beside.items()},
+            **_facts(runs),
+            **places,
+            **(gaps.facts(runs) if lead else costs),
+        },
     )
+
+
+def _beside(runs: Runs, chosen: Sequence[Record]) -> dict[str, float]:
+    """Returns the means in percent of the metrics that must be read together with the shown one."""
+    found = {}
+    for name in BESIDE.get(runs.metric, ()):
+        scores = [value for record in chosen for value in scores_in(record, name).values()]
+        if scores:
+            found[name] = 100 * float(np.mean(scores))
+    return found
+
+
+def _facts(runs: Runs) -> dict[str, float | str]:
+    """Returns what the CSV file tells of the data: options, sizes, samples of each column."""
+    options = ' '.join(f'{key}={value}' for key, value in runs.data['options'].items())
+    numbers = runs.numbers
+    return {
+        'dataset_options': options,
+        **{f'n_{split}': count for split, count in runs.sizes.items()},
+        **({f'n_{s}': n for s, n in numbers.items()} if len(set(numbers.values())) > 1 else {}),
+    }
+
+
+def _rank_text(ranks: Mapping[str, tuple[int, int]], label: str) -> str:
+    """Returns the interval of a row's rank in the mean, '' for a row that is not ranked."""
+    low, high = ranks.get(label, (0, 0))
+    return f'{low} to {high}' if low < high else str(low or '')
 
 
 def _options(record: Record) -> str:
@@ -197,6 +250,9 @@ def _references(runs: Runs) -> list[Row]:
     if chance is not None:
         guessed = dict.fromkeys(runs.columns, Cell(100 * chance))
         rows.append(Row('chance', 'reference', guessed))
+    if runs.metric == 'accuracy' and runs.majority:
+        most = {key: Cell(100 * v) for key, v in runs.summarised(runs.majority).items()}
+        rows.append(Row('majority (most frequent class)', 'reference', most))
     return rows
 
 

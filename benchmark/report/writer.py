@@ -11,8 +11,9 @@ from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT, writing
 from benchmark.records import metrics, store
 from benchmark.records.schema import Outcomes, Record, Unscored, test_scores
-from benchmark.report import captions, gaps
-from benchmark.report.render import FORMATS, terminal
+from benchmark.report import baseline, captions, escaping, gaps
+from benchmark.report.cost_table import TextTable
+from benchmark.report.render import FORMATS, comma_separated, grid, section, terminal
 from benchmark.report.runs import Loader, gather
 from benchmark.report.table import Block, Table
 
@@ -124,9 +125,50 @@ def write_tables(
 
 def _write(stem: Path, made: Table) -> None:
     for suffix, render in FORMATS.items():
-        text = render(made)
-        with writing(stem.with_name(f'{stem.name}.{suffix}')) as file:
-            file.write(text.encode())
+        _write_text(stem.with_name(f'{stem.name}.{suffix}'), render(made))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with writing(path) as file:
+        file.write(text.encode())
+
+
+def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
+    """Writes `<results>/tables/<dataset>-baseline.md` and `.csv`: every method against one.
+
+    Args:
+        results: The results folder.
+        made: The table of the data set.
+        name: The label of the row that the others are compared with.
+
+    Returns:
+        For each protocol that has the row, the table of the mean.
+
+    Raises:
+        Lacking: No protocol has the row, or it cannot be compared in any.
+    """
+    gathered = [block.first for block in made.blocks]
+    if not any(name in runs.groups for runs in gathered):
+        labels = {label for runs in gathered for label in runs.groups}
+        raise Lacking(unknown(f'method of {made.dataset}', name, labels))
+    able, tables, reasons = [], [], []
+    for runs in (runs for runs in gathered if name in runs.groups):
+        try:
+            tables.append(baseline.tables(runs, name))
+            able.append(runs)
+        except UserError as error:
+            reasons.append(f'{runs.key}: {error}')
+    if not able:
+        raise Lacking('; '.join(reasons))
+    stem = results / 'tables' / f'{made.dataset}-baseline'
+    parts = [escaping.markdown(f'# {made.dataset} against {name}')]
+    for text in (text for each in tables for text in each):
+        parts += section(text, 2)
+    parts += [escaping.markdown(f'Not compared: {reason}.') for reason in reasons]
+    _write_text(stem.with_name(f'{stem.name}.md'), '\n\n'.join(parts) + '\n')
+    rows = comma_separated(baseline.plain(able, name))
+    _write_text(stem.with_name(f'{stem.name}.csv'), rows)
+    return [each[0] for each in tables]
 
 
 def _metrics(found: store.Scan) -> set[str]:
@@ -167,4 +209,10 @@ def show(made: Table, protocols: set[str] | None = None) -> None:
     for part in filter(None, (made, made.gaps)):
         print(f'\n{terminal(part, protocols)}')
     for line in made.problems:
-        print(f'not counted: {line}')
+        print(f'not counted: {escaping.terminal(line)}')
+
+
+def show_baseline(tables: Iterable[TextTable]) -> None:
+    """Prints what `write_baseline` returned."""
+    for text in tables:
+        print(f'\n{text.title}\n{grid(text)}\n{text.caption}')

@@ -124,7 +124,7 @@ def test_cost_stands_in_the_files_and_not_in_the_terminal():
     assert r'| m\|x | 1.50 | 2.00 | 10.00 |' in text
     tex = latex(made)
     assert r'n\_1 & 1.50 & 2.00 & 10.00' in tex
-    assert tex.count(r'\begin{table}') == 2
+    assert tex.count(r'\begin{table*}') == 2
     assert 'FLOPs' not in terminal(made)
     assert 'train s' not in terminal(made)
 

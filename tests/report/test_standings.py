@@ -72,7 +72,7 @@ def test_what_is_missing_for_a_mark_is_said(changes, told):
 
 def test_three_seeds_and_twenty_samples_are_enough():
     assert Standings(scores_of(CLEAR, samples=20)).marks['good']['mean'] == 'best'
-    assert (standings.MIN_SEEDS, standings.MIN_UNITS) == (3, 20)
+    assert (comparison.MIN_SEEDS, standings.MIN_UNITS) == (3, 20)
 
 
 def test_a_row_with_few_seeds_is_left_out_and_no_mark_contradicts_it():

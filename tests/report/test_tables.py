@@ -303,7 +303,69 @@ def test_ceiling_chance_and_published_rows_stand_beneath_and_are_never_ranked():
 
 def test_further_columns_say_how_many_seeds_and_where_options_come_from(three):
     extra = three.only_block().rows[0].extra
-    assert extra == {'seeds': '3', 'options': 'default'}
+    assert extra == {'rank 95 %': '2', 'seeds': '3', 'options': 'default'}
+
+
+def test_columns_of_different_samples_tell_their_numbers_in_every_format():
+    outcomes = make_outcomes(dict.fromkeys(SUBSETS, 40))
+    there = {k: outcomes[k][:16] for k in ('target', 'pred/ir')}
+    record = make_record('m', 0, outcomes)
+    outcomes['pred/ir'] = np.where(np.arange(SAMPLES) < 16, outcomes['pred/ir'], -1)
+    record['scores']['test']['ir']['ACER'] = acer_of(there, 'ir')
+    record['n']['test']['ir'] = 16
+    table = writer.table([record], lambda r: outcomes)
+    assert table.problems == []
+    assert '| test samples | 400 | 400 | 16 | 400 |' in markdown(table)
+    assert 'test samples & 400 & 400 & 16 & 400' in latex(table)
+    assert re.search(r'test samples +400 +400 +16 +400', terminal(table))
+    (row,) = csv.DictReader(io.StringIO(to_csv(table)))
+    assert (row['n_rgb'], row['n_ir'], row['n_test']) == ('400', '16', '400')
+    small = 'summaries are also over subsets with fewer than 20 test samples: ir 16'
+    assert captions.notes(table.blocks[0]) == [small]
+
+
+def test_equal_numbers_of_samples_need_no_row(three):
+    assert 'test samples |' not in markdown(three.table())
+    (row, *_) = csv.DictReader(io.StringIO(to_csv(three.table())))
+    assert 'n_rgb' not in row
+
+
+def test_rates_that_must_be_read_together_stand_together():
+    runs = Runs()
+    for seed in range(2):
+        record = runs.add('m', seed, 40)
+        for scores in record['scores']['test'].values():
+            scores |= {'APCER': 0.1 + seed / 10, 'BPCER': 2 * scores['ACER'] - 0.1 - seed / 10}
+    (row,) = runs.only_block().rows
+    assert (row.extra['APCER %'], row.extra['BPCER %']) == ('15.00', '5.00')
+    (told,) = csv.DictReader(io.StringIO(to_csv(runs.table())))
+    assert float(told['mean_APCER']) == pytest.approx(15)
+    other = runs.only_block(metric='APCER').rows[0].extra
+    assert (other['BPCER %'], 'APCER %' in other) == ('5.00', False)
+
+
+def test_accuracy_has_uar_beside_it_and_the_majority_beneath():
+    target = (np.arange(SAMPLES) % 10 == 0).astype(int)
+    outcomes = make_outcomes(dict.fromkeys(SUBSETS, 20), target=target)
+    record = make_record('m', 0, outcomes, dataset={'metric': 'accuracy'})
+    record['dataset']['higher_is_better'] = True
+    for scores in record['scores']['test'].values():
+        scores |= {'accuracy': 0.95, 'UAR': 0.6}
+    (block,) = writer.table([record], lambda r: outcomes).blocks
+    assert block.rows[0].extra['UAR %'] == '60.00'
+    (majority,) = (row for row in block.rows if row.label.startswith('majority'))
+    assert {round(c.mean, 6) for c in majority.cells.values()} == {90}
+
+
+def test_the_caption_states_options_and_sizes_of_the_data():
+    runs = Runs()
+    record = runs.add('m', 0, 40, dataset={'options': {'size': 48, 'width': 12}})
+    assert 'Options of the data set: size=48, width=12.' in captions.caption(runs.only_block())
+    record['samples'] = {'train': 1500, 'val': 500, 'test': 400}
+    told = captions.caption(runs.only_block())
+    assert 'Samples: 1,500 training, 500 validation, 400 test.' in told
+    (row,) = csv.DictReader(io.StringIO(to_csv(runs.table())))
+    assert (row['dataset_options'], row['n_training']) == ('size=48 width=12', '1500')
 
 
 def test_markdown_as_text():
@@ -319,12 +381,13 @@ def test_markdown_as_text():
     lines = markdown(runs.table()).splitlines()
     assert lines[:3] == ['# faces', '', '## faces: ACER ↓ (%)']
     assert lines[4] == (
-        'ACER in percent, lower is better. Protocol uniform-last-0: training masks drawn uniformly '
-        'from the subsets unless a method has its own, tested after the last epoch. The training '
-        'data are complete. ± is the standard deviation (ddof = 1) over 2 seeds. The scores are on '
-        '400 test samples. For each seed, mean and worst are over the subsets, and missing k is '
-        'the mean over the subsets that lack k modalities. No score is marked: there is one '
-        'method only.'
+        'ACER in percent, lower is better. Samples: 400 test. Protocol uniform-last-0: training '
+        'masks drawn uniformly from the subsets unless a method has its own, tested after the last '
+        'epoch. The training data are complete. ± is the standard deviation (ddof = 1) over 2 '
+        'seeds. The scores are on 400 test samples. For each seed, mean is over the subsets, worst '
+        'is the score of its worst subset, which may differ between seeds, and missing k is the '
+        'mean over the subsets that lack k modalities. No score is marked: there is one method '
+        'only.'
     )
     header = 'method | rgb | mean | worst | missing 0 | missing 1 | seeds | options'
     cell = '0.75 ± 0.35'

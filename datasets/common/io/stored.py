@@ -8,6 +8,7 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -97,7 +98,8 @@ def _members(file: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
 
 def _array(file: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> np.ndarray:
     try:
-        with archive.open(member) as handle:
+        with archive.open(member) as opened:
+            handle = cast(zipfile.ZipExtFile, opened)
             if handle.peek(6)[:6] != np.lib.format.MAGIC_PREFIX:
                 raise UserError(f'{file}: {key}: expected an array, found a file of another kind')
             _check_declared(file, key, handle, member.file_size)

@@ -1,0 +1,45 @@
+"""Text from records and outcomes as text of each format, where it can do nothing but be read."""
+
+from __future__ import annotations
+
+import re
+
+_TEX: dict[str, str | int | None] = {
+    **{c: f'\\{c}' for c in '&%$#_{}'},
+    '\\': r'\textbackslash{}',
+    '~': r'\textasciitilde{}',
+    '^': r'\textasciicircum{}',
+    '<': r'\textless{}',
+    '>': r'\textgreater{}',
+    '|': r'\textbar{}',
+    '±': r'$\pm$',
+    '↓': r'$\downarrow$',
+    '↑': r'$\uparrow$',
+    '†': r'$^\dagger$',
+    '‡': r'$^\ddagger$',
+}
+
+_MARKDOWN = re.compile(r'[\\`*\[\]|]|(?<!\w)_|_(?!\w)')
+"""What Markdown may take for markup; an underscore within a word is none."""
+
+
+def terminal(text: str) -> str:
+    """Returns text in one line without control characters, which a terminal would obey."""
+    return ''.join(c if c.isprintable() else '\ufffd' for c in ' '.join(text.split()))
+
+
+def markdown(text: str) -> str:
+    """Returns text that Markdown shows as it is, also in a cell of a table."""
+    shown = _MARKDOWN.sub(lambda found: f'\\{found[0]}', terminal(text))
+    return shown.replace('&', '&amp;').replace('<', '&lt;')
+
+
+def tex(text: str) -> str:
+    """Returns text that LaTeX shows as it is."""
+    return terminal(text).translate(str.maketrans(_TEX))
+
+
+def csv(text: str) -> str:
+    """Returns text that a spreadsheet does not compute: formulas get an apostrophe in front."""
+    shown = terminal(text)
+    return f"'{shown}" if shown.startswith(('=', '+', '-', '@')) else shown
