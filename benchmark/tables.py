@@ -72,6 +72,11 @@ def parser() -> argparse.ArgumentParser:
         metavar='METHOD',
         help='also compare every method with this row; written to NAME-baseline.*',
     )
+    p.add_argument(
+        '--transpose',
+        action='store_true',
+        help='in LaTeX, a row per subset (with circles for its modalities) and a column per method',
+    )
     return p
 
 
@@ -122,7 +127,9 @@ def _tables(
     args: argparse.Namespace, name: str, runs: Path, columns: dict[str, str] | None
 ) -> None:
     """Writes and prints the tables of one data set."""
-    made = writer.write_tables(args.results, name, runs, args.gaps, args.metric, columns)
+    made = writer.write_tables(
+        args.results, name, runs, args.gaps, args.metric, columns, args.transpose
+    )
     writer.show(made)
     if args.baseline:
         writer.show_baseline(writer.write_baseline(args.results, made, args.baseline))

@@ -103,16 +103,30 @@ def latex(table: Table) -> str:
     for block in table.blocks:
         kinds = [(row.kind, row.lead) for row in block.rows]
         rules = [i for i in range(1, len(kinds)) if kinds[i] != kinds[i - 1]]
-        text = _text_table(block, block.columns, style, r'\,$\pm$\,')
+        text = _escaped(_text_table(block, block.columns, style, r'\,$\pm$\,'), escaping.tex)
+        if table.transposed and not block.by_gaps:
+            text, rules = _transposed(text, block), [len(block.subsets)]
         parts.append(_tex_table(text, rules, _footnotes(block)))
         if cost := block.cost:
-            parts.append(_tex_table(cost))
+            parts.append(_tex_table(_escaped(cost, escaping.tex)))
     return '\n\n'.join(parts) + '\n'
 
 
+def _transposed(text: TextTable, block: Block) -> TextTable:
+    """Turns methods into columns; filled circles tell which modalities a row's subset has."""
+    names = block.first.data['modalities']
+    rows = []
+    for k, (column, title) in enumerate(zip(block.columns, text.header[1:], strict=True), 1):
+        circles = [r'$\bullet$' if m in column.split('+') else r'$\circ$' for m in names]
+        if column not in block.subsets:
+            circles = [title, *[''] * (len(names) - 1)]
+        rows.append([*circles, *(row[k] for row in text.rows)])
+    header = [*map(escaping.tex, names), *(row[0] for row in text.rows)]
+    return TextTable(text.title, text.caption, header, rows, len(names))
+
+
 def _tex_table(text: TextTable, rules: Sequence[int] = (), notes: Sequence[str] = ()) -> str:
-    """Returns a floating table, with a rule before each of the rows `rules`."""
-    text = _escaped(text, escaping.tex)
+    """Returns a floating table of LaTeX's text, with a rule before each of the rows `rules`."""
     count, lines = text.labels, list[str]()
     for i, row in enumerate(text.rows):
         lines += [r'\midrule'] if i in rules else []

@@ -148,12 +148,14 @@ class Table:
         blocks: One per protocol.
         problems: One line for each file or run that does not count.
         gaps: The same rows by training gaps, if asked for.
+        transposed: Whether LaTeX has a row per subset and a column per method.
     """
 
     dataset: str
     blocks: list[Block]
     problems: list[str]
     gaps: Table | None = None
+    transposed: bool = False
 
 
 def _method_row(label: str, runs: Runs, lead: str) -> Row:

@@ -79,6 +79,7 @@ def write_tables(
     by_gaps: bool = False,
     metric: str = '',
     columns: Mapping[str, str] | None = None,
+    transposed: bool = False,
 ) -> Table:
     """Reads the records of a data set and writes `<results>/tables/<dataset>.md`, `.tex`, `.csv`.
 
@@ -90,6 +91,7 @@ def write_tables(
         metric: The metric to show, by default the data set's own; the names of the files end in the
             name of any other.
         columns: As in `table`.
+        transposed: Whether LaTeX has a row per subset and a column per method.
 
     Raises:
         Lacking: No record holds the metric, or `by_gaps` is set and no run has training gaps.
@@ -113,7 +115,7 @@ def write_tables(
         raise Lacking(unknown(f'metric of {dataset}', metric, held), held)
     problems = [line.replace(f'{root}/', '') for line in [*found.problems, *made.problems]]
     joined = made.gaps and Table(dataset, made.gaps.blocks, problems)
-    made = Table(dataset, made.blocks, problems, joined)
+    made = Table(dataset, made.blocks, problems, joined, transposed)
     if joined and not joined.blocks and not any(r['protocol'].get('rates') for r in unscored):
         raise Lacking(f'{dataset}: no run with training gaps (rates)')
     suffix = f'-{metric}' if metric not in {'', *(r['dataset']['metric'] for r in complete)} else ''

@@ -432,6 +432,26 @@ def test_latex_is_balanced_and_has_as_many_cells_as_columns(three):
     assert body.isascii()
 
 
+def test_transposed_latex_has_a_row_per_subset_with_circles(written):
+    assert commands.main([str(written), '--transpose']) == 0
+    text = (written / 'tables' / 'faces.tex').read_text()
+    columns, body = re.search(r'begin{tabular}{(l+r+)}\n(.*?)\\end{tabular}', text, re.S).groups()
+    assert columns == 'lllrrr'
+    rows = [line.removesuffix(r' \\').split(' & ') for line in body.splitlines() if '&' in line]
+    assert rows[0] == ['rgb', 'depth', 'ir', 'fair', 'good', 'poor']
+    assert {len(row) for row in rows} == {6}
+    full, none = r'$\bullet$', r'$\circ$'
+    circles = [tuple(row[:3]) for row in rows[1:8]]
+    assert circles == [
+        tuple(full if m in s.split('+') else none for m in ('rgb', 'depth', 'ir')) for s in SUBSETS
+    ]
+    assert rows[8][:3] == ['mean', '', '']
+    block = writer.write_tables(written, 'faces').blocks[0]
+    assert rows[3][3].startswith(rf'\underline{{{_row(block, "fair")["ir"].mean:.2f}}}')
+    assert text.count(r'\begin{table*}') == text.count(r'\end{table*}') == 2
+    assert body.count(r'\midrule') == 2
+
+
 def test_csv_holds_plain_numbers_per_variant_and_protocol(three):
     three.add('good', 0, 9, protocol={'epochs': 9}, protocol_id='uniform-last-1')
     rows = list(csv.DictReader(io.StringIO(to_csv(three.table(published=PUBLISHED)))))
