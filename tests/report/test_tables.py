@@ -21,6 +21,7 @@ from made_records import (
     make_record,
     save,
 )
+from sklearn.metrics import balanced_accuracy_score
 
 from benchmark import tables as commands
 from benchmark.errors import UserError
@@ -303,7 +304,8 @@ def test_ceiling_chance_and_published_rows_stand_beneath_and_are_never_ranked():
 
 def test_further_columns_say_how_many_seeds_and_where_options_come_from(three):
     extra = three.only_block().rows[0].extra
-    assert extra == {'rank 95 %': '2', 'seeds': '3', 'options': 'default'}
+    assert set(extra) == {'rank 95 %', 'APCER %', 'BPCER %', 'seeds', 'options'}
+    assert (extra['rank 95 %'], extra['seeds'], extra['options']) == ('2', '3', 'default')
 
 
 def test_columns_of_different_samples_tell_their_numbers_in_every_format():
@@ -333,15 +335,18 @@ def test_equal_numbers_of_samples_need_no_row(three):
 def test_rates_that_must_be_read_together_stand_together():
     runs = Runs()
     for seed in range(2):
-        record = runs.add('m', seed, 40)
-        for scores in record['scores']['test'].values():
-            scores |= {'APCER': 0.1 + seed / 10, 'BPCER': 2 * scores['ACER'] - 0.1 - seed / 10}
+        outcomes = {'target': TARGET, 'pred/rgb': TARGET.copy()}
+        outcomes['pred/rgb'][1:5:2] = 0  # 2 of 200 live samples
+        outcomes['pred/rgb'][0 : 12 * seed : 2] = 1  # none, then 6 of 200 attacks
+        record = make_record('m', seed, outcomes, dataset={'modalities': ['rgb', 'ir']})
+        runs.records.append(record)
+        runs.outcomes[record['identity']] = outcomes
     (row,) = runs.only_block().rows
-    assert (row.extra['APCER %'], row.extra['BPCER %']) == ('15.00', '5.00')
+    assert (row.extra['APCER %'], row.extra['BPCER %']) == ('1.50', '1.00')
     (told,) = csv.DictReader(io.StringIO(to_csv(runs.table())))
-    assert float(told['mean_APCER']) == pytest.approx(15)
+    assert float(told['mean_APCER']) == pytest.approx(1.5)
     other = runs.only_block(metric='APCER').rows[0].extra
-    assert (other['BPCER %'], 'APCER %' in other) == ('5.00', False)
+    assert (other['BPCER %'], 'APCER %' in other) == ('1.00', False)
 
 
 def test_accuracy_has_uar_beside_it_and_the_majority_beneath():
@@ -349,10 +354,11 @@ def test_accuracy_has_uar_beside_it_and_the_majority_beneath():
     outcomes = make_outcomes(dict.fromkeys(SUBSETS, 20), target=target)
     record = make_record('m', 0, outcomes, dataset={'metric': 'accuracy'})
     record['dataset']['higher_is_better'] = True
-    for scores in record['scores']['test'].values():
-        scores |= {'accuracy': 0.95, 'UAR': 0.6}
+    for subset, scores in record['scores']['test'].items():
+        scores['accuracy'] = float((outcomes[f'pred/{subset}'] == target).mean())
     (block,) = writer.table([record], lambda r: outcomes).blocks
-    assert block.rows[0].extra['UAR %'] == '60.00'
+    uar = np.mean([balanced_accuracy_score(target, outcomes[f'pred/{s}']) for s in SUBSETS])
+    assert block.rows[0].extra['UAR %'] == f'{100 * uar:.2f}'
     (majority,) = (row for row in block.rows if row.label.startswith('majority'))
     assert {round(c.mean, 6) for c in majority.cells.values()} == {90}
 
@@ -389,10 +395,11 @@ def test_markdown_as_text():
         'mean over the subsets that lack k modalities. No score is marked: there is one method '
         'only.'
     )
-    header = 'method | rgb | mean | worst | missing 0 | missing 1 | seeds | options'
+    header = 'method | rgb | mean | worst | missing 0 | missing 1 | APCER % | BPCER % '
+    header += '| seeds | options'
     cell = '0.75 ± 0.35'
     assert lines[6] == f'| {header} |'
-    assert lines[8] == f'| m_1 | {cell} | {cell} | {cell} |  | {cell} | 2 | default |'
+    assert lines[8] == f'| m_1 | {cell} | {cell} | {cell} |  | {cell} | 0.50 | 1.00 | 2 | default |'
 
 
 def test_markdown_terminal_and_latex_show_the_marks(three):
