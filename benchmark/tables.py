@@ -25,6 +25,8 @@ EXAMPLES = """examples:
       also the table with rows by training gaps
   python benchmark/tables.py results --baseline modality_dropout
       also every method against one: differences, intervals, how many seeds would be needed
+  python benchmark/tables.py results --transpose
+      LaTeX with a row per subset and a column per method
   python benchmark/tables.py mine --runs results/reference/runs --columns rgb=RGB depth=D
       the committed runs, with the columns of a paper, written to mine/tables
 """

@@ -220,6 +220,8 @@ def _terminal_block(block: Block, color: bool) -> str:
     text = _text_table(block, shown, style, None)
     marked = any(row.cells.get(c, BLANK).mark for row in block.rows for c in columns)
     notes = ['* best and _ second, where marked'] if marked and not color else []
+    if block.widest.main and len(block.widest.groups) > 1 and block.widest.standings.lacking:
+        notes.append(captions.significance(block.widest))
     notes += map(escaping.terminal, [*captions.notes(block), *captions.failures(block)])
     if count > WIDE:
         notes.append(f'{count} subsets; the .md file has each')

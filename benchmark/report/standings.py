@@ -81,10 +81,9 @@ class Standings:
         if not any(added is not None for added in self.scores.units):
             return 'no difference can be tested without outcomes'
         if len(self.ranked) < 2:
-            most = sorted(map(len, rows.values()))[-2]
             return (
                 f'this needs two methods with outcomes and at least {MIN_SEEDS} seeds '
-                f'(the second most seeds of a method: {most})'
+                f'(found: {len(self.ranked)})'
             )
         if len(self.seeds) < MIN_SEEDS:
             return (
