@@ -12,6 +12,7 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Geometric
+from datasets.common.io.copies import copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import ImageFile8, Scaled
 from datasets.common.io.splits import check_disjoint
@@ -81,6 +82,11 @@ class FaceImages(Dataset):
             {name: len(faces) for name, faces in splits.items()},
             (size, width),
         )
+        files = {
+            name: {face.id: [face.files[m] for m in MODALITIES] for face in faces}
+            for name, faces in splits.items()
+        }
+        self.notices = tuple(copied_files(root, files))
         shape = (3, size, size)
         modalities = tuple(Modality(m, shape) for m in MODALITIES)
         classes = ('attack', 'live')

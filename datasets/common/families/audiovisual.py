@@ -16,6 +16,7 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Compose, Geometric, ResizedCrop
+from datasets.common.io.copies import copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, Scaled
 from datasets.common.io.optional import package
@@ -192,6 +193,11 @@ class AudioVisual(Dataset):
             {name: len(clips) for name, clips in self.clips.items()},
             (classes, sound, longer, options['size'], options['width']),
         )
+        files = {
+            name: {clip.id: [clip.audio, clip.visual] for clip in clips}
+            for name, clips in self.clips.items()
+        }
+        self.notices = tuple(copied_files(root, files))
         shapes = (Modality('audio', sound.shape), Modality('visual', (3, self.size, self.size)))
         self.task = Task(self.name, 'classification', shapes, classes, 'accuracy', options['width'])
 

@@ -13,6 +13,7 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import ColourJitter, Compose, Geometric
+from datasets.common.io.copies import copied_files
 from datasets.common.io.files import Cache, Decoder, Files, content, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, LabelFile, Scaled
 from datasets.common.io.splits import check_disjoint
@@ -116,6 +117,11 @@ class Scenes(Dataset):
             },
             content(Path(pretrained)),
         )
+        files = {
+            name: {scene.id: [scene.rgb, scene.depth] for scene in scenes}
+            for name, scenes in splits.items()
+        }
+        self.notices = tuple(copied_files(root, files))
         self.task = Task(
             self.name,
             'segmentation',
