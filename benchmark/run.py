@@ -178,7 +178,7 @@ def prepare(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
     options = plan.pairs(args.cfg_options)
     plan.check_options(options, args.datasets)
     opened = plan.open_datasets(args.datasets, args.data_root, options)
-    plan.show_notices(opened)
+    plan.check_data(opened)
     results = args.results.resolve()
     make_folder(results)
     request = plan.Request(args.methods, args.seeds, options, results, device, args.tune, args.gaps)

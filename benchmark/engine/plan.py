@@ -94,9 +94,14 @@ def open_datasets(
     return list(opened.values())
 
 
-def show_notices(datasets: Sequence[Dataset]) -> None:
-    """Prints what the user should know about the data."""
+def check_data(datasets: Sequence[Dataset]) -> None:
+    """Checks the files of data sets and prints what the user should know about them.
+
+    Raises:
+        UserError: A file cannot be used.
+    """
     for data in datasets:
+        data.check()
         for notice in data.notices:
             print(f'{data.name}: {notice}')
 

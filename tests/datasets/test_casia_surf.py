@@ -103,6 +103,28 @@ def test_training_reads_no_test_image(tmp_path):
         data.split('test').inputs['rgb'][np.array([0])]
 
 
+def test_a_test_file_that_is_no_image_is_told_before_anything_is_trained(tmp_path, capsys):
+    root = casia_surf(tmp_path / 'data')
+    file = sorted(root.glob('test/*/*.jpg'))[1]
+    file.write_bytes(b'poison')
+    assert trained('casia_surf', root, tmp_path / 'results') == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: {file}: cannot be read')
+    assert error.count('\n') == 1
+    assert not (tmp_path / 'results' / 'runs').exists()
+
+
+def test_copies_of_training_samples_are_reported(tmp_path):
+    root = casia_surf(tmp_path)
+    assert CasiaSurf(root=str(root)).notices == ()
+    rows = [(root / LISTS[name]).read_text().splitlines()[0].split() for name in ('train', 'test')]
+    for source, target in zip(rows[0][:3], rows[1][:3], strict=True):
+        (root / target).write_bytes((root / source).read_bytes())
+    (notice,) = CasiaSurf(root=str(root)).notices
+    assert notice.startswith('1 of ')
+    assert notice.endswith(f'are copies of training samples: {rows[1][0]} (train: {rows[0][0]})')
+
+
 def test_fingerprint_tells_what_changes_scores(tmp_path):
     root = casia_surf(tmp_path)
 

@@ -19,6 +19,7 @@ from datasets.common.augment.transforms import Compose, Geometric, ResizedCrop
 from datasets.common.io.copies import copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, Scaled
+from datasets.common.io.inspection import check_headers
 from datasets.common.io.optional import package
 from datasets.common.io.splits import check_disjoint, held_out, set_apart
 
@@ -213,6 +214,14 @@ class AudioVisual(Dataset):
         for label, name in enumerate(classes):
             if label not in trained:
                 raise UserError(f'{self.root}: expected some training clip of {name!r}, found none')
+
+    def check(self) -> None:
+        """Opens all images without decoding their pixels.
+
+        Raises:
+            UserError: A file is no image.
+        """
+        check_headers([clip.visual for clips in self.clips.values() for clip in clips])
 
     def split(self, name: str) -> Split:
         """Returns a split; no file of another split is read."""
