@@ -30,7 +30,8 @@ def check_headers(paths: Sequence[Path | None]) -> None:
     """Opens image and .npy files without reading their pixels; None stands for a missing one.
 
     Raises:
-        UserError: A file is missing, is no image or array, or cannot be read in full (`pictures.opened`).
+        UserError: A file is missing, is no image or array, or cannot be read in full
+            (`datasets.common.io.pictures.opened`).
     """
 
     def look(path: Path) -> str:
