@@ -362,8 +362,8 @@ class Method(BaseModel):
         # The mean over no pixel is NaN, and so is its gradient, whatever it is multiplied by. A
         # class with a weight stands in, and the factor 0 takes its loss away again.
         labelled = (target != IGNORE).any()
-        target = torch.where(labelled, target, self.class_weights.argmax())
-        loss = F.cross_entropy(logits.float(), target, weights, ignore_index=IGNORE) * labelled
+        counted = torch.where(labelled, target, self.class_weights.argmax())
+        loss = F.cross_entropy(logits.float(), counted, weights, ignore_index=IGNORE) * labelled
         return loss + dice_loss(logits, target) if self.task.metric == 'Dice' else loss
 
     def forward(self, *fields: Any, mode: str = 'tensor') -> Any:

@@ -114,6 +114,12 @@ def test_a_test_file_that_is_no_image_is_told_before_anything_is_trained(tmp_pat
     assert not (tmp_path / 'results' / 'runs').exists()
 
 
+def test_the_persons_of_cefa_are_clusters(tmp_path):
+    split = Cefa(root=str(cefa(tmp_path)), size=14).split('test')
+    assert set(split.clusters) == {'AF/1-400'}
+    assert CasiaSurf(root=str(casia_surf(tmp_path)), size=14).split('test').clusters is None
+
+
 def test_copies_of_training_samples_are_reported(tmp_path):
     # The splits of the made tree hold the same pictures.
     root = casia_surf(tmp_path)
