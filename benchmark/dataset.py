@@ -102,6 +102,13 @@ class Dataset:
         """Returns the split 'train', 'val' or 'test'; nothing of another split is read."""
         raise NotImplementedError
 
+    def check(self) -> None:
+        """Checks the files of all splits as far as that needs no pixel; called before any training.
+
+        Raises:
+            UserError: A file is no image, or its pixels could not be read in full.
+        """
+
     def ceiling(self) -> dict[str, float]:
         """Returns subset id -> the best possible metric, where it can be computed."""
         return {}

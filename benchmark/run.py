@@ -193,6 +193,7 @@ def prepare(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
     options = plan.pairs(args.cfg_options)
     plan.check_options(options, args.datasets)
     opened = plan.open_datasets(args.datasets, args.data_root, options)
+    plan.check_data(opened)
     if not args.results:
         raise UserError("--results: expected a folder, found ''")
     results = Path(args.results).resolve()

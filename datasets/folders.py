@@ -18,11 +18,10 @@ from datasets.common.augment.transforms import Geometric
 from datasets.common.families.image_folders import read_folder
 from datasets.common.families.image_labels import map_classes, table, table_classes
 from datasets.common.io import inspection
-from datasets.common.io.copies import Duplicates, copies
+from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Files, data_root, decoded, fingerprint
 from datasets.common.io.images import AnyImage, LabelFile, Scaled
 from datasets.common.io.layouts import Layout
-from datasets.common.io.remembered import combined, hashes
 from datasets.common.io.rows import spread
 
 MEASURED = 200
@@ -111,7 +110,8 @@ class Folders(Dataset):
             (tuple(self.found.images), layout, binary),
             None if self.found.dense else self.found.names,
         )
-        self.notes = (*self.found.summary(), *self._copies(duplicates))
+        copied = copied_files(self.root, self._files(), duplicates)
+        self.notes = (*self.found.summary(), *copied)
         self.recipe = self._recipe()
 
     def _task(self, width: int) -> Task:
@@ -152,17 +152,13 @@ class Folders(Dataset):
     def _read(self, path: Path, modality: str) -> np.ndarray:
         return decoded(path, AnyImage(self.size, modality in self.nearest, self.layout))
 
-    def _copies(self, duplicates: Duplicates) -> list[str]:
-        """Returns what to say of samples whose images are in the training split as well."""
-        images = self.found.images
-        contents: dict[str, dict[str, str]] = {name: {} for name in self.found.splits}
-        for name, samples in self.found.splits.items():
-            files = {s: [images[m].get(s) for m in images] for s in samples}
-            there = [path for paths in files.values() for path in paths if path]
-            known = dict(zip(there, hashes(there), strict=True))
-            for sample, paths in files.items():
-                contents[name][sample] = combined(known[p] if p else '' for p in paths)
-        return copies(self.root, contents, duplicates)
+    def _files(self) -> dict[str, dict[str, list[Path | None]]]:
+        """Returns split -> sample -> its image of every modality, None where there is none."""
+        images = self.found.images.values()
+        return {
+            name: {sample: [files.get(sample) for files in images] for sample in samples}
+            for name, samples in self.found.splits.items()
+        }
 
     def _recipe(self) -> dict[str, Any]:
         """Returns the recipe: batches of a quarter of train at most, and about 1,500 steps."""

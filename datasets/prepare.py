@@ -185,8 +185,6 @@ def report(cls: type[Dataset], name: str, options: dict[str, Any], quick: bool) 
         verify_files(Path(root), name, quick, findings)
     try:
         data = cls(**options)
-        for note in data.notes:
-            findings.note(note)
         print(verify_splits(data, quick, findings))
     except UserError as error:
         findings.add('dataset', str(error))

@@ -94,6 +94,18 @@ def open_datasets(
     return list(opened.values())
 
 
+def check_data(datasets: Sequence[Dataset]) -> None:
+    """Checks the files of data sets and prints what the user should know about them.
+
+    Raises:
+        UserError: A file cannot be used.
+    """
+    for data in datasets:
+        data.check()
+        for note in data.notes:
+            print(f'{data.name}: {note}')
+
+
 def _namesakes(cls: type[Dataset], spec: str, name: str) -> UserError:
     """Returns the error for two data sets that would share a folder of records."""
     advice = 'run them in two commands, each with a --results folder of its own'
@@ -111,8 +123,6 @@ def _open(cls: type[Dataset], name: str, resolved: dict[str, Any]) -> Dataset:
             f'{name}: the name {data.name!r} is that of a registered data set; give another one, '
             f'e.g. {name}:name=my_{data.name}'
         )
-    for note in data.notes:
-        print(f'{data.name}: {note}')
     # Where the data lie changes no score; what they hold does, and is in the fingerprint.
     kept = {k: v for k, v in resolved.items() if k not in UNSCORED}
     # Of a checkpoint the content counts, which is in the fingerprint as well.

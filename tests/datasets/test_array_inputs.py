@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from benchmark import run
 from benchmark.engine import plan
 from benchmark.errors import UserError
 from benchmark.registry import discover
@@ -223,10 +224,20 @@ def test_a_file_called_like_a_registered_data_set_is_not_taken_for_it(tmp_path):
     assert data.name == 'my_casia_surf'
 
 
-def test_notes_are_printed_when_the_data_are_opened(tmp_path, capsys):
-    plan.open_datasets(['arrays'], [write(tmp_path / 'mine')], {})
+def test_what_was_found_is_printed_when_the_data_are_opened(tmp_path, capsys):
+    words = [
+        '--methods',
+        'modality_dropout',
+        '--datasets',
+        'arrays',
+        '--dry-run',
+        '--device',
+        'cpu',
+    ]
+    words += ['--data-root', str(write(tmp_path / 'mine')), '--results', str(tmp_path / 'results')]
+    assert run.main(words) == 0
     expected = 'mine: found modalities a, b; samples: train 18, val 6, test 6\n'
-    assert capsys.readouterr().out == expected
+    assert capsys.readouterr().out.startswith(expected)
 
 
 def test_many_modalities_are_refused_in_one_line(tmp_path):

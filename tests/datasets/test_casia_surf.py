@@ -103,6 +103,32 @@ def test_training_reads_no_test_image(tmp_path):
         data.split('test').inputs['rgb'][np.array([0])]
 
 
+def test_a_test_file_that_is_no_image_is_told_before_anything_is_trained(tmp_path, capsys):
+    root = casia_surf(tmp_path / 'data')
+    file = sorted(root.glob('test/*/*.jpg'))[1]
+    file.write_bytes(b'poison')
+    assert trained('casia_surf', root, tmp_path / 'results') == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: {file}: cannot be read')
+    assert error.count('\n') == 1
+    assert not (tmp_path / 'results' / 'runs').exists()
+
+
+def test_the_persons_of_cefa_are_clusters(tmp_path):
+    split = Cefa(root=str(cefa(tmp_path)), size=14).split('test')
+    assert set(split.clusters) == {'AF/1-400'}
+    assert CasiaSurf(root=str(casia_surf(tmp_path)), size=14).split('test').clusters is None
+
+
+def test_copies_of_training_samples_are_reported(tmp_path):
+    # The splits of the made tree hold the same pictures.
+    root = casia_surf(tmp_path)
+    for k, file in enumerate(sorted(root.glob('val/*/*.jpg'))):
+        Image.new('RGB', (20, 20), (k, 0, 0)).save(file)
+    (note,) = CasiaSurf(root=str(root)).notes
+    assert note.startswith('6 of 6 samples of test are copies of training samples: test/0/rgb')
+
+
 def test_fingerprint_tells_what_changes_scores(tmp_path):
     root = casia_surf(tmp_path)
 

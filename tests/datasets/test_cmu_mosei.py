@@ -67,6 +67,7 @@ def test_splits_labels_and_real_frames_are_those_of_the_file(protocol, tmp_path)
     for name, key in zip(('train', 'val', 'test'), keys, strict=True):
         split, expected = data.split(name), keys[key]
         assert split.ids.tolist() == expected['id']
+        assert split.clusters.tolist() == [i.removesuffix('$_$0') for i in expected['id']]
         assert split.target.tolist() == expected['classification_labels'].tolist()
         for m, x in split.inputs.items():
             read = x[np.arange(len(split))]

@@ -87,6 +87,7 @@ def test_splits_labels_and_features_are_those_of_the_fold(original, fold):
     for name, part in zip(('train', 'val', 'test'), parts(fold).values(), strict=True):
         split = data.split(name)
         assert split.ids.tolist() == [UTTERANCES[row] for row in part]
+        assert set(split.clusters) == {'Ses01F'}
         assert split.target.tolist() == LABELS[part].tolist()
         assert split.available.all()
         for m, file in zip(data.task.modalities, WIDTHS, strict=True):

@@ -12,8 +12,10 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Geometric
+from datasets.common.io.copies import copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import ImageFile8, Scaled
+from datasets.common.io.inspection import check_headers
 from datasets.common.io.splits import check_disjoint
 
 MODALITIES = ('rgb', 'depth', 'ir')
@@ -81,6 +83,11 @@ class FaceImages(Dataset):
             {name: len(faces) for name, faces in splits.items()},
             (size, width),
         )
+        files = {
+            name: {face.id: [face.files[m] for m in MODALITIES] for face in faces}
+            for name, faces in splits.items()
+        }
+        self.notes = tuple(copied_files(root, files))
         shape = (3, size, size)
         modalities = tuple(Modality(m, shape) for m in MODALITIES)
         classes = ('attack', 'live')
@@ -92,6 +99,16 @@ class FaceImages(Dataset):
             for live, kind in ((True, 'live face'), (False, 'attack')):
                 if not any(face.live == live for face in faces):
                     raise UserError(f'{self.root}: expected some {kind} in {name}, found none')
+
+    def check(self) -> None:
+        """Opens all images without decoding their pixels.
+
+        Raises:
+            UserError: A file is no image.
+        """
+        check_headers(
+            [face.files[m] for faces in self.samples.values() for face in faces for m in MODALITIES]
+        )
 
     def split(self, name: str) -> Split:
         """Returns a split; no file of another split is read."""

@@ -16,8 +16,10 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Compose, Geometric, ResizedCrop
+from datasets.common.io.copies import copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, Scaled
+from datasets.common.io.inspection import check_headers
 from datasets.common.io.optional import package
 from datasets.common.io.splits import check_disjoint, held_out, set_apart
 
@@ -192,6 +194,11 @@ class AudioVisual(Dataset):
             {name: len(clips) for name, clips in self.clips.items()},
             (classes, sound, longer, options['size'], options['width']),
         )
+        files = {
+            name: {clip.id: [clip.audio, clip.visual] for clip in clips}
+            for name, clips in self.clips.items()
+        }
+        self.notes = tuple(copied_files(root, files))
         shapes = (Modality('audio', sound.shape), Modality('visual', (3, self.size, self.size)))
         self.task = Task(self.name, 'classification', shapes, classes, 'accuracy', options['width'])
 
@@ -207,6 +214,14 @@ class AudioVisual(Dataset):
         for label, name in enumerate(classes):
             if label not in trained:
                 raise UserError(f'{self.root}: expected some training clip of {name!r}, found none')
+
+    def check(self) -> None:
+        """Opens all images without decoding their pixels.
+
+        Raises:
+            UserError: A file is no image.
+        """
+        check_headers([clip.visual for clips in self.clips.values() for clip in clips])
 
     def split(self, name: str) -> Split:
         """Returns a split; no file of another split is read."""

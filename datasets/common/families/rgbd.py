@@ -13,8 +13,10 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import ColourJitter, Compose, Geometric
+from datasets.common.io.copies import copied_files
 from datasets.common.io.files import Cache, Decoder, Files, content, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, LabelFile, Scaled
+from datasets.common.io.inspection import check_headers
 from datasets.common.io.splits import check_disjoint
 
 Size = tuple[int, int]
@@ -116,6 +118,11 @@ class Scenes(Dataset):
             },
             content(Path(pretrained)),
         )
+        files = {
+            name: {scene.id: [scene.rgb, scene.depth] for scene in scenes}
+            for name, scenes in splits.items()
+        }
+        self.notes = tuple(copied_files(root, files))
         self.task = Task(
             self.name,
             'segmentation',
@@ -165,6 +172,16 @@ class Scenes(Dataset):
         median = float(np.median(frequency[known]))
         weights = np.divide(median, frequency, out=np.zeros(count), where=known)
         return tuple(weights.tolist())
+
+    def check(self) -> None:
+        """Opens all images without decoding their pixels.
+
+        Raises:
+            UserError: A file is no image.
+        """
+        check_headers(
+            [file for scenes in self.samples.values() for scene in scenes for file in scene[1:]]
+        )
 
     def split(self, name: str) -> Split:
         """Returns a split; no file of another split is read."""

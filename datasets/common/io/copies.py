@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from benchmark.errors import UserError, unknown
+from datasets.common.io.remembered import combined, hashes
 
 Duplicates = Literal['report', 'refuse']
 """The option `duplicates` of data sets; see `copies`."""
@@ -43,3 +44,27 @@ def copies(
     if told and duplicates == 'refuse':
         raise UserError(f'{where}: expected no duplicates, found {"; ".join(told)}')
     return told
+
+
+def copied_files(
+    where: Path | str,
+    files: Mapping[str, Mapping[str, Sequence[Path | None]]],
+    duplicates: Duplicates = 'report',
+) -> list[str]:
+    """Returns `copies` of samples that are made of files.
+
+    Args:
+        where: The data root, for messages.
+        files: 'train', 'val', 'test' -> sample -> its file of every modality, None if it has none.
+        duplicates: See `copies`.
+
+    Raises:
+        UserError: A file is missing, or see `copies`.
+    """
+    paths = [p for samples in files.values() for one in samples.values() for p in one if p]
+    known = dict(zip(paths, hashes(paths), strict=True))
+    contents = {
+        name: {s: combined(known[p] if p else '' for p in one) for s, one in samples.items()}
+        for name, samples in files.items()
+    }
+    return copies(where, contents, duplicates)

@@ -1,4 +1,4 @@
-"""Every image and label map of a data set, decoded once before anything is trained.
+"""Every file of a data set, looked at once before anything is trained.
 
 A broken file, a NaN or a label that no class has is found when the data are opened rather than by
 the test after a long training. What was found is remembered (`datasets.common.io.remembered`), so
@@ -24,6 +24,28 @@ from datasets.common.io.remembered import remembered
 
 VERSION = 1
 """Raised when the functions below find something else in the same file."""
+
+
+def check_headers(paths: Sequence[Path | None]) -> None:
+    """Opens image and .npy files without reading their pixels; None stands for a missing one.
+
+    Raises:
+        UserError: A file is missing, is no image or array, or cannot be read in full
+            (`datasets.common.io.pictures.opened`).
+    """
+
+    def look(path: Path) -> str:
+        return json.dumps(decoded(path, _header).tolist())
+
+    remembered(f'header {VERSION}', [path for path in paths if path], look)
+
+
+def _header(path: Path) -> np.ndarray:
+    """Returns the size of an image or the shape of an array."""
+    if path.suffix == '.npy':
+        return np.array(np.load(path, mmap_mode='r', allow_pickle=False).shape)
+    with pictures.opened(path) as image:
+        return np.array(image.size)
 
 
 class Map(NamedTuple):

@@ -8,7 +8,7 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import cast
+from typing import IO
 
 import numpy as np
 
@@ -98,10 +98,11 @@ def _members(file: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
 
 def _array(file: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> np.ndarray:
     try:
-        with archive.open(member) as opened:
-            handle = cast(zipfile.ZipExtFile, opened)
-            if handle.peek(6)[:6] != np.lib.format.MAGIC_PREFIX:
-                raise UserError(f'{file}: {key}: expected an array, found a file of another kind')
+        with archive.open(member) as handle:
+            array = handle.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
+        if not array:
+            raise UserError(f'{file}: {key}: expected an array, found a file of another kind')
+        with archive.open(member) as handle:
             _check_declared(file, key, handle, member.file_size)
         with archive.open(member) as handle:
             return np.lib.format.read_array(handle, allow_pickle=False)
@@ -113,7 +114,7 @@ def _array(file: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipIn
         raise UserError(told) from None
 
 
-def _check_declared(file: Path, key: str, handle: zipfile.ZipExtFile, size: int) -> None:
+def _check_declared(file: Path, key: str, handle: IO[bytes], size: int) -> None:
     """Checks the size that an array declares before memory is taken for it."""
     version = np.lib.format.read_magic(handle)
     old = version == (1, 0)

@@ -79,6 +79,8 @@ def verify_splits(data: Dataset, quick: bool, findings: Findings) -> str:
         A table with a row for each split: the number of samples, the published number if it is
         known, how many samples each modality is available for, and how many classes occur.
     """
+    for note in data.notes:
+        findings.note(note)
     splits = {}
     for name in SPLITS:
         try:
