@@ -156,7 +156,8 @@ def late_term(term: str, given: int, epochs: int) -> list[str]:
     """
     start = late_start(given, epochs)
     if start >= epochs:
-        return [f'{term} is never used, because the training has only {epochs} epochs']
+        count = f'{epochs} epoch{"s" if epochs > 1 else ""}'
+        return [f'{term} is never used, because the training has only {count}']
     if start != given:
         return [
             f'{term} starts after {start} of {epochs} epochs, because its start after {given} '

@@ -34,7 +34,9 @@ TESTS = {
     'benchmark/report/standings.py': ('report/test_standings', 'report/test_tables'),
     'benchmark/report/statistics.py': ('report/test_statistics', 'report/test_tables'),
     'benchmark/engine/hooks.py': ('engine/test_schedules', 'engine/test_run'),
-    'benchmark/engine/execution.py': ('engine/test_evaluation', 'engine/test_run'),
+    'benchmark/engine/execution.py': (
+        *('engine/test_evaluation', 'engine/test_leaks', 'engine/test_tuning', 'engine/test_run'),
+    ),
     'benchmark/engine/recording.py': ('engine/test_evaluation', 'engine/test_run'),
     'methods/common/losses.py': (
         *('methods/test_rfnet', 'methods/test_mmformer', 'methods/test_esanet'),

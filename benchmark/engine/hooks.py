@@ -147,7 +147,7 @@ class Checkpoint(Hook):
     ) -> None:
         self.file, self.selection, self.progress = file, selection, progress
         self.seconds = 0.0
-        self._since = time.perf_counter()
+        self._since: float
 
     def before_train(self, runner: Runner) -> None:
         """Starts the clock."""

@@ -161,7 +161,7 @@ def notes(block: Block) -> list[str]:
     most = block.widest.seeds
     told = [f'{k}: {r.seeds} of {most} seeds' for k, r in block.leads.items() if r.seeds < most]
     for name, runs in block.leads.items():
-        own = [*_small(runs), *_incomplete(runs), *_collapsed(runs), *_tuned(runs)]
+        own = [*_small(runs), *_incomplete(runs), *_collapsed(runs), *_trained(runs), *_tuned(runs)]
         told += [f'{name}: {note}' if name else note for note in own]
     return told
 
@@ -198,6 +198,16 @@ def _collapsed(runs: Runs) -> list[str]:
                 text = f'† {label} collapsed: it predicts {answer} {where}'
                 seeds.setdefault(text, []).append(record['seed'])
     return [f'{text} (seed {", ".join(map(str, found))})' for text, found in seeds.items()]
+
+
+def _trained(runs: Runs) -> Iterator[str]:
+    """Tells where a training was too short for a schedule, and which rows mix two codes."""
+    for label, members in runs.groups.items():
+        methods = [runs.records[i]['method'] for i in members]
+        told = dict.fromkeys(note for method in methods for note in method.get('notes', []))
+        yield from (f'{label}: {note}' for note in told)
+        if len({method.get('code') for method in methods}) > 1:
+            yield f'{label}: its seeds were trained with different versions of the code'
 
 
 def _tuned(runs: Runs) -> Iterator[str]:

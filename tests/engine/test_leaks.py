@@ -36,10 +36,7 @@ def trained(e):
 
 
 class Spoilt(Toy):
-    """A toy dataset of which one split holds huge values and wrong labels.
-
-    NaN would poison, too, but a test that meets NaN is refused.
-    """
+    """A toy dataset of which one split holds NaN and wrong labels."""
 
     spoilt = 'test'
 
@@ -47,7 +44,7 @@ class Spoilt(Toy):
         split = super().split(name)
         if name == self.spoilt:
             for x in split.inputs.values():
-                x[...] = 1e6
+                x[...] = np.nan
             split.target[...] = 0
         return split
 
@@ -70,6 +67,15 @@ def test_the_test_split_is_opened_once_after_all_networks_are_trained(
     execution.run(e, MACHINE, lambda *_: None)
     assert data.opened.count('test') == 1
     assert opened == [False] * (len(e.parts) + (e.teacher is not None))
+
+
+def test_a_run_is_deterministic_and_tells_its_stages(tmp_path):
+    torch.use_deterministic_algorithms(False)
+    stages = []
+    e = experiment(Toy(TASKS['vectors']), tmp_path, 'mmanet', epochs=1)
+    execution.run(e, MACHINE, lambda stage, *_: stages.append(stage))
+    assert list(dict.fromkeys(stages)) == ['teacher complete', 'training', 'testing']
+    assert torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize(

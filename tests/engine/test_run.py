@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -134,6 +135,14 @@ def test_one_command_makes_records_and_three_tables(uninterrupted):
     assert float(mine['depth']) == pytest.approx(
         100 * record['scores']['test']['depth']['ACER'], abs=0.01
     )
+
+
+def test_the_log_holds_every_metric_of_each_validation(uninterrupted):
+    (record,) = record_files(uninterrupted)
+    log = record.with_name('train.log').read_text()
+    lines = [line for line in log.splitlines() if ': validation ACER ' in line]
+    assert len(lines) == 3
+    assert all(re.search(r'rgb\+depth\+ir/ACER \d\.\d{4}', line) for line in lines)
 
 
 def test_what_is_recorded_is_not_run_again(uninterrupted, capsys):
@@ -509,7 +518,7 @@ def test_one_command_makes_the_table_of_training_gaps(tmp_path, method_file, cap
     refusal = 'not run   synth_faces  odd  rates=rgb=0.25,ir=0.5  it trains on complete samples'
     assert told.index(refusal) < told.index('[1/3] synth_faces  modality_dropout  seed 0')
     assert 'synth_faces  modality_dropout  rates=rgb=0.25,ir=0.5  seed 0' in told
-    assert 'odd not run on 25/0/50: trains on complete samples only' in told
+    assert 'odd not run on 25/0/50: this method trains on complete samples only, and' in told
     assert 'FAILED' not in told
     file = tmp_path / 'tables' / 'synth_faces-gaps.csv'
     with open(file) as lines:

@@ -561,7 +561,7 @@ def test_the_identity_of_an_untuned_run_is_what_it_was(tmp_path):
     header = e.header
     content = {
         'schema': 1,
-        'method': {'name': 'stretched', 'version': 1, 'options': e.options},
+        'method': {'name': 'stretched', 'version': 1, 'options': e.options, 'code': e.code},
         'dataset': {'name': 'toy', 'options': {}, 'fingerprint': 'toy'},
         'protocol': e.protocol.recorded(),
         'seed': 3,

@@ -602,3 +602,16 @@ def test_columns_without_a_title_or_with_two_are_refused(words, told, tmp_path, 
 
 def test_a_subset_alone_is_its_own_title():
     assert commands.titles(['rgb=RGB', 'depth']) == {'rgb': 'RGB', 'depth': 'depth'}
+
+
+def test_notes_of_a_training_and_rows_of_two_codes_stand_beneath_the_table():
+    runs = Runs()
+    short = 'a term is never used, because the training has only 2 epochs'
+    for seed in range(3):
+        runs.add('short', seed, 40)['method'] |= {'notes': [short], 'code': 'a' * 16}
+        runs.add('mixed', seed, 40)['method'] |= {'code': str(min(seed, 1)) * 16}
+        runs.add('older', seed, 40)
+    text = markdown(runs.table())
+    assert text.count(f'short: {short}') == 1
+    assert text.count('with different versions of the code') == 1
+    assert 'mixed: its seeds were trained with different versions of the code' in text
