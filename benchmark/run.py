@@ -198,7 +198,9 @@ def prepare(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
         raise UserError("--results: expected a folder, found ''")
     results = Path(args.results).resolve()
     make_folder(results)
-    request = plan.Request(args.methods, args.seeds, options, results, device, args.tune, args.gaps)
+    request = plan.Request(
+        args.methods, args.seeds, options, results, device, args.tune, args.gaps, args.dry_run
+    )
     grid = plan.experiments(request, opened)
     if args.tune is not None:
         for label in sorted({e.label for e in grid if not isinstance(e, Search)}):

@@ -64,9 +64,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         '--columns',
         nargs='+',
-        metavar='SUBSET=TITLE',
-        help="subsets in the order and by the titles of a paper's table, e.g. rgb+ir=RI ir=I "
-        '(default: all subsets, smallest first)',
+        metavar='COLUMN=TITLE',
+        help="subsets and summaries in the order and by the titles of a paper's table, e.g. "
+        'rgb+ir=RI ir=I mean=Avg (default: all subsets, smallest first, and all summaries)',
+    )
+    p.add_argument(
+        '--common-samples',
+        action='store_true',
+        help='score all subsets on the test samples that every subset was tested on, e.g. where '
+        'some samples lack a modality; written to NAME-common.*',
     )
     p.add_argument(
         '--baseline',
@@ -83,16 +89,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def titles(words: list[str]) -> dict[str, str]:
-    """Reads the SUBSET=TITLE words of --columns; a subset alone is its own title.
+    """Reads the COLUMN=TITLE words of --columns; a column alone is its own title.
 
     Raises:
-        UserError: A title is empty, or a subset is given twice.
+        UserError: A title is empty, or a column is given twice.
     """
     found: dict[str, str] = {}
     for word in words:
         subset, equals, title = word.partition('=')
         if not subset or (equals and not title):
-            raise UserError(f'--columns: expected SUBSET=TITLE, found {word!r}')
+            raise UserError(f'--columns: expected COLUMN=TITLE, found {word!r}')
         if subset in found:
             raise UserError(f'--columns: expected one title of {subset}, found two')
         found[subset] = title or subset
@@ -130,7 +136,14 @@ def _tables(
 ) -> None:
     """Writes and prints the tables of one data set."""
     made = writer.write_tables(
-        args.results, name, runs, args.gaps, args.metric, columns, args.transpose
+        args.results,
+        name,
+        runs,
+        args.gaps,
+        args.metric,
+        columns,
+        args.transpose,
+        args.common_samples,
     )
     writer.show(made)
     if args.baseline:

@@ -35,6 +35,7 @@ class Request:
         device: 'cpu' or 'cuda', which settles precision='auto'.
         tune: Trials of each method's search; no search without it.
         gaps: Settings of the protocol's `rates`, each an experiment of its own.
+        dry_run: Whether nothing is trained, so that what is refused is listed and the rest planned.
     """
 
     methods: Sequence[str]
@@ -44,6 +45,7 @@ class Request:
     device: str
     tune: int | None = None
     gaps: Sequence[str] | None = None
+    dry_run: bool = False
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
@@ -192,10 +194,28 @@ def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
         for spec in specs:
             for item in _expanded(spec, data, protocol, request):
                 # Whatever is wrong with sampler, options or rates shows before any training.
-                plain(item).check()
+                if not _fits(item, request.dry_run):
+                    continue
                 folder = item.experiments[0].folder if isinstance(item, Search) else item.folder
                 grid.setdefault(folder, item)
     return list(grid.values())
+
+
+def _fits(item: Experiment | Search, dry_run: bool) -> bool:
+    """Returns whether an item can run; a plan prints why it cannot, where a run would end.
+
+    Raises:
+        UserError: It cannot, and this is no plan.
+    """
+    e = plain(item)
+    try:
+        e.check()
+    except UserError as error:
+        if not dry_run:
+            raise
+        print(f'refused   {e.data.name}  {e.label}  seed {e.seed}  {error}')
+        return False
+    return True
 
 
 def _spec(text: str) -> Spec:

@@ -50,10 +50,10 @@ class Runs:
         outcomes: Returns the outcomes of a record's run.
         problems: Takes one line for each run left out and for each unusable file of outcomes.
         metric: The metric to show, by default the data set's own.
-        titles: Subset id -> column title of the subsets to show, by default all.
+        titles: Id of a subset or summary -> column title of those to show, by default all.
 
     Raises:
-        UserError: The metric's direction is not known, or a subset of `titles` was not tested.
+        UserError: The metric's direction is not known, or a column of `titles` does not exist.
     """
 
     def __init__(
@@ -75,12 +75,7 @@ class Runs:
         self.subsets = [s for s in subset_ids(self.data['modalities']) if s in tested]
         self.columns = statistics.columns(self.subsets, len(self.data['modalities']))
         summaries = list(self.columns)[len(self.subsets) :]
-        for subset in titles or {}:
-            if subset not in tested:
-                known = ', '.join(self.subsets)
-                raise UserError(f'columns: no subset {subset!r} (tested: {known})')
-        self.titles = dict(titles or zip(self.subsets, self.subsets, strict=True))
-        self.titles |= {key: key.replace('_', ' ') for key in summaries}
+        self.titles = _titles(dict(titles or {}), self.subsets, summaries)
         kept = list(self._verified(members, outcomes, problems))
         self.records = [record for record, _ in kept]
         # Outcomes tell what samples contribute to the data set's own metric alone.
@@ -177,6 +172,27 @@ class Runs:
                 problems.append(f'{_name(record)}: {wrong}')
             else:
                 yield record, added
+
+
+def _titles(
+    given: dict[str, str], subsets: Sequence[str], summaries: Sequence[str]
+) -> dict[str, str]:
+    """Returns column id -> title; where no subset or no summary is given, all of them.
+
+    Raises:
+        UserError: A column does not exist.
+    """
+    for key in given:
+        if key not in (*subsets, *summaries):
+            raise UserError(
+                f'columns: no subset or summary {key!r} (tested: {", ".join(subsets)}; '
+                f'summaries: {", ".join(summaries)})'
+            )
+    plain = {key: key for key in subsets}
+    words = {key: key.replace('_', ' ') for key in summaries}
+    some = {key: title for key, title in given.items() if key in plain}
+    told = {k: words[k] if title == k else title for k, title in given.items() if k in words}
+    return {**(some or plain), **(told or words)}
 
 
 def gather(

@@ -10,8 +10,8 @@ from typing import Any
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT, writing
 from benchmark.records import metrics, store
-from benchmark.records.schema import Outcomes, Record, Unscored, test_scores
-from benchmark.report import baseline, captions, escaping, gaps
+from benchmark.records.schema import Outcomes, Record, RecordError, Unscored, test_scores
+from benchmark.report import baseline, captions, common, escaping, gaps
 from benchmark.report.cost_table import TextTable
 from benchmark.report.render import FORMATS, comma_separated, grid, section, terminal
 from benchmark.report.runs import Loader, gather
@@ -80,6 +80,7 @@ def write_tables(
     metric: str = '',
     columns: Mapping[str, str] | None = None,
     transposed: bool = False,
+    same_samples: bool = False,
 ) -> Table:
     """Reads the records of a data set and writes `<results>/tables/<dataset>.md`, `.tex`, `.csv`.
 
@@ -92,6 +93,8 @@ def write_tables(
             name of any other.
         columns: As in `table`.
         transposed: Whether LaTeX has a row per subset and a column per method.
+        same_samples: Whether to score all subsets on the test samples that every subset was tested
+            on; the names of the files then end in '-common'.
 
     Raises:
         Lacking: No record holds the metric, or `by_gaps` is set and no run has training gaps.
@@ -109,20 +112,55 @@ def write_tables(
         return store.read_outcomes(files[record['identity']].with_name(store.OUTCOMES), record)
 
     complete, unscored = list(found.complete.values()), list(found.unscored.values())
+    left_out: list[str] = []
+    if same_samples:
+        complete, load = _on_common_samples(complete, load, left_out)
     made = table(complete, load, unscored, published(dataset), columns, metric, by_gaps)
     if metric and not made.blocks:
         held = _held(found)  # and the outcomes do not tell the metric either
         raise Lacking(unknown(f'metric of {dataset}', metric, held), held)
-    problems = [line.replace(f'{root}/', '') for line in [*found.problems, *made.problems]]
+    told = [*found.problems, *left_out, *made.problems]
+    problems = [line.replace(f'{root}/', '') for line in told]
     joined = made.gaps and Table(dataset, made.gaps.blocks, problems)
     made = Table(dataset, made.blocks, problems, joined, transposed)
     if joined and not joined.blocks and not any(r['protocol'].get('rates') for r in unscored):
         raise Lacking(f'{dataset}: no run with training gaps (rates)')
     suffix = f'-{metric}' if metric not in {'', *(r['dataset']['metric'] for r in complete)} else ''
+    suffix += '-common' if same_samples else ''
     _write(results / 'tables' / f'{dataset}{suffix}', made)
     if joined:
         _write(results / 'tables' / f'{dataset}-gaps{suffix}', joined)
     return made
+
+
+def _on_common_samples(
+    complete: list[Record], load: Loader, left_out: list[str]
+) -> tuple[list[Record], Loader]:
+    """Returns the records on the samples that every subset was tested on, and their outcomes.
+
+    Args:
+        complete: The records.
+        load: Returns the outcomes of a record's run.
+        left_out: Takes one line for each run that has none, and one for the samples left out.
+    """
+    records: list[Record] = []
+    kept: dict[str, Outcomes] = {}
+    for record in complete:
+        try:
+            outcomes = load(record)
+            if outcomes is None:
+                raise RecordError('no outcomes')
+            changed, kept[record['identity']] = common.restricted(record, outcomes)
+        except RecordError as error:
+            left_out.append(f'{record["method"]["label"]} seed {record["seed"]}: {error}')
+            continue
+        records.append(changed)
+        every = max(record['n']['test'].values())
+        number = next(iter(changed['n']['test'].values()))
+        if number < every:
+            line = f'at least {every - number:,} test samples that were not tested on every subset'
+            left_out += [] if line in left_out else [line]
+    return records, lambda record: kept[record['identity']]
 
 
 def _write(stem: Path, made: Table) -> None:

@@ -435,3 +435,16 @@ def test_the_grid_is_every_combination_once_and_checked_before_training(tmp_path
         with pytest.raises(UserError, match=told):
             experiments(Request([method], [0], options, tmp_path, 'cpu'), data)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_lists_what_the_network_does_not_fit_and_a_run_ends_before_any_training(
+    tmp_path, capsys
+):
+    data = Toy(dataclasses.replace(TASKS['rooms'], network='esanet'))
+    words = ['rfnet', 'modality_dropout'], [0], {}, tmp_path, 'cpu'
+    (kept,) = experiments(Request(*words, dry_run=True), [data])
+    assert kept.label == 'modality_dropout'
+    told = capsys.readouterr().out
+    assert told.startswith('refused   toy  rfnet  seed 0  RFNet on toy: needs encoders')
+    with pytest.raises(UserError, match='network=esanet'):
+        experiments(Request(*words), [data])

@@ -25,7 +25,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from benchmark import tables as commands
 from benchmark.errors import UserError
-from benchmark.records import metrics
+from benchmark.records import metrics, store
 from benchmark.report import captions, writer
 from benchmark.report.render import csv as to_csv
 from benchmark.report.render import latex, markdown, terminal
@@ -485,7 +485,7 @@ def test_columns_can_follow_the_layout_of_a_paper(three):
     full = _row(three.only_block(), 'fair')
     assert _row(block, 'fair')['depth'] == full['depth']
     assert _row(block, 'fair')['mean'].mean == full['mean'].mean
-    with pytest.raises(UserError, match="no subset 'sonar'"):
+    with pytest.raises(UserError, match="no subset or summary 'sonar'"):
         three.only_block(columns={'sonar': 'S'})
 
 
@@ -591,8 +591,8 @@ def test_published_means_are_those_of_their_cells(path):
     ('words', 'told'),
     [
         (['rgb=A', 'rgb=B'], '--columns: expected one title of rgb, found two'),
-        (['rgb', 'depth='], "--columns: expected SUBSET=TITLE, found 'depth='"),
-        (['=A'], "--columns: expected SUBSET=TITLE, found '=A'"),
+        (['rgb', 'depth='], "--columns: expected COLUMN=TITLE, found 'depth='"),
+        (['=A'], "--columns: expected COLUMN=TITLE, found '=A'"),
     ],
 )
 def test_columns_without_a_title_or_with_two_are_refused(words, told, tmp_path, capsys):
@@ -615,3 +615,36 @@ def test_notes_of_a_training_and_rows_of_two_codes_stand_beneath_the_table():
     assert text.count(f'short: {short}') == 1
     assert text.count('with different versions of the code') == 1
     assert 'mixed: its seeds were trained with different versions of the code' in text
+
+
+def test_summaries_are_chosen_and_named_like_subsets(three):
+    table = three.table(columns={'ir': 'I', 'rgb': 'R', 'worst': 'Min'})
+    header = next(line for line in markdown(table).splitlines() if line.startswith('| method'))
+    assert header.startswith('| method | I | R | Min | ')
+    (block,) = three.table(columns={'missing_1': 'missing_1'}).blocks
+    assert list(block.columns.values())[-1] == 'missing 1'
+    assert set(SUBSETS) < set(block.columns)
+    assert not {'mean', 'worst'} & set(block.columns)
+
+
+def test_all_subsets_are_scored_on_their_common_samples(tmp_path):
+    whole = make_outcomes(dict.fromkeys(SUBSETS, 40))
+    rows = {k: v[16:] for k, v in whole.items()}
+    outcomes = {**whole, 'pred/ir': np.where(np.arange(SAMPLES) < 16, -1, whole['pred/ir'])}
+    for seed in range(2):
+        record = make_record('m', seed, whole)
+        there = {k: outcomes[k][16:] for k in ('target', 'pred/ir')}
+        record['scores']['test']['ir']['ACER'] = acer_of(there, 'ir')
+        record['n']['test']['ir'] = len(TARGET) - 16
+        place = tmp_path / 'runs' / 'faces' / 'm' / record['protocol_id'] / f'seed{seed}'
+        store.write_outcomes(place / 'outcomes.npz', outcomes)
+        store.write(place / 'record.json', record)
+    made = writer.write_tables(tmp_path, 'faces', same_samples=True)
+    (row,) = (row for row in made.blocks[0].rows if row.kind == 'method')
+    for subset in SUBSETS:
+        assert row.cells[subset].mean == pytest.approx(100 * acer_of(rows, subset))
+    assert made.problems == ['at least 16 test samples that were not tested on every subset']
+    text = (tmp_path / 'tables' / 'faces-common.md').read_text()
+    assert 'The scores are on 384 test samples.' in text
+    plain = writer.write_tables(tmp_path, 'faces').blocks[0].rows[0]
+    assert plain.cells['rgb'].mean != pytest.approx(row.cells['rgb'].mean)
