@@ -92,6 +92,14 @@ class Task:
         check_classes(self.dataset, self.classes)
 
     @property
+    def encoder(self) -> str:
+        """The shared encoders in words, as captions of tables state them."""
+        images = any(m.kind == 'image' for m in self.modalities)
+        network = f', network {self.network}' if self.kind == 'segmentation' else ''
+        start = ', pretrained' if self.pretrained else ''
+        return f'{f"ResNet-{self.depth}, " if images else ""}width {self.width}{network}{start}'
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the M modalities, in the order of mask columns."""
         return tuple(m.name for m in self.modalities)

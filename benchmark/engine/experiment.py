@@ -173,6 +173,7 @@ class Experiment:
                 'live': task.live,
                 'ceiling': self.data.bounds[0],
                 'chance': self.data.bounds[1],
+                'encoder': task.encoder,
                 **({'regions': [name for name, _ in task.regions]} if task.regions else {}),
             },
             'protocol': self.protocol.recorded(),

@@ -90,6 +90,7 @@ def _data(runs: Runs) -> list[str]:
     sizes = ', '.join(f'{count:,} {split}' for split, count in runs.sizes.items())
     return [
         *([f'Options of the data set: {options}.'] if options else []),
+        *([f'Encoders: {runs.data["encoder"]}.'] if 'encoder' in runs.data else []),
         *([f'Samples: {sizes}.'] if sizes else []),
     ]
 

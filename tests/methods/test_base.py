@@ -54,3 +54,10 @@ def test_a_method_without_its_teacher_lacks_the_attribute():
     teacher = METHODS.module_dict['complete'](TASKS['vectors'])
     method.set_teacher(teacher)
     assert method.teacher_network is teacher
+
+
+def test_the_encoders_are_told_in_words():
+    told = {kind: task.encoder for kind, task in TASKS.items()}
+    assert told['faces'] == 'ResNet-18, width 4'
+    assert told['vectors'] == 'width 4'
+    assert told['rooms'] == 'ResNet-18, width 4, network pyramid'
