@@ -26,6 +26,7 @@ if __name__ == '__main__':
 
 import numpy as np  # noqa: E402
 from scipy import special  # noqa: E402
+from scipy.stats import friedmanchisquare  # noqa: E402
 
 from benchmark.missing import generator, subset_ids  # noqa: E402
 from benchmark.report import comparison, statistics  # noqa: E402
@@ -37,6 +38,8 @@ SHARED, OWN = 0.5, 0.15
 """Shares of the variance of a sample's difficulty: of all networks, of those of one method."""
 
 NORMAL = NormalDist()
+MODALITIES = ('a', 'b', 'c')
+SUBSETS = subset_ids(MODALITIES)
 
 
 class Case(NamedTuple):
@@ -117,8 +120,7 @@ def standings(grid: Grid, rng: np.random.Generator) -> Standings:
 
     The last `weak` methods have one seed only.
     """
-    modalities = ['a', 'b', 'c']
-    subsets = subset_ids(modalities)
+    modalities, subsets = MODALITIES, SUBSETS
     sizes = np.array([s.count('+') + 1 for s in subsets])
     counts = [1 if m >= grid.methods - grid.weak else grid.seeds for m in range(grid.methods)]
     method = np.repeat(np.arange(grid.methods), counts)
@@ -144,12 +146,20 @@ def standings(grid: Grid, rng: np.random.Generator) -> Standings:
 
 
 def false_marks(grid: Grid, repetitions: int) -> np.ndarray:
-    """Returns the shares of tables with a false mark, in the mean and in any other column."""
+    """Returns the shares of tables with a false mark in the mean, with one in any other column, and
+    of those in which Friedman's test over the subsets calls the methods different (p < .05).
+    """
     rng = generator(0, 'tables', *map(str, grid))
     found = []
     for _ in range(repetitions):
-        columns = {column for row in standings(grid, rng).marks.values() for column in row}
-        found.append(['mean' in columns, bool(columns - {'mean'})])
+        made = standings(grid, rng)
+        columns = {column for row in made.marks.values() for column in row}
+        means = [
+            made.scores.values[list(row.values()), : len(SUBSETS)].mean(0)
+            for row in made.scores.rows.values()
+        ]
+        p = friedmanchisquare(*means).pvalue if len(means) > 2 else math.nan
+        found.append(['mean' in columns, bool(columns - {'mean'}), p < comparison.LEVEL])
     return np.mean(found, axis=0)
 
 
@@ -175,15 +185,17 @@ def page(repetitions: int) -> Iterator[str]:
     yield ''
     yield f'**Tables of equal methods on 7 subsets** ({few:,} tables a row)'
     yield ''
-    yield '| methods | seeds | samples | sd of seeds | marked in the mean % | elsewhere % |'
-    yield '| --- | ---: | ---: | ---: | ---: | ---: |'
+    titles = ['methods', 'seeds', 'samples', 'sd of seeds', 'marked in the mean %', 'elsewhere %']
+    yield f'| {" | ".join([*titles, "Friedman over subsets %"])} |'
+    yield '| --- | ---: | ---: | ---: | ---: | ---: | ---: |'
     grids = [Grid(2, 3, 400, 0.5), Grid(5, 3, 400, 0.5), Grid(5, 3, 400, 1.5), Grid(5, 5, 400, 1.5)]
     grids += [Grid(5, 3, 400, 0.5, weak=1), Grid(5, 3, 10, 0.5)]
     for grid in grids:
         found = 100 * false_marks(grid, few)
         names = f'{grid.methods}, one with 1 seed' if grid.weak else str(grid.methods)
         rest = f'{grid.seeds} | {grid.samples} | {grid.spread:g} | {found[0]:.1f} | {found[1]:.1f}'
-        yield f'| {names} | {rest} |'
+        friedman = f'{found[2]:.1f}' if grid.methods > 2 else ''
+        yield f'| {names} | {rest} | {friedman} |'
 
 
 def main(argv: list[str] | None = None) -> None:
