@@ -146,8 +146,11 @@ def standings(grid: Grid, rng: np.random.Generator) -> Standings:
 
 
 def false_marks(grid: Grid, repetitions: int) -> np.ndarray:
-    """Returns the shares of tables with a false mark in the mean, with one in any other column, and
-    of those in which Friedman's test over the subsets calls the methods different (p < .05).
+    """Returns the shares of tables in which equal methods are called different.
+
+    Returns:
+        (3,): by a mark in the mean, by one in any other column, and by Friedman's test over the
+        subsets with p < .05.
     """
     rng = generator(0, 'tables', *map(str, grid))
     found = []

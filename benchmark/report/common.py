@@ -42,4 +42,6 @@ def _tested(record: Record, outcomes: Outcomes, subset: str) -> np.ndarray:
     if record['dataset']['kind'] == 'classification':
         return outcomes[f'pred/{subset}'] >= 0
     areas = outcomes[f'areas/{subset}']
-    return areas.min((1, 2)) >= 0 if record['dataset']['metric'] == 'Dice' else areas[:, 2].any(1)
+    if record['dataset']['metric'] == 'Dice':
+        return np.asarray(areas.min((1, 2)) >= 0)
+    return np.asarray(areas[:, 2].any(1))

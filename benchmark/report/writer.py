@@ -113,9 +113,10 @@ def write_tables(
 
     complete, unscored = list(found.complete.values()), list(found.unscored.values())
     left_out: list[str] = []
+    loader: Loader = load
     if same_samples:
-        complete, load = _on_common_samples(complete, load, left_out)
-    made = table(complete, load, unscored, published(dataset), columns, metric, by_gaps)
+        complete, loader = _on_common_samples(complete, load, left_out)
+    made = table(complete, loader, unscored, published(dataset), columns, metric, by_gaps)
     if metric and not made.blocks:
         held = _held(found)  # and the outcomes do not tell the metric either
         raise Lacking(unknown(f'metric of {dataset}', metric, held), held)
