@@ -35,6 +35,10 @@ PARTS = (
 )
 
 
+LISTED = 15
+"""Most subsets that a sentence lists one by one: those of 4 modalities."""
+
+
 def title(block: Block) -> str:
     """Names data set, metric and the direction in which it is better."""
     runs = block.first
@@ -172,6 +176,8 @@ def _small(runs: Runs) -> Iterator[str]:
     small = {s: n for s, n in runs.numbers.items() if n < MIN_UNITS}
     if small:
         told = ', '.join(f'{subset} {n}' for subset, n in small.items())
+        if len(small) > LISTED:
+            told = f'{len(small)} subsets, of {min(small.values())} to {max(small.values())}'
         yield f'summaries are also over subsets with fewer than {MIN_UNITS} test samples: {told}'
 
 
@@ -195,7 +201,8 @@ def _collapsed(runs: Runs) -> list[str]:
                 answer = record['dataset']['classes'][int(np.argmax(record['predicted'][subset]))]
                 answers.setdefault(answer, []).append(subset)
             for answer, subsets in answers.items():
-                where = f'for every sample on {", ".join(subsets)}'
+                listed = ', '.join(subsets) if len(subsets) <= LISTED else f'{len(subsets)} subsets'
+                where = f'for every sample on {listed}'
                 text = f'† {label} collapsed: it predicts {answer} {where}'
                 seeds.setdefault(text, []).append(record['seed'])
     return [f'{text} (seed {", ".join(map(str, found))})' for text, found in seeds.items()]

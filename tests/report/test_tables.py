@@ -25,6 +25,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from benchmark import tables as commands
 from benchmark.errors import UserError
+from benchmark.missing import subset_ids
 from benchmark.records import metrics, store
 from benchmark.report import captions, writer
 from benchmark.report.render import csv as to_csv
@@ -650,3 +651,15 @@ def test_all_subsets_are_scored_on_their_common_samples(tmp_path):
     assert 'The scores are on 384 test samples.' in text
     plain = writer.write_tables(tmp_path, 'faces').blocks[0].rows[0]
     assert plain.cells['rgb'].mean != pytest.approx(row.cells['rgb'].mean)
+
+
+def test_of_many_subsets_a_footnote_gives_the_number(tmp_path):
+    names = ['a', 'b', 'c', 'd', 'e']
+    few = np.arange(10) % 2
+    outcomes = make_outcomes(dict.fromkeys(subset_ids(names), 2), target=few)
+    record = make_record('m', 0, outcomes, dataset={'modalities': names})
+    record['collapsed'] = subset_ids(names)
+    record['gaps']['rates'] = dict.fromkeys(names, 0.0)
+    text = markdown(writer.table([record], lambda r: outcomes))
+    assert 'fewer than 20 test samples: 31 subsets, of 10 to 10' in text
+    assert 'for every sample on 31 subsets (seed 0)' in text
