@@ -659,6 +659,7 @@ def test_of_many_subsets_a_footnote_gives_the_number(tmp_path):
     outcomes = make_outcomes(dict.fromkeys(subset_ids(names), 2), target=few)
     record = make_record('m', 0, outcomes, dataset={'modalities': names})
     record['collapsed'] = subset_ids(names)
+    record['predicted'] = dict.fromkeys(subset_ids(names), [1.0, 0.0])
     record['gaps']['rates'] = dict.fromkeys(names, 0.0)
     text = markdown(writer.table([record], lambda r: outcomes))
     assert 'fewer than 20 test samples: 31 subsets, of 10 to 10' in text
