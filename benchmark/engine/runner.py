@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import logging
 import shutil
@@ -13,8 +14,10 @@ from typing import Any
 from mmengine.runner import Runner
 
 from benchmark.engine import state
-from benchmark.files import ROOT
 from benchmark.method import Method
+
+LIBRARIES = ('mmengine', 'mmcv', 'mmseg', 'torch', 'warnings')
+"""Packages whose own lines, such as hooks and deprecations, the log leaves out."""
 
 _COUNTER = itertools.count()
 _NO_DEFAULTS = dict.fromkeys(('runtime_info', 'timer', 'logger', 'checkpoint'))
@@ -96,5 +99,15 @@ class SilentRunner(Runner):
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Returns whether a line is this project's own; mmengine logs its hooks and deprecations."""
-    return Path(record.pathname).is_relative_to(ROOT)
+    """Returns whether a line comes from this project or from a user's own method.
+
+    A method logs through mmengine's `print_log`, so that the file that the record names is
+    mmengine's. The caller behind the functions of logging decides.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        module = frame.f_globals.get('__name__', '')
+        if module != __name__ and not module.startswith(('logging', 'mmengine.logging')):
+            return module.partition('.')[0] not in LIBRARIES
+        frame = frame.f_back
+    return True

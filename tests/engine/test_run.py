@@ -143,6 +143,7 @@ def test_the_log_holds_every_metric_of_each_validation(uninterrupted):
     lines = [line for line in log.splitlines() if ': validation ACER ' in line]
     assert len(lines) == 3
     assert all(re.search(r'rgb\+depth\+ir/ACER \d\.\d{4}', line) for line in lines)
+    assert 'mmanet: strong modality' in log  # what a method logs by mmengine's print_log
 
 
 def test_what_is_recorded_is_not_run_again(uninterrupted, capsys):
