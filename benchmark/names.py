@@ -104,6 +104,8 @@ def _check_text(what: str, name: str) -> None:
 
 
 def _check_unique(what: str, names: Sequence[str]) -> None:
-    for k, name in enumerate(names):
-        if name in names[:k]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
             raise UserError(f'{what}: expected different names, found {name!r} twice')
+        seen.add(name)
