@@ -57,6 +57,9 @@ class ImageFolder(NamedTuple):
         samples = {sample for split in self.splits.values() for sample in split}
         counts = ', '.join(f'{name} {len(split)}' for name, split in self.splits.items())
         found = [f'found modalities {", ".join(self.images)}; samples: {counts}']
+        for name, files in self.images.items():
+            if lacking := len(samples - files.keys()):
+                found.append(f'{lacking} of {len(samples)} samples lack {name}')
         for name, files in (*self.images.items(), (LABELS, self.maps)):
             if unused := len(files.keys() - samples):
                 found.append(f'{unused} files of {name} belong to no sample of a split')
@@ -210,7 +213,10 @@ def _check_sample(root: Path, found: ImageFolder, sample: str, gaps: bool) -> No
     if sample not in (found.maps if found.dense else found.names):
         raise UserError(f'{root}: expected a label of sample {sample!r}, found none')
     lacking = [m for m, files in found.images.items() if sample not in files]
-    if len(lacking) == len(found.images) or lacking and not gaps:
-        hint = '' if len(lacking) == len(found.images) else '; gaps=true takes this for a gap'
+    if len(lacking) == len(found.images):
+        every = ', '.join(lacking)
+        raise UserError(f'{root}: expected an image of sample {sample!r}, found none in {every}')
+    if lacking and not gaps:
         where = root / lacking[0] / sample
-        raise UserError(f'{where}: expected an image of this name, found none{hint}')
+        hint = 'gaps=true takes this for a gap'
+        raise UserError(f'{where}: expected an image of this name, found none; {hint}')

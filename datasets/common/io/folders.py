@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmark.errors import UserError
 
-LITTER = ('thumbs.db', 'desktop.ini')
-"""Files that file managers leave behind, beside those with a dot in front, in lower case."""
+LITTER = ('thumbs.db', 'desktop.ini', '__macosx')
+"""What file managers and archives leave behind, beside names with a dot in front; lower case."""
 
 
 def is_litter(name: str) -> bool:
