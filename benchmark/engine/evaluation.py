@@ -25,6 +25,7 @@ from benchmark.engine.subset_metrics import (
     kept_logits,
     shares_of,
 )
+from benchmark.errors import UserError
 from benchmark.method import IGNORE, Batch, Method, SubsetScore, Task
 from benchmark.missing import subset_id, subset_masks
 from benchmark.records import metrics
@@ -135,6 +136,7 @@ class SubsetEvaluator(Evaluator):
         self.by_subset = {subset: metric_for(task, groups) for subset in self.masks}
         super().__init__(list(self.by_subset.values()))
         self.task, self.split = task, split
+        self._axes = 4 if task.kind == 'segmentation' else 2
         self.scores: dict[str, SubsetScore] = {}
         self.outcomes: dict[str, dict[str, np.ndarray]] = {}
 
@@ -150,8 +152,15 @@ class SubsetEvaluator(Evaluator):
             number: Which batch of the split this is, for the message.
 
         Raises:
+            UserError: The logits are of another number of samples, classes or axes.
             TrainingDiverged: A logit of a sample that has the subset is NaN or infinite.
         """
+        expected = (len(batch.ids), len(self.task.classes))
+        if tuple(logits.shape[:2]) != expected or logits.ndim != self._axes:
+            raise UserError(
+                f'prediction: expected logits {expected}{" and H, W" if self._axes == 4 else ""}, '
+                f'found {tuple(logits.shape)}; `decode` or `predict` of the method returns them'
+            )
         has = (batch.available.cpu().numpy() >= mask).all(1)
         rows = np.flatnonzero(has)
         if len(rows):

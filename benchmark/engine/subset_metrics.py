@@ -13,6 +13,9 @@ from torch import Tensor
 from benchmark.method import IGNORE, Task
 from benchmark.records import metrics
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Largest number in float32."""
+
 LARGEST_HALF = 65504.0
 """Largest number in float16."""
 
@@ -26,7 +29,9 @@ def kept_logits(task: Task, logits: Tensor) -> np.ndarray:
     logits = logits.detach().float()
     if len(task.classes) == 2:
         positive = task.live if task.metric == 'ACER' else 1
-        return (logits[:, positive] - logits[:, 1 - positive]).cpu().numpy()
+        # Two finite logits may be so far apart that float32 cannot hold the difference.
+        odds = logits[:, positive].double() - logits[:, 1 - positive].double()
+        return odds.clamp(-LARGEST, LARGEST).cpu().numpy().astype(np.float32)
     if task.metric == 'ACER':
         return logits.cpu().numpy()
     return logits.clamp(-LARGEST_HALF, LARGEST_HALF).cpu().numpy().astype(np.float16)

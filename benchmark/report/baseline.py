@@ -97,7 +97,7 @@ def tables(runs: Runs, baseline: str) -> list[TextTable]:
         caption += f' Not compared: {told}.'
     made = []
     for column in (MAIN, *runs.subsets):
-        few = standings.units[column] < MIN_UNITS
+        few = standings.effective[column] < MIN_UNITS
         note = f' Not tested: fewer than {MIN_UNITS} independent samples.' if few else ''
         made.append(
             TextTable(

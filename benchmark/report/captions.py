@@ -151,7 +151,9 @@ def significance(runs: Runs) -> str:
     )
     if standings.ranks:
         text += ' Rank: the 95 % interval of the rank in the mean.'
-    small = [k for k, count in standings.units.items() if count < MIN_UNITS and k in runs.titles]
+    small = [
+        k for k, count in standings.effective.items() if count < MIN_UNITS and k in runs.titles
+    ]
     if small:
         told = ', '.join(runs.titles[key] for key in small)
         text += f' Not tested, on fewer than {MIN_UNITS} independent samples: {told}.'

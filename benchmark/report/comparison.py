@@ -209,3 +209,20 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def p_text(p: float) -> str:
     """Returns a p-value with three digits."""
     return '< 0.001' if p < 0.001 else f'{p:.3f}'
+
+
+def weights(added: np.ndarray, metric: str) -> np.ndarray:
+    """Returns how much each unit weighs in each part that a metric is the mean of, (U, G).
+
+    The parts of ACER are attacks and live samples, those of mIoU the classes that are labelled; the
+    other metrics have one part.
+
+    Args:
+        added: (U, C) contributions of U units.
+        metric: The metric that they contribute to.
+    """
+    if metric == 'ACER':
+        return added.reshape(len(added), 2, 2).sum(2)
+    if metric == 'mIoU':
+        return added.reshape(len(added), 3, -1)[:, 2]
+    return added[:, :1] if metric == 'Dice' else added.sum(1, keepdims=True)

@@ -16,6 +16,9 @@ Mark = Literal['', 'best', 'second']
 MIN_UNITS = 20
 """Fewest independent units (samples, volumes, clusters) on which a difference is tested."""
 
+SHARE = 4
+"""A class needs at least this part of `MIN_UNITS`, where a metric is the mean over classes."""
+
 MAIN = 'mean'
 """The column whose tests are a family of their own, the primary one."""
 
@@ -90,10 +93,13 @@ class Standings:
                 f'this needs at least {MIN_SEEDS} seeds that all methods share (shared: '
                 f'{", ".join(map(str, self.seeds)) or "none"})'
             )
-        if not any(count >= MIN_UNITS for count in self.units.values()):
+        if not any(count >= MIN_UNITS for count in self.effective.values()):
+            found = max(self.units.values())
+            if found < MIN_UNITS:
+                return f'this needs at least {MIN_UNITS} independent test samples (found: {found})'
             return (
-                f'this needs at least {MIN_UNITS} independent test samples (found: '
-                f'{max(self.units.values())})'
+                f'this needs at least {MIN_UNITS} independent test samples of like weight, and '
+                f'{MIN_UNITS // SHARE} of each class that the metric averages over'
             )
         return ''
 
@@ -113,6 +119,31 @@ class Standings:
         known = [np.any(added, axis=2).sum(0) for added in self.scores.units if added is not None]
         # Runs may have been tested on different subsets.
         each = dict(zip(self.scores.columns, np.max(known, axis=0).tolist(), strict=False))
+        return {
+            column: min((each[subset] for subset in subsets), default=0)
+            for column, subsets in self.scores.columns.items()
+        }
+
+    @cached_property
+    def effective(self) -> dict[str, int]:
+        """Column -> the number of equal units that its units are worth; smallest of a summary's.
+
+        Units of unequal weight w are worth (sum w)^2 / sum w^2 (Kish, 1965). Where a metric is the
+        mean of several parts, such as classes, each part must have its own; a class that occurs in
+        few units decides the score, and resampling cannot tell its variance. Each part is then
+        required to be worth a quarter of what one part alone would be.
+        """
+        known = [added for added in self.scores.units if added is not None]
+        each: dict[str, int] = {}
+        for k, subset in enumerate(s for s, of in self.scores.columns.items() if of == [s]):
+            found = [comparison.weights(a[:, k].astype(float), self.scores.metric) for a in known]
+            w = max(found, key=lambda x: np.count_nonzero(x))
+            w = w[:, w.any(0)]
+            worth = w.sum(0) ** 2 / (w**2).sum(0)
+            units = np.count_nonzero(w.any(1))
+            # Rounding must not turn 20 equal units into 19.
+            least = worth.min(initial=units) * (SHARE if w.shape[1] > 1 else 1) + 1e-6
+            each[subset] = int(min(units, least))
         return {
             column: min((each[subset] for subset in subsets), default=0)
             for column, subsets in self.scores.columns.items()
@@ -145,7 +176,7 @@ class Standings:
         values = self.scores.values[:, self._place[column]]
         units, both = self.units[column], a + b
         shared = self._covariances[column][np.ix_(both, both)]
-        if units < MIN_UNITS:
+        if self.effective[column] < MIN_UNITS:
             shared = np.full_like(shared, np.nan)
         return comparison.compare(values[a], values[b], shared, units)
 
@@ -224,7 +255,7 @@ class Standings:
         the row's differences from all others are corrected by Holm. Rows that were not tested on
         all subsets have no rank.
         """
-        if self.lacking or self.units[MAIN] < MIN_UNITS:
+        if self.lacking or self.effective[MAIN] < MIN_UNITS:
             return {}
         rows = self._order(MAIN, self.runs)
         sign = 1 if self.scores.higher else -1

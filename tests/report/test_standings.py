@@ -245,3 +245,32 @@ def test_subsets_with_few_samples_are_not_tested_and_the_caption_says_so():
     assert 'fewer than 20 independent samples: ir, mean, worst, missing 2' in captions.caption(
         block
     )
+
+
+RARE = {
+    'one live sample': ('ACER', lambda u: np.eye(4)[np.where(u == 0, 2 + u % 2, u % 2)], 4),
+    'five live samples': ('ACER', lambda u: np.eye(4)[np.where(u < 5, 2 + u % 2, u % 2)], 20),
+    'one cluster holds most': (
+        'accuracy',
+        lambda u: np.where(u == 0, 3000, 5)[:, None] * [1, 1],
+        1,
+    ),
+    'a class of two images': ('mIoU', lambda u: np.stack([9 + 0 * u, 9 * (u < 2)] * 3, 1), 8),
+    'equal samples': ('accuracy', lambda u: np.eye(2)[u % 2], 200),
+}
+
+
+@pytest.mark.parametrize('case', RARE)
+def test_what_the_data_are_worth_counts_the_classes_and_samples_that_decide(case):
+    metric, made, worth = RARE[case]
+    added = made(np.arange(200))[:, None]
+    rows = {'a': {0: 0, 1: 1, 2: 2}, 'b': {0: 3, 1: 4, 2: 5}}
+    columns = statistics.columns(['m'], 1)
+
+    def summarise(x):
+        return statistics.with_summaries(x, np.array([1]), 1, True)
+
+    scores = Scores(columns, np.zeros((6, 4)), rows, [added] * 6, metric, True, summarise)
+    found = Standings(scores)
+    assert found.effective['mean'] == worth
+    assert bool(found.lacking) == (worth < 20)
