@@ -20,6 +20,10 @@ Loader = Callable[[Record], Outcomes | None]
 """Returns the outcomes of a record's run, or None if they are not at hand."""
 
 
+class NoColumn(UserError):
+    """A column that was asked for does not exist in a data set."""
+
+
 class Runs:
     """The finished runs of one protocol on the same data; only such runs may be compared.
 
@@ -180,11 +184,11 @@ def _titles(
     """Returns column id -> title; where no subset or no summary is given, all of them.
 
     Raises:
-        UserError: A column does not exist.
+        NoColumn: A column does not exist.
     """
     for key in given:
         if key not in (*subsets, *summaries):
-            raise UserError(
+            raise NoColumn(
                 f'columns: no subset or summary {key!r} (tested: {", ".join(subsets)}; '
                 f'summaries: {", ".join(summaries)})'
             )

@@ -14,7 +14,7 @@ from benchmark.records.schema import Outcomes, Record, RecordError, Unscored, te
 from benchmark.report import baseline, captions, common, escaping, gaps
 from benchmark.report.cost_table import TextTable
 from benchmark.report.render import FORMATS, comma_separated, grid, section, terminal
-from benchmark.report.runs import Loader, gather
+from benchmark.report.runs import Loader, NoColumn, gather
 from benchmark.report.table import Block, Table
 
 PUBLISHED = ROOT / 'results' / 'published'
@@ -97,9 +97,12 @@ def write_tables(
             on; the names of the files then end in '-common'.
 
     Raises:
-        Lacking: No record holds the metric, or `by_gaps` is set and no run has training gaps.
+        Lacking: No record holds the metric, a column does not exist, or `by_gaps` is set and no run
+            has training gaps.
         UserError: There is no record, or the tables cannot be written.
     """
+    if Path(dataset).name != dataset:
+        raise UserError(f'--datasets: expected the name of a data set, found {dataset!r}')
     root = (runs or results / 'runs') / dataset
     found = store.scan(root)
     if not any(found):
@@ -116,7 +119,10 @@ def write_tables(
     loader: Loader = load
     if same_samples:
         complete, loader = _on_common_samples(complete, load, left_out)
-    made = table(complete, loader, unscored, published(dataset), columns, metric, by_gaps)
+    try:
+        made = table(complete, loader, unscored, published(dataset), columns, metric, by_gaps)
+    except NoColumn as error:
+        raise Lacking(f'{dataset}: {error}') from None
     if metric and not made.blocks:
         held = _held(found)  # and the outcomes do not tell the metric either
         raise Lacking(unknown(f'metric of {dataset}', metric, held), held)

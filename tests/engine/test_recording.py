@@ -241,3 +241,21 @@ def test_more_classes_than_int16_holds_have_wider_labels():
     split.target[0] = 39_999
     assert recording._outcomes(task, split, [])['target'][0] == 39_999
     assert recording._outcomes(TASKS['vectors'], split, [])['target'].dtype == np.int16
+
+
+@pytest.mark.parametrize('kind', ['several classes', 'rooms'])
+@pytest.mark.parametrize('classes', [slice(-1), slice(1), [0, 0, *range(9)]])
+def test_logits_of_another_shape_are_refused_in_one_line(kind, classes, tmp_path):
+    e, ((method, _),) = untrained(KINDS[kind], tmp_path)
+    real, count = method.decode, len(KINDS[kind].classes)
+    chosen = classes if isinstance(classes, slice) else classes[: count + 1]
+    method.decode = lambda features, mask: real(features, mask)[:, chosen]
+    with pytest.raises(UserError, match='prediction: expected logits .*, found'):
+        training.test(method, loader_of(e, MACHINE, 'test'), tmp_path, 'cpu', None)
+
+
+def test_log_odds_of_far_apart_logits_stay_finite():
+    far = torch.tensor([[-3e38, 3e38], [3e38, -3e38]])
+    odds = kept_logits(TASKS['vectors'], far)
+    assert np.isfinite(odds).all()
+    assert odds[0] > 0 > odds[1]

@@ -664,3 +664,19 @@ def test_of_many_subsets_a_footnote_gives_the_number(tmp_path):
     text = markdown(writer.table([record], lambda r: outcomes))
     assert 'fewer than 20 test samples: 31 subsets, of 10 to 10' in text
     assert 'for every sample on 31 subsets (seed 0)' in text
+
+
+def test_a_data_set_without_a_column_leaves_the_others_their_tables(tmp_path, capsys):
+    for name, modalities in (('first', ['rgb', 'ir']), ('other', ['a', 'b'])):
+        outcomes = make_outcomes(dict.fromkeys(subset_ids(modalities), 40))
+        changes = {'name': name, 'modalities': modalities}
+        record = make_record('m', 0, outcomes, dataset=changes)
+        record['gaps']['rates'] = dict.fromkeys(modalities, 0.0)
+        place = tmp_path / 'runs' / name / 'm' / record['protocol_id'] / 'seed0'
+        store.write_outcomes(place / 'outcomes.npz', outcomes)
+        store.write(place / 'record.json', record)
+    assert commands.main([str(tmp_path), '--columns', 'a=A', 'b=B']) == 0
+    assert (tmp_path / 'tables' / 'other.md').is_file()
+    assert "left out: first: columns: no subset or summary 'a'" in capsys.readouterr().out
+    assert commands.main([str(tmp_path), '--datasets', '../runs/other']) == 2
+    assert 'expected the name of a data set' in capsys.readouterr().err
