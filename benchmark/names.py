@@ -39,8 +39,11 @@ def check_dataset_name(name: str) -> None:
         raise UserError(
             f'{what}: expected no path, no dot in front and no blank at either end, found {name!r}'
         )
-    if name.endswith('-gaps'):
-        raise UserError(f'{what}: expected no -gaps at its end, as tables have, found {name!r}')
+    if name.endswith(('-gaps', '-common', '-baseline')):
+        raise UserError(
+            f'{what}: expected no -gaps, -common or -baseline at its end, as tables have, '
+            f'found {name!r}'
+        )
 
 
 def check_modalities(dataset: str, names: Sequence[str]) -> None:

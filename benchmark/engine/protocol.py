@@ -162,5 +162,6 @@ class Protocol:
                 dataset never share a folder.
         """
         body = json.dumps([self.recorded(), fingerprint], sort_keys=True)
-        words = [self.sampler.replace(':', '_'), 'gaps' if self.rates else '', self.selection]
+        # A sampler may name many modalities; the hash tells two of one beginning apart.
+        words = [self.sampler.replace(':', '_')[:80], 'gaps' if self.rates else '', self.selection]
         return '-'.join([*filter(None, words), hashlib.sha256(body.encode()).hexdigest()[:8]])

@@ -448,3 +448,10 @@ def test_a_plan_lists_what_the_network_does_not_fit_and_a_run_ends_before_any_tr
     assert told.startswith('refused   toy  rfnet  seed 0  RFNet on toy: needs encoders')
     with pytest.raises(UserError, match='network=esanet'):
         experiments(Request(*words), [data])
+
+
+def test_a_sampler_of_any_length_fits_into_a_folder_s_name():
+    long = [f'bernoulli:{",".join(f"{c * 40}=0.{k}" for c in "abcdefgh")}' for k in (1, 2)]
+    ids = {Protocol(sampler=sampler).id('f') for sampler in long}
+    assert len(ids) == 2
+    assert all(len(name) < 120 for name in ids)
