@@ -109,20 +109,14 @@ def write_tables(
         raise UserError(f'{root}: no {store.RECORD} found')
     if metric and metric not in (known := _metrics(found)):
         raise Lacking(unknown(f'metric of {dataset}', metric, known), known)
-    files = {record['identity']: path for path, record in found.complete.items()}
-
-    def load(record: Record) -> Outcomes | None:
-        return store.read_outcomes(files[record['identity']].with_name(store.OUTCOMES), record)
-
     complete, unscored = list(found.complete.values()), list(found.unscored.values())
     left_out: list[str] = []
-    loader: Loader = load
+    loader = _loader(found)
     if same_samples:
-        complete, loader = _on_common_samples(complete, load, left_out)
-    try:
-        made = table(complete, loader, unscored, published(dataset), columns, metric, by_gaps)
-    except NoColumn as error:
-        raise Lacking(f'{dataset}: {error}') from None
+        complete, loader = _on_common_samples(complete, loader, left_out)
+    made = _table_or_lacking(
+        dataset, complete, loader, unscored, published(dataset), columns, metric, by_gaps
+    )
     if metric and not made.blocks:
         held = _held(found)  # and the outcomes do not tell the metric either
         raise Lacking(unknown(f'metric of {dataset}', metric, held), held)
@@ -132,12 +126,30 @@ def write_tables(
     made = Table(dataset, made.blocks, problems, joined, transposed)
     if joined and not joined.blocks and not any(r['protocol'].get('rates') for r in unscored):
         raise Lacking(f'{dataset}: no run with training gaps (rates)')
-    suffix = f'-{metric}' if metric not in {'', *(r['dataset']['metric'] for r in complete)} else ''
-    suffix += '-common' if same_samples else ''
+    own = {'', *(r['dataset']['metric'] for r in complete)}
+    suffix = ('' if metric in own else f'-{metric}') + ('-common' if same_samples else '')
     _write(results / 'tables' / f'{dataset}{suffix}', made)
     if joined:
         _write(results / 'tables' / f'{dataset}-gaps{suffix}', joined)
     return made
+
+
+def _loader(found: store.Scan) -> Loader:
+    """Returns what reads the outcomes that lie beside a record."""
+    files = {record['identity']: path for path, record in found.complete.items()}
+
+    def load(record: Record) -> Outcomes | None:
+        return store.read_outcomes(files[record['identity']].with_name(store.OUTCOMES), record)
+
+    return load
+
+
+def _table_or_lacking(dataset: str, *arguments: Any) -> Table:
+    """Returns the table; a column that does not exist is lacking in this data set alone."""
+    try:
+        return table(*arguments)
+    except NoColumn as error:
+        raise Lacking(f'{dataset}: {error}') from None
 
 
 def _on_common_samples(
