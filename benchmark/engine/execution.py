@@ -15,7 +15,6 @@ import torch
 from benchmark.engine import cost, environment, state, training
 from benchmark.engine.building import Machine, build, loaders
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
-from benchmark.engine.hooks import TrainingDiverged
 from benchmark.engine.locks import holding
 from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
@@ -119,6 +118,9 @@ def _teacher(
 
 
 def _from_disk(experiment: Experiment, part: Part, machine: Machine) -> Trained | None:
+    # Most trainings have not begun: nothing need be built to see that.
+    if state.read_json(part.folder / state.TRAINED, experiment.identity) is None:
+        return None
     method = build(experiment, machine.device)
     found = state.read_trained(part.folder, experiment.identity, method.state_dict())
     if found is None:
@@ -191,7 +193,7 @@ def describe(experiment: Experiment, error: Exception) -> tuple[str, str | None]
 
     Mistakes of the user, a full disk and a results folder that vanished are none.
     """
-    if isinstance(error, UserError | TrainingDiverged):
+    if isinstance(error, UserError):
         return str(error), None
     if isinstance(error, OSError):
         place = Path(str(error.filename or experiment.folder))

@@ -118,11 +118,9 @@ class Standings:
         """Column -> the number of units that it is measured on, for a summary of its smallest."""
         known = [np.any(added, axis=2).sum(0) for added in self.scores.units if added is not None]
         # Runs may have been tested on different subsets.
-        each = dict(zip(self.scores.columns, np.max(known, axis=0).tolist(), strict=False))
-        return {
-            column: min((each[subset] for subset in subsets), default=0)
-            for column, subsets in self.scores.columns.items()
-        }
+        return self._smallest(
+            dict(zip(self.scores.columns, np.max(known, axis=0).tolist(), strict=False))
+        )
 
     @cached_property
     def effective(self) -> dict[str, int]:
@@ -144,6 +142,10 @@ class Standings:
             # Rounding must not turn 20 equal units into 19.
             least = worth.min(initial=units) * (SHARE if w.shape[1] > 1 else 1) + 1e-6
             each[subset] = int(min(units, least))
+        return self._smallest(each)
+
+    def _smallest(self, each: Mapping[str, int]) -> dict[str, int]:
+        """Returns column -> the smallest number among those of the subsets that it is of."""
         return {
             column: min((each[subset] for subset in subsets), default=0)
             for column, subsets in self.scores.columns.items()
