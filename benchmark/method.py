@@ -388,11 +388,26 @@ class Method(BaseModel):
 
     @property
     def teacher_network(self) -> Method:
-        """The trained network of the method that `teacher` names, frozen and in eval mode."""
+        """The trained network of the method that `teacher` names, frozen and in eval mode.
+
+        Raises:
+            AttributeError: `set_teacher` was not called. By this kind of error `hasattr` is false,
+                and TorchScript, which reads every property, goes on.
+        """
         if not self._teacher:
-            # An AttributeError, so that hasattr and TorchScript, which read every property, go on.
-            raise AttributeError(f'{type(self).__name__}: expected set_teacher to be called first')
+            raise AttributeError
         return self._teacher[0]
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns what `torch.nn.Module` keeps under a name.
+
+        Python comes here after the AttributeError of a property, too, and the message of
+        `torch.nn.Module` would be that there is no such attribute.
+        """
+        if name == 'teacher_network':
+            expected = 'expected set_teacher to be called first'
+            raise AttributeError(f'{type(self).__name__}.teacher_network: {expected}')
+        return super().__getattr__(name)
 
     def set_teacher(self, teacher: Method) -> None:
         """Freezes a trained teacher and stores it outside the module tree.
