@@ -12,9 +12,8 @@ from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.registry import DATASETS
 from datasets.common.families.array_inputs import Input, about, fail, read_inputs
-from datasets.common.io.copies import Duplicates, copies
+from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.inspection import check_trained_classes
-from datasets.common.io.remembered import combined
 from datasets.common.io.row_contents import Contents, contents, file_contents
 from datasets.common.io.rows import Chosen, Standardised, moments, parts
 from datasets.common.io.stored import array_file, content_hash, load
@@ -217,14 +216,15 @@ class Arrays(Dataset):
         return found
 
     def _copies(self, duplicates: Duplicates) -> list[str]:
-        digests = {
-            name: {
-                f'row-{row}': combined(found.digests[row] for found in self.contents)
-                for row in rows[self.available[rows].any(1)].tolist()
-            }
+        digests = dict(zip(self.inputs, (found.digests for found in self.contents), strict=True))
+        splits = {
+            name: of_modalities(
+                [f'row-{row}' for row in rows],
+                {m: [found[row] for row in rows] for m, found in digests.items()},
+            )
             for name, rows in self.where.items()
         }
-        return copies(self.file, digests, duplicates)
+        return copies(self.file, splits, duplicates)
 
     def _recipe(self) -> dict[str, Any]:
         """Returns the recipe: batches of a quarter of train at most, and about 1,500 steps."""

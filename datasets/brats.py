@@ -9,7 +9,8 @@ from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.families.volume_files import Files, prepare_cases, walk
 from datasets.common.families.volume_index import cut, listed, read_index
-from datasets.common.families.volumes import SEGMENTATION, Duplicates, SliceOptions, Volumes
+from datasets.common.families.volumes import SEGMENTATION, SliceOptions, Volumes
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import data_root
 from datasets.common.io.images import image_size
 from datasets.common.io.nifti import suffix

@@ -152,11 +152,11 @@ class Folders(Dataset):
     def _read(self, path: Path, modality: str) -> np.ndarray:
         return decoded(path, AnyImage(self.size, modality in self.nearest, self.layout))
 
-    def _files(self) -> dict[str, dict[str, list[Path | None]]]:
-        """Returns split -> sample -> its image of every modality, None where there is none."""
-        images = self.found.images.values()
+    def _files(self) -> dict[str, dict[str, dict[str, Path]]]:
+        """Returns split -> sample -> modality -> image, of those that a sample has."""
+        images = self.found.images.items()
         return {
-            name: {sample: [files.get(sample) for files in images] for sample in samples}
+            name: {s: {m: files[s] for m, files in images if s in files} for s in samples}
             for name, samples in self.found.splits.items()
         }
 

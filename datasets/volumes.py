@@ -12,11 +12,11 @@ from datasets.common.families.volume_files import Files, prepare_cases, walk
 from datasets.common.families.volume_index import cut, listed, read_index
 from datasets.common.families.volumes import (
     SEGMENTATION,
-    Duplicates,
     Regions,
     SliceOptions,
     Volumes,
 )
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import data_root, lines
 from datasets.common.io.images import image_size
 from datasets.common.io.nifti import suffix

@@ -160,7 +160,7 @@ def test_copies_of_training_samples_are_reported_or_refused(how, tmp_path):
     root = write(tmp_path / 'x', how, inputs__a=a, inputs__b=b)
     expected = '1 of 6 samples of val are copies of training samples: row-20 (train: row-2)'
     assert Arrays(root=str(root)).notes[1:] == (expected,)
-    told('expected no duplicates, found 1 of 6', root, duplicates='refuse')
+    told('duplicates=refuse: expected no copies, found 1 of 6', root, duplicates='refuse')
 
 
 def test_the_clusters_of_samples_are_theirs(tmp_path):

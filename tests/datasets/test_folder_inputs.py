@@ -334,5 +334,9 @@ def test_copies_of_training_samples_are_reported_or_refused(tmp_path):
     notes = Folders(root=str(root)).notes
     expected = '1 of 3 samples of test are copies of training samples: 010 (train: 001)'
     assert notes[1:] == (expected,)
-    told(f'expected no duplicates, found {expected.split(" (")[0]}', root, duplicates='refuse')
+    told(
+        f'duplicates=refuse: expected no copies, found {expected.split(" (")[0]}',
+        root,
+        duplicates='refuse',
+    )
     told("unknown value of duplicates 'refus'; did you mean 'refuse'", root, duplicates='refus')

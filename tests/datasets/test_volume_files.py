@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import re
 import shutil
 
 import numpy as np
@@ -398,12 +399,12 @@ def test_content_counts_and_neither_names_nor_places(root, tmp_path):
 def test_copies_in_two_splits_are_told_or_refused(root, capsys):
     lists(root, ['p0', 'p1', 'p2'], ['p3'], ['p4'])
     assert not any('copies' in note for note in opened(root).notes)
-    told = 'case p1 of train and case p4 of test are copies'
+    told = '1 of 1 cases of test are copies of training cases: p4 (train: p1)'
     shutil.copyfile(root / 'p1' / 't1.npy', root / 'p4' / 't1.npy')
     assert told not in opened(root).notes
     (root / 'p4' / 'flair.npy').unlink()
     assert told in opened(root).notes
-    with pytest.raises(UserError, match=f'duplicates=refuse: {told}$'):
+    with pytest.raises(UserError, match=f'no copies, found {re.escape(told)}$'):
         opened(root, duplicates='refuse')
     prepare.main(['check', 'volumes', str(root), 'size=32x32'])
     assert f'note: {told}' in capsys.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
@@ -15,21 +15,15 @@ from datasets.common.augment.transforms import Compose, Geometric, Intensity
 from datasets.common.families.volume_index import INDEX, read_index
 from datasets.common.families.volume_rows import Size, Slices, margin_of
 from datasets.common.io import remembered
+from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import fingerprint
 from datasets.common.io.nifti import mapped
 from datasets.common.io.splits import check_disjoint
 
 SEGMENTATION = 'seg'
 
-Duplicates = Literal['report', 'refuse']
-"""The option `duplicates`: what happens where a case is a copy of one in another split."""
-
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, labels) of each region."""
-
-
-SHOWN = 10
-"""How many pairs of copies are told one by one."""
 
 
 class SliceOptions(TypedDict):
@@ -88,14 +82,12 @@ class Volumes(Dataset):
         files = {c: self._files(c, kinds) for cases in splits.values() for c in cases}
         every = [file for found in files.values() for file in found.values()]
         hashes = dict(zip(every, remembered.hashes(every), strict=True))
-        copies = [
-            f'case {a} of {one} and case {b} of {other} are copies'
-            for one, a, other, b in _copies(splits, files, hashes)
-        ]
-        if copies and duplicates == 'refuse':
-            raise UserError(f'{root}: duplicates=refuse: {"; ".join(copies)}')
-        more = [f'... and {len(copies) - SHOWN} more copies'] if copies[SHOWN:] else []
-        self.notes = [*self._found(modalities, regions), *copies[:SHOWN], *more]
+        volumes = {
+            name: {c: {m: f for m, f in files[c].items() if m != SEGMENTATION} for c in cases}
+            for name, cases in splits.items()
+        }
+        copied = copied_files(root, volumes, duplicates, 'case')
+        self.notes = [*self._found(modalities, regions), *copied]
         content = [(c, k, hashes[f]) for c, found in files.items() for k, f in found.items()]
         self.fingerprint = fingerprint([], splits, (classes, regions, options), content)
         self.task = Task(
@@ -209,22 +201,3 @@ class Volumes(Dataset):
         names = self.task.names
         turned = Geometric(self.size, rotate=10, flip=0.5, vertical_flip=0.5, nearest=names)
         return Compose(turned, Intensity(names))
-
-
-def _copies(
-    splits: dict[str, list[str]], files: dict[str, dict[str, Path]], hashes: dict[Path, str]
-) -> Iterator[tuple[str, str, str, str]]:
-    """Yields (split, case, other split, its case) where all modalities that both have are equal."""
-    where = [(name, case) for name, cases in splits.items() for case in cases]
-    sharing: dict[str, list[int]] = {}
-    for k, (_, case) in enumerate(where):
-        content = {kind: hashes[f] for kind, f in files[case].items() if kind != SEGMENTATION}
-        pairs = {j for text in content.items() for j in sharing.get(str(text), [])}
-        for j in sorted(pairs):
-            name, earlier = where[j]
-            theirs = {kind: hashes[f] for kind, f in files[earlier].items() if kind in content}
-            same = all(content[kind] == found for kind, found in theirs.items())
-            if same and name != where[k][0]:
-                yield name, earlier, *where[k]
-        for text in content.items():
-            sharing.setdefault(str(text), []).append(k)
