@@ -11,7 +11,8 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.registry import DATASETS
-from datasets.common.families.array_inputs import Input, about, fail, read_inputs
+from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs
+from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.inspection import check_trained_classes
 from datasets.common.io.row_contents import Contents, contents, file_contents
@@ -83,7 +84,8 @@ class Arrays(Dataset):
         self.file, self.binary = Path(root), binary
         self.streams = self.file.is_dir()
         self._moments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        raw = load(self.file)
+        self.aside: list[str] = []
+        raw = load(self.file, self.aside)
         self._read(raw, tuple(filter(None, modalities.split('+'))))
         self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
         options = (width, *self.inputs, *(['binary'] if binary else []))
@@ -103,6 +105,7 @@ class Arrays(Dataset):
         self.where = self._splits(np.asarray(raw['split']))
         self.target = self._target(raw['target'])
         self.classes = self._classes(raw.get('classes'))
+        self.aside += [key for key in raw if not is_read(key, self.inputs)]
         every = [name for name in raw if name.startswith('inputs/')]
         columns = [every.index(f'inputs/{name}') for name in self.inputs]
         self.available = self._available(raw.get('available'), len(every))[:, columns]
@@ -209,11 +212,12 @@ class Arrays(Dataset):
 
     def _summary(self) -> list[str]:
         """Returns what was found, for the user, in lines."""
-        counts = ', '.join(f'{name} {len(rows)}' for name, rows in self.where.items())
-        found = [f'found modalities {", ".join(self.inputs)}; samples: {counts}']
+        found = [notes.found(self.task.modalities, self.where)]
         if empty := int((~self.available.any(1)).sum()):
-            found.append(f'{empty} samples have no modality at all')
-        return found
+            found.append(
+                f'{empty} samples have no modality at all and are neither trained nor tested'
+            )
+        return [*found, *notes.aside(self.aside)]
 
     def _copies(self, duplicates: Duplicates) -> list[str]:
         digests = dict(zip(self.inputs, (found.digests for found in self.contents), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -14,13 +15,17 @@ from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Compose, Geometric, Intensity
 from datasets.common.families.volume_index import INDEX, read_index
 from datasets.common.families.volume_rows import Size, Slices, margin_of
-from datasets.common.io import remembered
+from datasets.common.io import notes, remembered
 from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import fingerprint
+from datasets.common.io.folders import entries
 from datasets.common.io.nifti import mapped
 from datasets.common.io.splits import check_disjoint
 
 SEGMENTATION = 'seg'
+
+OWN = re.compile(r'(train|val|test)\d+\.txt|regions\.txt|cases\.txt|manifest\.json')
+"""Files of a root beside its cases."""
 
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, labels) of each region."""
@@ -87,7 +92,6 @@ class Volumes(Dataset):
             for name, cases in splits.items()
         }
         copied = copied_files(root, volumes, duplicates, 'case')
-        self.notes = [*self._found(modalities, regions), *copied]
         content = [(c, k, hashes[f]) for c, found in files.items() for k, f in found.items()]
         self.fingerprint = fingerprint([], splits, (classes, regions, options), content)
         self.task = Task(
@@ -99,6 +103,7 @@ class Volumes(Dataset):
             options['width'],
             regions=regions,
         )
+        self.notes = [*self._found(modalities, regions), *notes.aside(self._aside(kinds)), *copied]
 
     def _files(self, case: str, kinds: Sequence[str]) -> dict[str, Path]:
         """Returns modality or 'seg' -> file, of those that a case has."""
@@ -147,6 +152,7 @@ class Volumes(Dataset):
 
     def _found(self, modalities: Sequence[str], regions: Regions) -> Iterator[str]:
         """Yields what was found, in words."""
+        yield notes.found(self.task.modalities, self.splits, 'cases')
         for name, cases in self.splits.items():
             there = [self._files(case, modalities) for case in cases]
             counts = ', '.join(f'{m} in {sum(m in t for t in there)}' for m in modalities)
@@ -157,13 +163,31 @@ class Volumes(Dataset):
             for region, members in regions:
                 if labels.isdisjoint(members) and name != 'train':
                     yield f'{name}: no case has region {region}; Dice is 1 where it is not found'
-        extents = np.max([case.shape[1:] for case in self.cases.values()], axis=0)
+        shapes = sorted({case.shape for case in self.cases.values()})
+        more = f' to {"x".join(map(str, shapes[-1]))}' if shapes[1:] else ''
+        yield f'volumes of {"x".join(map(str, shapes[0]))}{more} voxels'
+        extents = np.max([shape[1:] for shape in shapes], axis=0)
         if (extents > self.size).any():
             high, wide = extents
             yield (
                 f'size={self.size[0]}x{self.size[1]}: the network sees the centre of slices of up '
                 f'to {high}x{wide} pixels; what is labelled outside counts as missed'
             )
+
+    def _aside(self, kinds: Sequence[str]) -> Iterator[str]:
+        """Yields what lies in the root and is not read."""
+        used = {case for cases in self.splits.values() for case in cases}
+        for path in entries(self.root):
+            if path.name in self.cases:
+                if path.name not in used:
+                    yield f'case {path.name}, which is in no split'
+                    continue
+                files = (file.name for file in entries(path))
+                yield from (
+                    f'{path.name}/{f}' for f in files if f.removesuffix('.npy') not in kinds
+                )
+            elif not OWN.fullmatch(path.name):
+                yield path.name
 
     def split(self, name: str) -> Split:
         """Returns the slices of a split; no file of another split is read."""
