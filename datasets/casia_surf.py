@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
 
 LISTS = {
@@ -30,6 +31,7 @@ class CasiaSurf(FaceImages):
         size: Side of the network's input in pixels.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether samples of two splits whose files are equal are reported or refused.
 
     Raises:
         UserError: A list or an image is missing, or a line is not as above.
@@ -51,10 +53,11 @@ class CasiaSurf(FaceImages):
         size: int = SIZE,
         width: int = 64,
         cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('casia_surf', root, self.how_to_get)
         splits = {name: _read(folder, file) for name, file in LISTS.items()}
-        super().__init__(splits, folder, size, width, cache)
+        super().__init__(splits, folder, size, width, cache, duplicates)
 
 
 def _read(root: Path, name: str) -> list[Face]:

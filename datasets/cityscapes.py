@@ -14,6 +14,7 @@ from PIL import Image
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.families.rgbd import Layout, Scene, SceneOptions, Scenes
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
 from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.io.splits import set_apart
@@ -114,6 +115,7 @@ class Cityscapes(Scenes):
         pretrained: File of their ImageNet weights, or 'none' for random initial weights.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether scenes of two splits whose images are equal are reported or refused.
 
     Raises:
         UserError: The root is not as above.
@@ -146,6 +148,7 @@ class Cityscapes(Scenes):
         pretrained: str = '',
         width: int = 64,
         cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('cityscapes', root, self.how_to_get)
         if depth not in DEPTHS:
@@ -162,7 +165,12 @@ class Cityscapes(Scenes):
             scaled=Scaled(31.7156, 38.7028, 0) if metres else Scaled(9069.706, 7178.336, 0),
         )
         options = SceneOptions(
-            network=network, layers=layers, pretrained=pretrained, width=width, cache=cache
+            network=network,
+            layers=layers,
+            pretrained=pretrained,
+            width=width,
+            cache=cache,
+            duplicates=duplicates,
         )
         published = _scenes(folder, 'train', DEPTHS[depth])
         train, val = set_apart(published, lambda scene: _city(scene) in HELD_OUT)

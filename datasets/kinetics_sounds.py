@@ -14,6 +14,7 @@ from datasets.common.families.audiovisual import (
     Spectrogram,
     middle_frame,
 )
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
 
 SOUND = Spectrogram(rate=16000, seconds=5.0, window=256, hop=128, standardised=False)
@@ -40,6 +41,7 @@ class KineticsSounds(AudioVisual):
         gaps: Whether a clip without sound or without a frame is taken as a gap in the data; if not,
             it is an error.
         cache: Where decoded files are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether clips of two splits whose files are equal are reported or refused.
 
     Raises:
         UserError: The root is not as above.
@@ -61,11 +63,12 @@ class KineticsSounds(AudioVisual):
         width: int = 64,
         gaps: bool = False,
         cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('kinetics_sounds', root, self.how_to_get)
         classes = tuple(name.replace(' ', '_') for name in lines(folder / 'class.txt'))
         train, test = (_clips(folder, classes, *FOLDERS[name]) for name in ('train', 'test'))
-        options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache)
+        options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache, duplicates=duplicates)
         super().__init__(train, test, folder, classes, SOUND, LONGER, options)
 
 

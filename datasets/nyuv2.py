@@ -13,6 +13,7 @@ from benchmark.errors import UserError
 from benchmark.missing import derive
 from benchmark.registry import DATASETS
 from datasets.common.families.rgbd import Layout, Scene, SceneOptions, Scenes
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
 from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.io.optional import package
@@ -52,6 +53,7 @@ class NYUv2(Scenes):
         pretrained: File of their ImageNet weights, or 'none' for random initial weights.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether scenes of two splits whose images are equal are reported or refused.
 
     Raises:
         UserError: The root is not as above.
@@ -86,6 +88,7 @@ class NYUv2(Scenes):
         pretrained: str = '',
         width: int = 64,
         cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('nyuv2', root, self.how_to_get)
         if classes not in (40, 13):
@@ -104,7 +107,12 @@ class NYUv2(Scenes):
             scaled=Scaled(2841.949, 1417.259, hole=0),
         )
         options = SceneOptions(
-            network=network, layers=layers, pretrained=pretrained, width=width, cache=cache
+            network=network,
+            layers=layers,
+            pretrained=pretrained,
+            width=width,
+            cache=cache,
+            duplicates=duplicates,
         )
         splits = _splits(folder, depth, f'labels_{classes}')
         super().__init__(splits, folder, layout, options, weighted=True)

@@ -5,6 +5,7 @@ import pytest
 import scipy.io.wavfile
 import scipy.signal
 import torch
+from corrections import check_fingerprint
 from PIL import Image
 
 from benchmark import run
@@ -204,3 +205,26 @@ def test_training_reads_no_test_file(tmp_path):
         split = data.split(name)
         for rows in split.inputs.values():
             rows[np.arange(len(split))]
+
+
+@pytest.mark.parametrize('name', ['crema_d', 'kinetics_sounds'])
+@pytest.mark.parametrize('modality', ['audio', 'visual'])
+def test_a_corrected_file_changes_the_fingerprint(name, modality, tmp_path, monkeypatch):
+    kind, make = {'crema_d': (CremaD, crema_d), 'kinetics_sounds': (KineticsSounds, kinetics)}[name]
+    root = make(tmp_path)
+    file = getattr(kind(root=str(root)).clips['test'][0], modality)
+    check_fingerprint(lambda: kind(root=str(root)), file, monkeypatch)
+
+
+def test_copies_of_training_clips_are_told_or_refused(tmp_path):
+    root = crema_d(tmp_path)
+    for emotion in CLASSES:
+        # In the made tree, every clip of an emotion sounds alike.
+        wav(root / f'AudioWAV/1000_test_{emotion}_XX.wav', 1.0, pitch=99 + len(emotion))
+    wav(root / 'AudioWAV/1000_test_ANG_XX.wav', 1.5, pitch=200 + 150 * CLASSES.index('ANG'))
+    told = '1 of 6 clips of test are copies of training clips: 1000_test_ANG_XX (train: '
+    assert any(note.startswith(told) for note in CremaD(root=str(root)).notes)
+    with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found'):
+        CremaD(root=str(root), duplicates='refuse')
+    with pytest.raises(UserError, match="value of duplicates 'no'"):
+        KineticsSounds(root=str(kinetics(tmp_path / 'k')), duplicates='no')

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from corrections import check_fingerprint
 from PIL import Image
 
 from benchmark import run
@@ -125,7 +126,7 @@ def test_copies_of_training_samples_are_reported(tmp_path):
     root = casia_surf(tmp_path)
     for k, file in enumerate(sorted(root.glob('val/*/*.jpg'))):
         Image.new('RGB', (20, 20), (k, 0, 0)).save(file)
-    (note,) = CasiaSurf(root=str(root)).notes
+    note = CasiaSurf(root=str(root)).notes[-1]
     assert note.startswith('6 of 6 samples of test are copies of training samples: test/0/rgb')
 
 
@@ -212,3 +213,21 @@ def test_bad_cefa_trees_are_told(tmp_path):
         Cefa(root=str(root))
     with pytest.raises(UserError, match='EA/EA: expected a folder of subjects'):
         Cefa(root=str(root / 'EA'))
+
+
+@pytest.mark.parametrize(('kind', 'make'), [(CasiaSurf, casia_surf), (Cefa, cefa)])
+def test_a_corrected_image_changes_the_fingerprint(kind, make, tmp_path, monkeypatch):
+    root = make(tmp_path)
+    file = next(face.files['ir'] for face in kind(root=str(root)).samples['test'])
+    check_fingerprint(lambda: kind(root=str(root)), file, monkeypatch)
+
+
+def test_copies_are_refused_where_they_shall_be(tmp_path):
+    # In the made trees, live faces of one frame number look alike.
+    for kind, make in ((Cefa, cefa), (CasiaSurf, casia_surf)):
+        root = make(tmp_path / kind.name)
+        assert any(
+            'of test are copies of training samples: ' in n for n in kind(root=str(root)).notes
+        )
+        with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found'):
+            kind(root=str(root), duplicates='refuse')

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+from corrections import check_fingerprint
 from PIL import Image
 
 from benchmark import run
@@ -252,3 +253,20 @@ def test_bad_archives_are_told(tmp_path, capsys):
     told('nyu_depth_v2_labeled.mat: expected the labelled data set')
     (source / NAMES[0]).unlink()
     told('expected nyu_depth_v2_labeled.mat, found')
+
+
+@pytest.mark.parametrize('kind', ['rgb', 'depth', 'labels_40'])
+def test_a_corrected_image_changes_the_fingerprint(kind, root, monkeypatch):
+    check_fingerprint(lambda: opened(root), root / f'test/{kind}/0101.png', monkeypatch)
+
+
+def test_copies_of_training_frames_are_told_or_refused(root):
+    assert not [note for note in opened(root).notes if 'copies' in note]
+    frame = opened(root).split('train').ids[0]
+    for kind in ('rgb', 'depth'):
+        source = root / f'train/{kind}/{frame}.png'
+        (root / f'test/{kind}/0101.png').write_bytes(source.read_bytes())
+    told = f'1 of 2 samples of test are copies of training samples: 0101 (train: {frame})'
+    assert opened(root).notes[-1] == told
+    with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found 1 of 2'):
+        opened(root, duplicates='refuse')

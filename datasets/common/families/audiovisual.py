@@ -16,7 +16,7 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Compose, Geometric, ResizedCrop
-from datasets.common.io.copies import copied_files
+from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, Scaled
 from datasets.common.io.inspection import check_headers
@@ -122,6 +122,12 @@ class Clip(NamedTuple):
     label: int
     person: str = ''
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """Modality -> file, of those that the clip has."""
+        found = {'audio': self.audio, 'visual': self.visual}
+        return {modality: file for modality, file in found.items() if file is not None}
+
 
 class ClipOptions(TypedDict):
     """Options of the constructors of audio-visual data sets.
@@ -131,12 +137,14 @@ class ClipOptions(TypedDict):
         width: Channels of the encoders' first stage.
         gaps: Whether a clip without sound or without a frame is taken as a gap in the data.
         cache: Where decoded files are kept: 'none', 'ram' or 'disk'.
+        duplicates: Whether copies in two splits are reported or refused.
     """
 
     size: int
     width: int
     gaps: bool
     cache: Cache
+    duplicates: Duplicates
 
 
 class AudioVisual(Dataset):
@@ -195,10 +203,9 @@ class AudioVisual(Dataset):
             (classes, sound, longer, options['size'], options['width']),
         )
         files = {
-            name: {clip.id: [clip.audio, clip.visual] for clip in clips}
-            for name, clips in self.clips.items()
+            name: {clip.id: clip.files for clip in clips} for name, clips in self.clips.items()
         }
-        self.notes = tuple(copied_files(root, files))
+        self.notes = tuple(copied_files(root, files, options['duplicates'], 'clip'))
         shapes = (Modality('audio', sound.shape), Modality('visual', (3, self.size, self.size)))
         self.task = Task(self.name, 'classification', shapes, classes, 'accuracy', options['width'])
 

@@ -13,7 +13,7 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import ColourJitter, Compose, Geometric
-from datasets.common.io.copies import copied_files
+from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Decoder, Files, content, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, LabelFile, Scaled
 from datasets.common.io.inspection import check_headers
@@ -63,6 +63,7 @@ class SceneOptions(TypedDict):
         pretrained: File of their ImageNet weights, 'none', or '' if the user named neither.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept.
+        duplicates: Whether copies in two splits are reported or refused.
     """
 
     network: str
@@ -70,6 +71,7 @@ class SceneOptions(TypedDict):
     pretrained: str
     width: int
     cache: Cache
+    duplicates: Duplicates
 
 
 class Scenes(Dataset):
@@ -83,7 +85,8 @@ class Scenes(Dataset):
         weighted: Whether the loss weighs classes by median frequency.
 
     Raises:
-        UserError: A file is missing, a scene is in two splits, or `pretrained` is not given.
+        UserError: A file is missing, a scene is in two splits, `pretrained` is not given, or copies
+            are refused.
     """
 
     streams = True
@@ -119,10 +122,10 @@ class Scenes(Dataset):
             content(Path(pretrained)),
         )
         files = {
-            name: {scene.id: [scene.rgb, scene.depth] for scene in scenes}
+            name: {scene.id: {'rgb': scene.rgb, 'depth': scene.depth} for scene in scenes}
             for name, scenes in splits.items()
         }
-        self.notes = tuple(copied_files(root, files))
+        self.notes = tuple(copied_files(root, files, options['duplicates']))
         self.task = Task(
             self.name,
             'segmentation',
