@@ -73,6 +73,7 @@ class MMANet(ModalityDropout):
             `begin_epoch`.
     """
 
+    version = 2
     supported_networks = ModalityDropout.supported_networks
     teacher = 'complete'
     needs_complete = True

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmark.method import Task
 from methods.common.losses import total
-from methods.common.resnet import EXPANSION, resnet, small
+from methods.common.resnet import EXPANSION, kaiming, resnet, small
 
 BINS = (1, 5)
 """Sides of the grids to which the context module pools, ESANet's for NYUv2."""
@@ -171,7 +171,7 @@ class DecoderModule(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, classes: int) -> None:
         super().__init__()
-        blocks = (NonBottleneck1d(outputs) for _ in range(BLOCKS))
+        blocks = (kaiming(NonBottleneck1d(outputs)) for _ in range(BLOCKS))
         self.refine = nn.Sequential(conv(inputs, outputs, 3), *blocks)
         self.side = nn.Conv2d(outputs, classes, 1)
         self.upsample = Upsample(outputs)

@@ -30,6 +30,7 @@ from methods.common.encoders import (
     fusion_grid,
 )
 from methods.common.esanet import ESANetDecoder, ESANetEncoder
+from methods.common.resnet import kaiming
 from methods.common.sequences import SequenceEncoder
 
 
@@ -147,10 +148,11 @@ class ClassificationDecoder(nn.Module):
                 ConvModule(4 * w, 8 * w, 1, norm_cfg={'type': 'BN'}),
             )
         else:
-            self.trunk = nn.Sequential(
+            stages = (
                 ResLayer(BasicBlock, channels, 4 * w, 2, stride=2),
                 ResLayer(BasicBlock, 4 * w, 8 * w, 2, stride=2),
             )
+            self.trunk = kaiming(nn.Sequential(*stages))
         self.head = nn.Linear(8 * w, len(task.classes))
 
     def maps(self, fused: Maps) -> Maps:

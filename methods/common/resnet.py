@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import TypeVar
 
 import torch
 from mmengine.runner import CheckpointLoader
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from benchmark.errors import UserError
 from benchmark.method import Modality, Task
 
+Network = TypeVar('Network', bound=nn.Module)
+
 SMALL = 80
 """If a side of an image has fewer pixels, the stem's max-pooling, which halves it, is left out."""
 EXPANSION = {18: 1, 34: 1, 50: 4}
@@ -19,6 +22,30 @@ EXPANSION = {18: 1, 34: 1, 50: 4}
 
 The bottleneck blocks of ResNet-50 end with a convolution that widens their output four times.
 """
+
+
+def kaiming(network: Network) -> Network:
+    """Draws the initial weights of a network in place, and returns the network.
+
+    The weights of convolutions are normal with the variance 2 / (kernel size x output channels),
+    which suits ReLU (He et al., Delving Deep into Rectifiers, ICCV 2015, with the fan out, as in
+    torchvision's ResNet). BatchNorm starts with weight 1 and bias 0, the last one of a residual
+    branch as well. Biases of convolutions and linear layers keep what PyTorch draws.
+
+    All parts of the shared networks that mmsegmentation builds without drawing weights pass
+    through this function; mmcv's ConvModule draws equal ones itself. A method that needs other
+    weights draws them in its constructor, after the parts have been built.
+
+    Args:
+        network: A network whose convolutions are followed by ReLU, or by BatchNorm.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    return network
 
 
 def resnet(modality: Modality, task: Task, stages: int) -> ResNet:
@@ -47,6 +74,7 @@ def resnet(modality: Modality, task: Task, stages: int) -> ResNet:
     )
     if small(modality):
         net.maxpool = nn.Identity()
+    kaiming(net)
     if task.pretrained:
         load_pretrained(net, task.pretrained)
     return net

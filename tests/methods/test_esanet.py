@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 import torch.nn.functional as F  # noqa: N812
-from sklearn.metrics import log_loss
 from tasks import ESANET, Toy, batch_of, images
 
 from benchmark.engine.cost import deployed_parameters, flops
@@ -100,7 +100,7 @@ def test_streams_are_fused_at_five_points_and_the_sum_replaces_the_first(side, d
         )
         assert len(found) == len(expected) == 5
         for ours, theirs in zip(found, expected, strict=True):
-            torch.testing.assert_close(ours[row : row + 1], theirs, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(ours[row : row + 1], theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_with_three_modalities_the_first_stream_carries_the_sum():
@@ -143,7 +143,7 @@ def test_masks_apply_to_each_sample_separately():
     for row in range(7):
         alone = {n: x[row : row + 1] for n, x in batch.inputs.items()}
         one = method.predict(alone, masks[row : row + 1])
-        torch.testing.assert_close(together[row : row + 1], one, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together[row : row + 1], one, rtol=1e-4, atol=1e-4)
 
 
 def test_no_gradient_comes_back_through_a_mask():
@@ -203,13 +203,14 @@ def test_upsampling_starts_bilinear():
 
 
 def naive_loss(logits, target, weights):
-    """Weighted cross-entropy of labelled pixels, by scikit-learn."""
+    """Weighted cross-entropy of labelled pixels, in float64."""
     size = logits.shape[2:]
     rows, columns = (np.arange(n) * s // n for n, s in zip(size, target.shape[1:], strict=True))
     labels = np.asarray(target)[:, rows][:, :, columns].ravel()
-    p = logits.detach().double().softmax(1).permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    z = np.moveaxis(np.asarray(logits.detach(), dtype=np.float64), 1, -1).reshape(len(labels), -1)
     known = labels != IGNORE
-    return log_loss(labels[known], p[known], labels=[0, 1, 2], sample_weight=weights[labels[known]])
+    errors = -scipy.special.log_softmax(z, 1)[known, labels[known]]
+    return np.average(errors, weights=weights[labels[known]])
 
 
 @pytest.mark.parametrize('weights', [(), (0.5, 1.0, 3.0)])
