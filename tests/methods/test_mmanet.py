@@ -1,6 +1,7 @@
 """MMANet: its losses against their formulas, its mining against known answers."""
 
 import contextlib
+import dataclasses
 import itertools
 
 import numpy as np
@@ -363,13 +364,43 @@ def test_mar_sums_weak_samples_over_the_batch_and_official_mixes_all():
     assert values['official'] / values['paper'] == pytest.approx(60, rel=0.2)
 
 
-def test_segmentation_mar_is_the_mean_over_labelled_pixels_of_weak_samples():
-    for variant in ('paper', 'official'):
-        method = mmanet('segmentation', 2, strong=0, variant=variant, beta=1.0)
-        batch = draw_batch(method.task, subsets(2).repeat(2, 1))
-        batch.target[:, :5] = 255
-        expected = regularizer_errors(method, batch)[~np.asarray(batch.mask[:, 0]), 5:].mean()
-        assert method.loss(batch)['loss_mar'].item() == pytest.approx(expected, rel=1e-4)
+@pytest.mark.parametrize('weights', [(), (0.1, 1.0, 3.0)])
+@pytest.mark.parametrize('variant', ['paper', 'official'])
+def test_segmentation_mar_is_the_weighted_mean_over_labelled_pixels_of_weak_samples(
+    variant, weights
+):
+    what = dataclasses.replace(task('segmentation', 2, side=32), class_weights=weights)
+    method = MMANet(what, variant=variant, beta=1.0)
+    method.set_teacher(Complete(what))
+    method.epoch, method.epochs = 6, 100
+    method.strong[0] = True
+    batch = draw_batch(what, subsets(2).repeat(2, 1))
+    batch.target[:, :5] = 255
+    weak = ~np.asarray(batch.mask[:, 0])
+    errors, labels = regularizer_errors(method, batch)[weak, 5:], batch.target[weak, 5:].numpy()
+    each = np.array(weights or (1, 1, 1))[labels]
+    expected = (each * errors).sum() / each.sum()
+    assert method.loss(batch)['loss_mar'].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize('name', ['casia_surf', 'cefa'])
+def test_on_faces_terms_start_after_as_many_learning_epochs_as_released(name):
+    method = MMANet(task(), **MMANet.settings[name])
+    method.set_teacher(Complete(method.task))
+    method.epochs = 100
+    batch, mined, distilled = draw_batch(method.task, subsets(3)), [], []
+    # The released run mines its epochs 2, 3 and 4 and distils from epoch 6 on, but does nothing in
+    # epoch 0 and has the learning rate 0 in epoch 1.
+    for epoch in range(8):
+        method.epoch = epoch
+        if 'loss_mad' in method.loss(batch):
+            distilled.append(epoch + 2)
+        before = method.departure.clone()
+        method.on_validation(after_dropping(0, 3))
+        if not torch.equal(before, method.departure):
+            mined.append(epoch + 2)
+    assert mined == [2, 3, 4]
+    assert distilled == [6, 7, 8, 9]
 
 
 @pytest.mark.parametrize('kind', ['classification', 'segmentation'])
