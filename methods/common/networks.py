@@ -5,8 +5,7 @@ stages of a ResNet-18 and squeeze-and-excitation, then concatenation, two shared
 head. Segmentation has a ResNet-18 per modality and a feature pyramid over maps fused at four
 scales, or ESANet if the task names it. `Task.width` scales all networks, 64 being the papers' size;
 `Task.depth` and `Task.pretrained` affect the encoders only. The residual stages, the pyramid and
-its head are those of mmsegmentation. The stem is mmsegmentation's 7x7 convolution, where MMANet's
-face network has a 3x3 convolution.
+its head are those of mmsegmentation.
 """
 
 from __future__ import annotations

@@ -48,13 +48,14 @@ def kaiming(network: Network) -> Network:
     return network
 
 
-def resnet(modality: Modality, task: Task, stages: int) -> ResNet:
+def resnet(modality: Modality, task: Task, stages: int, stem: int = 7) -> ResNet:
     """Returns the first stages of the task's ResNet; the first stage has `width` channels.
 
     Args:
         modality: Gives the image's channels and size.
         task: Gives width, depth and pretrained weights.
         stages: Number of residual stages, 1 to 4.
+        stem: Side of the first convolution's kernel, an odd number.
 
     Raises:
         UserError: No ResNet of this depth is supported, or the pretrained weights do not fit.
@@ -74,6 +75,8 @@ def resnet(modality: Modality, task: Task, stages: int) -> ResNet:
     )
     if small(modality):
         net.maxpool = nn.Identity()
+    if stem != 7:
+        net.conv1 = nn.Conv2d(modality.shape[0], task.width, stem, 2, stem // 2, bias=False)
     kaiming(net)
     if task.pretrained:
         load_pretrained(net, task.pretrained)
