@@ -44,6 +44,32 @@ def multi_scale(
     return total(terms)
 
 
+def cross_entropy_sums(
+    logits: Tensor, target: Tensor, counted: Tensor, class_weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the weighted cross-entropy summed over some samples, and the sum of their weights.
+
+    Their quotient is the task's cross-entropy of the counted samples alone. In segmentation the
+    sums run over the labelled pixels of these samples.
+
+    Args:
+        logits: (B, K) or (B, K, H, W).
+        target: (B,) or (B, H, W); elements labelled IGNORE are left out.
+        counted: (B,) bool, the samples that count.
+        class_weights: (K,).
+
+    Returns:
+        Two scalars in float32; both are 0 if nothing counts.
+    """
+    errors = F.cross_entropy(
+        logits.float(), target, class_weights, ignore_index=IGNORE, reduction='none'
+    )
+    there = counted.view(-1, *[1] * (target.ndim - 1)) & (target != IGNORE)
+    # IGNORE is no index of a class.
+    weights = class_weights[target.where(there, 0)]
+    return torch.where(there, errors, 0.0).sum(), torch.where(there, weights, 0.0).sum()
+
+
 def segmentation_loss(probability: Tensor, target: Tensor, counted: Tensor) -> Tensor:
     """Returns RFNet's weighted cross-entropy plus Dice loss (Ding et al., ICCV 2021).
 

@@ -65,17 +65,38 @@ def test_hold_linear_falls_from_half_of_the_training_on():
     )
 
 
-def test_onecycle_rises_in_a_tenth_and_falls_to_nothing():
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    reference = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 1.0, total_steps=120, pct_start=0.1, cycle_momentum=False
+@pytest.mark.parametrize('steps', [7, 10, 15, 40])
+@pytest.mark.parametrize('name', ['SGD', 'Adam', 'AdamW'])
+def test_onecycle_moves_rate_and_momentum_as_pytorch_does(name, steps):
+    protocol = Protocol(
+        optimizer=name, lr=0.5, epochs=3, schedule='onecycle', precision='float32', momentum=0.9
     )
-    expected = []
-    for _ in range(120):
-        expected.append(optimizer.param_groups[0]['lr'])
-        optimizer.step()
-        reference.step() if len(expected) < 120 else None
-    assert rates(schedule='onecycle') == pytest.approx(np.array(expected))
+    momentum = {'momentum': 0.9} if name == 'SGD' else {}
+
+    def group(schedulers_of):
+        optimizer = getattr(torch.optim, name)(
+            [torch.nn.Parameter(torch.zeros(1))], 0.5, **momentum
+        )
+        plans, found = schedulers_of(optimizer), []
+        for step in range(3 * steps):
+            now = optimizer.param_groups[0]
+            found.append((now['lr'], now['momentum'] if name == 'SGD' else now['betas'][0]))
+            optimizer.step()
+            for plan in plans if step < 3 * steps - 1 else ():
+                plan.step()
+        return np.array(found)
+
+    expected = group(
+        lambda o: [torch.optim.lr_scheduler.OneCycleLR(o, 0.5, 3 * steps, pct_start=0.1)]
+    )
+    ours = group(
+        lambda o: [
+            PARAM_SCHEDULERS.build(plan, default_args={'optimizer': o})
+            for plan in training.schedulers(protocol, steps)
+        ]
+    )
+    assert ours == pytest.approx(expected, abs=1e-9)
+    assert np.ptp(ours[:, 1]) == pytest.approx(0.1, abs=0.02)
 
 
 def test_the_warm_up_comes_before():
