@@ -14,7 +14,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
-from methods.common.losses import segmentation_loss, total
+from methods.common.losses import log_odds, segmentation_loss, total
 from methods.common.networks import (
     Encoders,
     Maps,
@@ -117,7 +117,8 @@ class MMFormer(Method):
     transformer relates the tokens of all modalities; its output and the finer maps are fused and
     decoded. In training a decoder shared by the modalities also solves the task from the
     convolutional maps of each modality alone, whatever the mask, and the fused decoder is
-    supervised at every scale. All terms have weight 1, each is a `segmentation_loss`:
+    supervised at every scale. All terms have weight 1, each is the protocol's task loss; with
+    loss=own it is the `segmentation_loss` of RFNet, as in the released code:
 
         L = L_fuse + sum_i L_sep,i + sum_scales L_deep
 
@@ -131,7 +132,7 @@ class MMFormer(Method):
     of the feature pyramid. Tokens have 8 `width` channels, the paper's 512 at its width of 64. The
     classification encoders end at a stride of 4 or 8, the paper's at 16: there a token is a patch
     of 2x2 pixels, which a transposed convolution restores. If the data have gaps, L_sep,i covers
-    the samples that have modality i. Class weights of the data set are not used.
+    the samples that have modality i.
 
     variant='official' follows the released code, which has no key mask: missing tokens are zeros
     that others attend to. It also reshapes the inter transformer's output so that M consecutive
@@ -240,18 +241,9 @@ class MMFormer(Method):
         """Returns the logits; mask (B, M) bool."""
         return self.decoder(self.fuse(features, mask))
 
-    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss of logits; elements of the target that are IGNORE are left out."""
-        if self.dense:
-            return self.pixel_loss(logits.float().softmax(1), target)
-        # Not cross_entropy's own mean, which is NaN if every target is IGNORE.
-        errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='sum')
-        return errors / (target != IGNORE).sum().clamp_min(1)
-
-    def pixel_loss(self, probability: Tensor, target: Tensor) -> Tensor:
-        """Returns `segmentation_loss` of one prediction (B, K, H, W)."""
-        everyone = torch.ones(1, len(target), dtype=torch.bool, device=target.device)
-        return segmentation_loss(probability[None], target, everyone)[0]
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns `segmentation_loss`; arguments as in `task_loss`."""
+        return segmentation_loss(logits, target)
 
     def separate_loss(self, features: dict[str, Maps], batch: Batch) -> Tensor:
         """Returns the shared decoder's losses on each modality alone, summed.
@@ -263,7 +255,7 @@ class MMFormer(Method):
         pairs = zip(logits.chunk(len(self.task.names)), batch.available.T, strict=True)
         shape = (-1, *[1] * (batch.target.dim() - 1))
         return total(
-            self.criterion(z, torch.where(there.view(shape), batch.target, IGNORE))
+            self.task_loss(z, torch.where(there.view(shape), batch.target, IGNORE))
             for z, there in pairs
         )
 
@@ -275,7 +267,7 @@ class MMFormer(Method):
         probabilities = (
             side(x).float().softmax(1) for side, x in zip(self.sides, levels, strict=True)
         )
-        return total(self.pixel_loss(self.upsample(p), target) for p in probabilities)
+        return total(self.task_loss(log_odds(self.upsample(p)), target) for p in probabilities)
 
     def upsample(self, x: Tensor) -> Tensor:
         """Resizes (B, K, H, W) to the resolution of the images."""
@@ -288,10 +280,10 @@ class MMFormer(Method):
         fused = self.fuse(features, batch.mask)
         losses = {'loss_sep': self.separate_loss(features, batch)}
         if not isinstance(self.decoder, SegmentationDecoder):
-            return {'loss_fuse': self.criterion(self.decoder(fused), batch.target), **losses}
+            return {'loss_fuse': self.task_loss(self.decoder(fused), batch.target), **losses}
         # What the decoder's forward does, in two steps, because its pyramid is needed twice.
         levels = self.decoder.pyramid(fused)
         logits = self.upsample(self.decoder.head(levels))
-        losses['loss_fuse'] = self.criterion(logits, batch.target)
+        losses['loss_fuse'] = self.task_loss(logits, batch.target)
         losses['loss_deep'] = self.deep_loss(levels, batch.target)
         return losses

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from benchmark.method import Batch, Method, Task
+from benchmark.method import IGNORE, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
-from methods.common.losses import segmentation_loss
+from methods.common.losses import log_odds, segmentation_loss, total
 from methods.common.networks import Encoders, Maps, decoder, fused_channels, masked
 from methods.common.regions import ProbabilityMaps, RegionFusion, upsample
 from methods.common.resnet import map_sizes
@@ -27,7 +26,8 @@ class RFNet(Method):
     the image into soft regions, and in each region the modalities have weights of their own
     (`RegionFusion`). No gradient flows from the fusion into the probability maps. In training a
     decoder shared by the modalities also segments from each of them alone, whatever the mask: the
-    segmentation-based regulariser. All terms have weight 1, each is a `segmentation_loss`:
+    segmentation-based regulariser. All terms have weight 1, each is the protocol's task loss; with
+    loss=own it is the `segmentation_loss` of the released code:
 
         L = [epoch >= start] L_fuse + sum_i L_sep,i + sum_scales L_prm
 
@@ -41,8 +41,7 @@ class RFNet(Method):
     decoded path through 3x3 convolutions. Classification has a single region of probability 1 and
     no probability maps: gated modalities beside the shortcut, cross-entropy as the loss, and batch
     normalisation, since instance normalisation is undefined for maps of one pixel, at which vectors
-    are fused; scales of one pixel have batch normalisation in segmentation, too. Class weights of
-    the data set are not used.
+    are fused; scales of one pixel have batch normalisation in segmentation, too.
 
     The weighted sum of the fusion is that of the released code, whose authors call it a
     simplification; the paper's more complex fusion was not available. Convolutions pad with zeros:
@@ -111,22 +110,20 @@ class RFNet(Method):
         """Returns the logits of the fused maps; mask (B, M) bool."""
         return self.decoder(self.fuse(features, mask)[0])
 
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns `segmentation_loss`; arguments as in `task_loss`."""
+        return segmentation_loss(logits, target)
+
     def criterion(self, logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-        """Returns the losses of T predictions of the same target, (T,).
+        """Returns the task loss over some of the samples, a scalar; 0 if there are none.
 
         Args:
-            logits: (T, B, K) or (T, B, K, H, W).
+            logits: (B, K) or (B, K, H, W).
             target: (B,) or (B, H, W).
-            counted: (T, B) bool, the samples that each prediction's loss covers; a prediction
-                without samples has no gradient.
+            counted: (B,) bool, the samples that the loss covers.
         """
-        logits = logits.float()
-        if self.task.kind == 'segmentation':
-            return segmentation_loss(logits.softmax(2), target, counted)
-        entropy = F.cross_entropy(
-            logits.flatten(0, 1), target.repeat(len(logits)), reduction='none'
-        ).view_as(counted)
-        return entropy.where(counted, 0).sum(1) / counted.sum(1).clamp(min=1)
+        counted = counted.view(-1, *[1] * (target.dim() - 1))
+        return self.task_loss(logits, target.where(counted, IGNORE))
 
     def separate_losses(self, features: dict[str, Maps], batch: Batch) -> Tensor:
         """Returns the shared decoder's loss on each modality alone, (M,), whatever the mask.
@@ -136,8 +133,8 @@ class RFNet(Method):
         """
         maps = zip(*(features[name] for name in self.task.names), strict=True)
         logits = self.separate(tuple(torch.cat(scale) for scale in maps))
-        logits = logits.unflatten(0, (len(self.task.names), -1))
-        return self.criterion(logits, batch.target, batch.available.T)
+        pairs = zip(logits.chunk(len(self.task.names)), batch.available.T, strict=True)
+        return torch.stack([self.criterion(z, batch.target, there) for z, there in pairs])
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_fuse, loss_sep and, in segmentation, loss_prm."""
@@ -145,14 +142,12 @@ class RFNet(Method):
         fused, probabilities = self.fuse(features, batch.mask)
         # A factor of 0 keeps the term in the log and its parameters in the graph.
         started = float(self.epoch >= round(self.fuse_start * self.epochs))
-        seen = batch.mask.any(1)[None]
-        fuse = self.criterion(self.decoder(fused)[None], batch.target, seen)
+        seen = batch.mask.any(1)
         losses = {
-            'loss_fuse': started * fuse.sum(),
+            'loss_fuse': started * self.criterion(self.decoder(fused), batch.target, seen),
             'loss_sep': self.separate_losses(features, batch).sum(),
         }
         if probabilities:
-            full = torch.stack([upsample(p, batch.target.shape[1:]) for p in probabilities])
-            seen = seen.expand(len(full), -1)
-            losses['loss_prm'] = segmentation_loss(full, batch.target, seen).sum()
+            full = (log_odds(upsample(p, batch.target.shape[1:])) for p in probabilities)
+            losses['loss_prm'] = total(self.criterion(z, batch.target, seen) for z in full)
         return losses

@@ -152,9 +152,9 @@ class UHVED(Method):
         L = L_task + divergence D + reconstruction L_reconstruction
 
     where D is the mean of `subset_divergence` over scales and L_reconstruction the mean squared
-    error, averaged over modalities, without padded frames of sequences. In segmentation L_task also
-    includes `dice_loss`. If the data have gaps, both extra terms cover what each sample has;
-    without gaps they are the paper's.
+    error, averaged over modalities, without padded frames of sequences. L_task is the protocol's
+    task loss; with loss=own it is cross-entropy plus `dice_loss`, as in the released code. If the
+    data have gaps, both extra terms cover what each sample has; without gaps they are the paper's.
 
     Adaptations of this project: the paper is about 3-D MRI; the 2-D form and the form for
     classification, in which the one fused map is the latent map, are this project's. They use the
@@ -164,11 +164,10 @@ class UHVED(Method):
 
     Formulas and weights are those of the released code. Departures from it: it draws samples at
     test, too; it reduces its learning rate every ten steps; its sampler is 'by_size', here the
-    protocol's is used; its variances have a guard of 1e-7; and it has cross-entropy and one Dice
-    loss, whereas here Dice is counted twice if it is the metric, since the suite's task loss has a
-    Dice term then. Its normalisation treats each sample by itself. Here batch normalisation takes
-    the statistics for predictions from the posteriors' means, because predictions decode means:
-    samples vary more, the more so the fewer modalities are present.
+    protocol's is used; and its variances have a guard of 1e-7. Its normalisation treats each sample
+    by itself. Here batch normalisation takes the statistics for predictions from the posteriors'
+    means, because predictions decode means: samples vary more, the more so the fewer modalities are
+    present.
 
     Args:
         task: What the data set requires.
@@ -216,8 +215,12 @@ class UHVED(Method):
         """Decodes the posterior's mean; mask (B, M) bool."""
         return self.decoder(tuple(mean for mean, _ in self.posteriors(features, mask)))
 
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns cross-entropy plus `dice_loss`; arguments as in `task_loss`."""
+        return self.cross_entropy(logits, target) + dice_loss(logits, target)
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns loss_task, in segmentation loss_dice, and the weighted further terms."""
+        """Returns loss_task and the weighted further terms."""
         features = self.encode(batch.inputs)
         latents = tuple(
             mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
@@ -229,8 +232,6 @@ class UHVED(Method):
         with torch.no_grad():
             self.decode(features, batch.mask)
         losses = {'loss_task': self.task_loss(logits, batch.target)}
-        if self.task.kind == 'segmentation':
-            losses['loss_dice'] = dice_loss(logits, batch.target)
         scales = masked(features, batch.available, self.task.names)
         terms = [subset_divergence(maps, batch.mask, batch.available) for maps in scales]
         losses['loss_divergence'] = self.weights['divergence'] * total(terms) / len(terms)

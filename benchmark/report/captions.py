@@ -32,8 +32,8 @@ PARTS = (
     'weight decay {weight_decay:g}',
     '{schedule} schedule with a linear warm-up ({warmup:g} epoch{plural})',
     '{precision}',
+    'task loss {loss}',
 )
-
 
 LISTED = 15
 """Most subsets that a sentence lists one by one: those of 4 modalities."""

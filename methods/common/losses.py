@@ -44,11 +44,19 @@ def multi_scale(
     return total(terms)
 
 
-def segmentation_loss(probability: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+def log_odds(probability: Tensor) -> Tensor:
+    """Returns logits (B, K, H, W) whose softmax is the given probabilities of K classes.
+
+    The smallest probability counts as 1e-7, so that its logarithm is finite.
+    """
+    return probability.float().clamp_min(1e-7).log()
+
+
+def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Returns RFNet's weighted cross-entropy plus Dice loss (Ding et al., ICCV 2021).
 
-    With p the probabilities, y the one-hot target and n_c the share of class c among the pixels of
-    a sample,
+    With p the softmax of the logits, y the one-hot target and n_c the share of class c among the
+    labelled pixels of a sample,
 
         L_CE   = - mean over pixels of sum_c (1 - n_c) y_c log max(p_c, 0.005)
         L_Dice = 1 - 1/K sum_c 2 sum p_c y_c / (sum p_c + sum y_c + 1e-7)
@@ -57,31 +65,23 @@ def segmentation_loss(probability: Tensor, target: Tensor, counted: Tensor) -> T
     no pixel has costs 1/K even if the prediction is perfect.
 
     Args:
-        probability: p of T predictions of the same target, (T, B, K, H, W), float32.
+        logits: (B, K, H, W).
         target: (B, H, W); pixels labelled IGNORE are left out.
-        counted: (T, B) bool, the samples that each prediction's loss covers.
 
     Returns:
-        (T,), the loss of each prediction, in float32; a prediction without samples has no gradient.
+        A scalar in float32, which has no gradient if no pixel is labelled.
     """
     # float32, even inside autocast: half precision cannot hold counts and sums over all pixels.
     with torch.autocast(target.device.type, enabled=False):
-        known, p = (target != IGNORE).flatten(1), probability.flatten(3)
-        # IGNORE is no index of a class: gather needs a valid one, and `valid` removes the pixel.
-        label = target.flatten(1).where(known, 0)
-        classes = torch.arange(p.shape[2], device=target.device)
-        onehot = (label[:, None] == classes[:, None]).float()
-
-        def by_class(x: Tensor) -> Tensor:
-            # A matrix product instead of a one-hot tensor per prediction: (T, B, N) -> (T, B, K).
-            return torch.bmm(onehot, x.permute(1, 2, 0)).permute(2, 0, 1)
-
-        valid = (known & counted[:, :, None]).float()
-        label = label.expand(*valid.shape)
-        own = p.gather(2, label[:, :, None])[:, :, 0] * valid
-        pixels, inside, predicted = by_class(valid), by_class(own), (p * valid[:, :, None]).sum(3)
-        weight = 1 - pixels / pixels.sum(2, keepdim=True).clamp(min=1)
+        p = logits.float().softmax(1).flatten(2)
+        known = (target != IGNORE).flatten(1).float()
+        classes = torch.arange(p.shape[1], device=target.device)
+        # (B, K, N); an unlabelled pixel has no class.
+        label = (target.flatten(1)[:, None] == classes[:, None]).float()
+        pixels, inside = label.sum(2), (p * label).sum(2)
+        weight = 1 - pixels / known.sum(1, keepdim=True).clamp(min=1)
         # The clamp bounds the cost of one pixel: a probability of 0 would cost infinitely much.
-        entropy = -(weight.gather(2, label) * own.clamp(0.005, 1).log() * valid).sum((1, 2))
-        dice = 2 * inside.sum(1) / (predicted.sum(1) + pixels.sum(1) + 1e-7)
-        return entropy / valid.sum((1, 2)).clamp(min=1) + 1 - dice.mean(1)
+        entropy = -(weight * (p.clamp(0.005, 1).log() * label).sum(2)).sum()
+        predicted = (p * known[:, None]).sum(2)
+        dice = 2 * inside.sum(0) / (predicted.sum(0) + pixels.sum(0) + 1e-7)
+        return entropy / known.sum().clamp(min=1) + 1 - dice.mean()

@@ -17,7 +17,9 @@ from methods.mmformer import Block, MMFormer, Transformer, coarsest
 
 FACES = dataclasses.replace(TASKS['faces'], modalities=images(24, 3, 1, 1))
 ROOMS = dataclasses.replace(
-    TASKS['rooms'], modalities=(Modality('rgb', (3, 32, 48)), Modality('depth', (1, 32, 48)))
+    TASKS['rooms'],
+    modalities=(Modality('rgb', (3, 32, 48)), Modality('depth', (1, 32, 48))),
+    loss='own',
 )
 ODD = dataclasses.replace(FACES, modalities=images(20, 3, 1, 1))
 OURS = [FACES, ROOMS]
@@ -215,13 +217,31 @@ def naive_loss(probability, target):
 
 
 def test_segmentation_loss_is_weighted_entropy_and_dice_by_loops():
-    p = (4 * torch.randn(3, 4, 6, 5)).softmax(1)
+    logits = 4 * torch.randn(3, 4, 6, 5)
+    p = logits.softmax(1)
     assert (p < 0.005).any()
     target = torch.randint(0, 3, (3, 6, 5))  # the last class is absent
     target[0, :2] = IGNORE
-    everyone = torch.ones(1, 3, dtype=torch.bool)
-    found = segmentation_loss(p[None], target, everyone).item()
+    found = segmentation_loss(logits, target).item()
     assert found == pytest.approx(naive_loss(p, target), rel=1e-5)
+
+
+@pytest.mark.parametrize('loss', ['ce', 'ce_dice'])
+def test_every_term_is_the_task_loss_that_the_protocol_chooses(loss):
+    task = dataclasses.replace(ROOMS, loss=loss, class_weights=(1.0, 2.0, 0.5))
+    method, batch = mmformer(task), every_subset(ROOMS)
+    losses, features = method.loss(batch), method.encode(batch.inputs)
+    alone = sum(
+        method.task_loss(method.separate(features[n][:-1]), batch.target) for n in task.names
+    )
+    levels, deep = method.decoder.pyramid(method.fuse(features, batch.mask)), 0.0
+    for side, x in zip(method.sides, levels, strict=True):
+        p = F.interpolate(side(x).softmax(1), (32, 48), mode='bilinear')
+        deep += method.task_loss(p.log(), batch.target)
+    fused = method.task_loss(method.decode(features, batch.mask), batch.target)
+    torch.testing.assert_close(losses['loss_fuse'], fused)
+    torch.testing.assert_close(losses['loss_sep'], alone)
+    torch.testing.assert_close(losses['loss_deep'], deep)
 
 
 def test_targets_that_are_ignored_altogether_leave_no_gradient_and_no_nan():
@@ -230,7 +250,7 @@ def test_targets_that_are_ignored_altogether_leave_no_gradient_and_no_nan():
         shape = (2, len(task.classes), *((4, 4) if method.dense else ()))
         logits = torch.randn(shape, requires_grad=True)
         target = torch.full((2, *shape[2:]), IGNORE)
-        loss = method.criterion(logits, target)
+        loss = method.task_loss(logits, target)
         loss.backward()
         assert loss.isfinite()
         assert not logits.grad.any()

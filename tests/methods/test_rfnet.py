@@ -41,6 +41,7 @@ ROOMS = Task(
     classes=('wall', 'floor', 'box', 'poster'),
     metric='mIoU',
     width=4,
+    loss='own',
 )
 TASKS = [FACES, ROOMS]
 
@@ -232,38 +233,49 @@ def naive_loss(p, target):
 
 
 def test_segmentation_loss_equals_the_loop_over_pixels():
-    p = (4 * torch.randn(3, 2, 4, 5, 6)).softmax(2)
+    logits = 4 * torch.randn(2, 4, 5, 6)
+    p = logits.softmax(1)
     assert (p < 0.005).any()
     target = torch.randint(0, 4, (2, 5, 6))
     target[0, :2] = IGNORE
-    counted = torch.tensor([[True, True], [True, False], [False, False]])
-    losses = segmentation_loss(p, target, counted)
-    for t in range(3):
-        seen = np.where(counted[t, :, None, None], target, IGNORE)
-        assert losses[t].item() == pytest.approx(naive_loss(p[t].numpy(), seen), rel=1e-5)
+    for unlabelled in (0, 1, 2):
+        target[:unlabelled] = IGNORE
+        loss = segmentation_loss(logits, target).item()
+        assert loss == pytest.approx(naive_loss(p.numpy(), target.numpy()), rel=1e-5)
 
 
 def test_an_absent_class_adds_to_the_loss_of_a_perfect_prediction():
     target = torch.tensor([[[0, 1], [2, 2]]])
-    p = F.one_hot(target, 4).permute(0, 3, 1, 2).float()
-    loss = segmentation_loss(p[None], target, torch.ones(1, 1, dtype=torch.bool))
-    assert loss.item() == pytest.approx(1 / 4)
+    p = F.one_hot(target, 4).permute(0, 3, 1, 2)
+    assert segmentation_loss(1e3 * p.float(), target).item() == pytest.approx(1 / 4)
 
 
 def test_unlabelled_pixels_have_no_influence():
-    logits = torch.randn(2, 3, 4, 5, 5, requires_grad=True)
+    logits = torch.randn(3, 4, 5, 5, requires_grad=True)
     target = torch.randint(0, 4, (3, 5, 5))
     target[:, 1:3] = IGNORE
-    counted = torch.ones(2, 3, dtype=torch.bool)
-    loss = segmentation_loss(logits.softmax(2), target, counted)
+    loss = segmentation_loss(logits, target)
     changed = logits.detach().clone()
-    changed[..., 1:3, :] = 5 * torch.randn(2, 3, 4, 2, 5)
-    torch.testing.assert_close(
-        segmentation_loss(changed.softmax(2), target, counted), loss.detach()
-    )
-    (grad,) = torch.autograd.grad(loss.sum(), logits)
+    changed[..., 1:3, :] = 5 * torch.randn(3, 4, 2, 5)
+    torch.testing.assert_close(segmentation_loss(changed, target), loss.detach())
+    (grad,) = torch.autograd.grad(loss, logits)
     assert not grad[..., 1:3, :].any()
     assert grad[..., 0, :].any()
+
+
+@pytest.mark.parametrize('loss', ['ce', 'ce_dice', 'own'])
+def test_every_term_is_the_task_loss_that_the_protocol_chooses(loss):
+    weights = (1.0, 2.0, 0.5, 1.5)
+    net = RFNet(dataclasses.replace(ROOMS, loss=loss, class_weights=weights)).eval()
+    net.epoch, net.epochs = 1, 1
+    batch = batch_of(ROOMS)
+    losses, features = net.loss(batch), net.encode(batch.inputs)
+    fused, probabilities = net.fuse(features, batch.mask)
+    alone = sum(net.task_loss(net.separate(features[n]), batch.target) for n in ROOMS.names)
+    maps = sum(net.task_loss(upsample(p, (32, 32)).log(), batch.target) for p in probabilities)
+    torch.testing.assert_close(losses['loss_fuse'], net.task_loss(net.decoder(fused), batch.target))
+    torch.testing.assert_close(losses['loss_sep'], alone)
+    torch.testing.assert_close(losses['loss_prm'], maps)
 
 
 @pytest.mark.parametrize('task', TASKS, ids=lambda t: t.kind)

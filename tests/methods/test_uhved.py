@@ -1,6 +1,7 @@
 """U-HVED against densities on a grid, torch.distributions and loops over subsets."""
 
 import copy
+import dataclasses
 import itertools
 
 import numpy as np
@@ -251,11 +252,22 @@ def test_the_loss_is_the_sum_of_its_weighted_terms(kind):
     for name, term in terms.items():
         weight = 0.1 if name in ('loss_divergence', 'loss_reconstruction') else 1.0
         torch.testing.assert_close(weighted[name], weight * term)
-    assert ('loss_dice' in terms) == (task.kind == 'segmentation')
     features = net.encode(batch.inputs)
     scales = zip(*(features[name] for name in task.names), strict=True)
     divergences = [subset_divergence(list(m), batch.mask, batch.available) for m in scales]
     torch.testing.assert_close(terms['loss_divergence'], torch.stack(divergences).mean())
+
+
+def test_dice_is_counted_once():
+    target = torch.randint(3, (2, 32, 32))
+    logits = torch.randn(2, 3, 32, 32)
+    entropy = torch.nn.functional.cross_entropy(logits, target)
+    for metric in ('mIoU', 'Dice'):
+        task = dataclasses.replace(TASKS['rooms'], metric=metric, loss='own')
+        found = UHVED(task).task_loss(logits, target) - entropy
+        torch.testing.assert_close(found, dice_loss(logits, target))
+    losses = UHVED(TASKS['rooms']).loss(batch_of(TASKS['rooms']))
+    assert set(losses) == {'loss_task', 'loss_divergence', 'loss_reconstruction'}
 
 
 def test_losses_do_not_depend_on_values_that_training_gaps_hide():
