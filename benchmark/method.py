@@ -204,14 +204,12 @@ def dice_loss(logits: Tensor, target: Tensor, first: int = 0) -> Tensor:
     Returns:
         A scalar in float32.
     """
-    # float32, even inside autocast: half precision cannot hold sums over all pixels of a batch.
-    with torch.autocast(target.device.type, enabled=False):
-        known = (target != IGNORE)[:, None]
-        p = logits.float().softmax(1)[:, first:] * known
-        classes = torch.arange(first, logits.shape[1], device=target.device)
-        label = (target[:, None] == classes[:, None, None]).float()
-        both, sizes = (p * label).sum((0, 2, 3)), (p + label).sum((0, 2, 3))
-        return 1 - ((2 * both + 1) / (sizes + 1)).mean()
+    # In float32: half precision cannot hold sums over all pixels of a batch.
+    p = logits.float().softmax(1)[:, first:] * (target != IGNORE)[:, None]
+    classes = torch.arange(first, logits.shape[1], device=target.device)
+    label = (target[:, None] == classes[:, None, None]).float()
+    both, sizes = (p * label).sum((0, 2, 3)), (p + label).sum((0, 2, 3))
+    return 1 - ((2 * both + 1) / (sizes + 1)).mean()
 
 
 class Preprocessor(BaseDataPreprocessor):

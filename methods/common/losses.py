@@ -71,17 +71,16 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         A scalar in float32, which has no gradient if no pixel is labelled.
     """
-    # float32, even inside autocast: half precision cannot hold counts and sums over all pixels.
-    with torch.autocast(target.device.type, enabled=False):
-        p = logits.float().softmax(1).flatten(2)
-        known = (target != IGNORE).flatten(1).float()
-        classes = torch.arange(p.shape[1], device=target.device)
-        # (B, K, N); an unlabelled pixel has no class.
-        label = (target.flatten(1)[:, None] == classes[:, None]).float()
-        pixels, inside = label.sum(2), (p * label).sum(2)
-        weight = 1 - pixels / known.sum(1, keepdim=True).clamp(min=1)
-        # The clamp bounds the cost of one pixel: a probability of 0 would cost infinitely much.
-        entropy = -(weight * (p.clamp(0.005, 1).log() * label).sum(2)).sum()
-        predicted = (p * known[:, None]).sum(2)
-        dice = 2 * inside.sum(0) / (predicted.sum(0) + pixels.sum(0) + 1e-7)
-        return entropy / known.sum().clamp(min=1) + 1 - dice.mean()
+    # In float32: half precision cannot hold counts and sums over all pixels.
+    p = logits.float().softmax(1).flatten(2)
+    known = (target != IGNORE).flatten(1).float()
+    classes = torch.arange(p.shape[1], device=target.device)
+    # (B, K, N); an unlabelled pixel has no class.
+    label = (target.flatten(1)[:, None] == classes[:, None]).float()
+    pixels, inside = label.sum(2), (p * label).sum(2)
+    weight = 1 - pixels / known.sum(1, keepdim=True).clamp(min=1)
+    # The clamp bounds the cost of one pixel: a probability of 0 would cost infinitely much.
+    entropy = -(weight * (p.clamp(0.005, 1).log() * label).sum(2)).sum()
+    predicted = (p * known[:, None]).sum(2)
+    dice = 2 * inside.sum(0) / (predicted.sum(0) + pixels.sum(0) + 1e-7)
+    return entropy / known.sum().clamp(min=1) + 1 - dice.mean()
