@@ -122,9 +122,9 @@ class MMFormer(Method):
 
         L = L_fuse + sum_i L_sep,i + sum_scales L_deep
 
-    With variant='paper' missing modalities are not keys of the inter transformer: no token attends
-    to them. Their own tokens consist of positions only; they attend to the present tokens and are
-    passed on.
+    With variant='paper' the tokens of missing modalities are zeros, to which the inter transformer
+    adds their positions; the others attend to them. Neither the released code nor PASSION's
+    re-implementation has a mask of keys.
 
     Adaptations of this project: the paper is about 3-D MRI; the 2-D form and the classification
     form (one scale, cross-entropy, no deep supervision) are this project's. They use the suite's
@@ -134,9 +134,11 @@ class MMFormer(Method):
     of 2x2 pixels, which a transposed convolution restores. If the data have gaps, L_sep,i covers
     the samples that have modality i.
 
-    variant='official' follows the released code, which has no key mask: missing tokens are zeros
-    that others attend to. It also reshapes the inter transformer's output so that M consecutive
-    tokens, instead of the tokens of the M modalities at one position, form the vector there.
+    variant='official' follows the released code in one more detail: it reshapes the inter
+    transformer's output so that M consecutive tokens, instead of the tokens of the M modalities at
+    one position, form the vector there. variant='masked' is this project's: missing modalities are
+    not keys of the inter transformer, so that no token attends to them; their own tokens attend to
+    the present ones and are passed on.
 
     Args:
         task: What the data set requires.
@@ -144,12 +146,13 @@ class MMFormer(Method):
         heads: Number of attention heads, a divisor of 8 `width`.
         ratio: Hidden units of the perceptrons, divided by the channels of a token.
         dropout: Dropout rate in the transformers.
-        variant: 'paper' or 'official'.
+        variant: 'paper', 'masked' or 'official'.
 
     Raises:
         UserError: The variant is unknown, or `heads` does not divide the channels.
     """
 
+    version = 2
     search = {'dropout': Uniform(0, 0.5)}
 
     def __init__(
@@ -160,15 +163,15 @@ class MMFormer(Method):
         heads: int = 8,
         ratio: int = 8,
         dropout: float = 0.1,
-        variant: Literal['paper', 'official'] = 'paper',
+        variant: Literal['paper', 'masked', 'official'] = 'paper',
     ) -> None:
         super().__init__(task)
-        if variant not in ('paper', 'official'):
-            raise unknown('variant of mmformer', variant, ('paper', 'official'))
+        if variant not in ('paper', 'masked', 'official'):
+            raise unknown('variant of mmformer', variant, ('paper', 'masked', 'official'))
         width = 8 * task.width
         if heads < 1 or width % heads:
             raise UserError(f'mmformer:heads: expected a divisor of {width}, found {heads}')
-        self.official, self.dense = variant == 'official', task.kind == 'segmentation'
+        self.variant, self.dense = variant, task.kind == 'segmentation'
         self.map = coarsest(task)
         patch = 1 if self.dense else min(2, *self.map)
         self.grid = tuple(-(-side // patch) for side in self.map)
@@ -221,8 +224,8 @@ class MMFormer(Method):
         tokens = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)
         positions = torch.cat([self.positions[name] for name in self.task.names])
         keep = mask.repeat_interleave(len(positions) // count, 1)
-        tokens = self.inter(tokens, positions, None if self.official else keep)
-        if self.official:
+        tokens = self.inter(tokens, positions, keep if self.variant == 'masked' else None)
+        if self.variant == 'official':
             joined = tokens.reshape(len(tokens), -1, count * tokens.shape[2])
         else:
             joined = tokens.unflatten(1, (count, -1)).transpose(1, 2).flatten(2)

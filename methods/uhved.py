@@ -20,6 +20,8 @@ from methods.common.sequences import real_elements
 
 CLIP = 50
 """Bound of the absolute log-variance of an expert, as in the released code."""
+GUARD = 1e-7
+"""Added to variances before they divide or are divided into 1, as in the released code."""
 
 Moments = tuple[Tensor, Tensor]
 """Mean and log-variance of a diagonal Gaussian, each (B, C, H, W)."""
