@@ -21,7 +21,7 @@ from methods.common.sequences import real_elements
 CLIP = 50
 """Bound of the absolute log-variance of an expert, as in the released code."""
 GUARD = 1e-7
-"""Added to variances before they divide or are divided into 1, as in the released code."""
+"""Added to a variance before it is inverted or its logarithm is taken, as in the released code."""
 
 Moments = tuple[Tensor, Tensor]
 """Mean and log-variance of a diagonal Gaussian, each (B, C, H, W)."""
@@ -41,7 +41,7 @@ def experts(maps: Sequence[Tensor], mask: Tensor) -> list[tuple[Tensor, Tensor]]
     found = []
     for m, x in enumerate(maps):
         mean, log_variance = x.float().chunk(2, 1)
-        precision = (-log_variance.clamp(-CLIP, CLIP)).exp()
+        precision = 1 / (log_variance.clamp(-CLIP, CLIP).exp() + GUARD)
         precision = precision.where(mask[:, m, None, None, None], 0.0)
         found.append((precision, precision * mean))
     return found
@@ -50,16 +50,18 @@ def experts(maps: Sequence[Tensor], mask: Tensor) -> list[tuple[Tensor, Tensor]]
 def product(gaussians: Sequence[tuple[Tensor, Tensor]]) -> Moments:
     """Returns mean and log-variance of the product of `experts` and the prior expert N(0, I).
 
-        T = 1 + sum_i T_i,  mu = sum_i T_i mu_i / T,  sigma^2 = 1 / T
+        T = 1 + sum_i T_i,  mu = sum_i T_i mu_i / T,  sigma^2 = 1 / T + 1e-7
 
-    where T_i is the precision of expert i.
+    where T_i = 1 / (sigma_i^2 + 1e-7) is the precision of expert i.
     """
     precision = 1 + total(t for t, _ in gaussians)
-    return total(weighted for _, weighted in gaussians) / precision, -precision.log()
+    return total(weighted for _, weighted in gaussians) / precision, (1 / precision + GUARD).log()
 
 
 def divergence(p: Moments, q: Moments | None) -> Tensor:
     """Returns KL(p || q) of two diagonal Gaussians, averaged over elements.
+
+    The variance of q that divides is enlarged by 1e-7.
 
     Args:
         p: Mean and log-variance, (B, C, H, W) each.
@@ -71,7 +73,7 @@ def divergence(p: Moments, q: Moments | None) -> Tensor:
     mean, log_variance = p
     other_mean, other = (torch.zeros_like(mean),) * 2 if q is None else q
     error = log_variance.exp() + (mean - other_mean).square()
-    return 0.5 * (other - log_variance - 1 + error * (-other).exp()).mean((1, 2, 3))
+    return 0.5 * (other - log_variance - 1 + error / (other.exp() + GUARD)).mean((1, 2, 3))
 
 
 def subset_divergence(maps: Sequence[Tensor], mask: Tensor, available: Tensor) -> Tensor:
@@ -107,9 +109,8 @@ def subset_divergence(maps: Sequence[Tensor], mask: Tensor, available: Tensor) -
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Returns 1 - Dice with squared probabilities, averaged over classes and samples.
 
-    This is the loss of NiftyNet, which the released code uses, with one departure: a class that is
-    absent and predicted absent scores 0 here. NiftyNet adds 1e-5 to the numerator, too, so that
-    such a class scores 1.
+    This is the loss of NiftyNet, which the released code uses. Numerator and denominator are
+    enlarged by 1e-5, so that a class that is absent and predicted absent scores 1.
 
     Args:
         logits: (B, K, H, W).
@@ -121,9 +122,8 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     p = logits.float().softmax(1) * (target != IGNORE)[:, None]
     classes = torch.arange(p.shape[1], device=p.device)
     label = (target[:, None] == classes[:, None, None]).float()
-    size = (p.square() + label).sum((2, 3))
-    # 1e-5 keeps an absent and unpredicted class from dividing by zero.
-    return 1 - (2 * (p * label).sum((2, 3)) / (size + 1e-5)).mean()
+    both, sizes = 2 * (p * label).sum((2, 3)), (p.square() + label).sum((2, 3))
+    return 1 - ((both + 1e-5) / (sizes + 1e-5)).mean()
 
 
 @contextlib.contextmanager
@@ -165,11 +165,10 @@ class UHVED(Method):
     per scale, after upsampling to the nearest pixel.
 
     Formulas and weights are those of the released code. Departures from it: it draws samples at
-    test, too; it reduces its learning rate every ten steps; its sampler is 'by_size', here the
-    protocol's is used; and its variances have a guard of 1e-7. Its normalisation treats each sample
-    by itself. Here batch normalisation takes the statistics for predictions from the posteriors'
-    means, because predictions decode means: samples vary more, the more so the fewer modalities are
-    present.
+    test, too; it reduces its learning rate every ten steps; and its sampler is 'by_size', here the
+    protocol's is used. Its normalisation treats each sample by itself. Here batch normalisation
+    takes the statistics for predictions from the posteriors' means, because predictions decode
+    means: samples vary more, the more so the fewer modalities are present.
 
     Args:
         task: What the data set requires.
@@ -177,7 +176,7 @@ class UHVED(Method):
         reconstruction: Weight of L_reconstruction.
     """
 
-    version = 2
+    version = 3
     search = {'divergence': LogUniform(0.01, 1), 'reconstruction': LogUniform(0.01, 1)}
 
     def __init__(self, task: Task, *, divergence: float = 0.1, reconstruction: float = 0.1) -> None:
