@@ -84,3 +84,31 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     predicted = (p * known[:, None]).sum(2)
     dice = 2 * inside.sum(0) / (predicted.sum(0) + pixels.sum(0) + 1e-7)
     return entropy / known.sum().clamp(min=1) + 1 - dice.mean()
+
+
+def sigmoid_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Returns the loss of M3AE: 0.7 Dice and 0.3 binary cross-entropy of each class.
+
+    As in the released code of Liu et al. (AAAI 2023). With p the sigmoid of the logits, y the
+    one-hot target and sums over all pixels of the batch,
+
+        L = mean_k [0.7 (1 - (2 sum p_k y_k + 1) / (sum p_k^2 + sum y_k + 1)) + 0.3 BCE(p_k, y_k)]
+
+    over the classes except the background 0; the released code has three overlapping regions.
+
+    Args:
+        logits: (B, K, H, W).
+        target: (B, H, W); pixels labelled IGNORE are left out.
+
+    Returns:
+        A scalar in float32.
+    """
+    known = (target != IGNORE)[:, None].float()
+    classes = torch.arange(1, logits.shape[1], device=target.device)
+    label = (target[:, None] == classes[:, None, None]).float()
+    z = logits.float()[:, 1:]
+    p = z.sigmoid() * known
+    both, sizes = (p * label).sum((0, 2, 3)), (p.square() + label).sum((0, 2, 3))
+    entropy = F.binary_cross_entropy_with_logits(z, label, reduction='none') * known
+    dice = 1 - (2 * both + 1) / (sizes + 1)
+    return 0.7 * dice.mean() + 0.3 * entropy.mean(1).sum() / known.sum().clamp(min=1)
