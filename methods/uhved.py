@@ -10,10 +10,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from benchmark.method import IGNORE, Batch, Method, Task
+from benchmark.method import Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
-from methods.common.losses import total
+from methods.common.losses import squared_dice, total
 from methods.common.networks import Encoders, Maps, decoder, fused_channels, masked
 from methods.common.reconstruction import ImageDecoder, VectorDecoder
 from methods.common.sequences import real_elements
@@ -106,26 +106,6 @@ def subset_divergence(maps: Sequence[Tensor], mask: Tensor, available: Tensor) -
     return (between / (counts - 1).clamp(min=1) + prior / counts.clamp(min=1)).mean()
 
 
-def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Returns 1 - Dice with squared probabilities, averaged over classes and samples.
-
-    This is the loss of NiftyNet, which the released code uses. Numerator and denominator are
-    enlarged by 1e-5, so that a class that is absent and predicted absent scores 1.
-
-    Args:
-        logits: (B, K, H, W).
-        target: (B, H, W); pixels labelled IGNORE are left out.
-
-    Returns:
-        A scalar in float32.
-    """
-    p = logits.float().softmax(1) * (target != IGNORE)[:, None]
-    classes = torch.arange(p.shape[1], device=p.device)
-    label = (target[:, None] == classes[:, None, None]).float()
-    both, sizes = 2 * (p * label).sum((2, 3)), (p.square() + label).sum((2, 3))
-    return 1 - ((both + 1e-5) / (sizes + 1e-5)).mean()
-
-
 @contextlib.contextmanager
 def untracked(network: nn.Module) -> Iterator[None]:
     """Keeps the running statistics of a network's batch normalisation unchanged."""
@@ -155,8 +135,9 @@ class UHVED(Method):
 
     where D is the mean of `subset_divergence` over scales and L_reconstruction the mean squared
     error, averaged over modalities, without padded frames of sequences. L_task is the protocol's
-    task loss; with loss=own it is cross-entropy plus `dice_loss`, as in the released code. If the
-    data have gaps, both extra terms cover what each sample has; without gaps they are the paper's.
+    task loss; with loss=own it is cross-entropy plus `squared_dice`, as in the released code. If
+    the data have gaps, both extra terms cover what each sample has; without gaps they are the
+    paper's.
 
     Adaptations of this project: the paper is about 3-D MRI; the 2-D form and the form for
     classification, in which the one fused map is the latent map, are this project's. They use the
@@ -217,8 +198,8 @@ class UHVED(Method):
         return self.decoder(tuple(mean for mean, _ in self.posteriors(features, mask)))
 
     def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns cross-entropy plus `dice_loss`; arguments as in `task_loss`."""
-        return self.cross_entropy(logits, target) + dice_loss(logits, target)
+        """Returns cross-entropy plus `squared_dice`; arguments as in `task_loss`."""
+        return self.cross_entropy(logits, target) + squared_dice(logits, target)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_task and the weighted further terms."""

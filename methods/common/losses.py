@@ -86,6 +86,26 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     return entropy / known.sum().clamp(min=1) + 1 - dice.mean()
 
 
+def squared_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """Returns 1 - Dice with squared probabilities, averaged over classes and samples.
+
+    This is the loss of NiftyNet, which the released code of U-HVED and U-HeMIS uses. Numerator and
+    denominator are enlarged by 1e-5, so that a class that is absent and predicted absent scores 1.
+
+    Args:
+        logits: (B, K, H, W).
+        target: (B, H, W); pixels labelled IGNORE are left out.
+
+    Returns:
+        A scalar in float32.
+    """
+    p = logits.float().softmax(1) * (target != IGNORE)[:, None]
+    classes = torch.arange(p.shape[1], device=p.device)
+    label = (target[:, None] == classes[:, None, None]).float()
+    both, sizes = 2 * (p * label).sum((2, 3)), (p.square() + label).sum((2, 3))
+    return 1 - ((both + 1e-5) / (sizes + 1e-5)).mean()
+
+
 def sigmoid_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Returns the loss of M3AE: 0.7 Dice and 0.3 binary cross-entropy of each class.
 

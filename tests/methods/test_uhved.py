@@ -12,10 +12,10 @@ from torch.distributions import Normal, kl_divergence
 
 from benchmark.method import IGNORE, Batch
 from benchmark.missing import subset_masks
+from methods.common.losses import squared_dice
 from methods.common.reconstruction import ImageDecoder
 from methods.uhved import (
     UHVED,
-    dice_loss,
     divergence,
     experts,
     product,
@@ -130,7 +130,7 @@ def test_variances_have_the_guards_of_the_released_code():
 def test_a_class_that_is_absent_and_predicted_absent_has_the_best_dice():
     target = torch.zeros(1, 4, 4, dtype=torch.long)
     logits = torch.tensor([50.0, 0.0, -50.0])[None, :, None, None].expand(1, 3, 4, 4)
-    assert dice_loss(logits, target).item() == pytest.approx(0, abs=1e-5)
+    assert squared_dice(logits, target).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_the_divergence_is_that_of_torch_distributions():
@@ -185,7 +185,7 @@ def test_dice_is_numpy_s_without_the_ignored_pixels():
         inside, own = p[b, k][counted], (target[b].numpy() == k)[counted]
         size = (inside**2).sum() + own.sum()
         scores.append((2 * inside[own].sum() + 1e-5) / (size + 1e-5))
-    assert dice_loss(logits, target).item() == pytest.approx(1 - np.mean(scores), rel=1e-5)
+    assert squared_dice(logits, target).item() == pytest.approx(1 - np.mean(scores), rel=1e-5)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -299,7 +299,7 @@ def test_dice_is_counted_once():
     for metric in ('mIoU', 'Dice'):
         task = dataclasses.replace(TASKS['rooms'], metric=metric, loss='own')
         found = UHVED(task).task_loss(logits, target) - entropy
-        torch.testing.assert_close(found, dice_loss(logits, target))
+        torch.testing.assert_close(found, squared_dice(logits, target))
     losses = UHVED(TASKS['rooms']).loss(batch_of(TASKS['rooms']))
     assert set(losses) == {'loss_task', 'loss_divergence', 'loss_reconstruction'}
 
