@@ -106,15 +106,38 @@ def squared_dice(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - ((both + 1e-5) / (sizes + 1e-5)).mean()
 
 
+def sigmoid_dice(logits: Tensor, target: Tensor, power: int = 1) -> Tensor:
+    """Returns one minus the Dice of the sigmoid of each logit, averaged over classes.
+
+    With p the sigmoid of the logits, y the one-hot target and sums over all pixels of the batch,
+
+        L = 1 - mean_k (2 sum p_k y_k + 1) / (sum p_k^power + sum y_k + 1)
+
+    With power 1 it is the loss of GMD's released code (Wang et al., AAAI 2024), which has three
+    overlapping regions instead of classes. Background counts as a class here, because the
+    prediction is the class of the largest logit.
+
+    Args:
+        logits: (B, K, H, W).
+        target: (B, H, W); pixels labelled IGNORE are left out.
+        power: Exponent of p in the denominator.
+
+    Returns:
+        A scalar in float32.
+    """
+    classes = torch.arange(logits.shape[1], device=target.device)
+    label = (target[:, None] == classes[:, None, None]).float()
+    p = logits.float().sigmoid() * (target != IGNORE)[:, None]
+    both, sizes = (p * label).sum((0, 2, 3)), (p**power + label).sum((0, 2, 3))
+    return 1 - ((2 * both + 1) / (sizes + 1)).mean()
+
+
 def sigmoid_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Returns the loss of M3AE: 0.7 Dice and 0.3 binary cross-entropy of each class.
+    """Returns the loss of M3AE: 0.7 `sigmoid_dice` with power 2 and 0.3 binary cross-entropy.
 
-    As in the released code of Liu et al. (AAAI 2023). With p the sigmoid of the logits, y the
-    one-hot target and sums over all pixels of the batch,
-
-        L = mean_k [0.7 (1 - (2 sum p_k y_k + 1) / (sum p_k^2 + sum y_k + 1)) + 0.3 BCE(p_k, y_k)]
-
-    over the classes except the background 0; the released code has three overlapping regions.
+    Both are means over classes, as in the released code of Liu et al. (AAAI 2023), which has three
+    overlapping regions instead of classes. Background counts as a class here, because the
+    prediction is the class of the largest logit.
 
     Args:
         logits: (B, K, H, W).
@@ -124,11 +147,8 @@ def sigmoid_loss(logits: Tensor, target: Tensor) -> Tensor:
         A scalar in float32.
     """
     known = (target != IGNORE)[:, None].float()
-    classes = torch.arange(1, logits.shape[1], device=target.device)
+    classes = torch.arange(logits.shape[1], device=target.device)
     label = (target[:, None] == classes[:, None, None]).float()
-    z = logits.float()[:, 1:]
-    p = z.sigmoid() * known
-    both, sizes = (p * label).sum((0, 2, 3)), (p.square() + label).sum((0, 2, 3))
-    entropy = F.binary_cross_entropy_with_logits(z, label, reduction='none') * known
-    dice = 1 - (2 * both + 1) / (sizes + 1)
-    return 0.7 * dice.mean() + 0.3 * entropy.mean(1).sum() / known.sum().clamp(min=1)
+    entropy = F.binary_cross_entropy_with_logits(logits.float(), label, known, reduction='none')
+    mean = entropy.mean(1).sum() / known.sum().clamp(min=1)
+    return 0.7 * sigmoid_dice(logits, target, 2) + 0.3 * mean

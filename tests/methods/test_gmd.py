@@ -546,3 +546,15 @@ def test_a_run_that_was_stopped_ends_where_a_whole_one_does(tmp_path):
         weights.append(torch.load(e.folder / 'checkpoint.pth', weights_only=True))
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
     assert 'epoch 2: loss_a' in (e.folder / 'train.log').read_text()
+
+
+def test_its_own_loss_is_the_dice_of_sigmoids():
+    method = GMD(dataclasses.replace(TASKS['rooms'], loss='own'))
+    logits, target = torch.randn(2, 3, 8, 8), torch.randint(3, (2, 8, 8))
+    target[:, 2] = IGNORE
+    p, known, scores = 1 / (1 + np.exp(-logits.double().numpy())), target.numpy() != IGNORE, []
+    for k in range(3):
+        q, y = p[:, k][known], (target.numpy() == k)[known]
+        scores.append((2 * q[y].sum() + 1) / (q.sum() + y.sum() + 1))
+    found = method.task_loss(logits, target).item()
+    assert found == pytest.approx(1 - np.mean(scores), rel=1e-5)
