@@ -11,6 +11,7 @@ from tasks import TASKS, batch_of
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, LOSSES, Method, Modality, SubsetScore, Task
 from benchmark.registry import METHODS, discover
+from methods.common.losses import segmentation_loss, sigmoid_dice, sigmoid_loss
 
 discover()
 SCORES = {s: SubsetScore({'mIoU': 0.5}, (0.3, 0.3, 0.4), 6) for s in ('rgb', 'depth', 'rgb+depth')}
@@ -79,3 +80,28 @@ def test_every_method_trains_with_the_loss_and_class_weights_of_the_protocol(nam
             torch.manual_seed(1)
             totals.append(method.parse_losses(method.loss(batch))[0].item())
     assert all(abs(a - b) > 1e-4 for k, a in enumerate(totals) for b in totals[:k])
+
+
+RELEASED = (
+    (segmentation_loss, 2.950781512756996, -0.14093573463483336, 0.10443002176843055),
+    (sigmoid_loss, 0.7740889039808809, -0.01008343773553299, 0.01887601588054651),
+    (sigmoid_dice, 0.6634985208511353, -0.004368806530727861, 0.009889547596019727),
+)
+"""Loss -> its value, the inner product of its gradient with cosines, and the gradient's norm.
+
+The figures were made in float64 by calling the loss functions of the released code of RFNet, M3AE
+and GMD on the tensors of the test, with one-hot targets and four classes.
+"""
+
+
+@pytest.mark.parametrize(('loss', 'value', 'product', 'norm'), RELEASED)
+def test_losses_and_gradients_are_those_of_the_released_code(loss, value, product, norm):
+    steps = torch.arange(240, dtype=torch.float64)
+    logits = (3 * (0.7 * steps).sin()).view(2, 4, 6, 5).requires_grad_()
+    target = (torch.arange(60).view(2, 6, 5) * 7 // 3) % 4
+    found = loss(logits, target)
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert found.item() == pytest.approx(value, rel=1e-5)
+    cosines = steps.cos().view_as(gradient)
+    assert (gradient * cosines).sum().item() == pytest.approx(product, rel=1e-5, abs=1e-7)
+    assert gradient.norm().item() == pytest.approx(norm, rel=1e-5)
