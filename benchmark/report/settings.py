@@ -26,6 +26,7 @@ PARTS = (
     'weight decay {weight_decay:g}',
     '{schedule} schedule with a linear warm-up ({warmup:g} epoch{plural})',
     '{precision}',
+    'task loss {loss}',
 )
 
 

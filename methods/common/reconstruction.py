@@ -133,6 +133,29 @@ class TrunkReconstruction(nn.Module):
         return {name: decode(maps) for name, decode in self.decoders.items()}
 
 
+def draw_shown(tokens: Sequence[int], mask: Tensor, ratio: float) -> tuple[Tensor, ...]:
+    """Draws the tokens that masked pretraining shows.
+
+    Every sample shows the same number of tokens, at least one. A sample whose modalities have fewer
+    tokens shows all of them.
+
+    Args:
+        tokens: Number of tokens of each of the M modalities.
+        mask: (B, M) bool; no token of an excluded modality is shown.
+        ratio: Share of all tokens, those of excluded modalities included, that is masked.
+
+    Returns:
+        For each modality (B, tokens) bool.
+    """
+    columns = [there[:, None].expand(-1, n) for there, n in zip(mask.T, tokens, strict=True)]
+    allowed = torch.cat(columns, 1)
+    # Excluded tokens get a number below all random ones, hence the last ranks.
+    lots = torch.rand(allowed.shape, device=mask.device).masked_fill(~allowed, -1.0)
+    rank = lots.argsort(1, descending=True).argsort(1)
+    count = max(1, int((1 - ratio) * sum(tokens)))
+    return (allowed & (rank < count)).split(list(tokens), 1)
+
+
 class PyramidReconstruction(nn.Module):
     """Reconstructs every modality through the segmentation decoder with a last layer of its own.
 
