@@ -390,6 +390,18 @@ class Method(BaseModel):
         """
         return []
 
+    def fit(self, train: Batch, val: Batch) -> None:
+        """Fits the method to whole splits; a method that overrides this is not trained in steps.
+
+        For closed-form and classical models. The parameters and buffers that it sets must keep
+        their shapes. Of the protocol, `rates` alone has an effect on it.
+
+        Args:
+            train: The training split, not augmented; its mask is all that may be read.
+            val: The validation split, to choose hyper-parameters by.
+        """
+        raise NotImplementedError
+
     def on_validation(self, scores: dict[str, SubsetScore]) -> None:
         """Called after each validation; does nothing by default.
 
