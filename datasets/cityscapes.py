@@ -98,7 +98,8 @@ class Cityscapes(Scenes):
     to the labels' 1024 x 2048; MMANet's released code tests at the full resolution. The context
     module pools to grids of 1 and 5, as on NYUv2; in the papers it pools to 1, 2, 4 and 8 on this
     data set. Disparity is computed from the colour image and the second image of a stereo pair, so
-    that it is no independent sensor.
+    that it is no independent sensor. Files are named <city>_<sequence>_<frame>; the clusters of
+    tests of significance are the sequences.
 
     The root is what ESANet's preparation and `datasets/prepare.py cityscapes` write: the lists
     `{train,valid}_{rgb,depth_raw,disparity_raw,labels_19}.txt` name files `<city>/<file>` below
@@ -217,7 +218,11 @@ def _scenes(root: Path, split: str, depth: str) -> list[Scene]:
                 raise UserError(f'{file}: entry {k}: expected a file of {first}, found {other}')
     rows = zip(*listed.values(), strict=True)
     return [
-        Scene(name, *(root / split / kind / file for kind, file in zip(kinds, row, strict=True)))
+        Scene(
+            name,
+            *(root / split / kind / file for kind, file in zip(kinds, row, strict=True)),
+            cluster=name.rpartition('_')[0],
+        )
         for name, row in zip(names['rgb'], rows, strict=True)
     ]
 

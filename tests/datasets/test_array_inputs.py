@@ -279,3 +279,15 @@ def test_sizes_that_a_file_declares_are_checked_before_memory_is_taken(tmp_path,
     folder = write(tmp_path / 'folder', 'folder')
     (folder / 'inputs/a.npy').write_bytes(header((5 * 10**12,)) + bytes(80))
     told(r'inputs/a\.npy: cannot be read', folder)
+
+
+def test_keys_and_files_that_are_not_read_are_named(tmp_path):
+    extra = {'ids': np.arange(N), 'patient/age': np.arange(N)}
+    assert Arrays(root=str(write(tmp_path / 'x', **extra))).notes[-1] == (
+        'left aside: ids, patient/age'
+    )
+    root = write(tmp_path / 'y', 'folder')
+    (root / 'README.md').write_text('x')
+    (root / 'inputs/Thumbs.db').write_text('x')
+    notes = Arrays(root=str(root)).notes
+    assert notes[-1] == 'left aside: README.md, inputs/Thumbs.db'

@@ -121,6 +121,24 @@ def test_the_persons_of_cefa_are_clusters(tmp_path):
     assert CasiaSurf(root=str(casia_surf(tmp_path)), size=14).split('test').clusters is None
 
 
+def test_the_persons_of_casia_surf_are_clusters_where_paths_name_them(tmp_path):
+    root = casia_surf(tmp_path)
+    rows = []
+    for k, line in enumerate((root / LISTS['train']).read_text().splitlines()):
+        *names, live = line.split()
+        part = 'real_part' if live == '1' else 'fake_part'
+        for m, name in zip(('color', 'depth', 'ir'), names, strict=True):
+            new = f'Training/{part}/CLKJ_AS{k // 2:04d}/01.rssdk/{m}/{k}.jpg'
+            (root / new).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).rename(root / new)
+            line = line.replace(name, new)
+        rows.append(line)
+    (root / LISTS['train']).write_text('\n'.join(rows))
+    data = CasiaSurf(root=str(root), size=14)
+    assert data.split('train').clusters.tolist() == [f'CLKJ_AS{k // 2:04d}' for k in range(6)]
+    assert data.split('test').clusters is None
+
+
 def test_copies_of_training_samples_are_reported(tmp_path):
     # The splits of the made tree hold the same pictures.
     root = casia_surf(tmp_path)

@@ -106,6 +106,7 @@ def test_official_validation_is_the_test_and_whole_cities_validate(prepared):
     assert [i.split('_')[0] for i in ids['train']] == ['aachen'] * 2
     assert [i.split('_')[0] for i in ids['val']] == ['ulm'] * 2
     assert [i.split('_')[0] for i in ids['test']] == ['munster'] * 2
+    assert data.split('test').clusters.tolist() == ['munster_000000', 'munster_000001']
 
 
 @pytest.mark.parametrize('depth', ['depth', 'disparity'])

@@ -20,6 +20,11 @@ COUNT = 101
 TO_13 = (np.arange(40) % 13 + 1).astype(np.uint8)
 
 
+def codes(text):
+    """Characters as MATLAB's files hold them."""
+    return np.array([[ord(c)] for c in text], np.uint16)
+
+
 def archive(folder, seed=0):
     """The four official files, with empty frames but for those in the splits."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,6 +47,10 @@ def archive(folder, seed=0):
             rows['labels'][k - 1] = labels
             rows['depths'][k - 1] = 1 + x / 1000
             rows['rawDepths'][k - 1] = np.where(x > 600, 0, 1 + x / 1000)
+        scenes = file.create_dataset('scenes', (1, COUNT), h5py.ref_dtype)
+        for k in range(COUNT):
+            cell = file.create_dataset(f'#refs#/{k}', data=codes(f'kitchen_{k // 5:04d}'))
+            scenes[0, k] = cell.ref
     to_40 = (np.arange(894) % 40 + 1).astype(np.uint8)
     scipy.io.savemat(
         folder / NAMES[1],
@@ -270,3 +279,17 @@ def test_copies_of_training_frames_are_told_or_refused(root):
     assert opened(root).notes[-1] == told
     with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found 1 of 2'):
         opened(root, duplicates='refuse')
+
+
+def test_scenes_are_the_clusters_where_the_root_names_them(root):
+    for name in ('train', 'val', 'test'):
+        split = opened(root).split(name)
+        expected = [f'kitchen_{(int(frame) - 1) // 5:04d}' for frame in split.ids]
+        assert split.clusters.tolist() == expected
+    (root / 'scenes.txt').write_text('0100 a b')
+    with pytest.raises(
+        UserError, match=r"scenes\.txt: expected FRAME SCENE in every line, found '01"
+    ):
+        opened(root)
+    (root / 'scenes.txt').unlink()
+    assert opened(root).split('test').clusters is None

@@ -23,12 +23,18 @@ Size = tuple[int, int]
 
 
 class Scene(NamedTuple):
-    """One sample: its name and its files."""
+    """One sample: its name, its files, and the place or recording that it is from, if known."""
 
     id: str
     rgb: Path
     depth: Path
     label: Path
+    cluster: str = ''
+
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        """Colour, depth and labels."""
+        return self.rgb, self.depth, self.label
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class Scenes(Dataset):
         check_disjoint(root, {k: [s.id for s in v] for k, v in splits.items()})
         everything = [s for scenes in splits.values() for s in scenes]
         self.fingerprint = fingerprint(
-            [path for s in everything for path in s[1:]],
+            [path for s in everything for path in s.files],
             [s.id for s in everything],
             {name: len(scenes) for name, scenes in splits.items()},
             (layout.size, layout.train, layout.classes),
@@ -183,7 +189,7 @@ class Scenes(Dataset):
             UserError: A file is no image.
         """
         check_headers(
-            [file for scenes in self.samples.values() for scene in scenes for file in scene[1:]]
+            [file for scenes in self.samples.values() for scene in scenes for file in scene.files]
         )
 
     def split(self, name: str) -> Split:
@@ -191,7 +197,7 @@ class Scenes(Dataset):
         if name not in self.samples:
             raise unknown(f'split of {self.name}', name, self.samples)
         scenes, layout = self.samples[name], self.layout
-        train = name == 'train'
+        train, clusters = name == 'train', [s.cluster for s in scenes]
         size = layout.train if train else layout.size
         # Validation and test are scored at the labels' own resolution.
         labels = self._labels(scenes, size if train else layout.source)
@@ -200,6 +206,7 @@ class Scenes(Dataset):
             target=labels,
             available=np.ones((len(scenes), 2), bool),
             ids=np.array([s.id for s in scenes]),
+            clusters=np.array(clusters) if all(clusters) else None,
             augment=self._augmentation() if train else None,
         )
 
