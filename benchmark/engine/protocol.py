@@ -30,9 +30,10 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'momentum': ('0 to below 1', lambda x: 0 <= x < 1),
     'warmup': ('0 epochs or more', lambda x: 0 <= x < math.inf),
     'clip': ('0 (off) or a positive norm', lambda x: 0 <= x < math.inf),
+    'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
 }
 
-LATER = ('clip',)
+LATER = ('clip', 'ema')
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
 
@@ -62,6 +63,8 @@ class Protocol:
         val_interval: Epochs between validations; the last epoch is always validated.
         precision: Arithmetic of training; 'auto' is bfloat16 on CUDA and float32 elsewhere.
         clip: Largest norm of a step's gradient; 0 leaves it as it is.
+        ema: Decay per step of the moving average of the weights, which is then what is validated,
+            selected and tested (`benchmark.engine.hooks.Averaging`); 0 is off.
     """
 
     sampler: str = 'uniform'
@@ -78,6 +81,7 @@ class Protocol:
     val_interval: int = 1
     precision: str = 'auto'
     clip: float = 0.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():
