@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from torch import Tensor
+
 from benchmark.errors import unknown
 from benchmark.method import Task
 from benchmark.registry import METHODS
+from methods.common.losses import squared_dice
 from methods.common.moments import MomentFusion
 from methods.common.networks import decoder, fused_channels
 from methods.modality_dropout import ModalityDropout
@@ -27,8 +30,8 @@ class HeMIS(ModalityDropout):
     convolution reduces [E; V] to the channels of the decoder.
 
     Departures: the original drops modalities more and more often during the training; here the
-    training sampler decides, as in U-HeMIS. Official U-HeMIS adds a Dice loss to the cross-entropy,
-    which this suite adds only if Dice is the metric.
+    training sampler decides, as in U-HeMIS. With loss=own the loss is that of official U-HeMIS,
+    cross-entropy plus `squared_dice`.
 
     variant='official' follows the classification code that MMANet's authors (CVPR 2023) released.
     Its variance counts an absent modality as an embedding of zero, which adds (M - |K|) E^2 / |K|
@@ -58,3 +61,7 @@ class HeMIS(ModalityDropout):
         # They replace the parts of modality dropout, which fuses by concatenation.
         self.fusion = MomentFusion(task, estimator, variant == 'official')
         self.decoder = decoder(task, channels=2 * fused_channels(task)[0])
+
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns cross-entropy plus `squared_dice`; arguments as in `task_loss`."""
+        return self.cross_entropy(logits, target) + squared_dice(logits, target)

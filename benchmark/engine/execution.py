@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmark.engine import cost, environment, state, training
+from benchmark.engine import cost, environment, fitting, state, training
 from benchmark.engine.building import Machine, build, loaders
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
 from benchmark.engine.locks import holding
@@ -162,13 +162,19 @@ def _fit(
         method.set_teacher(mentor)
     epochs = experiment.protocol.epochs
     cost.reset_peak(machine.device)
-    summary = training.train(
-        method,
-        loaders(experiment, part, machine),
-        experiment.protocol,
-        training.Job(part.folder, experiment.identity, experiment.seed, machine.device, part.only),
-        lambda epoch, seconds: report(epoch, epochs, seconds),
-    )
+    if fitting.is_fitted(experiment.method):
+        report(0, 0, 0.0)
+        summary = fitting.fit(method, experiment, part, machine)
+    else:
+        summary = training.train(
+            method,
+            loaders(experiment, part, machine),
+            experiment.protocol,
+            training.Job(
+                part.folder, experiment.identity, experiment.seed, machine.device, part.only
+            ),
+            lambda epoch, seconds: report(epoch, epochs, seconds),
+        )
     summary['peak_memory_mb'] = cost.peak_memory(machine.device)
     state.keep_trained(part.folder, experiment.identity, method.state_dict(), summary)
     return Trained(method.eval(), summary)

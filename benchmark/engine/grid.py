@@ -14,6 +14,7 @@ from benchmark.engine import tuning
 from benchmark.engine.building import Machine
 from benchmark.engine.execution import describe, failure, run
 from benchmark.engine.experiment import Experiment
+from benchmark.engine.fitting import is_fitted
 from benchmark.engine.forecast import Forecast, resumed
 from benchmark.engine.locks import Busy, holding
 from benchmark.engine.plan import Grid, plain, refusals
@@ -78,7 +79,7 @@ def is_done(e: Experiment) -> bool:
 
 def _epochs_to_train(todo: list[Experiment], force: bool) -> dict[str, int]:
     """Returns per data set the epochs of all networks that are not trained yet, teachers once."""
-    everything = [x for e in todo for x in (e.teacher, e) if x is not None]
+    everything = [x for e in todo for x in (e.teacher, e) if x and not is_fitted(x.method)]
     networks = {part.folder: (part, x) for x in everything for part in x.parts}
     epochs: dict[str, int] = {}
     for part, x in networks.values():

@@ -9,10 +9,14 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from tasks import TASKS, Toy, batch_of
 
-from benchmark.engine import loading, training
+from benchmark.engine import building, loading, training
+from benchmark.engine.experiment import experiment
+from benchmark.engine.plan import protocol_for
 from benchmark.engine.protocol import LATER, Protocol
 from benchmark.errors import UserError
 from benchmark.missing import Sampler
+from benchmark.options import Spec
+from benchmark.report.captions import words
 from methods.modality_dropout import ModalityDropout
 
 STEPS = 10
@@ -188,7 +192,7 @@ def test_augmentation_cannot_put_content_into_what_is_not_there():
 def test_class_weights_weigh_the_task_loss(kind):
     task = TASKS[kind]
     weights = tuple(float(k + 1) for k in range(len(task.classes)))
-    method = ModalityDropout(dataclasses.replace(task, class_weights=weights))
+    method = ModalityDropout(dataclasses.replace(task, class_weights=weights, loss='ce'))
     batch, rng = batch_of(task), np.random.default_rng(0)
     shape = (len(batch.target), len(weights), *batch.target.shape[1:])
     logits = rng.standard_normal(shape)
@@ -206,19 +210,25 @@ def test_class_weights_weigh_the_task_loss(kind):
     assert not [k for k in method.state_dict() if 'class_weights' in k]
 
 
-def test_where_dice_is_measured_it_is_trained_too():
-    task = dataclasses.replace(TASKS['rooms'], metric='Dice', regions=(('all', (1, 2)),))
-    batch, rng = batch_of(task), np.random.default_rng(0)
-    target = batch.target.numpy().copy()
-    target[:, :5] = 255
-    target[target == 2] = 0  # class 2 is nowhere
-    logits = rng.standard_normal((len(target), 3, 32, 32))
-    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    each = []
-    for k in (1, 2):
-        p, t = share[:, k][target != 255], (target == k)[target != 255]
-        each.append((2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
-    given = torch.from_numpy(logits), torch.from_numpy(target)
-    plain = ModalityDropout(TASKS['rooms']).task_loss(*given)
-    found = ModalityDropout(task).task_loss(*given) - plain
-    assert found.item() == pytest.approx(1 - np.mean(each), rel=1e-5)
+@pytest.mark.parametrize(('kind', 'usual'), [('rooms', 'ce_dice'), ('faces', '')])
+def test_segmentation_has_one_task_loss_for_all_methods_which_the_protocol_records(
+    kind, usual, tmp_path
+):
+    data = Toy(TASKS[kind])
+    data.spec = data.name
+    for given in ({}, {'loss': 'ce'}):
+        protocol = protocol_for(data, given, 'cpu')
+        expected = given.get('loss', usual) if kind == 'rooms' else ''
+        assert protocol.loss == protocol.recorded().get('loss', '') == expected
+        for name in ('modality_dropout', 'rfnet'):
+            e = experiment(Spec(name), data, protocol, 0, tmp_path)
+            assert building.build(e, 'cpu').task.loss == expected
+    told = words(protocol_for(data, {}, 'cpu').recorded())
+    assert ('task loss ce_dice' in told) == (kind == 'rooms')
+
+
+def test_a_loss_that_the_task_cannot_have_is_told():
+    with pytest.raises(UserError, match="unknown loss in classification 'ce_dice'"):
+        Protocol.build({}, {'loss': 'ce_dice'}, 'cpu', 'classification')
+    with pytest.raises(UserError, match="did you mean 'ce_dice'"):
+        Protocol.build({}, {'loss': 'ce-dice'}, 'cpu', 'segmentation')

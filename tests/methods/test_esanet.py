@@ -223,7 +223,7 @@ def naive_loss(logits, target, weights):
 
 @pytest.mark.parametrize('weights', [(), (0.5, 1.0, 3.0)])
 def test_training_supervises_four_scales_with_equal_weight(weights):
-    task = dataclasses.replace(ESANET, class_weights=weights)
+    task = dataclasses.replace(ESANET, class_weights=weights, loss='ce')
     method, batch = ModalityDropout(task), batch_of(task, 4)
     target = batch.target.clone()
     target[:, 3:9, ::5] = IGNORE

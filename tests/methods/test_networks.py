@@ -73,7 +73,7 @@ def test_maps_have_the_channels_that_methods_expect(kind, depth):
     assert fused_channels(task) == tuple(c * (4 if depth == 50 else 1) for c in shallow)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [n for n in NAMES if n != 'knn_imputation'])  # vectors alone
 @pytest.mark.parametrize('kind', ['mixed', 'rooms'])
 def test_every_method_takes_bottlenecks(name, kind):
     cls = METHODS.module_dict[name]
