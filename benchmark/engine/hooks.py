@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.engine import state
 from benchmark.errors import UserError
@@ -128,12 +129,76 @@ def _brief(metrics: dict | None) -> str:
     return ', '.join(f'{k} {v:.4f}' for k, v in (metrics or {}).items())
 
 
+class Averaging(Hook):
+    """Keeps a moving average of the weights, which takes their place in validation and test.
+
+    The average after step t is that of the weights w_1, ..., w_t with the shares
+
+        (1 - d) d^(t - i) / (1 - d^t)
+
+    of w_i, as in Adam's moments (Kingma and Ba, ICLR 2015): the initial weights have no share.
+    Averaged are the parameters and the running statistics of batch normalisation. Other buffers,
+    in which methods keep what they mined, stay those of the last step.
+
+    Args:
+        decay: d, from 0 (off) to below 1.
+    """
+
+    # Restores the weights after everything else that looks at a validation.
+    priority = 'LOWEST'
+
+    def __init__(self, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.average: list[torch.Tensor] = []
+        self._kept: list[torch.Tensor] = []
+
+    @staticmethod
+    def weights(model: torch.nn.Module) -> list[torch.Tensor]:
+        """Returns what is averaged, as tensors that share the model's memory."""
+        found = [p.data for p in model.parameters()]
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                running = (module.running_mean, module.running_var)
+                found += [statistic for statistic in running if statistic is not None]
+        return found
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Takes the weights after a step into the average."""
+        if not self.decay:
+            return
+        weights = self.weights(runner.model)
+        self.steps += 1
+        if self.steps == 1:
+            self.average = [w.clone() for w in weights]
+            return
+        share = (1 - self.decay) / (1 - self.decay**self.steps)
+        torch._foreach_lerp_(self.average, weights, share)
+
+    def use(self, model: torch.nn.Module) -> None:
+        """Puts the average, where there is one, in the place of a model's weights."""
+        weights = self.weights(model) if self.steps else []
+        self._kept = [w.clone() for w in weights]
+        for w, mean in zip(weights, self.average, strict=True):
+            w.copy_(mean)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Validates the average; the method's `on_validation` and the selection see it, too."""
+        self.use(runner.model)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Puts the weights back, with which the training goes on."""
+        if self._kept:
+            for w, kept in zip(self.weights(runner.model), self._kept, strict=True):
+                w.copy_(kept)
+
+
 class Checkpoint(Hook):
     """Saves the run after every epoch, so that a killed one goes on as if nothing had happened.
 
     Args:
         file: The resume file; at every moment it is the old one or the whole new one.
         selection: Its state travels along.
+        averaging: Likewise.
         progress: Called with (finished epochs, seconds of training so far).
     """
 
@@ -143,9 +208,11 @@ class Checkpoint(Hook):
         self,
         file: Path,
         selection: Selection,
+        averaging: Averaging,
         progress: Callable[[int, float], None],
     ) -> None:
         self.file, self.selection, self.progress = file, selection, progress
+        self.averaging = averaging
         self.seconds = 0.0
         self._since: float
 
@@ -175,6 +242,8 @@ class Checkpoint(Hook):
             'seconds': self.seconds,
             'selection': json.dumps(self.selection.state),
         }
+        if self.averaging.decay:
+            content['average'] = self.averaging.average
         state.save(content, self.file)
         self.progress(runner.epoch, self.seconds)
 
@@ -192,6 +261,11 @@ class Checkpoint(Hook):
         runner.train_loop._epoch, runner.train_loop._iter = content['epoch'], content['iter']
         self.seconds = content['seconds']
         self.selection.state = json.loads(content['selection'])
+        if self.averaging.decay:
+            own = self.averaging.weights(runner.model)
+            kept = zip(own, content['average'], strict=True)
+            self.averaging.average = [mean.to(w).reshape(w.shape) for w, mean in kept]
+            self.averaging.steps = content['iter']
 
 
 def _plain(scheduler: Mapping[str, Any]) -> dict[str, Any]:

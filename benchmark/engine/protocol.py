@@ -31,9 +31,10 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'momentum': ('0 to below 1', lambda x: 0 <= x < 1),
     'warmup': ('0 epochs or more', lambda x: 0 <= x < math.inf),
     'clip': ('0 (off) or a positive norm', lambda x: 0 <= x < math.inf),
+    'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
 }
 
-LATER = ('clip', 'loss')
+LATER = ('clip', 'loss', 'ema')
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
 
@@ -75,6 +76,8 @@ class Protocol:
             'ce_dice' (the same plus a Dice loss; the default there) or 'own' (that of each method's
             paper or released code). In classification, which has only the cross-entropy, the field
             is empty.
+        ema: Decay per step of the moving average of the weights, which is then what is validated,
+            selected and tested (`benchmark.engine.hooks.Averaging`); 0 is off.
     """
 
     sampler: str = 'uniform'
@@ -92,6 +95,7 @@ class Protocol:
     precision: str = 'auto'
     clip: float = 0.0
     loss: str = ''
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():

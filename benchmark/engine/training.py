@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from benchmark.engine import state
 from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
-from benchmark.engine.hooks import Checkpoint, EpochState, LossWatch, Selection
+from benchmark.engine.hooks import Averaging, Checkpoint, EpochState, LossWatch, Selection
 from benchmark.engine.loading import Samples
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.runner import SilentRunner
@@ -176,10 +176,12 @@ def train(
     """
     full = job.only[-1] if job.only else '+'.join(method.task.names)
     selection = Selection(protocol.selection, method.task.metric, full, job.folder)
-    checkpoint = Checkpoint(job.folder / state.RESUME, selection, progress)
-    runner = _runner(method, loaders, protocol, job, (selection, checkpoint))
+    averaging = Averaging(protocol.ema)
+    checkpoint = Checkpoint(job.folder / state.RESUME, selection, averaging, progress)
+    runner = _runner(method, loaders, protocol, job, (selection, averaging, checkpoint))
     try:
         runner.train()
+        averaging.use(method)
         if protocol.selection != 'last':
             method.load_state_dict(state.load_weights(selection.best, method.state_dict()))
     except state.Unusable as error:
@@ -200,9 +202,9 @@ def _runner(
     loaders: tuple[DataLoader, DataLoader],
     protocol: Protocol,
     job: Job,
-    keepers: tuple[Selection, Checkpoint],
+    keepers: tuple[Selection, Averaging, Checkpoint],
 ) -> SilentRunner:
-    selection, checkpoint = keepers
+    selection, _, checkpoint = keepers
     train_split, val_split = (cast(Samples, loader.dataset).split for loader in loaders)
     method.data_preprocessor.augment = train_split.augment
     # Validation costs time: without a listener or a rule, only the last epoch's is wanted.
@@ -223,7 +225,7 @@ def _runner(
         val_dataloader=loaders[1],
         val_cfg={'type': SubsetValLoop},
         val_evaluator=SubsetEvaluator(method.task, job.only, val_split),
-        custom_hooks=[EpochState(job.seed, protocol.epochs), LossWatch(), selection, checkpoint],
+        custom_hooks=[EpochState(job.seed, protocol.epochs), LossWatch(), *keepers],
         randomness={'seed': derive(job.seed, 'runner')},
     )
 

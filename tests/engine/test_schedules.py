@@ -134,9 +134,10 @@ def test_fields_younger_than_the_first_records_leave_their_identity_alone():
     assert LATER
     assert not set(LATER) & set(plain.recorded())
     assert set(plain.recorded()) | set(LATER) == set(Protocol.fields())
-    changed = dataclasses.replace(plain, clip=1.0)
-    assert changed.recorded()['clip'] == 1.0
-    assert changed.id('data') != plain.id('data')
+    for field, value in {'clip': 1.0, 'ema': 0.99}.items():
+        changed = dataclasses.replace(plain, **{field: value})
+        assert changed.recorded()[field] == value
+        assert changed.id('data') != plain.id('data')
 
 
 def trained(tmp_path, augment, epochs=2, name='a'):
