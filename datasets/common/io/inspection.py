@@ -85,6 +85,19 @@ def _look(path: Path) -> str:
     return json.dumps([values.shape, np.unique(values).tolist()])
 
 
+def check_number(where: Path | str, classes: int) -> None:
+    """Checks that no class has the label 255, which the loss ignores.
+
+    Raises:
+        UserError: There are too many classes.
+    """
+    if classes > IGNORE:
+        raise UserError(
+            f'{where}: expected at most {IGNORE} classes, because label {IGNORE} is ignored, found '
+            f'{classes}'
+        )
+
+
 def check_trained_classes(
     where: Path | str, values: frozenset[int], ignored: int | None = None
 ) -> None:
