@@ -22,6 +22,13 @@ from benchmark.search import Distribution
 
 NETWORKS = ('pyramid', 'esanet')
 """Values of the option `network`, which chooses the architecture in segmentation."""
+LOSSES = {'classification': ('ce',), 'segmentation': ('ce_dice', 'ce', 'own')}
+"""Kind of task -> the task losses that a protocol may choose (`Method.task_loss`), the default
+first.
+
+The default of segmentation has a Dice term on all data sets: mIoU and Dice both measure overlap,
+with equal weight for every class, whereas cross-entropy counts pixels and favours large classes.
+"""
 IGNORE = 255
 """Label of pixels that are left out of losses and metrics."""
 
@@ -67,10 +74,11 @@ class Task:
         depth: Number of layers of the shared ResNet encoders: 18, 34 or 50.
         pretrained: Checkpoint with ImageNet weights for the encoders, a file or any address that
             mmengine can load; if empty, encoders are trained from scratch.
+        loss: One of the kind's `LOSSES`, which the protocol chooses; empty for the default.
 
     Raises:
-        UserError: A name cannot be used in tables and files, or there are too few classes or too
-            many modalities (`benchmark.names`).
+        UserError: A name cannot be used in tables and files, there are too few classes or too many
+            modalities (`benchmark.names`), or the loss does not exist for this kind of task.
     """
 
     dataset: str
@@ -85,8 +93,12 @@ class Task:
     network: str = 'pyramid'
     depth: int = 18
     pretrained: str = ''
+    loss: str = ''
 
     def __post_init__(self) -> None:
+        losses = LOSSES[self.kind]
+        if self.loss and self.loss not in losses:
+            raise unknown(f'loss in {self.kind}', self.loss, losses)
         check_dataset_name(self.dataset)
         check_modalities(self.dataset, self.names)
         check_classes(self.dataset, self.classes)
@@ -174,31 +186,30 @@ def late_term(term: str, given: int, epochs: int) -> list[str]:
     return []
 
 
-def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Returns one minus the soft Dice of classes 1 to K - 1, averaged over classes.
+def dice_loss(logits: Tensor, target: Tensor, first: int = 0) -> Tensor:
+    """Returns one minus the soft Dice of the classes, averaged over classes.
 
     With p the softmax of the logits and y the one-hot target, summed over all pixels of the batch,
 
-        L = 1 - 1 / (K - 1) sum_{k >= 1} (2 sum p_k y_k + 1) / (sum p_k + sum y_k + 1)
+        L = 1 - 1 / (K - first) sum_{k >= first} (2 sum p_k y_k + 1) / (sum p_k + sum y_k + 1)
 
     Adding 1 to numerator and denominator makes the term of an absent class nearly 0 unless the
-    class is predicted. Class 0 is background and has no term.
+    class is predicted.
 
     Args:
         logits: (B, K, H, W).
         target: (B, H, W); pixels labelled IGNORE are left out.
+        first: The first class that has a term: 1 where class 0 is background.
 
     Returns:
         A scalar in float32.
     """
-    # float32, even inside autocast: half precision cannot hold sums over all pixels of a batch.
-    with torch.autocast(target.device.type, enabled=False):
-        known = (target != IGNORE)[:, None]
-        p = logits.float().softmax(1)[:, 1:] * known
-        classes = torch.arange(1, logits.shape[1], device=target.device)
-        label = (target[:, None] == classes[:, None, None]).float()
-        both, sizes = (p * label).sum((0, 2, 3)), (p + label).sum((0, 2, 3))
-        return 1 - ((2 * both + 1) / (sizes + 1)).mean()
+    # In float32: half precision cannot hold sums over all pixels of a batch.
+    p = logits.float().softmax(1)[:, first:] * (target != IGNORE)[:, None]
+    classes = torch.arange(first, logits.shape[1], device=target.device)
+    label = (target[:, None] == classes[:, None, None]).float()
+    both, sizes = (p * label).sum((0, 2, 3)), (p + label).sum((0, 2, 3))
+    return 1 - ((2 * both + 1) / (sizes + 1)).mean()
 
 
 class Preprocessor(BaseDataPreprocessor):
@@ -400,11 +411,26 @@ class Method(BaseModel):
 
     @property
     def teacher_network(self) -> Method:
-        """The trained network of the method that `teacher` names, frozen and in eval mode."""
+        """The trained network of the method that `teacher` names, frozen and in eval mode.
+
+        Raises:
+            AttributeError: `set_teacher` was not called. By this kind of error `hasattr` is false,
+                and TorchScript, which reads every property, goes on.
+        """
         if not self._teacher:
-            # An AttributeError, so that hasattr and TorchScript, which read every property, go on.
-            raise AttributeError(f'{type(self).__name__}: expected set_teacher to be called first')
+            raise AttributeError
         return self._teacher[0]
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns what `torch.nn.Module` keeps under a name.
+
+        Python comes here after the AttributeError of a property, too, and the message of
+        `torch.nn.Module` would be that there is no such attribute.
+        """
+        if name == 'teacher_network':
+            expected = 'expected set_teacher to be called first'
+            raise AttributeError(f'{type(self).__name__}.teacher_network: {expected}')
+        return super().__getattr__(name)
 
     def set_teacher(self, teacher: Method) -> None:
         """Freezes a trained teacher and stores it outside the module tree.
@@ -415,10 +441,10 @@ class Method(BaseModel):
         self._teacher = (teacher.eval().requires_grad_(False),)
 
     def task_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the cross-entropy, averaged over samples or labelled pixels by class weight.
+        """Returns the loss of one prediction that the protocol has chosen for all methods.
 
-        Where the metric is Dice, `dice_loss` is added, as in RFNet: a lesion covers so few pixels
-        that cross-entropy alone is already small if background is predicted everywhere.
+        'ce' is `cross_entropy`. 'ce_dice' adds `dice_loss`, whose classes have equal weights; where
+        Dice is measured, class 0 is background and has no Dice term. 'own' is `own_loss`.
 
         Args:
             logits: (B, K) or (B, K, H, W).
@@ -428,13 +454,33 @@ class Method(BaseModel):
             A scalar in float32; 0 if everything is labelled IGNORE, as in a batch of unlabelled
             frames.
         """
+        name = self.task.loss or LOSSES[self.task.kind][0]
+        if name == 'own':
+            return self.own_loss(logits, target)
+        loss = self.cross_entropy(logits, target)
+        if name == 'ce':
+            return loss
+        return loss + dice_loss(logits, target, int(self.task.metric == 'Dice'))
+
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the task loss of the method's paper or released code in segmentation.
+
+        It is `cross_entropy` unless a method overrides this. Arguments and result are those of
+        `task_loss`.
+        """
+        return self.cross_entropy(logits, target)
+
+    def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the cross-entropy, averaged over samples or labelled pixels by class weight.
+
+        Arguments and result are those of `task_loss`.
+        """
         weights = self.class_weights if self.task.class_weights else None
         # The mean over no pixel is NaN, and so is its gradient, whatever it is multiplied by. A
         # class with a weight stands in, and the factor 0 takes its loss away again.
         labelled = (target != IGNORE).any()
         counted = torch.where(labelled, target, self.class_weights.argmax())
-        loss = F.cross_entropy(logits.float(), counted, weights, ignore_index=IGNORE) * labelled
-        return loss + dice_loss(logits, target) if self.task.metric == 'Dice' else loss
+        return F.cross_entropy(logits.float(), counted, weights, ignore_index=IGNORE) * labelled
 
     def forward(self, *fields: Any, mode: str = 'tensor') -> Any:
         """Entry point of mmengine, which unpacks a batch into its fields.

@@ -11,10 +11,10 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.registry import DATASETS
-from datasets.common.families.array_inputs import Input, about, fail, read_inputs
-from datasets.common.io.copies import Duplicates, copies
+from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs
+from datasets.common.io import notes
+from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.inspection import check_trained_classes
-from datasets.common.io.remembered import combined
 from datasets.common.io.row_contents import Contents, contents, file_contents
 from datasets.common.io.rows import Chosen, Standardised, moments, parts
 from datasets.common.io.stored import array_file, content_hash, load
@@ -84,7 +84,8 @@ class Arrays(Dataset):
         self.file, self.binary = Path(root), binary
         self.streams = self.file.is_dir()
         self._moments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        raw = load(self.file)
+        self.aside: list[str] = []
+        raw = load(self.file, self.aside)
         self._read(raw, tuple(filter(None, modalities.split('+'))))
         self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
         options = (width, *self.inputs, *(['binary'] if binary else []))
@@ -104,6 +105,7 @@ class Arrays(Dataset):
         self.where = self._splits(np.asarray(raw['split']))
         self.target = self._target(raw['target'])
         self.classes = self._classes(raw.get('classes'))
+        self.aside += [key for key in raw if not is_read(key, self.inputs)]
         every = [name for name in raw if name.startswith('inputs/')]
         columns = [every.index(f'inputs/{name}') for name in self.inputs]
         self.available = self._available(raw.get('available'), len(every))[:, columns]
@@ -210,21 +212,23 @@ class Arrays(Dataset):
 
     def _summary(self) -> list[str]:
         """Returns what was found, for the user, in lines."""
-        counts = ', '.join(f'{name} {len(rows)}' for name, rows in self.where.items())
-        found = [f'found modalities {", ".join(self.inputs)}; samples: {counts}']
+        found = [notes.found(self.task.modalities, self.where)]
         if empty := int((~self.available.any(1)).sum()):
-            found.append(f'{empty} samples have no modality at all')
-        return found
+            found.append(
+                f'{empty} samples have no modality at all and are neither trained nor tested'
+            )
+        return [*found, *notes.aside(self.aside)]
 
     def _copies(self, duplicates: Duplicates) -> list[str]:
-        digests = {
-            name: {
-                f'row-{row}': combined(found.digests[row] for found in self.contents)
-                for row in rows[self.available[rows].any(1)].tolist()
-            }
+        digests = dict(zip(self.inputs, (found.digests for found in self.contents), strict=True))
+        splits = {
+            name: of_modalities(
+                [f'row-{row}' for row in rows],
+                {m: [found[row] for row in rows] for m, found in digests.items()},
+            )
             for name, rows in self.where.items()
         }
-        return copies(self.file, digests, duplicates)
+        return copies(self.file, splits, duplicates)
 
     def _recipe(self) -> dict[str, Any]:
         """Returns the recipe: batches of a quarter of train at most, and about 1,500 steps."""

@@ -7,10 +7,12 @@ from typing import ClassVar, Literal
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.families.volume_files import Files, prepare_cases, walk
+from datasets.common.families.volume_files import Files, prepare_cases
 from datasets.common.families.volume_index import cut, listed, read_index
-from datasets.common.families.volumes import SEGMENTATION, Duplicates, SliceOptions, Volumes
+from datasets.common.families.volumes import SEGMENTATION, SliceOptions, Volumes
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import data_root
+from datasets.common.io.folders import walk_all
 from datasets.common.io.images import image_size
 from datasets.common.io.nifti import suffix
 from datasets.common.prepare.preparation import Preparation
@@ -77,7 +79,7 @@ class Brats(Volumes):
         """Writes the root from the official folders of cases."""
         cases: dict[str, Files] = {}
         others: list[Path] = []
-        for file in walk(work.source):
+        for file in walk_all(work.source):
             if not suffix(file.name).startswith('.nii'):
                 continue
             kind = _kind(file)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
 
 LISTS = {
@@ -25,11 +27,18 @@ class CasiaSurf(FaceImages):
     and 1 for a live face or 0 for an attack. Every frame is classified on its own, by the larger
     logit, as in MMANet.
 
+    The paths of training frames, `Training/real_part/<person>/...` and
+    `Training/fake_part/<person>/...`, name the person, who is the sample's cluster. The paths of
+    validation and test frames, `Val/0000/000000-color.jpg`, name nobody: tests of significance must
+    take each of these frames for a sample of its own. Since frames of one video resemble each
+    other, p-values on this data set are too small, and intervals too narrow.
+
     Args:
         root: The folder that holds the lists.
         size: Side of the network's input in pixels.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether samples of two splits whose files are equal are reported or refused.
 
     Raises:
         UserError: A list or an image is missing, or a line is not as above.
@@ -51,10 +60,11 @@ class CasiaSurf(FaceImages):
         size: int = SIZE,
         width: int = 64,
         cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('casia_surf', root, self.how_to_get)
         splits = {name: _read(folder, file) for name, file in LISTS.items()}
-        super().__init__(splits, folder, size, width, cache)
+        super().__init__(splits, folder, size, width, cache, duplicates)
 
 
 def _read(root: Path, name: str) -> list[Face]:
@@ -67,4 +77,5 @@ def _face(root: Path, line: str, where: str) -> Face:
     if len(words) != 4 or words[3] not in ('0', '1'):
         raise UserError(f'{where}: expected RGB DEPTH IR and 0 or 1, found {line!r}')
     files = {m: root / path for m, path in zip(MODALITIES, words[:3], strict=True)}
-    return Face(words[0], files, words[3] == '1')
+    found = re.search(r'/(?:real|fake)_part/([^/]+)/', f'/{words[0]}')
+    return Face(words[0], files, words[3] == '1', found[1] if found else '')

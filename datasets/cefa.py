@@ -10,6 +10,7 @@ from typing import Literal
 from benchmark.errors import UserError, unknown
 from benchmark.registry import DATASETS
 from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root
 
 FOLDERS = {'rgb': 'profile', 'depth': 'depth', 'ir': 'ir'}
@@ -61,6 +62,7 @@ class Cefa(FaceImages):
         size: Side of the network's input in pixels.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether samples of two splits whose files are equal are reported or refused.
 
     Raises:
         UserError: A folder is missing or named otherwise, or a frame lacks a modality.
@@ -81,13 +83,14 @@ class Cefa(FaceImages):
         size: int = SIZE,
         width: int = 64,
         cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('cefa', root, self.how_to_get)
         if protocol not in PROTOCOLS:
             raise unknown('protocol of cefa', protocol, PROTOCOLS)
         parts = PROTOCOLS[protocol]
         splits = {name: list(_faces(folder, *part)) for name, part in parts.items()}
-        super().__init__(splits, folder, size, width, cache)
+        super().__init__(splits, folder, size, width, cache, duplicates)
 
 
 def _faces(

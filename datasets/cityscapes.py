@@ -14,6 +14,7 @@ from PIL import Image
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.families.rgbd import Layout, Scene, SceneOptions, Scenes
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
 from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.io.splits import set_apart
@@ -97,7 +98,8 @@ class Cityscapes(Scenes):
     to the labels' 1024 x 2048; MMANet's released code tests at the full resolution. The context
     module pools to grids of 1 and 5, as on NYUv2; in the papers it pools to 1, 2, 4 and 8 on this
     data set. Disparity is computed from the colour image and the second image of a stereo pair, so
-    that it is no independent sensor.
+    that it is no independent sensor. Files are named <city>_<sequence>_<frame>; the clusters of
+    tests of significance are the sequences.
 
     The root is what ESANet's preparation and `datasets/prepare.py cityscapes` write: the lists
     `{train,valid}_{rgb,depth_raw,disparity_raw,labels_19}.txt` name files `<city>/<file>` below
@@ -114,6 +116,7 @@ class Cityscapes(Scenes):
         pretrained: File of their ImageNet weights, or 'none' for random initial weights.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether scenes of two splits whose images are equal are reported or refused.
 
     Raises:
         UserError: The root is not as above.
@@ -146,6 +149,7 @@ class Cityscapes(Scenes):
         pretrained: str = '',
         width: int = 64,
         cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('cityscapes', root, self.how_to_get)
         if depth not in DEPTHS:
@@ -162,7 +166,12 @@ class Cityscapes(Scenes):
             scaled=Scaled(31.7156, 38.7028, 0) if metres else Scaled(9069.706, 7178.336, 0),
         )
         options = SceneOptions(
-            network=network, layers=layers, pretrained=pretrained, width=width, cache=cache
+            network=network,
+            layers=layers,
+            pretrained=pretrained,
+            width=width,
+            cache=cache,
+            duplicates=duplicates,
         )
         published = _scenes(folder, 'train', DEPTHS[depth])
         train, val = set_apart(published, lambda scene: _city(scene) in HELD_OUT)
@@ -209,7 +218,11 @@ def _scenes(root: Path, split: str, depth: str) -> list[Scene]:
                 raise UserError(f'{file}: entry {k}: expected a file of {first}, found {other}')
     rows = zip(*listed.values(), strict=True)
     return [
-        Scene(name, *(root / split / kind / file for kind, file in zip(kinds, row, strict=True)))
+        Scene(
+            name,
+            *(root / split / kind / file for kind, file in zip(kinds, row, strict=True)),
+            cluster=name.rpartition('_')[0],
+        )
         for name, row in zip(names['rgb'], rows, strict=True)
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +13,12 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.registry import DATASETS
+from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.files import fingerprint
 from datasets.common.io.labelled import Labelled, check_labelled
 from datasets.common.io.pickles import load_pickle
+from datasets.common.io.remembered import remembered
+from datasets.common.io.row_contents import Contents, contents
 from datasets.common.io.rows import Standardised, moments
 
 FILE = 'aligned_50.pkl'
@@ -21,6 +26,9 @@ FEATURES = {'audio': 74, 'vision': 35, 'text': 768}
 PARTS = {'train': 'train', 'val': 'valid', 'test': 'test'}
 CLASSES = ('negative', 'neutral', 'positive')
 PADDING = ('mask', 'none')
+
+VERSION = 1
+"""Raised when `CMUMOSEI.contents` holds something else in the same file."""
 
 
 @DATASETS.register_module('cmu_mosei')
@@ -49,6 +57,7 @@ class CMUMOSEI(Dataset):
         padding: Whether encoders leave out padded frames (`mask`) or take in all 50 (`none`).
         standardise: Whether sound and faces are standardised, per feature.
         width: Half of the number of the encoders' channels; RedCore's encoders have 96.
+        duplicates: Whether clips of two splits whose features are equal are reported or refused.
 
     Raises:
         UserError: The file is missing or not as above, would load anything but arrays, a clip is in
@@ -79,6 +88,7 @@ class CMUMOSEI(Dataset):
         padding: Literal['mask', 'none'] = 'mask',
         standardise: bool = False,
         width: int = 48,
+        duplicates: Duplicates = 'report',
     ) -> None:
         if not root:
             raise UserError(f'cmu_mosei: expected --data-root FILE: {self.how_to_get}')
@@ -95,6 +105,47 @@ class CMUMOSEI(Dataset):
         self.task = Task(self.name, 'classification', tuple(shapes), CLASSES, 'accuracy', width)
         labels = {n: (s.ids.tolist(), s.labels.tolist()) for n, s in self.splits.items()}
         self.fingerprint = fingerprint([self.file], labels, padding, standardise, width)
+        self.notes = tuple(self._copies(duplicates))
+
+    def _copies(self, duplicates: Duplicates) -> list[str]:
+        splits = {
+            name: of_modalities(
+                split.ids.tolist(), {m: x.digests for m, x in self.contents[name].items()}
+            )
+            for name, split in self.splits.items()
+        }
+        return copies(self.file, splits, duplicates, 'clip')
+
+    @functools.cached_property
+    def contents(self) -> dict[str, dict[str, Contents]]:
+        """Split -> modality -> what its clips hold in the frames that are no padding."""
+
+        def look(_: Path) -> str:
+            found: dict[str, dict[str, Contents]] = {}
+            for name, part in self.parts.items():
+                real = self.real[name]
+                there = np.ones(len(real), bool)
+                found[name] = {m: contents(part[m], there, real) for m in FEATURES}
+            return json.dumps(found)
+
+        # The features are in memory, but it takes long to hash gigabytes.
+        (text,) = remembered(f'clips {VERSION} {self.padding}', [self.file], look)
+        return {
+            name: {m: Contents(*x) for m, x in found.items()}
+            for name, found in json.loads(text).items()
+        }
+
+    def check(self) -> None:
+        """Checks that the features of all splits are finite.
+
+        Raises:
+            UserError: They are not.
+        """
+        for name, found in self.contents.items():
+            for m, x in found.items():
+                if x.bad is not None:
+                    expected = f'finite numbers, found others in row {x.bad}'
+                    raise UserError(f'{self._where(name)}/{m}: expected {expected}')
 
     def _where(self, name: str) -> str:
         return f'{self.file}: {PARTS[name]}'

@@ -13,6 +13,7 @@ from datasets.common.families.audiovisual import (
     Spectrogram,
     middle_frame,
 )
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
 
 CLASSES = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
@@ -36,6 +37,7 @@ class CremaD(AudioVisual):
         gaps: Whether a clip without sound or without a frame is taken as a gap in the data; if not,
             it is an error.
         cache: Where decoded files are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether clips of two splits whose files are equal are reported or refused.
 
     Raises:
         UserError: The root is not as above.
@@ -57,10 +59,11 @@ class CremaD(AudioVisual):
         width: int = 64,
         gaps: bool = False,
         cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('crema_d', root, self.how_to_get)
         train, test = (_clips(folder, folder / f'{name}.csv') for name in ('train', 'test'))
-        options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache)
+        options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache, duplicates=duplicates)
         super().__init__(train, test, folder, CLASSES, SOUND, SOUND, options)
 
 

@@ -17,7 +17,7 @@ from benchmark.registry import DATASETS
 from datasets.common.augment.transforms import Geometric
 from datasets.common.families.image_folders import read_folder
 from datasets.common.families.image_labels import map_classes, table, table_classes
-from datasets.common.io import inspection
+from datasets.common.io import inspection, notes
 from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Files, data_root, decoded, fingerprint
 from datasets.common.io.images import AnyImage, LabelFile, Scaled
@@ -57,7 +57,7 @@ class Folders(Dataset):
         size: Height and width to which all images and label maps are resized, 'HxW'. By default
             nothing is resized, and all images must have one size.
         gaps: Whether the missing file of a modality is taken as a gap in the data; if not, it is an
-            error.
+            error. Samples without any image are then counted and left out.
         nearest: Modalities, joined by '+', that are resized to the nearest pixel, such as depth.
         modalities: The modalities to read, joined by '+'; by default every folder but `labels`.
         layout: Which axis of an .npy file of three axes holds the channels, where its shape leaves
@@ -111,7 +111,8 @@ class Folders(Dataset):
             None if self.found.dense else self.found.names,
         )
         copied = copied_files(self.root, self._files(), duplicates)
-        self.notes = (*self.found.summary(), *copied)
+        found = notes.found(self.task.modalities, self.found.splits)
+        self.notes = (found, *self.found.summary(), *copied)
         self.recipe = self._recipe()
 
     def _task(self, width: int) -> Task:
@@ -152,11 +153,11 @@ class Folders(Dataset):
     def _read(self, path: Path, modality: str) -> np.ndarray:
         return decoded(path, AnyImage(self.size, modality in self.nearest, self.layout))
 
-    def _files(self) -> dict[str, dict[str, list[Path | None]]]:
-        """Returns split -> sample -> its image of every modality, None where there is none."""
-        images = self.found.images.values()
+    def _files(self) -> dict[str, dict[str, dict[str, Path]]]:
+        """Returns split -> sample -> modality -> image, of those that a sample has."""
+        images = self.found.images.items()
         return {
-            name: {sample: [files.get(sample) for files in images] for sample in samples}
+            name: {s: {m: files[s] for m, files in images if s in files} for s in samples}
             for name, samples in self.found.splits.items()
         }
 

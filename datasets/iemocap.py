@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +15,12 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.registry import DATASETS
+from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.files import data_root, fingerprint
 from datasets.common.io.labelled import Labelled, check_labelled
 from datasets.common.io.optional import package
 from datasets.common.io.pickles import load_npy
+from datasets.common.io.remembered import remembered
 from datasets.common.io.rows import Standardised, real_frames
 
 FEATURES = {
@@ -29,6 +33,9 @@ FEATURES = {
 STATISTICS = 'A/comparE_mean_std.h5'
 FILES = {'train': 'trn', 'val': 'val', 'test': 'tst'}
 FOLDS = 10
+
+VERSION = 1
+"""Raised when `_look` finds something else in the same file."""
 
 
 @DATASETS.register_module('iemocap')
@@ -59,6 +66,8 @@ class IEMOCAP(Dataset):
         fold: Number of the cross-validation fold.
         frames: Greatest number of frames of a sequence.
         width: Half of the number of the encoders' channels; RedCore's encoders have 128.
+        duplicates: Whether utterances of two splits whose features are equal are reported or
+            refused.
 
     Raises:
         UserError: A file is missing or not as above, an utterance has no features or is in two
@@ -89,6 +98,7 @@ class IEMOCAP(Dataset):
         fold: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9, 10] = 1,
         frames: int = 200,
         width: int = 64,
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('iemocap', root, self.how_to_get)
         if not 1 <= fold <= FOLDS:
@@ -106,6 +116,7 @@ class IEMOCAP(Dataset):
         labels = {n: (s.ids.tolist(), s.labels.tolist()) for n, s in self.splits.items()}
         files = [self.root / f for f in (*(f for f, _ in FEATURES.values()), STATISTICS)]
         self.fingerprint = fingerprint(files, labels, fold, self.frames, width)
+        self.notes = tuple(self._copies(duplicates))
 
     def _target(self, name: str, what: str = 'label') -> Path:
         return self.root / 'target' / str(self.fold) / f'{FILES[name]}_{what}.npy'
@@ -158,6 +169,45 @@ class IEMOCAP(Dataset):
             raise UserError(f'{self.root / file}: expected frames of training utterances, found 0')
         return longest
 
+    def _copies(self, duplicates: Duplicates) -> list[str]:
+        known = {m: self._looked(file) for m, (file, _) in FEATURES.items()}
+        splits = {
+            name: of_modalities(ids, {m: [found[i][0] for i in ids] for m, found in known.items()})
+            for name, ids in ((name, split.ids.tolist()) for name, split in self.splits.items())
+        }
+        return copies(self.root, splits, duplicates, 'utterance')
+
+    def check(self) -> None:
+        """Checks that the features of all splits are finite.
+
+        Raises:
+            UserError: They are not.
+        """
+        for file, _ in FEATURES.values():
+            found = self._looked(file)
+            for split in self.splits.values():
+                for utterance in split.ids.tolist():
+                    if not found[utterance][1]:
+                        raise self._not_finite(file, utterance)
+
+    def _not_finite(self, file: str, utterance: str) -> UserError:
+        told = f'expected finite features of {utterance!r}, found others'
+        return UserError(f'{self.root / file}: {told}')
+
+    def _looked(self, name: str) -> dict[str, tuple[str, bool]]:
+        """Returns utterance -> hash of its features ('' if there are none), and if all are finite.
+
+        The file is read once and what was found is remembered.
+        """
+
+        def look(_: Path) -> str:
+            with self._open(name) as features:
+                every = features.items()
+                return json.dumps({u: _look(x[()]) for u, x in every if getattr(x, 'shape', ())})
+
+        (text,) = remembered(f'utterances {VERSION}', [self.root / name], look)
+        return dict(json.loads(text))
+
     def _shaped(self, file: str, features: Any, utterance: str, width: int) -> Any:
         """Returns an utterance's features (T, D) without reading them, and checks their shape."""
         found = features[utterance]
@@ -207,7 +257,12 @@ class IEMOCAP(Dataset):
             for row, utterance in enumerate(utterances):
                 frames = self._shaped(file, features, utterance, width)[:most]
                 if not np.isfinite(frames).all():
-                    told = f'expected finite features of {utterance!r}, found others'
-                    raise UserError(f'{self.root / file}: {told}')
+                    raise self._not_finite(file, utterance)
                 values[row, : len(frames)], lengths[row] = frames, len(frames)
         return values, real_frames(lengths, most)
+
+
+def _look(features: np.ndarray) -> tuple[str, bool]:
+    numbers = features.dtype.kind in 'fiub'
+    found = hashlib.blake2b(features.tobytes(), digest_size=8).hexdigest() if features.size else ''
+    return found, numbers and bool(np.isfinite(features).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 from benchmark.errors import UserError
@@ -14,6 +15,7 @@ from datasets.common.families.audiovisual import (
     Spectrogram,
     middle_frame,
 )
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
 
 SOUND = Spectrogram(rate=16000, seconds=5.0, window=256, hop=128, standardised=False)
@@ -32,6 +34,8 @@ class KineticsSounds(AudioVisual):
     would shift. Recipe and inputs are those of DMRNet (ECCV 2024): a log spectrogram of 5 seconds,
     129 x 626 values, and one frame of 224 x 224 pixels. The 5 seconds are cut at random from the
     first 10 in training, and are the first 5 at test, where DMRNet's code cuts at random as well.
+    Clips with names such as `<video>_000010_000020`, as Kinetics has them, are clustered by video;
+    a clip of another name is its own cluster.
 
     Args:
         root: The folder.
@@ -40,6 +44,7 @@ class KineticsSounds(AudioVisual):
         gaps: Whether a clip without sound or without a frame is taken as a gap in the data; if not,
             it is an error.
         cache: Where decoded files are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether clips of two splits whose files are equal are reported or refused.
 
     Raises:
         UserError: The root is not as above.
@@ -61,11 +66,12 @@ class KineticsSounds(AudioVisual):
         width: int = 64,
         gaps: bool = False,
         cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('kinetics_sounds', root, self.how_to_get)
         classes = tuple(name.replace(' ', '_') for name in lines(folder / 'class.txt'))
         train, test = (_clips(folder, classes, *FOLDERS[name]) for name in ('train', 'test'))
-        options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache)
+        options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache, duplicates=duplicates)
         super().__init__(train, test, folder, classes, SOUND, LONGER, options)
 
 
@@ -80,5 +86,11 @@ def _clips(root: Path, classes: tuple[str, ...], audio: str, visual: str) -> lis
         seen = {f.name: f for f in (frames / name).glob('*') if f.is_dir()}
         for clip in sorted(heard.keys() | seen.keys()):
             frame = middle_frame(seen[clip]) if clip in seen else None
-            clips.append(Clip(f'{name}/{clip}', heard.get(clip), frame, label))
+            clips.append(Clip(f'{name}/{clip}', heard.get(clip), frame, label, _video(name, clip)))
     return clips
+
+
+def _video(action: str, clip: str) -> str:
+    """Returns the video that a clip was cut from, by the clip's name."""
+    named = re.fullmatch(r'(.+)_\d{6}_\d{6}', clip)
+    return named[1] if named else f'{action}/{clip}'

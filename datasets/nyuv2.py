@@ -13,6 +13,7 @@ from benchmark.errors import UserError
 from benchmark.missing import derive
 from benchmark.registry import DATASETS
 from datasets.common.families.rgbd import Layout, Scene, SceneOptions, Scenes
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
 from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.io.optional import package
@@ -21,6 +22,7 @@ from datasets.common.prepare.preparation import Preparation
 
 SOURCE = (480, 640)
 DEPTHS = ('depth', 'depth_raw')
+PLACES = 'scenes.txt'
 BLOCK, HELD_OUT = 20, 0.1
 """Blocks of 20 frame numbers are held out for validation, since neighbours often show one room."""
 
@@ -39,7 +41,10 @@ class NYUv2(Scenes):
     The root is what ESANet's preparation and `datasets/prepare.py nyuv2` write: the lists
     `train.txt` and `test.txt`, and the images
     `{train,test}/{rgb,depth,depth_raw,labels_40,labels_13}/<frame>.png`. Depth is stored in
-    millimetres as 16-bit images, labels as 8-bit images with 0 for void.
+    millimetres as 16-bit images, labels as 8-bit images with 0 for void. A file `scenes.txt`, which
+    `datasets/prepare.py` adds where the archive names the scenes, has lines `FRAME SCENE`; the
+    clusters of tests of significance are the scenes, such as `kitchen_0004`. Without the file no
+    clusters are known, and a test takes every frame for a sample of its own.
 
     Args:
         root: The prepared folder.
@@ -52,6 +57,7 @@ class NYUv2(Scenes):
         pretrained: File of their ImageNet weights, or 'none' for random initial weights.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether scenes of two splits whose images are equal are reported or refused.
 
     Raises:
         UserError: The root is not as above.
@@ -86,6 +92,7 @@ class NYUv2(Scenes):
         pretrained: str = '',
         width: int = 64,
         cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('nyuv2', root, self.how_to_get)
         if classes not in (40, 13):
@@ -104,7 +111,12 @@ class NYUv2(Scenes):
             scaled=Scaled(2841.949, 1417.259, hole=0),
         )
         options = SceneOptions(
-            network=network, layers=layers, pretrained=pretrained, width=width, cache=cache
+            network=network,
+            layers=layers,
+            pretrained=pretrained,
+            width=width,
+            cache=cache,
+            duplicates=duplicates,
         )
         splits = _splits(folder, depth, f'labels_{classes}')
         super().__init__(splits, folder, layout, options, weighted=True)
@@ -147,14 +159,24 @@ def _held_out(frame: str) -> bool:
     return derive(0, 'nyuv2 validation', int(frame) // BLOCK) % 1000 < 1000 * HELD_OUT
 
 
+def _places(file: Path) -> dict[str, str]:
+    """Returns frame -> the scene that it shows, empty where the root does not tell it."""
+    rows = [line.split() for line in lines(file)] if file.exists() else []
+    for row in rows:
+        if len(row) != 2:
+            raise UserError(f'{file}: expected FRAME SCENE in every line, found {" ".join(row)!r}')
+    return {frame: scene for frame, scene in rows}
+
+
 def _scenes(root: Path, split: str, depth: str, labels: str) -> list[Scene]:
     file = root / f'{split}.txt'
+    places = _places(root / PLACES)
     scenes = []
     for stem in lines(file):
         if not stem.isdigit():
             raise UserError(f'{file}: expected frame numbers, found {stem!r}')
         folders = (root / split / kind / f'{stem}.png' for kind in ('rgb', depth, labels))
-        scenes.append(Scene(stem, *folders))
+        scenes.append(Scene(stem, *folders, cluster=places.get(stem, '')))
     return scenes
 
 
@@ -211,7 +233,18 @@ def _write_frames(
                 step()
             listed = ''.join(f'{int(n):04d}\n' for n in numbers)
             work.write(f'{split}.txt', listed.encode())
+    if 'scenes' in file:
+        places = _named_scenes(file)
+        every = sorted(int(n) for numbers in splits.values() for n in numbers)
+        named = ''.join(f'{n:04d} {places[n - 1]}\n' for n in every)
+        work.write(PLACES, named.encode())
     work.finish({split: len(numbers) for split, numbers in splits.items()})
+
+
+def _named_scenes(file: Any) -> list[str]:
+    """Returns the scene of each frame; a cell of MATLAB is a reference to its characters."""
+    cells = file['scenes'][()].ravel()
+    return [''.join(map(chr, file[cell][()].ravel())) for cell in cells]
 
 
 def _millimetres(metres: np.ndarray) -> np.ndarray:

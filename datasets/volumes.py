@@ -8,16 +8,17 @@ from pathlib import Path
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.families.volume_files import Files, prepare_cases, walk
+from datasets.common.families.volume_files import Files, prepare_cases
 from datasets.common.families.volume_index import cut, listed, read_index
 from datasets.common.families.volumes import (
     SEGMENTATION,
-    Duplicates,
     Regions,
     SliceOptions,
     Volumes,
 )
+from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import data_root, lines
+from datasets.common.io.folders import walk_all
 from datasets.common.io.images import image_size
 from datasets.common.io.nifti import suffix
 from datasets.common.prepare.preparation import Preparation
@@ -93,7 +94,7 @@ class OwnVolumes(Volumes):
         cases: dict[str, Files] = {}
         spelled: dict[str, str] = {SEGMENTATION: SEGMENTATION}
         strange: list[Path] = []
-        for file in walk(work.source):
+        for file in walk_all(work.source):
             path = file.relative_to(work.source)
             kind = file.name[: -len(suffix(file.name))] if suffix(file.name) else ''
             if not kind or any(part.startswith('.') for part in path.parts):

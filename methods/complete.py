@@ -13,5 +13,6 @@ class Complete(ModalityDropout):
     2023, section 3). L = L_task.
     """
 
+    version = 2
     supported_networks = ModalityDropout.supported_networks
     sampler = 'complete'

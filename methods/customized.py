@@ -12,5 +12,6 @@ class Customized(ModalityDropout):
     `modality_dropout` with its mask fixed. M modalities require 2^M - 1 trainings. L = L_task.
     """
 
+    version = 2
     supported_networks = ModalityDropout.supported_networks
     dedicated = True

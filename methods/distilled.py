@@ -107,6 +107,7 @@ class Distilled(MMANet):
             between `mining_start` and `begin_epoch`.
     """
 
+    version = 2
     supported_networks = MMANet.supported_networks
     # MMANet's alpha belongs to MAD; `weight` passes it on to loss=mad.
     settings = {

@@ -10,16 +10,20 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from mmcv.cnn import ConvModule
 from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Batch, SubsetScore, Task, late_start, late_term
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
+from methods.common.clipping import clip_networks
 from methods.common.losses import multi_scale
 from methods.common.networks import Maps, decoder
 from methods.modality_dropout import ModalityDropout
 
+CLIP = 20.0
+"""Largest norm of the gradient in the released segmentation code."""
 WITHOUT_DEPTH = ({'rgb'}, {'ir'}, {'rgb', 'ir'})
 """The hard combinations that the released face anti-spoofing code fixes instead of mining them."""
 
@@ -71,17 +75,27 @@ class DMRNet(ModalityDropout):
     The paper's text was not available. The formulas are those of the released code and of an
     independent implementation that names the paper's equations.
 
-    variant='official' follows the released code where that changes numbers. For rgb, depth and ir
+    The third term has the class weights of the task's loss, if there are any.
+
+    variant='official' follows the released code where that changes numbers. In classification that
+    code multiplies the CE of the B samples, a vector, by a mask of shape (B, 1, 1, 1). The product
+    holds every pair of a sample's mask and a sample's CE, so that the third term is
+
+        beta n_hard 1/B sum_i CE(g(s_i), y_i)
+
+    with n_hard the number of hard samples of the batch: all samples count, not the hard ones, and
+    about B times as much. The released values of beta belong to this sum. For rgb, depth and ir
     the hard combinations are those without depth; for other modalities it is the single modality
     of the highest variance. In segmentation all incomplete combinations are hard, a second decoder
-    is trained for them, their loss is the mean over their own pixels, and KL is detached, so that
-    it has no gradient.
+    is trained for them, their loss is the mean over their own pixels, KL is detached, so that it
+    has no gradient, and the gradient of all parameters is clipped to the norm 20.
 
-    Departures from the released code in both variants: its classification code broadcasts the hard
-    samples' mask, so that the third term is beta times the number of hard samples times the mean CE
-    of all samples; in segmentation its third term has class weights. Also not reproduced are a mean
-    of batch means of the variance, the main decoder in place of the second one for batches without
-    hard samples, and steps that are skipped when the loss is NaN.
+    Departures from the released code in both variants: the average of the variance is the exact one
+    over all samples, where that code averages means of batches; a batch without hard samples has no
+    third term in segmentation, where that code takes a constant of 1e-16; steps are not skipped
+    when the loss is NaN. The audio-visual code trains with plain momentum and keeps the last,
+    smaller batch of an epoch; both belong to the protocol, which has Nesterov's momentum and drops
+    that batch.
 
     Args:
         task: What the data set requires.
@@ -97,6 +111,7 @@ class DMRNet(ModalityDropout):
             below 1.
     """
 
+    version = 2
     supported_networks = ModalityDropout.supported_networks
     settings = {
         # The code tried 0.3, 0.5 and 0.7; the row quoted for the paper is a logged run with 0.7.
@@ -216,19 +231,27 @@ class DMRNet(ModalityDropout):
         """Returns the cross-entropy, summed over hard samples and divided by the number of all.
 
         In segmentation samples are labelled pixels; the official variant divides by the number of
-        the hard ones.
+        the hard ones. In classification the official variant returns the number of hard samples
+        times the mean cross-entropy of all samples. Everything is counted by class weight.
 
         Args:
             hard: (B,) bool.
             logits: (B, K) or (B, K, H, W).
             target: (B,) or (B, H, W).
         """
-        errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='none')
+        labelled = target != IGNORE
+        errors = F.cross_entropy(
+            logits.float(), target, self.class_weights, ignore_index=IGNORE, reduction='none'
+        )
+        weights = torch.where(labelled, self.class_weights[target.where(labelled, 0)], 0.0)
         hard = hard.view(-1, *[1] * (errors.ndim - 1))
-        counted = target != IGNORE
-        if self.dense and self.official:
-            counted = counted & hard
-        return torch.where(hard, errors, 0.0).sum() / counted.sum().clamp_min(1)
+        if self.official and self.dense:
+            weights = torch.where(hard, weights, 0.0)
+        # Where nothing counts, errors are 0 as well; the bound turns 0 / 0 into 0.
+        share = errors / weights.sum().clamp_min(1e-6)
+        if self.official and not self.dense:
+            return hard.sum() * share.sum()
+        return torch.where(hard, share, 0.0).sum()
 
     def members(self, mask: Tensor) -> Tensor:
         """Returns which of the S sets each mask (B, M) is, (B, S) bool, one per row."""
@@ -259,6 +282,13 @@ class DMRNet(ModalityDropout):
     def hard(self, mask: Tensor) -> Tensor:
         """Returns which masks (B, M) are hard, (B,) bool."""
         return (self.members(mask) & self.hard_sets()).any(1)
+
+    def train_step(self, data: Batch, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """Does mmengine's training step, with clipped gradients where the released code clips."""
+        if not (self.dense and self.official):
+            return super().train_step(data, optim_wrapper)
+        with clip_networks(optim_wrapper.optimizer, [[self]], CLIP):
+            return super().train_step(data, optim_wrapper)
 
     def on_validation(self, scores: dict[str, SubsetScore]) -> None:
         """Logs the hard combinations after the warm-up; the scores are not used."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmark.method import IGNORE, Batch, Method, Task
 from benchmark.registry import METHODS
-from methods.common.losses import total
+from methods.common.losses import sigmoid_dice, total
 from methods.common.networks import decoder, fused_channels
 from methods.shaspec import SharedEncoder
 
@@ -144,7 +144,8 @@ class GMD(Method):
 
     Adaptations of this project: the suite's encoders and decoders, hence batch normalisation
     instead of group normalisation; the adapters of ShaSpec in front of the shared network; and the
-    suite's task loss for L_K, which is a soft Dice loss in the released code. Departures from that
+    protocol's task loss for L_K; with loss=own it is `sigmoid_dice`, the Dice loss of the released
+    code. Departures from that
     code: it sums, instead of averaging, the gradients of parameters that not every subset reaches,
     such as norms, a factor that its Adam optimiser cancels and plain gradient descent does not; and
     it also compares a gradient with itself.
@@ -194,6 +195,10 @@ class GMD(Method):
             term = self.criterion(self.decode(given, batch.mask), batch.target, counted)
             losses[f'loss_{"+".join(given)}'] = term / len(self.subsets)
         return losses
+
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns `sigmoid_dice`; arguments as in `task_loss`."""
+        return sigmoid_dice(logits, target)
 
     def criterion(self, logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
         """Returns the task loss over the samples that count, or 0 if none does.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmark.errors import unknown
 from benchmark.method import Task
 from benchmark.registry import METHODS
-from methods.common.losses import total
+from methods.common.losses import squared_dice, total
 from methods.common.networks import Maps, decoder, fused_channels, masked
 from methods.modality_dropout import ModalityDropout
 
@@ -95,8 +95,8 @@ class HeMIS(ModalityDropout):
     convolution reduces [E; V] to the channels of the decoder.
 
     Departures: the original drops modalities more and more often during the training; here the
-    training sampler decides, as in U-HeMIS. Official U-HeMIS adds a Dice loss to the cross-entropy,
-    which this suite adds only if Dice is the metric.
+    training sampler decides, as in U-HeMIS. With loss=own the loss is that of official U-HeMIS,
+    cross-entropy plus `squared_dice`.
 
     variant='official' follows the classification code that MMANet's authors (CVPR 2023) released.
     Its variance counts an absent modality as an embedding of zero, which adds (M - |K|) E^2 / |K|
@@ -126,3 +126,7 @@ class HeMIS(ModalityDropout):
         # They replace the parts of modality dropout, which fuses by concatenation.
         self.fusion = MomentFusion(task, estimator, variant == 'official')
         self.decoder = decoder(task, channels=2 * fused_channels(task)[0])
+
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns cross-entropy plus `squared_dice`; arguments as in `task_loss`."""
+        return self.cross_entropy(logits, target) + squared_dice(logits, target)

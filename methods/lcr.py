@@ -20,7 +20,7 @@ class Correlation(nn.Module):
 
     MPE_i, the parameter estimator of modality i, is a perceptron with one hidden layer. Its M
     outputs are scalars of each sample: M - 1 weights, in the order of the other modalities, and an
-    offset.
+    offset. Before training the biases of these outputs are 1 / (M - 1) and 0.
 
     Args:
         count: Number of modalities M.
@@ -34,6 +34,13 @@ class Correlation(nn.Module):
             nn.Sequential(nn.Linear(channels, hidden), nn.LeakyReLU(), nn.Linear(hidden, count))
             for _ in range(count)
         )
+        with torch.no_grad():
+            for estimate in self.estimators:
+                # The average of the others, and no offset. A random start may give a weight near 0,
+                # by which a modality that is alone would hardly be seen.
+                bias = estimate.get_parameter('2.bias')
+                bias.fill_(1 / max(count - 1, 1))
+                bias[-1] = 0
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Returns the representations F of the M modalities.
@@ -71,7 +78,9 @@ class LCR(ModalityDropout):
     anti-spoofing. Departures from that code: modalities are dropped after their encoders instead of
     as images; there an encoder still responds to a zero image, and the response is set to zero only
     if the whole batch lacks the modality, whereas here samples do not depend on each other. In
-    segmentation, which that code lacks, every scale has a correlation model.
+    segmentation, which that code lacks, every scale has a correlation model. The biases from which
+    the last layer of MPE starts are this project's: that code starts from random ones, and a
+    modality that is alone is seen through these constants only.
 
     Not reproduced, since neither the paper's text nor its authors' code was available: fusion by
     attention, a divergence between F_i and f_i, decoders that reconstruct the images, and their
@@ -83,6 +92,8 @@ class LCR(ModalityDropout):
     Raises:
         UserError: The task has a single modality, which has no others to be correlated with.
     """
+
+    version = 2
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,39 +10,25 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
-from benchmark.method import Batch, Task
+from benchmark.method import Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
-from methods.common.networks import Maps, SegmentationDecoder
-from methods.common.reconstruction import PyramidReconstruction, TrunkReconstruction
+from methods.common.early_fusion import LateFusion, StackedEncoder, stackable
+from methods.common.losses import sigmoid_loss, total
+from methods.common.networks import Maps, SegmentationDecoder, decoder, fused_channels
+from methods.common.reconstruction import (
+    PyramidReconstruction,
+    TrunkReconstruction,
+    draw_shown,
+)
 from methods.common.sequences import real_elements
-from methods.modality_dropout import ModalityDropout
 
+LEVELS = (2, 1)
+"""Levels of the feature pyramid, 0 being the finest, that have a coarse output."""
+ELEMENTS = 4 * 155 * 240 * 240
+"""Number of elements of the released code's substitutes, on which its norm depends."""
 PACE = 5e-3 / 3e-4
 """Learning rate of the substitutes, divided by that of the network, as in the released code."""
-
-
-def draw_shown(tokens: Sequence[int], mask: Tensor, ratio: float) -> tuple[Tensor, ...]:
-    """Draws the tokens that masked pretraining shows.
-
-    Every sample shows the same number of tokens, at least one. A sample whose modalities have fewer
-    tokens shows all of them.
-
-    Args:
-        tokens: Number of tokens of each of the M modalities.
-        mask: (B, M) bool; no token of an excluded modality is shown.
-        ratio: Share of all tokens, those of excluded modalities included, that is masked.
-
-    Returns:
-        For each modality (B, tokens) bool.
-    """
-    columns = [there[:, None].expand(-1, n) for there, n in zip(mask.T, tokens, strict=True)]
-    allowed = torch.cat(columns, 1)
-    # Excluded tokens get a number below all random ones, hence the last ranks.
-    lots = torch.rand(allowed.shape, device=mask.device).masked_fill(~allowed, -1.0)
-    rank = lots.argsort(1, descending=True).argsort(1)
-    count = max(1, int((1 - ratio) * sum(tokens)))
-    return (allowed & (rank < count)).split(list(tokens), 1)
 
 
 def pretraining_epochs(share: float, epochs: int) -> int:
@@ -51,7 +37,7 @@ def pretraining_epochs(share: float, epochs: int) -> int:
 
 
 @METHODS.register_module('m3ae')
-class M3AE(ModalityDropout):
+class M3AE(Method):
     """Multimodal masked auto-encoder with learned substitutes for missing inputs.
 
     Liu et al., M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing
@@ -60,17 +46,20 @@ class M3AE(ModalityDropout):
 
     - Pretraining. Missing modalities and random patches of the others are masked, and the network
       reconstructs all inputs x: L = MSE(x, xhat) + smoothness ||s - mean(s)||.
-    - Fine-tuning with s frozen. Every sample is seen under two masks, with deep features f_1, f_2:
-      L = (L_task,1 + L_task,2) / 2 + consistency MSE(f_1, f_2).
+    - Fine-tuning with s frozen. Every sample is seen under two masks, with coarse logits f_1, f_2:
+      L = (L_task,1 + L_task,2) / 2 + consistency MSE(f_1, f_2). In segmentation L_task is the sum
+      over two coarse outputs and the prediction, and f the coarsest of them; in classification f
+      are the logits.
 
     As in the released code, 1/8 of all patches is shown; s starts as noise and, with Adam, learns
     50/3 times as fast as the network; its mean is taken per channel, and the norm over all s
-    together.
+    together, here of the size that it has for the original's 4 x 155 x 240 x 240 elements: the root
+    mean square times the root of that number, since the norm itself grows with the inputs' size.
+    Images of one size are stacked, and one encoder reads them (early fusion). Testing therefore
+    takes one pass per subset.
 
-    Adaptations of this project. The original is one network on the stacked modalities; here the
-    suite's encoders, which inputs of any shapes have, and its fusion are used. Testing replaces
-    whole modalities, and the encoded s can be selected instead of the input, with the same result
-    (the FLOPs include the encoding of s, which a deployed network would store). In segmentation all
+    Adaptations of this project. Inputs that cannot be stacked have one encoder each and the suite's
+    fusion; there a substitute is encoded without regard to the others. In segmentation all
     layers but the last are pretrained, as in the original; a classifier has no decoder of images
     and uses U-HVED's. Masks come from the protocol's sampler; the second mask of a sample is that
     of its neighbour in the batch. An image has `patches` patches along a side (in the original, of
@@ -79,11 +68,8 @@ class M3AE(ModalityDropout):
     pretrains for 600 epochs and tunes for 300, each with its own schedule; under a common schedule
     so late a fine-tuning would have almost no learning rate left, hence a share of one third.
 
-    The paper's text was not available: the formulas are those of the released code. Departures from
-    it: f is the last map of the classification trunk or the deepest fused map, which is the
-    bottleneck of its branches with pixel weights and with three views, whereas the branch that its
-    script selects compares a coarse output of the decoder; and the norm in the smoothness is not
-    rescaled, although it grows with the size of the inputs.
+    The paper's text was not available: the formulas are those of the released code, in the branch
+    that its script selects. With loss=own each task loss is `sigmoid_loss`, as there.
 
     Args:
         task: What the data set requires.
@@ -91,12 +77,13 @@ class M3AE(ModalityDropout):
         mask_ratio: Share of the patches that pretraining masks.
         patches: Number of patches along a side of an image.
         smoothness: Weight of the substitutes' distance from their mean.
-        consistency: Weight of the distance between the two views' features.
+        consistency: Weight of the distance between the two views' coarse logits.
 
     Raises:
         UserError: A share is not from 0 to below 1, or `patches` is below 1.
     """
 
+    version = 2
     search = {'smoothness': LogUniform(5e-4, 0.05), 'consistency': LogUniform(0.01, 10)}
     contract_exceptions = {
         'gradient': 'substitutes and the reconstruction are trained in the first stage only; '
@@ -121,6 +108,15 @@ class M3AE(ModalityDropout):
             raise UserError(f'm3ae:patches: expected at least 1, found {patches}')
         self.pretraining, self.mask_ratio, self.patches = pretraining, mask_ratio, patches
         self.smoothness, self.consistency = smoothness, consistency
+        early = stackable(task)
+        self.encode_all = StackedEncoder(task) if early else LateFusion(task)
+        self.decoder = decoder(task, channels=fused_channels(task)[0] if early else None)
+        # Coarse outputs at two levels of the pyramid, the coarser one first.
+        self.sides = nn.ModuleList(
+            nn.Conv2d(2 * task.width, len(task.classes), 1)
+            for _ in LEVELS
+            if task.kind == 'segmentation'
+        )
         # A step of Adam is about as long as the learning rate, whatever the gradient. Parameters
         # that are stored divided by PACE therefore move PACE times as fast.
         self.learned = nn.ParameterDict(
@@ -153,23 +149,16 @@ class M3AE(ModalityDropout):
             found[m.name] = F.pad(s[:, :-1], (0, 1), value=1.0) if m.padded else s
         return found
 
-    def decode(self, features: dict[str, Maps], mask: Tensor) -> Tensor:
-        """Decodes the features, with those of the substitutes where the mask excludes a modality.
-
-        For evaluation mode only: a substitute is encoded as a batch of one, from which batch
-        normalisation could not compute statistics.
+    def predict(self, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
+        """Returns the logits of inputs in which substitutes replace what the mask excludes.
 
         Args:
-            features: Modality name -> maps.
+            inputs: Modality name -> (B, *shape); a modality that is left out is replaced.
             mask: (B, M) bool.
         """
-        encoded = self.encoders({name: s[None] for name, s in self.substitutes().items()})
-        filled = {}
-        for name, there in zip(self.task.names, mask.T, strict=True):
-            maps = features.get(name, encoded[name])
-            pairs = zip(maps, encoded[name], strict=True)
-            filled[name] = tuple(torch.where(there[:, None, None, None], x, s) for x, s in pairs)
-        return self.decoder(self.fusion(filled, torch.ones_like(mask)))
+        substitutes = self.substitutes()
+        given = {n: inputs.get(n, s.expand(len(mask), *s.shape)) for n, s in substitutes.items()}
+        return self.decoder(self.maps(given, self.shown_modalities(mask), substitutes))
 
     def maps(
         self,
@@ -177,17 +166,35 @@ class M3AE(ModalityDropout):
         shown: Mapping[str, Tensor],
         substitutes: Mapping[str, Tensor],
     ) -> Maps:
-        """Returns the decoder's maps of inputs that are replaced where they are not shown.
+        """Returns the fused maps of inputs that are replaced where they are not shown.
 
         Args:
             inputs: Modality name -> (B, *shape).
             shown: Modality name -> bool, which broadcasts to (B, *shape).
             substitutes: Modality name -> (*shape).
         """
-        seen = {n: torch.where(shown[n], x, substitutes[n]) for n, x in inputs.items()}
-        some = next(iter(seen.values()))
-        nothing_lacks = torch.ones(len(some), len(seen), dtype=torch.bool, device=some.device)
-        return self.decoder.maps(self.fusion(self.encoders(seen), nothing_lacks))
+        return self.encode_all(
+            {n: torch.where(shown[n], x, substitutes[n]) for n, x in inputs.items()}
+        )
+
+    def shown_modalities(self, mask: Tensor) -> dict[str, Tensor]:
+        """Returns modality name -> column of mask (B, M), which broadcasts to (B, *shape)."""
+        pairs = zip(self.task.modalities, mask.T, strict=True)
+        return {m.name: there.view(-1, *[1] * len(m.shape)) for m, there in pairs}
+
+    def outputs(self, maps: Maps) -> list[Tensor]:
+        """Returns all logits that are supervised, the coarsest first and the prediction last."""
+        if not isinstance(self.decoder, SegmentationDecoder):
+            return [self.decoder(maps)]
+        levels, size = self.decoder.pyramid(maps), self.decoder.size
+        coarse = (side(levels[k]) for side, k in zip(self.sides, LEVELS, strict=True))
+        finest = F.interpolate(self.decoder.head(levels), size, mode='bilinear')
+        return [*(F.interpolate(x, size, mode='bilinear', align_corners=True) for x in coarse),
+                finest]  # fmt: skip
+
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns `sigmoid_loss`; arguments as in `task_loss`."""
+        return sigmoid_loss(logits, target)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the terms of the running stage."""
@@ -199,6 +206,7 @@ class M3AE(ModalityDropout):
         """Returns loss_reconstruction and the weighted loss_smoothness."""
         substitutes = self.substitutes()
         maps = self.maps(batch.inputs, self.shown_patches(batch.mask), substitutes)
+        maps = self.decoder.maps(maps)
         return {
             'loss_reconstruction': self.error(self.reconstruction(maps), batch),
             'loss_smoothness': self.smoothness * self.departure(substitutes),
@@ -244,30 +252,28 @@ class M3AE(ModalityDropout):
     def departure(self, substitutes: Mapping[str, Tensor]) -> Tensor:
         """Returns the norm of the differences between the substitutes and their channels' means.
 
-        Each element of a vector is a channel and equals its own mean.
+        It is the norm that `ELEMENTS` such differences would have. Each element of a vector is a
+        channel and equals its own mean.
         """
         axes = {'image': (1, 2), 'sequence': (0,)}
         apart = [
             (s - s.mean(axes[m.kind], keepdim=True) if m.kind in axes else 0 * s).flatten()
             for m, s in ((m, substitutes[m.name]) for m in self.task.modalities)
         ]
-        return torch.linalg.vector_norm(torch.cat(apart))
+        gaps = torch.cat(apart)
+        return torch.linalg.vector_norm(gaps) * (ELEMENTS / len(gaps)) ** 0.5
 
     def finetune(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_task of both views and the weighted loss_consistency between them."""
-        mask = torch.cat([batch.mask, self.second_view(batch)])
-        shown = {
-            m.name: there.view(-1, *[1] * len(m.shape))
-            for m, there in zip(self.task.modalities, mask.T, strict=True)
-        }
+        shown = self.shown_modalities(torch.cat([batch.mask, self.second_view(batch)]))
         # Both views in one pass, so that batch normalisation sees them in one batch.
         twice = {name: torch.cat([x, x]) for name, x in batch.inputs.items()}
         frozen = {name: s.detach() for name, s in self.substitutes().items()}
-        maps = self.maps(twice, shown, frozen)
+        outputs = self.outputs(self.maps(twice, shown, frozen))
         target = torch.cat([batch.target, batch.target])
-        first, second = maps[-1].float().chunk(2)
+        first, second = outputs[0].float().chunk(2)
         return {
-            'loss_task': self.task_loss(self.decoder.logits(maps), target),
+            'loss_task': total(self.task_loss(logits, target) for logits in outputs),
             'loss_consistency': self.consistency * F.mse_loss(first, second),
         }
 

@@ -19,7 +19,7 @@ from methods.common.distillation import (
     margin_aware_distillation,
     pixels,
 )
-from methods.common.losses import multi_scale, total
+from methods.common.losses import cross_entropy_sums, multi_scale, total
 from methods.common.networks import ClassificationDecoder, Decoder, Maps, decoder
 from methods.modality_dropout import ModalityDropout
 
@@ -51,12 +51,12 @@ class MMANet(ModalityDropout):
     channels of a feature map in the teacher's decoder (the pyramid's second deepest map, or the
     output of the first module of ESANet's decoder); and a single combination is weak.
 
-    Departures from the released code in both variants: in segmentation L_MAR has no class weights;
-    maps are pooled by whole windows instead of adaptively to 30 x 40; the first half of an odd
-    number of columns has one more instead of one less; the teacher's BatchNorm stays in evaluation
-    mode; a certain teacher gives no NaN; a resumed run keeps its weak combinations; nothing is
-    mined on test data. The paper's text was not available beyond its first pages: formulas are
-    those of the code and of its comments, which name the equations.
+    Departures from the released code in both variants: in segmentation, maps are pooled by whole
+    windows instead of adaptively to 30 x 40; the first half of an odd number of columns has one
+    more instead of one less; the teacher's BatchNorm stays in evaluation mode; a certain teacher
+    gives no NaN; a resumed run keeps its weak combinations; nothing is mined on test data. The
+    paper's text was not available beyond its first pages: formulas are those of the code and of its
+    comments, which name the equations.
 
     Args:
         task: What the data set requires.
@@ -73,12 +73,14 @@ class MMANet(ModalityDropout):
             `begin_epoch`.
     """
 
+    version = 2
     supported_networks = ModalityDropout.supported_networks
     teacher = 'complete'
     needs_complete = True
     settings = {
-        'casia_surf': {'alpha': 30.0, 'beta': 0.5},
-        'cefa': {'alpha': 30.0, 'beta': 0.5},
+        # The released run learns nothing in its epochs 0 and 1: its epochs 2 and 5 are these.
+        'casia_surf': {'alpha': 30.0, 'beta': 0.5, 'mining_start': 0, 'begin_epoch': 3},
+        'cefa': {'alpha': 30.0, 'beta': 0.5, 'mining_start': 0, 'begin_epoch': 3},
         'nyuv2': {'alpha': 4.0, 'beta': 0.2, 'mining_start': 6, 'begin_epoch': 10},
         'cityscapes': {'alpha': 10.0, 'beta': 0.1, 'mining_start': 6, 'begin_epoch': 10},
         'synth_faces': {'alpha': 30.0, 'beta': 0.5, 'mining_start': 1, 'begin_epoch': 3},
@@ -203,17 +205,18 @@ class MMANet(ModalityDropout):
         """Returns the cross-entropy of the weak samples.
 
         In classification their errors are summed and divided by B (Eq. 14); in segmentation the
-        mean over their labelled pixels is taken.
+        mean over their labelled pixels is taken, by class weight as in the task's cross-entropy.
 
         Args:
             weak: (B,) bool.
             logits: (B, K) or (B, K, H, W).
             target: (B,) or (B, H, W).
         """
-        errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='none')
         if self.dense:
-            counted = weak[:, None, None] & (target != IGNORE)
-            return torch.where(counted, errors, 0.0).sum() / counted.sum().clamp_min(1)
+            errors, weights = cross_entropy_sums(logits, target, weak, self.class_weights)
+            # Without weak pixels both sums are 0; the bound turns 0 / 0 into 0.
+            return errors / weights.clamp_min(1e-6)
+        errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='none')
         if self.official:
             # What a (B, 1, 1, 1) mask times (B,) errors, summed and divided by B, comes to.
             return errors.mean() * weak.sum()

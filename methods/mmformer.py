@@ -14,7 +14,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
-from methods.common.losses import segmentation_loss, total
+from methods.common.losses import log_odds, segmentation_loss, total
 from methods.common.networks import (
     Encoders,
     Maps,
@@ -117,13 +117,14 @@ class MMFormer(Method):
     transformer relates the tokens of all modalities; its output and the finer maps are fused and
     decoded. In training a decoder shared by the modalities also solves the task from the
     convolutional maps of each modality alone, whatever the mask, and the fused decoder is
-    supervised at every scale. All terms have weight 1, each is a `segmentation_loss`:
+    supervised at every scale. All terms have weight 1, each is the protocol's task loss; with
+    loss=own it is the `segmentation_loss` of RFNet, as in the released code:
 
         L = L_fuse + sum_i L_sep,i + sum_scales L_deep
 
-    With variant='paper' missing modalities are not keys of the inter transformer: no token attends
-    to them. Their own tokens consist of positions only; they attend to the present tokens and are
-    passed on.
+    With variant='paper' the tokens of missing modalities are zeros, to which the inter transformer
+    adds their positions; the others attend to them. Neither the released code nor PASSION's
+    re-implementation has a mask of keys.
 
     Adaptations of this project: the paper is about 3-D MRI; the 2-D form and the classification
     form (one scale, cross-entropy, no deep supervision) are this project's. They use the suite's
@@ -131,11 +132,13 @@ class MMFormer(Method):
     of the feature pyramid. Tokens have 8 `width` channels, the paper's 512 at its width of 64. The
     classification encoders end at a stride of 4 or 8, the paper's at 16: there a token is a patch
     of 2x2 pixels, which a transposed convolution restores. If the data have gaps, L_sep,i covers
-    the samples that have modality i. Class weights of the data set are not used.
+    the samples that have modality i.
 
-    variant='official' follows the released code, which has no key mask: missing tokens are zeros
-    that others attend to. It also reshapes the inter transformer's output so that M consecutive
-    tokens, instead of the tokens of the M modalities at one position, form the vector there.
+    variant='official' follows the released code in one more detail: it reshapes the inter
+    transformer's output so that M consecutive tokens, instead of the tokens of the M modalities at
+    one position, form the vector there. variant='masked' is this project's: missing modalities are
+    not keys of the inter transformer, so that no token attends to them; their own tokens attend to
+    the present ones and are passed on.
 
     Args:
         task: What the data set requires.
@@ -143,12 +146,13 @@ class MMFormer(Method):
         heads: Number of attention heads, a divisor of 8 `width`.
         ratio: Hidden units of the perceptrons, divided by the channels of a token.
         dropout: Dropout rate in the transformers.
-        variant: 'paper' or 'official'.
+        variant: 'paper', 'masked' or 'official'.
 
     Raises:
         UserError: The variant is unknown, or `heads` does not divide the channels.
     """
 
+    version = 2
     search = {'dropout': Uniform(0, 0.5)}
 
     def __init__(
@@ -159,15 +163,15 @@ class MMFormer(Method):
         heads: int = 8,
         ratio: int = 8,
         dropout: float = 0.1,
-        variant: Literal['paper', 'official'] = 'paper',
+        variant: Literal['paper', 'masked', 'official'] = 'paper',
     ) -> None:
         super().__init__(task)
-        if variant not in ('paper', 'official'):
-            raise unknown('variant of mmformer', variant, ('paper', 'official'))
+        if variant not in ('paper', 'masked', 'official'):
+            raise unknown('variant of mmformer', variant, ('paper', 'masked', 'official'))
         width = 8 * task.width
         if heads < 1 or width % heads:
             raise UserError(f'mmformer:heads: expected a divisor of {width}, found {heads}')
-        self.official, self.dense = variant == 'official', task.kind == 'segmentation'
+        self.variant, self.dense = variant, task.kind == 'segmentation'
         self.map = coarsest(task)
         patch = 1 if self.dense else min(2, *self.map)
         self.grid = tuple(-(-side // patch) for side in self.map)
@@ -220,8 +224,8 @@ class MMFormer(Method):
         tokens = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)
         positions = torch.cat([self.positions[name] for name in self.task.names])
         keep = mask.repeat_interleave(len(positions) // count, 1)
-        tokens = self.inter(tokens, positions, None if self.official else keep)
-        if self.official:
+        tokens = self.inter(tokens, positions, keep if self.variant == 'masked' else None)
+        if self.variant == 'official':
             joined = tokens.reshape(len(tokens), -1, count * tokens.shape[2])
         else:
             joined = tokens.unflatten(1, (count, -1)).transpose(1, 2).flatten(2)
@@ -240,18 +244,9 @@ class MMFormer(Method):
         """Returns the logits; mask (B, M) bool."""
         return self.decoder(self.fuse(features, mask))
 
-    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss of logits; elements of the target that are IGNORE are left out."""
-        if self.dense:
-            return self.pixel_loss(logits.float().softmax(1), target)
-        # Not cross_entropy's own mean, which is NaN if every target is IGNORE.
-        errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='sum')
-        return errors / (target != IGNORE).sum().clamp_min(1)
-
-    def pixel_loss(self, probability: Tensor, target: Tensor) -> Tensor:
-        """Returns `segmentation_loss` of one prediction (B, K, H, W)."""
-        everyone = torch.ones(1, len(target), dtype=torch.bool, device=target.device)
-        return segmentation_loss(probability[None], target, everyone)[0]
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns `segmentation_loss`; arguments as in `task_loss`."""
+        return segmentation_loss(logits, target)
 
     def separate_loss(self, features: dict[str, Maps], batch: Batch) -> Tensor:
         """Returns the shared decoder's losses on each modality alone, summed.
@@ -263,7 +258,7 @@ class MMFormer(Method):
         pairs = zip(logits.chunk(len(self.task.names)), batch.available.T, strict=True)
         shape = (-1, *[1] * (batch.target.dim() - 1))
         return total(
-            self.criterion(z, torch.where(there.view(shape), batch.target, IGNORE))
+            self.task_loss(z, torch.where(there.view(shape), batch.target, IGNORE))
             for z, there in pairs
         )
 
@@ -275,7 +270,7 @@ class MMFormer(Method):
         probabilities = (
             side(x).float().softmax(1) for side, x in zip(self.sides, levels, strict=True)
         )
-        return total(self.pixel_loss(self.upsample(p), target) for p in probabilities)
+        return total(self.task_loss(log_odds(self.upsample(p)), target) for p in probabilities)
 
     def upsample(self, x: Tensor) -> Tensor:
         """Resizes (B, K, H, W) to the resolution of the images."""
@@ -288,10 +283,10 @@ class MMFormer(Method):
         fused = self.fuse(features, batch.mask)
         losses = {'loss_sep': self.separate_loss(features, batch)}
         if not isinstance(self.decoder, SegmentationDecoder):
-            return {'loss_fuse': self.criterion(self.decoder(fused), batch.target), **losses}
+            return {'loss_fuse': self.task_loss(self.decoder(fused), batch.target), **losses}
         # What the decoder's forward does, in two steps, because its pyramid is needed twice.
         levels = self.decoder.pyramid(fused)
         logits = self.upsample(self.decoder.head(levels))
-        losses['loss_fuse'] = self.criterion(logits, batch.target)
+        losses['loss_fuse'] = self.task_loss(logits, batch.target)
         losses['loss_deep'] = self.deep_loss(levels, batch.target)
         return losses

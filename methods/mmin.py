@@ -6,55 +6,24 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from mmcv.cnn import ConvModule
+from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
 from benchmark.method import Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
-from methods.common.networks import Encoders, Maps, decoder, fused_channels, masked
-from methods.common.reconstruction import layers
-
-
-class CascadeAutoencoder(nn.Module):
-    """A cascade of residual auto-encoders (Tran et al., CVPR 2017).
-
-        x_0 = h,  z_b = enc_b(x_{b-1}),  x_b = x_{b-1} + dec_b(z_b)
-
-    The output is a perceptron of the last x. The codes z are the linear outputs of the encoders.
-    All layers are 1x1 convolutions, so that every position is a vector of its own.
-
-    Args:
-        inputs: Channels of h.
-        channels: C; the layers of an encoder have 2C, C and C/2 channels.
-        blocks: Number of auto-encoders.
-    """
-
-    def __init__(self, inputs: int, channels: int, blocks: int) -> None:
-        super().__init__()
-        widths = (2 * channels, channels, channels // 2)
-        self.encoders = nn.ModuleList(
-            nn.Sequential(*layers((inputs, *widths), nn.LeakyReLU)) for _ in range(blocks)
-        )
-        self.decoders = nn.ModuleList(
-            nn.Sequential(*layers((*widths[::-1], inputs), nn.ReLU)) for _ in range(blocks)
-        )
-        self.transition = nn.Sequential(*layers((inputs, inputs, inputs), nn.ReLU))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Applies the cascade.
-
-        Args:
-            x: h, (B, inputs, H, W).
-
-        Returns:
-            The output, of the same shape, and all codes, (B, blocks C/2, H, W).
-        """
-        codes = []
-        for encode, decode in zip(self.encoders, self.decoders, strict=True):
-            codes.append(encode(x))
-            x = x + decode(codes[-1])
-        return self.transition(x), torch.cat(codes, 1)
+from methods.common.clipping import clip_networks
+from methods.common.networks import (
+    ClassificationDecoder,
+    Encoders,
+    Maps,
+    SegmentationDecoder,
+    decoder,
+    fused_channels,
+    masked,
+)
+from methods.common.reconstruction import CascadeAutoencoder
 
 
 def distance(found: Iterable[Tensor], target: Iterable[Tensor], counted: Tensor) -> Tensor:
@@ -73,6 +42,21 @@ def distance(found: Iterable[Tensor], target: Iterable[Tensor], counted: Tensor)
     ]
     mean = torch.stack(errors).mean(0)
     return torch.where(counted, mean, 0.0).sum() / counted.sum().clamp_min(1)
+
+
+def add_dropout(classifier: nn.Module, share: float) -> None:
+    """Adds dropout of channels to a decoder of the suite.
+
+    Args:
+        classifier: The decoder: in classification dropout follows each stage of its trunk, in
+            segmentation it precedes the last layer.
+        share: Share of the channels.
+    """
+    if isinstance(classifier, ClassificationDecoder):
+        stages = [(stage, nn.Dropout(share)) for stage in classifier.trunk]
+        classifier.trunk = nn.Sequential(*(module for pair in stages for module in pair))
+    elif isinstance(classifier, SegmentationDecoder):
+        classifier.head.dropout = nn.Dropout(share)
 
 
 @METHODS.register_module('mmin')
@@ -95,31 +79,43 @@ class MMIN(Method):
     Adaptations of this project: the suite's encoders and decoders. Joint vectors are maps, and 1x1
     convolutions treat every position alike. In segmentation each of the four scales has its own
     cascades, z is reduced to the channels that the decoder takes, and distances are averaged over
-    scales.
+    scales. As in the released code, layers of the cascades start from Kaiming-normal weights, the
+    gradient of each network (each modality's encoder, each cascade, the classifier) is clipped to
+    the norm 1, and the classifier drops hidden channels: after each of its two stages in
+    classification, before its last layer in segmentation.
 
     Departures from the released code: a missing modality has zero features, where the code encodes
     a zero input, which gives constants; the protocol's sampler also draws complete samples, where
     the paper trains on incomplete ones only - they have no complement and count in CE(z) alone;
-    complete samples take the same path at test; layers start from torch's default weights instead
-    of Kaiming-normal ones; gradients are not clipped per module; the classifier has no dropout. The
-    paper's text was not available: the formulas are those of the code.
+    complete samples take the same path at test; the classifier is the suite's decoder instead of a
+    perceptron with two hidden layers. The paper's text was not available: the formulas are those of
+    the code.
 
     Args:
         task: What the data set requires.
         imagination: Weight of the first distance.
         cycle: Weight of the second distance.
         blocks: Number of auto-encoders in a cascade.
+        dropout: Share of the classifier's hidden channels that are dropped in training.
 
     Raises:
-        UserError: `blocks` is below 1, or the task has a single modality, which has no complement.
+        UserError: `blocks` is below 1, `dropout` is no share, or the task has a single modality,
+            which has no complement.
     """
 
+    version = 2
     search = {'imagination': LogUniform(0.1, 40), 'cycle': LogUniform(0.05, 20)}
     teacher = 'complete'
     needs_complete = True
 
     def __init__(
-        self, task: Task, *, imagination: float = 4.0, cycle: float = 2.0, blocks: int = 5
+        self,
+        task: Task,
+        *,
+        imagination: float = 4.0,
+        cycle: float = 2.0,
+        blocks: int = 5,
+        dropout: float = 0.5,
     ) -> None:
         super().__init__(task)
         names, channels = task.names, fused_channels(task)
@@ -127,6 +123,8 @@ class MMIN(Method):
             raise UserError(f'mmin: expected at least 2 modalities, found {names[0]!r} alone')
         if blocks < 1:
             raise UserError(f'mmin:blocks: expected at least 1, found {blocks}')
+        if not 0 <= dropout < 1:
+            raise UserError(f'mmin:dropout: expected 0 to below 1, found {dropout}')
         self.imagination, self.cycle = imagination, cycle
         self.encoders = Encoders(task)
         sizes = [(len(names) * c, c, blocks) for c in channels]
@@ -139,6 +137,7 @@ class MMIN(Method):
             if task.kind == 'segmentation'
         )
         self.decoder = decoder(task, codes[0])
+        add_dropout(self.decoder, dropout)
 
     def set_teacher(self, teacher: Method) -> None:
         """Stores a trained teacher and copies the weights of its encoders into this network."""
@@ -183,3 +182,13 @@ class MMIN(Method):
             'loss_imagination': self.imagination * distance(imagined, target, incomplete),
             'loss_cycle': self.cycle * distance(recalled, start, incomplete),
         }
+
+    def networks(self) -> list[list[nn.Module]]:
+        """Returns the modules of each network whose gradient is clipped by itself."""
+        classifier: list[nn.Module] = [self.reduce, self.decoder]
+        return [[e] for e in self.encoders.values()] + [[self.imagine], [self.recall], classifier]
+
+    def train_step(self, data: Batch, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """Does mmengine's training step with the gradient of each network clipped to the norm 1."""
+        with clip_networks(optim_wrapper.optimizer, self.networks(), 1.0):
+            return super().train_step(data, optim_wrapper)

@@ -15,6 +15,7 @@ class ModalityDropout(Method):
     Maps of missing modalities are zero (Wei et al., CVPR 2023, 'Unified' rows). L = L_task.
     """
 
+    version = 2
     supported_networks = ('pyramid', 'esanet')
 
     def __init__(self, task: Task) -> None:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
 from benchmark.method import Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
+from methods.common.clipping import clip_networks
 from methods.common.losses import total
 from methods.common.networks import ConcatFusion, Encoders, Maps, decoder, fused_channels, masked
-from methods.common.reconstruction import Imagination
+from methods.common.reconstruction import CascadeAutoencoder, kaiming
 
 FLOOR = 0.1
 """Least supervision weight before normalisation."""
+SIZE = 128
+"""Channels of the paper's codes; a sum over channels is counted as this number times their mean."""
 
-Scales = Sequence[Tensor]
-"""Maps (B, C, H, W) of one modality, one per scale."""
-Codes = dict[str, list[tuple[Tensor, Tensor]]]
-"""Modality name -> mean and log-variance (B, C, H, W) of its code, per scale."""
+Vectors = Mapping[str, Tensor]
+"""Modality name -> vectors (B, C, H, W), one for each position."""
+Codes = dict[str, tuple[Tensor, Tensor]]
+"""Modality name -> mean and log-variance (B, C, H, W) of its code."""
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -31,25 +35,27 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     return mean.square() + log_variance.exp() - 1 - log_variance
 
 
-def totals(elements: Mapping[str, Scales], present: Tensor) -> Tensor:
-    """Sums a quantity over channels, scales and present samples, averaged over positions.
+def totals(elements: Vectors, present: Tensor) -> Tensor:
+    """Sums a quantity over channels and present samples, averaged over positions.
+
+    The sum over channels is `SIZE` times their mean, so that it does not grow with the width.
 
     Args:
-        elements: Modality name -> its maps, one per scale.
+        elements: The quantity of every element.
         present: (B, M) bool, the samples that count for each modality.
 
     Returns:
         (M,), 0 for a modality that no sample has.
     """
-    samples = [total(x.sum(1).mean((1, 2)) for x in scales) for scales in elements.values()]
-    return torch.where(present, torch.stack(samples, 1), 0.0).sum(0)
+    samples = SIZE * torch.stack([x.mean((1, 2, 3)) for x in elements.values()], 1)
+    return torch.where(present, samples, 0.0).sum(0)
 
 
-def draw(codes: Codes) -> dict[str, list[Tensor]]:
-    """Returns a sample of the codes: modality name -> maps, one per scale."""
+def draw(codes: Codes) -> dict[str, Tensor]:
+    """Returns a sample of the codes: modality name -> (B, C, H, W)."""
     return {
-        name: [mean + torch.randn_like(mean) * (0.5 * log_v).exp() for mean, log_v in scales]
-        for name, scales in codes.items()
+        name: mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+        for name, (mean, log_variance) in codes.items()
     }
 
 
@@ -96,22 +102,29 @@ class RedCore(Method):
     from which others are predicted, is the code of zeros. The deployed network uses the means of
     the codes.
 
-    Adaptations of this project: the suite's encoders and decoders replace attention over words and
-    small perceptrons. Codes are 1x1 convolutions of the encoders' maps and are predicted position
-    by position; positions are averaged, and the four scales of segmentation are added. R_m and the
-    divergence cover what the data have, even where the training sampler masks it; with the sampler
-    'complete' and training gaps the two are the same. The paper's text was not available: the
-    formulas are those of the released code.
+    The mean and the logarithm of the variance of a code are linear functions of the sigmoid of the
+    encoder's features. As in the released code, b is updated before a step uses it, the layers of
+    the auto-encoders and of the codes start from Kaiming-normal weights, and the gradient of each
+    network (each modality's encoder with its code, each auto-encoder, each classifier) is clipped
+    to the norm 1.
+
+    Adaptations of this project: the suite's encoders and decoders replace small perceptrons.
+    Vectors and sequences have one feature vector, as in the paper; of images, each position of the
+    map has a code and is predicted by itself, and positions are averaged. In segmentation the
+    deepest maps alone have codes; finer maps are zero where a modality is missing, as in modality
+    dropout. Sums over the d = 128 channels of the paper's codes are 128 times the mean over
+    channels, so that w and lambda keep their meaning at every width. R_m and the divergence cover
+    what the data have, even where the training sampler masks it; with the sampler 'complete' and
+    training gaps the two are the same. The paper's text was not available: the formulas are those
+    of the released code.
 
     variant='official' follows that code in these points: codes are also drawn at test; targets z_m
     receive a gradient; only modalities that the mask shows are targets; and eta grows 1.5-fold at
     step 0 and every 500 steps (here at most 1e6-fold, to prevent overflow).
 
-    Departures from that code in both variants: the latent code of an auto-encoder has an activation
-    (there it is linear); a step uses the weights b from before its own update; codes are not
-    bounded by a sigmoid of pooled features; layers start from torch's default weights instead of
-    Kaiming-normal ones; gradients are not clipped per network. Also not reproduced are networks
-    without a loss, NaN for a modality that a batch lacks, and samples without modalities.
+    Departures from that code in both variants: a missing modality has the code of zero features,
+    where that code encodes a zero input. Not reproduced are networks without a loss, NaN for a
+    modality that a batch lacks, and samples without modalities.
 
     Args:
         task: What the data set requires.
@@ -126,6 +139,7 @@ class RedCore(Method):
         UserError: The variant is unknown, `interval` is below 1, or the task has a single modality.
     """
 
+    version = 2
     search = {
         'imagination': LogUniform(0.01, 3),
         'kl': LogUniform(8e-5, 8e-3),
@@ -152,6 +166,7 @@ class RedCore(Method):
         if interval < 1:
             raise UserError(f'redcore:interval: expected at least 1 step, found {interval}')
         names, channels = task.names, fused_channels(task)
+        deepest = channels[-1]
         others = len(names) - 1
         if not others:
             raise UserError(f'redcore: expected at least 2 modalities, found {names[0]!r} alone')
@@ -159,11 +174,10 @@ class RedCore(Method):
         self.memory, self.rate, self.interval = memory, rate, interval
         self.official = variant == 'official'
         self.encoders = Encoders(task)
-        heads, imagine = nn.ModuleDict(), nn.ModuleDict()
-        for name in names:
-            heads[name] = nn.ModuleList(nn.Conv2d(c, 2 * c, 1) for c in channels)
-            imagine[name] = nn.ModuleList(Imagination(others * c, c) for c in channels)
-        self.heads, self.imagine = heads, imagine
+        self.heads = nn.ModuleDict({n: kaiming(nn.Conv2d(deepest, 2 * deepest, 1)) for n in names})
+        self.imagine = nn.ModuleDict(
+            {n: CascadeAutoencoder(others * deepest, deepest, outputs=deepest) for n in names}
+        )
         self.fusion = ConcatFusion(task)
         self.decoder = decoder(task)
         self.unimodal = nn.ModuleDict({n: decoder(task, channels[0]) for n in names})
@@ -176,101 +190,82 @@ class RedCore(Method):
         """Returns the maps of each modality."""
         return self.encoders(inputs)
 
-    def codes(self, features: dict[str, Maps], mask: Tensor) -> Codes:
+    def codes(self, maps: Sequence[Tensor]) -> Codes:
         """Returns the codes of all modalities, in float32; a missing one has the code of zeros.
 
         Args:
-            features: Modality name -> maps.
-            mask: (B, M) bool.
+            maps: The deepest maps (B, C, H, W) of the M modalities, zero where missing.
         """
-        by_modality = zip(*masked(features, mask, self.task.names), strict=True)
-        maps = dict(zip(self.task.names, by_modality, strict=True))
-        found: Codes = {}
-        for name, heads in self.heads.items():
-            pairs = zip(cast(nn.ModuleList, heads), maps[name], strict=True)
-            # float32: the exponential of a log-variance easily overflows half precision.
-            found[name] = [head(x).float().chunk(2, 1) for head, x in pairs]
-        return found
+        pairs = zip(self.heads.items(), maps, strict=True)
+        # float32: the exponential of a log-variance easily overflows half precision.
+        return {name: head(x.sigmoid()).float().chunk(2, 1) for (name, head), x in pairs}
 
-    def imagined(self, z: Mapping[str, Scales]) -> dict[str, list[Tensor]]:
-        """Returns zhat from z, both modality name -> maps, one per scale."""
-
-        def others(name: str, scale: int) -> Tensor:
-            return torch.cat([maps[scale] for n, maps in z.items() if n != name], 1)
-
+    def imagined(self, z: Vectors) -> dict[str, Tensor]:
+        """Returns zhat from z."""
         return {
-            name: [net(others(name, s)).float() for s, net in enumerate(cast(nn.ModuleList, nets))]
-            for name, nets in self.imagine.items()
+            name: imagine(torch.cat([x for n, x in z.items() if n != name], 1))[0].float()
+            for name, imagine in self.imagine.items()
         }
 
-    def complete(
-        self, z: Mapping[str, Scales], instead: Mapping[str, Scales], mask: Tensor
-    ) -> dict[str, list[Tensor]]:
-        """Returns z where the mask allows, else `instead`.
-
-        Args:
-            z: Modality name -> maps, one per scale.
-            instead: Likewise.
-            mask: (B, M) bool.
-        """
+    def complete(self, z: Vectors, instead: Vectors, mask: Tensor) -> dict[str, Tensor]:
+        """Returns z where the mask (B, M) allows, else `instead`."""
         return {
-            name: [
-                torch.where(mask[:, m, None, None, None], own, other)
-                for own, other in zip(z[name], instead[name], strict=True)
-            ]
+            name: torch.where(mask[:, m, None, None, None], z[name], instead[name])
             for m, name in enumerate(self.task.names)
         }
 
-    def fuse(self, h: Mapping[str, Scales], mask: Tensor) -> Tensor:
-        """Returns the logits of completed codes, none of which is missing any more."""
-        return self.decoder(self.fusion(h, torch.ones_like(mask)))
+    def joined(self, finer: Sequence[Sequence[Tensor]], h: Vectors) -> dict[str, Maps]:
+        """Returns all maps of each modality: those of finer scales, then the completed codes h."""
+        maps = zip(*finer, h.values(), strict=True)
+        return dict(zip(self.task.names, maps, strict=True))
+
+    def fuse(self, maps: dict[str, Maps], mask: Tensor) -> Tensor:
+        """Returns the logits of completed maps, none of which is missing any more."""
+        return self.decoder(self.fusion(maps, torch.ones_like(mask)))
 
     def decode(self, features: dict[str, Maps], mask: Tensor) -> Tensor:
         """Decodes the completed means, or samples in the official variant; mask (B, M) bool."""
-        codes = self.codes(features, mask)
-        means = {name: [mean for mean, _ in scales] for name, scales in codes.items()}
-        z = draw(codes) if self.official else means
-        return self.fuse(self.complete(z, self.imagined(z), mask), mask)
+        *finer, deepest = masked(features, mask, self.task.names)
+        codes = self.codes(deepest)
+        z = draw(codes) if self.official else {name: mean for name, (mean, _) in codes.items()}
+        h = self.complete(z, self.imagined(z), mask)
+        return self.fuse(self.joined(finer, h), mask)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the four losses and, for the log, the supervision weights b."""
-        features = self.encode(batch.inputs)
-        z = draw(self.codes(features, batch.mask))
+        names, features = self.task.names, self.encode(batch.inputs)
+        *finer, deepest = masked(features, batch.mask, names)
+        z = draw(self.codes(deepest))
         imagined = self.imagined(z)
-        h = self.complete(z, imagined, batch.mask)
+        maps = self.joined(finer, self.complete(z, imagined, batch.mask))
         present = batch.mask if self.official else batch.available
-        codes = self.codes(features, present)
+        codes = self.codes(masked(features, present, names)[-1])
         targets = self.complete(z, draw(codes), batch.mask)
-        divergences = {n: [divergence(*code) for code in scales] for n, scales in codes.items()}
+        divergences = {n: divergence(*code) for n, code in codes.items()}
         errors = self.reconstruction(imagined, targets, present)
-        # A copy, because `step` changes the buffer before the backward pass reads it.
-        weights = self.weights.clone()
         self.step(errors.detach())
-        alone = [self.task_loss(self.unimodal[n](maps), batch.target) for n, maps in h.items()]
+        # A copy, because the buffer changes in the next step.
+        weights = self.weights.clone()
+        alone = [self.task_loss(self.unimodal[n](x), batch.target) for n, x in maps.items()]
         return {
-            'loss_task': self.task_loss(self.fuse(h, batch.mask), batch.target),
+            'loss_task': self.task_loss(self.fuse(maps, batch.mask), batch.target),
             'loss_unimodal': total(alone),
             'loss_imagination': self.imagination * (weights * errors).sum(),
             'loss_kl': self.kl * totals(divergences, present).sum() / len(present),
-            **{f'weight_{n}': b for n, b in zip(self.task.names, weights, strict=True)},
+            **{f'weight_{n}': b for n, b in zip(names, weights, strict=True)},
         }
 
-    def reconstruction(
-        self, imagined: Mapping[str, Scales], targets: Mapping[str, Scales], present: Tensor
-    ) -> Tensor:
+    def reconstruction(self, imagined: Vectors, targets: Vectors, present: Tensor) -> Tensor:
         """Returns the errors R (M,), 0 for a modality that no sample has.
 
         Args:
-            imagined: zhat, modality name -> maps, one per scale.
-            targets: z, likewise.
+            imagined: zhat.
+            targets: z.
             present: (B, M) bool, the samples that have each modality.
         """
-
-        def square(a: Tensor, b: Tensor) -> Tensor:
-            # Without detach, the codes could be made easy to predict instead of informative.
-            return (a - (b if self.official else b.detach())).square()
-
-        squares = {name: list(map(square, imagined[name], z)) for name, z in targets.items()}
+        # Without detach, the codes could be made easy to predict instead of informative.
+        aims = {n: z if self.official else z.detach() for n, z in targets.items()}
+        squares = {n: (imagined[n] - z).square() for n, z in aims.items()}
         return totals(squares, present) / present.sum(0).clamp_min(1)
 
     @torch.no_grad()
@@ -286,3 +281,14 @@ class RedCore(Method):
         # Both outcomes are computed, since an `if` on the device's counter would wait for it.
         self.weights.copy_(torch.where(self.steps % self.interval == 0, moved, self.weights))
         self.steps += 1
+
+    def networks(self) -> list[list[nn.Module]]:
+        """Returns the modules of each network whose gradient is clipped by itself."""
+        coders = [[self.encoders[n], self.heads[n]] for n in self.task.names]
+        single = [[x] for x in (*self.imagine.values(), *self.unimodal.values())]
+        return [*coders, *single, [self.fusion, self.decoder]]
+
+    def train_step(self, data: Batch, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """Does mmengine's training step with the gradient of each network clipped to the norm 1."""
+        with clip_networks(optim_wrapper.optimizer, self.networks(), 1.0):
+            return super().train_step(data, optim_wrapper)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from benchmark.method import Batch, Method, Task
+from benchmark.method import IGNORE, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
-from methods.common.losses import segmentation_loss
-from methods.common.networks import Encoders, Maps, decoder, fused_channels, masked
-from methods.common.regions import ProbabilityMaps, RegionFusion, upsample
+from methods.common.losses import log_odds, segmentation_loss, total
+from methods.common.networks import Decoder, Encoders, Maps, decoder, fused_channels, masked
+from methods.common.regions import ProbabilityMaps, RegionDecoder, RegionFusion, upsample
 from methods.common.resnet import map_sizes
 
 
@@ -23,11 +23,12 @@ class RFNet(Method):
 
     Ding, Yu & Yang, RFNet: Region-Aware Fusion Network for Incomplete Multi-Modal Brain Tumor
     Segmentation, ICCV 2021. At every scale, coarsest first, probability maps of the classes are
-    learned from the masked features and the next coarser fused map (`ProbabilityMaps`). They split
+    learned from the masked features and all that is decoded so far (`ProbabilityMaps`). They split
     the image into soft regions, and in each region the modalities have weights of their own
     (`RegionFusion`). No gradient flows from the fusion into the probability maps. In training a
     decoder shared by the modalities also segments from each of them alone, whatever the mask: the
-    segmentation-based regulariser. All terms have weight 1, each is a `segmentation_loss`:
+    segmentation-based regulariser. All terms have weight 1, each is the protocol's task loss; with
+    loss=own it is the `segmentation_loss` of the released code:
 
         L = [epoch >= start] L_fuse + sum_i L_sep,i + sum_scales L_prm
 
@@ -35,14 +36,13 @@ class RFNet(Method):
     L_sep,i covers the samples that have modality i; without gaps it is the paper's.
 
     Adaptations of this project: the paper is about 3-D MRI, and no code of a 2-D or a
-    classification form has been published. Both forms here use the suite's encoders and decoders;
-    the feature pyramid replaces RFNet's path of concatenations, and a probability map reads the
-    next coarser fused map through a 1x1 convolution, where the released code reads the whole
-    decoded path through 3x3 convolutions. Classification has a single region of probability 1 and
-    no probability maps: gated modalities beside the shortcut, cross-entropy as the loss, and batch
-    normalisation, since instance normalisation is undefined for maps of one pixel, at which vectors
-    are fused; scales of one pixel have batch normalisation in segmentation, too. Class weights of
-    the data set are not used.
+    classification form has been published. Both forms here use the suite's encoders; in
+    segmentation the decoder is RFNet's (`RegionDecoder`), whose finest scale is that of the
+    encoders, so that its logits are upsampled. Classification uses the suite's decoder. It has a
+    single region of probability 1 and no probability maps: gated modalities beside the shortcut,
+    cross-entropy as the loss, and batch normalisation, since instance normalisation is undefined
+    for maps of one pixel, at which vectors are fused; scales of one pixel have batch normalisation
+    in segmentation, too.
 
     The weighted sum of the fusion is that of the released code, whose authors call it a
     simplification; the paper's more complex fusion was not available. Convolutions pad with zeros:
@@ -53,6 +53,7 @@ class RFNet(Method):
         fuse_start: Share of the epochs before L_fuse starts; the paper's is 20 of 300.
     """
 
+    version = 2
     search = {'fuse_start': Uniform(0, 0.5)}
 
     def __init__(self, task: Task, *, fuse_start: float = 20 / 300) -> None:
@@ -65,68 +66,82 @@ class RFNet(Method):
         if task.kind == 'segmentation':
             pixels = [math.prod(size) for size in map_sizes(task.modalities[0], len(channels))]
             norms = [nn.InstanceNorm2d if p > 1 else nn.BatchNorm2d for p in pixels]
-            regions = len(task.classes)
-            deeper = zip((*channels[1:], 0), (*norms[1:], norms[-1]), strict=True)
+            regions, last = len(task.classes), len(channels) - 1
             maps = [
-                ProbabilityMaps(count, c, regions, below, norm, norm_below)
-                for c, norm, (below, norm_below) in zip(channels, norms, deeper, strict=True)
+                ProbabilityMaps(count, c, regions, norm, s < last)
+                for s, (c, norm) in enumerate(zip(channels, norms, strict=True))
             ]
         self.maps = nn.ModuleList(maps)
         self.fusions = nn.ModuleList(
             RegionFusion(count, c, regions, norm) for c, norm in zip(channels, norms, strict=True)
         )
-        self.decoder = decoder(task, channels[0])
-        self.separate = decoder(task, channels[0])
+        self.decoder, self.separate = (self._decoder(task, channels, norms) for _ in range(2))
+
+    @staticmethod
+    def _decoder(
+        task: Task, channels: Sequence[int], norms: Sequence[type[nn.Module]]
+    ) -> RegionDecoder | Decoder:
+        if task.kind == 'classification':
+            return decoder(task, channels[0])
+        return RegionDecoder(channels, norms, len(task.classes), task.modalities[0].shape[1:])
 
     def encode(self, inputs: dict[str, Tensor]) -> dict[str, Maps]:
         """Returns the maps of each modality."""
         return self.encoders(inputs)
 
-    def fuse(self, features: dict[str, Maps], mask: Tensor) -> tuple[Maps, list[Tensor]]:
-        """Fuses the maps of the modalities that a mask allows.
+    def fuse(self, features: dict[str, Maps], mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Fuses and decodes the maps of the modalities that a mask allows.
 
         Args:
             features: Modality name -> maps.
             mask: (B, M) bool.
 
         Returns:
-            The fused maps (B, C, H, W) and the probability maps (B, R, H, W), finest scale first;
-            in classification there are no probability maps.
+            The decoded map (B, C, H, W) of the finest scale and the probability maps (B, R, H, W),
+            finest scale first; in classification the fused map and no probability maps.
         """
-        fused: list[Tensor] = []
         probabilities: list[Tensor] = []
         scales = [torch.stack(maps, 1) for maps in masked(features, mask, self.task.names)]
+        if not isinstance(self.decoder, RegionDecoder):
+            one = torch.ones_like(scales[0][:, 0, :1], dtype=torch.float32)
+            return self.fusions[0](scales[0], one), []
+        above: Tensor | None = None
         for s in reversed(range(len(scales))):
             maps = scales[s]
-            if self.maps:
-                p = self.maps[s](maps.flatten(1, 2), fused[0] if fused else None)
-                probabilities.insert(0, p)
-            else:
-                p = torch.ones_like(maps[:, 0, :1], dtype=torch.float32)
+            p = self.maps[s](maps.flatten(1, 2), above)
+            probabilities.insert(0, p)
             # Detached: L_fuse must not move the regions, which L_prm alone supervises.
-            fused.insert(0, self.fusions[s](maps, p.detach()))
-        return tuple(fused), probabilities
+            x = self.fusions[s](maps, p.detach())
+            if above is not None:
+                x = self.decoder.merge(s, x, above)
+            if s:
+                above = self.decoder.ascend(s - 1, x, scales[s - 1].shape[3:])
+        return x, probabilities
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Returns the logits of the map that `fuse` returns."""
+        if isinstance(self.decoder, RegionDecoder):
+            return self.decoder.logits(x)
+        return self.decoder((x,))
 
     def decode(self, features: dict[str, Maps], mask: Tensor) -> Tensor:
         """Returns the logits of the fused maps; mask (B, M) bool."""
-        return self.decoder(self.fuse(features, mask)[0])
+        return self.logits(self.fuse(features, mask)[0])
+
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns `segmentation_loss`; arguments as in `task_loss`."""
+        return segmentation_loss(logits, target)
 
     def criterion(self, logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-        """Returns the losses of T predictions of the same target, (T,).
+        """Returns the task loss over some of the samples, a scalar; 0 if there are none.
 
         Args:
-            logits: (T, B, K) or (T, B, K, H, W).
+            logits: (B, K) or (B, K, H, W).
             target: (B,) or (B, H, W).
-            counted: (T, B) bool, the samples that each prediction's loss covers; a prediction
-                without samples has no gradient.
+            counted: (B,) bool, the samples that the loss covers.
         """
-        logits = logits.float()
-        if self.task.kind == 'segmentation':
-            return segmentation_loss(logits.softmax(2), target, counted)
-        entropy = F.cross_entropy(
-            logits.flatten(0, 1), target.repeat(len(logits)), reduction='none'
-        ).view_as(counted)
-        return entropy.where(counted, 0).sum(1) / counted.sum(1).clamp(min=1)
+        counted = counted.view(-1, *[1] * (target.dim() - 1))
+        return self.task_loss(logits, target.where(counted, IGNORE))
 
     def separate_losses(self, features: dict[str, Maps], batch: Batch) -> Tensor:
         """Returns the shared decoder's loss on each modality alone, (M,), whatever the mask.
@@ -136,8 +151,8 @@ class RFNet(Method):
         """
         maps = zip(*(features[name] for name in self.task.names), strict=True)
         logits = self.separate(tuple(torch.cat(scale) for scale in maps))
-        logits = logits.unflatten(0, (len(self.task.names), -1))
-        return self.criterion(logits, batch.target, batch.available.T)
+        pairs = zip(logits.chunk(len(self.task.names)), batch.available.T, strict=True)
+        return torch.stack([self.criterion(z, batch.target, there) for z, there in pairs])
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_fuse, loss_sep and, in segmentation, loss_prm."""
@@ -145,14 +160,12 @@ class RFNet(Method):
         fused, probabilities = self.fuse(features, batch.mask)
         # A factor of 0 keeps the term in the log and its parameters in the graph.
         started = float(self.epoch >= round(self.fuse_start * self.epochs))
-        seen = batch.mask.any(1)[None]
-        fuse = self.criterion(self.decoder(fused)[None], batch.target, seen)
+        seen = batch.mask.any(1)
         losses = {
-            'loss_fuse': started * fuse.sum(),
+            'loss_fuse': started * self.criterion(self.logits(fused), batch.target, seen),
             'loss_sep': self.separate_losses(features, batch).sum(),
         }
         if probabilities:
-            full = torch.stack([upsample(p, batch.target.shape[1:]) for p in probabilities])
-            seen = seen.expand(len(full), -1)
-            losses['loss_prm'] = segmentation_loss(full, batch.target, seen).sum()
+            full = (log_odds(upsample(p, batch.target.shape[1:])) for p in probabilities)
+            losses['loss_prm'] = total(self.criterion(z, batch.target, seen) for z in full)
         return losses

@@ -18,6 +18,9 @@ from methods.common.encoders import ImageEncoder, PyramidEncoder, VectorEncoder
 from methods.common.losses import total
 from methods.common.networks import ConcatFusion, Encoders, Maps, decoder, fused_channels, masked
 
+COMPLETE = 80 / 180
+"""Share of the training on complete data before modalities are dropped, in the released script."""
+
 
 class SharedEncoder(nn.Module):
     """One encoder for all modalities, preceded by an adapter for each modality.
@@ -96,13 +99,16 @@ class ShaSpec(Method):
     f, DAO and DCO belong to the coarsest scale, and finer scales have shared features only, as in
     the released code, with the mean of the present modalities for missing ones. Classification has
     one scale. The paper draws the number of modalities first, which is the sampler 'by_size'; here
-    the protocol's sampler is used, and there is no first stage on complete data.
+    the protocol's sampler is used.
 
-    variant='official' follows the released code in three points: the first present r replaces a
-    missing modality, as that code does in evaluation; DAO compares neighbours in a ring, (1, 2),
-    (2, 3), .., (M, 1); proj is a 3x3 convolution. Departures from that code: in training it takes a
-    random present r instead of the first one, and both objectives also cover the zero images of
-    missing modalities.
+    variant='official' follows the released code. A missing modality is replaced by the r of one
+    present modality, a random one in training and the first one in evaluation. DAO compares
+    neighbours in a ring, (1, 2), (2, 3), .., (M, 1). Both objectives cover all modalities, with the
+    features of zero inputs for missing ones. proj is a 3x3 convolution. The first 80 of 180 parts
+    of the training use all modalities that the data have. Departures from that code: finer scales
+    of a missing modality also have the stand-in instead of features of a zero input; DCO reads the
+    features s themselves, which that code averages one layer earlier; the schedule of the learning
+    rate does not begin anew after the first stage.
 
     Args:
         task: What the data set requires.
@@ -114,6 +120,7 @@ class ShaSpec(Method):
         UserError: The variant is unknown.
     """
 
+    version = 2
     search = {'alpha': LogUniform(0.01, 10), 'beta': LogUniform(0.002, 0.2)}
 
     def __init__(
@@ -142,20 +149,17 @@ class ShaSpec(Method):
         shared, specific = self.shared(inputs), self.specific(inputs)
         return {name: (*shared[name], specific[name][-1]) for name in inputs}
 
-    def stand_ins(self, maps: Sequence[Tensor], mask: Tensor) -> Tensor:
-        """Returns the map that replaces missing modalities at one scale, (B, C, H, W).
+    def stand_in_weights(self, mask: Tensor) -> Tensor:
+        """Returns the weights (B, M) with which present modalities replace missing ones.
 
-        Args:
-            maps: The M shared maps r (B, C, H, W), zero where missing.
-            mask: (B, M) bool.
+        They sum to 1 over the present modalities, which the mask (B, M) names.
         """
-        if self.official:
-            weights = (mask & (mask.cumsum(1) == 1)).to(maps[0].dtype)
-        else:
-            weights = mask / mask.sum(1, keepdim=True).clamp_min(1)
-        return total(
-            w[:, None, None, None].to(r.dtype) * r for w, r in zip(weights.T, maps, strict=True)
-        )
+        if not self.official:
+            return mask / mask.sum(1, keepdim=True).clamp_min(1)
+        # One present modality: a random one in training, the first one in evaluation.
+        order = torch.rand(mask.shape, device=mask.device) if self.training else mask.float()
+        chosen = order.masked_fill(~mask, -1).argmax(1, keepdim=True)
+        return torch.zeros_like(order).scatter(1, chosen, 1)
 
     def fuse(self, features: dict[str, Maps], mask: Tensor) -> dict[str, Maps]:
         """Returns the maps of all modalities, with replacements for the missing ones.
@@ -165,9 +169,12 @@ class ShaSpec(Method):
             mask: (B, M) bool.
         """
         *shared, specific = masked(features, mask, self.task.names)
+        weights = self.stand_in_weights(mask).T[:, :, None, None, None]
         scales = []
         for depth, maps in enumerate(shared, 1):
-            missing, filled = self.stand_ins(maps, mask), []
+            # Missing maps are zero, and so is their weight.
+            missing = total(w.to(r.dtype) * r for w, r in zip(weights, maps, strict=True))
+            filled = []
             for r, s, there in zip(maps, specific, mask.T, strict=True):
                 # Only the coarsest scale has specific features.
                 fused = r + self.project(torch.cat([r, s], 1)) if depth == len(shared) else r
@@ -215,10 +222,20 @@ class ShaSpec(Method):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_task and the weighted loss_dao and loss_dco."""
-        features = self.encode(batch.inputs)
-        *_, shared, specific = masked(features, batch.mask, self.task.names)
+        mask, covered, inputs = batch.mask, batch.mask, batch.inputs
+        if self.official:
+            if self.epoch < round(COMPLETE * self.epochs):
+                mask = batch.available
+            covered = torch.ones_like(mask)
+            # A selection, because missing inputs may hold NaN, and 0 times NaN is NaN.
+            inputs = {
+                name: torch.where(there.view(-1, *[1] * (x.ndim - 1)), x, 0.0)
+                for there, (name, x) in zip(mask.T, inputs.items(), strict=True)
+            }
+        features = self.encode(inputs)
+        *_, shared, specific = masked(features, covered, self.task.names)
         return {
-            'loss_task': self.task_loss(self.decode(features, batch.mask), batch.target),
-            'loss_dao': self.alpha * self.alignment(shared, batch.mask),
-            'loss_dco': self.beta * self.classification(specific, batch.mask),
+            'loss_task': self.task_loss(self.decode(features, mask), batch.target),
+            'loss_dao': self.alpha * self.alignment(shared, covered),
+            'loss_dco': self.beta * self.classification(specific, covered),
         }

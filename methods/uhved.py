@@ -10,16 +10,18 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from benchmark.method import IGNORE, Batch, Method, Task
+from benchmark.method import Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
-from methods.common.losses import total
+from methods.common.losses import squared_dice, total
 from methods.common.networks import Encoders, Maps, decoder, fused_channels, masked
 from methods.common.reconstruction import ImageDecoder, VectorDecoder
 from methods.common.sequences import real_elements
 
 CLIP = 50
 """Bound of the absolute log-variance of an expert, as in the released code."""
+GUARD = 1e-7
+"""Added to a variance before it is inverted or its logarithm is taken, as in the released code."""
 
 Moments = tuple[Tensor, Tensor]
 """Mean and log-variance of a diagonal Gaussian, each (B, C, H, W)."""
@@ -39,7 +41,7 @@ def experts(maps: Sequence[Tensor], mask: Tensor) -> list[tuple[Tensor, Tensor]]
     found = []
     for m, x in enumerate(maps):
         mean, log_variance = x.float().chunk(2, 1)
-        precision = (-log_variance.clamp(-CLIP, CLIP)).exp()
+        precision = 1 / (log_variance.clamp(-CLIP, CLIP).exp() + GUARD)
         precision = precision.where(mask[:, m, None, None, None], 0.0)
         found.append((precision, precision * mean))
     return found
@@ -48,16 +50,18 @@ def experts(maps: Sequence[Tensor], mask: Tensor) -> list[tuple[Tensor, Tensor]]
 def product(gaussians: Sequence[tuple[Tensor, Tensor]]) -> Moments:
     """Returns mean and log-variance of the product of `experts` and the prior expert N(0, I).
 
-        T = 1 + sum_i T_i,  mu = sum_i T_i mu_i / T,  sigma^2 = 1 / T
+        T = 1 + sum_i T_i,  mu = sum_i T_i mu_i / T,  sigma^2 = 1 / T + 1e-7
 
-    where T_i is the precision of expert i.
+    where T_i = 1 / (sigma_i^2 + 1e-7) is the precision of expert i.
     """
     precision = 1 + total(t for t, _ in gaussians)
-    return total(weighted for _, weighted in gaussians) / precision, -precision.log()
+    return total(weighted for _, weighted in gaussians) / precision, (1 / precision + GUARD).log()
 
 
 def divergence(p: Moments, q: Moments | None) -> Tensor:
     """Returns KL(p || q) of two diagonal Gaussians, averaged over elements.
+
+    The variance of q that divides is enlarged by 1e-7.
 
     Args:
         p: Mean and log-variance, (B, C, H, W) each.
@@ -69,7 +73,7 @@ def divergence(p: Moments, q: Moments | None) -> Tensor:
     mean, log_variance = p
     other_mean, other = (torch.zeros_like(mean),) * 2 if q is None else q
     error = log_variance.exp() + (mean - other_mean).square()
-    return 0.5 * (other - log_variance - 1 + error * (-other).exp()).mean((1, 2, 3))
+    return 0.5 * (other - log_variance - 1 + error / (other.exp() + GUARD)).mean((1, 2, 3))
 
 
 def subset_divergence(maps: Sequence[Tensor], mask: Tensor, available: Tensor) -> Tensor:
@@ -102,28 +106,6 @@ def subset_divergence(maps: Sequence[Tensor], mask: Tensor, available: Tensor) -
     return (between / (counts - 1).clamp(min=1) + prior / counts.clamp(min=1)).mean()
 
 
-def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Returns 1 - Dice with squared probabilities, averaged over classes and samples.
-
-    This is the loss of NiftyNet, which the released code uses, with one departure: a class that is
-    absent and predicted absent scores 0 here. NiftyNet adds 1e-5 to the numerator, too, so that
-    such a class scores 1.
-
-    Args:
-        logits: (B, K, H, W).
-        target: (B, H, W); pixels labelled IGNORE are left out.
-
-    Returns:
-        A scalar in float32.
-    """
-    p = logits.float().softmax(1) * (target != IGNORE)[:, None]
-    classes = torch.arange(p.shape[1], device=p.device)
-    label = (target[:, None] == classes[:, None, None]).float()
-    size = (p.square() + label).sum((2, 3))
-    # 1e-5 keeps an absent and unpredicted class from dividing by zero.
-    return 1 - (2 * (p * label).sum((2, 3)) / (size + 1e-5)).mean()
-
-
 @contextlib.contextmanager
 def untracked(network: nn.Module) -> Iterator[None]:
     """Keeps the running statistics of a network's batch normalisation unchanged."""
@@ -152,9 +134,10 @@ class UHVED(Method):
         L = L_task + divergence D + reconstruction L_reconstruction
 
     where D is the mean of `subset_divergence` over scales and L_reconstruction the mean squared
-    error, averaged over modalities, without padded frames of sequences. In segmentation L_task also
-    includes `dice_loss`. If the data have gaps, both extra terms cover what each sample has;
-    without gaps they are the paper's.
+    error, averaged over modalities, without padded frames of sequences. L_task is the protocol's
+    task loss; with loss=own it is cross-entropy plus `squared_dice`, as in the released code. If
+    the data have gaps, both extra terms cover what each sample has; without gaps they are the
+    paper's.
 
     Adaptations of this project: the paper is about 3-D MRI; the 2-D form and the form for
     classification, in which the one fused map is the latent map, are this project's. They use the
@@ -163,12 +146,10 @@ class UHVED(Method):
     per scale, after upsampling to the nearest pixel.
 
     Formulas and weights are those of the released code. Departures from it: it draws samples at
-    test, too; it reduces its learning rate every ten steps; its sampler is 'by_size', here the
-    protocol's is used; its variances have a guard of 1e-7; and it has cross-entropy and one Dice
-    loss, whereas here Dice is counted twice if it is the metric, since the suite's task loss has a
-    Dice term then. Its normalisation treats each sample by itself. Here batch normalisation takes
-    the statistics for predictions from the posteriors' means, because predictions decode means:
-    samples vary more, the more so the fewer modalities are present.
+    test, too; it reduces its learning rate every ten steps; and its sampler is 'by_size', here the
+    protocol's is used. Its normalisation treats each sample by itself. Here batch normalisation
+    takes the statistics for predictions from the posteriors' means, because predictions decode
+    means: samples vary more, the more so the fewer modalities are present.
 
     Args:
         task: What the data set requires.
@@ -176,7 +157,7 @@ class UHVED(Method):
         reconstruction: Weight of L_reconstruction.
     """
 
-    version = 2
+    version = 3
     search = {'divergence': LogUniform(0.01, 1), 'reconstruction': LogUniform(0.01, 1)}
 
     def __init__(self, task: Task, *, divergence: float = 0.1, reconstruction: float = 0.1) -> None:
@@ -216,8 +197,12 @@ class UHVED(Method):
         """Decodes the posterior's mean; mask (B, M) bool."""
         return self.decoder(tuple(mean for mean, _ in self.posteriors(features, mask)))
 
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns cross-entropy plus `squared_dice`; arguments as in `task_loss`."""
+        return self.cross_entropy(logits, target) + squared_dice(logits, target)
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns loss_task, in segmentation loss_dice, and the weighted further terms."""
+        """Returns loss_task and the weighted further terms."""
         features = self.encode(batch.inputs)
         latents = tuple(
             mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
@@ -229,8 +214,6 @@ class UHVED(Method):
         with torch.no_grad():
             self.decode(features, batch.mask)
         losses = {'loss_task': self.task_loss(logits, batch.target)}
-        if self.task.kind == 'segmentation':
-            losses['loss_dice'] = dice_loss(logits, batch.target)
         scales = masked(features, batch.available, self.task.names)
         terms = [subset_divergence(maps, batch.mask, batch.available) for maps in scales]
         losses['loss_divergence'] = self.weights['divergence'] * total(terms) / len(terms)

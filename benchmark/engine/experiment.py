@@ -18,7 +18,7 @@ from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError, unknown
 from benchmark.method import Method
 from benchmark.missing import Sampler, derive, hide, parse_rates, subset_ids
-from benchmark.options import Spec, resolve
+from benchmark.options import Spec, options_of, resolve
 from benchmark.records import store
 from benchmark.records.metrics import higher_is_better
 from benchmark.registry import METHODS, lookup
@@ -164,6 +164,7 @@ class Experiment:
             'dataset': {
                 'name': self.data.name,
                 'options': self.data.options,
+                'changed': _changed(self.data),
                 'fingerprint': self.data.fingerprint,
                 'kind': task.kind,
                 'modalities': list(task.names),
@@ -280,3 +281,9 @@ def search_space(spec: Spec, options: dict[str, Any]) -> dict[str, Distribution]
             raise unknown(f'option in the search space of {spec.name}', key, options)
     given = dict(spec.given)
     return {key: d for key, d in sorted(declared.items()) if key not in given}
+
+
+def _changed(data: Dataset) -> list[str]:
+    """Returns which options of a data set are not its defaults."""
+    defaults = options_of(type(data))
+    return [k for k, v in data.options.items() if k not in defaults or defaults[k].default != v]

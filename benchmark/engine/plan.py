@@ -177,7 +177,7 @@ def protocol_for(data: Dataset, options: dict[str, str], device: str) -> Protoco
         given['rates'] = spell_rates(parse_rates(rates, names, f'rates={rates}'), names)
     if sampler := given.get('sampler'):
         given['sampler'] = Sampler(sampler, names).canonical
-    return Protocol.build(data.recipe, given, device)
+    return Protocol.build(data.recipe, given, device, data.task.kind)
 
 
 def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.errors import UserError, unknown
+from benchmark.method import LOSSES
 from benchmark.options import read
 
 CHOICES = {
@@ -33,9 +34,17 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
 }
 
-LATER = ('clip', 'ema')
+LATER = ('clip', 'ema', 'loss')
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
+
+
+def _loss(kind: str, given: str) -> str:
+    """Returns the field `loss` of a task of some kind; empty where there is no choice."""
+    default, *others = LOSSES[kind]
+    if given and given not in LOSSES[kind]:
+        raise unknown(f'loss in {kind}', given, LOSSES[kind])
+    return (given or default) if others else ''
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,10 @@ class Protocol:
         clip: Largest norm of a step's gradient; 0 leaves it as it is.
         ema: Decay per step of the moving average of the weights, which is then what is validated,
             selected and tested (`benchmark.engine.hooks.Averaging`); 0 is off.
+        loss: Task loss of all methods in segmentation: 'ce' (cross-entropy by class weight),
+            'ce_dice' (the same plus a Dice loss; the default there) or 'own' (that of each method's
+            paper or released code). In classification, which has only the cross-entropy, the field
+            is empty.
     """
 
     sampler: str = 'uniform'
@@ -82,6 +95,7 @@ class Protocol:
     precision: str = 'auto'
     clip: float = 0.0
     ema: float = 0.0
+    loss: str = ''
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():
@@ -121,13 +135,20 @@ class Protocol:
         }
 
     @classmethod
-    def build(cls, recipe: dict[str, Any], overrides: dict[str, Any], device: str) -> Protocol:
+    def build(
+        cls,
+        recipe: dict[str, Any],
+        overrides: dict[str, Any],
+        device: str,
+        kind: str = 'classification',
+    ) -> Protocol:
         """Returns the protocol of a dataset's recipe with the user's overrides.
 
         Args:
             recipe: The dataset's fields.
             overrides: Fields from the command line, as text or already typed.
             device: 'cpu' or 'cuda', which settles precision='auto'.
+            kind: Kind of the task, which settles the loss.
 
         Raises:
             UserError: A field does not exist or its value does not fit.
@@ -138,6 +159,7 @@ class Protocol:
                 raise unknown('option', key, fields)
         typed = {key: read(key, value, type(fields[key])) for key, value in overrides.items()}
         merged = {**recipe, **typed}
+        merged['loss'] = _loss(kind, merged.get('loss', ''))
         if merged.get('precision', 'auto') == 'auto':
             merged['precision'] = 'bfloat16' if device == 'cuda' else 'float32'
         made = cls(**merged)

@@ -216,20 +216,31 @@ def recomputed(outcomes: Outcomes, subset: str, data: DatasetInfo) -> dict[str, 
         ValueError: The arrays do not fit the data set.
     """
     metric = data['metric']
+    there = tested(outcomes, subset, metric)
     if metric == 'Dice':
-        areas = outcomes[f'areas/{subset}']
-        return of_volumes(areas[areas.min((1, 2)) >= 0], data.get('regions', ()))
+        return of_volumes(outcomes[f'areas/{subset}'][there], data.get('regions', ()))
     if metric == 'mIoU':
         return of_areas(outcomes[f'areas/{subset}'])
-    tested = outcomes[f'pred/{subset}'] >= 0
-    target, predicted = outcomes['target'][tested], outcomes[f'pred/{subset}'][tested]
+    target, predicted = outcomes['target'][there], outcomes[f'pred/{subset}'][there]
     if metric != 'ACER':
         return of_decisions(target, predicted, len(data['classes']))
     # Runs of older versions hold the probability of the live class, which ranks alike but for ties.
     rank = outcomes.get(f'logit/{subset}', outcomes.get(f'score/{subset}'))
     if rank is not None:
-        rank = rank[tested] if rank.ndim == 1 else log_odds(rank[tested], data['live'])
+        rank = rank[there] if rank.ndim == 1 else log_odds(rank[there], data['live'])
     return of_decisions(target, predicted, len(data['classes']), data['live'], rank)
+
+
+def tested(outcomes: Outcomes, subset: str, metric: str) -> np.ndarray:
+    """Returns which samples were tested on a subset, (N,) bool, by the data set's own metric.
+
+    For mIoU an image without a single labelled pixel contributes nothing and is not counted.
+    """
+    if metric == 'Dice':
+        return np.asarray(outcomes[f'areas/{subset}'].min((1, 2)) >= 0)
+    if metric == 'mIoU':
+        return np.asarray(outcomes[f'areas/{subset}'][:, 2].any(1))
+    return np.asarray(outcomes[f'pred/{subset}'] >= 0)
 
 
 def determined(data: DatasetInfo) -> set[str]:
@@ -250,10 +261,8 @@ def contributions(outcomes: Outcomes, subset: str, metric: str, live: int = 1) -
     are volumes.
     """
     if metric == 'Dice':
-        areas = outcomes[f'areas/{subset}']
-        tested = areas.min((1, 2)) >= 0
-        each = np.insert(dice(areas), 0, 1.0, axis=1)
-        return np.where(np.expand_dims(tested, 1), each, 0.0)
+        each = np.insert(dice(outcomes[f'areas/{subset}']), 0, 1.0, axis=1)
+        return np.where(tested(outcomes, subset, metric)[:, None], each, 0.0)
     if metric == 'mIoU':
         areas = outcomes[f'areas/{subset}']
         return areas.reshape(len(areas), -1)
@@ -262,7 +271,8 @@ def contributions(outcomes: Outcomes, subset: str, metric: str, live: int = 1) -
         cells, columns = 2 * (target == live) + (predicted == live), 4
     else:
         cells, columns = (target == predicted).astype(np.int64), 2
-    return (cells[:, None] == np.arange(columns)) & (predicted >= 0)[:, None]
+    there = tested(outcomes, subset, metric)
+    return (cells[:, None] == np.arange(columns)) & there[:, None]
 
 
 def score(totals: np.ndarray, metric: str) -> np.ndarray:

@@ -75,11 +75,13 @@ class DatasetInfo(_Dataset, total=False):
     `live` is the index of the bona fide class, which ACER needs. `ceiling` gives the score of the
     ideal observer on each subset and `chance` the score of guessing, where they are known.
     `regions` names the regions of Dice in the order of the outcomes. `encoder` says in words which
-    network encodes the inputs, and its width.
+    network encodes the inputs, and its width. `changed` names those of the options that are not the
+    data set's defaults.
     """
 
     regions: list[str]
     encoder: str
+    changed: list[str]
 
 
 SubsetMetrics = dict[str, dict[str, float | None]]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
 
-from benchmark.records.metrics import recomputed
+from benchmark.records.metrics import recomputed, tested
 from benchmark.records.schema import Outcomes, Record, RecordError
 
 TOLERANCE = 1e-5
@@ -22,43 +23,38 @@ _PER_SUBSET = {
 _ABOUT_SAMPLES = ('target', 'name', 'cluster')
 
 
-def contradiction(record: Record, outcomes: Outcomes) -> str:
-    """Returns in one line which recorded score differs from that of the outcomes, or ''.
+def verified(record: Record, outcomes: Outcomes) -> tuple[Record, str]:
+    """Computes all scores of a record's test again from its outcomes.
+
+    Returns:
+        The record with the metrics that it lacks, which those of older versions may, and in one
+        line which recorded score differs from that of the outcomes, '' if none does.
 
     Raises:
         RecordError: The outcomes do not fit the record.
     """
+    told, test = '', {}
     for subset, scores in record['scores']['test'].items():
-        found = _recomputed(record, outcomes, subset)
-        for metric, value in found.items():
-            recorded = scores.get(metric, value)
-            recorded = np.nan if recorded is None else recorded
-            differs = abs(recorded - value) > TOLERANCE
-            if differs or np.isnan(recorded) != np.isnan(value):
-                return (
-                    f'{metric} of {subset} is {recorded:.6f} in the record, {value:.6f} by outcomes'
-                )
+        try:
+            found = recomputed(outcomes, subset, record['dataset'])
+        except (KeyError, ValueError, IndexError) as error:
+            raise RecordError(f'outcomes do not fit the record: {error}') from None
+        told = told or _contradiction(subset, scores, found)
+        test[subset] = {**{k: None if np.isnan(v) else v for k, v in found.items()}, **scores}
+    full = {**record, 'scores': {**record['scores'], 'test': test}}
+    return cast(Record, full), told
+
+
+def _contradiction(
+    subset: str, scores: Mapping[str, float | None], found: Mapping[str, float]
+) -> str:
+    for metric, value in found.items():
+        recorded = scores.get(metric, value)
+        recorded = np.nan if recorded is None else recorded
+        differs = abs(recorded - value) > TOLERANCE
+        if differs or np.isnan(recorded) != np.isnan(value):
+            return f'{metric} of {subset} is {recorded:.6f} in the record, {value:.6f} by outcomes'
     return ''
-
-
-def filled(record: Record, outcomes: Outcomes) -> Record:
-    """Returns a record with all metrics that its outcomes tell; older records lack some.
-
-    Raises:
-        RecordError: The outcomes do not fit the record.
-    """
-    test = {}
-    for subset, scores in record['scores']['test'].items():
-        values = _recomputed(record, outcomes, subset).items()
-        test[subset] = {**{k: None if np.isnan(v) else v for k, v in values}, **scores}
-    return cast(Record, {**record, 'scores': {**record['scores'], 'test': test}})
-
-
-def _recomputed(record: Record, outcomes: Outcomes, subset: str) -> dict[str, float]:
-    try:
-        return recomputed(outcomes, subset, record['dataset'])
-    except (KeyError, ValueError, IndexError) as error:
-        raise RecordError(f'outcomes do not fit the record: {error}') from None
 
 
 def check_fit(record: Record, outcomes: Outcomes) -> None:
@@ -98,17 +94,17 @@ def _check_classes(record: Record, outcomes: Outcomes, samples: int) -> None:
     for subset, number in record['n']['test'].items():
         predicted = outcomes[f'pred/{subset}']
         _check_labels(f'pred/{subset}', predicted, -1, classes)
-        tested = predicted >= 0
-        if tested.sum() != number:
+        there = tested(outcomes, subset, record['dataset']['metric'])
+        if there.sum() != number:
             raise RecordError(
-                f'pred/{subset}: expected {number} samples tested, found {tested.sum()}'
+                f'pred/{subset}: expected {number} samples tested, found {there.sum()}'
             )
         shape = (samples,) if classes == 2 else (samples, classes)
         for name, expected in ((f'logit/{subset}', shape), (f'score/{subset}', (samples,))):
             values = outcomes.get(name, np.zeros(expected, np.float32))
             if values.shape != expected or values.dtype.kind != 'f':
                 raise RecordError(f'{name}: expected fractions {expected}, found {values.shape}')
-            if not np.isfinite(values[tested]).all():
+            if not np.isfinite(values[there]).all():
                 raise RecordError(f'{name}: expected finite numbers')
 
 
@@ -128,8 +124,8 @@ def _check_areas(record: Record, outcomes: Outcomes, samples: int) -> None:
         fits = areas.ndim == 3 and areas.shape[1] == 3 and columns in (None, areas.shape[2])
         if not fits or areas.dtype.kind not in 'iu' or not areas.size:
             raise RecordError(f'{name}: expected areas (N, 3, {columns or "regions"}) as integers')
-        tested = areas.min((1, 2)) >= 0 if dice else areas[:, 2].any(1)
-        if tested.sum() > number or (dice and tested.sum() != number) or number > samples:
-            raise RecordError(f'{name}: expected {number} samples tested, found {tested.sum()}')
+        count = tested(outcomes, subset, data['metric']).sum()
+        if count > number or (dice and count != number) or number > samples:
+            raise RecordError(f'{name}: expected {number} samples tested, found {count}')
         if areas.min() < (-1 if dice else 0) or (areas[:, :1] > areas[:, 1:]).any():
             raise RecordError(f'{name}: expected intersections within prediction and label')

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmark.errors import UserError, unknown
-from benchmark.report import comparison
+from benchmark.report import comparison, settings
 from benchmark.report.comparison import MOST_SEEDS, Comparison, p_text
 from benchmark.report.cost_table import TextTable
 from benchmark.report.runs import Runs
@@ -28,7 +28,8 @@ class Line(NamedTuple):
         found: Method less baseline.
         p: The p-value after Holm's correction over the rows of the column.
         deviations: The difference in standard deviations between seeds, NaN if these are 0.
-        better: Probability that one run of the method is better than one of the baseline.
+        better: Probability that one run of the method is better than one of the baseline; NaN where
+            one of them was not tested.
         seeds: The seeds needed for each of `POINTS`; None is more than `MOST_SEEDS`.
     """
 
@@ -75,7 +76,9 @@ def _column(runs: Runs, baseline: str, others: Sequence[str], column: str) -> It
             found=each,
             p=p,
             deviations=each.difference / spread if spread else math.nan,
-            better=comparison.better(own, base, runs.higher),
+            better=math.nan
+            if math.isnan(each.difference)
+            else comparison.better(own, base, runs.higher),
             seeds=tuple(comparison.seeds_needed(each, d / 100, units) for d in POINTS)
             if not math.isnan(p)
             else (),
@@ -95,13 +98,16 @@ def tables(runs: Runs, baseline: str) -> list[TextTable]:
     if standings.left_out:
         told = ', '.join(f'{label} ({why})' for label, why in standings.left_out.items())
         caption += f' Not compared: {told}.'
+    if standings.partial:
+        told = ', '.join(standings.partial)
+        caption += f' Tested on some subsets alone and hence not compared in the mean: {told}.'
     made = []
     for column in (MAIN, *runs.subsets):
         few = standings.effective[column] < MIN_UNITS
         note = f' Not tested: fewer than {MIN_UNITS} independent samples.' if few else ''
         made.append(
             TextTable(
-                title=f'{runs.data["name"]}: {column} against {baseline} ({runs.key})',
+                title=f'{settings.named(runs)}: {column} against {baseline} ({runs.key})',
                 caption=caption + note,
                 header=[
                     'method',

@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmark.records.schema import Record, Unscored
-from benchmark.report import gaps
+from benchmark.report import gaps, settings
 from benchmark.report.comparison import LEVEL
 from benchmark.report.runs import Runs
 from benchmark.report.standings import MIN_UNITS
 from benchmark.report.table import Block
-
-SELECTION = {
-    'last': 'tested after the last epoch',
-    'mean': 'tested at the epoch of the best validation mean over subsets',
-    'worst': 'tested at the epoch of the best validation score on the worst subset',
-    'full': 'tested at the epoch of the best validation score with all modalities',
-}
-SAMPLER = {
-    'uniform': 'training masks drawn uniformly from the subsets',
-    'by_size': 'training masks drawn uniformly by number of modalities',
-    'complete': 'training on all modalities',
-}
-PARTS = (
-    '{epochs} epochs with batches of {batch_size}',
-    '{optimizer}',
-    'learning rate {lr:g}',
-    'weight decay {weight_decay:g}',
-    '{schedule} schedule with a linear warm-up ({warmup:g} epoch{plural})',
-    '{precision}',
-)
-
 
 LISTED = 15
 """Most subsets that a sentence lists one by one: those of 4 modalities."""
 
 
 def title(block: Block) -> str:
-    """Names data set, metric and the direction in which it is better."""
+    """Names data set, its options other than the defaults, metric and direction."""
     runs = block.first
-    told = f'{runs.data["name"]}: {runs.metric} {"↑" if runs.higher else "↓"} (%)'
+    told = f'{settings.named(runs)}: {runs.metric} {"↑" if runs.higher else "↓"} (%)'
     return f'{told} by training gaps' if block.by_gaps else told
 
 
@@ -54,7 +33,7 @@ def lead(block: Block) -> str:
 def size(block: Block) -> str:
     """Says in a few words how many seeds and test samples the numbers are from."""
     runs, count = block.widest, len(block.leads)
-    told = f'{runs.seeds} seed{"s" if runs.seeds > 1 else ""}, {_samples(runs)}'
+    told = f'{runs.seeds} seed{"s" if runs.seeds > 1 else ""}, {settings.samples(runs)}'
     return (
         f'{count} setting{"s" if count > 1 else ""} of training gaps, {told}'
         if block.by_gaps
@@ -65,13 +44,13 @@ def size(block: Block) -> str:
 def caption(block: Block) -> str:
     """Returns sentences on metric, protocol, seeds, test samples, summaries and significance."""
     runs = block.widest
-    protocol = words(runs.records[0]['protocol'])
+    protocol = settings.words(runs.records[0]['protocol'])
     summaries = (
         'For each seed, mean is over the subsets, worst is the score of its worst subset, which '
         'may differ between seeds'
     )
     told = [f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.']
-    told += _data(runs)
+    told += settings.data(runs)
     if block.by_gaps:
         told += [
             'The first column gives the percentage of training samples that lack '
@@ -80,59 +59,18 @@ def caption(block: Block) -> str:
             f'Protocol: {protocol}.',
         ]
     else:
-        told += [f'Protocol {runs.protocol_id}: {protocol}.', _training_gaps(runs)]
+        told += [f'Protocol {runs.protocol_id}: {protocol}.', settings.training_gaps(runs)]
         summaries += ', and missing k is the mean over the subsets that lack k modalities'
-    told += [f'{_deviation(runs)}. The scores are on {_samples(runs)}.', f'{summaries}.']
+    told += [f'{_deviation(runs)}. The scores are on {settings.samples(runs)}.', f'{summaries}.']
     if block.by_gaps:
         told.append('Methods are compared only under the same training gaps.')
     return ' '.join([*told, significance(runs)])
-
-
-def _data(runs: Runs) -> list[str]:
-    """Says with which options the data set was read, and how large its splits are."""
-    options = ', '.join(f'{key}={value}' for key, value in runs.data['options'].items())
-    sizes = ', '.join(f'{count:,} {split}' for split, count in runs.sizes.items())
-    return [
-        *([f'Options of the data set: {options}.'] if options else []),
-        *([f'Encoders: {runs.data["encoder"]}.'] if 'encoder' in runs.data else []),
-        *([f'Samples: {sizes}.'] if sizes else []),
-    ]
-
-
-def words(protocol: Mapping[str, Any]) -> str:
-    """Says a protocol in words; fields that it lacks are left out."""
-    sampler, plural = protocol.get('sampler', ''), '' if protocol.get('warmup') == 1 else 's'
-    told = [
-        SAMPLER.get(sampler, f'training masks drawn by {sampler}') + ' unless a method has its own',
-        SELECTION.get(protocol.get('selection', ''), ''),
-    ]
-    for part in PARTS:
-        try:
-            told.append(part.format(**protocol, plural=plural))
-        except (KeyError, ValueError):
-            continue
-    return ', '.join(filter(None, told))
-
-
-def _training_gaps(runs: Runs) -> str:
-    rates = gaps.realised(runs)
-    if not any(rates.values()):
-        return 'The training data are complete.'
-    told = ', '.join(f'{name} {rate:.1f} %' for name, rate in rates.items())
-    return f'Training samples that lack a modality: {told}.'
 
 
 def _deviation(runs: Runs) -> str:
     if runs.seeds == 1:
         return 'There is one seed and hence no standard deviation'
     return f'± is the standard deviation (ddof = 1) over {runs.seeds} seeds'
-
-
-def _samples(runs: Runs) -> str:
-    sizes = set(runs.numbers.values())
-    if len(sizes) == 1:
-        return f'{sizes.pop():,} test samples'
-    return f'{min(sizes):,} to {max(sizes):,} test samples, by subset'
 
 
 def significance(runs: Runs) -> str:
@@ -174,13 +112,14 @@ def notes(block: Block) -> list[str]:
 
 
 def _small(runs: Runs) -> Iterator[str]:
-    """Tells that summaries are over subsets with few samples."""
-    small = {s: n for s, n in runs.numbers.items() if n < MIN_UNITS}
+    """Tells that summaries are over subsets with few independent units."""
+    small = {s: n for s, n in runs.units.items() if n < MIN_UNITS}
     if small:
         told = ', '.join(f'{subset} {n}' for subset, n in small.items())
         if len(small) > LISTED:
             told = f'{len(small)} subsets, of {min(small.values())} to {max(small.values())}'
-        yield f'summaries are also over subsets with fewer than {MIN_UNITS} test samples: {told}'
+        few = f'fewer than {MIN_UNITS} test {runs.unit}'
+        yield f'summaries are also over subsets with {few}: {told}'
 
 
 def _incomplete(runs: Runs) -> Iterator[str]:

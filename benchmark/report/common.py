@@ -20,7 +20,8 @@ def restricted(record: Record, outcomes: Outcomes) -> tuple[Record, Outcomes]:
         RecordError: There is no such sample.
     """
     subsets = list(record['n']['test'])
-    rows = np.all([_tested(record, outcomes, subset) for subset in subsets], axis=0)
+    metric = record['dataset']['metric']
+    rows = np.all([metrics.tested(outcomes, subset, metric) for subset in subsets], axis=0)
     if not rows.any():
         raise RecordError(f'{record["method"]["label"]}: no sample was tested on every subset')
     kept = {name: array[rows] for name, array in outcomes.items()}
@@ -35,13 +36,3 @@ def restricted(record: Record, outcomes: Outcomes) -> tuple[Record, Outcomes]:
         'n': {**record['n'], 'test': dict.fromkeys(subsets, int(rows.sum()))},
     }
     return cast(Record, changed), kept
-
-
-def _tested(record: Record, outcomes: Outcomes, subset: str) -> np.ndarray:
-    """Returns which samples a subset was tested on, (N,) bool."""
-    if record['dataset']['kind'] == 'classification':
-        return outcomes[f'pred/{subset}'] >= 0
-    areas = outcomes[f'areas/{subset}']
-    if record['dataset']['metric'] == 'Dice':
-        return np.asarray(areas.min((1, 2)) >= 0)
-    return np.asarray(areas[:, 2].any(1))

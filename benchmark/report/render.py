@@ -99,7 +99,7 @@ def section(text: TextTable, level: int) -> list[str]:
 def latex(table: Table) -> str:
     """Returns one booktabs table per block, and one of what its methods cost."""
     style = {'best': r'\textbf{{{}}}', 'second': r'\underline{{{}}}', '': '{}'}
-    parts = [r'% \usepackage{booktabs}']
+    parts = [r'% \usepackage{booktabs,graphicx}']
     for block in table.blocks:
         kinds = [(row.kind, row.lead) for row in block.rows]
         rules = [i for i in range(1, len(kinds)) if kinds[i] != kinds[i - 1]]
@@ -136,13 +136,15 @@ def _tex_table(text: TextTable, rules: Sequence[int] = (), notes: Sequence[str] 
         r'\centering',
         r'\small',
         rf'\caption{{{text.title}.}}',
+        # Only a table that is wider than the page is made smaller.
+        r'\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{'
         rf'\begin{{tabular}}{{{"l" * count}{"r" * (len(text.header) - count)}}}',
         r'\toprule',
         _tex_line(text.header),
         r'\midrule',
         *lines,
         r'\bottomrule',
-        r'\end{tabular}',
+        r'\end{tabular}}',
         r'\par\smallskip\raggedright\footnotesize',
         rf'\par {text.caption}',
         *(rf'\par {escaping.tex(note)}.' for note in notes),

@@ -14,6 +14,7 @@ from benchmark.missing import subset_ids
 from benchmark.records import metrics, verification
 from benchmark.records.schema import Outcomes, Record, RecordError, scores_in
 from benchmark.report import statistics
+from benchmark.report.samples import Samples, run_name
 from benchmark.report.standings import Scores, Standings
 
 Loader = Callable[[Record], Outcomes | None]
@@ -40,11 +41,11 @@ class Runs:
         columns: Id of each column -> its subsets: the subsets themselves, then the summaries.
         titles: Column id -> title of the columns to show.
         records: The records of the runs.
+        samples: What the outcomes tell of the test samples.
         contributions: Per run (U, S, C) the contributions of U units to the metric, or None if they
             are not known. A unit is a cluster of test samples where the outcomes name clusters,
             otherwise a sample; for Dice a sample is a volume.
         values: (runs, columns) scores, NaN where not tested; summaries are over what was tested.
-        majority: Subset id -> share of the most frequent class, where labels are known.
         groups: Row label -> indices of its runs, one per seed.
         seeds: The number of seeds of the rows that have most.
 
@@ -80,12 +81,13 @@ class Runs:
         self.columns = statistics.columns(self.subsets, len(self.data['modalities']))
         summaries = list(self.columns)[len(self.subsets) :]
         self.titles = _titles(dict(titles or {}), self.subsets, summaries)
+        self.samples = Samples()
         kept = list(self._verified(members, outcomes, problems))
         self.records = [record for record, _ in kept]
         # Outcomes tell what samples contribute to the data set's own metric alone.
         each = [added if self.main else None for _, added in kept]
-        if self.clusters is not None:
-            each = [a if a is None else statistics.pooled(a, self.clusters) for a in each]
+        if (clusters := self.samples.clusters) is not None:
+            each = [a if a is None else statistics.pooled(a, clusters) for a in each]
         self.contributions = each
         scores = [scores_in(record, self.metric) for record in self.records]
         values = [[found.get(s, np.nan) for s in self.subsets] for found in scores]
@@ -100,13 +102,30 @@ class Runs:
         return {s: max(n.get(s, 0) for n in found) for s in self.subsets}
 
     @property
+    def units(self) -> dict[str, int]:
+        """Subset id -> the number of independent units that it was measured on."""
+        return self.samples.units(self.numbers)
+
+    @property
+    def unit(self) -> str:
+        """What an independent unit is: 'clusters' where the data set names them, ..."""
+        return self.sample if self.samples.clusters is None else 'clusters'
+
+    @property
+    def sample(self) -> str:
+        """What a score is measured on: 'samples', or 'volumes' for Dice."""
+        return 'volumes' if self.data['metric'] == 'Dice' else 'samples'
+
+    @property
     def sizes(self) -> dict[str, int]:
-        """Split -> its number of samples; records of older versions do not tell the training's."""
-        record: Mapping[str, Any] = self.records[0]
-        if 'samples' in record:
-            names = {'train': 'training', 'val': 'validation', 'test': 'test'}
-            return {told: record['samples'][split] for split, told in names.items()}
-        found = {'validation': record['n']['val'], 'test': record['n']['test']}
+        """Split -> its number of independent units; older records do not tell the training's."""
+        told = next((r['samples'] for r in self.records if 'samples' in r), None)
+        if told is not None:
+            return {'training': told['train'], 'validation': told['val'], 'test': told['test']}
+        if self.unit == 'clusters':
+            return {'test': max(self.units.values())}
+        numbers = self.records[0]['n']
+        found = {'validation': numbers['val'], 'test': numbers['test']}
         return {split: max(n.values()) for split, n in found.items() if n}
 
     def summarise(self, values: np.ndarray) -> np.ndarray:
@@ -149,21 +168,14 @@ class Runs:
         self, members: Sequence[Record], outcomes: Loader, problems: list[str]
     ) -> Iterator[tuple[Record, np.ndarray | None]]:
         """Yields each run that counts with the contributions of its samples, if these are known."""
-        samples: np.ndarray | None = None
-        self.clusters: np.ndarray | None = None
-        self.majority: dict[str, float] = {}
         for record in members:
             added, wrong = None, ''
             try:
                 found = outcomes(record)
                 if found is not None:
-                    added = _contributions(record, found, self.subsets)
-                    samples = _same_samples(record, found, samples)
-                    told = verification.contradiction(record, found)
+                    added = self.samples.add(record, found, self.subsets)
+                    record, told = verification.verified(record, found)
                     wrong = f'{told}; the run is left out' if told else ''
-                    record = verification.filled(record, found)
-                    self.majority |= statistics.majority(found, self.subsets)
-                    self.clusters = _same_clusters(record, found, len(added), self.clusters)
             except RecordError as error:
                 problems.append(str(error))
                 added = None
@@ -173,7 +185,7 @@ class Runs:
             if not any(self.metric in scores for scores in record['scores']['test'].values()):
                 wrong = wrong or f'it holds no {self.metric}'
             if wrong:
-                problems.append(f'{_name(record)}: {wrong}')
+                problems.append(f'{run_name(record)}: {wrong}')
             else:
                 yield record, added
 
@@ -217,52 +229,6 @@ def gather(
         key = f'{protocol}@{data}' if protocols.count(protocol) > 1 else protocol
         gathered.append(Runs(key, records, outcomes, problems, metric, titles))
     return [runs for runs in gathered if runs.records]
-
-
-def _name(record: Record) -> str:
-    return f'{record["method"]["label"]} {record["protocol_id"]} seed {record["seed"]}'
-
-
-def _contributions(record: Record, outcomes: Outcomes, subsets: Sequence[str]) -> np.ndarray:
-    """Returns the (N, S, C) contributions of the test samples to the data set's own metric."""
-    data, tested = record['dataset'], record['scores']['test']
-    try:
-        by_subset = {
-            subset: metrics.contributions(outcomes, subset, data['metric'], data['live'])
-            for subset in subsets
-            if subset in tested
-        }
-        blank = np.zeros_like(next(iter(by_subset.values())))
-        return np.stack([by_subset.get(subset, blank) for subset in subsets], axis=1)
-    except (KeyError, ValueError) as error:
-        raise RecordError(f'{_name(record)}: outcomes do not fit the record: {error}') from None
-
-
-def _same_samples(record: Record, outcomes: Outcomes, samples: np.ndarray | None) -> np.ndarray:
-    """Returns the labels, once it is checked that they are those of the runs before."""
-    if 'target' in outcomes:
-        found = outcomes['target']
-    else:
-        areas = [array for name, array in outcomes.items() if name.startswith('areas/')]
-        found = np.max([labelled[:, 2] for labelled in areas], axis=0)
-    if samples is not None and not np.array_equal(samples, found):
-        raise RecordError(f'{_name(record)}: outcomes are of other test samples than those before')
-    return found
-
-
-def _same_clusters(
-    record: Record, outcomes: Outcomes, samples: int, known: np.ndarray | None
-) -> np.ndarray | None:
-    """Returns the cluster of each sample as a number, once it is checked against those before.
-
-    Records of older versions do not name clusters; they are of the same samples in the same order.
-    """
-    if 'cluster' not in outcomes:
-        return known
-    found = np.unique(outcomes['cluster'], return_inverse=True)[1]
-    if found.shape != (samples,) or (known is not None and not np.array_equal(found, known)):
-        raise RecordError(f'{_name(record)}: cluster: other clusters of samples than those before')
-    return found
 
 
 def _groups(records: Sequence[Record]) -> dict[str, list[int]]:

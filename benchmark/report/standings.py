@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -172,11 +173,14 @@ class Standings:
     def compare(self, first: str, second: str, column: str) -> Comparison:
         """Compares two ranked rows in a column, on the shared seeds.
 
-        All but the difference is NaN where there are too few units or the column was not tested.
+        All but the difference is NaN where there are too few units. The difference is NaN, too,
+        where a row was not tested, or not on all of the subsets that a summary is of.
         """
         a, b = self.runs[first], self.runs[second]
         values = self.scores.values[:, self._place[column]]
         units, both = self.units[column], a + b
+        if not self._whole(both, column):
+            return Comparison(math.nan, math.nan, math.nan, math.nan)
         shared = self._covariances[column][np.ix_(both, both)]
         if self.effective[column] < MIN_UNITS:
             shared = np.full_like(shared, np.nan)
@@ -240,13 +244,22 @@ class Standings:
     def _order(self, column: str, rows: Mapping[str, list[int]]) -> list[str]:
         """Ranks rows by their mean in a column, best first; a summary must be over all subsets."""
         c = self._place[column]
-        needed = [c, *(self._place[subset] for subset in self.scores.columns[column])]
         means = {
             label: self.scores.values[members, c].mean()
             for label, members in rows.items()
-            if not np.isnan(self.scores.values[np.ix_(members, needed)]).any()
+            if self._whole(members, column)
         }
         return sorted(means, key=means.__getitem__, reverse=self.scores.higher)
+
+    def _whole(self, runs: Sequence[int], column: str) -> bool:
+        """Returns whether runs were tested on all subsets of a column."""
+        needed = [self._place[key] for key in (column, *self.scores.columns[column])]
+        return not np.isnan(self.scores.values[np.ix_(runs, needed)]).any()
+
+    @property
+    def partial(self) -> list[str]:
+        """The ranked rows that were not tested on all subsets."""
+        return [label for label, runs in self.runs.items() if not self._whole(runs, MAIN)]
 
     @cached_property
     def ranks(self) -> dict[str, tuple[int, int]]:

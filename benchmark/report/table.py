@@ -127,8 +127,9 @@ class Block:
             rows += _references(self.first)
             rows += [_published_row(row, self.first) for row in self.published]
         if len(set(self.first.numbers.values())) > 1:
-            cells = {s: Cell(math.nan, text=f'{n:,}') for s, n in self.first.numbers.items()}
-            rows.append(Row('test samples', 'number', cells))
+            rows.append(_number_row(self.first.sample, self.first.numbers))
+            if self.first.unit == 'clusters':
+                rows.append(_number_row('clusters', self.first.units))
         return rows
 
     @property
@@ -156,6 +157,11 @@ class Table:
     problems: list[str]
     gaps: Table | None = None
     transposed: bool = False
+
+
+def _number_row(unit: str, numbers: Mapping[str, int]) -> Row:
+    cells = {subset: Cell(math.nan, text=f'{n:,}') for subset, n in numbers.items()}
+    return Row(f'test {unit}', 'number', cells)
 
 
 def _method_row(label: str, runs: Runs, lead: str) -> Row:
@@ -206,11 +212,13 @@ def _beside(runs: Runs, chosen: Sequence[Record]) -> dict[str, float]:
 
 
 def _facts(runs: Runs) -> dict[str, float | str]:
-    """Returns what the CSV file tells of the data: options, sizes, samples of each column."""
+    """Returns what the CSV file tells of the data: options, encoder, sizes, units."""
     options = ' '.join(f'{key}={value}' for key, value in runs.data['options'].items())
-    numbers = runs.numbers
+    numbers = runs.units
     return {
         'dataset_options': options,
+        **({'encoder': runs.data['encoder']} if 'encoder' in runs.data else {}),
+        'unit': runs.unit,
         **{f'n_{split}': count for split, count in runs.sizes.items()},
         **({f'n_{s}': n for s, n in numbers.items()} if len(set(numbers.values())) > 1 else {}),
     }
@@ -252,8 +260,8 @@ def _references(runs: Runs) -> list[Row]:
     if chance is not None:
         guessed = dict.fromkeys(runs.columns, Cell(100 * chance))
         rows.append(Row('chance', 'reference', guessed))
-    if runs.metric == 'accuracy' and runs.majority:
-        most = {key: Cell(100 * v) for key, v in runs.summarised(runs.majority).items()}
+    if runs.metric == 'accuracy' and runs.samples.majority:
+        most = {key: Cell(100 * v) for key, v in runs.summarised(runs.samples.majority).items()}
         rows.append(Row('majority (most frequent class)', 'reference', most))
     return rows
 

@@ -37,6 +37,9 @@ def fusion_grid(task: Task) -> int | None:
 class ImageEncoder(nn.Module):
     """Classification encoder of an image: (B, C, H, W) -> one map of `fused_channels`.
 
+    The first convolution is 3x3, as in MMANet's face network, or 7x7 where pretrained weights of a
+    usual ResNet are loaded.
+
     Args:
         modality: Gives the image's shape.
         task: Gives width, depth and pretrained weights, and whether maps are pooled to a common
@@ -45,7 +48,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, modality: Modality, task: Task) -> None:
         super().__init__()
-        self.stages = resnet(modality, task, 2)
+        self.stages = resnet(modality, task, 2, stem=7 if task.pretrained else 3)
         (channels,) = fused_channels(task)
         gates = ({'type': 'ReLU'}, {'type': 'Sigmoid'})
         self.excite = SELayer(channels, ratio=min(16, task.width), act_cfg=gates)

@@ -2,7 +2,7 @@
 
 Seichter et al., Efficient RGB-D Semantic Segmentation for Indoor Scene Analysis, ICRA 2021 (arXiv
 2011.06961), with the masks of MMANet (Wei et al., CVPR 2023). The residual stages, the blocks of
-the decoder, squeeze-and-excitation and pyramid pooling are those of mmsegmentation.
+the decoder and pyramid pooling are those of mmsegmentation.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from mmcv.cnn import ConvModule
 from mmseg.models.backbones import ResNet
 from mmseg.models.backbones.erfnet import NonBottleneck1d
 from mmseg.models.decode_heads.psp_head import PPM
-from mmseg.models.utils import SELayer
 from torch import Tensor, nn
 
 from benchmark.method import Task
 from methods.common.losses import total
-from methods.common.resnet import EXPANSION, resnet, small
+from methods.common.resnet import EXPANSION, kaiming, resnet, small
 
 BINS = (1, 5)
 """Sides of the grids to which the context module pools, ESANet's for NYUv2."""
@@ -38,6 +37,33 @@ def stage(net: ResNet, depth: int, x: Tensor) -> Tensor:
     if depth == 0:
         return net.relu(net.norm1(net.conv1(x)))
     return getattr(net, net.res_layers[depth - 1])(net.maxpool(x) if depth == 1 else x)
+
+
+class Excitation(nn.Sequential):
+    """Squeeze-and-excitation: a factor between 0 and 1 for every channel of every sample.
+
+    Its two layers are 1x1 convolutions of the mean over the image, with a sixteenth of the channels
+    between them, and 4 at the least: 4 where `width` is 64 and after the stem, as in the official
+    network. mmsegmentation's layer would round them up to 8. The weights of the second one, which a
+    sigmoid follows, are PyTorch's, as in that network.
+
+    Args:
+        channels: Number of channels C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        hidden = max(4, channels // 16)
+        super().__init__(
+            nn.AdaptiveAvgPool2d(1),
+            kaiming(nn.Conv2d(channels, hidden, 1)),
+            nn.ReLU(),
+            nn.Conv2d(hidden, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weighs the channels of (B, C, H, W)."""
+        return x * super().forward(x)
 
 
 class Context(nn.Module):
@@ -76,9 +102,6 @@ class ESANetEncoder(nn.Module):
     The four maps are the fused maps of the first three stages, each after a 1x1 convolution, with
     2, 4 and 8 `width` channels, and the context module's map with 8 `width` channels.
 
-    Departure from the official network: where `width` is 64, the first squeeze-and-excitation has
-    8 hidden channels instead of 4, since mmsegmentation rounds them up.
-
     Args:
         task: Gives modalities, width, depth and pretrained weights.
     """
@@ -88,10 +111,8 @@ class ESANetEncoder(nn.Module):
         self.names, w = task.names, task.width
         self.streams = nn.ModuleDict({m.name: resnet(m, task, 4) for m in task.modalities})
         fused = [w, *(w * EXPANSION[task.depth] * f for f in (1, 2, 4, 8))]
-        gates = ({'type': 'ReLU'}, {'type': 'Sigmoid'})
         self.excitations = nn.ModuleList(
-            nn.ModuleDict({name: SELayer(c, ratio=16, act_cfg=gates) for name in self.names})
-            for c in fused
+            nn.ModuleDict({name: Excitation(c) for name in self.names}) for c in fused
         )
         self.skips = nn.ModuleList(
             conv(c, f * w, 1) if c != f * w else nn.Identity()
@@ -171,7 +192,7 @@ class DecoderModule(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, classes: int) -> None:
         super().__init__()
-        blocks = (NonBottleneck1d(outputs) for _ in range(BLOCKS))
+        blocks = (kaiming(NonBottleneck1d(outputs)) for _ in range(BLOCKS))
         self.refine = nn.Sequential(conv(inputs, outputs, 3), *blocks)
         self.side = nn.Conv2d(outputs, classes, 1)
         self.upsample = Upsample(outputs)

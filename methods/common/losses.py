@@ -44,11 +44,45 @@ def multi_scale(
     return total(terms)
 
 
-def segmentation_loss(probability: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+def cross_entropy_sums(
+    logits: Tensor, target: Tensor, counted: Tensor, class_weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the weighted cross-entropy summed over some samples, and the sum of their weights.
+
+    Their quotient is the task's cross-entropy of the counted samples alone. In segmentation the
+    sums run over the labelled pixels of these samples.
+
+    Args:
+        logits: (B, K) or (B, K, H, W).
+        target: (B,) or (B, H, W); elements labelled IGNORE are left out.
+        counted: (B,) bool, the samples that count.
+        class_weights: (K,).
+
+    Returns:
+        Two scalars in float32; both are 0 if nothing counts.
+    """
+    errors = F.cross_entropy(
+        logits.float(), target, class_weights, ignore_index=IGNORE, reduction='none'
+    )
+    there = counted.view(-1, *[1] * (target.ndim - 1)) & (target != IGNORE)
+    # IGNORE is no index of a class.
+    weights = class_weights[target.where(there, 0)]
+    return torch.where(there, errors, 0.0).sum(), torch.where(there, weights, 0.0).sum()
+
+
+def log_odds(probability: Tensor) -> Tensor:
+    """Returns logits (B, K, H, W) whose softmax is the given probabilities of K classes.
+
+    The smallest probability counts as 1e-7, so that its logarithm is finite.
+    """
+    return probability.float().clamp_min(1e-7).log()
+
+
+def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Returns RFNet's weighted cross-entropy plus Dice loss (Ding et al., ICCV 2021).
 
-    With p the probabilities, y the one-hot target and n_c the share of class c among the pixels of
-    a sample,
+    With p the softmax of the logits, y the one-hot target and n_c the share of class c among the
+    labelled pixels of a sample,
 
         L_CE   = - mean over pixels of sum_c (1 - n_c) y_c log max(p_c, 0.005)
         L_Dice = 1 - 1/K sum_c 2 sum p_c y_c / (sum p_c + sum y_c + 1e-7)
@@ -57,31 +91,90 @@ def segmentation_loss(probability: Tensor, target: Tensor, counted: Tensor) -> T
     no pixel has costs 1/K even if the prediction is perfect.
 
     Args:
-        probability: p of T predictions of the same target, (T, B, K, H, W), float32.
+        logits: (B, K, H, W).
         target: (B, H, W); pixels labelled IGNORE are left out.
-        counted: (T, B) bool, the samples that each prediction's loss covers.
 
     Returns:
-        (T,), the loss of each prediction, in float32; a prediction without samples has no gradient.
+        A scalar in float32, which has no gradient if no pixel is labelled.
     """
-    # float32, even inside autocast: half precision cannot hold counts and sums over all pixels.
-    with torch.autocast(target.device.type, enabled=False):
-        known, p = (target != IGNORE).flatten(1), probability.flatten(3)
-        # IGNORE is no index of a class: gather needs a valid one, and `valid` removes the pixel.
-        label = target.flatten(1).where(known, 0)
-        classes = torch.arange(p.shape[2], device=target.device)
-        onehot = (label[:, None] == classes[:, None]).float()
+    # In float32: half precision cannot hold counts and sums over all pixels.
+    p = logits.float().softmax(1).flatten(2)
+    known = (target != IGNORE).flatten(1).float()
+    classes = torch.arange(p.shape[1], device=target.device)
+    # (B, K, N); an unlabelled pixel has no class.
+    label = (target.flatten(1)[:, None] == classes[:, None]).float()
+    pixels, inside = label.sum(2), (p * label).sum(2)
+    weight = 1 - pixels / known.sum(1, keepdim=True).clamp(min=1)
+    # The clamp bounds the cost of one pixel: a probability of 0 would cost infinitely much.
+    entropy = -(weight * (p.clamp(0.005, 1).log() * label).sum(2)).sum()
+    predicted = (p * known[:, None]).sum(2)
+    dice = 2 * inside.sum(0) / (predicted.sum(0) + pixels.sum(0) + 1e-7)
+    return entropy / known.sum().clamp(min=1) + 1 - dice.mean()
 
-        def by_class(x: Tensor) -> Tensor:
-            # A matrix product instead of a one-hot tensor per prediction: (T, B, N) -> (T, B, K).
-            return torch.bmm(onehot, x.permute(1, 2, 0)).permute(2, 0, 1)
 
-        valid = (known & counted[:, :, None]).float()
-        label = label.expand(*valid.shape)
-        own = p.gather(2, label[:, :, None])[:, :, 0] * valid
-        pixels, inside, predicted = by_class(valid), by_class(own), (p * valid[:, :, None]).sum(3)
-        weight = 1 - pixels / pixels.sum(2, keepdim=True).clamp(min=1)
-        # The clamp bounds the cost of one pixel: a probability of 0 would cost infinitely much.
-        entropy = -(weight.gather(2, label) * own.clamp(0.005, 1).log() * valid).sum((1, 2))
-        dice = 2 * inside.sum(1) / (predicted.sum(1) + pixels.sum(1) + 1e-7)
-        return entropy / valid.sum((1, 2)).clamp(min=1) + 1 - dice.mean(1)
+def squared_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """Returns 1 - Dice with squared probabilities, averaged over classes and samples.
+
+    This is the loss of NiftyNet, which the released code of U-HVED and U-HeMIS uses. Numerator and
+    denominator are enlarged by 1e-5, so that a class that is absent and predicted absent scores 1.
+
+    Args:
+        logits: (B, K, H, W).
+        target: (B, H, W); pixels labelled IGNORE are left out.
+
+    Returns:
+        A scalar in float32.
+    """
+    p = logits.float().softmax(1) * (target != IGNORE)[:, None]
+    classes = torch.arange(p.shape[1], device=p.device)
+    label = (target[:, None] == classes[:, None, None]).float()
+    both, sizes = 2 * (p * label).sum((2, 3)), (p.square() + label).sum((2, 3))
+    return 1 - ((both + 1e-5) / (sizes + 1e-5)).mean()
+
+
+def sigmoid_dice(logits: Tensor, target: Tensor, power: int = 1) -> Tensor:
+    """Returns one minus the Dice of the sigmoid of each logit, averaged over classes.
+
+    With p the sigmoid of the logits, y the one-hot target and sums over all pixels of the batch,
+
+        L = 1 - mean_k (2 sum p_k y_k + 1) / (sum p_k^power + sum y_k + 1)
+
+    With power 1 it is the loss of GMD's released code (Wang et al., AAAI 2024), which has three
+    overlapping regions instead of classes. Background counts as a class here, because the
+    prediction is the class of the largest logit.
+
+    Args:
+        logits: (B, K, H, W).
+        target: (B, H, W); pixels labelled IGNORE are left out.
+        power: Exponent of p in the denominator.
+
+    Returns:
+        A scalar in float32.
+    """
+    classes = torch.arange(logits.shape[1], device=target.device)
+    label = (target[:, None] == classes[:, None, None]).float()
+    p = logits.float().sigmoid() * (target != IGNORE)[:, None]
+    both, sizes = (p * label).sum((0, 2, 3)), (p**power + label).sum((0, 2, 3))
+    return 1 - ((2 * both + 1) / (sizes + 1)).mean()
+
+
+def sigmoid_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Returns the loss of M3AE: 0.7 `sigmoid_dice` with power 2 and 0.3 binary cross-entropy.
+
+    Both are means over classes, as in the released code of Liu et al. (AAAI 2023), which has three
+    overlapping regions instead of classes. Background counts as a class here, because the
+    prediction is the class of the largest logit.
+
+    Args:
+        logits: (B, K, H, W).
+        target: (B, H, W); pixels labelled IGNORE are left out.
+
+    Returns:
+        A scalar in float32.
+    """
+    known = (target != IGNORE)[:, None].float()
+    classes = torch.arange(logits.shape[1], device=target.device)
+    label = (target[:, None] == classes[:, None, None]).float()
+    entropy = F.binary_cross_entropy_with_logits(logits.float(), label, known, reduction='none')
+    mean = entropy.mean(1).sum() / known.sum().clamp(min=1)
+    return 0.7 * sigmoid_dice(logits, target, 2) + 0.3 * mean

@@ -5,8 +5,7 @@ stages of a ResNet-18 and squeeze-and-excitation, then concatenation, two shared
 head. Segmentation has a ResNet-18 per modality and a feature pyramid over maps fused at four
 scales, or ESANet if the task names it. `Task.width` scales all networks, 64 being the papers' size;
 `Task.depth` and `Task.pretrained` affect the encoders only. The residual stages, the pyramid and
-its head are those of mmsegmentation. The stem is mmsegmentation's 7x7 convolution, where MMANet's
-face network has a 3x3 convolution.
+its head are those of mmsegmentation.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from methods.common.encoders import (
     fusion_grid,
 )
 from methods.common.esanet import ESANetDecoder, ESANetEncoder
+from methods.common.resnet import kaiming
 from methods.common.sequences import SequenceEncoder
 
 
@@ -147,10 +147,11 @@ class ClassificationDecoder(nn.Module):
                 ConvModule(4 * w, 8 * w, 1, norm_cfg={'type': 'BN'}),
             )
         else:
-            self.trunk = nn.Sequential(
+            stages = (
                 ResLayer(BasicBlock, channels, 4 * w, 2, stride=2),
                 ResLayer(BasicBlock, 4 * w, 8 * w, 2, stride=2),
             )
+            self.trunk = kaiming(nn.Sequential(*stages))
         self.head = nn.Linear(8 * w, len(task.classes))
 
     def maps(self, fused: Maps) -> Maps:

@@ -15,9 +15,6 @@ from torch import Tensor, nn
 from benchmark.method import Task
 from methods.common.networks import Maps, SegmentationDecoder
 
-BLOCKS = 5
-"""Number of auto-encoders in an imagination network."""
-
 
 def layers(widths: Sequence[int], activation: Callable[[], nn.Module]) -> list[nn.Module]:
     """Returns 1x1 convolutions with activations between them.
@@ -31,11 +28,20 @@ def layers(widths: Sequence[int], activation: Callable[[], nn.Module]) -> list[n
     """
     stack: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(widths):
-        convolution = nn.Conv2d(inputs, outputs, 1)
-        # In so long a chain random biases outweigh the signal and switch ReLUs off permanently.
-        nn.init.zeros_(convolution.get_parameter('bias'))
-        stack += [convolution, activation()]
+        stack += [kaiming(nn.Conv2d(inputs, outputs, 1)), activation()]
     return stack[:-1]
+
+
+def kaiming(convolution: nn.Conv2d) -> nn.Conv2d:
+    """Returns a convolution with Kaiming-normal weights of its inputs (fan_in) and no bias.
+
+    The released code of MMIN (Zhao et al., ACL 2021), on which that of RedCore (Sun et al., AAAI
+    2024) is built, initialises all its layers in this way, linear ones too.
+    """
+    nn.init.kaiming_normal_(convolution.weight)
+    # In a long chain random biases would outweigh the signal and switch ReLUs off permanently.
+    nn.init.zeros_(convolution.get_parameter('bias'))
+    return convolution
 
 
 class ImageDecoder(nn.Module):
@@ -127,6 +133,29 @@ class TrunkReconstruction(nn.Module):
         return {name: decode(maps) for name, decode in self.decoders.items()}
 
 
+def draw_shown(tokens: Sequence[int], mask: Tensor, ratio: float) -> tuple[Tensor, ...]:
+    """Draws the tokens that masked pretraining shows.
+
+    Every sample shows the same number of tokens, at least one. A sample whose modalities have fewer
+    tokens shows all of them.
+
+    Args:
+        tokens: Number of tokens of each of the M modalities.
+        mask: (B, M) bool; no token of an excluded modality is shown.
+        ratio: Share of all tokens, those of excluded modalities included, that is masked.
+
+    Returns:
+        For each modality (B, tokens) bool.
+    """
+    columns = [there[:, None].expand(-1, n) for there, n in zip(mask.T, tokens, strict=True)]
+    allowed = torch.cat(columns, 1)
+    # Excluded tokens get a number below all random ones, hence the last ranks.
+    lots = torch.rand(allowed.shape, device=mask.device).masked_fill(~allowed, -1.0)
+    rank = lots.argsort(1, descending=True).argsort(1)
+    count = max(1, int((1 - ratio) * sum(tokens)))
+    return (allowed & (rank < count)).split(list(tokens), 1)
+
+
 class PyramidReconstruction(nn.Module):
     """Reconstructs every modality through the segmentation decoder with a last layer of its own.
 
@@ -151,32 +180,45 @@ class PyramidReconstruction(nn.Module):
         return dict(zip(self.channels, parts, strict=True))
 
 
-class Imagination(nn.Module):
-    """Predicts ("imagines") the code of one modality from the codes of the others.
+class CascadeAutoencoder(nn.Module):
+    """A cascade of residual auto-encoders (Tran et al., CVPR 2017).
 
-    A cascade of five residual auto-encoders. Each one reads the sum of the input and all earlier
-    outputs, at every position by itself, and has 2C, C and C/2 channels for a code of C channels.
+        x_0 = h,  z_b = enc_b(x_{b-1}),  x_b = x_{b-1} + dec_b(z_b)
+
+    The output is a perceptron of the last x. The codes z are the linear outputs of the encoders.
+    All layers are 1x1 convolutions, so that every position is a vector of its own.
 
     Args:
-        inputs: Channels of the other modalities' codes together.
-        channels: Channels C of the predicted code.
+        inputs: Channels of h.
+        channels: C; the layers of an encoder have 2C, C and C/2 channels.
+        blocks: Number of auto-encoders.
+        outputs: Channels of the output; None for those of h.
     """
 
-    def __init__(self, inputs: int, channels: int) -> None:
+    def __init__(
+        self, inputs: int, channels: int, blocks: int = 5, outputs: int | None = None
+    ) -> None:
         super().__init__()
         widths = (2 * channels, channels, channels // 2)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                *layers((inputs, *widths), nn.LeakyReLU),
-                nn.LeakyReLU(),
-                *layers((*widths[::-1], inputs), nn.ReLU),
-            )
-            for _ in range(BLOCKS)
+        self.encoders = nn.ModuleList(
+            nn.Sequential(*layers((inputs, *widths), nn.LeakyReLU)) for _ in range(blocks)
         )
-        self.last = nn.Sequential(*layers((inputs, inputs, channels), nn.ReLU))
+        self.decoders = nn.ModuleList(
+            nn.Sequential(*layers((*widths[::-1], inputs), nn.ReLU)) for _ in range(blocks)
+        )
+        self.transition = nn.Sequential(*layers((inputs, inputs, outputs or inputs), nn.ReLU))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, inputs, H, W) to (B, C, H, W)."""
-        for block in self.blocks:
-            x = x + block(x)
-        return self.last(x)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Applies the cascade.
+
+        Args:
+            x: h, (B, inputs, H, W).
+
+        Returns:
+            The output, (B, outputs, H, W), and all codes, (B, blocks C/2, H, W).
+        """
+        codes = []
+        for encode, decode in zip(self.encoders, self.decoders, strict=True):
+            codes.append(encode(x))
+            x = x + decode(codes[-1])
+        return self.transition(x), torch.cat(codes, 1)

@@ -65,7 +65,7 @@ def bottleneck(
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resizes maps bilinearly.
+    """Resizes maps bilinearly, with the centres of the corner pixels aligned.
 
     Two matrix products give the values of `F.interpolate` at a fraction of its cost on CPUs, and
     with a deterministic gradient on GPUs.
@@ -81,7 +81,7 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     def rows(count: int, length: int) -> Tensor:
         # Interpolating the unit vectors gives the matrix of the interpolation.
         basis = torch.eye(count, device=x.device)[:, None]
-        return F.interpolate(basis, length, mode='linear')[:, 0]
+        return F.interpolate(basis, length, mode='linear', align_corners=True)[:, 0]
 
     # Autocast would compute the products in half precision.
     with torch.autocast(x.device.type, enabled=False):
@@ -95,9 +95,8 @@ class ProbabilityMaps(nn.Module):
         count: Number of modalities M.
         channels: Channels C of one modality's map.
         regions: Number of regions R.
-        deeper: Channels of the next coarser scale's fused map; 0 at the coarsest scale.
-        norm: Class of the normalisation at this scale.
-        deeper_norm: Class of the normalisation at the next coarser scale.
+        norm: Class of the normalisation.
+        decoded: Whether the maps read the decoded path, too, as at all scales but the coarsest.
     """
 
     def __init__(
@@ -105,31 +104,83 @@ class ProbabilityMaps(nn.Module):
         count: int,
         channels: int,
         regions: int,
-        deeper: int,
         norm: type[nn.Module] = nn.InstanceNorm2d,
-        deeper_norm: type[nn.Module] = nn.InstanceNorm2d,
+        decoded: bool = True,
     ) -> None:
         super().__init__()
         self.embed = bottleneck(count * channels, max(channels // 4, 4), channels, norm)
-        self.descend = conv(deeper, channels, 1, deeper_norm) if deeper else None
-        joined = 2 * channels if deeper else channels
+        joined = 2 * channels if decoded else channels
         self.classify = nn.Sequential(conv(joined, 16, 1, norm), nn.Conv2d(16, regions, 1))
 
-    def forward(self, joined: Tensor, deeper: Tensor | None) -> Tensor:
+    def forward(self, joined: Tensor, above: Tensor | None) -> Tensor:
         """Predicts the probability maps.
 
         Args:
             joined: The M masked maps, (B, M C, H, W).
-            deeper: The next coarser scale's fused map; None at the coarsest scale.
+            above: What `RegionDecoder.ascend` gives for this scale, (B, C, H, W); None at the
+                coarsest scale.
 
         Returns:
             p, (B, R, H, W), in float32.
         """
         y = self.embed(joined)
-        if self.descend is not None and deeper is not None:
-            above = upsample(self.descend(deeper), y.shape[2:])
-            y = torch.cat([y, above.to(y.dtype)], 1)
+        if above is not None:
+            y = torch.cat([above.to(y.dtype), y], 1)
         return self.classify(y).float().softmax(1)
+
+
+class RegionDecoder(nn.Module):
+    """RFNet's decoder: a path from the coarsest scale to the finest that joins a map at each one.
+
+        x_S = f_S,  a_s = conv3(up(x_{s+1})),  x_s = conv1(conv3([f_s; a_s])),  logits = head(x_1)
+
+    Args:
+        channels: Channels of the maps f_s, finest scale first.
+        norms: Class of the normalisation at each scale.
+        classes: Number of classes.
+        size: Height and width of the images.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        norms: Sequence[type[nn.Module]],
+        classes: int,
+        size: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.size = size
+        each = list(zip(channels[:-1], channels[1:], norms[:-1], strict=True))
+        self.rise = nn.ModuleList(conv(deeper, c, 3, norm) for c, deeper, norm in each)
+        self.join = nn.ModuleList(
+            nn.Sequential(conv(2 * c, c, 3, norm), conv(c, c, 1, norm)) for c, _, norm in each
+        )
+        self.head = nn.Conv2d(channels[0], classes, 1)
+
+    def ascend(self, scale: int, deeper: Tensor, size: Sequence[int]) -> Tensor:
+        """Returns a_s from x_{s+1}.
+
+        Args:
+            scale: s, counted from 0, the finest.
+            deeper: x_{s+1}, (B, C', H', W').
+            size: Height and width of scale s.
+        """
+        return self.rise[scale](upsample(deeper, size))
+
+    def merge(self, scale: int, fused: Tensor, above: Tensor) -> Tensor:
+        """Returns x_s from f_s and a_s."""
+        return self.join[scale](torch.cat([fused, above.to(fused.dtype)], 1))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Returns logits (B, K, H, W), at the resolution of the images, from x_1."""
+        return upsample(self.head(x), self.size)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Returns the logits of maps (B, C, H, W) of all scales, finest first."""
+        x = maps[-1]
+        for s in reversed(range(len(maps) - 1)):
+            x = self.merge(s, maps[s], self.ascend(s, x, maps[s].shape[2:]))
+        return self.logits(x)
 
 
 def region_average(joined: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:

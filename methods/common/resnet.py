@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import TypeVar
 
 import torch
 from mmengine.runner import CheckpointLoader
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from benchmark.errors import UserError
 from benchmark.method import Modality, Task
+
+Network = TypeVar('Network', bound=nn.Module)
 
 SMALL = 80
 """If a side of an image has fewer pixels, the stem's max-pooling, which halves it, is left out."""
@@ -21,13 +24,38 @@ The bottleneck blocks of ResNet-50 end with a convolution that widens their outp
 """
 
 
-def resnet(modality: Modality, task: Task, stages: int) -> ResNet:
+def kaiming(network: Network) -> Network:
+    """Draws the initial weights of a network in place, and returns the network.
+
+    The weights of convolutions are normal with the variance 2 / (kernel size x output channels),
+    which suits ReLU (He et al., Delving Deep into Rectifiers, ICCV 2015, with the fan out, as in
+    torchvision's ResNet). BatchNorm starts with weight 1 and bias 0, the last one of a residual
+    branch as well. Biases of convolutions and linear layers keep what PyTorch draws.
+
+    All parts of the shared networks that mmsegmentation builds without drawing weights pass
+    through this function; mmcv's ConvModule draws equal ones itself. A method that needs other
+    weights draws them in its constructor, after the parts have been built.
+
+    Args:
+        network: A network whose convolutions are followed by ReLU, or by BatchNorm.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    return network
+
+
+def resnet(modality: Modality, task: Task, stages: int, stem: int = 7) -> ResNet:
     """Returns the first stages of the task's ResNet; the first stage has `width` channels.
 
     Args:
         modality: Gives the image's channels and size.
         task: Gives width, depth and pretrained weights.
         stages: Number of residual stages, 1 to 4.
+        stem: Side of the first convolution's kernel, an odd number.
 
     Raises:
         UserError: No ResNet of this depth is supported, or the pretrained weights do not fit.
@@ -47,6 +75,9 @@ def resnet(modality: Modality, task: Task, stages: int) -> ResNet:
     )
     if small(modality):
         net.maxpool = nn.Identity()
+    if stem != 7:
+        net.conv1 = nn.Conv2d(modality.shape[0], task.width, stem, 2, stem // 2, bias=False)
+    kaiming(net)
     if task.pretrained:
         load_pretrained(net, task.pretrained)
     return net

@@ -145,8 +145,9 @@ def test_chosen_modalities_alone_are_read(how, tmp_path):
     assert data.task.names == ('b',)
     assert data.available[:, 0].tolist() == available[:, 1].tolist()
     assert data.notes == (
-        'found modalities b; samples: train 18, val 6, test 6',
-        '1 samples have no modality at all',
+        'found modalities b (vector 4); samples: train 18, val 6, test 6',
+        '1 samples have no modality at all and are neither trained nor tested',
+        'left aside: inputs/a',
     )
     assert data.fingerprint != Arrays(root=str(root)).fingerprint
     told("unknown modality in .*'c'", root, modalities='b+c')
@@ -160,7 +161,7 @@ def test_copies_of_training_samples_are_reported_or_refused(how, tmp_path):
     root = write(tmp_path / 'x', how, inputs__a=a, inputs__b=b)
     expected = '1 of 6 samples of val are copies of training samples: row-20 (train: row-2)'
     assert Arrays(root=str(root)).notes[1:] == (expected,)
-    told('expected no duplicates, found 1 of 6', root, duplicates='refuse')
+    told('duplicates=refuse: expected no copies, found 1 of 6', root, duplicates='refuse')
 
 
 def test_the_clusters_of_samples_are_theirs(tmp_path):
@@ -236,7 +237,9 @@ def test_what_was_found_is_printed_when_the_data_are_opened(tmp_path, capsys):
     ]
     words += ['--data-root', str(write(tmp_path / 'mine')), '--results', str(tmp_path / 'results')]
     assert run.main(words) == 0
-    expected = 'mine: found modalities a, b; samples: train 18, val 6, test 6\n'
+    expected = (
+        'mine: found modalities a (vector 4), b (vector 4); samples: train 18, val 6, test 6\n'
+    )
     assert capsys.readouterr().out.startswith(expected)
 
 
@@ -276,3 +279,15 @@ def test_sizes_that_a_file_declares_are_checked_before_memory_is_taken(tmp_path,
     folder = write(tmp_path / 'folder', 'folder')
     (folder / 'inputs/a.npy').write_bytes(header((5 * 10**12,)) + bytes(80))
     told(r'inputs/a\.npy: cannot be read', folder)
+
+
+def test_keys_and_files_that_are_not_read_are_named(tmp_path):
+    extra = {'ids': np.arange(N), 'patient/age': np.arange(N)}
+    assert Arrays(root=str(write(tmp_path / 'x', **extra))).notes[-1] == (
+        'left aside: ids, patient/age'
+    )
+    root = write(tmp_path / 'y', 'folder')
+    (root / 'README.md').write_text('x')
+    (root / 'inputs/Thumbs.db').write_text('x')
+    notes = Arrays(root=str(root)).notes
+    assert notes[-1] == 'left aside: README.md, inputs/Thumbs.db'

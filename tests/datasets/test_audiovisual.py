@@ -5,6 +5,7 @@ import pytest
 import scipy.io.wavfile
 import scipy.signal
 import torch
+from corrections import check_fingerprint
 from PIL import Image
 
 from benchmark import run
@@ -204,3 +205,96 @@ def test_training_reads_no_test_file(tmp_path):
         split = data.split(name)
         for rows in split.inputs.values():
             rows[np.arange(len(split))]
+
+
+@pytest.mark.parametrize('name', ['crema_d', 'kinetics_sounds'])
+@pytest.mark.parametrize('modality', ['audio', 'visual'])
+def test_a_corrected_file_changes_the_fingerprint(name, modality, tmp_path, monkeypatch):
+    kind, make = {'crema_d': (CremaD, crema_d), 'kinetics_sounds': (KineticsSounds, kinetics)}[name]
+    root = make(tmp_path)
+    file = getattr(kind(root=str(root)).clips['test'][0], modality)
+    check_fingerprint(lambda: kind(root=str(root)), file, monkeypatch)
+
+
+def test_copies_of_training_clips_are_told_or_refused(tmp_path):
+    root = crema_d(tmp_path)
+    for emotion in CLASSES:
+        # In the made tree, every clip of an emotion sounds alike.
+        wav(root / f'AudioWAV/1000_test_{emotion}_XX.wav', 1.0, pitch=99 + len(emotion))
+    wav(root / 'AudioWAV/1000_test_ANG_XX.wav', 1.5, pitch=200 + 150 * CLASSES.index('ANG'))
+    told = '1 of 6 clips of test are copies of training clips: 1000_test_ANG_XX (train: '
+    assert any(note.startswith(told) for note in CremaD(root=str(root)).notes)
+    with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found'):
+        CremaD(root=str(root), duplicates='refuse')
+    with pytest.raises(UserError, match="value of duplicates 'no'"):
+        KineticsSounds(root=str(kinetics(tmp_path / 'k')), duplicates='no')
+
+
+BROKEN = {
+    'half of it': lambda whole: whole[: len(whole) // 2],
+    'a header alone': lambda whole: whole[:44],
+    'an mp3': lambda whole: b'ID3' + whole[3:],
+    'nothing': lambda whole: b'',
+}
+
+
+@pytest.mark.parametrize('how', BROKEN)
+def test_a_broken_sound_is_told_before_anything_is_trained(how, tmp_path, capsys):
+    root = kinetics(tmp_path / 'data')
+    file = root / 'audio/test/tap_dancing/test1.wav'
+    file.write_bytes(BROKEN[how](file.read_bytes()))
+    arguments = ['--methods', 'modality_dropout', '--datasets', 'kinetics_sounds']
+    arguments += ['--data-root', str(root), '--results', str(tmp_path / 'results')]
+    assert run.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: {file}: ')
+    assert error.count('\n') == 1
+    assert not (tmp_path / 'results' / 'runs').exists()
+
+
+def test_sounds_that_are_not_finite_are_told_and_strange_chunks_are_no_matter(tmp_path):
+    root = crema_d(tmp_path)
+    file = root / 'AudioWAV/1000_test_SAD_XX.wav'
+    sound = wav(file, 1.0)
+    whole = file.read_bytes()
+    # A chunk that some recorders write behind the sound.
+    tail = b'bext' + (4).to_bytes(4, 'little') + b'abcd'
+    file.write_bytes(
+        b'RIFF' + (len(whole) - 8 + len(tail)).to_bytes(4, 'little') + whole[8:] + tail
+    )
+    data = CremaD(root=str(root))
+    data.check()
+    assert np.isfinite(data.split('test').inputs['audio'][np.arange(6)]).all()
+    sound[7] = np.nan
+    scipy.io.wavfile.write(file, 16000, sound.astype(np.float32))
+    with pytest.raises(UserError, match=f'{file.name}: expected finite numbers, found others'):
+        CremaD(root=str(root)).check()
+
+
+def test_clips_without_any_file_are_counted_and_left_out(tmp_path):
+    root = crema_d(tmp_path)
+    clip = '1000_test_HAP_XX'
+    (root / f'AudioWAV/{clip}.wav').unlink()
+    for file in (root / f'Image-01-FPS/{clip}').iterdir():
+        file.unlink()
+    with pytest.raises(
+        UserError, match=f"audio and visual of clip '{clip}', .*leaves such clips out"
+    ):
+        CremaD(root=str(root))
+    data = CremaD(root=str(root), gaps=True)
+    assert data.notes[0] == f'1 clips have no modality at all and are left out: {clip}'
+    assert len(data.split('test')) == 5
+    data.check()
+
+
+def test_clips_of_kinetics_are_clustered_by_video(tmp_path):
+    root = kinetics(tmp_path)
+    for k, name in enumerate(('ab_c-1_000003_000013', 'ab_c-1_000020_000030')):
+        for folder, suffix in (('audio/test', '.wav'), ('visual/val_img/Image-01-FPS', '')):
+            there = root / folder / 'tap_dancing'
+            (there / f'test{k}{suffix}').rename(there / f'{name}{suffix}')
+    clusters = KineticsSounds(root=str(root)).split('test').clusters.tolist()
+    assert clusters == [
+        *(f'playing_drums/test{k}' for k in range(3)),
+        *('ab_c-1', 'ab_c-1', 'tap_dancing/test2'),
+    ]

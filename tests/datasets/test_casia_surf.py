@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from corrections import check_fingerprint
 from PIL import Image
 
 from benchmark import run
@@ -120,12 +121,30 @@ def test_the_persons_of_cefa_are_clusters(tmp_path):
     assert CasiaSurf(root=str(casia_surf(tmp_path)), size=14).split('test').clusters is None
 
 
+def test_the_persons_of_casia_surf_are_clusters_where_paths_name_them(tmp_path):
+    root = casia_surf(tmp_path)
+    rows = []
+    for k, line in enumerate((root / LISTS['train']).read_text().splitlines()):
+        *names, live = line.split()
+        part = 'real_part' if live == '1' else 'fake_part'
+        for m, name in zip(('color', 'depth', 'ir'), names, strict=True):
+            new = f'Training/{part}/CLKJ_AS{k // 2:04d}/01.rssdk/{m}/{k}.jpg'
+            (root / new).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).rename(root / new)
+            line = line.replace(name, new)
+        rows.append(line)
+    (root / LISTS['train']).write_text('\n'.join(rows))
+    data = CasiaSurf(root=str(root), size=14)
+    assert data.split('train').clusters.tolist() == [f'CLKJ_AS{k // 2:04d}' for k in range(6)]
+    assert data.split('test').clusters is None
+
+
 def test_copies_of_training_samples_are_reported(tmp_path):
     # The splits of the made tree hold the same pictures.
     root = casia_surf(tmp_path)
     for k, file in enumerate(sorted(root.glob('val/*/*.jpg'))):
         Image.new('RGB', (20, 20), (k, 0, 0)).save(file)
-    (note,) = CasiaSurf(root=str(root)).notes
+    note = CasiaSurf(root=str(root)).notes[-1]
     assert note.startswith('6 of 6 samples of test are copies of training samples: test/0/rgb')
 
 
@@ -212,3 +231,21 @@ def test_bad_cefa_trees_are_told(tmp_path):
         Cefa(root=str(root))
     with pytest.raises(UserError, match='EA/EA: expected a folder of subjects'):
         Cefa(root=str(root / 'EA'))
+
+
+@pytest.mark.parametrize(('kind', 'make'), [(CasiaSurf, casia_surf), (Cefa, cefa)])
+def test_a_corrected_image_changes_the_fingerprint(kind, make, tmp_path, monkeypatch):
+    root = make(tmp_path)
+    file = next(face.files['ir'] for face in kind(root=str(root)).samples['test'])
+    check_fingerprint(lambda: kind(root=str(root)), file, monkeypatch)
+
+
+def test_copies_are_refused_where_they_shall_be(tmp_path):
+    # In the made trees, live faces of one frame number look alike.
+    for kind, make in ((Cefa, cefa), (CasiaSurf, casia_surf)):
+        root = make(tmp_path / kind.name)
+        assert any(
+            'of test are copies of training samples: ' in n for n in kind(root=str(root)).notes
+        )
+        with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found'):
+            kind(root=str(root), duplicates='refuse')

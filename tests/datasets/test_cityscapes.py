@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from corrections import check_fingerprint
 from PIL import Image
 
 from benchmark import run
@@ -105,6 +106,7 @@ def test_official_validation_is_the_test_and_whole_cities_validate(prepared):
     assert [i.split('_')[0] for i in ids['train']] == ['aachen'] * 2
     assert [i.split('_')[0] for i in ids['val']] == ['ulm'] * 2
     assert [i.split('_')[0] for i in ids['test']] == ['munster'] * 2
+    assert data.split('test').clusters.tolist() == ['munster_000000', 'munster_000001']
 
 
 @pytest.mark.parametrize('depth', ['depth', 'disparity'])
@@ -174,3 +176,19 @@ def test_an_archive_that_lacks_an_image_is_told(source, tmp_path, capsys):
     assert prepare.main(['cityscapes', str(copy), str(tmp_path / 'root')]) == 2
     error = capsys.readouterr().err
     assert 'expected camera or camera_trainvaltest.zip' in error
+
+
+@pytest.mark.parametrize(
+    'kind', ['rgb/munster/{}_leftImg8bit.png', 'depth_raw/munster/{}_depth.npy']
+)
+def test_a_corrected_file_changes_the_fingerprint(kind, prepared, tmp_path, monkeypatch):
+    root = shutil.copytree(prepared, tmp_path / 'root')
+    file = root / 'valid' / kind.format('munster_000001_000019')
+    check_fingerprint(lambda: opened(root), file, monkeypatch)
+
+
+def test_copies_of_training_scenes_are_refused_where_they_shall_be(prepared):
+    # The first scenes of all cities are equal in the made tree, and so are the second.
+    assert '2 of 2 samples of test are copies of training samples' in str(opened(prepared).notes)
+    with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found 2 of 2'):
+        opened(prepared, duplicates='refuse')

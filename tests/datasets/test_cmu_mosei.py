@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from corrections import check_fingerprint
 
 from benchmark import run
 from benchmark.errors import UserError
@@ -313,3 +314,39 @@ def test_it_trains_from_the_command_line_to_a_table(tmp_path, capsys):
     (found,) = (tmp_path / 'results' / 'runs').rglob('record.json')
     scores = store.read(found)['scores']['test']['vision']
     assert {'accuracy', 'UAR', 'F1'} <= set(scores)
+
+
+def test_a_corrected_feature_changes_the_fingerprint(tmp_path, monkeypatch):
+    keys = content()
+    file = write(tmp_path, keys)
+
+    def correct(_):
+        keys['test']['vision'][0, 0, 0] += 1
+        write(tmp_path, keys)
+
+    check_fingerprint(lambda: opened(file), file, monkeypatch, correct)
+
+
+def test_copies_of_training_clips_are_told_or_refused(tmp_path):
+    keys = content()
+    assert not opened(write(tmp_path, keys)).notes
+    for key in (*WIDTHS, 'text_bert'):
+        keys['test'][key][2] = keys['train'][key][5]
+    file = write(tmp_path, keys)
+    told = '1 of 6 clips of test are copies of training clips: test2$_$0 (train: train5$_$0)'
+    assert opened(file).notes == (told,)
+    with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found 1 of 6'):
+        opened(file, duplicates='refuse')
+    # What is padding does not count, unless padded frames are taken in.
+    keys['test']['audio'][2, -1] = 7
+    assert not keys['test']['text_bert'][2, 1, -1]
+    assert opened(write(tmp_path, keys)).notes == (told,)
+    assert not opened(file, padding='none').notes
+
+
+def test_a_text_that_is_not_finite_is_told_before_anything_is_trained(tmp_path):
+    keys = content()
+    keys['test']['text'][4, 0, 0] = np.nan
+    data = opened(write(tmp_path, keys))
+    with pytest.raises(UserError, match=r'test/text: expected finite numbers, .*row 4'):
+        data.check()

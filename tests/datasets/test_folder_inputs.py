@@ -163,8 +163,12 @@ def test_what_programs_leave_behind_is_no_data(tmp_path):
     save(root / '.thumbnails/000.png', np.zeros((8, 8, 3), np.uint8))
     for name in ('Thumbs.db', 'desktop.ini', '._000.png', '.DS_Store'):
         (root / 'ir' / name).write_bytes(b'x')
+    (root / 'README.md').write_text('x')
     after = Folders(root=str(root))
     assert (after.task, after.fingerprint) == (before.task, before.fingerprint)
+    assert after.notes[-1] == (
+        'left aside: .thumbnails, README.md, ir/.DS_Store, ir/._000.png, ir/Thumbs.db and 2 more'
+    )
 
 
 def test_symbolic_links_are_followed(tmp_path):
@@ -183,7 +187,11 @@ def test_a_rendering_of_the_labels_becomes_no_modality_unseen(tmp_path):
     told('labels_color: expected a modality, .* modalities=nir[+]rgb', root)
     data = Folders(root=str(root), modalities='rgb+nir')
     assert data.task.names == ('rgb', 'nir')
-    assert data.notes[0] == 'found modalities rgb, nir; samples: train 6, val 3, test 3'
+    assert data.notes == (
+        'found modalities rgb (image 3x24x16), nir (image 1x24x16); '
+        'samples: train 6, val 3, test 3',
+        'left aside: labels_color',
+    )
     told("unknown modality in .*'nri'; did you mean 'nir'", root, modalities='nri')
 
 
@@ -334,5 +342,55 @@ def test_copies_of_training_samples_are_reported_or_refused(tmp_path):
     notes = Folders(root=str(root)).notes
     expected = '1 of 3 samples of test are copies of training samples: 010 (train: 001)'
     assert notes[1:] == (expected,)
-    told(f'expected no duplicates, found {expected.split(" (")[0]}', root, duplicates='refuse')
+    match = f'duplicates=refuse: expected no copies, found {expected.split(" (")[0]}'
+    told(match, root, duplicates='refuse')
     told("unknown value of duplicates 'refus'; did you mean 'refuse'", root, duplicates='refus')
+
+
+def test_samples_without_any_image_are_counted_and_left_out(tmp_path):
+    root = table(tmp_path / 'x')
+    for m, k in (('rgb', 1), ('ir', 1), ('rgb', 10), ('ir', 10), ('ir', 4)):
+        (root / m / f'{k:03d}.png').unlink()
+    told("expected an image of sample '001', found none in ir, rgb; gaps=true leaves such", root)
+    data = Folders(root=str(root), gaps=True)
+    assert data.notes[0].endswith('samples: train 5, val 3, test 2')
+    assert data.notes[1] == '2 samples have no modality at all and are left out: 001, 010'
+    assert data.notes[2] == '1 of 10 samples lack ir'
+    assert data.split('test').ids.tolist() == ['009', '011']
+    for k in (9, 11):
+        for m in ('rgb', 'ir'):
+            (root / m / f'{k:03d}.png').unlink()
+    told('expected some samples of test, found none', root, gaps=True)
+
+
+def test_columns_and_lists_that_are_not_used_are_named(tmp_path):
+    root = table(tmp_path / 'x')
+    lines = (root / 'labels.csv').read_text().splitlines()
+    rows = [f'{lines[0]},age', *(f'{line},7' for line in lines[1:])]
+    (root / 'labels.csv').write_text('\n'.join(rows))
+    assert Folders(root=str(root)).notes[-1] == 'left aside: column age of labels.csv'
+    for name, numbers in {'train': range(6), 'val': range(6, 9), 'test': range(9, 12)}.items():
+        (root / f'{name}.txt').write_text('\n'.join(f'{k:03d}' for k in numbers))
+    expected = 'left aside: column age of labels.csv, column split of labels.csv'
+    assert Folders(root=str(root)).notes[-1] == expected
+    root = dense(tmp_path / 'y')
+    (root / 'train.txt').write_text('0')
+    assert Folders(root=str(root)).notes[-1] == 'left aside: train.txt'
+
+
+def test_names_pipes_and_dangling_links_among_the_images_are_refused(tmp_path):
+    root = table(tmp_path / 'x')
+    for name in ('a\nb.png', 'a\x1b[31m.png', b'\xff.png'.decode(errors='surrogateescape')):
+        file = root / 'rgb' / name
+        shutil.copy(root / 'rgb/000.png', file)
+        told('rgb: expected names of printable characters, found', root)
+        file.unlink()
+    os.mkfifo(root / 'rgb/new.png')
+    told('new.png: expected a file or a folder, found a pipe', root)
+    (root / 'rgb/new.png').unlink()
+    os.symlink(tmp_path / 'gone.png', root / 'rgb/new.png')
+    told('new.png: expected a file or a folder, found a link to nothing', root)
+    (root / 'rgb/new.png').unlink()
+    (root / 'labels.csv').unlink()
+    os.mkfifo(root / 'labels.csv')
+    told('labels.csv: expected a file, found a pipe', root)

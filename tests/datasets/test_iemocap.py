@@ -7,6 +7,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from corrections import check_fingerprint
 
 from benchmark import run
 from benchmark.errors import UserError
@@ -291,3 +292,38 @@ def test_it_trains_from_the_command_line_to_a_table(original, tmp_path, capsys):
     (file,) = (tmp_path / 'runs').rglob('record.json')
     scores = store.read(file)['scores']['test']['audio+text']
     assert {'accuracy', 'UAR', 'F1'} <= set(scores)
+
+
+@pytest.mark.parametrize('file', [*WIDTHS, 'A/comparE_mean_std'])
+def test_a_corrected_feature_changes_the_fingerprint(file, root, monkeypatch):
+    def correct(path):
+        with h5py.File(path, 'a') as h5:
+            h5[UTTERANCES[20] if file in WIDTHS else '1/mean'][0] += 1
+
+    check_fingerprint(lambda: opened(root), root / f'{file}.h5', monkeypatch, correct)
+
+
+def test_copies_of_training_utterances_are_told_or_refused(root):
+    assert not opened(root).notes
+    first, other = (UTTERANCES[parts(1)[name][0]] for name in ('trn', 'tst'))
+    for file in WIDTHS:
+        with h5py.File(root / f'{file}.h5', 'r') as h5:
+            found = h5[first][()]
+        edit(f'{file}.h5', other, found)(root)
+    told = f'1 of 6 utterances of test are copies of training utterances: {other} (train: {first})'
+    assert opened(root).notes == (told,)
+    # An utterance without frames of a modality is compared in the others.
+    edit('V/denseface.h5', other, np.zeros((0, 342)))(root)
+    assert opened(root).notes == (told,)
+    with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found 1 of 6'):
+        opened(root, duplicates='refuse')
+
+
+def test_features_that_are_not_finite_are_told_before_anything_is_trained(root):
+    utterance = UTTERANCES[parts(1)['tst'][3]]
+    edit('L/bert_large.h5', utterance, np.full((3, 1024), np.nan))(root)
+    data = opened(root)
+    with pytest.raises(
+        UserError, match=f"bert_large.h5: expected finite features of '{utterance}'"
+    ):
+        data.check()

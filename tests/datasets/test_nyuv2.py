@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+from corrections import check_fingerprint
 from PIL import Image
 
 from benchmark import run
@@ -17,6 +18,11 @@ NAMES = ('nyu_depth_v2_labeled.mat', 'splits.mat', 'classMapping40.mat', 'class1
 TRAIN, TEST = [*range(1, 3), *range(41, 47), *range(61, 64)], [100, 101]
 COUNT = 101
 TO_13 = (np.arange(40) % 13 + 1).astype(np.uint8)
+
+
+def codes(text):
+    """Characters as MATLAB's files hold them."""
+    return np.array([[ord(c)] for c in text], np.uint16)
 
 
 def archive(folder, seed=0):
@@ -41,6 +47,10 @@ def archive(folder, seed=0):
             rows['labels'][k - 1] = labels
             rows['depths'][k - 1] = 1 + x / 1000
             rows['rawDepths'][k - 1] = np.where(x > 600, 0, 1 + x / 1000)
+        scenes = file.create_dataset('scenes', (1, COUNT), h5py.ref_dtype)
+        for k in range(COUNT):
+            cell = file.create_dataset(f'#refs#/{k}', data=codes(f'kitchen_{k // 5:04d}'))
+            scenes[0, k] = cell.ref
     to_40 = (np.arange(894) % 40 + 1).astype(np.uint8)
     scipy.io.savemat(
         folder / NAMES[1],
@@ -252,3 +262,34 @@ def test_bad_archives_are_told(tmp_path, capsys):
     told('nyu_depth_v2_labeled.mat: expected the labelled data set')
     (source / NAMES[0]).unlink()
     told('expected nyu_depth_v2_labeled.mat, found')
+
+
+@pytest.mark.parametrize('kind', ['rgb', 'depth', 'labels_40'])
+def test_a_corrected_image_changes_the_fingerprint(kind, root, monkeypatch):
+    check_fingerprint(lambda: opened(root), root / f'test/{kind}/0101.png', monkeypatch)
+
+
+def test_copies_of_training_frames_are_told_or_refused(root):
+    assert not [note for note in opened(root).notes if 'copies' in note]
+    frame = opened(root).split('train').ids[0]
+    for kind in ('rgb', 'depth'):
+        source = root / f'train/{kind}/{frame}.png'
+        (root / f'test/{kind}/0101.png').write_bytes(source.read_bytes())
+    told = f'1 of 2 samples of test are copies of training samples: 0101 (train: {frame})'
+    assert opened(root).notes[-1] == told
+    with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found 1 of 2'):
+        opened(root, duplicates='refuse')
+
+
+def test_scenes_are_the_clusters_where_the_root_names_them(root):
+    for name in ('train', 'val', 'test'):
+        split = opened(root).split(name)
+        expected = [f'kitchen_{(int(frame) - 1) // 5:04d}' for frame in split.ids]
+        assert split.clusters.tolist() == expected
+    (root / 'scenes.txt').write_text('0100 a b')
+    with pytest.raises(
+        UserError, match=r"scenes\.txt: expected FRAME SCENE in every line, found '01"
+    ):
+        opened(root)
+    (root / 'scenes.txt').unlink()
+    assert opened(root).split('test').clusters is None

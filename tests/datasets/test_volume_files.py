@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import re
 import shutil
 
 import numpy as np
@@ -11,9 +12,10 @@ nibabel = pytest.importorskip('nibabel')
 
 from benchmark.errors import UserError  # noqa: E402
 from datasets import prepare  # noqa: E402
-from datasets.common.families.volume_files import standardised, walk  # noqa: E402
+from datasets.common.families.volume_files import standardised  # noqa: E402
 from datasets.common.families.volume_index import Case  # noqa: E402
 from datasets.common.families.volume_rows import margin_of, window  # noqa: E402
+from datasets.common.io.folders import walk_all  # noqa: E402
 from datasets.common.io.nifti import grid, load_volume, mapped  # noqa: E402
 from datasets.preview import sheet  # noqa: E402
 from datasets.volumes import OwnVolumes  # noqa: E402
@@ -226,7 +228,7 @@ def test_suffixes_in_upper_case_and_linked_folders_are_read(scans, prepared, tmp
     data = OwnVolumes(root=str(tmp_path / 'new'), size='32x32')
     assert all(data.split(name).available.all() for name in ('train', 'val', 'test'))
     assert len(data.cases) == 5
-    assert sum(file.name == 'seg.nii.gz' for file in walk(scans)) == 5
+    assert sum(file.name == 'seg.nii.gz' for file in walk_all(scans)) == 5
 
 
 def test_nothing_is_left_out_without_being_named(scans, prepared):
@@ -249,7 +251,7 @@ def test_nothing_is_left_out_without_being_named(scans, prepared):
         ('p1/seg.nii.gz', 'p1/Seg.nii.gz', 'expected the spelling seg, as in other files'),
         ('p0/t1.nii.gz', 'p0/flair.nii', 'p0/flair.nii.gz: expected one file of flair, found two'),
         ('p0/seg.nii.gz', 'p0/mask.nii.gz', 'seg of case p0, found none beside flair, mask, t1'),
-        ('p0', 'p0 ', "expected no white space around a case, found 'p0 '"),
+        ('p0', 'p0 ', "of a case without white space around it, found 'p0 '"),
         ('p0', 'imagesTr', 'the layout of nnU-Net and of the Medical Segmentation Decathlon'),
         ('p0/t1.nii.gz', 'p0/p0-t1c.nii.gz', 'repeats the case, as in BraTS; rename it to t1c.nii'),
     ],
@@ -262,7 +264,14 @@ def test_names_that_cannot_be_used_are_told(scans, prepared, old, new, told):
 def test_a_case_without_images_or_a_source_without_cases_is_told(scans, prepared):
     for kind in ('t1', 'flair'):
         (scans / 'p0' / f'{kind}.nii.gz').unlink()
-    assert 'case p0: expected a modality beside its labels' in prepared()[1]
+    out, error = prepared()
+    assert not error
+    assert 'cases left out, for they have no modality at all (1):\n  p0\n' in out
+    assert '4 cases' in out
+    for k in range(5):
+        for file in (scans / f'p{k}').glob('[tf]*'):
+            file.unlink()
+    assert 'expected a modality beside the labels, found none' in prepared()[1]
     for k in range(5):
         shutil.rmtree(scans / f'p{k}')
     assert 'seg.nii.gz, found no volume' in prepared()[1]
@@ -398,12 +407,12 @@ def test_content_counts_and_neither_names_nor_places(root, tmp_path):
 def test_copies_in_two_splits_are_told_or_refused(root, capsys):
     lists(root, ['p0', 'p1', 'p2'], ['p3'], ['p4'])
     assert not any('copies' in note for note in opened(root).notes)
-    told = 'case p1 of train and case p4 of test are copies'
+    told = '1 of 1 cases of test are copies of training cases: p4 (train: p1)'
     shutil.copyfile(root / 'p1' / 't1.npy', root / 'p4' / 't1.npy')
     assert told not in opened(root).notes
     (root / 'p4' / 'flair.npy').unlink()
     assert told in opened(root).notes
-    with pytest.raises(UserError, match=f'duplicates=refuse: {told}$'):
+    with pytest.raises(UserError, match=f'no copies, found {re.escape(told)}$'):
         opened(root, duplicates='refuse')
     prepare.main(['check', 'volumes', str(root), 'size=32x32'])
     assert f'note: {told}' in capsys.readouterr().out
@@ -445,3 +454,17 @@ def test_labels_outside_the_window_are_tested_and_drawn(tmp_path):
         assert image[0][inner == 2] == pytest.approx(image.max())
         assert sheet(data, name, 1).ndim == 3
     assert any('slices of up to 40x46 pixels' in note for note in data.notes)
+
+
+def test_what_was_found_and_what_was_left_aside_is_told(root):
+    lists(root, ['p0', 'p1'], ['p3'], ['p4'])
+    (root / 'p1' / 't2.nii.gz').write_bytes(b'x')
+    (root / 'notes.txt').write_text('x')
+    (root / '.DS_Store').write_text('x')
+    notes = opened(root).notes
+    assert notes[0] == (
+        'found modalities flair (image 1x32x32), t1 (image 1x32x32); cases: train 2, val 1, test 1'
+    )
+    assert 'volumes of 4x6x7 voxels' in notes
+    aside = 'left aside: .DS_Store, case p2, which is in no split, notes.txt, p1/t2.nii.gz'
+    assert notes[-1] == aside

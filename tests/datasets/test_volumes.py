@@ -7,6 +7,8 @@ import pytest
 
 nibabel = pytest.importorskip('nibabel')
 
+from corrections import check_fingerprint  # noqa: E402
+
 from benchmark import run  # noqa: E402
 from benchmark.engine.experiment import experiment  # noqa: E402
 from benchmark.engine.protocol import Protocol  # noqa: E402
@@ -281,3 +283,34 @@ def test_a_user_s_volumes_with_gaps(tmp_path, capsys):
     (tmp_path / 'mine' / 'regions.txt').write_text('lesion 9')
     with pytest.raises(UserError, match='expected NAME and some of the labels 1, 2, 3'):
         OwnVolumes(root=str(tmp_path / 'mine'))
+
+
+@pytest.mark.parametrize('kind', ['t1ce', 'seg'])
+def test_a_corrected_volume_changes_the_fingerprint(kind, prepared, tmp_path, monkeypatch):
+    root = shutil.copytree(prepared, tmp_path / 'root')
+    case = Brats2018(root=str(root), size='64x32').splits['test'][0]
+
+    def correct(file):
+        values = np.load(file)
+        # Labels keep their set of values, which the list of cases holds.
+        np.save(file, values[::-1].copy())
+
+    check_fingerprint(
+        lambda: Brats2018(root=str(root), size='64x32'),
+        root / case / f'{kind}.npy',
+        monkeypatch,
+        correct,
+    )
+
+
+def test_copies_of_training_cases_are_refused_where_they_shall_be(prepared, tmp_path):
+    root = shutil.copytree(prepared, tmp_path / 'root')
+    splits = Brats2018(root=str(root)).splits
+    first, other = splits['train'][0], splits['test'][0]
+    assert not [note for note in Brats2018(root=str(root)).notes if 'copies' in note]
+    for kind in KINDS:
+        shutil.copyfile(root / first / f'{kind}.npy', root / other / f'{kind}.npy')
+    told = f'copies of training cases: {other} (train: {first})'
+    assert Brats2018(root=str(root)).notes[-1].endswith(told)
+    with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found 1 of'):
+        Brats2018(root=str(root), duplicates='refuse')

@@ -9,10 +9,14 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from tasks import TASKS, Toy, batch_of
 
-from benchmark.engine import loading, training
+from benchmark.engine import building, loading, training
+from benchmark.engine.experiment import experiment
+from benchmark.engine.plan import protocol_for
 from benchmark.engine.protocol import LATER, Protocol
 from benchmark.errors import UserError
 from benchmark.missing import Sampler
+from benchmark.options import Spec
+from benchmark.report.captions import words
 from methods.modality_dropout import ModalityDropout
 
 STEPS = 10
@@ -65,17 +69,38 @@ def test_hold_linear_falls_from_half_of_the_training_on():
     )
 
 
-def test_onecycle_rises_in_a_tenth_and_falls_to_nothing():
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    reference = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 1.0, total_steps=120, pct_start=0.1, cycle_momentum=False
+@pytest.mark.parametrize('steps', [7, 10, 15, 40])
+@pytest.mark.parametrize('name', ['SGD', 'Adam', 'AdamW'])
+def test_onecycle_moves_rate_and_momentum_as_pytorch_does(name, steps):
+    protocol = Protocol(
+        optimizer=name, lr=0.5, epochs=3, schedule='onecycle', precision='float32', momentum=0.9
     )
-    expected = []
-    for _ in range(120):
-        expected.append(optimizer.param_groups[0]['lr'])
-        optimizer.step()
-        reference.step() if len(expected) < 120 else None
-    assert rates(schedule='onecycle') == pytest.approx(np.array(expected))
+    momentum = {'momentum': 0.9} if name == 'SGD' else {}
+
+    def group(schedulers_of):
+        optimizer = getattr(torch.optim, name)(
+            [torch.nn.Parameter(torch.zeros(1))], 0.5, **momentum
+        )
+        plans, found = schedulers_of(optimizer), []
+        for step in range(3 * steps):
+            now = optimizer.param_groups[0]
+            found.append((now['lr'], now['momentum'] if name == 'SGD' else now['betas'][0]))
+            optimizer.step()
+            for plan in plans if step < 3 * steps - 1 else ():
+                plan.step()
+        return np.array(found)
+
+    expected = group(
+        lambda o: [torch.optim.lr_scheduler.OneCycleLR(o, 0.5, 3 * steps, pct_start=0.1)]
+    )
+    ours = group(
+        lambda o: [
+            PARAM_SCHEDULERS.build(plan, default_args={'optimizer': o})
+            for plan in training.schedulers(protocol, steps)
+        ]
+    )
+    assert ours == pytest.approx(expected, abs=1e-9)
+    assert np.ptp(ours[:, 1]) == pytest.approx(0.1, abs=0.02)
 
 
 def test_the_warm_up_comes_before():
@@ -168,7 +193,7 @@ def test_augmentation_cannot_put_content_into_what_is_not_there():
 def test_class_weights_weigh_the_task_loss(kind):
     task = TASKS[kind]
     weights = tuple(float(k + 1) for k in range(len(task.classes)))
-    method = ModalityDropout(dataclasses.replace(task, class_weights=weights))
+    method = ModalityDropout(dataclasses.replace(task, class_weights=weights, loss='ce'))
     batch, rng = batch_of(task), np.random.default_rng(0)
     shape = (len(batch.target), len(weights), *batch.target.shape[1:])
     logits = rng.standard_normal(shape)
@@ -186,19 +211,25 @@ def test_class_weights_weigh_the_task_loss(kind):
     assert not [k for k in method.state_dict() if 'class_weights' in k]
 
 
-def test_where_dice_is_measured_it_is_trained_too():
-    task = dataclasses.replace(TASKS['rooms'], metric='Dice', regions=(('all', (1, 2)),))
-    batch, rng = batch_of(task), np.random.default_rng(0)
-    target = batch.target.numpy().copy()
-    target[:, :5] = 255
-    target[target == 2] = 0  # class 2 is nowhere
-    logits = rng.standard_normal((len(target), 3, 32, 32))
-    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    each = []
-    for k in (1, 2):
-        p, t = share[:, k][target != 255], (target == k)[target != 255]
-        each.append((2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
-    given = torch.from_numpy(logits), torch.from_numpy(target)
-    plain = ModalityDropout(TASKS['rooms']).task_loss(*given)
-    found = ModalityDropout(task).task_loss(*given) - plain
-    assert found.item() == pytest.approx(1 - np.mean(each), rel=1e-5)
+@pytest.mark.parametrize(('kind', 'usual'), [('rooms', 'ce_dice'), ('faces', '')])
+def test_segmentation_has_one_task_loss_for_all_methods_which_the_protocol_records(
+    kind, usual, tmp_path
+):
+    data = Toy(TASKS[kind])
+    data.spec = data.name
+    for given in ({}, {'loss': 'ce'}):
+        protocol = protocol_for(data, given, 'cpu')
+        expected = given.get('loss', usual) if kind == 'rooms' else ''
+        assert protocol.loss == protocol.recorded().get('loss', '') == expected
+        for name in ('modality_dropout', 'rfnet'):
+            e = experiment(Spec(name), data, protocol, 0, tmp_path)
+            assert building.build(e, 'cpu').task.loss == expected
+    told = words(protocol_for(data, {}, 'cpu').recorded())
+    assert ('task loss ce_dice' in told) == (kind == 'rooms')
+
+
+def test_a_loss_that_the_task_cannot_have_is_told():
+    with pytest.raises(UserError, match="unknown loss in classification 'ce_dice'"):
+        Protocol.build({}, {'loss': 'ce_dice'}, 'cpu', 'classification')
+    with pytest.raises(UserError, match="did you mean 'ce_dice'"):
+        Protocol.build({}, {'loss': 'ce-dice'}, 'cpu', 'segmentation')

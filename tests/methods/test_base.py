@@ -49,11 +49,35 @@ def test_terms_without_loss_in_their_name_are_logged_and_not_minimised():
 def test_a_method_without_its_teacher_lacks_the_attribute():
     method = METHODS.module_dict['mmanet'](TASKS['vectors'])
     assert not hasattr(method, 'teacher_network')
-    with pytest.raises(AttributeError):
+    told = r'^MMANet\.teacher_network: expected set_teacher to be called first$'
+    with pytest.raises(AttributeError, match=told):
         _ = method.teacher_network
+    with pytest.raises(AttributeError, match="'MMANet' object has no attribute 'teachers'"):
+        _ = method.teachers
     teacher = METHODS.module_dict['complete'](TASKS['vectors'])
     method.set_teacher(teacher)
     assert method.teacher_network is teacher
+
+
+class Deployed(torch.nn.Module):
+    """A network with every modality, as it may be exported."""
+
+    def __init__(self, method, names):
+        super().__init__()
+        self.method, self.names = method, names
+
+    def forward(self, *inputs):
+        mask = torch.ones(inputs[0].shape[0], len(self.names), dtype=torch.bool)
+        return self.method.predict(dict(zip(self.names, inputs, strict=True)), mask)
+
+
+def test_a_method_without_its_teacher_can_be_traced_by_torchscript():
+    task = TASKS['vectors']
+    method = METHODS.module_dict['mmanet'](task).eval()
+    network = Deployed(method, task.names)
+    inputs = tuple(torch.randn(2, *m.shape) for m in task.modalities)
+    traced = torch.jit.trace(network, inputs)
+    assert torch.equal(traced(*inputs), network(*inputs))
 
 
 def test_the_encoders_are_told_in_words():

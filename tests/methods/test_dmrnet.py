@@ -1,5 +1,6 @@
 """DMRNet: its losses against their formulas, its mining against known answers."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,6 +10,7 @@ import scipy.stats
 import torch
 import torch.distributions as D  # noqa: N812
 import torch.nn.functional as F  # noqa: N812
+from mmengine.optim import OptimWrapper
 from torch import nn
 
 from benchmark.errors import UserError
@@ -234,6 +236,61 @@ def test_the_hard_loss_is_zero_without_hard_samples_or_labels():
     assert method.loss(batch)['loss_hard'] == 0
     blank = batch._replace(target=torch.full_like(batch.target, IGNORE), mask=subsets(2))
     assert method.loss(blank)['loss_hard'] == 0
+
+
+@pytest.mark.parametrize('names', [NAMES, ('sound', 'image')])
+def test_the_released_classification_multiplies_the_mean_of_all_by_the_number_of_hard(names):
+    """As that code computes it: a vector of errors times masks with three trailing dimensions."""
+    count = min(3, len(names))
+    method = DMRNet(task(count=count, names=names), alpha=0, beta=0.7, variant='official')
+    mined(method, {'sound': 2.0, 'image': 1.0})
+    method.epoch = 50
+    masks = subsets(count)
+    batch = draw_batch(method.task, torch.cat([masks, masks[[0, 0]]]))
+    terms, seen = watch(method, batch)
+    log_p = scipy.special.log_softmax(seen['logits'].detach().numpy().astype(float), 1)
+    errors = -log_p[np.arange(len(log_p)), batch.target]
+    p = batch.mask.numpy().astype(float)[:, :, None, None, None]
+    hard = (1 - p[:, 1]) * ((p[:, 0] + p[:, 2]) > 0 if count == 3 else p[:, 0])
+    expected = 0.7 * np.sum(errors * hard) / len(p)
+    assert terms['loss_hard'].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize('variant', ['paper', 'official'])
+def test_in_segmentation_the_hard_loss_counts_by_class_weight(variant):
+    what = dataclasses.replace(task(*ROOMS), class_weights=(0.2, 1.0, 3.0))
+    method = DMRNet(what, hard=1, variant=variant)
+    hard = torch.tensor([True, False, True])
+    logits, target = torch.randn(3, 3, 4, 5), torch.randint(3, (3, 4, 5))
+    target[:, 0] = IGNORE
+    log_p = scipy.special.log_softmax(logits.numpy().astype(float), 1)
+    summed = weight = 0.0
+    for b, i, j in np.ndindex(3, 4, 5):
+        label = int(target[b, i, j])
+        if label != IGNORE:
+            summed -= hard[b].item() * what.class_weights[label] * log_p[b, label, i, j]
+            weight += what.class_weights[label] * (hard[b].item() or variant == 'paper')
+    found = method.hard_loss(hard, logits, target).item()
+    assert found == pytest.approx(summed / weight, rel=1e-5)
+
+
+@pytest.mark.parametrize('variant', ['paper', 'official'])
+def test_only_the_released_segmentation_clips_the_gradient_of_all_parameters(variant):
+    method = DMRNet(task(*ROOMS), variant=variant)
+    batch = draw_batch(method.task, subsets(2))
+    batch = batch._replace(inputs={n: 100 * x for n, x in batch.inputs.items()})
+    for p in method.decoder.head.parameters():
+        p.data *= 100
+    before = {n: p.detach().clone() for n, p in method.named_parameters()}
+    wrapper = OptimWrapper(torch.optim.SGD(method.parameters(), 1e-3))
+    torch.manual_seed(1)
+    method.train_step(batch, wrapper)
+    moved = [(before[n] - p.detach()).square().sum() for n, p in method.named_parameters()]
+    norm = torch.stack(moved).sum().sqrt().item() / 1e-3
+    if variant == 'official':
+        assert norm == pytest.approx(20, rel=1e-2)
+    else:
+        assert norm > 25
 
 
 def test_the_predictor_is_shared_except_in_the_released_segmentation():

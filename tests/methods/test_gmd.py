@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.optim.optimizer import amp_optimizer_wrapper
-from tasks import TASKS, Toy, batch_of
+from tasks import TASKS as PLAIN
+from tasks import Toy, batch_of
 
 from benchmark.engine import execution
 from benchmark.engine.building import Machine
@@ -23,6 +24,7 @@ from benchmark.options import Spec
 from methods import gmd
 from methods.gmd import GMD, decoupled_gradients, decoupling_weights
 
+TASKS = {kind: dataclasses.replace(task, loss='ce') for kind, task in PLAIN.items()}
 KINDS = ['faces', 'mixed', 'vectors', 'rooms']
 LR = 0.1
 
@@ -544,3 +546,15 @@ def test_a_run_that_was_stopped_ends_where_a_whole_one_does(tmp_path):
         weights.append(torch.load(e.folder / 'checkpoint.pth', weights_only=True))
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
     assert 'epoch 2: loss_a' in (e.folder / 'train.log').read_text()
+
+
+def test_its_own_loss_is_the_dice_of_sigmoids():
+    method = GMD(dataclasses.replace(TASKS['rooms'], loss='own'))
+    logits, target = torch.randn(2, 3, 8, 8), torch.randint(3, (2, 8, 8))
+    target[:, 2] = IGNORE
+    p, known, scores = 1 / (1 + np.exp(-logits.double().numpy())), target.numpy() != IGNORE, []
+    for k in range(3):
+        q, y = p[:, k][known], (target.numpy() == k)[known]
+        scores.append((2 * q[y].sum() + 1) / (q.sum() + y.sum() + 1))
+    found = method.task_loss(logits, target).item()
+    assert found == pytest.approx(1 - np.mean(scores), rel=1e-5)

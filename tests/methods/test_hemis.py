@@ -144,3 +144,19 @@ def test_the_variants_differ_only_where_several_but_not_all_are_present(kind):
 def test_a_misspelt_option_is_named_with_the_nearest_one(options):
     with pytest.raises(UserError, match="of hemis.*did you mean '(population|official)'"):
         HeMIS(TASKS['faces'], **options)
+
+
+def test_its_own_loss_is_cross_entropy_and_the_dice_of_squared_probabilities():
+    task = dataclasses.replace(TASKS['rooms'], loss='own')
+    net, logits = HeMIS(task), 2 * torch.randn(2, 3, 32, 32)
+    target = torch.randint(2, (2, 32, 32))  # nothing of the last class
+    p = logits.double().softmax(1).numpy()
+    scores = []
+    for b in range(2):
+        for k in range(3):
+            y = target[b].numpy() == k
+            size = (p[b, k] ** 2).sum() + y.sum()
+            scores.append((2 * p[b, k][y].sum() + 1e-5) / (size + 1e-5))
+    entropy = -np.log(np.take_along_axis(p, target.numpy()[:, None], 1)).mean()
+    expected = entropy + 1 - np.mean(scores)
+    assert net.task_loss(logits, target).item() == pytest.approx(expected, rel=1e-5)

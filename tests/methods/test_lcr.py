@@ -68,6 +68,17 @@ def test_without_the_others_a_representation_is_its_offset_everywhere():
     torch.testing.assert_close(represented, offset.view(5, 1, 1, 1).expand_as(f))
 
 
+@pytest.mark.parametrize('count', [2, 3, 4])
+def test_before_training_an_absent_modality_is_about_the_mean_of_the_others(count):
+    """Without features and hidden biases, the estimator returns the biases of its last layer."""
+    model, maps = Correlation(count, 6), list(torch.randn(count, 5, 6, 4, 3))
+    maps[0] = torch.zeros_like(maps[0])
+    for estimate in model.estimators:
+        torch.nn.init.zeros_(estimate[0].bias)
+    expected = torch.stack(maps[1:]).mean(0)
+    torch.testing.assert_close(model(maps)[0], expected)
+
+
 def test_an_absent_modality_is_a_constant_combination_of_the_present_ones():
     task = TASKS['faces']
     net = LCR(task).eval()

@@ -7,12 +7,18 @@ import pytest
 import scipy.stats
 import torch
 import torch.nn.functional as F  # noqa: N812
-from tasks import TASKS, batch_of
+from tasks import TASKS as PLAIN
+from tasks import batch_of, images
 
 from benchmark.errors import UserError
 from benchmark.missing import subset_masks
-from methods.m3ae import M3AE, PACE, draw_shown
+from methods.common.early_fusion import StackedEncoder
+from methods.common.losses import sigmoid_loss
+from methods.common.reconstruction import draw_shown
+from methods.m3ae import ELEMENTS, M3AE, PACE
 
+TASKS = {kind: dataclasses.replace(task, loss='ce') for kind, task in PLAIN.items()}
+KIND_OF = {task.modalities: kind for kind, task in TASKS.items()}
 KINDS = ['faces', 'rooms', 'mixed', 'vectors', 'sequences']
 
 
@@ -109,6 +115,23 @@ def replaced(method, inputs, shown):
     return seen
 
 
+def fused(method, seen):
+    """The maps of all modalities together: of one encoder where images can be stacked."""
+    if KIND_OF[method.task.modalities] in ('faces', 'rooms'):
+        return method.encode_all.encoder(torch.cat(list(seen.values()), 1))
+    everything = torch.ones(len(next(iter(seen.values()))), len(seen), dtype=torch.bool)
+    return method.encode_all.fusion(method.encode_all.encoders(seen), everything)
+
+
+def test_images_of_one_size_are_stacked_and_others_are_not():
+    for kind, task in TASKS.items():
+        method = m3ae(kind)
+        assert isinstance(method.encode_all, StackedEncoder) == (kind in ('faces', 'rooms'))
+        if kind in ('faces', 'rooms'):
+            stem = method.encode_all.encoder.stages.conv1.weight
+            assert stem.shape[1] == sum(m.shape[0] for m in task.modalities)
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_testing_is_the_plain_network_on_substituted_inputs(kind):
     method, data = m3ae(kind).train(), batch(kind)
@@ -119,9 +142,7 @@ def test_testing_is_the_plain_network_on_substituted_inputs(kind):
         for i, m in enumerate(TASKS[kind].modalities)
     }
     seen = replaced(method, data.inputs, shown)
-    features = method.encoders(seen)
-    joined = method.fusion(features, torch.ones_like(data.mask))
-    expected = method.decoder(joined)
+    expected = method.decoder(fused(method, seen))
     found = method.predict(data.inputs, data.mask)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     for p in method.learned.values():
@@ -141,7 +162,7 @@ def test_substitutes_start_as_unit_noise_of_their_inputs_shapes():
 def test_adam_moves_substitutes_by_their_own_rate_and_only_in_pretraining():
     method, data = m3ae(epoch=0).train(), batch()
     optimizer = torch.optim.AdamW(method.parameters(), 3e-4, weight_decay=0)
-    encoder = method.encoders['rgb'].stages.conv1.weight
+    encoder = method.encode_all.encoder.stages.conv1.weight
     for epoch, moves in ((0, True), (3, False)):
         method.epoch = epoch
         before = {name: s.detach().clone() for name, s in method.substitutes().items()}
@@ -162,19 +183,31 @@ def test_all_frames_of_a_substitute_are_real():
 
 
 def test_departure_is_the_norm_of_what_no_channel_mean_explains():
-    for kind, images in (('mixed', ('image', 'sound')), ('faces', ('rgb', 'depth', 'ir'))):
+    for kind, names in (('mixed', ('image', 'sound')), ('faces', ('rgb', 'depth', 'ir'))):
         method, total = m3ae(kind), 0.0
-        for name in images:
+        for name in names:
             method.learned[name].data[0] += 1  # channels differ in their means
             for channel in array(method.learned[name]) * PACE:
                 total += channel.var() * channel.size
-        assert method.departure(method.substitutes()).item() == pytest.approx(total**0.5, rel=1e-5)
+        elements = sum(s.numel() for s in method.learned.values())
+        expected = (total * ELEMENTS / elements) ** 0.5
+        assert method.departure(method.substitutes()).item() == pytest.approx(expected, rel=1e-5)
     flat = {name: torch.ones_like(s) for name, s in method.substitutes().items()}
     assert method.departure(flat) == 0
     steps = {'words': torch.eye(5)[:, :4], 'gait': torch.zeros(3, 2)}
     # Four channels of one 1 among four zeros each.
     found = m3ae('sequences').departure(steps).item()
-    assert found == pytest.approx((4 * (0.8**2 + 4 * 0.2**2)) ** 0.5, rel=1e-5)
+    expected = (4 * (0.8**2 + 4 * 0.2**2) * ELEMENTS / 26) ** 0.5
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_departure_does_not_grow_with_the_size_of_the_inputs():
+    assert ELEMENTS == 4 * 155 * 240 * 240
+    for side in (16, 48):
+        method = M3AE(dataclasses.replace(TASKS['faces'], modalities=images(side, 3, 1, 1)))
+        # Unit noise has the norm that it has in the released code, the root of the elements.
+        found = method.departure(method.substitutes()).item()
+        assert found == pytest.approx(ELEMENTS**0.5, rel=0.1)
 
 
 # Pretraining
@@ -185,7 +218,7 @@ def test_pretraining_reconstructs_all_there_is_from_what_is_shown(kind):
     available = batch(kind).mask.flip(0) | batch(kind).mask
     assert not available.all()
     method, data = m3ae(kind, epoch=0).eval(), batch(kind, available=available)
-    seen, drawn = watch(method.encoders), watch(method.reconstruction)
+    seen, drawn = watch(method.encode_all), watch(method.reconstruction)
     shown = {}
     original = method.shown_patches
     method.shown_patches = lambda mask: shown.update(original(mask)) or shown
@@ -237,7 +270,11 @@ def test_segmentation_pretrains_all_but_the_last_layer():
     method = m3ae('rooms', epoch=0)
     sum(method.loss(batch('rooms')).values()).backward()
     idle = [n for n, p in method.named_parameters() if p.grad is None]
-    assert idle == ['decoder.head.conv_seg.weight', 'decoder.head.conv_seg.bias']
+    assert {n.removesuffix('.weight').removesuffix('.bias') for n in idle} == {
+        'decoder.head.conv_seg',
+        'sides.0',
+        'sides.1',
+    }
     new = {id(p) for p in method.reconstruction.parameters()} - {
         id(p) for p in method.decoder.parameters()
     }
@@ -255,7 +292,8 @@ def test_each_stage_reaches_all_of_its_parameters(kind):
         if epoch:
             expected = {n for n, _ in method.named_parameters() if n.startswith((new, 'learned.'))}
         elif kind == 'rooms':
-            expected = {f'decoder.head.conv_seg.{n}' for n in ('weight', 'bias')}
+            last = ('decoder.head.conv_seg', 'sides.0', 'sides.1')
+            expected = {f'{layer}.{n}' for layer in last for n in ('weight', 'bias')}
         else:
             expected = {f'decoder.head.{n}' for n in ('weight', 'bias')}
         assert idle == expected
@@ -282,23 +320,43 @@ def test_pretraining_learns_to_reconstruct(kind):
 def test_fine_tuning_uses_every_sample_with_two_masks(kind):
     method, data = m3ae(kind, consistency=3.0).eval(), batch(kind)
     second = torch.cat([data.mask[-1:], data.mask[:-1]])
-    maps, logits = [], []
+    coarse, losses, entropy = [], method.loss(data), 0.0
     for mask in (data.mask, second):
         shown = {
             m.name: mask[:, i].view(-1, *[1] * len(m.shape))
             for i, m in enumerate(TASKS[kind].modalities)
         }
-        features = method.encoders(replaced(method, data.inputs, shown))
-        fused = method.fusion(features, torch.ones_like(mask))
-        maps.append(array(method.decoder.maps(fused)[-1]))
-        logits.append(method.decoder(fused))
-    losses = method.loss(data)
+        maps = fused(method, replaced(method, data.inputs, shown))
+        logits = [method.decoder(maps)]
+        if kind == 'rooms':
+            levels = method.decoder.pyramid(maps)
+            for side, level in zip(method.sides, (2, 1), strict=True):
+                z = F.interpolate(
+                    side(levels[level]), (32, 32), mode='bilinear', align_corners=True
+                )
+                logits.insert(-1, z)
+        coarse.append(array(logits[0]))
+        entropy += sum(F.cross_entropy(z, data.target).item() for z in logits) / 2
     assert losses['loss_consistency'].item() == pytest.approx(
-        3 * ((maps[0] - maps[1]) ** 2).mean(), rel=1e-4
+        3 * ((coarse[0] - coarse[1]) ** 2).mean(), rel=1e-4
     )
-    entropies = [F.cross_entropy(z, data.target).item() for z in logits]
-    assert losses['loss_task'].item() == pytest.approx(np.mean(entropies), rel=1e-4)
+    assert losses['loss_task'].item() == pytest.approx(entropy, rel=1e-4)
     assert m3ae().consistency == 0.1
+
+
+def test_the_released_code_s_loss_is_seven_parts_dice_and_three_parts_entropy():
+    logits, target = torch.randn(3, 4, 5, 6), torch.randint(3, (3, 5, 6))
+    target[:, 1] = 255
+    p = 1 / (1 + np.exp(-array(logits)))
+    known, found = target.numpy() != 255, []
+    for k in range(4):
+        q, y = p[:, k][known], (target.numpy() == k)[known]
+        dice = 1 - (2 * q[y].sum() + 1) / ((q**2).sum() + y.sum() + 1)
+        found.append(0.7 * dice - 0.3 * np.log(np.where(y, q, 1 - q)).mean())
+    assert sigmoid_loss(logits, target).item() == pytest.approx(np.mean(found), rel=1e-5)
+    task = dataclasses.replace(TASKS['rooms'], loss='own')
+    own = M3AE(task).task_loss(logits, target)
+    assert torch.equal(own, sigmoid_loss(logits, target))
 
 
 def test_the_consistency_has_gradients_for_both_views():

@@ -17,11 +17,13 @@ from methods.mmformer import Block, MMFormer, Transformer, coarsest
 
 FACES = dataclasses.replace(TASKS['faces'], modalities=images(24, 3, 1, 1))
 ROOMS = dataclasses.replace(
-    TASKS['rooms'], modalities=(Modality('rgb', (3, 32, 48)), Modality('depth', (1, 32, 48)))
+    TASKS['rooms'],
+    modalities=(Modality('rgb', (3, 32, 48)), Modality('depth', (1, 32, 48))),
+    loss='own',
 )
 ODD = dataclasses.replace(FACES, modalities=images(20, 3, 1, 1))
 OURS = [FACES, ROOMS]
-VARIANTS = ['paper', 'official']
+VARIANTS = ['paper', 'masked', 'official']
 
 
 @pytest.fixture(autouse=True)
@@ -127,8 +129,8 @@ def test_intra_tokens_keep_their_places_on_the_map():
 
 
 @pytest.mark.parametrize('task', OURS)
-def test_present_tokens_are_related_as_if_the_missing_did_not_exist(task):
-    method, masks = mmformer(task, depth=2), every_subset(task).mask
+def test_with_a_key_mask_present_tokens_are_related_as_if_the_missing_did_not_exist(task):
+    method, masks = mmformer(task, depth=2, variant='masked'), every_subset(task).mask
     names, (rows, columns), width = task.names, method.grid, 8 * task.width
     maps = [torch.randn(len(masks), width, rows, columns) for _ in names]
     maps = [x * masks[:, m, None, None, None] for m, x in enumerate(maps)]
@@ -143,21 +145,36 @@ def test_present_tokens_are_related_as_if_the_missing_did_not_exist(task):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('task', OURS)
-def test_the_released_code_attends_to_missing_tokens(task):
-    ours, official = mmformer(task), mmformer(task, variant='official')
-    official.load_state_dict(ours.state_dict())
-    full = torch.ones(2, len(task.names), dtype=torch.bool)
-    partial = full.clone()
-    partial[:, -1] = False
-    maps = [torch.randn(2, 8 * task.width, *ours.grid) for _ in task.names]
-    maps[-1] = 0 * maps[-1]
-    # Only the mask distinguishes zeros from missing tokens, and the released code ignores it.
-    assert torch.equal(official.between(maps, full), official.between(maps, partial))
-    assert not torch.allclose(ours.between(maps, full), ours.between(maps, partial), atol=1e-3)
-    # Else the two differ in the order of the numbers alone.
-    a, b = (m.between(maps, full).flatten(1).sort(1).values for m in (ours, official))
-    torch.testing.assert_close(a, b)
+def naive_between(method, maps, b):
+    """The inter transformer on all tokens of one sample, token by token, missing ones as zeros."""
+    tokens = torch.cat([x[b].flatten(1).T for x in maps])
+    positions = torch.cat([method.positions[name] for name in method.task.names])
+    everything = range(len(tokens))
+    for block in method.inter:
+        tokens = naive_block(block, tokens + positions, everything)
+    return tokens
+
+
+@pytest.mark.parametrize('variant', ['paper', 'official'])
+def test_missing_tokens_are_zeros_that_others_attend_to(variant):
+    method, masks = mmformer(ROOMS, variant=variant), every_subset(ROOMS).mask
+    maps = [torch.randn(len(masks), 32, *method.grid) for _ in ROOMS.names]
+    maps = [x * masks[:, m, None, None, None] for m, x in enumerate(maps)]
+    joined = method.between(maps, masks)
+    for b in range(len(masks)):
+        tokens = naive_between(method, maps, b)
+        if variant == 'paper':  # (M, N, D) -> (M D, N)
+            expected = tokens.view(2, -1, 32).transpose(1, 2).flatten(0, 1)
+        else:
+            expected = tokens.reshape(-1, 64).T
+        torch.testing.assert_close(joined[b].flatten(1), expected, rtol=1e-4, atol=1e-4)
+    other = mmformer(ROOMS, variant='masked')
+    other.load_state_dict(method.state_dict())
+    gap = (other.between(maps, masks) - joined).abs().amax((1, 2, 3))
+    incomplete = ~masks.all(1)
+    assert (gap[incomplete] > 0.01).all()
+    if variant == 'paper':
+        assert (gap[~incomplete] < 1e-4).all()
 
 
 def test_released_fusion_joins_consecutive_tokens_and_ours_the_modalities_at_a_pixel():
@@ -169,7 +186,7 @@ def test_released_fusion_joins_consecutive_tokens_and_ours_the_modalities_at_a_p
         method.inter = Transformer(0)
         found = method.between(maps, mask)[0]
         for pixel in range(6):
-            if variant == 'paper':
+            if variant != 'official':
                 expected = torch.cat([tokens[0, pixel], tokens[1, pixel]])
             else:
                 expected = tokens.flatten(0, 1)[2 * pixel : 2 * pixel + 2].flatten()
@@ -215,13 +232,31 @@ def naive_loss(probability, target):
 
 
 def test_segmentation_loss_is_weighted_entropy_and_dice_by_loops():
-    p = (4 * torch.randn(3, 4, 6, 5)).softmax(1)
+    logits = 4 * torch.randn(3, 4, 6, 5)
+    p = logits.softmax(1)
     assert (p < 0.005).any()
     target = torch.randint(0, 3, (3, 6, 5))  # the last class is absent
     target[0, :2] = IGNORE
-    everyone = torch.ones(1, 3, dtype=torch.bool)
-    found = segmentation_loss(p[None], target, everyone).item()
+    found = segmentation_loss(logits, target).item()
     assert found == pytest.approx(naive_loss(p, target), rel=1e-5)
+
+
+@pytest.mark.parametrize('loss', ['ce', 'ce_dice'])
+def test_every_term_is_the_task_loss_that_the_protocol_chooses(loss):
+    task = dataclasses.replace(ROOMS, loss=loss, class_weights=(1.0, 2.0, 0.5))
+    method, batch = mmformer(task), every_subset(ROOMS)
+    losses, features = method.loss(batch), method.encode(batch.inputs)
+    alone = sum(
+        method.task_loss(method.separate(features[n][:-1]), batch.target) for n in task.names
+    )
+    levels, deep = method.decoder.pyramid(method.fuse(features, batch.mask)), 0.0
+    for side, x in zip(method.sides, levels, strict=True):
+        p = F.interpolate(side(x).softmax(1), (32, 48), mode='bilinear')
+        deep += method.task_loss(p.log(), batch.target)
+    fused = method.task_loss(method.decode(features, batch.mask), batch.target)
+    torch.testing.assert_close(losses['loss_fuse'], fused)
+    torch.testing.assert_close(losses['loss_sep'], alone)
+    torch.testing.assert_close(losses['loss_deep'], deep)
 
 
 def test_targets_that_are_ignored_altogether_leave_no_gradient_and_no_nan():
@@ -230,7 +265,7 @@ def test_targets_that_are_ignored_altogether_leave_no_gradient_and_no_nan():
         shape = (2, len(task.classes), *((4, 4) if method.dense else ()))
         logits = torch.randn(shape, requires_grad=True)
         target = torch.full((2, *shape[2:]), IGNORE)
-        loss = method.criterion(logits, target)
+        loss = method.task_loss(logits, target)
         loss.backward()
         assert loss.isfinite()
         assert not logits.grad.any()

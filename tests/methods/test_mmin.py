@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from mmengine.optim import OptimWrapper
 from tasks import TASKS, batch_of
 
 from benchmark.errors import UserError
 from benchmark.missing import subset_masks
+from methods.common.reconstruction import CascadeAutoencoder
 from methods.complete import Complete
-from methods.mmin import MMIN, CascadeAutoencoder, distance
+from methods.mmin import MMIN, distance
 
 KINDS = ['faces', 'rooms', 'mixed', 'vectors', 'sequences']
 
@@ -67,6 +69,70 @@ def test_a_cascade_adds_what_every_block_makes_of_the_sum_before_it():
         expected = cascaded(net, x[b, :, i, j].numpy())
         np.testing.assert_allclose(array(output[b, :, i, j]), expected[0], rtol=1e-9)
         np.testing.assert_allclose(array(codes[b, :, i, j]), expected[1], rtol=1e-9)
+
+
+def test_a_cascade_may_have_outputs_of_another_size():
+    net = CascadeAutoencoder(6, 4, outputs=3)
+    for p in net.parameters():
+        p.data.normal_(0, 0.5)
+    x = torch.randn(1, 6, 1, 1)
+    expected, _ = cascaded(net, x[0, :, 0, 0].numpy().astype(float))
+    assert len(net.encoders) == 5
+    np.testing.assert_allclose(array(net(x)[0]).ravel(), expected, rtol=1e-4)
+
+
+def test_cascades_begin_with_kaiming_weights_and_without_biases():
+    method = MMIN(dataclasses.replace(TASKS['faces'], width=32))
+    count = 0
+    for module in (*method.imagine.modules(), *method.recall.modules()):
+        if isinstance(module, torch.nn.Conv2d):
+            count += 1
+            expected = (2 / module.in_channels) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.1)
+            assert not module.bias.any()
+    assert count == 2 * (5 * 6 + 2)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_hidden_channels_of_the_classifier_are_dropped_in_training_alone(kind):
+    method, data = mmin(kind).train(), batch(kind)
+    drawn = []
+    for module in method.decoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(lambda m, args, out: drawn.append((args[0], out)))
+    method.loss(data)
+    assert len(drawn) == (1 if kind == 'rooms' else 2)
+    for x, out in drawn:
+        assert 0 < (out != 0).sum() < (x != 0).sum()
+        torch.testing.assert_close(out[out != 0], 2 * x[out != 0])
+    drawn.clear()
+    method.eval().loss(data)
+    assert all(out is x or torch.equal(out, x) for x, out in drawn)
+
+
+@pytest.mark.parametrize('kind', ['faces', 'rooms'])
+def test_the_gradient_of_every_network_is_clipped_by_itself(kind):
+    method, data = mmin(kind, dropout=0.0), batch(kind)
+    data = data._replace(inputs={n: 5 * x for n, x in data.inputs.items()})
+    networks = {n: [method.encoders[n]] for n in data.inputs}
+    networks |= {'imagine': [method.imagine], 'recall': [method.recall]}
+    networks['classifier'] = [method.reduce, method.decoder]
+    held = {k: [p for m in modules for p in m.parameters()] for k, modules in networks.items()}
+    assert {id(p) for ps in held.values() for p in ps} == {id(p) for p in method.parameters()}
+    method.parse_losses(method.loss(data))[0].backward()
+    gradients = {id(p): p.grad.clone() for p in method.parameters()}
+    norms = {
+        k: torch.stack([gradients[id(p)].norm() for p in ps]).norm().item()
+        for k, ps in held.items()
+    }
+    assert max(norms.values()) > 1
+    before = {id(p): p.detach().clone() for p in method.parameters()}
+    method.zero_grad()
+    rate = 1e-3
+    method.train_step(data, OptimWrapper(torch.optim.SGD(method.parameters(), rate)))
+    for name, parameters in held.items():
+        moved = torch.stack([(before[id(p)] - p).norm() for p in parameters]).norm().item() / rate
+        assert moved == pytest.approx(min(1, norms[name]), rel=0.05), name
 
 
 def test_three_modalities_of_128_channels_have_the_published_widths():
@@ -240,11 +306,13 @@ def test_wrong_options_and_tasks_raise_errors_that_name_them():
         MMIN(alone)
     with pytest.raises(UserError, match='mmin:blocks: expected at least 1, found 0'):
         MMIN(TASKS['faces'], blocks=0)
+    with pytest.raises(UserError, match='mmin:dropout: expected 0 to below 1, found 1'):
+        MMIN(TASKS['faces'], dropout=1.0)
 
 
 @pytest.mark.parametrize('kind', ['faces', 'vectors'])
 def test_training_learns_to_imagine_and_to_classify(kind):
-    method, data = mmin(kind).train(), batch_of(TASKS[kind], 14)
+    method, data = mmin(kind, dropout=0.0).train(), batch_of(TASKS[kind], 14)
     masks = torch.from_numpy(subset_masks(len(TASKS[kind].names)))
     data = data._replace(mask=masks[torch.arange(14) % len(masks)])
     for name, x in data.inputs.items():
@@ -257,4 +325,7 @@ def test_training_learns_to_imagine_and_to_classify(kind):
         sum(losses.values()).backward()
         optimizer.step()
         history.append({k: v.item() for k, v in losses.items()})
-    assert all(history[-1][k] < 0.8 * history[0][k] for k in ('loss_task', 'loss_imagination'))
+    assert all(history[-1][k] < 0.8 * history[0][k] for k in ('loss_task', 'loss_imagination')), (
+        history[0],
+        history[-1],
+    )

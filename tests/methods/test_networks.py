@@ -2,9 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from mmengine.model import ModuleList
+from mmseg.models.backbones import ResNet
+from mmseg.models.backbones.erfnet import NonBottleneck1d
+from mmseg.models.backbones.resnet import BasicBlock, Bottleneck
 from tasks import TASKS, batch_of, images
 
 from benchmark.engine.building import quiet
@@ -91,6 +96,39 @@ def streams(method):
     if method.task.network == 'esanet':
         return dict(method.fusion.streams)
     return {name: encoder.stages for name, encoder in method.encoders.items()}
+
+
+def residual_parts(method):
+    """The convolutions and norms of all residual networks and blocks, each one once."""
+    kinds = (ResNet, BasicBlock, Bottleneck, NonBottleneck1d)
+    found = [m for net in method.modules() if isinstance(net, kinds) for m in net.modules()]
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+@pytest.mark.parametrize('kind', ['faces', 'rooms', 'esanet'])
+@pytest.mark.parametrize('name', NAMES)
+def test_every_residual_network_starts_from_normal_weights_that_suit_relu(name, kind, depth):
+    cls = METHODS.module_dict[name]
+    network = 'esanet' if kind == 'esanet' else 'pyramid'
+    if network not in cls.supported_networks:
+        pytest.skip(f'{name} has no ESANet')
+    task = TASKS['rooms' if kind == 'esanet' else kind]
+    method = cls(dataclasses.replace(task, depth=depth, network=network))
+    with quiet():
+        method.init_weights()
+    parts = residual_parts(method)
+    weights = [m.weight.detach().numpy() for m in parts if isinstance(m, torch.nn.Conv2d)]
+    units = [w.ravel() / np.sqrt(2 / (len(w) * w[0, 0].size)) for w in weights]
+    for unit in units:
+        assert unit.std() == pytest.approx(1, abs=4 / np.sqrt(2 * unit.size))
+    # Several methods copy a network: equal weights are one draw.
+    drawn = np.unique(np.concatenate(units))
+    assert scipy.stats.kstest(drawn, 'norm').pvalue > 1e-4
+    norms = [m for m in parts if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(weights) > 10
+    assert len(norms) > 10
+    assert all((m.weight == 1).all() and (m.bias == 0).all() for m in norms)
 
 
 @pytest.mark.parametrize('depth', [18, 50])

@@ -1,6 +1,7 @@
 """RedCore: its terms against loops and closed forms, its outer problem against a simulation."""
 
-import itertools
+import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -8,13 +9,14 @@ import scipy.stats
 import torch
 import torch.distributions as D  # noqa: N812
 import torch.nn.functional as F  # noqa: N812
+from mmengine.optim import OptimWrapper
 from tasks import TASKS, batch_of
 
 from benchmark.errors import UserError
 from benchmark.missing import subset_masks
-from methods.common.reconstruction import layers
+from methods.common.networks import masked
+from methods.common.reconstruction import CascadeAutoencoder, layers
 from methods.redcore import (
-    Imagination,
     RedCore,
     divergence,
     draw,
@@ -64,44 +66,45 @@ def array(x):
 
 
 def double(features):
-    return {name: [array(x) for x in scales] for name, scales in features.items()}
+    return {name: array(x) for name, x in features.items()}
+
+
+def codes_of(method, data, mask):
+    return method.codes(masked(method.encode(data.inputs), mask, method.task.names)[-1])
 
 
 # Codes and imagination
 
 
-def test_imagination_is_a_cascade_of_residual_autoencoders():
-    net = Imagination(6, 4).double()
-    assert [m.out_channels for m in net.blocks[0] if hasattr(m, 'out_channels')] == [8, 4, 2] + [
-        4,
-        8,
-        6,
-    ]
-    for p in net.parameters():
-        p.data.normal_(0, 0.5)
-    x = torch.randn(5, 6, 1, 1, dtype=torch.float64)
-
-    def chain(modules, v, slopes):
-        linear = [m for m in modules if hasattr(m, 'weight')]
-        for m, slope in zip(linear, slopes, strict=True):
-            v = array(m.weight)[:, :, 0, 0] @ v + array(m.bias)
-            v = np.where(v > 0, v, slope * v)
-        return v
-
-    for sample in x[:, :, 0, 0].numpy():
-        total = sample.copy()
-        for block in net.blocks:
-            total = total + chain(block, total, [0.01, 0.01, 0.01, 0, 0, 1])
-        expected = chain(net.last, total, [0, 1])
-        found = net(torch.from_numpy(sample)[None, :, None, None])
-        np.testing.assert_allclose(array(found).ravel(), expected, rtol=1e-9)
-    assert len(net.blocks) == 5
-
-
 def test_every_position_is_imagined_independently():
-    net, x = Imagination(6, 4), torch.randn(2, 6, 3, 3)
-    alone = torch.stack([net(x[:, :, i, j][:, :, None, None]) for i in range(3) for j in range(3)])
-    torch.testing.assert_close(net(x), alone[..., 0, 0].permute(1, 2, 0).unflatten(2, (3, 3)))
+    net, x = CascadeAutoencoder(6, 4, outputs=4), torch.randn(2, 6, 3, 3)
+    alone = torch.stack(
+        [net(x[:, :, i, j][:, :, None, None])[0] for i in range(3) for j in range(3)]
+    )
+    expected = alone[..., 0, 0].permute(1, 2, 0).unflatten(2, (3, 3))
+    torch.testing.assert_close(net(x)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_codes_are_linear_in_the_sigmoid_of_features_which_sequences_have_one_of():
+    method, data = redcore('sequences').eval(), batch('sequences')
+    features = method.encode(data.inputs)
+    codes = codes_of(method, data, torch.ones_like(data.mask))
+    for name, (mean, log_variance) in codes.items():
+        weight, bias = (array(p) for p in method.heads[name].parameters())
+        pooled = array(features[name][-1])[:, :, 0, 0]
+        expected = 1 / (1 + np.exp(-pooled)) @ weight[:, :, 0, 0].T + bias
+        found = np.concatenate([array(mean), array(log_variance)], 1)[:, :, 0, 0]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_of_codes_and_imagination_begin_with_kaiming_weights():
+    torch.manual_seed(0)
+    method = RedCore(dataclasses.replace(TASKS['faces'], width=32))
+    for module in (*method.imagine.modules(), *method.heads.modules()):
+        if isinstance(module, torch.nn.Conv2d):
+            expected = (2 / module.in_channels) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.1)
+            assert not module.bias.any()
 
 
 def test_chains_begin_without_biases():
@@ -111,26 +114,23 @@ def test_chains_begin_without_biases():
 @pytest.mark.parametrize('kind', KINDS)
 def test_what_is_missing_has_the_code_of_zeros(kind):
     method, data = redcore(kind).eval(), batch(kind)
-    codes = method.codes(method.encode(data.inputs), data.mask)
-    for column, name in enumerate(data.inputs):
-        for (mean, log_variance), head in zip(codes[name], method.heads[name], strict=True):
-            found = torch.cat([mean, log_variance], 1)[~data.mask[:, column]]
-            constant = head(torch.zeros(1, head.in_channels, *mean.shape[2:]))
-            torch.testing.assert_close(found, constant.expand_as(found))
+    codes = codes_of(method, data, data.mask)
+    for column, (name, (mean, log_variance)) in enumerate(codes.items()):
+        head = method.heads[name]
+        found = torch.cat([mean, log_variance], 1)[~data.mask[:, column]]
+        constant = head(torch.full((1, head.in_channels, *mean.shape[2:]), 0.5))
+        torch.testing.assert_close(found, constant.expand_as(found))
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_code_is_imagined_from_the_others_alone(kind):
     method, data = redcore(kind), batch(kind)
-    codes = method.codes(method.encode(data.inputs), data.mask)
-    z = {name: [mean.detach() for mean, _ in scales] for name, scales in codes.items()}
+    codes = codes_of(method, data, data.mask)
+    z = {name: mean.detach() for name, (mean, _) in codes.items()}
     before = method.imagined(z)
     for changed in z:
-        moved = {n: [x + 1 if n == changed else x for x in maps] for n, maps in z.items()}
-        after = method.imagined(moved)
-        for name in z:
-            pairs = zip(before[name], after[name], strict=True)
-            assert [torch.equal(*pair) for pair in pairs] == [name == changed] * len(z[name])
+        after = method.imagined({n: x + 1 if n == changed else x for n, x in z.items()})
+        assert [torch.equal(before[n], after[n]) for n in z] == [n == changed for n in z]
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -140,22 +140,24 @@ def test_codes_are_completed_by_imagination_only_where_they_are_missing(kind, va
     calls = watch(method, 'imagined', 'complete', 'fuse', 'reconstruction')
     method.loss(data)
     ((z,), imagined) = calls['imagined'][0]
-    ((h, _), _) = calls['fuse'][0]
+    ((maps, _), _) = calls['fuse'][0]
     for column, name in enumerate(data.inputs):
         for i, there in enumerate(data.mask[:, column].tolist()):
-            for scale, maps in enumerate(h[name]):
-                source = z if there else imagined
-                assert torch.equal(maps[i], source[name][scale][i])
+            source = z if there else imagined
+            assert torch.equal(maps[name][-1][i], source[name][i])
+            # Finer maps have no code: they are zero, as in modality dropout.
+            assert all(x[i].any() == there for x in maps[name][:-1])
+    assert len(maps[name]) == (4 if kind == 'rooms' else 1)
     # What is deployed and seen is also what is to be imagined.
     ((_, targets, _), _) = calls['reconstruction'][0]
     for column, name in enumerate(data.inputs):
         seen = data.mask[:, column]
-        assert torch.equal(targets[name][0][seen], z[name][0][seen])
+        assert torch.equal(targets[name][seen], z[name][seen])
 
 
 def test_codes_are_samples_of_their_gaussians():
     mean, log_variance = torch.randn(2, 20, 30, 5, 5)
-    both = [draw({'a': [(mean, log_variance)]})['a'][0] for _ in range(2)]
+    both = [draw({'a': (mean, log_variance)})['a'] for _ in range(2)]
     one, other = ((array(z - mean) / np.exp(array(log_variance) / 2)).ravel() for z in both)
     assert scipy.stats.kstest(one, 'norm').pvalue > 1e-3
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.05
@@ -166,8 +168,8 @@ def test_a_training_step_uses_drawn_codes():
     calls = watch(method, 'codes', 'imagined')
     for _ in range(2):
         method.loss(data)
-    mean, _ = calls['codes'][0][1]['a'][0]
-    first, second = (args[0]['a'][0] for args, _ in calls['imagined'])
+    mean, _ = calls['codes'][0][1]['a']
+    first, second = (args[0]['a'] for args, _ in calls['imagined'])
     assert (first != second).all()
     assert (first != mean).all()
 
@@ -200,12 +202,10 @@ def test_data_terms_count_what_is_there(kind, variant):
     for column, name in enumerate(data.inputs):
         rows = np.flatnonzero(present[:, column].numpy())
         squared = 0.0
-        for i, scale in itertools.product(rows, range(len(targets[name]))):
-            mean, log_variance = (array(x[i]) for x in codes[name][scale])
-            pixels = mean[0].size
-            kl += (mean**2 + np.exp(log_variance) - 1 - log_variance).sum() / pixels
-            gap = imagined[name][scale][i] - targets[name][scale][i]
-            squared += (gap**2).sum() / pixels
+        for i in rows:
+            mean, log_variance = (array(x[i]) for x in codes[name])
+            kl += 128 * (mean**2 + np.exp(log_variance) - 1 - log_variance).mean()
+            squared += 128 * ((imagined[name][i] - targets[name][i]) ** 2).mean()
         assert errors[column].item() == pytest.approx(squared / len(rows), rel=1e-4)
     assert terms['loss_kl'].item() == pytest.approx(0.3 * kl / len(data.mask), rel=1e-4)
 
@@ -215,9 +215,9 @@ def test_labels_supervise_the_fusion_and_every_modality_of_every_sample(kind):
     method, data = redcore(kind), batch(kind)
     calls = watch(method, 'fuse')
     terms = method.loss(data)
-    ((h, _), logits) = calls['fuse'][0]
+    ((maps, _), logits) = calls['fuse'][0]
     torch.testing.assert_close(terms['loss_task'], F.cross_entropy(logits, data.target))
-    alone = [F.cross_entropy(method.unimodal[n](maps), data.target) for n, maps in h.items()]
+    alone = [F.cross_entropy(method.unimodal[n](x), data.target) for n, x in maps.items()]
     torch.testing.assert_close(terms['loss_unimodal'], torch.stack(alone).sum())
     assert len(alone) == len(data.inputs)
 
@@ -278,27 +278,71 @@ def test_losses_do_not_depend_on_values_in_training_gaps(kind):
 def test_only_the_released_code_moves_the_targets(variant, two_sided):
     method = redcore('vectors', variant=variant)
     imagined, targets = (
-        {n: [torch.randn(4, 8, 1, 1, requires_grad=True)] for n in ('a', 'b')} for _ in range(2)
+        {n: torch.randn(4, 8, 1, 1, requires_grad=True) for n in ('a', 'b')} for _ in range(2)
     )
     method.reconstruction(imagined, targets, torch.ones(4, 2, dtype=torch.bool)).sum().backward()
-    assert all(x.grad.any() for (x,) in imagined.values())
-    assert all((x.grad is not None) == two_sided for (x,) in targets.values())
+    assert all(x.grad.any() for x in imagined.values())
+    assert all((x.grad is not None) == two_sided for x in targets.values())
 
 
-def test_weights_multiply_the_imagination_alone():
+@pytest.mark.parametrize('interval', [1, 3])
+def test_updated_weights_multiply_the_imagination_alone(interval):
+    """The weights are those after the update of the very step, as in the released code."""
     found = {}
     for weights in ((1.0, 1.0, 1.0), (0.2, 0.5, 3.0)):
         torch.manual_seed(5)
-        method, data = redcore(imagination=0.4), batch()
+        method, data = redcore(imagination=0.4, interval=interval), batch()
         method.weights.copy_(torch.tensor(weights))
+        method.steps.fill_(7)
         calls = watch(method, 'reconstruction')
         found[weights] = method.loss(data)
-        expected = 0.4 * (np.array(weights) * array(calls['reconstruction'][0][1])).sum()
+        errors = array(calls['reconstruction'][0][1])
+        b = np.array(weights)
+        if interval == 1:
+            mean = 0.7 * errors
+            b = np.maximum(b - 0.1 * (mean.mean() - mean) / mean.mean(), 0.1)
+            b /= np.sqrt((b**2).sum())
+        expected = 0.4 * (b * errors).sum()
         assert found[weights]['loss_imagination'].item() == pytest.approx(expected, rel=1e-5)
+        logged = [found[weights][f'weight_{n}'].item() for n in data.inputs]
+        np.testing.assert_allclose(logged, b, rtol=1e-5)
     one, other = found.values()
     for name in ('loss_task', 'loss_unimodal', 'loss_kl'):
         assert torch.equal(one[name], other[name])
     assert not any(one[f'weight_{n}'].requires_grad for n in TASKS['faces'].names)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_gradient_of_every_network_is_clipped_by_itself(kind):
+    method, data = redcore(kind), batch(kind)
+    data = data._replace(inputs={n: 5 * x for n, x in data.inputs.items()})
+    names, rate = method.task.names, 1e-4
+    networks = {n: [method.encoders[n], method.heads[n]] for n in names}
+    networks |= {f'imagine {n}': [method.imagine[n]] for n in names}
+    networks |= {f'unimodal {n}': [method.unimodal[n]] for n in names}
+    networks['fused'] = [method.fusion, method.decoder]
+    held = {k: [p for m in modules for p in m.parameters()] for k, modules in networks.items()}
+    assert {id(p) for ps in held.values() for p in ps} == {id(p) for p in method.parameters()}
+    torch.manual_seed(1)
+    before = copy.deepcopy(method)
+    wrapper = OptimWrapper(torch.optim.SGD(method.parameters(), rate))
+    torch.manual_seed(2)
+    method.train_step(data, wrapper)
+    torch.manual_seed(2)
+    before.parse_losses(before.loss(data))[0].backward()
+    matching = dict(zip(map(id, method.parameters()), before.parameters(), strict=True))
+    clipped = 0
+    for parameters in held.values():
+        was = [matching[id(p)] for p in parameters]
+        norm = torch.stack([p.grad.norm() for p in was if p.grad is not None]).norm().item()
+        clipped += norm > 1
+        for p, old in zip(parameters, was, strict=True):
+            if old.grad is not None:
+                moved = (old - p).detach() / rate
+                expected = old.grad / max(1, norm + 1e-6)
+                torch.testing.assert_close(moved, expected, rtol=0.05, atol=2e-3)
+    assert clipped
+    assert not wrapper.optimizer._optimizer_step_pre_hooks
 
 
 # The outer problem
@@ -425,9 +469,9 @@ def test_the_deployed_network_completes_means_and_never_draws(kind):
     state = torch.get_rng_state()
     logits = method.predict(data.inputs, data.mask)
     assert torch.equal(torch.get_rng_state(), state)
-    codes = method.codes(method.encode(data.inputs), data.mask)
+    codes = codes_of(method, data, data.mask)
     # Noise of no variance leaves the mean.
-    certain = {n: [(m, torch.full_like(m, -300)) for m, _ in c] for n, c in codes.items()}
+    certain = {n: (mean, torch.full_like(mean, -300)) for n, (mean, _) in codes.items()}
     method.codes, method.official = lambda *_: certain, True
     torch.testing.assert_close(method.predict(data.inputs, data.mask), logits)
 
@@ -453,7 +497,7 @@ def test_codes_and_errors_stay_in_float32_under_autocast():
     calls = watch(method, 'codes', 'reconstruction', 'fuse')
     with torch.autocast('cpu', torch.bfloat16):
         terms = method.loss(data)
-    assert calls['codes'][0][1]['rgb'][0][0].dtype == torch.float32
+    assert calls['codes'][0][1]['rgb'][0].dtype == torch.float32
     assert calls['reconstruction'][0][1].dtype == torch.float32
     assert calls['fuse'][0][1].dtype == torch.bfloat16
     assert all(v.isfinite() for v in terms.values())

@@ -41,6 +41,7 @@ ROOMS = Task(
     classes=('wall', 'floor', 'box', 'poster'),
     metric='mIoU',
     width=4,
+    loss='own',
 )
 TASKS = [FACES, ROOMS]
 
@@ -143,6 +144,99 @@ def test_probabilities_sum_to_one_at_every_pixel_and_scale():
         torch.testing.assert_close(p.sum(1), torch.ones_like(p[:, 0]))
 
 
+def naive_conv(layer, x, padding):
+    """Zero-padded convolution, instance normalisation and leaky ReLU, by torch's functions."""
+    x = F.conv2d(x, layer[0].weight, padding=padding)
+    return F.leaky_relu(F.instance_norm(x), 0.2)
+
+
+def naive_decode(net, maps):
+    """The segmentation network of one batch, scale by scale from the coarsest."""
+    x, probabilities = None, []
+    for s in (3, 2, 1, 0):
+        if x is not None:
+            up = F.interpolate(x, maps[s].shape[3:], mode='bilinear', align_corners=True)
+            above = naive_conv(net.decoder.rise[s], up, 1)
+        joined = maps[s].flatten(1, 2)
+        for layer, padding in zip(net.maps[s].embed, (0, 1, 0), strict=True):
+            joined = naive_conv(layer, joined, padding)
+        if x is not None:
+            joined = torch.cat([above, joined], 1)
+        hidden, last = net.maps[s].classify
+        z = F.conv2d(naive_conv(hidden, joined, 0), last.weight, last.bias)
+        probabilities.insert(0, z.softmax(1))
+        fused = naive_fusion(net.fusions[s], maps[s], probabilities[0].detach())
+        if x is not None:
+            first, second = net.decoder.join[s]
+            fused = naive_conv(first, torch.cat([fused, above], 1), 1)
+            fused = naive_conv(second, fused, 0)
+        x = fused
+    z = F.conv2d(x, net.decoder.head.weight, net.decoder.head.bias)
+    return F.interpolate(z, (32, 32), mode='bilinear', align_corners=True), probabilities
+
+
+@pytest.fixture
+def _float64(monkeypatch):
+    """Computes in float64 what asks for float32, so that rounding does not cover a difference."""
+    monkeypatch.setattr(torch.Tensor, 'float', torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures('_float64')
+def test_one_step_has_the_losses_and_gradients_of_the_naive_network():
+    net, batch = RFNet(ROOMS).eval(), batch_of(ROOMS, 3)
+    net.epoch, net.epochs = 1, 1
+    batch = batch._replace(mask=torch.from_numpy(subset_masks(2)))
+    losses = net.loss(batch)
+    features = net.encode(batch.inputs)
+    keep = batch.mask[:, :, None, None, None]
+    maps = [torch.stack([features[n][s] for n in ROOMS.names], 1) * keep for s in range(4)]
+    logits, probabilities = naive_decode(net, maps)
+    full = [F.interpolate(p, (32, 32), mode='bilinear', align_corners=True) for p in probabilities]
+    expected = {
+        'loss_fuse': tensor_loss(logits.softmax(1), batch.target),
+        'loss_sep': sum(
+            tensor_loss(naive_separate(net, features[n]).softmax(1), batch.target)
+            for n in ROOMS.names
+        ),
+        'loss_prm': sum(tensor_loss(p, batch.target) for p in full),
+    }
+    for name, value in expected.items():
+        assert losses[name].item() == pytest.approx(value.item(), rel=1e-5)
+    parameters = list(net.parameters())
+    found, wanted = (
+        torch.autograd.grad(sum(each.values()), parameters) for each in (losses, expected)
+    )
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def naive_separate(net, maps):
+    """The decoder that the modalities share, without any probability maps."""
+    x = maps[3]
+    for s in (2, 1, 0):
+        up = F.interpolate(x, maps[s].shape[2:], mode='bilinear', align_corners=True)
+        above = naive_conv(net.separate.rise[s], up, 1)
+        first, second = net.separate.join[s]
+        x = naive_conv(second, naive_conv(first, torch.cat([maps[s], above], 1), 1), 0)
+    z = F.conv2d(x, net.separate.head.weight, net.separate.head.bias)
+    return F.interpolate(z, (32, 32), mode='bilinear', align_corners=True)
+
+
+def tensor_loss(p, target):
+    """Weighted cross-entropy and Dice with gradients, one class at a time."""
+    entropy, dice = 0.0, 0.0
+    for k in range(p.shape[1]):
+        inside = (target == k).double()
+        share = inside.mean((1, 2))[:, None, None]
+        entropy = entropy - ((1 - share) * inside * p[:, k].clamp(0.005, 1).log()).mean()
+        overlap = (p[:, k] * inside).sum()
+        dice = dice + 2 * overlap / (p[:, k].sum() + inside.sum() + 1e-7)
+    return entropy + 1 - dice / p.shape[1]
+
+
 @pytest.mark.parametrize('task', TASKS, ids=lambda t: t.kind)
 def test_values_of_absent_modalities_have_no_effect(task):
     net = RFNet(task).eval()
@@ -190,6 +284,10 @@ def test_each_loss_trains_its_own_part_of_the_network():
     assert all(reached(fuse, module) for module in net.fusions)
     assert all(reached(prm, module) for module in net.maps)
     assert [reached(prm, module) for module in net.fusions] == [False, True, True, True]
+    # The maps of the three finer scales read the decoded path, which their loss thus supervises.
+    assert [reached(prm, m) for m in net.decoder.join] == [False, True, True]
+    assert all(reached(prm, m) for m in net.decoder.rise)
+    assert not reached(prm, net.decoder.head)
     assert not reached(prm, net.separate)
     assert reached(sep, net.separate)
     assert not any(reached(sep, m) for m in (net.maps, net.fusions, net.decoder))
@@ -206,10 +304,11 @@ def test_fusion_is_trained_only_after_the_start(task):
     assert before['loss_fuse'] == 0
     assert after['loss_fuse'] > 0
     total = net.parse_losses(before)[0]
-    assert not reached(total, net.decoder)
+    idle = net.decoder if task is FACES else net.decoder.head
+    assert not reached(total, idle)
     assert not reached(total, net.fusions[0])
     assert all(reached(total, encoder) for encoder in net.encoders.values())
-    assert reached(net.parse_losses(after)[0], net.decoder)
+    assert reached(net.parse_losses(after)[0], idle)
 
 
 def naive_loss(p, target):
@@ -232,38 +331,49 @@ def naive_loss(p, target):
 
 
 def test_segmentation_loss_equals_the_loop_over_pixels():
-    p = (4 * torch.randn(3, 2, 4, 5, 6)).softmax(2)
+    logits = 4 * torch.randn(2, 4, 5, 6)
+    p = logits.softmax(1)
     assert (p < 0.005).any()
     target = torch.randint(0, 4, (2, 5, 6))
     target[0, :2] = IGNORE
-    counted = torch.tensor([[True, True], [True, False], [False, False]])
-    losses = segmentation_loss(p, target, counted)
-    for t in range(3):
-        seen = np.where(counted[t, :, None, None], target, IGNORE)
-        assert losses[t].item() == pytest.approx(naive_loss(p[t].numpy(), seen), rel=1e-5)
+    for unlabelled in (0, 1, 2):
+        target[:unlabelled] = IGNORE
+        loss = segmentation_loss(logits, target).item()
+        assert loss == pytest.approx(naive_loss(p.numpy(), target.numpy()), rel=1e-5)
 
 
 def test_an_absent_class_adds_to_the_loss_of_a_perfect_prediction():
     target = torch.tensor([[[0, 1], [2, 2]]])
-    p = F.one_hot(target, 4).permute(0, 3, 1, 2).float()
-    loss = segmentation_loss(p[None], target, torch.ones(1, 1, dtype=torch.bool))
-    assert loss.item() == pytest.approx(1 / 4)
+    p = F.one_hot(target, 4).permute(0, 3, 1, 2)
+    assert segmentation_loss(1e3 * p.float(), target).item() == pytest.approx(1 / 4)
 
 
 def test_unlabelled_pixels_have_no_influence():
-    logits = torch.randn(2, 3, 4, 5, 5, requires_grad=True)
+    logits = torch.randn(3, 4, 5, 5, requires_grad=True)
     target = torch.randint(0, 4, (3, 5, 5))
     target[:, 1:3] = IGNORE
-    counted = torch.ones(2, 3, dtype=torch.bool)
-    loss = segmentation_loss(logits.softmax(2), target, counted)
+    loss = segmentation_loss(logits, target)
     changed = logits.detach().clone()
-    changed[..., 1:3, :] = 5 * torch.randn(2, 3, 4, 2, 5)
-    torch.testing.assert_close(
-        segmentation_loss(changed.softmax(2), target, counted), loss.detach()
-    )
-    (grad,) = torch.autograd.grad(loss.sum(), logits)
+    changed[..., 1:3, :] = 5 * torch.randn(3, 4, 2, 5)
+    torch.testing.assert_close(segmentation_loss(changed, target), loss.detach())
+    (grad,) = torch.autograd.grad(loss, logits)
     assert not grad[..., 1:3, :].any()
     assert grad[..., 0, :].any()
+
+
+@pytest.mark.parametrize('loss', ['ce', 'ce_dice', 'own'])
+def test_every_term_is_the_task_loss_that_the_protocol_chooses(loss):
+    weights = (1.0, 2.0, 0.5, 1.5)
+    net = RFNet(dataclasses.replace(ROOMS, loss=loss, class_weights=weights)).eval()
+    net.epoch, net.epochs = 1, 1
+    batch = batch_of(ROOMS)
+    losses, features = net.loss(batch), net.encode(batch.inputs)
+    fused, probabilities = net.fuse(features, batch.mask)
+    alone = sum(net.task_loss(net.separate(features[n]), batch.target) for n in ROOMS.names)
+    maps = sum(net.task_loss(upsample(p, (32, 32)).log(), batch.target) for p in probabilities)
+    torch.testing.assert_close(losses['loss_fuse'], net.task_loss(net.logits(fused), batch.target))
+    torch.testing.assert_close(losses['loss_sep'], alone)
+    torch.testing.assert_close(losses['loss_prm'], maps)
 
 
 @pytest.mark.parametrize('task', TASKS, ids=lambda t: t.kind)
@@ -315,7 +425,7 @@ def test_the_separate_decoder_serves_training_alone():
 @pytest.mark.parametrize('size', [(5, 7), (10, 14), (13, 9)])
 def test_upsampling_is_bilinear(size):
     x = torch.randn(2, 3, 5, 7)
-    expected = F.interpolate(x, size, mode='bilinear', align_corners=False)
+    expected = F.interpolate(x, size, mode='bilinear', align_corners=True)
     torch.testing.assert_close(upsample(x, size), expected)
 
 
@@ -351,7 +461,7 @@ def test_training_lowers_every_loss(task):
         batch.inputs[name] = 0.1 * x + brightness.view(8, 1, *brightness.shape[2:] or (1, 1))
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     history = []
-    for _ in range(20):
+    for _ in range(40):
         losses = net.loss(batch)
         total, logged = net.parse_losses(losses)
         optimizer.zero_grad()

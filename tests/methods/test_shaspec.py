@@ -153,6 +153,59 @@ def test_the_objectives_act_on_the_deepest_maps_with_their_weights(kind):
     torch.testing.assert_close(losses['loss_dco'], 3 * method.classification(specific, batch.mask))
 
 
+def test_in_training_the_code_takes_a_random_present_modality_for_a_missing_one():
+    """Per sample, the same one at all scales; each present modality about equally often."""
+    method, batch = ShaSpec(ROOMS, variant='official').train(), batch_of(ROOMS, 2)
+    shared = {
+        name: tuple(torch.full((90, *x.shape[1:]), float(i)) for x in maps)
+        for i, (name, maps) in enumerate(method.encode(batch.inputs).items(), 1)
+    }
+    mask = torch.tensor([[False, True, True]]).expand(90, -1)
+    missing = method.fuse(shared, mask)['rgb']
+    chosen = missing[0][:, 0, 0, 0]
+    assert {*chosen.tolist()} == {2.0, 3.0}
+    assert 25 < (chosen == 2).sum() < 65
+    for maps in missing:
+        assert torch.equal(maps, chosen.view(-1, 1, 1, 1).expand_as(maps))
+    alone = method.fuse(shared, torch.tensor([[True, False, False]]).expand(90, -1))
+    assert (alone['ir'][0] == 1).all()
+    method.eval()
+    assert (method.fuse(shared, mask)['rgb'][0] == 2).all()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_code_s_objectives_cover_zero_inputs_of_missing_modalities(kind):
+    task = task_of(kind)
+    method = ShaSpec(task, alpha=2.0, beta=3.0, variant='official').eval()
+    method.epoch, method.epochs = 8, 9
+    batch = every_subset(task)
+    inputs = {
+        name: x * batch.mask[:, m].view(-1, *[1] * (x.ndim - 1))
+        for m, (name, x) in enumerate(batch.inputs.items())
+    }
+    shared = [maps[-1].detach().numpy() for maps in method.shared(inputs).values()]
+    ring = [np.abs(r - q).mean() for r, q in zip(shared, shared[1:] + shared[:1], strict=True)]
+    weight, bias = (p.detach().double().numpy() for p in method.classifier.parameters())
+    errors = []
+    for m, maps in enumerate(method.specific(inputs).values()):
+        pooled = maps[-1].detach().double().numpy().mean((2, 3))
+        errors += list(-scipy.special.log_softmax(pooled @ weight.T + bias, 1)[:, m])
+    losses = method.loss(batch)
+    assert losses['loss_dao'].item() == pytest.approx(2 * sum(ring), rel=1e-5)
+    assert losses['loss_dco'].item() == pytest.approx(3 * np.mean(errors), rel=1e-5)
+
+
+@pytest.mark.parametrize(('epochs', 'start'), [(1, 0), (9, 4), (18, 8)])
+def test_the_code_drops_modalities_after_four_ninths_of_the_training(epochs, start):
+    task = TASKS['faces']
+    method, batch = ShaSpec(task, variant='official').eval(), every_subset(task)
+    complete = batch._replace(mask=batch.available)
+    method.epochs = epochs
+    for method.epoch in range(epochs):
+        found, full = (method.loss(b)['loss_task'] for b in (batch, complete))
+        assert torch.equal(found, full) == (method.epoch < start)
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_each_objective_trains_its_own_encoders_alone(kind):
     task = task_of(kind)

@@ -1,11 +1,20 @@
-"""The loss that all methods share, where nothing or only a part of a batch is labelled."""
+"""The loss that all methods share: its terms in NumPy, and that every method uses it."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from tasks import TASKS, batch_of
 
-from benchmark.method import IGNORE, Method, Modality, Task
+from benchmark.errors import UserError
+from benchmark.method import IGNORE, LOSSES, Method, Modality, SubsetScore, Task
+from benchmark.registry import METHODS, discover
+from methods.common.losses import segmentation_loss, sigmoid_dice, sigmoid_loss
 
+discover()
+SCORES = {s: SubsetScore({'mIoU': 0.5}, (0.3, 0.3, 0.4), 6) for s in ('rgb', 'depth', 'rgb+depth')}
 IMAGE = (Modality('rgb', (3, 4, 4)),)
 
 
@@ -23,8 +32,76 @@ def test_a_batch_without_labels_costs_nothing_and_moves_nothing(weights, metric)
 @pytest.mark.parametrize('weights', [(), (0.0, 2.0, 1.0)])
 def test_a_batch_with_some_labels_has_their_cross_entropy(weights):
     task = Task('toy', 'segmentation', IMAGE, ('a', 'b', 'c'), 'mIoU', class_weights=weights)
+    task = dataclasses.replace(task, loss='ce')
     logits, target = torch.randn(2, 3, 4, 4), torch.randint(3, (2, 4, 4))
     target[0] = IGNORE
     weight = torch.tensor(weights) if weights else None
     expected = F.cross_entropy(logits[1:], target[1:], weight)
     assert Method(task).task_loss(logits, target).item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize('metric', ['mIoU', 'Dice'])
+def test_ce_dice_adds_the_dice_of_every_class_that_the_metric_counts(metric):
+    rooms = dataclasses.replace(TASKS['rooms'], metric=metric, regions=(('all', (1, 2)),))
+    target = batch_of(rooms).target.numpy().copy()
+    target[:, :5] = IGNORE
+    target[target == 2] = 0  # class 2 is nowhere
+    logits = np.random.default_rng(0).standard_normal((len(target), 3, 32, 32))
+    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    each = []
+    for k in range(3) if metric == 'mIoU' else (1, 2):  # where Dice is measured, 0 is background
+        p, t = share[:, k][target != IGNORE], (target == k)[target != IGNORE]
+        each.append((2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+    given = torch.from_numpy(logits), torch.from_numpy(target)
+    plain = Method(dataclasses.replace(rooms, loss='ce')).task_loss(*given)
+    for loss in ('', 'ce_dice'):
+        found = Method(dataclasses.replace(rooms, loss=loss)).task_loss(*given) - plain
+        assert found.item() == pytest.approx(1 - np.mean(each), rel=1e-5)
+
+
+def test_a_task_refuses_a_loss_that_its_kind_lacks():
+    with pytest.raises(UserError, match="unknown loss in classification 'own'"):
+        dataclasses.replace(TASKS['faces'], loss='own')
+
+
+@pytest.mark.parametrize('name', sorted(METHODS.module_dict))
+def test_every_method_trains_with_the_loss_and_class_weights_of_the_protocol(name):
+    cls, totals = METHODS.module_dict[name], []
+    for loss in LOSSES['segmentation'][:2]:
+        for weights in ((), (1.0, 4.0, 0.5)):
+            task = dataclasses.replace(TASKS['rooms'], loss=loss, class_weights=weights)
+            torch.manual_seed(0)
+            method, batch = cls(task), batch_of(task)
+            if cls.teacher:
+                method.set_teacher(METHODS.module_dict[cls.teacher](task))
+            method.epochs = 3
+            for method.epoch in range(3):
+                method.on_validation(SCORES)
+            torch.manual_seed(1)
+            totals.append(method.parse_losses(method.loss(batch))[0].item())
+    assert all(abs(a - b) > 1e-4 for k, a in enumerate(totals) for b in totals[:k])
+
+
+RELEASED = (
+    (segmentation_loss, 2.950781512756996, -0.14093573463483336, 0.10443002176843055),
+    (sigmoid_loss, 0.7740889039808809, -0.01008343773553299, 0.01887601588054651),
+    (sigmoid_dice, 0.6634985208511353, -0.004368806530727861, 0.009889547596019727),
+)
+"""Loss -> its value, the inner product of its gradient with cosines, and the gradient's norm.
+
+The figures were made in float64 by calling the loss functions of the released code of RFNet, M3AE
+and GMD on the tensors of the test, with one-hot targets and four classes.
+"""
+
+
+@pytest.mark.parametrize(('loss', 'value', 'product', 'norm'), RELEASED)
+def test_losses_and_gradients_are_those_of_the_released_code(loss, value, product, norm):
+    steps = torch.arange(240, dtype=torch.float64)
+    logits = (3 * (0.7 * steps).sin()).view(2, 4, 6, 5).requires_grad_()
+    target = (torch.arange(60).view(2, 6, 5) * 7 // 3) % 4
+    found = loss(logits, target)
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert found.item() == pytest.approx(value, rel=1e-5)
+    cosines = steps.cos().view_as(gradient)
+    assert (gradient * cosines).sum().item() == pytest.approx(product, rel=1e-5, abs=1e-7)
+    assert gradient.norm().item() == pytest.approx(norm, rel=1e-5)

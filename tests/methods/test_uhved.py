@@ -1,6 +1,7 @@
 """U-HVED against densities on a grid, torch.distributions and loops over subsets."""
 
 import copy
+import dataclasses
 import itertools
 
 import numpy as np
@@ -11,10 +12,10 @@ from torch.distributions import Normal, kl_divergence
 
 from benchmark.method import IGNORE, Batch
 from benchmark.missing import subset_masks
+from methods.common.losses import squared_dice
 from methods.common.reconstruction import ImageDecoder
 from methods.uhved import (
     UHVED,
-    dice_loss,
     divergence,
     experts,
     product,
@@ -59,7 +60,7 @@ def test_the_posterior_is_the_normalised_product_of_densities_and_the_prior_s():
 def test_without_experts_the_posterior_is_the_prior():
     mean, log_variance = product(experts(maps_of(), torch.zeros_like(MASKS)))
     assert not mean.any()
-    assert not log_variance.any()
+    assert log_variance.abs().max() < 2e-7
 
 
 def test_no_modality_more_makes_the_posterior_less_certain():
@@ -97,6 +98,39 @@ def test_extreme_log_variances_stay_finite_with_their_gradients():
     maps = [x.requires_grad_() for x in (300 * torch.randn(3, len(MASKS), 4, 2, 3)).unbind()]
     value = subset_divergence(maps, MASKS, torch.ones_like(MASKS))
     assert all(g.isfinite().all() for g in torch.autograd.grad(value, maps))
+
+
+def guarded(means, log_variances):
+    """Product of experts and prior with the guards of 1e-7, in float64."""
+    precisions = [1 / (np.exp(lv) + 1e-7) for lv in log_variances]
+    total = 1 + sum(precisions)
+    mean = sum(t * mu for t, mu in zip(precisions, means, strict=True)) / total
+    return mean, np.log(1 / total + 1e-7)
+
+
+def test_variances_have_the_guards_of_the_released_code():
+    rng = np.random.default_rng(0)
+    means = rng.standard_normal((2, 6))
+    log_variances = np.array([[-50, -30, -18, -12, 0, 30], [-40, 10, -16, 50, -14, 1]], float)
+    maps = torch.from_numpy(np.concatenate([means, log_variances], 1)).float()[
+        :, None, :, None, None
+    ]
+    everyone = torch.ones(1, 2, dtype=torch.bool)
+    mean, log_variance = guarded(means, log_variances)
+    found = product(experts(list(maps), everyone))
+    for a, b in zip(found, (mean, log_variance), strict=True):
+        np.testing.assert_allclose(a.flatten(), b, rtol=1e-5, atol=1e-6)
+    other_mean, other = guarded(means[:1], log_variances[:1])
+    error = np.exp(log_variance) + (mean - other_mean) ** 2
+    kl = 0.5 * (other - log_variance - 1 + error / (np.exp(other) + 1e-7)).mean()
+    q = product(experts(list(maps[:1]), everyone[:, :1]))
+    assert divergence(found, q).item() == pytest.approx(kl, rel=1e-4)
+
+
+def test_a_class_that_is_absent_and_predicted_absent_has_the_best_dice():
+    target = torch.zeros(1, 4, 4, dtype=torch.long)
+    logits = torch.tensor([50.0, 0.0, -50.0])[None, :, None, None].expand(1, 3, 4, 4)
+    assert squared_dice(logits, target).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_the_divergence_is_that_of_torch_distributions():
@@ -149,8 +183,9 @@ def test_dice_is_numpy_s_without_the_ignored_pixels():
     for b, k in itertools.product(range(4), range(3)):
         counted = target[b].numpy() != IGNORE
         inside, own = p[b, k][counted], (target[b].numpy() == k)[counted]
-        scores.append(2 * inside[own].sum() / ((inside**2).sum() + own.sum() + 1e-5))
-    assert dice_loss(logits, target).item() == pytest.approx(1 - np.mean(scores), rel=1e-5)
+        size = (inside**2).sum() + own.sum()
+        scores.append((2 * inside[own].sum() + 1e-5) / (size + 1e-5))
+    assert squared_dice(logits, target).item() == pytest.approx(1 - np.mean(scores), rel=1e-5)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -251,11 +286,22 @@ def test_the_loss_is_the_sum_of_its_weighted_terms(kind):
     for name, term in terms.items():
         weight = 0.1 if name in ('loss_divergence', 'loss_reconstruction') else 1.0
         torch.testing.assert_close(weighted[name], weight * term)
-    assert ('loss_dice' in terms) == (task.kind == 'segmentation')
     features = net.encode(batch.inputs)
     scales = zip(*(features[name] for name in task.names), strict=True)
     divergences = [subset_divergence(list(m), batch.mask, batch.available) for m in scales]
     torch.testing.assert_close(terms['loss_divergence'], torch.stack(divergences).mean())
+
+
+def test_dice_is_counted_once():
+    target = torch.randint(3, (2, 32, 32))
+    logits = torch.randn(2, 3, 32, 32)
+    entropy = torch.nn.functional.cross_entropy(logits, target)
+    for metric in ('mIoU', 'Dice'):
+        task = dataclasses.replace(TASKS['rooms'], metric=metric, loss='own')
+        found = UHVED(task).task_loss(logits, target) - entropy
+        torch.testing.assert_close(found, squared_dice(logits, target))
+    losses = UHVED(TASKS['rooms']).loss(batch_of(TASKS['rooms']))
+    assert set(losses) == {'loss_task', 'loss_divergence', 'loss_reconstruction'}
 
 
 def test_losses_do_not_depend_on_values_that_training_gaps_hide():

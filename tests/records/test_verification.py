@@ -23,7 +23,7 @@ def test_what_an_older_record_lacks_is_filled_in(kind):
     outcomes, odds = ranked(kind)
     record = make_record('m', 0, outcomes)
     verification.check_fit(record, outcomes)
-    full = verification.filled(record, outcomes)['scores']['test']
+    full = verification.verified(record, outcomes)[0]['scores']['test']
     for subset in SUBSETS:
         expected = roc_auc_score(OUTCOMES['target'], odds[subset])
         assert full[subset]['AUC'] == pytest.approx(expected)
@@ -35,10 +35,10 @@ def test_what_an_older_record_lacks_is_filled_in(kind):
 @pytest.mark.parametrize('wrong', [0.9, None])
 def test_each_recorded_metric_is_verified(metric, wrong):
     outcomes, _ = ranked('logit')
-    record = verification.filled(make_record('m', 0, outcomes), outcomes)
-    assert verification.contradiction(record, outcomes) == ''
+    record, _ = verification.verified(make_record('m', 0, outcomes), outcomes)
+    assert verification.verified(record, outcomes)[1] == ''
     record['scores']['test']['rgb+ir'][metric] = wrong
-    told = verification.contradiction(record, outcomes)
+    told = verification.verified(record, outcomes)[1]
     assert told.startswith(f'{metric} of rgb+ir is {"nan" if wrong is None else "0.9"}')
 
 
@@ -62,11 +62,11 @@ def segmented(metric, **changes):
 def test_scores_of_segmentation_are_verified(metric):
     record, outcomes = segmented(metric)
     verification.check_fit(record, outcomes)
-    assert verification.contradiction(record, outcomes) == ''
+    assert verification.verified(record, outcomes)[1] == ''
     for name in record['scores']['test']['rgb']:
         changed, _ = segmented(metric)
         changed['scores']['test']['rgb'][name] += 0.01
-        assert verification.contradiction(changed, outcomes).startswith(f'{name} of rgb is')
+        assert verification.verified(changed, outcomes)[1].startswith(f'{name} of rgb is')
 
 
 def test_areas_give_the_scores_of_their_definition():

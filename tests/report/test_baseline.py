@@ -109,3 +109,25 @@ def test_ranks_stand_in_markdown_and_csv(folder):
     rows = list(csv.DictReader(io.StringIO((folder / 'tables/faces.csv').read_text())))
     assert [(r['rank_low'], r['rank_high']) for r in rows] == [('2', '3'), ('1', '1'), ('2', '3')]
     assert '| rank 95 % |' in (folder / 'tables/faces.md').read_text()
+
+
+@pytest.mark.parametrize('partial', ['part', 'base'])
+def test_a_row_that_lacks_a_subset_is_not_compared_in_the_mean(partial, folder):
+    """A mean over two subsets is no mean over seven, and what was not tested has no probability."""
+    for seed in range(4):
+        errors = {'rgb': 40, 'ir': 41} if partial == 'part' else dict.fromkeys(SUBSETS, 41)
+        outcomes = make_outcomes(errors, [seed, 7])
+        save(folder / 'runs', make_record('part', seed, outcomes), outcomes)
+        if partial == 'base':
+            outcomes = make_outcomes({'rgb': 40 + seed, 'ir': 40}, [seed, 8])
+            save(folder / 'runs', make_record('base', seed, outcomes), outcomes)
+    lines = {line.column: line for line in baseline.against(runs_of(folder), 'base')
+             if line.method == 'part'}  # fmt: skip
+    for column in ('mean', 'depth', 'rgb+depth+ir'):
+        line = lines[column]
+        assert np.isnan([*line.found[:4], line.p, line.deviations, line.better]).all()
+        assert line.seeds == ()
+    assert not np.isnan([lines['ir'].found.p, lines['ir'].p, lines['ir'].better]).any()
+    mean, *_ = baseline.tables(runs_of(folder), 'base')
+    assert ['part', *[''] * 8] in mean.rows
+    assert f'not compared in the mean: {partial}.' in mean.caption

@@ -12,7 +12,7 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Geometric
-from datasets.common.io.copies import copied_files
+from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import ImageFile8, Scaled
 from datasets.common.io.inspection import check_headers
@@ -53,10 +53,11 @@ class FaceImages(Dataset):
         size: Side of the network's input in pixels.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: 'none', 'ram' or 'disk'.
+        duplicates: Whether copies in two splits are reported or refused.
 
     Raises:
-        UserError: A file is missing, a sample is listed twice, or a split lacks live faces or
-            attacks.
+        UserError: A file is missing, a sample is listed twice, a split lacks live faces or attacks,
+            or copies are refused.
     """
 
     recipe = {
@@ -72,7 +73,13 @@ class FaceImages(Dataset):
     streams = True
 
     def __init__(
-        self, splits: Mapping[str, Sequence[Face]], root: Path, size: int, width: int, cache: Cache
+        self,
+        splits: Mapping[str, Sequence[Face]],
+        root: Path,
+        size: int,
+        width: int,
+        cache: Cache,
+        duplicates: Duplicates,
     ) -> None:
         self.root, self.samples, self.cache, self.size = root, splits, cache, size
         self._check()
@@ -83,11 +90,8 @@ class FaceImages(Dataset):
             {name: len(faces) for name, faces in splits.items()},
             (size, width),
         )
-        files = {
-            name: {face.id: [face.files[m] for m in MODALITIES] for face in faces}
-            for name, faces in splits.items()
-        }
-        self.notes = tuple(copied_files(root, files))
+        files = {name: {face.id: face.files for face in faces} for name, faces in splits.items()}
+        self.notes = tuple(copied_files(root, files, duplicates))
         shape = (3, size, size)
         modalities = tuple(Modality(m, shape) for m in MODALITIES)
         classes = ('attack', 'live')

@@ -62,6 +62,14 @@ def read_inputs(
     return {name: _input(root, raw, name) for name in named}
 
 
+def is_read(key: str, inputs: Iterable[str]) -> bool:
+    """Returns whether a key is read, if these are the modalities that are."""
+    head, slash, name = key.partition('/')
+    if slash:
+        return head in ('inputs', *OF_INPUTS) and name in inputs
+    return head in ('target', 'split', 'available', 'classes', 'cluster')
+
+
 def fail(root: Path, key: str, expected: str, found: Any) -> UserError:
     """Returns the error for the content of a key."""
     return UserError(f'{root}: {key}: expected {expected}, found {found}')

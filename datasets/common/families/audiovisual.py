@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,11 +15,12 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Compose, Geometric, ResizedCrop
-from datasets.common.io.copies import copied_files
+from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, Scaled
 from datasets.common.io.inspection import check_headers
 from datasets.common.io.optional import package
+from datasets.common.io.sounds import check_sounds, read_sound
 from datasets.common.io.splits import check_disjoint, held_out, set_apart
 
 HELD_OUT = 0.1
@@ -65,7 +65,7 @@ class Spectrogram:
         """Returns float32 (1, F, T).
 
         Raises:
-            UserError: The file holds no sound.
+            UserError: The file is broken or holds no sound (`read_sound`).
         """
         sound = self._resampled(path)
         length = int(self.rate * self.seconds)
@@ -85,22 +85,10 @@ class Spectrogram:
         return values[None].numpy()
 
     def _resampled(self, path: Path) -> np.ndarray:
-        wavfile, signal = (package(f'scipy.{m}', 'sound') for m in ('io.wavfile', 'signal'))
-        with warnings.catch_warnings():
-            # Of a file that ends too early scipy only warns.
-            warnings.simplefilter('error')
-            rate, found = wavfile.read(path)
-        if found.dtype.kind in 'iu':
-            half = 128 if found.dtype == np.uint8 else 0
-            found = (found.astype(np.float64) - half) / (
-                128 if half else -np.iinfo(found.dtype).min
-            )
-        if found.ndim == 2:
-            found = found.mean(1)
-        if not len(found):
-            raise UserError(f'{path}: expected a sound, found none in the file')
+        rate, found = read_sound(path)
         ratio = Fraction(self.rate, rate)
         if ratio != 1:
+            signal = package('scipy.signal', 'sound')
             found = signal.resample_poly(found, ratio.numerator, ratio.denominator)
         return found.astype(np.float32)
 
@@ -113,14 +101,20 @@ class Clip(NamedTuple):
         audio: The wav file; None if the clip has none.
         visual: The frame; None if the clip has none.
         label: Index of the class.
-        person: Name of the speaker, '' where the data do not tell it.
+        cluster: The speaker or video that it comes from, '' where the data do not tell it.
     """
 
     id: str
     audio: Path | None
     visual: Path | None
     label: int
-    person: str = ''
+    cluster: str = ''
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Modality -> file, of those that the clip has."""
+        found = {'audio': self.audio, 'visual': self.visual}
+        return {modality: file for modality, file in found.items() if file is not None}
 
 
 class ClipOptions(TypedDict):
@@ -131,12 +125,14 @@ class ClipOptions(TypedDict):
         width: Channels of the encoders' first stage.
         gaps: Whether a clip without sound or without a frame is taken as a gap in the data.
         cache: Where decoded files are kept: 'none', 'ram' or 'disk'.
+        duplicates: Whether copies in two splits are reported or refused.
     """
 
     size: int
     width: int
     gaps: bool
     cache: Cache
+    duplicates: Duplicates
 
 
 class AudioVisual(Dataset):
@@ -186,7 +182,7 @@ class AudioVisual(Dataset):
         self.size, self.cache = options['size'], options['cache']
         kept, held = set_apart(train, lambda clip: held_out(clip.id, HELD_OUT))
         self.clips = {'train': kept, 'val': held, 'test': list(test)}
-        self._check(options['gaps'], classes)
+        empty = self._check(options['gaps'], classes)
         everything = [c for clips in self.clips.values() for c in clips]
         self.fingerprint = fingerprint(
             [f for c in everything for f in (c.audio, c.visual) if f is not None],
@@ -195,45 +191,63 @@ class AudioVisual(Dataset):
             (classes, sound, longer, options['size'], options['width']),
         )
         files = {
-            name: {clip.id: [clip.audio, clip.visual] for clip in clips}
-            for name, clips in self.clips.items()
+            name: {clip.id: clip.files for clip in clips} for name, clips in self.clips.items()
         }
-        self.notes = tuple(copied_files(root, files))
+        named = ', '.join(empty[:3]) + (', ...' if empty[3:] else '')
+        told = f'{len(empty)} clips have no modality at all and are left out: {named}'
+        self.notes = (
+            *([told] if empty else []),
+            *copied_files(root, files, options['duplicates'], 'clip'),
+        )
         shapes = (Modality('audio', sound.shape), Modality('visual', (3, self.size, self.size)))
         self.task = Task(self.name, 'classification', shapes, classes, 'accuracy', options['width'])
 
-    def _check(self, gaps: bool, classes: tuple[str, ...]) -> None:
+    def _check(self, gaps: bool, classes: tuple[str, ...]) -> list[str]:
+        """Checks the clips and leaves out those without any file; returns their names."""
+        empty = []
         check_disjoint(self.root, {k: [c.id for c in v] for k, v in self.clips.items()}, 'clip')
         for clip in (c for clips in self.clips.values() for c in clips):
-            lacking = [k for k in ('audio', 'visual') if getattr(clip, k) is None]
-            if len(lacking) == 2 or lacking and not gaps:
-                hint = '' if len(lacking) == 2 else '; gaps=true takes this for a gap'
-                found = f'{" and ".join(lacking)} of clip {clip.id!r}, found none{hint}'
-                raise UserError(f'{self.root}: expected {found}')
+            lacking = [k for k in ('audio', 'visual') if k not in clip.files]
+            if lacking and not gaps:
+                every = len(lacking) == 2
+                hint = 'leaves such clips out' if every else 'takes this for a gap'
+                found = f'{" and ".join(lacking)} of clip {clip.id!r}, found none'
+                raise UserError(f'{self.root}: expected {found}; gaps=true {hint}')
+            if len(lacking) == 2:
+                empty.append(clip.id)
+        for name, clips in self.clips.items():
+            self.clips[name] = [clip for clip in clips if clip.files]
+        check_disjoint(self.root, {k: [c.id for c in v] for k, v in self.clips.items()}, 'clip')
         trained = {clip.label for clip in self.clips['train']}
         for label, name in enumerate(classes):
             if label not in trained:
                 raise UserError(f'{self.root}: expected some training clip of {name!r}, found none')
+        return empty
 
     def check(self) -> None:
-        """Opens all images without decoding their pixels.
+        """Opens all images without decoding their pixels, and reads all sounds.
 
         Raises:
-            UserError: A file is no image.
+            UserError: A file is no image, or no whole sound.
         """
-        check_headers([clip.visual for clips in self.clips.values() for clip in clips])
+        every = [clip for clips in self.clips.values() for clip in clips]
+        check_headers([clip.visual for clip in every])
+        check_sounds([clip.audio for clip in every if clip.audio is not None])
 
     def split(self, name: str) -> Split:
         """Returns a split; no file of another split is read."""
         if name not in self.clips:
             raise unknown(f'split of {self.name}', name, self.clips)
         clips, train = self.clips[name], name == 'train'
+        clusters = [clip.cluster for clip in clips]
         return Split(
             inputs={'audio': self._audio(clips, train), 'visual': self._visual(clips, train)},
             target=np.array([c.label for c in clips], np.int64),
             available=np.array([[c.audio is not None, c.visual is not None] for c in clips]),
             ids=np.array([c.id for c in clips]),
-            clusters=np.array([c.person for c in clips]) if all(c.person for c in clips) else None,
+            clusters=np.array([c.cluster for c in clips])
+            if all(c.cluster for c in clips)
+            else None,
             augment=self._augmentation() if train else None,
         )
 

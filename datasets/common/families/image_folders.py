@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmark.errors import UserError, unknown
+from datasets.common.io import notes
 from datasets.common.io.files import lines
-from datasets.common.io.folders import is_litter, walk
+from datasets.common.io.folders import entries, is_litter, walk
 from datasets.common.io.splits import check_disjoint, held_out, set_apart
+from datasets.common.io.tables import SUFFIXES, read_table, stem
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.npy')
 MAPS = ('.png', '.tif', '.tiff', '.bmp')
 """Formats of label maps. JPEG is none of them, since its compression changes labels along edges."""
 
 SPLITS = ('train', 'val', 'test')
 LABELS = 'labels'
+TABLE = 'labels.csv'
+COLUMNS = ('sample', 'label', 'split', 'cluster')
 LABEL_LIKE = re.compile(r'(label|mask|annotation|segmentation|seg|gt)s?([_-].*)?|groundtruth', re.I)
 """Folders that hold labels in another form: as a modality they would give the answer away."""
 
@@ -37,6 +38,8 @@ class ImageFolder(NamedTuple):
         names: Sample -> name of its class; empty in segmentation.
         splits: 'train', 'val', 'test' -> samples.
         clusters: Sample -> person, video or the like that it comes from; empty if that is unknown.
+        aside: What lies in the root and is not read, as paths below it.
+        empty: The samples that have no image at all, and are in no split.
     """
 
     images: dict[str, dict[str, Path]]
@@ -45,6 +48,8 @@ class ImageFolder(NamedTuple):
     names: dict[str, str]
     splits: dict[str, list[str]]
     clusters: dict[str, str]
+    aside: list[str]
+    empty: list[str]
 
     def files(self) -> list[Path]:
         """Returns the images and label maps of all samples that have a label."""
@@ -55,17 +60,22 @@ class ImageFolder(NamedTuple):
     def summary(self) -> list[str]:
         """Returns what was found, for the user, in lines."""
         samples = {sample for split in self.splits.values() for sample in split}
-        counts = ', '.join(f'{name} {len(split)}' for name, split in self.splits.items())
-        found = [f'found modalities {", ".join(self.images)}; samples: {counts}']
+        found = []
+        if self.empty:
+            named = ', '.join(self.empty[:3]) + (', ...' if self.empty[3:] else '')
+            found.append(
+                f'{len(self.empty)} samples have no modality at all and are left out: {named}'
+            )
         for name, files in self.images.items():
             if lacking := len(samples - files.keys()):
                 found.append(f'{lacking} of {len(samples)} samples lack {name}')
         for name, files in (*self.images.items(), (LABELS, self.maps)):
-            if unused := len(files.keys() - samples):
+            if unused := len(files.keys() - samples - set(self.empty)):
                 found.append(f'{unused} files of {name} belong to no sample of a split')
-        if unused := len(set(self.maps if self.dense else self.names) - samples):
+        labelled = set(self.maps if self.dense else self.names)
+        if unused := len(labelled - samples - set(self.empty)):
             found.append(f'{unused} labelled samples belong to no split')
-        return found
+        return [*found, *notes.aside(self.aside)]
 
 
 def read_folder(root: Path, gaps: bool, modalities: Sequence[str] = ()) -> ImageFolder:
@@ -80,30 +90,41 @@ def read_folder(root: Path, gaps: bool, modalities: Sequence[str] = ()) -> Image
         UserError: The root is laid out otherwise, a sample is in two splits, lacks a label, or
             lacks an image.
     """
-    images = {name: listed(root / name) for name in _modalities(root, modalities)}
-    clusters: dict[str, str] = {}
-    if (root / LABELS).is_dir():
-        maps = listed(root / LABELS, MAPS)
-        splits = _splits(root, maps, {})
-        found = ImageFolder(images, True, maps, {}, splits, clusters)
+    left: list[Path] = []
+    images = {name: listed(root / name, left=left) for name in _modalities(root, modalities)}
+    maps: dict[str, Path] = {}
+    rows: list[dict[str, str]] = []
+    dense = (root / LABELS).is_dir()
+    if dense:
+        maps = listed(root / LABELS, MAPS, left)
     else:
-        rows = _table(root)
-        names = {row['sample']: row['label'] for row in rows}
-        if 'cluster' in rows[0]:
-            clusters = {row['sample']: row['cluster'] for row in rows}
-        splits = _splits(root, names, {row['sample']: row.get('split') for row in rows})
-        found = ImageFolder(images, False, {}, names, splits, clusters)
-    check_disjoint(root, found.splits)
-    for samples in found.splits.values():
-        for sample in samples:
-            _check_sample(root, found, sample, gaps)
+        rows = read_table(root / TABLE)
+    names = {row['sample']: row['label'] for row in rows}
+    clusters = {row['sample']: row['cluster'] for row in rows if 'cluster' in row}
+    column = {row['sample']: row.get('split') for row in rows}
+    splits, used = _splits(root, maps if dense else names, column)
+    used |= {*images, LABELS if dense else TABLE, 'classes.txt', '.cache'}
+    unused = [column for column in rows[0] if column not in COLUMNS] if rows else []
+    aside = [
+        *(str(path.relative_to(root)) for path in left),
+        *(path.name for path in entries(root) if path.name not in used),
+        *(f'column {column} of {TABLE}' for column in unused),
+    ]
+    if 'split' not in used and any(column.values()):
+        aside.append(f'column split of {TABLE}')
+    found = ImageFolder(images, dense, maps, names, splits, clusters, aside, [])
+    check_disjoint(root, splits)
+    for name, samples in splits.items():
+        splits[name] = [s for s in samples if _check_sample(root, found, s, gaps)]
+    if found.empty:
+        check_disjoint(root, splits)
     return found
 
 
 def _modalities(root: Path, chosen: Sequence[str]) -> list[str]:
     if not root.is_dir():
         raise UserError(f'{root}: expected a folder, found nothing there')
-    known = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_litter(p.name))
+    known = [p.name for p in entries(root) if p.is_dir() and not is_litter(p.name)]
     known = [name for name in known if name != LABELS]
     for name in chosen:
         if name not in known:
@@ -121,14 +142,21 @@ def _modalities(root: Path, chosen: Sequence[str]) -> list[str]:
     return found
 
 
-def listed(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path]:
+def listed(
+    folder: Path, suffixes: tuple[str, ...] = SUFFIXES, left: list[Path] | None = None
+) -> dict[str, Path]:
     """Returns sample -> file. The sample is 'a', or 'train/a' for a file in a sub-folder.
+
+    Args:
+        folder: The folder of a modality, or that of the labels.
+        suffixes: The formats that its files may have.
+        left: Takes hidden files and those that programs leave behind, which are left out.
 
     Raises:
         UserError: A file has another suffix, or two files differ in their suffixes alone.
     """
     found: dict[str, Path] = {}
-    for path in walk(folder):
+    for path in walk(folder, left):
         sample = path.relative_to(folder).with_suffix('').as_posix()
         if path.suffix.lower() not in suffixes:
             raise UserError(f'{path}: expected one of {", ".join(suffixes)}')
@@ -138,57 +166,28 @@ def listed(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path
     return found
 
 
-def _table(root: Path) -> list[dict[str, str]]:
-    """Returns the rows of `labels.csv`, whose samples have no suffix of a file any more."""
-    file = root / 'labels.csv'
-    try:
-        text = file.read_text(encoding='utf-8-sig')
-    except FileNotFoundError:
-        expected = f'{LABELS}/ with label maps or labels.csv'
-        raise UserError(f'{root}: expected {expected}, found neither') from None
-    except (OSError, ValueError) as error:
-        raise UserError(f'{file}: expected a table in UTF-8: {error}') from None
-    header = text.partition('\n')[0]
-    # Spreadsheets write semicolons where the comma is the decimal mark.
-    mark = max(',;\t', key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=mark)
-    try:
-        columns, *cells = [[cell.strip() for cell in row] for row in reader if any(row)] or [[]]
-    except csv.Error as error:
-        raise UserError(f'{file}: expected a table: {error}') from None
-    if not {'sample', 'label'} <= set(columns) or not cells or len(set(columns)) < len(columns):
-        found = 'no row' if not cells else ', '.join(columns)
-        raise UserError(f'{file}: expected the columns sample,label; found {found}')
-    rows: dict[str, dict[str, str]] = {}
-    for row in cells:
-        if len(row) != len(columns) or not all(row):
-            told = ', '.join(map(repr, row))
-            raise UserError(f'{file}: expected {len(columns)} values in every row, found {told}')
-        values = dict(zip(columns, row, strict=True))
-        sample = _stem(values['sample'])
-        if sample in rows:
-            raise UserError(f'{file}: sample {sample!r} is listed twice')
-        rows[sample] = values | {'sample': sample}
-    return list(rows.values())
-
-
 def _splits(
-    root: Path, labelled: Iterable[str], column: dict[str, str | None]
-) -> dict[str, list[str]]:
+    root: Path, labelled: Iterable[str], column: Mapping[str, str | None]
+) -> tuple[dict[str, list[str]], set[str]]:
     """Returns split -> samples, from sub-folders, lists or a column, in this order.
 
     Args:
         root: The folder.
         labelled: The samples that have a label.
         column: Sample -> its split in `labels.csv`, None where the table has no such column.
+
+    Returns:
+        The splits, and the names of the lists that they were read from or 'split' for the column.
     """
     samples = list(labelled)
     where: dict[str, list[str]] = {name: [] for name in SPLITS}
     lists = {name: root / f'{name}.txt' for name in SPLITS}
     in_folders = all('/' in sample for sample in samples)
-    if not in_folders and lists['train'].is_file():
+    used: set[str] = set()
+    if not in_folders and lists['train'].exists():
         for name, file in lists.items():
-            where[name] = [_stem(s) for s in lines(file)] if file.is_file() else []
+            where[name] = [stem(s) for s in lines(file)] if file.exists() else []
+            used.add(file.name)
     else:
         for sample in samples:
             split = sample.partition('/')[0] if in_folders else column.get(sample)
@@ -200,23 +199,29 @@ def _splits(
             if split not in where:
                 raise unknown(f'split of sample {sample!r} in {root}', split, SPLITS)
             where[split].append(sample)
+        used |= set() if in_folders else {'split'}
     if not where['val']:
         where['train'], where['val'] = set_apart(where['train'], lambda s: held_out(s, HELD_OUT))
-    return where
+    return where, used
 
 
-def _stem(sample: str) -> str:
-    return sample[: -len(Path(sample).suffix)] if sample.lower().endswith(SUFFIXES) else sample
-
-
-def _check_sample(root: Path, found: ImageFolder, sample: str, gaps: bool) -> None:
+def _check_sample(root: Path, found: ImageFolder, sample: str, gaps: bool) -> bool:
+    """Returns whether a sample has an image; one that has none is added to `found.empty`."""
     if sample not in (found.maps if found.dense else found.names):
         raise UserError(f'{root}: expected a label of sample {sample!r}, found none')
     lacking = [m for m, files in found.images.items() if sample not in files]
-    if len(lacking) == len(found.images):
-        every = ', '.join(lacking)
-        raise UserError(f'{root}: expected an image of sample {sample!r}, found none in {every}')
-    if lacking and not gaps:
+    if not lacking:
+        return True
+    every = len(lacking) == len(found.images)
+    if not gaps and every:
+        raise UserError(
+            f'{root}: expected an image of sample {sample!r}, found none in {", ".join(lacking)}; '
+            'gaps=true leaves such samples out'
+        )
+    if not gaps:
         where = root / lacking[0] / sample
         hint = 'gaps=true takes this for a gap'
         raise UserError(f'{where}: expected an image of this name, found none; {hint}')
+    if every:
+        found.empty.append(sample)
+    return not every

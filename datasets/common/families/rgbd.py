@@ -13,7 +13,7 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import ColourJitter, Compose, Geometric
-from datasets.common.io.copies import copied_files
+from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Decoder, Files, content, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, LabelFile, Scaled
 from datasets.common.io.inspection import check_headers
@@ -23,12 +23,18 @@ Size = tuple[int, int]
 
 
 class Scene(NamedTuple):
-    """One sample: its name and its files."""
+    """One sample: its name, its files, and the place or recording that it is from, if known."""
 
     id: str
     rgb: Path
     depth: Path
     label: Path
+    cluster: str = ''
+
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        """Colour, depth and labels."""
+        return self.rgb, self.depth, self.label
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class SceneOptions(TypedDict):
         pretrained: File of their ImageNet weights, 'none', or '' if the user named neither.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept.
+        duplicates: Whether copies in two splits are reported or refused.
     """
 
     network: str
@@ -70,6 +77,7 @@ class SceneOptions(TypedDict):
     pretrained: str
     width: int
     cache: Cache
+    duplicates: Duplicates
 
 
 class Scenes(Dataset):
@@ -83,7 +91,8 @@ class Scenes(Dataset):
         weighted: Whether the loss weighs classes by median frequency.
 
     Raises:
-        UserError: A file is missing, a scene is in two splits, or `pretrained` is not given.
+        UserError: A file is missing, a scene is in two splits, `pretrained` is not given, or copies
+            are refused.
     """
 
     streams = True
@@ -107,7 +116,7 @@ class Scenes(Dataset):
         check_disjoint(root, {k: [s.id for s in v] for k, v in splits.items()})
         everything = [s for scenes in splits.values() for s in scenes]
         self.fingerprint = fingerprint(
-            [path for s in everything for path in s[1:]],
+            [path for s in everything for path in s.files],
             [s.id for s in everything],
             {name: len(scenes) for name, scenes in splits.items()},
             (layout.size, layout.train, layout.classes),
@@ -119,10 +128,10 @@ class Scenes(Dataset):
             content(Path(pretrained)),
         )
         files = {
-            name: {scene.id: [scene.rgb, scene.depth] for scene in scenes}
+            name: {scene.id: {'rgb': scene.rgb, 'depth': scene.depth} for scene in scenes}
             for name, scenes in splits.items()
         }
-        self.notes = tuple(copied_files(root, files))
+        self.notes = tuple(copied_files(root, files, options['duplicates']))
         self.task = Task(
             self.name,
             'segmentation',
@@ -180,7 +189,7 @@ class Scenes(Dataset):
             UserError: A file is no image.
         """
         check_headers(
-            [file for scenes in self.samples.values() for scene in scenes for file in scene[1:]]
+            [file for scenes in self.samples.values() for scene in scenes for file in scene.files]
         )
 
     def split(self, name: str) -> Split:
@@ -188,7 +197,7 @@ class Scenes(Dataset):
         if name not in self.samples:
             raise unknown(f'split of {self.name}', name, self.samples)
         scenes, layout = self.samples[name], self.layout
-        train = name == 'train'
+        train, clusters = name == 'train', [s.cluster for s in scenes]
         size = layout.train if train else layout.size
         # Validation and test are scored at the labels' own resolution.
         labels = self._labels(scenes, size if train else layout.source)
@@ -197,6 +206,7 @@ class Scenes(Dataset):
             target=labels,
             available=np.ones((len(scenes), 2), bool),
             ids=np.array([s.id for s in scenes]),
+            clusters=np.array(clusters) if all(clusters) else None,
             augment=self._augmentation() if train else None,
         )
 

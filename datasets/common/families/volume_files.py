@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,27 +24,6 @@ ROUNDING = 1e-6
 """A standard deviation below this share of the mean comes from rounding in single precision."""
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Yields the files below a folder in the order of their paths; follows symbolic links.
-
-    Raises:
-        OSError: A folder cannot be read.
-    """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for base, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        here = os.path.realpath(base)
-        # A link to a folder that holds it would lead around for ever.
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not Path(here).is_relative_to(os.path.realpath(os.path.join(base, name)))
-        )
-        yield from (Path(base, file) for file in sorted(files))
-
-
 def prepare_cases(
     work: Preparation,
     cases: dict[str, Files],
@@ -64,19 +42,27 @@ def prepare_cases(
         UserError: A file is missing or broken, the volumes of a case do not lie on one grid, or
             voxels are not finite where they cannot be background.
     """
+    # What a data set requires of every case is checked below.
+    empty = [c for c, files in cases.items() if set(files) == {SEGMENTATION} and not required]
+    for case in empty:
+        work.remarks.add('cases left out, for they have no modality at all', case)
+    cases = {case: files for case, files in cases.items() if case not in empty}
+    if not cases:
+        raise UserError(f'{work.source}: expected a modality beside the labels, found none')
     size = 0
     # All headers are read first: a case that cannot be used shows before hours of conversion.
     for case, files in cases.items():
-        if case.strip() != case or len(case.splitlines()) > 1:
-            raise UserError(f'{work.source}: expected no white space around a case, found {case!r}')
+        if case.strip() != case or not case.isprintable():
+            raise UserError(
+                f'{work.source}: expected a printable name of a case without white space around '
+                f'it, found {ascii(case)}'
+            )
         for kind in (*required, SEGMENTATION):
             if kind not in files:
                 there = ', '.join(sorted(files))
                 raise UserError(
                     f'{work.source}: expected {kind} of case {case}, found none beside {there}'
                 )
-        if set(files) == {SEGMENTATION}:
-            raise UserError(f'{work.source}: case {case}: expected a modality beside its labels')
         slices, high, wide = _one_grid(case, files).shape
         size += slices * high * wide * (2 * len(files) - 1)
     work.need(size)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
@@ -14,22 +15,20 @@ from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Compose, Geometric, Intensity
 from datasets.common.families.volume_index import INDEX, read_index
 from datasets.common.families.volume_rows import Size, Slices, margin_of
-from datasets.common.io import remembered
+from datasets.common.io import notes, remembered
+from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import fingerprint
+from datasets.common.io.folders import entries
 from datasets.common.io.nifti import mapped
 from datasets.common.io.splits import check_disjoint
 
 SEGMENTATION = 'seg'
 
-Duplicates = Literal['report', 'refuse']
-"""The option `duplicates`: what happens where a case is a copy of one in another split."""
+OWN = re.compile(r'(train|val|test)\d+\.txt|regions\.txt|cases\.txt|manifest\.json')
+"""Files of a root beside its cases."""
 
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, labels) of each region."""
-
-
-SHOWN = 10
-"""How many pairs of copies are told one by one."""
 
 
 class SliceOptions(TypedDict):
@@ -88,14 +87,11 @@ class Volumes(Dataset):
         files = {c: self._files(c, kinds) for cases in splits.values() for c in cases}
         every = [file for found in files.values() for file in found.values()]
         hashes = dict(zip(every, remembered.hashes(every), strict=True))
-        copies = [
-            f'case {a} of {one} and case {b} of {other} are copies'
-            for one, a, other, b in _copies(splits, files, hashes)
-        ]
-        if copies and duplicates == 'refuse':
-            raise UserError(f'{root}: duplicates=refuse: {"; ".join(copies)}')
-        more = [f'... and {len(copies) - SHOWN} more copies'] if copies[SHOWN:] else []
-        self.notes = [*self._found(modalities, regions), *copies[:SHOWN], *more]
+        volumes = {
+            name: {c: {m: f for m, f in files[c].items() if m != SEGMENTATION} for c in cases}
+            for name, cases in splits.items()
+        }
+        copied = copied_files(root, volumes, duplicates, 'case')
         content = [(c, k, hashes[f]) for c, found in files.items() for k, f in found.items()]
         self.fingerprint = fingerprint([], splits, (classes, regions, options), content)
         self.task = Task(
@@ -107,6 +103,7 @@ class Volumes(Dataset):
             options['width'],
             regions=regions,
         )
+        self.notes = [*self._found(modalities, regions), *notes.aside(self._aside(kinds)), *copied]
 
     def _files(self, case: str, kinds: Sequence[str]) -> dict[str, Path]:
         """Returns modality or 'seg' -> file, of those that a case has."""
@@ -155,6 +152,7 @@ class Volumes(Dataset):
 
     def _found(self, modalities: Sequence[str], regions: Regions) -> Iterator[str]:
         """Yields what was found, in words."""
+        yield notes.found(self.task.modalities, self.splits, 'cases')
         for name, cases in self.splits.items():
             there = [self._files(case, modalities) for case in cases]
             counts = ', '.join(f'{m} in {sum(m in t for t in there)}' for m in modalities)
@@ -165,13 +163,31 @@ class Volumes(Dataset):
             for region, members in regions:
                 if labels.isdisjoint(members) and name != 'train':
                     yield f'{name}: no case has region {region}; Dice is 1 where it is not found'
-        extents = np.max([case.shape[1:] for case in self.cases.values()], axis=0)
+        shapes = sorted({case.shape for case in self.cases.values()})
+        more = f' to {"x".join(map(str, shapes[-1]))}' if shapes[1:] else ''
+        yield f'volumes of {"x".join(map(str, shapes[0]))}{more} voxels'
+        extents = np.max([shape[1:] for shape in shapes], axis=0)
         if (extents > self.size).any():
             high, wide = extents
             yield (
                 f'size={self.size[0]}x{self.size[1]}: the network sees the centre of slices of up '
                 f'to {high}x{wide} pixels; what is labelled outside counts as missed'
             )
+
+    def _aside(self, kinds: Sequence[str]) -> Iterator[str]:
+        """Yields what lies in the root and is not read."""
+        used = {case for cases in self.splits.values() for case in cases}
+        for path in entries(self.root):
+            if path.name in self.cases:
+                if path.name not in used:
+                    yield f'case {path.name}, which is in no split'
+                    continue
+                files = (file.name for file in entries(path))
+                yield from (
+                    f'{path.name}/{f}' for f in files if f.removesuffix('.npy') not in kinds
+                )
+            elif not OWN.fullmatch(path.name):
+                yield path.name
 
     def split(self, name: str) -> Split:
         """Returns the slices of a split; no file of another split is read."""
@@ -209,22 +225,3 @@ class Volumes(Dataset):
         names = self.task.names
         turned = Geometric(self.size, rotate=10, flip=0.5, vertical_flip=0.5, nearest=names)
         return Compose(turned, Intensity(names))
-
-
-def _copies(
-    splits: dict[str, list[str]], files: dict[str, dict[str, Path]], hashes: dict[Path, str]
-) -> Iterator[tuple[str, str, str, str]]:
-    """Yields (split, case, other split, its case) where all modalities that both have are equal."""
-    where = [(name, case) for name, cases in splits.items() for case in cases]
-    sharing: dict[str, list[int]] = {}
-    for k, (_, case) in enumerate(where):
-        content = {kind: hashes[f] for kind, f in files[case].items() if kind != SEGMENTATION}
-        pairs = {j for text in content.items() for j in sharing.get(str(text), [])}
-        for j in sorted(pairs):
-            name, earlier = where[j]
-            theirs = {kind: hashes[f] for kind, f in files[earlier].items() if kind in content}
-            same = all(content[kind] == found for kind, found in theirs.items())
-            if same and name != where[k][0]:
-                yield name, earlier, *where[k]
-        for text in content.items():
-            sharing.setdefault(str(text), []).append(k)

@@ -1,70 +1,120 @@
-"""Samples of validation and test whose content is in the training split as well."""
+"""Samples of one split whose content is in an earlier split as well, under another name or not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from benchmark.errors import UserError, unknown
-from datasets.common.io.remembered import combined, hashes
+from datasets.common.io.remembered import hashes
 
 Duplicates = Literal['report', 'refuse']
 """The option `duplicates` of data sets; see `copies`."""
 
+Contents = Mapping[str, Mapping[str, Mapping[str, str]]]
+"""'train', 'val', 'test' -> sample -> modality -> hash of its content, where the sample has it."""
+
 NAMED = 3
 """How many of the copies are named."""
 
+COMMON = 50
+"""Content that more samples share than this, such as a black image, identifies none of them."""
+
+CALLED = {'train': 'training', 'val': 'validation'}
+
 
 def copies(
-    where: Path | str, contents: Mapping[str, Mapping[str, str]], duplicates: Duplicates = 'report'
+    where: Path | str, contents: Contents, duplicates: Duplicates = 'report', what: str = 'sample'
 ) -> list[str]:
-    """Returns what to say of samples that are in the training split under another name, too.
+    """Returns what to say of samples that are in an earlier split as well.
+
+    A sample is a copy of another if both have the same content in all modalities that both have,
+    and in one at least.
 
     Args:
         where: The data root, for messages.
-        contents: 'train', 'val', 'test' -> sample -> hash of the content of all its modalities.
+        contents: The splits in the order train, val, test.
         duplicates: 'report' returns the lines; 'refuse' takes a copy for an error.
+        what: What a sample is called in messages.
 
     Raises:
         UserError: `duplicates` is 'refuse' and there are copies, or it is neither of both.
     """
     if duplicates not in ('report', 'refuse'):
         raise unknown('value of duplicates', duplicates, ('report', 'refuse'))
-    trained = {content: sample for sample, content in contents['train'].items()}
     told = []
-    for name in ('val', 'test'):
-        found = [(s, trained[c]) for s, c in contents[name].items() if c in trained]
+    for earlier, name in (('train', 'val'), ('train', 'test'), ('val', 'test')):
+        found = list(_twins(contents[earlier], contents[name]))
         if not found:
             continue
-        pairs = ', '.join(f'{sample} (train: {twin})' for sample, twin in found[:NAMED])
+        pairs = ', '.join(f'{sample} ({earlier}: {twin})' for sample, twin in found[:NAMED])
         more = ', ...' if found[NAMED:] else ''
-        count = f'{len(found)} of {len(contents[name])} samples of {name}'
-        told.append(f'{count} are copies of training samples: {pairs}{more}')
+        count = f'{len(found)} of {len(contents[name])} {what}s of {name}'
+        told.append(f'{count} are copies of {CALLED[earlier]} {what}s: {pairs}{more}')
     if told and duplicates == 'refuse':
-        raise UserError(f'{where}: expected no duplicates, found {"; ".join(told)}')
+        raise UserError(f'{where}: duplicates=refuse: expected no copies, found {"; ".join(told)}')
     return told
+
+
+def _twins(
+    earlier: Mapping[str, Mapping[str, str]], later: Mapping[str, Mapping[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """Yields (later sample, the first earlier one that it is a copy of)."""
+    whole: dict[tuple[tuple[str, str], ...], str] = {}
+    sharing: dict[tuple[str, str], list[str]] = {}
+    for sample, content in earlier.items():
+        whole.setdefault(tuple(sorted(content.items())), sample)
+        for one in content.items():
+            sharing.setdefault(one, []).append(sample)
+    for sample, content in later.items():
+        if twin := content and whole.get(tuple(sorted(content.items()))):
+            yield sample, twin
+            continue
+        near = (sharing.get(one, []) for one in content.items())
+        candidates = {twin: None for twins in near if len(twins) <= COMMON for twin in twins}
+        for twin in candidates:
+            if all(earlier[twin].get(m, found) == found for m, found in content.items()):
+                yield sample, twin
+                break
 
 
 def copied_files(
     where: Path | str,
-    files: Mapping[str, Mapping[str, Sequence[Path | None]]],
+    files: Mapping[str, Mapping[str, Mapping[str, Path]]],
     duplicates: Duplicates = 'report',
+    what: str = 'sample',
 ) -> list[str]:
     """Returns `copies` of samples that are made of files.
 
     Args:
         where: The data root, for messages.
-        files: 'train', 'val', 'test' -> sample -> its file of every modality, None if it has none.
+        files: 'train', 'val', 'test' -> sample -> modality -> file, of those that a sample has.
         duplicates: See `copies`.
+        what: See `copies`.
 
     Raises:
         UserError: A file is missing, or see `copies`.
     """
-    paths = [p for samples in files.values() for one in samples.values() for p in one if p]
+    paths = [p for samples in files.values() for one in samples.values() for p in one.values()]
     known = dict(zip(paths, hashes(paths), strict=True))
     contents = {
-        name: {s: combined(known[p] if p else '' for p in one) for s, one in samples.items()}
+        name: {s: {m: known[p] for m, p in one.items()} for s, one in samples.items()}
         for name, samples in files.items()
     }
-    return copies(where, contents, duplicates)
+    return copies(where, contents, duplicates, what)
+
+
+def of_modalities(
+    samples: Sequence[str], digests: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, str]]:
+    """Returns sample -> modality -> hash, as `copies` takes them.
+
+    Args:
+        samples: Names of the samples.
+        digests: Modality -> hash of each sample's content, '' where it lacks the modality.
+    """
+    return {
+        sample: {m: found[k] for m, found in digests.items() if found[k]}
+        for k, sample in enumerate(samples)
+    }

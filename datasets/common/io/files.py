@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -152,6 +153,7 @@ def decoded(path: Path, decode: Callable[[Path], np.ndarray]) -> np.ndarray:
         UserError: The file is missing or cannot be decoded. The message is one line.
     """
     try:
+        check_regular(path)
         return decode(path)
     except FileNotFoundError:
         raise UserError(f'{path}: expected a file, found nothing there') from None
@@ -162,6 +164,19 @@ def decoded(path: Path, decode: Callable[[Path], np.ndarray]) -> np.ndarray:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         text = f'{path}: cannot be read, broken or of another format: {reason}'
         raise UserError(text) from None
+
+
+def check_regular(path: Path) -> None:
+    """Checks that a path is that of a file: reading from a pipe would wait for ever.
+
+    Raises:
+        UserError: Something else is there.
+        FileNotFoundError: Nothing is there.
+    """
+    kind = path.stat().st_mode
+    if not stat.S_ISREG(kind):
+        found = 'a folder' if stat.S_ISDIR(kind) else 'a pipe, socket or device'
+        raise UserError(f'{path}: expected a file, found {found}')
 
 
 def _mapped(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
@@ -219,6 +234,7 @@ def lines(path: Path) -> list[str]:
         UserError: The file is missing, has no such line, or is not UTF-8 text.
     """
     try:
+        check_regular(path)
         found = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
     except FileNotFoundError:
         raise UserError(f'{path}: expected a list file, found nothing there') from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -82,6 +83,9 @@ def _states(paths: Sequence[Path]) -> list[str]:
         except OSError:
             missing.append(path)
             continue
+        # Reading from a pipe would wait for ever.
+        if not stat.S_ISREG(state.st_mode):
+            raise UserError(f'{path}: expected a file, found a folder, pipe, socket or device')
         # A program can set the time of the content back, but not that of the inode.
         latest = max(state.st_mtime_ns, state.st_ctime_ns)
         found.append(f'{state.st_size} {latest} {state.st_ino} {state.st_mtime_ns}')

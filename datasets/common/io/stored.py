@@ -17,18 +17,22 @@ from datasets.common.io.folders import walk
 from datasets.common.io.remembered import hashes
 
 
-def load(root: Path) -> dict[str, np.ndarray]:
+def load(root: Path, aside: list[str] | None = None) -> dict[str, np.ndarray]:
     """Returns the arrays of an .npz file or of a folder of .npy files by their keys.
 
     In a folder, the key of an array is its path below the folder without '.npy'. Its arrays are
     memory maps, of which nothing is read yet.
+
+    Args:
+        root: The file or folder.
+        aside: Takes the paths, below a folder, of files that are not read.
 
     Raises:
         UserError: There is no such file or folder, it has another format, two arrays have one key,
             or the content of an .npz file would take more than half of the memory.
     """
     if root.is_dir():
-        return _load_folder(root)
+        return _load_folder(root, [] if aside is None else aside)
     if not root.is_file():
         raise UserError(f'{root}: expected an .npz file or a folder, found nothing there')
     if not zipfile.is_zipfile(root):
@@ -66,8 +70,12 @@ def array_file(root: Path, key: str) -> Path:
     return root / f'{key}.npy'
 
 
-def _load_folder(root: Path) -> dict[str, np.ndarray]:
-    files = [file for file in walk(root) if file.suffix == '.npy']
+def _load_folder(root: Path, aside: list[str]) -> dict[str, np.ndarray]:
+    left: list[Path] = []
+    every = list(walk(root, left))
+    files = [file for file in every if file.suffix == '.npy']
+    left += [file for file in every if file.suffix != '.npy']
+    aside += [file.relative_to(root).as_posix() for file in left]
     if not files:
         raise UserError(f'{root}: expected inputs/<modality>.npy, target.npy, found no .npy file')
     return {file.relative_to(root).with_suffix('').as_posix(): _mapped(file) for file in files}

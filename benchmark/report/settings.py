@@ -1,0 +1,89 @@
+"""How the runs of a table came about, in words: data set, test samples, protocol, training gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmark.report import gaps
+from benchmark.report.runs import Runs
+
+SELECTION = {
+    'last': 'tested after the last epoch',
+    'mean': 'tested at the epoch of the best validation mean over subsets',
+    'worst': 'tested at the epoch of the best validation score on the worst subset',
+    'full': 'tested at the epoch of the best validation score with all modalities',
+}
+SAMPLER = {
+    'uniform': 'training masks drawn uniformly from the subsets',
+    'by_size': 'training masks drawn uniformly by number of modalities',
+    'complete': 'training on all modalities',
+}
+PARTS = (
+    '{epochs} epochs with batches of {batch_size}',
+    '{optimizer}',
+    'learning rate {lr:g}',
+    'weight decay {weight_decay:g}',
+    '{schedule} schedule with a linear warm-up ({warmup:g} epoch{plural})',
+    '{precision}',
+    'task loss {loss}',
+)
+
+
+def named(runs: Runs) -> str:
+    """Returns the data set's name with those of its options that are not the defaults."""
+    data = runs.data
+    changed = {k: data['options'][k] for k in data.get('changed', ()) if k in data['options']}
+    return f'{data["name"]} ({_told(changed)})' if changed else data['name']
+
+
+def _told(options: Mapping[str, Any]) -> str:
+    return ', '.join(f'{key}={value}' for key, value in options.items())
+
+
+def data(runs: Runs) -> list[str]:
+    """Says with which options the data set was read, and how large its splits are."""
+    options = _told(runs.data['options'])
+    sizes = ', '.join(f'{count:,} {split}' for split, count in runs.sizes.items())
+    return [
+        *([f'Options of the data set: {options}.'] if options else []),
+        *([f'Encoders: {runs.data["encoder"]}.'] if 'encoder' in runs.data else []),
+        *([f'{runs.unit.capitalize()}: {sizes}.'] if sizes else []),
+    ]
+
+
+def words(protocol: Mapping[str, Any]) -> str:
+    """Says a protocol in words; fields that it lacks are left out."""
+    sampler, plural = protocol.get('sampler', ''), '' if protocol.get('warmup') == 1 else 's'
+    told = [
+        SAMPLER.get(sampler, f'training masks drawn by {sampler}') + ' unless a method has its own',
+        SELECTION.get(protocol.get('selection', ''), ''),
+    ]
+    for part in PARTS:
+        try:
+            told.append(part.format(**protocol, plural=plural))
+        except (KeyError, ValueError):
+            continue
+    return ', '.join(filter(None, told))
+
+
+def training_gaps(runs: Runs) -> str:
+    """Says which share of the training samples lacks which modality."""
+    rates = gaps.realised(runs)
+    if not any(rates.values()):
+        return 'The training data are complete.'
+    told = ', '.join(f'{name} {rate:.1f} %' for name, rate in rates.items())
+    return f'Training samples that lack a modality: {told}.'
+
+
+def samples(runs: Runs) -> str:
+    """Says how many samples the scores are on, and of how many clusters where these are known."""
+    numbers = f'{_range(runs.numbers)} test {runs.sample}'
+    if runs.unit == 'clusters':
+        numbers += f' of {_range(runs.units)} clusters'
+    return f'{numbers}, by subset' if len(set(runs.numbers.values())) > 1 else numbers
+
+
+def _range(counts: Mapping[str, int]) -> str:
+    least, most = min(counts.values()), max(counts.values())
+    return f'{least:,}' if least == most else f'{least:,} to {most:,}'

@@ -1,0 +1,46 @@
+"""What a user is told of the data that were found, in lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Sized
+
+from benchmark.method import Modality
+
+NAMED = 5
+"""How many of the things that were left aside are named."""
+
+
+def found(
+    modalities: Sequence[Modality], splits: Mapping[str, Sized], what: str = 'samples'
+) -> str:
+    """Returns the line that names the modalities, their kinds and shapes, and sizes of the splits.
+
+    Args:
+        modalities: Those that were found.
+        splits: 'train', 'val', 'test' -> samples.
+        what: What samples are called.
+    """
+    counts = ', '.join(f'{name} {len(samples)}' for name, samples in splits.items())
+    return f'found modalities {", ".join(map(described, modalities))}; {what}: {counts}'
+
+
+def described(modality: Modality) -> str:
+    """Returns name, kind and shape of a modality, e.g. 'rgb (image 3x480x640)'."""
+    *more, last = modality.shape
+    # The last feature of a padded sequence marks its padding, which the data do not hold.
+    shape = 'x'.join(map(str, [*more, last - modality.padded]))
+    return f'{modality.name} ({modality.kind} {shape})'
+
+
+def aside(names: Iterable[str]) -> list[str]:
+    """Returns a line that names what was left aside; no line if nothing was."""
+    known = sorted(set(names))
+    if not known:
+        return []
+    more = f' and {len(known) - NAMED} more' if known[NAMED:] else ''
+    return [f'left aside: {", ".join(map(printable, known[:NAMED]))}{more}']
+
+
+def printable(name: str) -> str:
+    """Returns a name in which every character is seen and none is obeyed by a terminal."""
+    return name if name.isprintable() else ascii(name)

@@ -1,0 +1,196 @@
+"""One step of DMRNet, RedCore, ShaSpec, LCR and MMIN against figures of their released code.
+
+The released code computed the losses and gradients in released_code.json on the weights and data
+of `figures.fill` and `figures.drawn`, as tests/helpers/figures.py describes. Encoders were left
+out: a step begins at the features of the modalities. Classifiers of RedCore and MMIN are those of
+the released code, perceptrons with two hidden layers, and dropout was off. The commits are
+8472850 of shicaiwei123/ECCV2024-DMRNet (its face anti-spoofing code, LCR among it), b2c6a2d of
+sunjunaimer/RedCore, 081fe7a of billhhh/ShaSpec, and the branch master of AIM3-RUC/MMIN.
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from figures import differences, drawn, fill
+from torch import nn
+
+from benchmark.method import Batch, Modality, Task
+from methods.dmrnet import DMRNet
+from methods.lcr import LCR
+from methods.mmin import MMIN
+from methods.redcore import RedCore
+from methods.shaspec import ShaSpec
+
+RELEASED = json.loads(Path(__file__).with_name('released_code.json').read_text())
+SUBSETS = torch.tensor(list(itertools.product((False, True), repeat=3))[1:])
+
+
+def task_of(names, classes, shape, width):
+    modalities = tuple(Modality(name, shape) for name in names)
+    return Task(
+        'any', 'classification', modalities, tuple(map(str, range(classes))), 'accuracy', width
+    )
+
+
+def batch_of(names, mask, classes):
+    n = len(mask)
+    return Batch({}, torch.ones_like(mask), mask, torch.arange(n) % classes, torch.arange(n))
+
+
+def leaves(names, seed, *shape):
+    """Features of each modality, which also receive a gradient."""
+    return {n: drawn(seed + i, *shape).requires_grad_() for i, n in enumerate(names)}
+
+
+class Given(nn.Module):
+    """Stands for encoders: returns features that are given."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.features = features
+
+    def forward(self, _):
+        return {name: (x,) for name, x in self.features.items()}
+
+
+class Perceptron(nn.Sequential):
+    """The released classifier of RedCore and MMIN, on vectors of one position."""
+
+    def __init__(self, inputs, hidden, classes):
+        super().__init__(
+            nn.Linear(inputs, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, classes),
+        )
+
+    def forward(self, maps):
+        return super().forward(maps[0].flatten(1))
+
+
+def noise(monkeypatch, period, *shape):
+    """Replaces random noise by fixed one, a new one for each of `period` calls."""
+    calls = itertools.count()
+    monkeypatch.setattr(
+        torch, 'randn_like', lambda x: drawn(600 + next(calls) % period, *shape).view(x.shape)
+    )
+
+
+def check(name, method, batch, parameters, features=()):
+    """Compares the terms of a loss and the gradients with the released code's figures."""
+    expected = dict(RELEASED[name])
+    gradients = expected.pop('gradients')
+    losses = method.loss(batch)
+    for term, value in expected.items():
+        if f'loss_{term}' in losses:
+            assert losses[f'loss_{term}'].item() == pytest.approx(value, rel=1e-5), term
+    assert {f'loss_{t}' for t in expected if t != 'weights'} == {n for n in losses if 'loss' in n}
+    method.parse_losses(losses)[0].backward()
+    apart = differences([p.grad for p in (*parameters, *features)], gradients)
+    assert apart.max() < 1e-5, apart
+    return losses
+
+
+def test_dmrnet_on_faces(monkeypatch):
+    names = ('rgb', 'depth', 'ir')
+    method = DMRNet(task_of(names, 2, (3, 16, 16), 64), beta=0.7, variant='official').train()
+    features = leaves(names, 500, 12, 128, 6, 6)
+    method.encoders = Given(features)
+    parts = (method.decoder.trunk, method.gaussian, method.decoder.head)
+    parameters = [p for part in parts for p in part.parameters()]
+    fill(parameters)
+    noise(monkeypatch, 1, 12, 512, 2, 2)
+    method.epoch, method.epochs = 9, 100
+    batch = batch_of(names, SUBSETS.repeat(2, 1)[:12], 2)
+    check('dmrnet', method, batch, parameters, features.values())
+
+
+def test_lcr_on_faces():
+    names = ('rgb', 'depth', 'ir')
+    method = LCR(task_of(names, 2, (3, 16, 16), 64)).train()
+    features = leaves(names, 500, 12, 128, 6, 6)
+    method.encoders = Given(features)
+    parts = (method.correlations, method.decoder.trunk, method.decoder.head)
+    parameters = [p for part in parts for p in part.parameters()]
+    fill(parameters)
+    batch = batch_of(names, SUBSETS.repeat(2, 1)[:12], 2)
+    check('lcr', method, batch, parameters, features.values())
+
+
+def test_mmin_on_vectors():
+    names = ('a', 'l', 'v')
+    method = MMIN(task_of(names, 4, (5,), 8), dropout=0.0)
+    features = leaves(names, 500, 6, 16, 1, 1)
+    method.encoders = Given(features)
+
+    class Teacher:
+        def encode(self, _):
+            return {n: (drawn(520 + i, 6, 16, 1, 1),) for i, n in enumerate(names)}
+
+    method._teacher = (Teacher(),)
+    method.decoder = Perceptron(5 * 8, 16, 4)
+    parts = (method.imagine, method.recall, method.decoder)
+    parameters = [p for part in parts for p in part.parameters()]
+    fill(parameters)
+    for p in parameters:
+        p.data.mul_(0.5)
+    check('mmin', method, batch_of(names, SUBSETS[:6], 4), parameters, features.values())
+
+
+def test_redcore_on_vectors(monkeypatch):
+    names = ('a', 'v', 'l')
+    method = RedCore(task_of(names, 4, (5,), 64), variant='official')
+    features = leaves(names, 500, 7, 128, 1, 1)
+    method.encoders = Given(features)
+    method.decoder = Perceptron(3 * 128, 16, 4)
+    method.unimodal = nn.ModuleDict({n: Perceptron(128, 16, 4) for n in names})
+    parts = (method.heads, method.imagine, method.decoder, method.unimodal)
+    parameters = [p for part in parts for p in part.parameters()]
+    fill(parameters)
+    for p in parameters:
+        p.data.mul_(0.5)
+    noise(monkeypatch, 3, 7, 128)
+    losses = check('redcore', method, batch_of(names, SUBSETS, 4), parameters, features.values())
+    found = [losses[f'weight_{n}'].item() for n in names]
+    # The released code holds the weights in the order a, v, l.
+    assert found == pytest.approx(RELEASED['redcore']['weights'], rel=1e-5)
+
+
+class Pixelwise(nn.Module):
+    """The encoder of a modality in the figures of ShaSpec: a 1x1 convolution."""
+
+    def __init__(self, names, shared):
+        super().__init__()
+        self.names = names
+        self.layers = nn.ModuleList(nn.Conv2d(1, 256, 1) for _ in (names[:1] if shared else names))
+
+    def forward(self, inputs):
+        layers = dict(zip(self.names, itertools.cycle(self.layers), strict=False))
+        return {name: (layers[name](x),) for name, x in inputs.items()}
+
+
+class PooledLinear(nn.Linear):
+    def forward(self, maps):
+        return super().forward(maps[0].mean((2, 3)))
+
+
+def test_shaspec_on_volumes_of_one_slice(monkeypatch):
+    names = ('flair', 't1', 't1ce', 't2')
+    method = ShaSpec(task_of(names, 3, (1, 6, 6), 128), variant='official').train()
+    method.shared, method.specific = Pixelwise(names, True), Pixelwise(names, False)
+    method.decoder = PooledLinear(4 * 256, 3)
+    parts = (method.shared, method.specific, method.project, method.classifier, method.decoder)
+    parameters = [p for part in parts for p in part.parameters()]
+    fill(parameters)
+    images = drawn(500, 5, 4, 6, 6)
+    # Of the present modalities flair and t1ce the released code drew t1ce to replace the others.
+    monkeypatch.setattr(torch, 'rand', lambda shape, **_: torch.arange(4.0).expand(shape))
+    mask = torch.tensor([[True, False, True, False]]).expand(5, -1)
+    method.epoch, method.epochs = 8, 9
+    batch = batch_of(names, mask, 3)
+    batch = batch._replace(inputs={n: images[:, i : i + 1] for i, n in enumerate(names)})
+    check('shaspec', method, batch, parameters)
