@@ -217,13 +217,12 @@ def _scenes(root: Path, split: str, depth: str) -> list[Scene]:
             if first != other:
                 raise UserError(f'{file}: entry {k}: expected a file of {first}, found {other}')
     rows = zip(*listed.values(), strict=True)
+    folders = [root / split / kind for kind in kinds]
     return [
         Scene(
-            name,
-            *(root / split / kind / file for kind, file in zip(kinds, row, strict=True)),
-            cluster=name.rpartition('_')[0],
+            name, folders[0] / rgb, folders[1] / depth, folders[2] / label, name.rpartition('_')[0]
         )
-        for name, row in zip(names['rgb'], rows, strict=True)
+        for name, (rgb, depth, label) in zip(names['rgb'], rows, strict=True)
     ]
 
 

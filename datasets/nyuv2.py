@@ -175,8 +175,10 @@ def _scenes(root: Path, split: str, depth: str, labels: str) -> list[Scene]:
     for stem in lines(file):
         if not stem.isdigit():
             raise UserError(f'{file}: expected frame numbers, found {stem!r}')
-        folders = (root / split / kind / f'{stem}.png' for kind in ('rgb', depth, labels))
-        scenes.append(Scene(stem, *folders, cluster=places.get(stem, '')))
+        rgb, depths, label = (
+            root / split / kind / f'{stem}.png' for kind in ('rgb', depth, labels)
+        )
+        scenes.append(Scene(stem, rgb, depths, label, places.get(stem, '')))
     return scenes
 
 
