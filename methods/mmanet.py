@@ -18,8 +18,11 @@ from methods.common.distillation import (
     column_weighted_distillation,
     margin_aware_distillation,
     pixels,
+    pooled,
 )
 from methods.common.losses import cross_entropy_sums, multi_scale, total
+from methods.common.mining import departures
+from methods.common.moments import MomentFusion
 from methods.common.networks import ClassificationDecoder, Decoder, Maps, decoder
 from methods.modality_dropout import ModalityDropout
 
@@ -44,6 +47,16 @@ class MMANet(ModalityDropout):
     paper's network there, the three scales are the output of the context module and the two deepest
     skip maps, and L_MAR is summed over the second decoder's side outputs.
 
+    The method is not bound to one fusion: with fusion='moments' the network and its second decoder
+    fuse by the mean and variance of what is present, as in HeMIS (Havaei et al., MICCAI 2016),
+    which the released code has as well; the teacher still concatenates, since L_MAD compares how
+    samples relate and needs no equal features. `weak` names the combinations of L_MAR: 'mined', or,
+    as references for the mining, 'single' modalities or 'all' combinations. `beta=0` leaves L_MAR
+    out, `alpha=0` leaves out L_MAD.
+
+    On CREMA-D and Kinetics-Sounds the settings are those of DMRNet's authors, who ran MMANet there:
+    L_MAD from the beginning, and L_MAR on both single modalities without mining.
+
     variant='official' follows the released code where that changes numbers. In classification the
     mask of L_MAR is broadcast, so that L_MAR becomes the mean error of all samples times the number
     of weak ones; MAD weights columns; mining takes the softmax of the class shares. In segmentation
@@ -51,26 +64,28 @@ class MMANet(ModalityDropout):
     channels of a feature map in the teacher's decoder (the pyramid's second deepest map, or the
     output of the first module of ESANet's decoder); and a single combination is weak.
 
-    Departures from the released code in both variants: in segmentation, maps are pooled by whole
-    windows instead of adaptively to 30 x 40; the first half of an odd number of columns has one
-    more instead of one less; the teacher's BatchNorm stays in evaluation mode; a certain teacher
-    gives no NaN; a resumed run keeps its weak combinations; nothing is mined on test data. The
-    paper's text was not available beyond its first pages: formulas are those of the code and of its
-    comments, which name the equations.
+    Departures from the released code in both variants: the teacher's BatchNorm stays in evaluation
+    mode; a certain teacher gives no NaN; a resumed run keeps its weak combinations; nothing is
+    mined on test data. The paper's text was not available beyond its first pages: formulas are
+    those of the code and of its comments, which name the equations.
 
     Args:
         task: What the data set requires.
         alpha: Weight of L_MAD.
         beta: Weight of L_MAR.
         mining_start: First epoch, from 0, whose validation is mined.
-        begin_epoch: Mining ends before this epoch; L_MAD and L_MAR start after it. A training that
-            ends before starts them earlier (`late_start`).
-        grid: In segmentation, the number of rows to which larger maps are pooled for L_MAD.
+        begin_epoch: Mining ends before this epoch; L_MAR and, by default, L_MAD start after it. A
+            training that ends before starts them earlier (`late_start`).
+        mad_after: L_MAD starts after this epoch, -1 from the beginning; 'auto' for `begin_epoch`.
+        grid: In segmentation, the number of rows to which larger maps are pooled for L_MAD; the
+            grid has 4/3 as many columns.
+        weak: The combinations of L_MAR: 'mined', 'single' or 'all'.
+        fusion: 'concat' or 'moments'.
         variant: 'paper' or 'official'.
 
     Raises:
-        UserError: The variant is unknown, or no epoch lies between `mining_start` and
-            `begin_epoch`.
+        UserError: A choice is unknown, fusion=moments meets a network that fuses while it encodes,
+            or no epoch lies between `mining_start` and `begin_epoch`.
     """
 
     version = 2
@@ -83,10 +98,12 @@ class MMANet(ModalityDropout):
         'cefa': {'alpha': 30.0, 'beta': 0.5, 'mining_start': 0, 'begin_epoch': 3},
         'nyuv2': {'alpha': 4.0, 'beta': 0.2, 'mining_start': 6, 'begin_epoch': 10},
         'cityscapes': {'alpha': 10.0, 'beta': 0.1, 'mining_start': 6, 'begin_epoch': 10},
+        'crema_d': {'alpha': 0.5, 'beta': 0.01, 'mad_after': -1, 'weak': 'single'},
+        'kinetics_sounds': {'alpha': 0.5, 'beta': 0.01, 'mad_after': -1, 'weak': 'single'},
         'synth_faces': {'alpha': 30.0, 'beta': 0.5, 'mining_start': 1, 'begin_epoch': 3},
         'synth_rooms': {'alpha': 4.0, 'beta': 0.2, 'mining_start': 1, 'begin_epoch': 3},
     }
-    search = {'alpha': LogUniform(0.4, 300), 'beta': LogUniform(0.01, 5)}
+    search = {'alpha': LogUniform(0.05, 300), 'beta': LogUniform(0.001, 5)}
     departure: Tensor
     strong: Tensor
 
@@ -98,31 +115,43 @@ class MMANet(ModalityDropout):
         beta: float = 0.5,
         mining_start: int = 2,
         begin_epoch: int = 5,
+        mad_after: int | Literal['auto'] = 'auto',
         grid: int = 30,
+        weak: Literal['mined', 'single', 'all'] = 'mined',
+        fusion: Literal['concat', 'moments'] = 'concat',
         variant: Literal['paper', 'official'] = 'paper',
     ) -> None:
         super().__init__(task)
-        if variant not in ('paper', 'official'):
-            raise unknown('variant of mmanet', variant, ('paper', 'official'))
+        _check('variant', variant, ('paper', 'official'))
+        _check('weak', weak, ('mined', 'single', 'all'))
+        _check('fusion', fusion, ('concat', 'moments'))
         if not 0 <= mining_start < begin_epoch:
             expected = f'0 to {begin_epoch - 1}, before begin_epoch'
             raise UserError(f'mmanet:mining_start: expected {expected}, found {mining_start}')
         self.alpha, self.beta = alpha, beta
         self.given_mining_start, self.given_begin_epoch = mining_start, begin_epoch
-        self.grid = grid
+        self.given_mad_after, self.grid = mad_after, grid
         self.official = variant == 'official'
         self.dense = task.kind == 'segmentation'
-        self.regularizer = decoder(task)
+        self.combinations = weak
+        channels = None
+        if fusion == 'moments':
+            channels = MomentFusion.channels(task)
+            self.fusion = MomentFusion(task, official=self.official)
+            self.decoder = decoder(task, channels)
+        self.regularizer = decoder(task, channels)
         # Buffers are part of a checkpoint: a resumed run keeps what was mined.
         self.register_buffer('departure', torch.zeros(len(task.names)))
         self.register_buffer('strong', torch.zeros(len(task.names), dtype=torch.bool))
-        # A single modality has no combination without it, so that nothing need be mined.
-        self._checked = len(task.names) == 1
+        self._checked = weak != 'mined' or len(task.names) == 1
 
     @classmethod
     def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:
         """Tells where a training is too short for `begin_epoch`."""
-        return late_term('the distillation with MAR', options['begin_epoch'] + 1, epochs)
+        begin, mad = options['begin_epoch'], options['mad_after']
+        if mad == 'auto':
+            return late_term('the distillation with MAR', begin + 1, epochs)
+        return late_term('L_MAD', mad + 1, epochs) + late_term('L_MAR', begin + 1, epochs)
 
     @property
     def begin_epoch(self) -> int:
@@ -130,12 +159,18 @@ class MMANet(ModalityDropout):
         return late_start(self.given_begin_epoch + 1, self.epochs) - 1
 
     @property
+    def mad_after(self) -> int:
+        """The epoch after which L_MAD starts."""
+        given = self.given_mad_after
+        return self.begin_epoch if given == 'auto' else late_start(int(given) + 1, self.epochs) - 1
+
+    @property
     def mining_start(self) -> int:
         """The option, or 0 where mining would start after it has to end."""
         return self.given_mining_start if self.given_mining_start < self.begin_epoch else 0
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns loss_task and, after `begin_epoch`, the weighted loss_mad and loss_mar.
+        """Returns loss_task and, after their starts, the weighted loss_mad and loss_mar.
 
         Raises:
             UserError: No epoch was mined.
@@ -144,9 +179,10 @@ class MMANet(ModalityDropout):
         maps = self.decoder.maps(fused)
         outputs = self.decoder.outputs(maps)
         losses = {'loss_task': multi_scale(self.task_loss, outputs, batch.target)}
+        if self.epoch > self.mad_after:
+            losses['loss_mad'] = self.alpha * self.distillation(maps, batch)
         if self.epoch > self.begin_epoch:
             self._require_mined()
-            losses['loss_mad'] = self.alpha * self.distillation(maps, batch)
             losses['loss_mar'] = self.beta * self.regularization(fused, batch)
         return losses
 
@@ -186,9 +222,7 @@ class MMANet(ModalityDropout):
             teacher: Map (B, C', H, W).
             logits: The teacher's logits (B, K, H', W') at any resolution.
         """
-        # Whole windows, because the backward pass of adaptive pooling is not deterministic on CUDA.
-        window = -(-student.shape[2] // self.grid)
-        student, teacher = (F.avg_pool2d(x, window, ceil_mode=True) for x in (student, teacher))
+        student, teacher = (pooled(x, self.grid) for x in (student, teacher))
         # The teacher has no gradient, so that adaptive pooling is harmless here.
         height, width = student.shape[2:]
         logits = F.adaptive_avg_pool2d(logits.float(), (height, width))
@@ -224,6 +258,10 @@ class MMANet(ModalityDropout):
 
     def weak(self, mask: Tensor) -> Tensor:
         """Returns which masks (B, M) are weak, (B,) bool; none is before a modality was mined."""
+        if self.combinations == 'all':
+            return mask.any(1)
+        if self.combinations == 'single':
+            return mask.sum(1) == 1
         if self.dense and self.official:
             # Only the complement of the strong modality, not the smaller subsets of it.
             weak = (mask != self.strong).all(1)
@@ -238,35 +276,14 @@ class MMANet(ModalityDropout):
             UserError: The validation lacks one of these subsets.
         """
         names = self.task.names
-        if len(names) == 1 or not self.mining_start <= self.epoch < self.begin_epoch:
+        mines = self.combinations == 'mined' and len(names) > 1
+        if not (mines and self.mining_start <= self.epoch < self.begin_epoch):
             return
-        full = '+'.join(names)
-        reduced = ['+'.join(n for n in names if n != absent) for absent in names]
-        for key in (full, *reduced):
-            if key not in scores:
-                raise unknown('subset in the validation that mmanet mines: subset', key, scores)
-        moved = [self.movement(scores[key], scores[full]) for key in reduced]
+        moved = departures(names, scores, self.dense, self.official)
         self.departure += self.departure.new_tensor(moved)
         chosen = int(self.departure.argmax())
         self.strong.zero_()[chosen] = True
         print_log(f'mmanet: strong modality {names[chosen]!r} after epoch {self.epoch}', 'current')
-
-    def movement(self, score: SubsetScore, full: SubsetScore) -> float:
-        """Returns how far a subset's predictions are from those of the full set.
-
-        In segmentation it is the squared difference of mIoU, in classification the divergence
-        KL(subset || full) of the shares of predicted classes (the paper's Eq. 10-13).
-
-        Args:
-            score: Score of the subset.
-            full: Score of the full set.
-        """
-        if self.dense:
-            return (score.metrics['mIoU'] - full.metrics['mIoU']) ** 2
-        shares = torch.tensor([score.predicted, full.predicted], dtype=torch.float64)
-        # 1e-6: the divergence would be infinite for a class that is never predicted.
-        log_q = (shares if self.official else (shares + 1e-6).log()).log_softmax(1)
-        return float(F.kl_div(log_q[1], log_q[0], reduction='sum', log_target=True))
 
     def _require_mined(self) -> None:
         # Reading a buffer makes the host wait for the device, so it is read once, not every step.
@@ -276,3 +293,8 @@ class MMANet(ModalityDropout):
                 'which are mined; lower val_interval or move mining_start and begin_epoch'
             )
         self._checked = True
+
+
+def _check(option: str, given: str, choices: tuple[str, ...]) -> None:
+    if given not in choices:
+        raise unknown(f'{option} of mmanet', given, choices)

@@ -34,7 +34,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
 }
 
-LATER = ('clip', 'ema', 'loss')
+LATER = ('clip', 'loss', 'ema')
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
 
@@ -72,12 +72,12 @@ class Protocol:
         val_interval: Epochs between validations; the last epoch is always validated.
         precision: Arithmetic of training; 'auto' is bfloat16 on CUDA and float32 elsewhere.
         clip: Largest norm of a step's gradient; 0 leaves it as it is.
-        ema: Decay per step of the moving average of the weights, which is then what is validated,
-            selected and tested (`benchmark.engine.hooks.Averaging`); 0 is off.
         loss: Task loss of all methods in segmentation: 'ce' (cross-entropy by class weight),
             'ce_dice' (the same plus a Dice loss; the default there) or 'own' (that of each method's
             paper or released code). In classification, which has only the cross-entropy, the field
             is empty.
+        ema: Decay per step of the moving average of the weights, which is then what is validated,
+            selected and tested (`benchmark.engine.hooks.Averaging`); 0 is off.
     """
 
     sampler: str = 'uniform'
@@ -94,8 +94,8 @@ class Protocol:
     val_interval: int = 1
     precision: str = 'auto'
     clip: float = 0.0
-    ema: float = 0.0
     loss: str = ''
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():

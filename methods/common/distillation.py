@@ -6,6 +6,8 @@ All losses are scalars in float32, also inside autocast.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -179,13 +181,16 @@ def row_errors(student: Tensor, teacher: Tensor, parts: int = 1) -> Tensor:
     Args:
         student: Features, (N, ds), as `scaled` returns them.
         teacher: Features, (N, dt), likewise.
-        parts: Number of blocks of columns that are normalised separately; 1 is the definition.
+        parts: Number P of blocks of columns that are normalised separately; 1 is the definition.
+            Block k begins at column floor(k N / P).
 
     Returns:
         (N,).
     """
     errors = student.new_zeros(len(student))
-    for s, t in zip(student.chunk(parts), teacher.chunk(parts), strict=True):
+    bounds = [len(student) * k // parts for k in range(parts + 1)]
+    for begin, end in itertools.pairwise(bounds):
+        s, t = student[begin:end], teacher[begin:end]
         # For unit rows |a - b|^2 = |a|^2 + |b|^2 - 2 cos(a, b), so that no Gram matrix is needed.
         cosine = row_products(student, teacher, s, t)
         for x, columns in ((student, s), (teacher, t)):
@@ -234,6 +239,44 @@ def column_weighted_distillation(student: Tensor, teacher: Tensor, logits: Tenso
     with torch.autocast(student.device.type, enabled=False):
         s, t = (F.normalize(x @ x.T) for x in (scaled(student), scaled(teacher)))
         return (entropy_weights(logits) * (s - t).square().sum(0)).sum()
+
+
+def pooled(maps: Tensor, rows: int) -> Tensor:
+    """Returns maps (B, C, H, W) averaged over the cells of a grid, if they have more than `rows`.
+
+    The grid has `rows` rows and 4/3 as many columns, but no more than the map has, as MMANet's
+    released segmentation code pools to 30 x 40. Values and gradients are those of adaptive average
+    pooling, whose backward pass is not deterministic on CUDA. This one is: the average over a cell
+    is a matrix product over the rows and another one over the columns.
+
+    Args:
+        maps: (B, C, H, W).
+        rows: Number of rows of the grid.
+
+    Returns:
+        (B, C, rows, columns) in float32, or the maps unchanged if H is at most `rows`.
+    """
+    height, width = maps.shape[2:]
+    if height <= rows:
+        return maps
+    with torch.autocast(maps.device.type, enabled=False):
+        x = maps.float()
+        by_row, by_column = (
+            _shares(length, cells, x)
+            for length, cells in ((height, rows), (width, min(width, rows * 4 // 3)))
+        )
+        return by_row @ (x @ by_column.T)
+
+
+def _shares(length: int, cells: int, like: Tensor) -> Tensor:
+    """Returns the share of each of `length` positions in the average of each cell, (cells, length).
+
+    Cell i covers the positions from floor(i L / C) to ceil((i + 1) L / C) - 1.
+    """
+    cell, position = (torch.arange(n, device=like.device) for n in (cells, length))
+    begin, end = cell * length // cells, -(-(cell + 1) * length // cells)
+    inside = (position >= begin[:, None]) & (position < end[:, None])
+    return (inside / (end - begin)[:, None]).to(like.dtype)
 
 
 def pixels(maps: Tensor) -> Tensor:

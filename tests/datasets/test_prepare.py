@@ -76,7 +76,8 @@ def test_the_manifest_tells_files_sources_and_counts_the_same_each_time(source, 
     assert (one / 'manifest.json').read_bytes() == (two / 'manifest.json').read_bytes()
     manifest = json.loads((one / 'manifest.json').read_text())
     assert (manifest['dataset'], manifest['format'], manifest['counts']) == ('toy', 2, COUNTS)
-    assert manifest['sources'] == {'toy.zip': {'files': 1, 'size': source.stat().st_size}}
+    found = manifest['sources']['toy.zip']
+    assert (found['files'], found['size'], len(found['sha256'])) == (1, source.stat().st_size, 64)
     assert list(manifest['files']) == sorted(FILES)
 
 
@@ -212,6 +213,37 @@ def test_another_source_is_refused(source, target, monkeypatch, whole):
     with pytest.raises(UserError, match=r'target: was prepared from another source: expected toy'):
         prepare(source, target)
     assert state(target) == before
+
+
+@pytest.mark.parametrize('whole', [True, False])
+def test_a_corrected_source_of_the_same_size_is_refused(source, target, monkeypatch, whole):
+    if whole:
+        prepare(source, target)
+    else:
+        interrupted(source, target, monkeypatch)
+    content, times = source.read_bytes(), source.stat()
+    source.write_bytes(content[:10] + bytes([content[10] ^ 1]) + content[11:])
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    before = state(target)
+    expected = 'target: was prepared from another source: expected the content that toy.zip had'
+    with pytest.raises(UserError, match=expected):
+        prepare(source, target)
+    assert state(target) == before
+    source.write_bytes(content)
+    prepare(source, target)
+    assert_whole(target)
+
+
+def test_targets_of_earlier_versions_that_lack_hashes_of_sources_are_whole(source, target):
+    prepare(source, target)
+    file = target / 'manifest.json'
+    manifest = json.loads(file.read_text())
+    del manifest['sources']['toy.zip']['sha256']
+    file.write_text(json.dumps(manifest))
+    assert not prepare(source, target)
+    archive(source, {**FILES, 'more.txt': b'another'})
+    with pytest.raises(UserError, match='was prepared from another source: expected toy.zip of'):
+        prepare(source, target)
 
 
 def test_a_folder_that_is_no_target_is_refused(source, target, monkeypatch):

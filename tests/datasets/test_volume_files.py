@@ -342,15 +342,18 @@ def test_labels_that_were_corrected_in_the_root_must_fit_the_list_of_cases(root)
         opened(root)
 
 
-def test_a_source_that_was_corrected_since_is_told(scans, prepared, tmp_path, capsys):
+def test_a_source_that_was_corrected_since_is_told(scans, tmp_path, capsys):
     command = ['volumes', str(scans), str(tmp_path / 'new')]
-    assert not prepared()[1]
-    prepare.main(command)
-    assert 'changed since' not in capsys.readouterr().out
+    assert prepare.main(command) == 0
     file = scans / 'p2' / 't1.nii.gz'
-    file.write_bytes(file.read_bytes())
-    prepare.main(command)
-    assert f'which need a new target (1):\n  {file}\n' in capsys.readouterr().out
+    content = file.read_bytes()
+    # Byte 4 of a gzip file is in its time stamp.
+    file.write_bytes(content[:4] + bytes([content[4] ^ 1]) + content[5:])
+    capsys.readouterr()
+    assert prepare.main(command) == 2
+    assert 'expected the content that in had, found other' in capsys.readouterr().err
+    file.write_bytes(content)
+    assert prepare.main(command) == 0
 
 
 def test_splits_without_a_labelled_voxel_are_refused(root):

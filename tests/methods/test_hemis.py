@@ -9,8 +9,9 @@ from tasks import TASKS, batch_of
 
 from benchmark.errors import UserError
 from benchmark.missing import subset_masks
+from methods.common.moments import moments
 from methods.common.networks import masked
-from methods.hemis import HeMIS, moments
+from methods.hemis import HeMIS
 
 MASKS = torch.from_numpy(subset_masks(3))
 ESTIMATORS = {'population': 0, 'sample': 1}

@@ -13,8 +13,10 @@ import torch.nn.functional as F  # noqa: N812
 
 from benchmark.errors import UserError
 from benchmark.method import Batch, Modality, SubsetScore, Task
-from methods.common.distillation import row_products
+from methods.common.distillation import pooled, row_products
+from methods.common.mining import movement
 from methods.complete import Complete
+from methods.hemis import HeMIS
 from methods.mmanet import MMANet, margin_aware_distillation
 
 NAMES = ('rgb', 'depth', 'ir', 'thermal')
@@ -65,7 +67,9 @@ def naive_mad(student, teacher, weights, halves=1):
     for i in range(n):
         gs = np.array([s[i] @ s[j] for j in range(n)])
         gt = np.array([t[i] @ t[j] for j in range(n)])
-        for a, b in zip(np.array_split(gs, halves), np.array_split(gt, halves), strict=True):
+        # The first half of an odd number of columns is the shorter one.
+        cut = [n // 2] if halves == 2 else []
+        for a, b in zip(np.split(gs, cut), np.split(gt, cut), strict=True):
             total += weights[i] * ((a / np.linalg.norm(a) - b / np.linalg.norm(b)) ** 2).sum()
     return total
 
@@ -93,6 +97,14 @@ def test_gram_free_products_equal_those_of_the_gram_matrices(n, c, d):
     x, y = torch.randn(n, d, dtype=torch.float64), torch.randn(n, d + 1, dtype=torch.float64)
     expected = np.einsum('ij,ij->i', *(np.einsum('id,jd->ij', z, z[:c]) for z in (x, y)))
     np.testing.assert_allclose(row_products(x, y, x[:c], y[:c]), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(('n', 'ds', 'dt'), [(7, 40, 30), (41, 5, 7)])
+def test_halves_of_an_odd_number_of_samples_are_split_after_the_shorter_one(n, ds, dt):
+    student, teacher, logits = torch.randn(n, ds), torch.randn(n, dt), torch.randn(n, 4)
+    expected = naive_mad(student, teacher, entropy_shares(logits), halves=2)
+    found = margin_aware_distillation(student, teacher, logits, parts=2).item()
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(('n', 'd'), [(8, 40), (60, 4)])
@@ -206,16 +218,15 @@ def test_segmentation_distils_pixels_of_the_three_deepest_scales(variant):
     if variant == 'official':
         uncertain = method.teacher_network.decoder.pyramid(known)[2].detach()
 
-    def rows(x, side):
-        pooled = np.asarray(x.detach()).reshape(*x.shape[:2], side, x.shape[2] // side, side, -1)
-        return torch.from_numpy(pooled.mean((3, 5)).transpose(0, 2, 3, 1).reshape(-1, x.shape[1]))
+    def rows(x, cells):
+        return F.adaptive_avg_pool2d(x.detach(), cells).permute(0, 2, 3, 1).flatten(0, 2)
 
     expected = 0
-    for scale, side in ((1, 4), (2, 4), (3, 2)):
-        if uncertain.shape[2] >= side:
-            weights = entropy_shares(rows(uncertain, side))
-        halves = 2 if variant == 'official' else 1
-        expected += naive_mad(rows(ours[scale], side), rows(known[scale], side), weights, halves)
+    halves = 2 if variant == 'official' else 1
+    # Only the first of the three maps, which has 8 x 8 pixels, is larger than the grid.
+    for scale, cells in ((1, (4, 5)), (2, (4, 4)), (3, (2, 2))):
+        weights = entropy_shares(rows(uncertain, cells))
+        expected += naive_mad(rows(ours[scale], cells), rows(known[scale], cells), weights, halves)
     assert method.loss(batch)['loss_mad'].item() == pytest.approx(expected, rel=1e-3)
 
 
@@ -270,15 +281,15 @@ def test_mining_uses_only_the_full_and_leave_one_out_subsets():
 
 @pytest.mark.parametrize('variant', ['paper', 'official'])
 def test_classification_mines_the_divergence_of_class_shares(variant):
-    method = MMANet(task(classes=4), variant=variant)
+    official = variant == 'official'
     q, full = np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.25, 0.15, 0.3, 0.3])
-    if variant == 'official':
+    if official:
         expected = scipy.stats.entropy(scipy.special.softmax(q), scipy.special.softmax(full))
     else:
         expected = scipy.stats.entropy(q, full)
-    found = method.movement(score(tuple(q)), score(tuple(full)))
+    found = movement(score(tuple(q)), score(tuple(full)), False, official)
     assert found == pytest.approx(expected, rel=1e-4)
-    empty = method.movement(score((0.5, 0.5, 0.0, 0.0)), score((0.0, 0.0, 0.0, 1.0)))
+    empty = movement(score((0.5, 0.5, 0.0, 0.0)), score((0.0, 0.0, 0.0, 1.0)), False, official)
     assert np.isfinite(empty)
     assert empty > found
 
@@ -335,6 +346,22 @@ def test_a_mining_window_without_validation_raises_an_error():
         MMANet(task(), mining_start=5, begin_epoch=5)
     with pytest.raises(UserError, match="did you mean 'official'"):
         MMANet(task(), variant='oficial')
+
+
+@pytest.mark.parametrize('size', [(64, 128), (31, 40), (45, 33), (60, 80)])
+def test_larger_maps_are_pooled_as_by_adaptive_pooling_to_30_by_40(size):
+    x = torch.randn(2, 3, *size, dtype=torch.float64).float().requires_grad_()
+    expected = F.adaptive_avg_pool2d(x, (30, min(size[1], 40)))
+    weights = torch.randn_like(expected)
+    (wanted,) = torch.autograd.grad((weights * expected).sum(), x)
+    found = pooled(x, 30)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*torch.autograd.grad((weights * found).sum(), x), wanted)
+
+
+def test_maps_within_the_grid_stay_as_they_are():
+    x = torch.randn(2, 3, 30, 55)
+    assert pooled(x, 30) is x
 
 
 # MAR
@@ -424,6 +451,78 @@ def test_mar_is_zero_without_weak_samples(kind, count):
     assert losses['loss_mar'] == 0
     method.parse_losses(losses)[0].backward()
     assert all(p.grad.isfinite().all() for p in method.parameters())
+
+
+# Other combinations, starts and fusions
+
+
+@pytest.mark.parametrize('variant', ['paper', 'official'])
+@pytest.mark.parametrize('kind', ['classification', 'segmentation'])
+def test_mar_takes_single_modalities_or_all_combinations_without_mining(kind, variant):
+    sizes = subsets(3).sum(1)
+    for weak, expected in (('single', sizes == 1), ('all', sizes > 0)):
+        method = mmanet(kind, 3, weak=weak, variant=variant)
+        assert torch.equal(method.weak(subsets(3)), expected)
+        before, method.epoch = method.departure.clone(), 3
+        method.on_validation({})
+        assert torch.equal(method.departure, before)
+        method.epoch = 6
+        batch = draw_batch(method.task, subsets(3))
+        errors = regularizer_errors(method, batch)
+        found = method.loss(batch)['loss_mar'].item() / method.beta
+        if kind == 'segmentation':
+            wanted = errors[expected.numpy()].mean()
+        elif variant == 'paper':
+            wanted = errors[expected.numpy()].sum() / 7
+        else:
+            wanted = errors.mean() * int(expected.sum())
+        assert found == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize('name', ['crema_d', 'kinetics_sounds'])
+def test_on_sound_and_picture_mad_starts_at_once_and_mar_after_epoch_5(name):
+    method = mmanet(count=2, **MMANet.settings[name])
+    method.epochs, batch = 100, draw_batch(task(count=2), subsets(2))
+    seen = []
+    for epoch in range(8):
+        method.epoch = epoch
+        seen.append({'loss_mad', 'loss_mar'} & set(method.loss(batch)))
+    assert seen == [{'loss_mad'}] * 6 + [{'loss_mad', 'loss_mar'}] * 2
+    assert method.weak(subsets(2)).tolist() == [False, True, True]
+    assert (method.alpha, method.beta) == (0.5, 0.01)
+
+
+@pytest.mark.parametrize('kind', ['classification', 'segmentation'])
+@pytest.mark.parametrize('variant', ['paper', 'official'])
+def test_with_moments_the_network_is_hemis_and_every_parameter_is_trained(kind, variant):
+    method = mmanet(kind, 3, strong=0, fusion='moments', variant=variant)
+    batch = draw_batch(method.task, subsets(3))
+    losses = method.loss(batch)
+    method.parse_losses(losses)[0].backward()
+    assert set(losses) == {'loss_task', 'loss_mad', 'loss_mar'}
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in method.parameters())
+    plain, own = HeMIS(method.task, variant=variant), method.state_dict()
+    plain.load_state_dict({name: own[name] for name in plain.state_dict()})
+    expected = plain.eval().predict(batch.inputs, batch.mask)
+    assert torch.equal(method.eval().predict(batch.inputs, batch.mask), expected)
+
+
+@pytest.mark.parametrize('option', [{'weak': 'singel'}, {'fusion': 'moment'}])
+def test_misspelt_choices_are_told_with_the_nearest_one(option):
+    with pytest.raises(UserError, match="of mmanet.*did you mean '(single|moments)'"):
+        MMANet(task(), **option)
+
+
+def test_esanet_which_fuses_by_itself_refuses_moments():
+    what = dataclasses.replace(task('segmentation', 2, side=32), network='esanet')
+    with pytest.raises(UserError, match='expected network=pyramid'):
+        MMANet(what, fusion='moments')
+
+
+def test_a_short_training_tells_which_of_its_terms_comes_early():
+    notes = MMANet.schedule_notes({'begin_epoch': 5, 'mad_after': -1}, 4)
+    assert len(notes) == 1
+    assert notes[0].startswith('L_MAR starts after 2 of 4 epochs')
 
 
 # The method as a whole

@@ -245,9 +245,7 @@ class AudioVisual(Dataset):
             target=np.array([c.label for c in clips], np.int64),
             available=np.array([[c.audio is not None, c.visual is not None] for c in clips]),
             ids=np.array([c.id for c in clips]),
-            clusters=np.array([c.cluster for c in clips])
-            if all(c.cluster for c in clips)
-            else None,
+            clusters=np.array(clusters) if all(clusters) else None,
             augment=self._augmentation() if train else None,
         )
 

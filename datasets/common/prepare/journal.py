@@ -30,7 +30,7 @@ class Journal:
         dataset: Registered name of the data set.
 
     Attributes:
-        sources: Name of a source -> its size, as found by this run or an earlier one.
+        sources: Name of a source -> its size and hash, as found by this run or an earlier one.
         files: Path below the target -> size and hash of the finished file.
 
     Raises:
@@ -138,7 +138,8 @@ class Journal:
                     'prepare into a new folder'
                 )
         elif 'source' in note:
-            self.sources[note['source']] = Source(note['files'], note['size'])
+            more = {'sha256': note['sha256']} if 'sha256' in note else {}
+            self.sources[note['source']] = Source(note['files'], note['size'], **more)
         else:
             self.files[note['file']] = Entry(note['size'], note['sha256'])
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmark.errors import UserError
 from benchmark.files import Entry
+from datasets.common.io.folders import walk_all
+from datasets.common.io.remembered import combined, hashes
 
 MANIFEST = 'manifest.json'
 FORMAT = 2
@@ -17,15 +18,17 @@ folders of the older version are refused."""
 
 
 class Source(NamedTuple):
-    """The size of an archive, or of a folder, that a target was prepared from.
+    """What identifies an archive, or a folder, that a target was prepared from.
 
     Attributes:
         files: Number of files; 1 for an archive.
         size: Their size in bytes, all together.
+        sha256: Hash of their names and contents; empty in manifests of earlier versions.
     """
 
     files: int
     size: int
+    sha256: str = ''
 
 
 class Manifest(NamedTuple):
@@ -33,7 +36,7 @@ class Manifest(NamedTuple):
 
     Attributes:
         dataset: Registered name of the data set.
-        sources: Name of a source -> its size.
+        sources: Name of a source -> its size and hash.
         counts: Split -> number of samples.
         files: Path below the folder, with '/' -> size and hash of the file.
     """
@@ -80,33 +83,37 @@ def read_manifest(root: Path) -> Manifest | None:
 
 
 def measure(path: Path) -> Source:
-    """Returns the number and the size of the files below a folder, or of a single file."""
-    if path.is_file():
-        return Source(1, path.stat().st_size)
-    sizes = [
-        os.path.getsize(os.path.join(folder, name))
-        for folder, _, names in os.walk(path)
-        for name in names
-    ]
-    return Source(len(sizes), sum(sizes))
+    """Returns number, size and hash of the files below a folder, or of a single file.
 
+    Contents are read once and remembered (`datasets.common.io.remembered`).
 
-def changed_since(path: Path, other: Path) -> list[str]:
-    """Returns the files below a folder, or the file itself, modified after another file."""
-    files = [path] if path.is_file() else [p for p in sorted(path.rglob('*')) if p.is_file()]
-    time = other.stat().st_mtime_ns
-    return [str(file) for file in files if file.stat().st_mtime_ns > time]
+    Raises:
+        UserError: A file cannot be read.
+    """
+    files = [path] if path.is_file() else list(walk_all(path))
+    names = [file.relative_to(path).as_posix() for file in files]
+    size = sum(file.stat().st_size for file in files)
+    found = combined(f'{n}:{h}' for n, h in zip(names, hashes(files), strict=True))
+    return Source(len(files), size, found)
 
 
 def compare(target: Path, name: str, expected: Source, found: Source) -> None:
-    """Checks that a source has the size of the one that a target was prepared from.
+    """Checks that a source is the one that a target was prepared from.
 
     Raises:
-        UserError: It has another one.
+        UserError: It is another one.
     """
-    if expected != found:
-        raise UserError(
-            f'{target}: was prepared from another source: expected {name} of {expected.size} bytes '
-            f'in {expected.files} files, found {found.size} in {found.files}; '
-            'prepare into another folder'
+    if not expected.sha256:
+        expected = expected._replace(sha256=found.sha256)
+    if expected == found:
+        return
+    if expected[:2] == found[:2]:
+        told = f'expected the content that {name} had, found other content of the same size'
+    else:
+        told = (
+            f'expected {name} of {expected.size} bytes in {expected.files} files, found '
+            f'{found.size} in {found.files}'
         )
+    raise UserError(
+        f'{target}: was prepared from another source: {told}; prepare into another folder'
+    )

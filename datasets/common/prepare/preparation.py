@@ -36,7 +36,6 @@ from datasets.common.prepare.manifest import (
     MANIFEST,
     Manifest,
     Source,
-    changed_since,
     compare,
     measure,
     read_manifest,
@@ -112,9 +111,9 @@ class Preparation:
     def find(self, *names: str) -> Path:
         """Returns the path of a file or folder of the source.
 
-        Its name and size are stored in the target, and a later run into the same target accepts no
-        other file in its place. Other files in the source folder do not matter. If a preparation
-        never calls `find`, name and size of the whole source are stored.
+        Its name, size and hash are stored in the target, and a later run into the same target
+        accepts no other file in its place. Other files in the source folder do not matter. If a
+        preparation never calls `find`, those of the whole source are stored.
 
         Args:
             names: The names that the file or folder may have, as paths below the source folder; the
@@ -260,9 +259,6 @@ class Preparation:
             )
         for name, source in manifest.sources.items():
             compare(self.target, name, source, measure(self._path(name)))
-            # A correction may leave the size as it was.
-            for file in changed_since(self._path(name), self.target / MANIFEST):
-                self.remarks.add('source files changed since, which need a new target', file)
         whole = all(entry.fits(self.target / name) for name, entry in manifest.files.items())
         with self._one_line_errors(self.target):
             if not whole:
