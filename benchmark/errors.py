@@ -1,7 +1,8 @@
 """Errors that the user can mend; the command line prints them as one line."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 COMPLETE_ONLY = 'trains on complete samples only'
 """Why a method refuses training data with gaps, in messages and tables."""
@@ -30,3 +31,23 @@ def unknown(what: str, found: str, choices: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(found.lower(), folded, n=1, cutoff=0.5)
     hint = f'; did you mean {folded[near[0]]!r}?' if near else ''
     return UserError(f'unknown {what} {found!r}{hint} (known: {", ".join(names) or "none"})')
+
+
+@contextlib.contextmanager
+def listing(what: str, refused: list[str] | None) -> Iterator[None]:
+    """Prints what is refused in the block, where a plan is made; a run ends there.
+
+    Args:
+        what: What would run, as the plan names it.
+        refused: Takes what is refused in a plan; None in a run.
+
+    Raises:
+        UserError: It is refused, and this is a run.
+    """
+    try:
+        yield
+    except UserError as error:
+        if refused is None:
+            raise
+        refused.append(what)
+        print(f'refused   {what}  {error}', flush=True)

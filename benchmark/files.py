@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,9 @@ def replacing(path: Path, claimed: bool = False) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # What the name ends in may decide the format that a library writes.
-    part = path.with_name(f'.part-{path.name}' if claimed else f'.part-{os.getpid()}-{path.name}')
+    # Processes on two machines may have one number, so that it does not tell them apart.
+    own = '' if claimed else f'{uuid.uuid4().hex[:12]}-'
+    part = path.with_name(f'.part-{own}{path.name}')
     try:
         yield part
         _commit(part, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from collections import defaultdict
@@ -12,16 +11,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Display
-
-
-def print_anything() -> None:
-    """Makes the terminal take every text: characters that it cannot show become question marks.
-
-    Else one such character in a table would end the command before the table is shown.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors='replace')
 
 
 def clock(seconds: float) -> str:

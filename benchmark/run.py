@@ -16,6 +16,7 @@ sys.path[0] = str(ROOT)
 os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # repeatable matrix products on CUDA
 
 import argparse  # noqa: E402
+import functools  # noqa: E402
 import inspect  # noqa: E402
 
 import torch  # noqa: E402
@@ -28,9 +29,10 @@ from benchmark.engine.grid import execute, show_plan, without_refused  # noqa: E
 from benchmark.engine.tuning import Search  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
 from benchmark.files import sweep  # noqa: E402
-from benchmark.progress import print_anything  # noqa: E402
+from benchmark.records import store  # noqa: E402
 from benchmark.registry import BROKEN, DATASETS, METHODS, discover  # noqa: E402
 from benchmark.report import writer  # noqa: E402
+from benchmark.streams import command  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmark/run.py --methods mmanet rfnet
@@ -151,18 +153,22 @@ def _add_how(p: argparse.ArgumentParser) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns 0 all recorded, 1 something failed, 2 bad arguments."""
-    print_anything()
+    """Runs the command line.
+
+    Returns:
+        0 if all is recorded, or may run by the plan; 1 if something failed, or is refused in the
+        plan; 2 for bad arguments; 130 after an interruption.
+    """
     args = parser().parse_args(argv)
     try:
         discover()
         if args.list:
             return show_list(args.data_root)
-        grid, machine = prepare(args)
+        refused: list[str] | None = [] if args.dry_run else None
+        grid, machine = prepare(args, refused)
         able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
-        if args.dry_run:
-            show_plan(able, machine)
-            return 0
+        if refused is not None:
+            return 0 if show_plan(able, machine, len(refused)) else 1
         ok = execute(able, machine, args.force, writer.brief)
         shown = show_tables(grid, Path(args.results), args.gaps is not None)
         return 0 if ok and shown else 1
@@ -174,8 +180,14 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def prepare(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
+def prepare(
+    args: argparse.Namespace, refused: list[str] | None = None
+) -> tuple[plan.Grid, Machine]:
     """Returns the experiments of the arguments and the machine to run them on.
+
+    Args:
+        args: The arguments.
+        refused: Takes what a plan refuses; a run, which has None, ends there.
 
     Raises:
         UserError: The arguments do not hold together.
@@ -192,14 +204,14 @@ def prepare(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
     use_threads(args.threads, device)
     options = plan.pairs(args.cfg_options)
     plan.check_options(options, args.datasets)
-    opened = plan.open_datasets(args.datasets, args.data_root, options)
-    plan.check_data(opened)
+    opened = plan.open_datasets(args.datasets, args.data_root, options, refused)
+    opened = plan.checked(opened, refused)
     if not args.results:
         raise UserError("--results: expected a folder, found ''")
     results = Path(args.results).resolve()
     make_folder(results)
     request = plan.Request(
-        args.methods, args.seeds, options, results, device, args.tune, args.gaps, args.dry_run
+        args.methods, args.seeds, options, results, device, args.tune, args.gaps, refused
     )
     grid = plan.experiments(request, opened)
     if args.tune is not None:
@@ -214,19 +226,22 @@ def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
     Returns:
         Whether all of them were written; an error line tells why one was not.
     """
-    recorded, made = plan.flat(grid), {}
+    recorded, made, errors = plan.flat(grid), {}, []
     sweep(results / 'tables', LEFT_BEHIND)
     names = dict.fromkeys(e.data.name for e in recorded)
     for name in names:
+        write = functools.partial(writer.write_tables, results, name, by_gaps=by_gaps)
         try:
-            made[name] = writer.write_tables(results, name, by_gaps=by_gaps)
+            made[name] = store.up_to_date(writer.folder_of(name, results / 'runs'), write)
         except UserError as error:
-            print(f'error: {error}', file=sys.stderr)
+            errors.append(error)
+    for why in errors:
+        print(f'error: {why}', file=sys.stderr)
     for name, table in made.items():
         writer.show(table, {e.protocol_id for e in recorded if e.data.name == name})
         for stem in (name, f'{name}-gaps')[: 1 + by_gaps]:
             print(f'written: {results / "tables" / stem}.md, .tex, .csv')
-    return len(made) == len(names)
+    return not errors
 
 
 def show_list(roots: list[Path]) -> int:
@@ -260,4 +275,4 @@ def _found(cls: type[Dataset], name: str, roots: list[Path]) -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    command(main)

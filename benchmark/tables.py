@@ -10,11 +10,16 @@ if __name__ == '__main__':
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse  # noqa: E402
+import functools  # noqa: E402
+from typing import NamedTuple  # noqa: E402
 
 from benchmark.errors import UserError, unknown  # noqa: E402
-from benchmark.progress import print_anything  # noqa: E402
+from benchmark.records import store  # noqa: E402
 from benchmark.report import writer  # noqa: E402
+from benchmark.report.cost_table import TextTable  # noqa: E402
+from benchmark.report.table import Table  # noqa: E402
 from benchmark.report.writer import Lacking  # noqa: E402
+from benchmark.streams import command  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmark/tables.py results
@@ -105,9 +110,22 @@ def titles(words: list[str]) -> dict[str, str]:
     return found
 
 
+class Written(NamedTuple):
+    """What was written of one data set, to be printed once all others are written, too.
+
+    Attributes:
+        table: The table.
+        against: The tables of --baseline.
+        lacking: Why there are none of those, if so.
+    """
+
+    table: Table
+    against: list[TextTable]
+    lacking: Lacking | None
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns 0, or 2 for bad arguments."""
-    print_anything()
+    """Runs the command line; returns 0, or 2 if something could not be made."""
     args = parser().parse_args(argv)
     runs = args.runs or args.results / 'runs'
     try:
@@ -115,26 +133,53 @@ def main(argv: list[str] | None = None) -> int:
         names = args.datasets or sorted(d.name for d in runs.glob('*') if d.is_dir())
         if not names:
             raise UserError(f'{runs}: no runs found')
-        lacking: list[Lacking] = []
-        for name in names:
-            try:
-                _tables(args, name, runs, columns)
-            except Lacking as lack:
-                lacking.append(lack)
-        if len(lacking) == len(names) or (args.datasets and lacking):
-            raise _nearest(lacking, args.metric)
-        for left_out in lacking:
-            print(f'left out: {left_out}')
+        made, errors = _write_all(args, names, runs, columns)
+        for written in made:
+            writer.show(written.table)
+            writer.show_baseline(written.against)
+        return _tell(errors, len(names), args)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    return 0
 
 
-def _tables(
+def _write_all(
+    args: argparse.Namespace, names: list[str], runs: Path, columns: dict[str, str] | None
+) -> tuple[list[Written], list[UserError]]:
+    """Writes the tables of all data sets; returns them, and why some could not be made."""
+    made: list[Written] = []
+    errors: list[UserError] = []
+    folders = {name: writer.folder_of(name, runs) for name in names}
+    for name, folder in folders.items():
+        write = functools.partial(_write, args, name, runs, columns)
+        try:
+            made.append(store.up_to_date(folder, write))
+        except UserError as error:
+            errors.append(error)
+    return made, [*errors, *(written.lacking for written in made if written.lacking)]
+
+
+def _tell(errors: list[UserError], asked: int, args: argparse.Namespace) -> int:
+    """Tells what could not be made; returns the exit status.
+
+    Raises:
+        UserError: What was asked for is lacking in all data sets, or in one that was named.
+    """
+    lacking = [error for error in errors if isinstance(error, Lacking)]
+    failed = [error for error in errors if not isinstance(error, Lacking)]
+    for error in failed:
+        print(f'error: {error}', file=sys.stderr)
+    if lacking and (len(lacking) == asked or args.datasets):
+        raise _nearest(lacking, args.metric)
+    for left_out in lacking:
+        print(f'left out: {left_out}')
+    return 2 if failed else 0
+
+
+def _write(
     args: argparse.Namespace, name: str, runs: Path, columns: dict[str, str] | None
-) -> None:
-    """Writes and prints the tables of one data set."""
+) -> Written:
+    """Writes the tables of one data set."""
     made = writer.write_tables(
         args.results,
         name,
@@ -145,9 +190,11 @@ def _tables(
         args.transpose,
         args.common_samples,
     )
-    writer.show(made)
-    if args.baseline:
-        writer.show_baseline(writer.write_baseline(args.results, made, args.baseline))
+    try:
+        against = writer.write_baseline(args.results, made, args.baseline) if args.baseline else []
+    except Lacking as lack:
+        return Written(made, [], lack)
+    return Written(made, against, None)
 
 
 def _nearest(lacking: list[Lacking], metric: str) -> UserError:
@@ -161,4 +208,4 @@ def _nearest(lacking: list[Lacking], metric: str) -> UserError:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    command(main)

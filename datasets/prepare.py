@@ -20,6 +20,7 @@ from benchmark.dataset import Dataset
 from benchmark.errors import UserError
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
+from benchmark.streams import command
 from datasets.common.prepare.findings import Findings
 from datasets.common.prepare.manifest import MANIFEST, read_manifest
 from datasets.common.prepare.preparation import Preparation, SourceError
@@ -196,4 +197,4 @@ def report(cls: type[Dataset], name: str, options: dict[str, Any], quick: bool) 
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    command(main)

@@ -21,6 +21,7 @@ from benchmark.errors import UserError
 from benchmark.files import writing
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
+from benchmark.streams import command
 
 TILE, MARGIN, TEXT = 144, 6, 22
 """Side of a picture, width of its margin, and height of a line of text, in pixels."""
@@ -141,8 +142,8 @@ def sheet(dataset: Dataset, name: str, count: int) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def main() -> None:
-    """Writes the contact sheet that the command line asks for.
+def main() -> int:
+    """Writes the contact sheet that the command line asks for, and returns 0.
 
     Raises:
         UserError: The arguments or the data are wrong.
@@ -159,6 +160,7 @@ def main() -> None:
     drawn = sheet(dataset, arguments.split, arguments.count)
     with writing(arguments.out) as file:
         file.write(cv2.imencode('.png', drawn)[1].tobytes())
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -189,7 +191,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except UserError as error:
-        sys.exit(str(error))
+    command(main)

@@ -92,11 +92,6 @@ class Experiment:
         teacher = self.method.teacher
         return code_of(self.method, *([lookup(METHODS, teacher)] if teacher else []))
 
-    @property
-    def notes(self) -> list[str]:
-        """What a reader must know of the method's schedule in a training of this length."""
-        return self.method.schedule_notes(self.options, self.protocol.epochs)
-
     @functools.cached_property
     def protocol_id(self) -> str:
         """The protocol's folder name on these data."""
@@ -159,7 +154,6 @@ class Experiment:
                 'source': self.source,
                 'tunable': list(self.tunable),
                 'code': self.code,
-                **({'notes': self.notes} if self.notes else {}),
             },
             'dataset': {
                 'name': self.data.name,

@@ -6,17 +6,19 @@ Several processes may run the same grid, or grids that share experiments, in one
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmark.engine import tuning
+from benchmark.engine import notes, tuning
 from benchmark.engine.building import Machine
 from benchmark.engine.execution import describe, failure, run
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.fitting import is_fitted
 from benchmark.engine.forecast import Forecast, resumed
 from benchmark.engine.locks import Busy, holding
+from benchmark.engine.notes import named
 from benchmark.engine.plan import Grid, plain, refusals
 from benchmark.engine.state import is_trained
 from benchmark.engine.tuning import Search
@@ -24,6 +26,7 @@ from benchmark.errors import COMPLETE_ONLY, UserError
 from benchmark.progress import Progress, clock
 from benchmark.records import store
 from benchmark.records.schema import Record
+from benchmark.streams import unread
 
 Brief = Callable[[Record], str]
 """Tells a record in one line."""
@@ -48,7 +51,7 @@ def execute(grid: Grid, machine: Machine, force: bool, brief: Brief) -> bool:
     todo = [e for e in every if force or not is_done(e)]
     if len(todo) < len(every):
         print(f'{len(every) - len(todo)} of {len(every)} experiments are recorded already')
-    _tell_notes(todo)
+    notes.tell(todo)
     with Progress(_epochs_to_train(todo, force), len(todo)) as progress:
         return _Worker(machine, progress, force, brief, every).work(grid)
 
@@ -58,16 +61,6 @@ def _steps(item: Experiment | Search) -> list[Experiment]:
     if isinstance(item, Search):
         return [*item.experiments, *item.tuned(item.read())]
     return [item]
-
-
-def _tell_notes(todo: list[Experiment]) -> None:
-    """Prints, once for each row, what a reader must know before the training starts."""
-    told = [f'{e.data.name}  {named(e)}: {note}' for e in todo for note in e.notes]
-    changed = sum(e.has_other_code for e in todo)
-    if changed:
-        told.append(f'{changed} recorded with other code: trained anew, the old records are kept')
-    for line in dict.fromkeys(told):
-        print(f'note: {line}')
 
 
 def is_done(e: Experiment) -> bool:
@@ -233,23 +226,18 @@ def _stamp(e: Experiment) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def named(e: Experiment) -> str:
-    """Returns an experiment's label, with the missing rates of its training data."""
-    return f'{e.label}  rates={e.protocol.rates}' if e.protocol.rates else e.label
-
-
 def without_refused(grid: Grid, machine: Machine, dry_run: bool) -> Grid:
     """Names and records what cannot train on its data, and returns the rest.
 
     Raises:
-        UserError: Nothing is left.
+        UserError: Nothing is left to run; a plan says so at its end.
     """
     refused = refusals(grid)
     firsts = [plain(item) for item, _ in refused]
     # Seeds of one row are told once.
     for row in dict.fromkeys(f'{e.data.name}  {named(e)}' for e in firsts):
         print(f'not run   {row}  it {COMPLETE_ONLY}')
-    if refused and len(refused) == len(grid):
+    if refused and len(refused) == len(grid) and not dry_run:
         raise UserError(f'--gaps: nothing is left to run: {refused[0][1]}')
     if not dry_run:
         for item, error in refused:
@@ -261,15 +249,23 @@ def without_refused(grid: Grid, machine: Machine, dry_run: bool) -> Grid:
     return [item for item in grid if id(item) not in out]
 
 
-def show_plan(grid: Grid, machine: Machine) -> None:
+def show_plan(grid: Grid, machine: Machine, refused: int = 0) -> bool:
     """Prints every experiment, whether it is recorded, and the time it is expected to take.
 
-    What cannot run is listed with the reason, and the plan goes on.
+    What cannot run is listed with the reason, and the plan goes on, unless nobody reads it.
+
+    Args:
+        grid: What would run.
+        machine: Where it would run.
+        refused: How many refusals were printed before.
+
+    Returns:
+        Whether there is something to run, and nothing is refused.
     """
-    total, refused, forecast = 0.0, 0, Forecast(machine)
+    total, forecast = 0.0, Forecast(machine)
     every = [e for item in grid for e in _steps(item)]
-    _tell_notes([e for e in every if not is_done(e)])
-    for e in every:
+    notes.tell([e for e in every if not is_done(e)])
+    for e in itertools.takewhile(lambda _: not unread(), every):
         line = f'{e.data.name}  {named(e)}  seed {e.seed}  {e.protocol_id}'
         if is_done(e):
             print(f'recorded  {line}')
@@ -289,3 +285,4 @@ def show_plan(grid: Grid, machine: Machine) -> None:
         f'expected: {clock(total)} on {machine.device}, from steps measured just now'
         + (f'; {refused} refused' if refused else '')
     )
+    return bool(every) and not refused

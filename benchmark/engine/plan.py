@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from benchmark.dataset import Dataset
 from benchmark.engine.experiment import CannotTrain, Experiment, experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.tuning import Search, search
-from benchmark.errors import UserError, unknown
+from benchmark.errors import UserError, listing, unknown
 from benchmark.missing import Sampler, parse_rates, spell_rates, spelled
 from benchmark.options import Spec, options_of, resolve, typed
 from benchmark.registry import DATASETS, METHODS, lookup, parse_spec
@@ -35,7 +36,8 @@ class Request:
         device: 'cpu' or 'cuda', which settles precision='auto'.
         tune: Trials of each method's search; no search without it.
         gaps: Settings of the protocol's `rates`, each an experiment of its own.
-        dry_run: Whether nothing is trained, so that what is refused is listed and the rest planned.
+        refused: Takes what a plan refuses, so that the rest is planned; None for a run, which ends
+            at the first refusal.
     """
 
     methods: Sequence[str]
@@ -45,7 +47,7 @@ class Request:
     device: str
     tune: int | None = None
     gaps: Sequence[str] | None = None
-    dry_run: bool = False
+    refused: list[str] | None = None
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
@@ -66,7 +68,10 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
 
 
 def open_datasets(
-    specs: Sequence[str], roots: Sequence[Path], options: dict[str, str]
+    specs: Sequence[str],
+    roots: Sequence[Path],
+    options: dict[str, str],
+    refused: list[str] | None = None,
 ) -> list[Dataset]:
     """Opens the named data sets.
 
@@ -74,6 +79,7 @@ def open_datasets(
         specs: 'name' or 'name:key=value,...'.
         roots: Data roots; a data set that needs one is opened once for each.
         options: Data set options from --cfg-options, by key or by 'dataset.key'.
+        refused: As in `listing`; takes data sets that cannot be opened.
 
     Raises:
         UserError: An unknown name or option, data that are not there, or two data sets that would
@@ -88,7 +94,11 @@ def open_datasets(
         for root in [None] if cls.embedded or not roots else roots:
             base = {} if root is None or 'root' in ours else {'root': str(root)}
             resolved = resolve(cls, name, ours, base)
-            data = _open(cls, name, resolved)
+            data: Dataset | None = None
+            with listing(spec if root is None else f'{spec} in {root}', refused):
+                data = _open(cls, name, resolved)
+            if data is None:
+                continue
             asked = name, resolved
             if requests.setdefault(data.name, asked) != asked:
                 raise _namesakes(cls, name, data.name)
@@ -96,16 +106,27 @@ def open_datasets(
     return list(opened.values())
 
 
-def check_data(datasets: Sequence[Dataset]) -> None:
+def checked(datasets: Sequence[Dataset], refused: list[str] | None = None) -> list[Dataset]:
     """Checks the files of data sets and prints what the user should know about them.
+
+    Args:
+        datasets: The data sets.
+        refused: As in `listing`; takes data sets that cannot be used.
+
+    Returns:
+        The data sets that can be used.
 
     Raises:
         UserError: A file cannot be used.
     """
+    usable = []
     for data in datasets:
-        data.check()
-        for note in data.notes:
-            print(f'{data.name}: {note}')
+        with listing(data.name, refused):
+            data.check()
+            for note in data.notes:
+                print(f'{data.name}: {note}')
+            usable.append(data)
+    return usable
 
 
 def _namesakes(cls: type[Dataset], spec: str, name: str) -> UserError:
@@ -189,33 +210,16 @@ def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
     """
     specs = [_spec(text) for text in request.methods]
     grid: dict[Path, Experiment | Search] = {}
-    for data, options in _by_gaps(datasets, request):
-        protocol = protocol_for(data, options, request.device)
+    for data, protocol in _protocols(datasets, request):
         for spec in specs:
             for item in _expanded(spec, data, protocol, request):
-                # Whatever is wrong with sampler, options or rates shows before any training.
-                if not _fits(item, request.dry_run):
-                    continue
-                folder = item.experiments[0].folder if isinstance(item, Search) else item.folder
-                grid.setdefault(folder, item)
+                e = plain(item)
+                with listing(f'{e.data.name}  {e.label}  seed {e.seed}', request.refused):
+                    # Whatever is wrong with sampler, options or rates shows before any training.
+                    e.check()
+                    folder = item.experiments[0].folder if isinstance(item, Search) else item.folder
+                    grid.setdefault(folder, item)
     return list(grid.values())
-
-
-def _fits(item: Experiment | Search, dry_run: bool) -> bool:
-    """Returns whether an item can run; a plan prints why it cannot, where a run would end.
-
-    Raises:
-        UserError: It cannot, and this is no plan.
-    """
-    e = plain(item)
-    try:
-        e.check()
-    except UserError as error:
-        if not dry_run:
-            raise
-        print(f'refused   {e.data.name}  {e.label}  seed {e.seed}  {error}')
-        return False
-    return True
 
 
 def _spec(text: str) -> Spec:
@@ -233,19 +237,22 @@ def _expanded(spec: Spec, data: Dataset, protocol: Protocol, request: Request) -
     return [experiment(spec, data, protocol, seed, results) for seed in seeds]
 
 
-def _by_gaps(datasets: Sequence[Dataset], request: Request) -> list[tuple[Dataset, dict[str, str]]]:
-    """Returns each data set with the options of each setting of training gaps."""
-    options = request.options
-    if request.gaps is None:
-        return [(data, options) for data in datasets]
-    for key in options:
+def _protocols(datasets: Sequence[Dataset], request: Request) -> list[tuple[Dataset, Protocol]]:
+    """Returns each data set with its protocol, or with that of each setting of training gaps."""
+    for key in request.options if request.gaps is not None else ():
         if key.rpartition('.')[2] == 'rates':
             raise UserError(f'--gaps: expected no {key} in --cfg-options beside it')
-    return [
-        (data, {**options, 'rates': rates})
-        for data in datasets
-        for rates in spelled(request.gaps, data.task.names, data.name)
-    ]
+    found: list[tuple[Dataset, Protocol]] = []
+    for data in datasets:
+        with listing(data.name, request.refused):
+            settings: list[dict[str, str]] = [{}]
+            if request.gaps is not None:
+                rates = spelled(request.gaps, data.task.names, data.name)
+                settings = [{'rates': r} for r in rates]
+            for own in settings:
+                protocol = protocol_for(data, {**request.options, **own}, request.device)
+                found.append((data, protocol))
+    return found
 
 
 def plain(item: Experiment | Search) -> Experiment:
@@ -268,8 +275,10 @@ def refusals(grid: Grid) -> list[tuple[Experiment | Search, CannotTrain]]:
         first = plain(item)
         if not first.method.needs_complete:
             continue  # spares reading the data
-        try:
-            _ = first.readable
-        except CannotTrain as error:
-            found.append((item, error))
+        # What else is wrong with the data is told where the experiment runs.
+        with contextlib.suppress(UserError):
+            try:
+                _ = first.readable
+            except CannotTrain as error:
+                found.append((item, error))
     return found

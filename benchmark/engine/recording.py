@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from benchmark.dataset import Split
-from benchmark.engine import cost, environment, training
+from benchmark.engine import cost, environment, notes, training
 from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.experiment import Experiment
@@ -52,8 +52,10 @@ def finish(
     scores = {s: score for e in tested for s, score in e.scores.items()}
     # The validation scores are those that the selection of the epoch and the method saw.
     val = {s: v for _, summary in trained for s, v in summary['scores'].items()}
+    told = notes.of(experiment)
     record: dict[str, Any] = {
         **experiment.header,
+        'method': {**experiment.header['method'], **({'notes': told} if told else {})},
         'status': 'complete',
         'scores': {
             'val': {s: v['metrics'] for s, v in val.items()},

@@ -46,8 +46,8 @@ class MethodInfo(_Method, total=False):
 
     `label` names its row in tables. `source` says where the options come from. `tunable` lists the
     options that a search may choose. `code` is the hash of the method's source code and of its
-    teacher's. `notes` tells where the training was too short for a schedule of the method. The
-    oldest records lack these three.
+    teacher's. `notes` tells where the training did otherwise than the options say: a schedule that
+    it was too short for, smaller batches. The oldest records lack these three.
     """
 
     tunable: list[str]

@@ -7,12 +7,13 @@ a run whose record can be read has ended.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from benchmark.files import writing
 from benchmark.records import archive, verification
 from benchmark.records.checks import check, one_line
 from benchmark.records.schema import SCHEMA, Outcomes, Record, RecordError, Unscored
+
+T = TypeVar('T')
 
 RECORD = 'record.json'
 OUTCOMES = 'outcomes.npz'
@@ -202,6 +205,36 @@ def scan(root: Path) -> Scan:
                 found.complete[path] = record
             else:
                 found.unscored[path] = record
+    return found
+
+
+def up_to_date(folder: Path, write: Callable[[], T]) -> T:
+    """Writes tables again for as long as records change meanwhile.
+
+    Several processes may write the same tables. Whichever ends last has then written them from all
+    records that there were, and does not leave an older state behind.
+
+    Args:
+        folder: The folder of the records.
+        write: Reads the records and writes the tables.
+
+    Returns:
+        What `write` returned last.
+    """
+    while True:
+        before = _stamps(folder)
+        made = write()
+        if _stamps(folder) == before:
+            return made
+
+
+def _stamps(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Returns what changes whenever a record is written, moved or removed."""
+    found = {}
+    for path in folder.rglob(RECORD):
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.stat()
+            found[path] = stat.st_ino, stat.st_mtime_ns
     return found
 
 

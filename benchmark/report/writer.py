@@ -101,9 +101,7 @@ def write_tables(
             has training gaps.
         UserError: There is no record, or the tables cannot be written.
     """
-    if Path(dataset).name != dataset:
-        raise UserError(f'--datasets: expected the name of a data set, found {dataset!r}')
-    root = (runs or results / 'runs') / dataset
+    root = folder_of(dataset, runs or results / 'runs')
     found = store.scan(root)
     if not any(found):
         raise UserError(f'{root}: no {store.RECORD} found')
@@ -132,6 +130,17 @@ def write_tables(
     if joined:
         _write(results / 'tables' / f'{dataset}-gaps{suffix}', joined)
     return made
+
+
+def folder_of(dataset: str, runs: Path) -> Path:
+    """Returns the folder of a data set's records.
+
+    Raises:
+        UserError: The name holds a path.
+    """
+    if Path(dataset).name != dataset:
+        raise UserError(f'--datasets: expected the name of a data set, found {dataset!r}')
+    return runs / dataset
 
 
 def _loader(found: store.Scan) -> Loader:

@@ -1,9 +1,7 @@
 """A full disk, a results folder that vanishes, a terminal that cannot show a table."""
 
 import errno
-import io
 import shutil
-import sys
 
 import pytest
 from tasks import TASKS, Toy
@@ -16,7 +14,6 @@ from benchmark.engine.hooks import LossWatch
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.options import Spec
-from benchmark.progress import print_anything
 from benchmark.registry import discover
 from benchmark.report import writer
 
@@ -109,20 +106,6 @@ def test_every_table_is_written_before_one_is_printed(tmp_path, monkeypatch):
     monkeypatch.setattr(run.writer, 'show', lambda *_: done.append('shown'))
     assert run.show_tables([e, other], tmp_path)
     assert done == ['toy', 'other', 'shown', 'shown']
-
-
-@pytest.mark.parametrize('encoding', ['ascii', 'latin-1'])
-def test_a_terminal_that_is_not_utf_8_shows_a_table(encoding, monkeypatch):
-    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    monkeypatch.setattr(sys, 'stdout', terminal)
-    with pytest.raises(UnicodeEncodeError):
-        print('90.1 ± 0.2 → 模')
-    print_anything()
-    print('90.1 ± 0.2 → 模')
-    terminal.flush()
-    shown = terminal.buffer.getvalue().decode(encoding)
-    assert shown.startswith('90.1 ')
-    assert shown.endswith(' 0.2 ? ?\n')
 
 
 def test_an_error_of_the_data_is_not_taken_for_one_of_the_disk(tmp_path):

@@ -632,12 +632,12 @@ def test_the_plan_lists_what_is_refused_and_where_a_stopped_run_goes_on(
         assert run.main(args) == 1
     capsys.readouterr()
     needy = arguments(tmp_path, 'mmanet', options=[*TINY, 'rates=0.5'])
-    assert run.main([*needy, '--dry-run']) == 0
+    assert run.main([*needy, '--dry-run']) == 1
     told = capsys.readouterr().out
     assert 'refused   synth_faces  mmanet  rates=0.5' in told
     assert 'trains on complete samples only' in told
     assert 'expected: 0:00 on cpu, from steps measured just now; 1 refused' in told
-    assert run.main([*args, '--dry-run']) == 0
+    assert run.main([*args, '--dry-run']) == 1
     told = capsys.readouterr().out
     assert 'it resumes at epoch 3 of 3' in told
     assert 'refused   synth_faces  odd  seed 0' in told

@@ -442,7 +442,9 @@ def test_a_plan_lists_what_the_network_does_not_fit_and_a_run_ends_before_any_tr
 ):
     data = Toy(dataclasses.replace(TASKS['rooms'], network='esanet'))
     words = ['rfnet', 'modality_dropout'], [0], {}, tmp_path, 'cpu'
-    (kept,) = experiments(Request(*words, dry_run=True), [data])
+    refused = []
+    (kept,) = experiments(Request(*words, refused=refused), [data])
+    assert refused == ['toy  rfnet  seed 0']
     assert kept.label == 'modality_dropout'
     told = capsys.readouterr().out
     assert told.startswith('refused   toy  rfnet  seed 0  RFNet on toy: needs encoders')

@@ -1,0 +1,95 @@
+"""What a reader must know of a training: where it does otherwise than the options say.
+
+The terminal shows it before the training, and the table beneath the scores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+from benchmark.engine import training
+from benchmark.engine.experiment import Experiment
+from benchmark.engine.fitting import is_fitted
+from benchmark.engine.loading import Samples, split_of
+from benchmark.engine.protocol import Protocol
+from benchmark.missing import Sampler
+
+
+def named(e: Experiment) -> str:
+    """Returns an experiment's label, with the missing rates of its training data."""
+    return f'{e.label}  rates={e.protocol.rates}' if e.protocol.rates else e.label
+
+
+def tell(todo: Iterable[Experiment]) -> None:
+    """Prints the notes on experiments that have not run yet, once for each row."""
+    told, changed = [], 0
+    for e in todo:
+        told += [f'{e.data.name}  {named(e)}: {note}' for note in of(e)]
+        changed += e.has_other_code
+    if changed:
+        told.append(f'{changed} recorded with other code: trained anew, the old records are kept')
+    for line in dict.fromkeys(told):
+        print(f'note: {line}')
+
+
+def of(e: Experiment) -> list[str]:
+    """Returns the notes on an experiment, each a sentence without its full stop.
+
+    They concern the method's schedule, the schedule of the learning rate, and the batch size.
+    """
+    found = e.method.schedule_notes(e.options, e.protocol.epochs)
+    if is_fitted(e.method):
+        return found
+    numbers: list[int] = []
+    # Whatever is wrong with the data is told where the experiment runs.
+    with contextlib.suppress(Exception):
+        numbers = _numbers(e)
+    size = e.protocol.batch_size
+    steps = {number // min(size, number): None for number in numbers}
+    rates = dict.fromkeys(note for each in steps for note in learning_rate(e.protocol, each))
+    return [*found, *rates, *_batches(size, numbers)]
+
+
+def _numbers(e: Experiment) -> list[int]:
+    """Returns for each network of an experiment how many samples can train it, at least 2."""
+    task, train = e.data.task, split_of(e.data, 'train')
+    found = []
+    for x in (e.teacher, e) if e.teacher else (e,):
+        for part in x.parts:
+            sampler = Sampler(part.sampler, task.names)
+            found.append(len(Samples(train, task, x.readable, sampler, x.seed)))
+    return [number for number in found if number > 1]
+
+
+def learning_rate(protocol: Protocol, steps: int) -> list[str]:
+    """Returns what of the schedule of the learning rate a training is too short for.
+
+    Args:
+        protocol: Gives the schedule.
+        steps: Steps of one epoch.
+    """
+    epochs, warmup = protocol.epochs, protocol.warmup
+    if protocol.schedule == 'onecycle':
+        return []  # it has no warm-up, and fills any number of epochs
+    length = f'the training of {epochs} epoch{"s" if epochs > 1 else ""}'
+    if warmup and round(warmup * steps) >= epochs * steps:
+        return [f'the learning rate only rises: its warm-up (warmup={warmup:g}) fills {length}']
+    planned = training.schedulers(protocol, steps)[-1].get('milestones', [])
+    late = [s for s, at in zip(protocol.milestones, planned, strict=True) if at >= epochs * steps]
+    if not late:
+        return []
+    shares = ' and '.join(f'{share:.3g}' for share in late)
+    return [
+        f'the learning rate is not divided by 10 at {shares} of the epochs: they are counted from '
+        f'the end of the warm-up (warmup={warmup:g}), and {length} ends before'
+    ]
+
+
+def _batches(size: int, numbers: list[int]) -> list[str]:
+    """Returns the note on batches that are smaller than the protocol says."""
+    cut = [number for number in numbers if number < size]
+    if not cut:
+        return []
+    told = f'{min(cut)}' if min(cut) == max(cut) else f'{min(cut)} to {max(cut)}'
+    return [f'its batches have {told} samples instead of batch_size={size}: training has no more']

@@ -1,0 +1,111 @@
+"""Standard output and error of the commands: a text that cannot be written ends no command.
+
+Whatever reads the output may end before the command does (`| head -1`), the disk under a log may be
+full, and a terminal may vanish. What a command records is worth more than what it prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TextIO
+
+from benchmark.errors import UserError
+
+UNREAD = 128 + signal.SIGPIPE
+"""Exit status of a command whose output nobody reads any more, as shells report it."""
+
+
+class Output(io.FileIO):
+    """The file beneath standard output or error; writing to it never fails.
+
+    Attributes:
+        error: Why a text could not be written; None as long as all could.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Writes bytes and returns how many count as written: all of them after an error."""
+        try:
+            while (count := super().write(data)) is None:
+                select.select([], [self], [])  # a pipe that does not block, and is full
+        except OSError as error:
+            self.error = error
+            return len(data)
+        return count
+
+
+def command(main: Callable[[], int]) -> NoReturn:
+    """Runs a command and ends the process with its exit status.
+
+    Args:
+        main: The command; it returns the exit status.
+
+    Raises:
+        SystemExit: With the status of the command, 2 for a mistake of the user, 130 if the user has
+            interrupted it; 141 if its output was no longer read, and 1 if it could not be written.
+    """
+    sys.stdout, sys.stderr = map(forgiving, (sys.stdout, sys.stderr))
+    try:
+        status = main()
+    except SystemExit as ended:  # argparse ends the process after --help
+        status = int(ended.code or 0)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print('\ninterrupted', file=sys.stderr)
+        status = 130
+    sys.exit(_after_output(status))
+
+
+def forgiving(stream: TextIO | None) -> TextIO:
+    """Returns a stream that takes every text, in place of standard output or error.
+
+    Characters that the terminal cannot show become question marks, and what cannot be written is
+    lost. The error is that of the `Output` beneath the stream.
+
+    Args:
+        stream: The stream to replace; None where the process was started without it.
+    """
+    if not isinstance(stream, io.TextIOWrapper):
+        return open(os.devnull, 'w', encoding='utf-8') if stream is None else stream
+    with contextlib.suppress(OSError):
+        stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(Output(stream.fileno(), 'w', closefd=False)),
+        encoding=stream.encoding,
+        errors='replace',
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def unread() -> bool:
+    """Returns whether standard output is a pipe from which nobody reads any more."""
+    error = _error_of(sys.stdout)
+    return error is not None and error.errno == errno.EPIPE
+
+
+def _error_of(stream: TextIO) -> OSError | None:
+    raw = getattr(getattr(stream, 'buffer', None), 'raw', None)
+    return raw.error if isinstance(raw, Output) else None
+
+
+def _after_output(status: int) -> int:
+    """Returns the exit status once all output is written; says so where that is not possible."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    errors = list(filter(None, map(_error_of, (sys.stdout, sys.stderr))))
+    if any(error.errno == errno.EPIPE for error in errors):
+        return UNREAD
+    for error in errors:
+        print(f'error: the output cannot be written: {error.strerror}', file=sys.stderr)
+    return status or bool(errors)

@@ -1,0 +1,172 @@
+"""A plan lists what is refused and goes on, where a run ends before anything is trained."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tasks import TASKS, Toy
+
+from benchmark import run
+from benchmark.engine import grid, notes
+from benchmark.engine.building import Machine
+from benchmark.engine.experiment import experiment
+from benchmark.engine.protocol import Protocol
+from benchmark.options import Spec
+from benchmark.records import store
+from benchmark.registry import discover
+from benchmark.report import captions, writer
+
+discover()
+
+TINY = ['train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=3']
+
+
+def command(results, *words, methods=('hemis',), options=TINY):
+    return ['--methods', *methods, '--results', str(results), '--device', 'cpu', *words,
+            '--cfg-options', *options]  # fmt: skip
+
+
+@pytest.fixture
+def one_class(tmp_path):
+    """A file of arrays whose samples are all of one class."""
+    file = tmp_path / 'alone.npz'
+    rows = np.random.default_rng(0).random((30, 4), np.float32)
+    zeros = np.zeros(30, int)
+    np.savez(file, **{'inputs/a': rows, 'target': zeros, 'split': np.arange(30) % 3})
+    return file
+
+
+def refused(told):
+    return [line for line in told.splitlines() if line.startswith('refused')]
+
+
+def test_a_data_set_that_cannot_be_used_is_listed_and_the_others_planned(
+    one_class, tmp_path, capsys
+):
+    words = ['--datasets', 'arrays', 'synth_faces', '--data-root', str(one_class)]
+    args = command(tmp_path / 'results', *words)
+    assert run.main([*args, '--dry-run']) == 1
+    told = capsys.readouterr().out
+    (line,) = refused(told)
+    assert line.startswith(f'refused   arrays in {one_class}  ')
+    assert 'to run    synth_faces  hemis' in told
+    assert told.strip().endswith('; 1 refused')
+    assert run.main(args) == 2
+    assert capsys.readouterr().err == f'error: {line.split("  ")[-1]}\n'
+    assert not list((tmp_path / 'results').rglob('*.*'))
+
+
+def test_a_file_that_is_not_there_is_listed(tmp_path, capsys):
+    words = ['--datasets', 'arrays', 'synth_faces', '--data-root', 'none.npz', '--dry-run']
+    assert run.main(command(tmp_path, *words)) == 1
+    told = capsys.readouterr()
+    assert 'refused   arrays in none.npz  ' in told.out
+    assert 'to run    synth_faces' in told.out
+    assert not told.err
+
+
+@pytest.mark.parametrize(
+    ('words', 'options'), [([], ['rates=ir=0.5']), (['--gaps', 'complete', 'ir=0.5'], [])]
+)
+def test_rates_that_do_not_fit_one_data_set_leave_the_other(words, options, tmp_path, capsys):
+    words = ['--datasets', 'synth_rooms', 'synth_faces', *words]
+    args = command(tmp_path, *words, options=[*TINY, *options])
+    assert run.main([*args, '--dry-run']) == 1
+    told = capsys.readouterr().out
+    (line,) = refused(told)
+    assert line.startswith('refused   synth_rooms  ')
+    assert "'ir'" in line
+    assert 'to run    synth_faces  hemis  rates=ir=0.5' in told
+    assert told.strip().endswith('; 1 refused')
+    assert run.main(args) == 2
+    assert not list(tmp_path.rglob('*.*'))
+
+
+def test_where_all_is_refused_the_plan_gives_its_total(tmp_path, capsys):
+    words = ['--datasets', 'synth_faces', '--gaps', '0.5', '--dry-run']
+    assert run.main(command(tmp_path, *words, methods=['mmanet'])) == 1
+    told = capsys.readouterr().out
+    assert 'not run   synth_faces  mmanet  rates=' in told
+    assert 'expected: 0:00 on cpu' in told
+
+
+def test_bad_arguments_end_a_plan(tmp_path, capsys):
+    assert run.main(command(tmp_path, '--dry-run', methods=['hemmis'])) == 2
+    assert "did you mean 'hemis'?" in capsys.readouterr().err
+
+
+def test_a_plan_ends_when_nobody_reads_it(tmp_path, monkeypatch, capsys):
+    items = [one(tmp_path, seed=seed) for seed in range(3)]
+    monkeypatch.setattr(grid, 'unread', iter([False, True]).__next__)
+    grid.show_plan(items, Machine('cpu'))
+    assert capsys.readouterr().out.count('to run') == 1
+
+
+def one(results, method='hemis', data=None, seed=0, **fields):
+    data = data or Toy(TASKS['vectors'])
+    protocol = Protocol.build({**data.recipe, **fields}, {}, 'cpu')
+    return experiment(Spec(method), data, protocol, seed, results)
+
+
+def rates_of(**fields):
+    return notes.learning_rate(Protocol(**fields), 10)
+
+
+def test_a_learning_rate_that_never_steps_is_told():
+    short = {'epochs': 2, 'warmup': 1.0, 'schedule': 'step:0.6'}
+    (told,) = rates_of(**short)
+    assert told.startswith('the learning rate is not divided by 10 at 0.6 of the epochs: ')
+    assert not rates_of(**{**short, 'epochs': 3})
+    assert not rates_of(**{**short, 'warmup': 0.0})
+    (told,) = rates_of(**{**short, 'schedule': 'step'})
+    assert 'divided by 10 at 0.5 of the epochs' in told
+    (told,) = rates_of(epochs=10, warmup=5.0, schedule='step:0.4/0.5/0.9')
+    assert 'divided by 10 at 0.5 and 0.9 of the epochs' in told
+
+
+def test_a_warm_up_that_fills_the_training_is_told():
+    (told,) = rates_of(epochs=1, warmup=1.0)
+    assert (
+        told == 'the learning rate only rises: its warm-up (warmup=1) fills the training of 1 epoch'
+    )
+    assert rates_of(epochs=2, warmup=3.0, schedule='step')[0].endswith('training of 2 epochs')
+    assert not rates_of(epochs=2, warmup=1.0)
+    assert not rates_of(epochs=1, warmup=0.0)
+    assert not rates_of(epochs=1, warmup=1.0, schedule='onecycle')
+
+
+def test_a_batch_size_above_the_training_split_is_told_on_terminal_and_table(tmp_path, capsys):
+    data = Toy(TASKS['vectors'], (24, 8, 8))
+    e = one(tmp_path, data=data, epochs=2, batch_size=25, warmup=0.0)
+    told = 'its batches have 24 samples instead of batch_size=25: training has no more'
+    assert notes.of(e) == [told]
+    assert not notes.of(one(tmp_path, data=data, epochs=2, batch_size=24, warmup=0.0))
+    assert grid.execute([e], Machine('cpu'), False, writer.brief)
+    assert capsys.readouterr().out.splitlines()[0] == f'note: toy  hemis: {told}'
+    assert store.read(e.folder / store.RECORD)['method']['notes'] == [told]
+    assert f'hemis: {told}' in captions.notes(writer.write_tables(tmp_path, 'toy').blocks[0])
+    # A run that is recorded is not told of again.
+    assert grid.execute([e], Machine('cpu'), False, writer.brief)
+    assert 'note: ' not in capsys.readouterr().out
+
+
+def test_networks_for_single_subsets_may_have_fewer_samples(tmp_path):
+    class Gaps(Toy):
+        def split(self, name):
+            found = super().split(name)
+            available = found.available.copy()
+            available[:10, 0] = False
+            return dataclasses.replace(found, available=available)
+
+    data = Gaps(TASKS['vectors'], (24, 8, 8))
+    e = one(tmp_path, 'customized', data, epochs=2, batch_size=20, warmup=0.0)
+    (told,) = notes.of(e)
+    assert told.startswith('its batches have 14 samples instead of batch_size=20')
+
+
+def test_data_that_cannot_be_read_are_no_reason_to_end_the_notes(tmp_path):
+    class Broken(Toy):
+        def split(self, name):
+            raise OSError('gone')
+
+    assert notes.of(one(tmp_path, data=Broken(TASKS['vectors']))) == []

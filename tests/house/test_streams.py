@@ -1,0 +1,169 @@
+"""Output that is not read, has no room or vanishes: no command dies of it, and no file is lost."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmark import streams
+from benchmark.errors import UserError
+from benchmark.files import ROOT
+
+TINY = 'train=32 val=16 test=16 size=24 width=8 batch_size=16 epochs=1'
+RUN = f'benchmark/run.py --datasets synth_faces --device cpu --methods hemis --cfg-options {TINY}'
+
+COMMANDS = {
+    'help': 'benchmark/run.py --help',
+    'list': 'benchmark/run.py --list',
+    'plan': f'{RUN} --results RESULTS/planned --dry-run',
+    'run': f'{RUN} --results RESULTS',
+    'tables': 'benchmark/tables.py RESULTS',
+    'check': 'datasets/prepare.py check --help',
+    'preview': 'datasets/preview.py --help',
+}
+
+# One process imports the libraries and is then forked for each command, since importing takes
+# longer than the commands do. A fork ends as an interpreter does, which flushes its output at last.
+CODE = """
+import json, os, pty, runpy, sys
+ROOT, work, cases = json.loads(sys.argv[1])
+sys.path[0] = ROOT
+import torch; torch.set_num_threads(1)
+import benchmark.run, benchmark.tables, datasets.prepare, datasets.preview
+from benchmark.engine.hooks import Checkpoint
+
+def closed_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+
+def full_disk():
+    os.dup2(os.open('/dev/full', os.O_WRONLY), 1)
+
+def both_full():
+    full_disk()
+    os.dup2(1, 2)
+
+def vanished_terminal():
+    ours, theirs = pty.openpty()
+    os.dup2(theirs, 1)
+    os.dup2(theirs, 2)
+    save = Checkpoint._save
+    def vanish(*arguments):
+        Checkpoint._save = save
+        os.close(ours)
+        save(*arguments)
+    Checkpoint._save = vanish
+
+def not_there():
+    os.close(1)
+    os.close(2)
+    sys.stdout = sys.stderr = None
+
+ended = {}
+for output, name, command in cases:
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(f'{work}/{output}-{name}.err', os.O_WRONLY | os.O_CREAT), 2)
+        globals()[output]()
+        sys.argv = command.replace('RESULTS', f'{work}/{output}').split()
+        runpy.run_path(f'{ROOT}/{sys.argv[0]}', run_name='__main__')
+    ended[f'{output}-{name}'] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(ended))
+"""
+
+NOWHERE = ('both_full', 'vanished_terminal', 'not_there')
+
+
+@pytest.fixture(scope='module')
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp('work')
+
+
+@pytest.fixture(scope='module')
+def ended(work):
+    """'output-command' -> exit status and standard error of a command of which nothing is read."""
+    cases = [(o, name, c) for o in ('closed_pipe', 'full_disk') for name, c in COMMANDS.items()]
+    cases += [(output, 'run', COMMANDS['run']) for output in NOWHERE]
+    given = json.dumps([str(ROOT), str(work), cases])
+    words = [sys.executable, '-c', CODE, given]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    return {case: (status, (work / f'{case}.err').read_text()) for case, status in found.items()}
+
+
+def files(results):
+    """How many records there are, and which tables."""
+    tables = {path.name for path in (results / 'tables').iterdir()}
+    return len(list((results / 'runs').rglob('record.json'))), tables
+
+
+WRITTEN = 1, {f'synth_faces.{suffix}' for suffix in ('md', 'tex', 'csv')}
+
+
+def test_a_closed_pipe_ends_every_command_quietly(ended, work):
+    found = {name: ended[f'closed_pipe-{name}'] for name in COMMANDS}
+    assert found == dict.fromkeys(COMMANDS, (141, ''))
+    assert files(work / 'closed_pipe') == WRITTEN
+
+
+def test_a_full_device_is_one_line_and_every_file_is_written(ended, work):
+    line = 'error: the output cannot be written: No space left on device\n'
+    found = {name: ended[f'full_disk-{name}'] for name in COMMANDS}
+    assert found == dict.fromkeys(COMMANDS, (1, line))
+    assert files(work / 'full_disk') == WRITTEN
+
+
+@pytest.mark.parametrize(('output', 'status'), zip(NOWHERE, (1, 1, 0), strict=True))
+def test_a_run_that_can_tell_nothing_records_everything(output, status, ended, work):
+    assert ended[f'{output}-run'] == (status, '')
+    assert files(work / output) == WRITTEN
+
+
+@pytest.mark.parametrize('encoding', ['ascii', 'latin-1'])
+def test_a_terminal_that_is_not_utf_8_shows_a_table(encoding, tmp_path):
+    with (tmp_path / 'shown').open('w', encoding=encoding) as file:
+        terminal = streams.forgiving(file)
+        print('90.1 ± 0.2 → 模', file=terminal, flush=True)
+    shown = (tmp_path / 'shown').read_text(encoding=encoding)
+    assert shown.startswith('90.1 ')
+    assert shown.endswith(' 0.2 ? ?\n')
+
+
+def test_a_pipe_that_does_not_block_takes_everything(tmp_path):
+    code = f"""
+import os, sys
+sys.path[0] = {str(ROOT)!r}
+from benchmark.streams import command
+os.set_blocking(1, False)
+command(lambda: print('x' * 10**6) or 0)
+"""
+    other = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
+    assert other.stdout.read() == b'x' * 10**6 + b'\n'
+    assert other.wait() == 0
+
+
+def mistaken():
+    raise UserError('no such file')
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ('main', 'status', 'told'),
+    [
+        (lambda: 1, 1, ''),
+        (lambda: sys.exit(2), 2, ''),
+        (mistaken, 2, 'error: no such file\n'),
+        (interrupted, 130, '\ninterrupted\n'),
+    ],
+)
+def test_a_command_ends_with_its_status(main, status, told, capsys, monkeypatch):
+    monkeypatch.setattr(streams, 'forgiving', lambda stream: stream)
+    with pytest.raises(SystemExit) as ended:
+        streams.command(main)
+    assert (ended.value.code, capsys.readouterr().err) == (status, told)

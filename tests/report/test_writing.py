@@ -1,0 +1,146 @@
+"""All tables are written before one is printed, and from all records that there are."""
+
+import csv
+import sys
+import threading
+
+import pytest
+from made_records import SUBSETS, make_outcomes, make_record, save
+
+from benchmark import files, run, tables
+from benchmark.records import store
+from benchmark.report import writer
+
+
+def add(folder, label, seed=0, dataset='faces'):
+    outcomes = make_outcomes(dict.fromkeys(SUBSETS, 40), [seed, *label.encode()])
+    save(folder / 'runs', make_record(label, seed, outcomes, dataset={'name': dataset}), outcomes)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Results of two methods on two data sets."""
+    for dataset in ('faces', 'other'):
+        for label in ('a', 'b'):
+            for seed in range(3):
+                add(tmp_path, label, seed, dataset)
+    return tmp_path
+
+
+WRITTEN = [
+    *('faces.md', 'faces.tex', 'faces.csv', 'faces-baseline.md', 'faces-baseline.csv'),
+    *('other.md', 'other.tex', 'other.csv', 'other-baseline.md', 'other-baseline.csv'),
+]
+
+
+class Screen:
+    """Standard output that notes when something is printed."""
+
+    def __init__(self, done):
+        self.done = done
+
+    def write(self, text):
+        self.done.append('printed')
+
+    def isatty(self):
+        return False
+
+
+def test_every_file_of_every_data_set_is_written_before_anything_is_printed(two, monkeypatch):
+    done, real = [], files._commit
+
+    def commit(part, path):
+        done.append(path.name)
+        real(part, path)
+
+    monkeypatch.setattr(files, '_commit', commit)
+    monkeypatch.setattr(sys, 'stdout', Screen(done))
+    assert tables.main([str(two), '--baseline', 'a']) == 0
+    assert done[: len(WRITTEN)] == WRITTEN
+    assert {*done[len(WRITTEN) :]} == {'printed'}
+
+
+@pytest.mark.parametrize('words', [[], ['--baseline', 'a']])
+def test_a_table_that_cannot_be_written_leaves_the_others(words, two, capsys):
+    (two / 'tables' / 'faces.md').mkdir(parents=True)
+    assert tables.main([str(two), *words]) == 2
+    told = capsys.readouterr()
+    assert told.err == f'error: {two}/tables/faces.md: cannot be written: Is a directory\n'
+    assert told.out.startswith('\nother: ')
+    assert {path.name for path in (two / 'tables').glob('other*')} >= {'other.md', 'other.csv'}
+
+
+def test_what_has_a_table_and_no_comparison_is_shown(two, capsys):
+    for seed in range(3):
+        add(two, 'only', seed, dataset='other')
+    assert tables.main([str(two), '--baseline', 'only']) == 0
+    told = capsys.readouterr().out
+    assert '\nfaces: ' in told
+    assert "left out: unknown method of faces 'only'" in told
+
+
+def rows(folder):
+    with open(folder / 'tables' / 'faces.csv') as file:
+        return {row['method'] for row in csv.DictReader(file)}
+
+
+COMMANDS = {
+    'tables': lambda folder: tables.main([str(folder), '--datasets', 'faces']),
+    'run': lambda folder: store.up_to_date(
+        folder / 'runs' / 'faces', lambda: writer.write_tables(folder, 'faces')
+    ),
+}
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_a_slower_process_leaves_no_older_table_behind(command, tmp_path, monkeypatch):
+    """The slower one has read its records; before it writes, another one ends and writes all."""
+    add(tmp_path, 'first')
+    has_read, may_write, real = threading.Event(), threading.Event(), writer._write
+
+    def write(stem, made):
+        if threading.current_thread() is slower and not may_write.is_set():
+            has_read.set()
+            assert may_write.wait(60)
+        real(stem, made)
+
+    monkeypatch.setattr(writer, '_write', write)
+    slower = threading.Thread(target=COMMANDS[command], args=(tmp_path,))
+    slower.start()
+    assert has_read.wait(60)
+    add(tmp_path, 'second')
+    COMMANDS[command](tmp_path)
+    assert rows(tmp_path) == {'first', 'second'}
+    may_write.set()
+    slower.join()
+    assert rows(tmp_path) == {'first', 'second'}
+
+
+def test_the_end_of_a_run_writes_tables_again_when_records_have_come(tmp_path, monkeypatch):
+    add(tmp_path, 'first')
+    real, tables_made = writer._write, []
+
+    def write(stem, made):
+        real(stem, made)
+        tables_made.append(len(made.blocks[0].rows))
+        if len(tables_made) == 1:
+            add(tmp_path, 'second')
+
+    monkeypatch.setattr(writer, '_write', write)
+    data = type('Data', (), {'name': 'faces'})
+    monkeypatch.setattr(run.plan, 'flat', lambda grid: grid)
+    monkeypatch.setattr(run.writer, 'show', lambda *_: None)
+    experiment = type('Experiment', (), {'data': data, 'protocol_id': ''})
+    assert run.show_tables([experiment], tmp_path)
+    assert tables_made == [1, 2]
+
+
+def test_two_that_write_one_file_at_a_time_have_temporary_files_of_their_own(tmp_path):
+    path = tmp_path / 'faces.md'
+    with files.writing(path) as first:
+        first.write(b'first, which is longer')
+        with files.writing(path) as second:
+            second.write(b'second')
+        assert path.read_bytes() == b'second'
+    assert path.read_bytes() == b'first, which is longer'
+    assert list(tmp_path.iterdir()) == [path]
