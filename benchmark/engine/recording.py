@@ -70,15 +70,7 @@ def finish(
         'collapsed': [s for s, score in scores.items() if max(score.predicted) >= COLLAPSE],
         'selected_epoch': max(summary['epoch'] for _, summary in trained),
         'gaps': _gap_report(experiment),
-        'cost': {
-            **_size(experiment, [method for method, _ in trained]),
-            'train_seconds': sum(summary['seconds'] for _, summary in trained),
-            'teacher_seconds': teacher_cost['seconds'],
-            'test_seconds': seconds,
-            'peak_memory_mb': max(
-                summary['peak_memory_mb'] for summary in [teacher_cost, *(s for _, s in trained)]
-            ),
-        },
+        'cost': _cost(experiment, trained, teacher_cost, seconds),
         **environment.circumstances(machine.device),
     }
     files = {store.VALIDATION: ('val', validated), store.OUTCOMES: ('test', tested)}
@@ -92,6 +84,22 @@ def finish(
     }
     store.write(experiment.folder / store.RECORD, record)
     return cast(store.Record, record)
+
+
+def _cost(
+    experiment: Experiment,
+    trained: list[Trained],
+    teacher_cost: dict[str, Any],
+    test_seconds: float,
+) -> dict[str, Any]:
+    peaks = [summary['peak_memory_mb'] for summary in (teacher_cost, *(s for _, s in trained))]
+    return {
+        **_size(experiment, [method for method, _ in trained]),
+        'train_seconds': sum(summary['seconds'] for _, summary in trained),
+        'teacher_seconds': teacher_cost['seconds'],
+        'test_seconds': test_seconds,
+        'peak_memory_mb': max(peaks),
+    }
 
 
 def _predict(
