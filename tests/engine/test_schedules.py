@@ -16,7 +16,7 @@ from benchmark.engine.protocol import LATER, Protocol
 from benchmark.errors import UserError
 from benchmark.missing import Sampler
 from benchmark.options import Spec
-from benchmark.report.captions import words
+from benchmark.report.settings import words
 from methods.modality_dropout import ModalityDropout
 
 STEPS = 10
