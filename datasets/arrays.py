@@ -14,8 +14,8 @@ from benchmark.registry import DATASETS
 from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities
-from datasets.common.io.inspection import check_trained_classes
-from datasets.common.io.row_contents import Contents, contents, file_contents
+from datasets.common.io.inspection import check_number, check_trained_classes
+from datasets.common.io.row_contents import EXACT, Contents, contents, file_contents
 from datasets.common.io.rows import Chosen, Standardised, moments, parts
 from datasets.common.io.stored import array_file, content_hash, load
 
@@ -104,11 +104,14 @@ class Arrays(Dataset):
         self.inputs = read_inputs(self.file, raw, chosen)
         self.where = self._splits(np.asarray(raw['split']))
         self.target = self._target(raw['target'])
-        self.classes = self._classes(raw.get('classes'))
         self.aside += [key for key in raw if not is_read(key, self.inputs)]
         every = [name for name in raw if name.startswith('inputs/')]
         columns = [every.index(f'inputs/{name}') for name in self.inputs]
         self.available = self._available(raw.get('available'), len(every))[:, columns]
+        for name, rows in self.where.items():
+            if not self.available[rows].any():
+                raise self._fail('available', f'some sample of {name} with a modality', 'none')
+        self.classes = self._classes(raw.get('classes'))
         self.contents = [self._contents(name, k) for k, name in enumerate(self.inputs)]
         self.clusters = self._clusters(raw.get('cluster'))
 
@@ -151,27 +154,36 @@ class Arrays(Dataset):
         """Reads all labels once, checks them, and returns the names of the classes."""
         if given is not None and given.ndim != 1:
             raise self._fail('classes', '(K,) names', about(given))
-        labels = {name: self._values(rows) for name, rows in self.where.items()}
+        # Samples without any modality are neither trained nor tested.
+        there = self.available.any(1)
+        labels = {name: self._values(rows[there[rows]]) for name, rows in self.where.items()}
         dense, every = self.target.ndim == 3, frozenset().union(*labels.values())
         ignored = IGNORE if dense and not self.binary else None
         for name, found in labels.items():
             if found == {ignored}:
                 expected = f'some labelled pixel in {name}'
                 raise self._fail('target', expected, f'{IGNORE} everywhere')
-        known = every - {ignored}
-        low, top = min(known), max(known)
-        # The loss ignores label 255 everywhere.
-        count = min(top + 1, IGNORE) if given is None else len(given)
-        if self.binary:
-            count = 2 if given is None else len(given)
-            if not every <= {0, IGNORE}:
-                raise self._fail('target', f'0 and {IGNORE} alone with binary=true', f'{top}')
-        elif low < 0 or top >= count:
-            raise self._fail('target', f'labels 0 to {count - 1}', f'{low} to {top}')
+        low, top = min(every - {ignored}), max(every - {ignored})
+        if self.binary and not every <= {0, IGNORE}:
+            raise self._fail('target', f'0 and {IGNORE} alone with binary=true', f'{top}')
+        count = 2 if self.binary else top + 1
+        if low < 0:
+            raise self._fail('target', 'labels from 0 up', f'{low}')
+        if given is not None and count > len(given):
+            expected = f'labels below {len(given)}, the number of names in classes'
+            raise self._fail('target', expected, f'{top}')
+        check_number(f'{self.file}: target', max(count, 0 if given is None else len(given)))
         check_trained_classes(f'{self.file}: target', labels['train'], ignored)
-        if given is None:
-            return tuple(map(str, range(count)))
-        return tuple(c.decode() if isinstance(c, bytes) else str(c) for c in given.tolist())
+        names = tuple(map(str, range(count))) if given is None else self._text('classes', given)
+        trained = {0, 1} if self.binary else labels['train']
+        self.untrained = set(range(len(names))) - trained
+        return names
+
+    def _text(self, key: str, given: np.ndarray) -> tuple[str, ...]:
+        try:
+            return tuple(c.decode() if isinstance(c, bytes) else str(c) for c in given.tolist())
+        except UnicodeDecodeError as error:
+            raise self._fail(key, 'text in UTF-8', f'{error.object!r}') from None
 
     def _values(self, rows: np.ndarray) -> frozenset[int]:
         """Returns all labels of samples."""
@@ -198,7 +210,9 @@ class Arrays(Dataset):
         else:
             found = contents(one.values, available, one.real)
         if found.bad is not None:
-            expected = 'finite numbers where available is true'
+            whole = one.values.dtype.kind in 'iu'
+            numbers = f'whole numbers up to {EXACT}' if whole else 'finite numbers of float32'
+            expected = f'{numbers} where available is true'
             raise self._fail(f'inputs/{name}', expected, f'others in row {found.bad}')
         return found
 
@@ -208,11 +222,16 @@ class Arrays(Dataset):
         if given.shape != (len(self.target),) or given.dtype.kind not in 'iuSU':
             expected = f'names or whole numbers ({len(self.target)},)'
             raise self._fail('cluster', expected, about(given))
-        return np.asarray(given).astype(str)
+        names = self._text('cluster', given)
+        for row, name in enumerate(names):
+            if not name.strip() or not name.isprintable():
+                raise self._fail('cluster', 'printable names', f'{ascii(name)} in row {row}')
+        return np.array(names)
 
     def _summary(self) -> list[str]:
         """Returns what was found, for the user, in lines."""
         found = [notes.found(self.task.modalities, self.where)]
+        found += notes.untrained(self.classes, self.untrained)
         if empty := int((~self.available.any(1)).sum()):
             found.append(
                 f'{empty} samples have no modality at all and are neither trained nor tested'
@@ -264,7 +283,13 @@ class Arrays(Dataset):
             self._moments[name] = found
         label = f'{self.file}: inputs/{name}'
         standardised = Standardised(x, rows, self._moments[name], real, label)
-        return standardised if self.streams else standardised.read()
+        if self.streams:
+            return standardised
+        # Values of a row that is not available are never read, and may be anything.
+        there = self.available[rows, list(self.inputs).index(name)]
+        values = standardised.read()
+        values[there] = standardised[np.flatnonzero(there)]
+        return values
 
 
 class _Foreground(Chosen):

@@ -112,7 +112,8 @@ class Folders(Dataset):
         )
         copied = copied_files(self.root, self._files(), duplicates)
         found = notes.found(self.task.modalities, self.found.splits)
-        self.notes = (found, *self.found.summary(), *copied)
+        untrained = notes.untrained(self.task.classes, self._untrained())
+        self.notes = (found, *untrained, *self.found.summary(), *copied)
         self.recipe = self._recipe()
 
     def _task(self, width: int) -> Task:
@@ -131,21 +132,39 @@ class Folders(Dataset):
         kind, metric = ('segmentation', 'mIoU') if dense else ('classification', 'accuracy')
         return Task(self.name, kind, shapes, classes, metric, width)
 
+    def _untrained(self) -> set[int]:
+        """Returns the classes that no training sample shows."""
+        train, classes = self.found.splits['train'], self.task.classes
+        if not self.found.dense:
+            known = {self.found.names[sample] for sample in train}
+            return {k for k, name in enumerate(classes) if name not in known}
+        shown = {
+            k for one in inspection.maps([self.found.maps[s] for s in train]) for k in one.values
+        }
+        return set(range(len(classes))) - ({0, 1} if self.binary else shown)
+
     def _modality(self, name: str, sizes: dict[str, dict[str, tuple[int, int]]]) -> Modality:
         """Decodes all images of a modality once; fills in the (H, W) of each sample's image."""
         files, splits = self.found.images[name], self.found.splits
         known = [s for split in splits.values() for s in split if s in files]
         if not any(s in files for s in splits['train']):
             raise UserError(f'{self.root / name}: expected some training sample, found none')
-        shapes = inspection.shapes([files[s] for s in known], self.layout)
-        expected = (shapes[0][0], *(self.size or shapes[0][1:]))
-        for sample, shape in zip(known, shapes, strict=True):
+        pictures = inspection.pictures_of([files[s] for s in known], self.layout)
+        first = pictures[0]
+        expected = (first.shape[0], *(self.size or first.shape[1:]))
+        for sample, (shape, numbers) in zip(known, pictures, strict=True):
+            # The same scene in 8 and in 16 bits would be two hundred times as bright.
+            if numbers != first.numbers:
+                raise UserError(
+                    f'{files[sample]}: expected {first.numbers} like {files[known[0]].name}, '
+                    f'found {numbers}'
+                )
             found = (shape[0], *(self.size or shape[1:]))
             if found != expected:
                 hint = '' if self.size or found[0] != expected[0] else '; use size=HxW'
-                first = files[known[0]].name
                 raise UserError(
-                    f'{files[sample]}: expected {expected} like {first}, found {shape}{hint}'
+                    f'{files[sample]}: expected {expected} like {files[known[0]].name}, '
+                    f'found {shape}{hint}'
                 )
             sizes.setdefault(sample, {})[name] = shape[1:]
         return Modality(name, expected)

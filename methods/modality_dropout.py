@@ -1,4 +1,4 @@
-"""Modality dropout: one network that trains with random subsets of the modalities."""
+"""Modality dropout: one network that trains with random subsets; absent maps are zero."""
 
 from torch import Tensor
 
@@ -10,10 +10,7 @@ from methods.common.networks import Encoders, Maps, decoder, fusion
 
 @METHODS.register_module('modality_dropout')
 class ModalityDropout(Method):
-    """Every sample draws a subset in every epoch: SF-MD and ESANet-MD in MMANet's tables.
-
-    Maps of missing modalities are zero (Wei et al., CVPR 2023, 'Unified' rows). L = L_task.
-    """
+    """Every sample draws a subset in every epoch: SF-MD and ESANet-MD (Wei et al., CVPR 2023)."""
 
     version = 2
     supported_networks = ('pyramid', 'esanet')

@@ -52,6 +52,9 @@ class ImageEncoder(nn.Module):
         (channels,) = fused_channels(task)
         gates = ({'type': 'ReLU'}, {'type': 'Sigmoid'})
         self.excite = SELayer(channels, ratio=min(16, task.width), act_cfg=gates)
+        # mmcv draws weights for ReLU; the released gates keep PyTorch's.
+        for layer in (self.excite.conv1, self.excite.conv2):
+            layer.conv.reset_parameters()
         self.grid = fusion_grid(task)
 
     def forward(self, x: Tensor) -> Maps:

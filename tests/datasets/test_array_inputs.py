@@ -291,3 +291,102 @@ def test_keys_and_files_that_are_not_read_are_named(tmp_path):
     (root / 'inputs/Thumbs.db').write_text('x')
     notes = Arrays(root=str(root)).notes
     assert notes[-1] == 'left aside: README.md, inputs/Thumbs.db'
+
+
+@HOW
+@pytest.mark.parametrize(
+    ('keys', 'match'),
+    [
+        ({'target': np.arange(N) % 2 - 1}, 'target: expected labels from 0 up, found -1'),
+        ({'target': np.arange(N) * 9}, 'at most 255 classes, because label 255 is ignored, found'),
+        (
+            {'target': np.arange(N) % 2, 'classes': np.arange(300).astype(str)},
+            'at most 255 classes, because label 255 is ignored, found 300',
+        ),
+        (
+            {'target': np.arange(N, dtype=np.uint64) % 2 + np.uint64(2**63)},
+            'target: expected at most 255 classes',
+        ),
+        ({'classes': np.array([b'a', b'\xff'])}, "classes: expected text in UTF-8, found b'.xff'"),
+        ({'cluster': np.array(['a', ''] * (N // 2))}, "cluster: expected printable.*'' in row 1"),
+        (
+            {'cluster': np.array(['a\x1b[31m'] * N)},
+            r"cluster: expected printable names, found 'a\\x1b\[31m' in row 0",
+        ),
+        (
+            {'inputs/a': np.arange(2 * N).reshape(N, 2) + 2**60},
+            'inputs/a: expected whole numbers up to 9007199254740992 .* found others in row 0',
+        ),
+        (
+            {'inputs/a': np.full((N, 2), 2**64 - 1, np.uint64)},
+            'inputs/a: expected whole numbers up to',
+        ),
+        ({'inputs/a': A * 1e300}, 'inputs/a: expected finite numbers of float32.*in row 0'),
+        (
+            {'inputs/a': np.zeros((N, 50, 4))},
+            'inputs/a: expected a key kind/a that says sequence or image.*leaves it open',
+        ),
+        (
+            {'available': (SPLIT != 1)[:, None] & np.ones((N, 2), bool)},
+            'available: expected some sample of val with a modality, found none',
+        ),
+        (
+            {
+                'available': ((SPLIT != 0) | (np.arange(N) % 2 == 0))[:, None]
+                & np.ones((N, 2), bool)
+            },
+            'target: expected training labels of 2 classes or more, found 0 alone',
+        ),
+    ],
+)
+def test_odd_content_is_told_in_one_line(how, keys, match, tmp_path):
+    told(match, write(tmp_path / 'x', how, **{'target': np.arange(N) % 2, **keys}))
+
+
+def test_classes_that_no_training_sample_has_are_named(tmp_path):
+    def note(target, **more):
+        return Arrays(root=str(write(tmp_path / 'x', target=target, **more))).notes[1:]
+
+    labels = np.arange(N) % 2
+    assert note(labels) == ()
+    assert note(labels + 1) == ('no training sample is of class 0',)
+    assert note(np.where(SPLIT == 2, labels + 2, labels)) == (
+        'no training sample is of class 2, 3',
+    )
+    assert note(labels, classes=np.array(['a', 'b', 'c'])) == ('no training sample is of class c',)
+
+
+@HOW
+def test_an_outlier_that_float32_cannot_hold_is_told_where_it_is_read(how, tmp_path):
+    a = A.astype(float) * 1e-3
+    a[N - 1] = 3e38
+    data = Arrays(root=str(write(tmp_path / 'x', how, inputs__a=a)))
+    with pytest.raises(UserError, match=f'inputs/a: expected finite numbers, .*row {N - 1}'):
+        data.split('test').inputs['a'][np.array([5])]
+
+
+@HOW
+def test_types_of_numbers_do_not_change_what_is_read(how, tmp_path):
+    image = np.random.default_rng(5).normal(size=(N, 3, 9, 9))
+    image = image.astype(np.float16)
+    target = np.arange(N) % 2
+
+    def read(values, labels):
+        keys = {'inputs__a': values, 'target': labels, 'split': SPLIT.astype(labels.dtype)}
+        split = Arrays(root=str(write(tmp_path / 'x', how, **keys))).split('test')
+        return split.inputs['a'][np.arange(6)], np.asarray(split.target)
+
+    first, labels = read(image, target)
+    for kind in ('<f4', '>f4', '>f8', 'g'):
+        for order in 'CF':
+            found, other = read(np.array(image, kind, order=order), target.astype('>i2'))
+            assert found == pytest.approx(first, abs=1e-6)
+            assert found.dtype == np.float32
+            assert other.tolist() == labels.tolist()
+
+
+def test_what_lies_behind_an_array_in_its_file_is_no_longer_lost(tmp_path):
+    root = write(tmp_path / 'x', 'folder')
+    with (root / 'target.npy').open('ab') as file:
+        np.save(file, np.arange(3))
+    told('target.npy: expected one array, found 152 more bytes behind it', root)

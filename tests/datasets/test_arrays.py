@@ -223,9 +223,18 @@ BAD = {
     'split names': ({'split': np.array(['train'] * N)}, 'split: .*0 train.*<U5'),
     'split of no axis': ({'split': np.array(0)}, r'split: .*\(N,\)'),
     'no test samples': ({'split': np.arange(N) % 2}, r'split: .*test \(2\).*none'),
-    'negative label': ({'target': np.arange(N) % 2 - 1}, 'target: .*0 to 0, found -1 to 0'),
-    'label too large': ({'classes': np.array(['only'])}, 'target: .*0 to 0, found 0 to 1'),
-    'label that is ignored': ({'target': np.arange(N) * 7}, 'target: .*0 to 254, found 0 to 273'),
+    'negative label': (
+        {'target': np.arange(N) % 2 - 1},
+        'target: expected labels from 0 up, found -1',
+    ),
+    'label too large': (
+        {'classes': np.array(['only'])},
+        'target: expected labels below 1, .* found 1',
+    ),
+    'label that is ignored': (
+        {'target': np.arange(N) * 7},
+        'target: expected at most 255 classes, .* found 274',
+    ),
     'float target': ({'target': np.zeros(N)}, 'target: .*integers.*float64'),
     'classes of two axes': ({'classes': np.zeros((2, 2))}, r'classes: .*\(K,\)'),
     'unlabelled maps': (
@@ -250,7 +259,10 @@ BAD = {
     'kind of nothing': ({'kind__gate': 'image'}, "kind/gate: unknown modality 'gate'"),
     'unknown kind': ({'kind__sound': 'sequences'}, "kind/sound: .*one of vector.*'?sequences"),
     'kind of two words': ({'kind__sound': np.array(['a', 'b'])}, r'kind/sound: .*<U1 \(2,\)'),
-    'kind of other axes': ({'kind__sound': 'sequence'}, r'inputs/sound: .*3 axes for a sequence'),
+    'kind of other axes': (
+        {'kind__sound': 'sequence'},
+        r'inputs/sound: .*3 axes for the kind sequence',
+    ),
     'length without kind': (
         {'length__sound': SPLIT},
         "length/sound: .*kind/sound to be 'sequence'",

@@ -394,3 +394,50 @@ def test_names_pipes_and_dangling_links_among_the_images_are_refused(tmp_path):
     (root / 'labels.csv').unlink()
     os.mkfifo(root / 'labels.csv')
     told('labels.csv: expected a file, found a pipe', root)
+
+
+@pytest.mark.parametrize(
+    ('values', 'found'),
+    [
+        (np.full((8, 8, 3), 40000, np.uint16), 'whole numbers of 16 bits'),
+        (np.zeros((8, 8, 3), bool), 'whole numbers of 1 bit'),
+        (np.zeros((8, 8, 3), np.float32), 'floating-point numbers'),
+    ],
+)
+def test_images_of_one_modality_have_one_type_of_numbers(values, found, tmp_path):
+    root = table(tmp_path / 'x')
+    (root / 'rgb/010.png').unlink()
+    save(root / 'rgb/010.npy', values)
+    told(rf'010\.npy: expected whole numbers of 8 bits like 000\.png, found {found}$', root)
+    for k in range(12):
+        (root / f'rgb/{k:03d}.png').unlink(missing_ok=True)
+        save(root / f'rgb/{k:03d}.npy', values)
+    Folders(root=str(root))
+
+
+def test_classes_beyond_255_and_those_that_are_not_trained_are_told(tmp_path):
+    root = table(tmp_path / 'x')
+    text = (root / 'labels.csv').read_text()
+    (root / 'labels.csv').write_text(text.replace('011,dog', '011,cow'))
+    assert Folders(root=str(root)).notes[1] == 'no training sample is of class cow'
+    (root / 'classes.txt').write_text('\n'.join(['cat', 'dog', 'cow', *map(str, range(253))]))
+    told('expected at most 255 classes, because label 255 is ignored, found 256', root)
+    root = dense(tmp_path / 'y', lambda mask, _: mask * 3)
+    assert Folders(root=str(root)).notes[1] == 'no training sample is of class 1, 2'
+    (root / 'classes.txt').write_text('\n'.join(map(str, range(300))))
+    told('expected at most 255 classes, because label 255 is ignored, found 300', root)
+
+
+def test_a_quote_that_is_not_closed_is_told(tmp_path):
+    root = table(tmp_path / 'x')
+    text = (root / 'labels.csv').read_text()
+    (root / 'labels.csv').write_text(text.replace('003,dog', '003,"dog'))
+    told(r'labels\.csv: expected a table, found in line 13: unexpected end of data', root)
+
+
+def test_what_lies_behind_an_array_in_its_file_is_not_lost(tmp_path):
+    file = save(tmp_path / 'a.npy', np.zeros((4, 4)))
+    with file.open('ab') as more:
+        np.save(more, np.ones((4, 4)))
+    with pytest.raises(UserError, match='a.npy: expected one array, found more behind it'):
+        AnyImage(None)(file)

@@ -1,11 +1,12 @@
-"""One step of DMRNet, RedCore, ShaSpec, LCR and MMIN against figures of their released code.
+"""One step of MMANet, DMRNet, RedCore, ShaSpec, LCR and MMIN against their released code.
 
 The released code computed the losses and gradients in released_code.json on the weights and data
 of `figures.fill` and `figures.drawn`, as tests/helpers/figures.py describes. Encoders were left
-out: a step begins at the features of the modalities. Classifiers of RedCore and MMIN are those of
-the released code, perceptrons with two hidden layers, and dropout was off. The commits are
-8472850 of shicaiwei123/ECCV2024-DMRNet (its face anti-spoofing code, LCR among it), b2c6a2d of
-sunjunaimer/RedCore, 081fe7a of billhhh/ShaSpec, and the branch master of AIM3-RUC/MMIN.
+out, but for MMANet: a step begins at the features of the modalities. Classifiers of RedCore and
+MMIN are those of the released code, perceptrons with two hidden layers, and dropout was off. The
+commits are c330689 of shicaiwei123/MMANet-CVPR2023 and 8472850 of shicaiwei123/ECCV2024-DMRNet (the
+face anti-spoofing code of both, LCR among the latter), b2c6a2d of sunjunaimer/RedCore, 081fe7a of
+billhhh/ShaSpec, and the branch master of AIM3-RUC/MMIN.
 """
 
 import itertools
@@ -18,8 +19,10 @@ from figures import differences, drawn, fill
 from torch import nn
 
 from benchmark.method import Batch, Modality, Task
+from methods.complete import Complete
 from methods.dmrnet import DMRNet
 from methods.lcr import LCR
+from methods.mmanet import MMANet
 from methods.mmin import MMIN
 from methods.redcore import RedCore
 from methods.shaspec import ShaSpec
@@ -93,6 +96,32 @@ def check(name, method, batch, parameters, features=()):
     apart = differences([p.grad for p in (*parameters, *features)], gradients)
     assert apart.max() < 1e-5, apart
     return losses
+
+
+def parts_in_order(method):
+    """A face network's parameters in the order of the released one."""
+    heads = [method.regularizer] if hasattr(method, 'regularizer') else []
+    return [
+        p for part in (*method.encoders.values(), method.decoder, *heads) for p in part.parameters()
+    ]
+
+
+def test_mmanet_on_faces_from_images_to_the_gradient_of_every_weight():
+    names = ('rgb', 'depth', 'ir')
+    task = task_of(names, 2, (3, 80, 80), 64)
+    method = MMANet(task, alpha=30.0, beta=0.5, variant='official').train()
+    teacher = Complete(task)
+    for network, first in ((method, 0), (teacher, 2000)):
+        fill(parts_in_order(network), first)
+    # A teacher that is certain of some samples and not of others.
+    teacher.decoder.head.weight.data.mul_(60)
+    teacher.decoder.head.bias.data[1] -= 107
+    # In single precision the greatest of nearly equal neighbours is another one now and then.
+    method.double().set_teacher(teacher.double())
+    method.epoch, method.epochs, method.strong[0] = 6, 100, True
+    batch = batch_of(names, SUBSETS.repeat(2, 1), 2)
+    inputs = {name: drawn(500 + k, 14, 3, 80, 80).double() for k, name in enumerate(names)}
+    check('mmanet', method, batch._replace(inputs=inputs), parts_in_order(method))
 
 
 def test_dmrnet_on_faces(monkeypatch):

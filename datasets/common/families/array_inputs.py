@@ -16,6 +16,8 @@ from datasets.common.io.rows import real_frames
 
 KINDS = {'vector': (2,), 'sequence': (3,), 'image': (3, 4)}
 """Kind of an input -> the numbers of axes that its array may have, the samples' axis included."""
+NARROW = 4
+"""If A and B differ by this factor, (N, A, B) may as well be sequences as images."""
 OF_INPUTS = ('kind', 'length', 'layout')
 """First parts of keys that say something of one input."""
 OPTIONAL = ('inputs', 'available', 'classes', 'cluster', *OF_INPUTS)
@@ -94,10 +96,14 @@ def _input(root: Path, raw: Mapping[str, np.ndarray], name: str) -> Input:
     x = raw[f'inputs/{name}']
     if x.dtype.kind not in 'fiub' or x.ndim not in (2, 3, 4) or 0 in x.shape:
         raise fail(root, f'inputs/{name}', 'numbers (N, ...) of 2 to 4 axes', about(x))
-    kind = _word(root, raw, f'kind/{name}', KINDS) or ('vector' if x.ndim == 2 else 'image')
+    kind = _word(root, raw, f'kind/{name}', KINDS)
+    if not kind and x.ndim == 3 and max(x.shape[1:]) >= NARROW * min(x.shape[1:]):
+        expected = f'a key kind/{name} that says sequence or image'
+        raise fail(root, f'inputs/{name}', expected, f'{x.shape}, which leaves it open')
+    kind = kind or ('vector' if x.ndim == 2 else 'image')
     if x.ndim not in KINDS[kind]:
         axes = ' or '.join(map(str, KINDS[kind]))
-        raise fail(root, f'inputs/{name}', f'{axes} axes for a {kind}', about(x))
+        raise fail(root, f'inputs/{name}', f'{axes} axes for the kind {kind}', about(x))
     layout = _word(root, raw, f'layout/{name}', LAYOUTS)
     if layout and x.ndim != 4:
         raise fail(root, f'layout/{name}', 'an image of 4 axes with it', about(x))

@@ -52,6 +52,7 @@ def map_classes(root: Path, found: ImageFolder, sizes: Sizes, binary: bool) -> t
     inspection.check_trained_classes(root / LABELS, trained, ignored)
     top = 1 if binary else max(trained - {IGNORE})
     names = _given_names(root) or tuple(map(str, range(top + 1)))
+    inspection.check_number(root, len(names))
     known = {0, IGNORE} if binary else {*range(len(names)), IGNORE}
     for name, samples in found.splits.items():
         if values[name] <= known:
@@ -99,4 +100,5 @@ def table_classes(root: Path, found: ImageFolder) -> tuple[str, ...]:
     given = _given_names(root)
     for name in used - set(given or used):
         raise unknown(f'label in {root / "labels.csv"}', name, given)
+    inspection.check_number(root, len(given or used))
     return given or tuple(sorted(used, key=lambda n: (not n.isdigit(), n.zfill(9))))

@@ -43,7 +43,7 @@ def walk(
         elif path.is_file():
             yield path
         else:
-            found = 'a link to nothing' if path.is_symlink() else 'a pipe, socket or device'
+            found = 'a pipe, socket or device' if path.exists() else 'a link to nothing'
             raise UserError(f'{path}: expected a file or a folder, found {found}')
 
 

@@ -203,7 +203,14 @@ class AnyImage:
                 (C, H, W), it is not clear which axis of it holds the channels, or float32 cannot
                 hold its numbers.
         """
-        values = self._channels_first(path)
+        return self.checked(path, self.stored(path))
+
+    def checked(self, path: Path, values: np.ndarray) -> np.ndarray:
+        """Returns stored numbers as float32, at the size asked for.
+
+        Raises:
+            UserError: They are not finite, or float32 cannot hold them.
+        """
         if values.dtype.kind in 'iu' and np.abs(values.astype(np.float64)).max() > EXACT:
             raise UserError(f'{path}: expected whole numbers up to {EXACT}, found larger ones')
         with np.errstate(over='ignore'):
@@ -219,9 +226,14 @@ class AnyImage:
         channels = [resized(Image.fromarray(c), self.size, self.nearest) for c in values]
         return np.stack([np.asarray(channel) for channel in channels])
 
-    def _channels_first(self, path: Path) -> np.ndarray:
+    def stored(self, path: Path) -> np.ndarray:
+        """Returns the numbers (C, H, W) that a file holds, of their own type.
+
+        Raises:
+            UserError: They are no image, or it is not clear which axis holds the channels.
+        """
         array = path.suffix.lower() == '.npy'
-        values = np.load(path, allow_pickle=False) if array else pixels(path)
+        values = read_array(path) if array else pixels(path)
         numbers = values.dtype.kind in 'fiub' and values.size
         if values.ndim not in (2, 3) or not numbers:
             raise UserError(f'{path}: expected an image, found {values.dtype} {values.shape}')
@@ -234,6 +246,20 @@ class AnyImage:
                 'leaves it open; use layout=channels_first or layout=channels_last'
             )
         return values.transpose(2, 0, 1) if layout == 'channels_last' else values
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Returns the one array of an .npy file.
+
+    Raises:
+        UserError: Something lies behind the array, which would be lost.
+        ValueError: It is no such file, or holds objects.
+    """
+    with path.open('rb') as file:
+        values = np.lib.format.read_array(file, allow_pickle=False)
+        if file.read(1):
+            raise UserError(f'{path}: expected one array, found more behind it')
+    return values
 
 
 def image_size(where: str, given: str) -> tuple[int, int]:

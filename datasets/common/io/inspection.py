@@ -22,7 +22,7 @@ from datasets.common.io.images import AnyImage
 from datasets.common.io.layouts import Layout
 from datasets.common.io.remembered import remembered
 
-VERSION = 1
+VERSION = 2
 """Raised when the functions below find something else in the same file."""
 
 
@@ -55,19 +55,40 @@ class Map(NamedTuple):
     values: frozenset[int]
 
 
-def shapes(paths: Sequence[Path], layout: Layout = '') -> list[tuple[int, int, int]]:
-    """Returns the shapes (C, H, W) of images, each of which is decoded once.
+class Picture(NamedTuple):
+    """What an image holds: its (C, H, W) and the type of its numbers, in words."""
+
+    shape: tuple[int, int, int]
+    numbers: str
+
+
+def pictures_of(paths: Sequence[Path], layout: Layout = '') -> list[Picture]:
+    """Returns shapes and types of images, each of which is decoded once.
 
     Raises:
         UserError: An image is missing, is broken, or is not as `AnyImage` expects it.
     """
     decode = AnyImage(None, layout=layout)
 
-    def look(path: Path) -> str:
-        return json.dumps(decoded(path, decode).shape)
+    def read(path: Path) -> np.ndarray:
+        values = decode.stored(path)
+        decode.checked(path, values)
+        return values
 
-    found = remembered(f'shape {VERSION} {layout}', paths, look)
-    return [tuple(json.loads(text)) for text in found]
+    def look(path: Path) -> str:
+        values = decoded(path, read)
+        return json.dumps([values.shape, _numbers(values.dtype)])
+
+    found = remembered(f'image {VERSION} {layout}', paths, look)
+    return [Picture(tuple(shape), numbers) for shape, numbers in map(json.loads, found)]
+
+
+def _numbers(dtype: np.dtype) -> str:
+    """Returns in words what range the numbers of a type have."""
+    if dtype.kind == 'f':
+        return 'floating-point numbers'
+    bits = 1 if dtype.kind == 'b' else 8 * dtype.itemsize
+    return f'whole numbers of {bits} bit{"s" if bits > 1 else ""}'
 
 
 def maps(paths: Sequence[Path]) -> list[Map]:
@@ -83,6 +104,19 @@ def maps(paths: Sequence[Path]) -> list[Map]:
 def _look(path: Path) -> str:
     values = decoded(path, lambda file: np.asarray(pictures.labels(file)))
     return json.dumps([values.shape, np.unique(values).tolist()])
+
+
+def check_number(where: Path | str, classes: int) -> None:
+    """Checks that no class has the label 255, which the loss ignores.
+
+    Raises:
+        UserError: There are too many classes.
+    """
+    if classes > IGNORE:
+        raise UserError(
+            f'{where}: expected at most {IGNORE} classes, because label {IGNORE} is ignored, found '
+            f'{classes}'
+        )
 
 
 def check_trained_classes(

@@ -24,6 +24,15 @@ def found(
     return f'found modalities {", ".join(map(described, modalities))}; {what}: {counts}'
 
 
+def untrained(classes: Sequence[str], labels: Iterable[int]) -> list[str]:
+    """Returns a line that names the labels of other splits that no training sample has."""
+    names = [classes[label] for label in sorted(labels)]
+    if not names:
+        return []
+    more = f' and {len(names) - NAMED} more' if names[NAMED:] else ''
+    return [f'no training sample is of class {", ".join(names[:NAMED])}{more}']
+
+
 def described(modality: Modality) -> str:
     """Returns name, kind and shape of a modality, e.g. 'rgb (image 3x480x640)'."""
     *more, last = modality.shape

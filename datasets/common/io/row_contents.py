@@ -13,8 +13,11 @@ import numpy as np
 from datasets.common.io.remembered import remembered
 from datasets.common.io.rows import parts
 
-VERSION = 1
+VERSION = 2
 """Raised when `contents` finds something else in the same array."""
+
+EXACT = 1 << 53
+"""Up to here float64, in which inputs are standardised, holds every whole number exactly."""
 
 
 class Contents(NamedTuple):
@@ -22,7 +25,8 @@ class Contents(NamedTuple):
 
     Attributes:
         digests: (N,) hashes of the rows, '' for a row that the sample does not have.
-        bad: Position of the first row with a number that is not finite, None if there is none.
+        bad: Position of the first row with a number that cannot be read: one that is not finite,
+            that float32 cannot hold, or a whole number above `EXACT`. None if there is none.
     """
 
     digests: Sequence[str]
@@ -42,12 +46,22 @@ def contents(x: np.ndarray, available: np.ndarray, real: np.ndarray | None = Non
         values = np.ascontiguousarray(x[rows])
         if real is not None:
             values = np.where(real[rows][..., None], values, np.zeros((), values.dtype))
-        finite = np.isfinite(values).reshape(len(rows), -1).all(1)
-        if bad is None and not finite.all():
-            bad = int(rows[~finite][0])
+        good = _readable(values).reshape(len(rows), -1).all(1)
+        if bad is None and not good.all():
+            bad = int(rows[~good][0])
         for row, value in zip(rows.tolist(), values, strict=True):
             digests[row] = hashlib.blake2b(value.tobytes(), digest_size=8).hexdigest()
     return Contents(digests, bad)
+
+
+def _readable(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind == 'f':
+        # A comparison with NaN is false.
+        return np.abs(values) <= np.finfo(np.float32).max
+    if values.dtype.itemsize < 8:
+        return np.ones(values.shape, bool)
+    low = values >= -EXACT if values.dtype.kind == 'i' else True
+    return (values <= EXACT) & low
 
 
 def file_contents(

@@ -71,7 +71,7 @@ class Standardised(Chosen):
             UserError: A value is infinite or not a number.
         """
         values = self.read(index)
-        bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
+        bad = ~np.isfinite(values).all(tuple(range(1, values.ndim)))
         if bad.any():
             row = int(np.atleast_1d(self.rows[index])[bad][0])
             raise UserError(f'{self.name}: expected finite numbers, found others in row {row}')
@@ -80,7 +80,9 @@ class Standardised(Chosen):
     def read(self, index: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Returns the standardised rows without checking that their values are finite."""
         rows = np.atleast_1d(self.rows[index])
-        values = ((self.source[rows] - self.mean) / self.std).astype(np.float32)
+        # What float32 cannot hold becomes infinite, and is refused where it is read.
+        with np.errstate(over='ignore'):
+            values = ((self.source[rows] - self.mean) / self.std).astype(np.float32)
         return values if self.real is None else marked(values, self.real[rows])
 
 

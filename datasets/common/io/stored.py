@@ -83,9 +83,13 @@ def _load_folder(root: Path, aside: list[str]) -> dict[str, np.ndarray]:
 
 def _mapped(file: Path) -> np.ndarray:
     try:
-        return np.load(file, mmap_mode='r', allow_pickle=False)
+        found = np.load(file, mmap_mode='r', allow_pickle=False)
     except (ValueError, OSError, EOFError, MemoryError) as error:
         raise UserError(f'{file}: cannot be read without pickles: {_told(error)}') from None
+    # More may have been saved to the same file, which would be lost.
+    if (more := file.stat().st_size - found.offset - found.nbytes) > 0:
+        raise UserError(f'{file}: expected one array, found {more} more bytes behind it')
+    return found
 
 
 def _told(error: Exception) -> str:
@@ -129,7 +133,7 @@ def _check_declared(file: Path, key: str, handle: IO[bytes], size: int) -> None:
     read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(handle)
     needed = math.prod(shape) * dtype.itemsize
-    if not dtype.hasobject and needed > size - handle.tell():
+    if not dtype.hasobject and needed != size - handle.tell():
         raise UserError(
             f'{file}: {key}: expected {dtype} {shape}, {needed} bytes, found {size} in the file'
         )

@@ -60,7 +60,7 @@ def _cells(file: Path) -> list[list[str]]:
     header = text.partition('\n')[0]
     # Spreadsheets write semicolons where the comma is the decimal mark.
     mark = max(',;\t', key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=mark)
+    reader = csv.reader(io.StringIO(text, newline=''), delimiter=mark, strict=True)
     try:
         found = [[cell.strip() for cell in row] for row in reader if any(row)]
     except csv.Error as error:
