@@ -52,10 +52,9 @@ def finish(
     scores = {s: score for e in tested for s, score in e.scores.items()}
     # The validation scores are those that the selection of the epoch and the method saw.
     val = {s: v for _, summary in trained for s, v in summary['scores'].items()}
-    told = notes.of(experiment)
     record: dict[str, Any] = {
         **experiment.header,
-        'method': {**experiment.header['method'], **({'notes': told} if told else {})},
+        'method': _method(experiment),
         'status': 'complete',
         'scores': {
             'val': {s: v['metrics'] for s, v in val.items()},
@@ -70,7 +69,15 @@ def finish(
         'collapsed': [s for s, score in scores.items() if max(score.predicted) >= COLLAPSE],
         'selected_epoch': max(summary['epoch'] for _, summary in trained),
         'gaps': _gap_report(experiment),
-        'cost': _cost(experiment, trained, teacher_cost, seconds),
+        'cost': {
+            **_size(experiment, [method for method, _ in trained]),
+            'train_seconds': sum(summary['seconds'] for _, summary in trained),
+            'teacher_seconds': teacher_cost['seconds'],
+            'test_seconds': seconds,
+            'peak_memory_mb': max(
+                summary['peak_memory_mb'] for summary in [teacher_cost, *(s for _, s in trained)]
+            ),
+        },
         **environment.circumstances(machine.device),
     }
     files = {store.VALIDATION: ('val', validated), store.OUTCOMES: ('test', tested)}
@@ -86,20 +93,10 @@ def finish(
     return cast(store.Record, record)
 
 
-def _cost(
-    experiment: Experiment,
-    trained: list[Trained],
-    teacher_cost: dict[str, Any],
-    test_seconds: float,
-) -> dict[str, Any]:
-    peaks = [summary['peak_memory_mb'] for summary in (teacher_cost, *(s for _, s in trained))]
-    return {
-        **_size(experiment, [method for method, _ in trained]),
-        'train_seconds': sum(summary['seconds'] for _, summary in trained),
-        'teacher_seconds': teacher_cost['seconds'],
-        'test_seconds': test_seconds,
-        'peak_memory_mb': max(peaks),
-    }
+def _method(experiment: Experiment) -> dict[str, Any]:
+    """Returns the method as the header of a record has it, with the notes on its training."""
+    told = notes.of(experiment)
+    return {**experiment.header['method'], **({'notes': told} if told else {})}
 
 
 def _predict(
