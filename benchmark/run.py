@@ -25,6 +25,7 @@ from benchmark.engine import plan  # noqa: E402
 from benchmark.engine.building import Machine, use_threads  # noqa: E402
 from benchmark.engine.execution import make_folder  # noqa: E402
 from benchmark.engine.grid import execute, show_plan, without_refused  # noqa: E402
+from benchmark.engine.grids import GRIDS, NamedGrid, named_grid  # noqa: E402
 from benchmark.engine.tuning import Search  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
 from benchmark.files import sweep  # noqa: E402
@@ -39,6 +40,7 @@ EXAMPLES = """examples:
   python benchmark/run.py --methods rfnet --datasets arrays --data-root my.npz
   python benchmark/run.py --methods modality_dropout --gaps complete rgb=0.2,depth=0.5
   python benchmark/run.py --methods mmanet rfnet --tune 8 --dry-run
+  python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
   python benchmark/run.py --list --data-root /data/nyuv2
 """
@@ -82,8 +84,7 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         '--seeds',
         nargs='+',
         type=int,
-        default=[0],
-        help='one experiment for each seed, e.g. 0 1 2; default: 0',
+        help='one experiment for each seed, e.g. 0 1 2; default: 0, or those of the grid',
     )
     p.add_argument(
         '--cfg-options',
@@ -106,6 +107,12 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         metavar='RATES',
         help='train once under each of several training gaps (values of the field rates; complete '
         'for none), e.g. complete rgb=0.2,depth=0.5, and print one table of all',
+    )
+    p.add_argument(
+        '--grid',
+        metavar='NAME',
+        help='run a named comparison instead of --methods: '
+        + '; '.join(f'{name} ({grid.about})' for name, grid in GRIDS.items()),
     )
 
 
@@ -180,6 +187,7 @@ def prepare(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
     Raises:
         UserError: The arguments do not hold together.
     """
+    named = _fill_from_grid(args)
     if not args.methods:
         raise UserError(f'--methods: expected some of {", ".join(sorted(METHODS.module_dict))}')
     device = args.device
@@ -191,8 +199,11 @@ def prepare(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
         raise UserError(f'--threads: expected 1 or more, found {args.threads}')
     use_threads(args.threads, device)
     options = plan.pairs(args.cfg_options)
-    plan.check_options(options, args.datasets)
-    opened = plan.open_datasets(args.datasets, args.data_root, options)
+    opened: list[Dataset] = []
+    for setting in named.settings if named else ({},):
+        varied = {**options, **setting}
+        plan.check_options(varied, args.datasets)
+        opened += plan.open_datasets(args.datasets, args.data_root, varied)
     plan.check_data(opened)
     if not args.results:
         raise UserError("--results: expected a folder, found ''")
@@ -206,6 +217,24 @@ def prepare(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
         for label in sorted({e.label for e in grid if not isinstance(e, Search)}):
             print(f'{label}: nothing to tune')
     return grid, Machine(device, args.workers)
+
+
+def _fill_from_grid(args: argparse.Namespace) -> NamedGrid | None:
+    """Puts what a named grid runs into the arguments, and returns the grid, if there is one.
+
+    Raises:
+        UserError: There is no such grid, or it does not fit the other arguments.
+    """
+    if args.grid is None:
+        args.seeds = args.seeds or [0]
+        return None
+    named = named_grid(args.grid, args.datasets, plan.pairs(args.cfg_options))
+    for option in ('methods', 'gaps', 'tune'):
+        if getattr(args, option):
+            raise UserError(f'--grid {args.grid}: expected no --{option} beside it')
+    args.methods, args.seeds = list(named.methods), args.seeds or list(named.seeds)
+    args.gaps = None if named.gaps is None else list(named.gaps)
+    return named
 
 
 def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
