@@ -78,7 +78,8 @@ class Task:
 
     Raises:
         UserError: A name cannot be used in tables and files, there are too few classes or too many
-            modalities (`benchmark.names`), or the loss does not exist for this kind of task.
+            modalities (`benchmark.names`), the width is below 1, or this kind of task lacks the
+            loss.
     """
 
     dataset: str
@@ -96,6 +97,8 @@ class Task:
     loss: str = ''
 
     def __post_init__(self) -> None:
+        if self.width < 1:
+            raise UserError(f'width on {self.dataset}: expected 1 or more, found {self.width}')
         losses = LOSSES[self.kind]
         if self.loss and self.loss not in losses:
             raise unknown(f'loss in {self.kind}', self.loss, losses)
