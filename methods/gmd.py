@@ -147,9 +147,10 @@ class GMD(Method):
     protocol's task loss for L_K; with loss=own it is `sigmoid_dice`, the Dice loss of the released
     code. The terms L_K therefore have other values than there, although their formula is the same:
     the released networks are U-Nets for volumes. What follows them, the projection, gives equal
-    gradients for equal losses and an equal order. Departures from that code: it sums, instead of averaging, the gradients of parameters that not every subset reaches,
-    such as norms, a factor that its Adam optimiser cancels and plain gradient descent does not; and
-    it also compares a gradient with itself.
+    gradients for equal losses and an equal order. Departures from that code: it sums, instead of
+    averaging, the gradients of parameters that not every subset reaches, such as norms, a factor
+    that its Adam optimiser cancels and plain gradient descent does not; and it also compares a
+    gradient with itself.
 
     Args:
         task: What the data set requires.
