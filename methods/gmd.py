@@ -157,6 +157,7 @@ class GMD(Method):
         decouple: Whether conflicts are removed; otherwise only dynamic sharing remains.
     """
 
+    version = 2
     # Masks hold all that a sample has: the loss forms the subsets itself.
     sampler = 'complete'
 
