@@ -9,8 +9,9 @@ MMIN are those of the released code, perceptrons with two hidden layers, and dro
 commits are c330689 of shicaiwei123/MMANet-CVPR2023 and 8472850 of shicaiwei123/ECCV2024-DMRNet (the
 face anti-spoofing code of both, LCR among the latter), b2c6a2d of sunjunaimer/RedCore, 081fe7a of
 billhhh/ShaSpec, the branch master of AIM3-RUC/MMIN, 1e475fa of dyh127/RFNet, b18663a of
-YaoZhang93/mmFormer and 90e482f of HaoWang420/Gradient-guided-Modality-Decoupling. Volumes had one slice, and of 3-D kernels the middle
-slice is compared; RFNet's convolutions padded with zeros, as in the torch of their time.
+YaoZhang93/mmFormer and 90e482f of HaoWang420/Gradient-guided-Modality-Decoupling. Volumes had one
+slice, and of 3-D kernels the middle slice is compared; RFNet's convolutions padded with zeros, as
+in the torch of their time.
 """
 
 import itertools
