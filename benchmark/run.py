@@ -230,17 +230,8 @@ def prepare(
         raise UserError("--results: expected a folder, found ''")
     results = Path(args.results).resolve()
     make_folder(results)
-    request = plan.Request(
-        args.methods,
-        args.seeds,
-        options,
-        results,
-        device,
-        args.tune,
-        args.gaps,
-        refused,
-        args.untuned,
-    )
+    asked = args.methods, args.seeds, options, results, device, args.tune, args.gaps
+    request = plan.Request(*asked, refused, args.untuned)
     grid = plan.experiments(request, opened)
     if args.tune is not None:
         for label in sorted({e.label for e in grid if not isinstance(e, Search)}):

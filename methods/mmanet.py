@@ -226,9 +226,9 @@ class MMANet(ModalityDropout):
         """
         student, teacher = (pooled(x, self.grid) for x in (student, teacher))
         # The teacher has no gradient, so that adaptive pooling is harmless here.
-        logits = F.adaptive_avg_pool2d(logits.float(), student.shape[2:])
-        rows = (pixels(x) for x in (student, teacher, logits))
-        return margin_aware_distillation(*rows, parts=2 if self.official else 1)
+        logits = F.adaptive_avg_pool2d(logits.float(), (student.shape[2], student.shape[3]))
+        parts = 2 if self.official else 1
+        return margin_aware_distillation(pixels(student), pixels(teacher), pixels(logits), parts)
 
     def regularization(self, fused: Maps, batch: Batch) -> Tensor:
         """Returns L_MAR, unweighted: the second decoder's loss on samples with a weak mask."""
