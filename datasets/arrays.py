@@ -14,6 +14,7 @@ from benchmark.registry import DATASETS
 from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities
+from datasets.common.io.folders import check_access
 from datasets.common.io.inspection import check_number, check_trained_classes
 from datasets.common.io.row_contents import EXACT, Contents, contents, file_contents
 from datasets.common.io.rows import Chosen, Standardised, moments, parts
@@ -82,6 +83,7 @@ class Arrays(Dataset):
         if not root:
             raise UserError('arrays: expected --data-root FILE.npz or FOLDER, found none')
         self.file, self.binary = Path(root), binary
+        check_access(self.file)
         self.streams = self.file.is_dir()
         self._moments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.aside: list[str] = []
@@ -239,14 +241,11 @@ class Arrays(Dataset):
         return [*found, *notes.aside(self.aside)]
 
     def _copies(self, duplicates: Duplicates) -> list[str]:
-        digests = dict(zip(self.inputs, (found.digests for found in self.contents), strict=True))
-        splits = {
-            name: of_modalities(
-                [f'row-{row}' for row in rows],
-                {m: [found[row] for row in rows] for m, found in digests.items()},
-            )
-            for name, rows in self.where.items()
-        }
+        known = dict(zip(self.inputs, self.contents, strict=True))
+        splits = {}
+        for name, rows in self.where.items():
+            digests = {m: [found.digests[row] for row in rows] for m, found in known.items()}
+            splits[name] = of_modalities([f'row-{row}' for row in rows], digests)
         return copies(self.file, splits, duplicates)
 
     def _recipe(self) -> dict[str, Any]:

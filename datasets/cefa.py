@@ -12,6 +12,7 @@ from benchmark.registry import DATASETS
 from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root
+from datasets.common.io.folders import entries
 
 FOLDERS = {'rgb': 'profile', 'depth': 'depth', 'ir': 'ir'}
 LIVE, CLOTH, SCREEN = 1, 2, 4
@@ -100,7 +101,8 @@ def _faces(
         folder = root / race
         if not folder.is_dir():
             raise UserError(f'{folder}: expected a folder of subjects, found nothing there')
-        for video in sorted(folder.glob('*/*')):
+        subjects = [subject for subject in entries(folder) if subject.is_dir()]
+        for video in (video for subject in subjects for video in entries(subject)):
             if not video.is_dir():
                 continue
             found = re.fullmatch(r'(\d+)_(\d+)_(\d+)_(\d+)_(\d+)', video.name)
@@ -131,4 +133,4 @@ def _frames(root: Path, video: Path, live: bool) -> Iterator[Face]:
 def _images(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f'{folder}: expected a folder of frames, found nothing there')
-    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGES}
+    return {p.stem: p for p in entries(folder) if p.suffix.lower() in IMAGES}

@@ -15,6 +15,7 @@ from benchmark.method import Modality, Task
 from benchmark.registry import DATASETS
 from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.files import fingerprint
+from datasets.common.io.folders import check_access
 from datasets.common.io.labelled import Labelled, check_labelled
 from datasets.common.io.pickles import load_pickle
 from datasets.common.io.remembered import remembered
@@ -94,6 +95,7 @@ class CMUMOSEI(Dataset):
             raise UserError(f'cmu_mosei: expected --data-root FILE: {self.how_to_get}')
         if padding not in PADDING:
             raise unknown('padding of cmu_mosei', padding, PADDING)
+        check_access(Path(root))
         self.file = Path(root) / FILE if Path(root).is_dir() else Path(root)
         self.padding, self.standardise = padding, standardise
         self.parts = self._read()

@@ -17,6 +17,7 @@ from datasets.common.families.audiovisual import (
 )
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
+from datasets.common.io.folders import entries
 
 SOUND = Spectrogram(rate=16000, seconds=5.0, window=256, hop=128, standardised=False)
 LONGER = dataclasses.replace(SOUND, seconds=10.0)
@@ -82,12 +83,17 @@ def _clips(root: Path, classes: tuple[str, ...], audio: str, visual: str) -> lis
             raise UserError(f'{folder}: expected a folder per class, found nothing there')
     clips = []
     for label, name in enumerate(classes):
-        heard = {f.stem: f for f in (sounds / name).glob('*.wav')}
-        seen = {f.name: f for f in (frames / name).glob('*') if f.is_dir()}
+        heard = {f.stem: f for f in _within(sounds / name) if f.suffix == '.wav'}
+        seen = {f.name: f for f in _within(frames / name) if f.is_dir()}
         for clip in sorted(heard.keys() | seen.keys()):
             frame = middle_frame(seen[clip]) if clip in seen else None
             clips.append(Clip(f'{name}/{clip}', heard.get(clip), frame, label, _video(name, clip)))
     return clips
+
+
+def _within(folder: Path) -> list[Path]:
+    """Returns what is in the folder of a class, of which a split may have no clip."""
+    return entries(folder) if folder.is_dir() else []
 
 
 def _video(action: str, clip: str) -> str:

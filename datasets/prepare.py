@@ -56,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except PermissionError as error:
+        print(f'error: {error.filename}: {error.strerror}', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print('\ninterrupted; the same command goes on from here', file=sys.stderr)
         return 130

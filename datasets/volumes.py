@@ -156,6 +156,10 @@ def _regions(file: Path, found: Collection[int]) -> Regions:
     regions: dict[str, tuple[int, ...]] = {}
     for line in lines(file):
         name, *labels = line.split()
+        if not re.fullmatch(r'\w[\w.+-]*', name):
+            raise UserError(
+                f'{file}: expected a name of letters, digits, _, ., + and -, found {name!r}'
+            )
         if not labels or not all(k.isdecimal() and int(k) in found for k in labels):
             known = ', '.join(map(str, sorted(found)))
             raise UserError(f'{file}: expected NAME and some of the labels {known}, found {line!r}')

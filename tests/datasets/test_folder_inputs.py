@@ -441,3 +441,12 @@ def test_what_lies_behind_an_array_in_its_file_is_not_lost(tmp_path):
         np.save(more, np.ones((4, 4)))
     with pytest.raises(UserError, match='a.npy: expected one array, found more behind it'):
         AnyImage(None)(file)
+
+
+def test_what_may_not_be_read_is_told(tmp_path, monkeypatch):
+    root = table(tmp_path / 'x')
+    real = os.access
+    for locked in (root, root / 'ir'):
+        # The superuser, as whom tests may run, may read everything.
+        monkeypatch.setattr(os, 'access', lambda path, how, x=locked: path != x and real(path, how))
+        told(f'{locked}: cannot be read: permission denied', root)

@@ -17,6 +17,7 @@ from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Compose, Geometric, ResizedCrop
 from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
+from datasets.common.io.folders import entries
 from datasets.common.io.images import IMAGENET, ImageFile8, Scaled
 from datasets.common.io.inspection import check_headers
 from datasets.common.io.optional import package
@@ -273,5 +274,5 @@ def middle_frame(folder: Path) -> Path | None:
     """Returns the middle one of a folder's images by name, or None if there is none."""
     if not folder.is_dir():
         return None
-    frames = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGES)
+    frames = [f for f in entries(folder) if f.suffix.lower() in IMAGES]
     return frames[len(frames) // 2] if frames else None

@@ -50,6 +50,8 @@ class Case(NamedTuple):
         slices, high, wide, first, last = map(int, numbers)
         key, *values = labels.partition(LABELS)[1:]
         found = tuple(map(int, values[0].split(',')))
+        if not set(found) <= set(range(255)):
+            raise ValueError(line)
         if not key or min(slices, high, wide) < 1 or not 0 <= first <= last < slices:
             raise ValueError(line)
         return cls(name, (slices, high, wide), first, last, found)

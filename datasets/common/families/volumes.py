@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,10 @@ OWN = re.compile(r'(train|val|test)\d+\.txt|regions\.txt|cases\.txt|manifest\.js
 
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, labels) of each region."""
+
+
+VERSION = 1
+"""Raised when `_look` finds something else in the same file."""
 
 
 class SliceOptions(TypedDict):
@@ -84,6 +89,7 @@ class Volumes(Dataset):
         self.cases = {case.id: case for case in read_index(root)}
         self._check(modalities, regions)
         self.size, kinds = options['size'], (*modalities, SEGMENTATION)
+        self._check_content(kinds)
         files = {c: self._files(c, kinds) for cases in splits.values() for c in cases}
         every = [file for found in files.values() for file in found.values()]
         hashes = dict(zip(every, remembered.hashes(every), strict=True))
@@ -141,14 +147,20 @@ class Volumes(Dataset):
                     f'found {found.dtype} {found.shape}'
                 )
 
-        # The list was written last; labels that were corrected since may be others than it says.
-        if files[SEGMENTATION].stat().st_mtime_ns > (self.root / INDEX).stat().st_mtime_ns:
-            values = tuple(map(int, np.unique(mapped(files[SEGMENTATION]))))
-            if values != self.cases[case].labels:
-                raise UserError(
-                    f'{files[SEGMENTATION]}: expected labels {self.cases[case].labels}, as in '
-                    f'{INDEX}, found {values}; prepare a new root from the corrected source'
-                )
+    def _check_content(self, kinds: Sequence[str]) -> None:
+        """Reads all volumes once: voxels must be finite, and labels those of the list of cases."""
+        for cases in self.splits.values():
+            files = [(c, f) for c in cases for f in self._files(c, kinds).values()]
+            looked = remembered.remembered(f'volume {VERSION}', [f for _, f in files], _look)
+            for (case, file), found in zip(files, map(json.loads, looked), strict=True):
+                if found is None:
+                    raise UserError(f'{file}: expected finite numbers, found others')
+                labels = self.cases[case].labels
+                if file.stem == SEGMENTATION and tuple(found) != labels:
+                    raise UserError(
+                        f'{file}: expected labels {labels}, as in {INDEX}, found {tuple(found)}; '
+                        'prepare a new root from the corrected source'
+                    )
 
     def _found(self, modalities: Sequence[str], regions: Regions) -> Iterator[str]:
         """Yields what was found, in words."""
@@ -225,3 +237,11 @@ class Volumes(Dataset):
         names = self.task.names
         turned = Geometric(self.size, rotate=10, flip=0.5, vertical_flip=0.5, nearest=names)
         return Compose(turned, Intensity(names))
+
+
+def _look(file: Path) -> str:
+    """Returns, as JSON, the labels in a segmentation; of another volume, null if not finite."""
+    values = mapped(file)
+    if file.stem == SEGMENTATION:
+        return json.dumps(np.unique(values).tolist())
+    return json.dumps([] if np.isfinite(values).all() else None)

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import DTypeLike
 
 from benchmark.errors import UserError, unknown
+from datasets.common.io.folders import check_access
 from datasets.common.io.remembered import hashes
 
 Cache = Literal['none', 'ram', 'disk']
@@ -220,10 +221,11 @@ def data_root(dataset: str, root: str, how_to_get: str) -> Path:
         how_to_get: Where the data come from, for the message.
 
     Raises:
-        UserError: The user has given no data root.
+        UserError: The user has given no data root, or it may not be read.
     """
     if not root:
         raise UserError(f'{dataset}: expected --data-root FOLDER: {how_to_get}')
+    check_access(Path(root))
     return Path(root)
 
 

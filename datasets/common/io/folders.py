@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,29 +48,49 @@ def walk(
             raise UserError(f'{path}: expected a file or a folder, found {found}')
 
 
+def check_access(path: Path) -> None:
+    """Checks that a file or folder may be read, if it is there.
+
+    Raises:
+        UserError: It, or a folder that holds it, may not be read.
+    """
+    try:
+        folder = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error.strerror}') from None
+    if not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK):
+        raise UserError(f'{path}: cannot be read: permission denied')
+
+
 def entries(folder: Path) -> list[Path]:
     """Returns what is in a folder, in the order of the names.
 
     Raises:
         UserError: The folder cannot be read, or a name in it cannot be printed.
     """
+    check_access(folder)
     try:
         found = sorted(folder.iterdir())
     except OSError as error:
         raise UserError(f'{folder}: cannot be read: {error.strerror}') from None
     for path in found:
-        # Names go into messages, records and tables, in which a terminal must obey none of them.
-        if not path.name.isprintable():
-            raise UserError(
-                f'{folder}: expected names of printable characters, found {ascii(path.name)}'
-            )
+        _check_printable(folder, path.name)
     return found
+
+
+def _check_printable(folder: Path | str, name: str) -> None:
+    # Names go into messages, records and tables, of which a terminal must obey none.
+    if not name.isprintable():
+        raise UserError(f'{folder}: expected names of printable characters, found {ascii(name)}')
 
 
 def walk_all(folder: Path) -> Iterator[Path]:
     """Yields all files below a folder in the order of their paths; follows symbolic links.
 
     Raises:
+        UserError: A name cannot be printed.
         OSError: A folder cannot be read.
     """
 
@@ -84,4 +105,6 @@ def walk_all(folder: Path) -> Iterator[Path]:
             for name in folders
             if not Path(here).is_relative_to(os.path.realpath(os.path.join(base, name)))
         )
+        for name in (*folders, *files):
+            _check_printable(base, name)
         yield from (Path(base, file) for file in sorted(files))

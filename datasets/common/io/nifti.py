@@ -114,6 +114,8 @@ def mapped(file: Path) -> np.ndarray:
     found = decoded(file, functools.partial(np.load, mmap_mode='r', allow_pickle=False))
     if found.ndim != 3:
         raise UserError(f'{file}: expected a volume (S, H, W), found {found.shape}')
+    if isinstance(found, np.memmap) and found.offset + found.nbytes < file.stat().st_size:
+        raise UserError(f'{file}: expected one array, found more behind it')
     return found
 
 
