@@ -22,7 +22,7 @@ import inspect  # noqa: E402
 import torch  # noqa: E402
 
 from benchmark.dataset import Dataset  # noqa: E402
-from benchmark.engine import plan  # noqa: E402
+from benchmark.engine import grids, plan  # noqa: E402
 from benchmark.engine.building import Machine, use_threads  # noqa: E402
 from benchmark.engine.execution import make_folder  # noqa: E402
 from benchmark.engine.grid import execute, show_plan, without_refused  # noqa: E402
@@ -41,6 +41,7 @@ EXAMPLES = """examples:
   python benchmark/run.py --methods rfnet --datasets arrays --data-root my.npz
   python benchmark/run.py --methods modality_dropout --gaps complete rgb=0.2,depth=0.5
   python benchmark/run.py --methods mmanet rfnet --tune 8 --dry-run
+  python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
   python benchmark/run.py --list --data-root /data/nyuv2
 """
@@ -84,8 +85,7 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         '--seeds',
         nargs='+',
         type=int,
-        default=[0],
-        help='one experiment for each seed, e.g. 0 1 2; default: 0',
+        help='one experiment for each seed, e.g. 0 1 2; default: 0, or those of the grid',
     )
     p.add_argument(
         '--cfg-options',
@@ -108,6 +108,12 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         metavar='RATES',
         help='train once under each of several training gaps (values of the field rates; complete '
         'for none), e.g. complete rgb=0.2,depth=0.5, and print one table of all',
+    )
+    p.add_argument(
+        '--grid',
+        metavar='NAME',
+        help='run a named comparison instead of --methods: '
+        + '; '.join(f'{name} ({grid.about})' for name, grid in grids.GRIDS.items()),
     )
 
 
@@ -192,6 +198,7 @@ def prepare(
     Raises:
         UserError: The arguments do not hold together.
     """
+    named = grids.fill(args, plan.pairs(args.cfg_options))
     if not args.methods:
         raise UserError(f'--methods: expected some of {", ".join(sorted(METHODS.module_dict))}')
     device = args.device
@@ -203,8 +210,11 @@ def prepare(
         raise UserError(f'--threads: expected 1 or more, found {args.threads}')
     use_threads(args.threads, device)
     options = plan.pairs(args.cfg_options)
-    plan.check_options(options, args.datasets)
-    opened = plan.open_datasets(args.datasets, args.data_root, options, refused)
+    opened: list[Dataset] = []
+    for setting in named.settings if named else ({},):
+        varied = {**options, **setting}
+        plan.check_options(varied, args.datasets)
+        opened += plan.open_datasets(args.datasets, args.data_root, varied, refused)
     opened = plan.checked(opened, refused)
     if not args.results:
         raise UserError("--results: expected a folder, found ''")

@@ -157,7 +157,7 @@ class Arrays(Dataset):
         if given is not None and given.ndim != 1:
             raise self._fail('classes', '(K,) names', about(given))
         # Samples without any modality are neither trained nor tested.
-        there = self.available.any(1)
+        there: np.ndarray = np.asarray(self.available.any(axis=1))
         labels = {name: self._values(rows[there[rows]]) for name, rows in self.where.items()}
         dense, every = self.target.ndim == 3, frozenset().union(*labels.values())
         ignored = IGNORE if dense and not self.binary else None

@@ -52,10 +52,9 @@ def finish(
     scores = {s: score for e in tested for s, score in e.scores.items()}
     # The validation scores are those that the selection of the epoch and the method saw.
     val = {s: v for _, summary in trained for s, v in summary['scores'].items()}
-    told = notes.of(experiment)
     record: dict[str, Any] = {
         **experiment.header,
-        'method': {**experiment.header['method'], **({'notes': told} if told else {})},
+        'method': _method(experiment),
         'status': 'complete',
         'scores': {
             'val': {s: v['metrics'] for s, v in val.items()},
@@ -92,6 +91,12 @@ def finish(
     }
     store.write(experiment.folder / store.RECORD, record)
     return cast(store.Record, record)
+
+
+def _method(experiment: Experiment) -> dict[str, Any]:
+    """Returns the method as the header of a record has it, with the notes on its training."""
+    told = notes.of(experiment)
+    return {**experiment.header['method'], **({'notes': told} if told else {})}
 
 
 def _predict(

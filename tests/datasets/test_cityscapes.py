@@ -134,7 +134,7 @@ def test_the_whole_way_to_a_table(prepared, tmp_path, capsys):
     arguments += ['--data-root', str(prepared), '--results', str(tmp_path), '--device', 'cpu']
     options = ['epochs=1', 'batch_size=2', 'width=4', 'size=32x64', 'layers=18', 'pretrained=none']
     assert run.main([*arguments, '--cfg-options', *options]) == 0
-    assert re.search(r'^cityscapes .*: mIoU', capsys.readouterr().out, re.M)
+    assert re.search('^cityscapes .*: mIoU', capsys.readouterr().out, re.M)
 
 
 def test_bad_roots_are_told(prepared, tmp_path):

@@ -110,7 +110,7 @@ def test_the_whole_way_to_a_table(make, metric, tmp_path, capsys):
     arguments = ['--methods', 'modality_dropout', '--datasets', 'folders', '--workers', '0']
     arguments += ['--data-root', str(root), '--results', str(tmp_path / 'results')]
     assert run.main([*arguments, '--cfg-options', 'epochs=2', 'width=4']) == 0
-    assert re.search(rf'^mine .*: {metric}', capsys.readouterr().out, re.M)
+    assert re.search(f'^mine .*: {metric}', capsys.readouterr().out, re.M)
 
 
 def test_without_a_validation_split_one_is_cut_from_train_by_name(tmp_path):

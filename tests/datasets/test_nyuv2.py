@@ -167,7 +167,7 @@ def test_the_whole_way_to_a_table(prepared, tmp_path, capsys):
     arguments += ['--data-root', str(prepared), '--results', str(tmp_path), '--device', 'cpu']
     options = ['epochs=1', 'batch_size=4', 'width=4', 'size=32x64', 'layers=18', 'pretrained=none']
     assert run.main([*arguments, '--cfg-options', *options]) == 0
-    assert re.search(r'^nyuv2 .*: mIoU', capsys.readouterr().out, re.M)
+    assert re.search('^nyuv2 .*: mIoU', capsys.readouterr().out, re.M)
 
 
 def test_verification_finds_what_is_broken(root, capsys):

@@ -158,7 +158,7 @@ def trained(name, root, results, *options):
 def test_the_whole_way_to_a_table(prepared, tmp_path, capsys):
     assert trained('brats2018', prepared, tmp_path, 'batch_size=8', 'lr=0.01') == 0
     out = capsys.readouterr().out
-    assert re.search(r'^brats2018 .*: Dice', out, re.M)
+    assert re.search('^brats2018 .*: Dice', out, re.M)
     file = next(tmp_path.rglob('record.json'))
     record = store.read(file)
     scores = record['scores']['test']
@@ -280,7 +280,7 @@ def test_a_user_s_volumes_with_gaps(tmp_path, capsys):
         ('core', (1, 3)),
     )
     assert trained('volumes', tmp_path / 'mine', tmp_path / 'results', 'batch_size=8') == 0
-    assert re.search(r'^mine .*: Dice', capsys.readouterr().out, re.M)
+    assert re.search('^mine .*: Dice', capsys.readouterr().out, re.M)
     (tmp_path / 'mine' / 'regions.txt').write_text('lesion 9')
     with pytest.raises(UserError, match='expected NAME and some of the labels 1, 2, 3'):
         OwnVolumes(root=str(tmp_path / 'mine'))

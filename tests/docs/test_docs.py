@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import run, tables
+from benchmark.engine.grids import GRIDS
 from benchmark.registry import DATASETS, METHODS, discover
 
 ROOT = Path(run.__file__).resolve().parent.parent
@@ -176,7 +177,7 @@ def test_every_command_line_parses(page, command, words):
         return
     args = parser.parse_args(shlex.split(words, comments=True))
     if command == 'run':
-        assert args.methods or args.list
+        assert args.methods or args.list or args.grid in GRIDS
         names_in(METHODS, args.methods)
         names_in(DATASETS, args.datasets)
         known = set(importlib.import_module('benchmark.engine.protocol').Protocol.fields())

@@ -369,7 +369,7 @@ def test_another_space_or_version_is_another_search(tmp_path, monkeypatch):
     monkeypatch.setattr(cls, 'search', {**cls.search, 'gain': LogUniform(0.1, 10)})
     fresh = trials_of(grid_of(tmp_path, 'stretched'))
     assert [settled(t) for t in fresh] == [True, False, False]
-    monkeypatch.setattr(cls, 'version', 2)
+    monkeypatch.setattr(cls, 'version', cls.version + 1)
     assert not any(settled(t) for t in trials_of(grid_of(tmp_path, 'stretched')))
     (fresh[0].folder / 'trial.json').write_text('{"identity": ')
     assert result(fresh[0]) is None
@@ -560,9 +560,10 @@ def test_the_search_is_part_of_the_identity_and_its_seconds_are_not():
 def test_the_identity_of_an_untuned_run_is_what_it_was(tmp_path):
     (e,) = untuned(tmp_path, 'stretched:gain=2', seeds=[3])
     header = e.header
+    version = METHODS.module_dict['stretched'].version
     content = {
         'schema': 1,
-        'method': {'name': 'stretched', 'version': 1, 'options': e.options, 'code': e.code},
+        'method': {'name': 'stretched', 'version': version, 'options': e.options, 'code': e.code},
         'dataset': {'name': 'toy', 'options': {}, 'fingerprint': 'toy'},
         'protocol': e.protocol.recorded(),
         'seed': 3,

@@ -116,7 +116,7 @@ def test_a_full_device_is_one_line_and_every_file_is_written(ended, work):
     assert files(work / 'full_disk') == WRITTEN
 
 
-@pytest.mark.parametrize(('output', 'status'), zip(NOWHERE, (1, 1, 0), strict=True))
+@pytest.mark.parametrize(('output', 'status'), [*zip(NOWHERE, (1, 1, 0), strict=True)])
 def test_a_run_that_can_tell_nothing_records_everything(output, status, ended, work):
     assert ended[f'{output}-run'] == (status, '')
     assert files(work / output) == WRITTEN

@@ -33,7 +33,7 @@ def _seed():
 
 
 def redcore(kind='faces', **options):
-    return RedCore(TASKS[kind], **options)
+    return RedCore(dataclasses.replace(TASKS[kind], loss='ce'), **options)
 
 
 def batch(kind='faces', count=7, **fields):

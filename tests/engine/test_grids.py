@@ -1,0 +1,101 @@
+"""Named grids: every one is made of existing methods and options, and one command runs it."""
+
+import json
+
+import pytest
+
+from benchmark import run
+from benchmark.engine import plan
+from benchmark.engine.grids import GRIDS, NamedGrid, named_grid
+from benchmark.errors import UserError
+from benchmark.registry import discover
+
+discover()
+EMBEDDED = ['synth_faces', 'synth_rooms']
+
+
+def planned(*words):
+    """The experiments of a command, none of which is run."""
+    grid, _ = run.prepare(run.parser().parse_args([*words, '--device', 'cpu']))
+    return plan.flat(grid)
+
+
+@pytest.mark.parametrize('name', sorted(GRIDS))
+def test_a_grid_is_planned_on_both_embedded_sets(name, tmp_path):
+    found = planned('--grid', name, '--results', str(tmp_path))
+    grid = GRIDS[name]
+    count = len(grid.methods) * len(grid.settings) * len(grid.gaps or [0])
+    assert len(found) == 2 * 3 * count
+    assert len({e.folder for e in found}) == len(found)
+    assert len({e.identity for e in found}) == len(found)
+    assert {e.seed for e in found} == {0, 1, 2}
+
+
+def test_the_ablation_names_each_loss_and_each_choice_of_weak_combinations(tmp_path):
+    labels = {e.label for e in planned('--grid', 'mmanet-ablation', '--results', str(tmp_path))}
+    assert len(labels) == len(GRIDS['mmanet-ablation'].methods)
+    assert {'mmanet', 'mmanet:alpha=0', 'mmanet:beta=0', 'mmanet:weak=all'} <= labels
+
+
+def test_the_flip_varies_samples_and_width_of_the_data(tmp_path):
+    found = planned(
+        '--grid', 'sign-flip', '--datasets', 'synth_rooms', '--seeds', '4', '--results',
+        str(tmp_path),
+    )  # fmt: skip
+    sizes = {(e.data.options['train'], e.data.task.width) for e in found}
+    assert sizes == {(n, w) for n in (250, 1000, 4000) for w in (4, 8, 16)}
+    assert {e.seed for e in found} == {4}
+
+
+def test_the_rates_of_training_gaps_grow(tmp_path):
+    found = planned('--grid', 'redcore-rates', '--datasets', 'synth_faces', '--results',
+                    str(tmp_path))  # fmt: skip
+    rates = list(dict.fromkeys(e.protocol.rates for e in found))
+    assert rates == ['', '0.1', '0.3', '0.5', '0.7', '0.9']
+
+
+WRONG = {
+    'no such grid': (['--grid', 'mmanet-ablatoin'], "did you mean 'mmanet-ablation'"),
+    'methods beside it': (['--grid', 'sign-flip', '--methods', 'rfnet'], 'no --methods beside it'),
+    'gaps beside it': (['--grid', 'sign-flip', '--gaps', '0.5'], 'no --gaps beside it'),
+    'what it varies': (['--grid', 'sign-flip', '--cfg-options', 'width=8'], 'no width beside it'),
+    'what it varies there': (
+        ['--grid', 'sign-flip', '--cfg-options', 'synth_faces.train=9'],
+        'no train beside it',
+    ),
+    'what it varies in the spec': (
+        ['--grid', 'sign-flip', '--datasets', 'synth_faces:train=9'],
+        'no train beside it',
+    ),
+    'data without the option': (['--grid', 'sign-flip', '--datasets', 'nyuv2'], 'nyuv2 has none'),
+}
+
+
+@pytest.mark.parametrize('case', sorted(WRONG))
+def test_what_does_not_fit_a_grid_is_told_in_one_line(case, tmp_path, capsys):
+    words, expected = WRONG[case]
+    assert run.main([*words, '--results', str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ')
+    assert expected in line
+
+
+def test_an_option_that_only_another_data_set_has_is_no_obstacle():
+    assert named_grid('redcore-rates', ['nyuv2'], {}).gaps
+    with pytest.raises(UserError, match='expected no width'):
+        named_grid('sign-flip', EMBEDDED, {'synth_rooms.width': '4'})
+
+
+def test_one_command_runs_a_grid_and_the_ordinary_table_prints_it(tmp_path, monkeypatch, capsys):
+    settings = ({'train': '40', 'width': '2'}, {'train': '60', 'width': '2'})
+    tiny = NamedGrid('tiny', ('majority', 'logistic'), (0, 1), None, settings)
+    monkeypatch.setitem(GRIDS, 'tiny', tiny)
+    words = ['--grid', 'tiny', '--datasets', 'synth_rooms', '--cfg-options', 'val=20', 'test=30',
+             'size=32']  # fmt: skip
+    assert run.main([*words, '--results', str(tmp_path), '--device', 'cpu']) == 0
+    records = [json.loads(f.read_text()) for f in tmp_path.rglob('record.json')]
+    assert len(records) == 8
+    told = capsys.readouterr().out
+    assert told.count('\nlogistic ') == 2
+    assert 'train=40' in told
+    assert 'train=60' in told
