@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from datasets.common.io.optional import package
 from datasets.common.io.pickles import load_npy
 from datasets.common.io.remembered import remembered
 from datasets.common.io.rows import Standardised, real_frames
+from datasets.common.io.stored import memory
 
 FEATURES = {
     'audio': ('A/comparE.h5', 130),
@@ -202,8 +204,13 @@ class IEMOCAP(Dataset):
 
         def look(_: Path) -> str:
             with self._open(name) as features:
-                every = features.items()
-                return json.dumps({u: _look(x[()]) for u, x in every if getattr(x, 'shape', ())})
+                every = {u: x for u, x in features.items() if getattr(x, 'shape', ())}
+                for utterance, x in every.items():
+                    # A small file may declare more numbers than any memory holds.
+                    if math.prod(x.shape) * x.dtype.itemsize > memory() / 2:
+                        told = f'expected features of {utterance!r} that fit into memory'
+                        raise UserError(f'{self.root / name}: {told}, found {x.shape}')
+                return json.dumps({u: _look(x[()]) for u, x in every.items()})
 
         (text,) = remembered(f'utterances {VERSION}', [self.root / name], look)
         return dict(json.loads(text))

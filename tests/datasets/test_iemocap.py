@@ -327,3 +327,12 @@ def test_features_that_are_not_finite_are_told_before_anything_is_trained(root):
         UserError, match=f"bert_large.h5: expected finite features of '{utterance}'"
     ):
         data.check()
+
+
+def test_more_declared_numbers_than_memory_holds_are_told(root):
+    with h5py.File(root / 'V/denseface.h5', 'a') as h5:
+        del h5[UTTERANCES[2]]
+        h5.create_dataset(UTTERANCES[2], (10**10, 342), 'f8', chunks=(100, 342))
+    expected = f"denseface.h5: expected features of '{UTTERANCES[2]}' that fit into memory, found"
+    with pytest.raises(UserError, match=expected):
+        opened(root)
