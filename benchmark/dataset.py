@@ -103,7 +103,7 @@ class Dataset:
         raise NotImplementedError
 
     def check(self) -> None:
-        """Checks of the files of all splits what the constructor has not; called before any training.
+        """Checks of all splits what the constructor has not; called before any training.
 
         Of images the headers are read, so that it takes minutes for the largest data sets.
 

@@ -306,8 +306,9 @@ def test_a_rate_that_no_sound_has_is_told(tmp_path):
     root = crema_d(tmp_path)
     file = root / 'AudioWAV/1000_test_SAD_XX.wav'
     whole = bytearray(file.read_bytes())
-    for rate in (0, 2**32 - 1):
-        whole[24:28] = rate.to_bytes(4, 'little')
+    for rate in (0, 2**31 - 1):
+        # The header also holds the number of bytes per second.
+        whole[24:32] = rate.to_bytes(4, 'little') + (2 * rate).to_bytes(4, 'little')
         file.write_bytes(whole)
         with pytest.raises(UserError, match=f'expected 1 to 1000000 samples per second, .*{rate}'):
             CremaD(root=str(root)).check()
