@@ -101,8 +101,8 @@ def _faces(
         folder = root / race
         if not folder.is_dir():
             raise UserError(f'{folder}: expected a folder of subjects, found nothing there')
-        subjects = [subject for subject in entries(folder) if subject.is_dir()]
-        for video in (video for subject in subjects for video in entries(subject)):
+        people = [person for person in entries(folder) if person.is_dir()]
+        for video in (video for person in people for video in entries(person)):
             if not video.is_dir():
                 continue
             found = re.fullmatch(r'(\d+)_(\d+)_(\d+)_(\d+)_(\d+)', video.name)
