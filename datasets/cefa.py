@@ -13,6 +13,7 @@ from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceIm
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root
 from datasets.common.io.folders import entries
+from datasets.common.io.paths import has_folder
 
 FOLDERS = {'rgb': 'profile', 'depth': 'depth', 'ir': 'ir'}
 LIVE, CLOTH, SCREEN = 1, 2, 4
@@ -99,7 +100,7 @@ def _faces(
 ) -> Iterator[Face]:
     for race in races:
         folder = root / race
-        if not folder.is_dir():
+        if not has_folder(folder):
             raise UserError(f'{folder}: expected a folder of subjects, found nothing there')
         people = [person for person in entries(folder) if person.is_dir()]
         for video in (video for person in people for video in entries(person)):
@@ -131,6 +132,6 @@ def _frames(root: Path, video: Path, live: bool) -> Iterator[Face]:
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
+    if not has_folder(folder):
         raise UserError(f'{folder}: expected a folder of frames, found nothing there')
     return {p.stem: p for p in entries(folder) if p.suffix.lower() in IMAGES}

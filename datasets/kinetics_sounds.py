@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from benchmark.errors import UserError
+from benchmark.names import check_classes
 from benchmark.registry import DATASETS
 from datasets.common.families.audiovisual import (
     AudioVisual,
@@ -18,6 +19,7 @@ from datasets.common.families.audiovisual import (
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
 from datasets.common.io.folders import entries
+from datasets.common.io.paths import has_folder
 
 SOUND = Spectrogram(rate=16000, seconds=5.0, window=256, hop=128, standardised=False)
 LONGER = dataclasses.replace(SOUND, seconds=10.0)
@@ -70,7 +72,9 @@ class KineticsSounds(AudioVisual):
         duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('kinetics_sounds', root, self.how_to_get)
-        classes = tuple(name.replace(' ', '_') for name in lines(folder / 'class.txt'))
+        named = folder / 'class.txt'
+        classes = tuple(name.replace(' ', '_') for name in lines(named))
+        check_classes(str(named), classes)
         train, test = (_clips(folder, classes, *FOLDERS[name]) for name in ('train', 'test'))
         options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache, duplicates=duplicates)
         super().__init__(train, test, folder, classes, SOUND, LONGER, options)
@@ -79,7 +83,7 @@ class KineticsSounds(AudioVisual):
 def _clips(root: Path, classes: tuple[str, ...], audio: str, visual: str) -> list[Clip]:
     sounds, frames = root / audio, root / visual / 'Image-01-FPS'
     for folder in (sounds, frames):
-        if not folder.is_dir():
+        if not has_folder(folder):
             raise UserError(f'{folder}: expected a folder per class, found nothing there')
     clips = []
     for label, name in enumerate(classes):
@@ -93,7 +97,7 @@ def _clips(root: Path, classes: tuple[str, ...], audio: str, visual: str) -> lis
 
 def _within(folder: Path) -> list[Path]:
     """Returns what is in the folder of a class, of which a split may have no clip."""
-    return entries(folder) if folder.is_dir() else []
+    return entries(folder) if has_folder(folder) else []
 
 
 def _video(action: str, clip: str) -> str:

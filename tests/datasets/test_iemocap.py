@@ -336,3 +336,23 @@ def test_more_declared_numbers_than_memory_holds_are_told(root):
     expected = f"denseface.h5: expected features of '{UTTERANCES[2]}' that fit into memory, found"
     with pytest.raises(UserError, match=expected):
         opened(root)
+
+
+def test_features_without_a_deviation_become_0_and_are_told(root):
+    with h5py.File(root / 'A/comparE_mean_std.h5', 'a') as h5:
+        h5['1/std'][5] = 0
+    data = opened(root)
+    assert data.notes[0].startswith('audio: features that do not vary in the training samples')
+    assert data.notes[0].endswith('become 0: 5')
+    assert (data.split('test').inputs['audio'][np.arange(6)][..., 5] == 0).all()
+
+
+def test_small_differences_of_large_features_are_kept(root):
+    rows = np.arange(6)
+    before = opened(root).split('test').inputs['audio'][rows]
+    with h5py.File(root / 'A/comparE.h5', 'a') as h5:
+        for utterance in UTTERANCES:
+            h5[utterance][...] += 1e9
+    with h5py.File(root / 'A/comparE_mean_std.h5', 'a') as h5:
+        h5['1/mean'][...] += 1e9
+    assert opened(root).split('test').inputs['audio'][rows] == pytest.approx(before, abs=1e-4)

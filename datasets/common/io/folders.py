@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmark.errors import UserError
+from datasets.common.io.paths import check_access
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.npy')
+"""Formats of images; in tables and lists, the name of a sample may end in one of them."""
+
+VOLUMES = ('.nii.gz', '.nii', '.npy')
+"""Formats of volumes; upper and lower case are the same."""
 
 LITTER = ('thumbs.db', 'desktop.ini', '__macosx')
 """What file managers and archives leave behind, beside names with a dot in front; lower case."""
@@ -30,7 +36,8 @@ def walk(
 
     Raises:
         UserError: The folder cannot be read, a link leads to a folder that holds it or to nothing,
-            or something in it has a name that cannot be printed or is neither file nor folder.
+            something in it has a name that cannot be printed or is neither file nor folder, or a
+            folder has the name of an image or array.
     """
     place = os.path.realpath(folder)
     if place in above:
@@ -40,28 +47,14 @@ def walk(
             if left is not None:
                 left.append(path)
         elif path.is_dir():
+            if path.suffix.lower() in SUFFIXES:
+                raise UserError(f'{path}: expected a file, found a folder')
             yield from walk(path, left, above | {place})
         elif path.is_file():
             yield path
         else:
             found = 'a pipe, socket or device' if path.exists() else 'a link to nothing'
             raise UserError(f'{path}: expected a file or a folder, found {found}')
-
-
-def check_access(path: Path) -> None:
-    """Checks that a file or folder may be read, if it is there.
-
-    Raises:
-        UserError: It, or a folder that holds it, may not be read.
-    """
-    try:
-        folder = stat.S_ISDIR(path.stat().st_mode)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UserError(f'{path}: cannot be read: {error.strerror}') from None
-    if not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK):
-        raise UserError(f'{path}: cannot be read: permission denied')
 
 
 def entries(folder: Path) -> list[Path]:
@@ -90,7 +83,7 @@ def walk_all(folder: Path) -> Iterator[Path]:
     """Yields all files below a folder in the order of their paths; follows symbolic links.
 
     Raises:
-        UserError: A name cannot be printed.
+        UserError: A name cannot be printed, or a folder has the name of a volume.
         OSError: A folder cannot be read.
     """
 
@@ -107,4 +100,7 @@ def walk_all(folder: Path) -> Iterator[Path]:
         )
         for name in (*folders, *files):
             _check_printable(base, name)
+        for name in folders:
+            if name.lower().endswith(VOLUMES):
+                raise UserError(f'{base}/{name}: expected a file, found a folder')
         yield from (Path(base, file) for file in sorted(files))
