@@ -163,3 +163,18 @@ def test_statistics_of_public_data_are_applied_without_rounding():
     # The constant feature of float32 is not that of float64.
     assert spread(np.array(1e9), np.array(1.0), np.float32) == np.inf
     assert spread(np.array(1e9), np.array(1.0), np.float64) == 1
+
+
+def test_what_is_remembered_of_an_array_depends_on_its_layout(tmp_path, monkeypatch):
+    monkeypatch.setattr('datasets.common.io.remembered.SETTLED', -1)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    (tmp_path / 'x' / 'layout').mkdir(parents=True)
+    values = drawn(4, 4, 4) + np.arange(4) * 100.0
+    for layout, axes in (('channels_first', (0, 2, 3)), ('channels_last', (0, 1, 2))):
+        for name in ('a', 'b'):
+            np.save(tmp_path / 'x' / 'layout' / f'{name}.npy', np.array(layout))
+        if not (tmp_path / 'x' / 'inputs').exists():
+            folder(tmp_path / 'x', values)
+        data = Arrays(root=str(tmp_path / 'x'))
+        expected = values[SPLIT == 0].mean(axes)
+        assert data.measured['a'].mean.ravel() == pytest.approx(expected)

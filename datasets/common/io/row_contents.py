@@ -73,4 +73,5 @@ def key_of(what: str, x: np.ndarray, *chosen: np.ndarray | None) -> str:
     used = hashlib.sha256()
     for one in chosen:
         used.update(b'-' if one is None else f'{one.dtype} {one.shape} '.encode() + one.tobytes())
-    return f'{what} {VERSION} {x.shape} {used.hexdigest()}'
+    # The strides tell which axis of the file became which of the array.
+    return f'{what} {VERSION} {x.shape} {x.strides} {used.hexdigest()}'
