@@ -37,7 +37,7 @@ def user_path(given: str, what: str = 'path') -> Path:
             Path(given).stat()
             return Path(given)
         why = 'it is empty'
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Path(given)
     except (OSError, ValueError) as error:
         why = str(getattr(error, 'strerror', None) or error)

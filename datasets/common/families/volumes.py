@@ -189,8 +189,8 @@ class Volumes(Dataset):
                     yield f'{name}: no case has region {region}; Dice is 1 where it is not found'
         used = [self.cases[case] for cases in self.splits.values() for case in cases]
         known = {label for case in used for label in case.labels}
-        counts = (f'{k} in {sum(k in case.labels for case in used)}' for k in sorted(known - {0}))
-        yield f'labels of {len(used)} cases: {", ".join(counts)}'
+        found = (f'{k} in {sum(k in case.labels for case in used)}' for k in sorted(known - {0}))
+        yield f'labels of {len(used)} cases: {", ".join(found)}'
         shapes = sorted({case.shape for case in self.cases.values()})
         more = f' to {"x".join(map(str, shapes[-1]))}' if shapes[1:] else ''
         yield f'volumes of {"x".join(map(str, shapes[0]))}{more} voxels'
