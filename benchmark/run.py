@@ -16,7 +16,7 @@ sys.path[0] = str(ROOT)
 os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # repeatable matrix products on CUDA
 
 import argparse  # noqa: E402
-import inspect  # noqa: E402
+import contextlib  # noqa: E402
 from functools import partial  # noqa: E402
 
 import torch  # noqa: E402
@@ -24,13 +24,17 @@ import torch  # noqa: E402
 from benchmark.dataset import Dataset  # noqa: E402
 from benchmark.engine import grids, plan  # noqa: E402
 from benchmark.engine.building import Machine, use_threads  # noqa: E402
+from benchmark.engine.dry_run import show_plan  # noqa: E402
 from benchmark.engine.execution import make_folder  # noqa: E402
-from benchmark.engine.grid import execute, show_plan, without_refused  # noqa: E402
+from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused  # noqa: E402
+from benchmark.engine.jobs import usual  # noqa: E402
+from benchmark.engine.listing import show_list  # noqa: E402
 from benchmark.engine.tuning import Search  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
 from benchmark.files import sweep, user_path  # noqa: E402
+from benchmark.progress import Reporter  # noqa: E402
 from benchmark.records import store  # noqa: E402
-from benchmark.registry import BROKEN, DATASETS, METHODS, discover  # noqa: E402
+from benchmark.registry import METHODS, discover  # noqa: E402
 from benchmark.report import writer  # noqa: E402
 from benchmark.streams import command  # noqa: E402
 
@@ -154,6 +158,13 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         help='threads that compute one operation, e.g. 4; default: OMP_NUM_THREADS where it is '
         'set, else 1 on a CPU',
     )
+    p.add_argument(
+        '--jobs',
+        type=int,
+        metavar='N',
+        help='experiments that run at the same time, each in a process of its own, e.g. 2; '
+        'default: on a CPU one for each core and thread if the data lie in memory, else 1',
+    )
     p.add_argument('--dry-run', action='store_true', help='print the plan and the expected time')
     p.add_argument('--list', action='store_true', help='print the methods and data sets')
     p.add_argument('--force', action='store_true', help='run again what is recorded')
@@ -176,7 +187,9 @@ def main(argv: list[str] | None = None) -> int:
         able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
         if refused is not None:
             return 0 if show_plan(able, machine, len(refused)) else 1
-        ok = execute(able, machine, args.force, writer.brief)
+        # Other processes know nothing of what a Python program that calls this has registered.
+        helper = partial(help_out, sys.argv[1:]) if argv is None else None
+        ok = execute(able, machine, args.force, writer.brief, helper)
         shown = show_tables(grid, args.results, args.gaps is not None)
         return 0 if ok and shown else 1
     except UserError as error:
@@ -185,6 +198,30 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('\ninterrupted; the same command goes on from here', file=sys.stderr)
         return 130
+
+
+def help_out(argv: list[str], before: Stamps, told: Reporter) -> bool:
+    """Takes a share of a command's experiments, in a process of its own.
+
+    Args:
+        argv: The words of the command.
+        before: What the command runs, and what was recorded of it when it began.
+        told: Is told what happens.
+
+    Returns:
+        Whether everything is recorded.
+    """
+    args = parser().parse_args(argv)
+    with (
+        # The process that started this one has said all that is to be said of the plan.
+        open(os.devnull, 'w') as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        discover()
+        grid, machine = prepare(args)
+    mine = [item for item in grid if any(e.folder in before for e in steps(item))]
+    return Worker(machine, told, args.force, writer.brief, before).work(mine)
 
 
 def prepare(
@@ -207,8 +244,9 @@ def prepare(
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     elif device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: no CUDA device was found')
-    if args.threads is not None and args.threads < 1:
-        raise UserError(f'--threads: expected 1 or more, found {args.threads}')
+    for option in ('threads', 'jobs'):
+        if (given := getattr(args, option)) is not None and given < 1:
+            raise UserError(f'--{option}: expected 1 or more, found {given}')
     use_threads(args.threads, device)
     options = plan.pairs(args.cfg_options)
     opened: list[Dataset] = []
@@ -226,7 +264,8 @@ def prepare(
     if args.tune is not None:
         for label in sorted({e.label for e in grid if not isinstance(e, Search)}):
             print(f'{label}: nothing to tune')
-    return grid, Machine(device, args.workers)
+    jobs = args.jobs or usual(device, torch.get_num_threads(), opened)
+    return grid, Machine(device, args.workers, jobs)
 
 
 def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
@@ -251,36 +290,6 @@ def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
         for stem in (name, f'{name}-gaps')[: 1 + by_gaps]:
             print(f'written: {results / "tables" / stem}.md, .tex, .csv')
     return not errors
-
-
-def show_list(roots: list[Path]) -> int:
-    """Prints every method and data set with one line each."""
-    print('methods')
-    for name, cls in sorted(METHODS.module_dict.items()):
-        print(f'  {name:20} {_first_line(cls)}')
-    print('data sets')
-    for name, cls in sorted(DATASETS.module_dict.items()):
-        terms = f' Terms of use: {cls.licence}.' if cls.licence else ''
-        print(f'  {name:20} {_first_line(cls)}{terms} [{_found(cls, name, roots)}]')
-    for file, why in BROKEN.items():
-        print(f'  {file} could not be imported: {why}')
-    return 0
-
-
-def _first_line(cls: type) -> str:
-    return (inspect.getdoc(cls) or '').split('\n')[0]
-
-
-def _found(cls: type[Dataset], name: str, roots: list[Path]) -> str:
-    if cls.embedded:
-        return 'embedded'
-    if not roots:
-        return f'needs --data-root: {cls.how_to_get}'
-    try:
-        opened = plan.open_datasets([name], roots, {})
-    except UserError as error:
-        return f'not found: {error}'
-    return f'found: {", ".join(d.name for d in opened)}'
 
 
 if __name__ == '__main__':

@@ -215,21 +215,3 @@ def _refused_by_gaps(block: Block) -> list[str]:
         for (label, reason), found in refused.items()
     ]
     return told + unscored([r for r in block.unscored if r['status'] == 'failed'])
-
-
-def sources(block: Block) -> list[str]:
-    """Returns the footnotes on published rows: source, errata, why they are not comparable."""
-    origin: dict[str, list[str]] = {}
-    reason: dict[str, list[str]] = {}
-    errata = []
-    for row in block.published if block.first.main else []:
-        origin.setdefault(f'{row["source"]}; {row["certainty"]}', []).append(row['method'])
-        if not row['comparable']:
-            reason.setdefault(row['why_not'], []).append(row['method'])
-        if row.get('erratum'):
-            errata.append(f'{row["method"]} (published): {row["erratum"]}')
-    return [
-        *(f'published {"; ".join(rows)}: {text}' for text, rows in origin.items()),
-        *errata,
-        *(f'‡ not comparable: {"; ".join(rows)}: {text}' for text, rows in reason.items()),
-    ]

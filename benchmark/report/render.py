@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
-from benchmark.report import captions, escaping
+from benchmark.report import captions, escaping, published
 from benchmark.report.cost_table import TextTable
 from benchmark.report.table import Block, Cell, Table
 
@@ -74,7 +74,7 @@ def _text_table(
 
 
 def _footnotes(block: Block) -> list[str]:
-    return [*captions.notes(block), *captions.failures(block), *captions.sources(block)]
+    return [*captions.notes(block), *captions.failures(block), *published.sources(block.shown)]
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -115,6 +115,12 @@ class Block:
             return {**self.subsets, 'mean': 'mean', 'worst': 'worst'}
         return self.first.titles
 
+    @property
+    def shown(self) -> list[Mapping[str, Any]]:
+        """The published rows of the metric that the block shows."""
+        own = self.first.data['metric']
+        return [row for row in self.published if row.get('metric', own) == self.first.metric]
+
     @cached_property
     def rows(self) -> list[Row]:
         """The methods, then the references, then the published rows."""
@@ -125,7 +131,7 @@ class Block:
         ]
         if self.first.main:
             rows += _references(self.first)
-            rows += [_published_row(row, self.first) for row in self.published]
+        rows += [_published_row(row, self.first) for row in self.shown]
         if len(set(self.first.numbers.values())) > 1:
             rows.append(_number_row(self.first.sample, self.first.numbers))
             if self.first.unit == 'clusters':

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import UserError, unknown
-from benchmark.files import ROOT, writing
+from benchmark.files import writing
 from benchmark.records import metrics, store
 from benchmark.records.schema import Outcomes, Record, RecordError, Unscored, test_scores
 from benchmark.report import baseline, captions, common, escaping, gaps
 from benchmark.report.cost_table import TextTable
+from benchmark.report.published import published
 from benchmark.report.render import FORMATS, comma_separated, grid, section, terminal
 from benchmark.report.runs import Loader, NoColumn, gather
 from benchmark.report.table import Block, Table
-
-PUBLISHED = ROOT / 'results' / 'published'
 
 
 class Lacking(UserError):
@@ -248,12 +246,6 @@ def _metrics(found: store.Scan) -> set[str]:
 def _held(found: store.Scan) -> set[str]:
     tested = [r['scores']['test'] for r in found.complete.values()]
     return {name for subsets in tested for scores in subsets.values() for name in scores}
-
-
-def published(dataset: str) -> list[dict[str, Any]]:
-    """Returns the rows that papers print for a data set; none where no file holds them."""
-    path = PUBLISHED / f'{dataset}.json'
-    return json.loads(path.read_text(encoding='utf-8'))['rows'] if path.is_file() else []
 
 
 def brief(record: Record) -> str:

@@ -7,7 +7,7 @@ import pytest
 from tasks import TASKS, Toy
 
 from benchmark import run
-from benchmark.engine import grid, notes
+from benchmark.engine import dry_run, grid, notes
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment
 from benchmark.engine.protocol import Protocol
@@ -97,8 +97,8 @@ def test_bad_arguments_end_a_plan(tmp_path, capsys):
 
 def test_a_plan_ends_when_nobody_reads_it(tmp_path, monkeypatch, capsys):
     items = [one(tmp_path, seed=seed) for seed in range(3)]
-    monkeypatch.setattr(grid, 'unread', iter([False, True]).__next__)
-    grid.show_plan(items, Machine('cpu'))
+    monkeypatch.setattr(dry_run, 'unread', iter([False, True]).__next__)
+    dry_run.show_plan(items, Machine('cpu'))
     assert capsys.readouterr().out.count('to run') == 1
 
 

@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix
 from benchmark import tables
 from benchmark.errors import UserError
 from benchmark.records import metrics
-from benchmark.report import captions, runs, writer
+from benchmark.report import captions, published, runs, writer
 from benchmark.report.render import csv as to_csv
 from benchmark.report.render import latex, markdown, terminal
 
@@ -101,8 +101,14 @@ def test_only_the_main_metric_is_marked_and_has_references(folder):
     (hidden,) = writer.table([record], **arguments, metric='APCER').blocks
     assert [row.kind for row in shown.rows] == ['method', 'published']
     assert [row.kind for row in hidden.rows] == ['method']
-    assert captions.sources(shown)
-    assert captions.sources(hidden) == []
+    assert published.sources(shown.shown)
+    assert published.sources(hidden.shown) == []
+    arguments['published'] = [{**PUBLISHED[0], 'metric': 'APCER'}]
+    (shown,) = writer.table([record], **arguments, metric='APCER').blocks
+    (hidden,) = writer.table([record], **arguments).blocks
+    assert [row.kind for row in shown.rows] == ['method', 'published']
+    assert shown.rows[1].cells['rgb'].mean == 2.0
+    assert [row.kind for row in hidden.rows if row.kind == 'published'] == []
 
 
 def test_file_names_get_the_metric_and_the_main_ones_stay(folder):
