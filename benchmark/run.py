@@ -107,6 +107,12 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         'e.g. 8',
     )
     p.add_argument(
+        '--untuned',
+        action='store_true',
+        help='leave out the values of results/settings.json: the options that are not typed are '
+        "those of a method's paper, or its defaults",
+    )
+    p.add_argument(
         '--gaps',
         nargs='+',
         metavar='RATES',
@@ -255,11 +261,14 @@ def prepare(
         plan.check_options(varied, args.datasets)
         opened += plan.open_datasets(args.datasets, args.data_root, varied, refused)
     opened = plan.checked(opened, refused)
+    if args.untuned and args.tune is not None:
+        raise UserError(
+            '--untuned: expected no --tune beside it, which would have nothing to choose'
+        )
     results = args.results.resolve()
     make_folder(results)
-    request = plan.Request(
-        args.methods, args.seeds, options, results, device, args.tune, args.gaps, refused
-    )
+    asked = args.methods, args.seeds, options, results, device, args.tune, args.gaps
+    request = plan.Request(*asked, refused, args.untuned)
     grid = plan.experiments(request, opened)
     if args.tune is not None:
         for label in sorted({e.label for e in grid if not isinstance(e, Search)}):

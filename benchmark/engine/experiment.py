@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmark.dataset import Dataset
+from benchmark.engine import values
 from benchmark.engine.loading import split_of
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError, unknown
 from benchmark.method import Method
 from benchmark.missing import Sampler, derive, hide, parse_rates, subset_ids
-from benchmark.options import Spec, options_of, resolve
+from benchmark.options import Spec, options_of
 from benchmark.records import store
 from benchmark.records.metrics import higher_is_better
 from benchmark.registry import METHODS, lookup
@@ -60,7 +61,8 @@ class Experiment:
         seed: Seed of weights, masks and order.
         folder: Where its files go.
         label: Name of its row in tables.
-        source: Who chose the options: 'default', 'paper settings', 'given' or 'tuned'.
+        source: Who chose the options: 'default', 'paper settings', 'settings.json', 'given' or
+            'tuned'.
         tunable: The options that a search could choose.
         teacher: The experiment that trains the method's teacher, if it has one.
         search: The search that chose the options, as the record holds it.
@@ -238,25 +240,33 @@ def experiment(
         UserError: An option does not exist, or its value does not fit.
     """
     cls = lookup(METHODS, spec.name)
-    settings = cls.settings.get(data.task.dataset, {})
-    usual = resolve(cls, spec.name, {}, settings)
-    options = resolve(cls, spec.name, dict(spec.given), settings)
-    differing = Spec(spec.name, tuple((k, v) for k, v in spec.given if v != usual[k]))
+    differing = values.shortened(spec, data.task.dataset)
+    options = values.usual(differing, data.task.dataset)
     label = str(differing)
     return Experiment(
         name=spec.name,
-        options={**options, **{k: usual[k] for k, v in options.items() if v == usual[k]}},
+        options=options,
         data=data,
         protocol=protocol,
         seed=seed,
         folder=place(results, 'runs', data, label, protocol.id(data.fingerprint)) / f'seed{seed}',
         label=label,
-        source='given' if differing.given else 'paper settings' if settings else 'default',
+        source=_source(differing, options, data.task.dataset),
         tunable=tuple(search_space(differing, options)),
         teacher=(
             experiment(Spec(cls.teacher), data, protocol, seed, results) if cls.teacher else None
         ),
     )
+
+
+def _source(differing: Spec, options: dict[str, Any], dataset: str) -> str:
+    """Says who chose the options of a method, given its spec without what applies anyway."""
+    if differing.given:
+        return 'given'
+    if values.sources(differing.name, options, dataset):
+        return 'settings.json'
+    paper = lookup(METHODS, differing.name).settings.get(dataset)
+    return 'paper settings' if paper else 'default'
 
 
 def search_space(spec: Spec, options: dict[str, Any]) -> dict[str, Distribution]:

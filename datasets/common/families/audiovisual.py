@@ -166,6 +166,7 @@ class AudioVisual(Dataset):
         'lr': 1e-3,
         'weight_decay': 1e-4,
         'momentum': 0.9,
+        'nesterov': False,
         'schedule': 'step:0.7',
         'warmup': 0.0,
     }
