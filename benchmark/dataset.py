@@ -103,10 +103,12 @@ class Dataset:
         raise NotImplementedError
 
     def check(self) -> None:
-        """Checks the files of all splits as far as that needs no pixel; called before any training.
+        """Checks of all splits what the constructor has not; called before any training.
+
+        Of images the headers are read, so that it takes minutes for the largest data sets.
 
         Raises:
-            UserError: A file is no image, or its pixels could not be read in full.
+            UserError: A file is broken or of another kind, or could not be read in full.
         """
 
     def ceiling(self) -> dict[str, float]:

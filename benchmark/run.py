@@ -17,7 +17,7 @@ os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # repeatable matrix
 
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
-import functools  # noqa: E402
+from functools import partial  # noqa: E402
 
 import torch  # noqa: E402
 
@@ -31,7 +31,7 @@ from benchmark.engine.jobs import usual  # noqa: E402
 from benchmark.engine.listing import show_list  # noqa: E402
 from benchmark.engine.tuning import Search  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
-from benchmark.files import sweep  # noqa: E402
+from benchmark.files import sweep, user_path  # noqa: E402
 from benchmark.progress import Reporter  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.registry import METHODS, discover  # noqa: E402
@@ -132,7 +132,7 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         '--data-root',
         nargs='+',
-        type=Path,
+        type=partial(user_path, what='--data-root'),
         default=[],
         metavar='PATH',
         help='where data that are not embedded lie, e.g. /data/casia_surf; with several, the data '
@@ -140,6 +140,7 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         '--results',
+        type=partial(user_path, what='--results'),
         default=str(ROOT / 'results'),
         metavar='FOLDER',
         help='folder that takes runs/ and tables/, e.g. /tmp/results; default: results/',
@@ -182,8 +183,8 @@ def main(argv: list[str] | None = None) -> int:
         0 if all is recorded, or may run by the plan; 1 if something failed, or is refused in the
         plan; 2 for bad arguments; 130 after an interruption.
     """
-    args = parser().parse_args(argv)
     try:
+        args = parser().parse_args(argv)
         discover()
         if args.list:
             return show_list(args.data_root)
@@ -193,9 +194,9 @@ def main(argv: list[str] | None = None) -> int:
         if refused is not None:
             return 0 if show_plan(able, machine, len(refused)) else 1
         # Other processes know nothing of what a Python program that calls this has registered.
-        helper = functools.partial(help_out, sys.argv[1:]) if argv is None else None
+        helper = partial(help_out, sys.argv[1:]) if argv is None else None
         ok = execute(able, machine, args.force, writer.brief, helper)
-        shown = show_tables(grid, Path(args.results), args.gaps is not None)
+        shown = show_tables(grid, args.results, args.gaps is not None)
         return 0 if ok and shown else 1
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
@@ -264,9 +265,7 @@ def prepare(
         raise UserError(
             '--untuned: expected no --tune beside it, which would have nothing to choose'
         )
-    if not args.results:
-        raise UserError("--results: expected a folder, found ''")
-    results = Path(args.results).resolve()
+    results = args.results.resolve()
     make_folder(results)
     asked = args.methods, args.seeds, options, results, device, args.tune, args.gaps
     request = plan.Request(*asked, refused, args.untuned)
@@ -288,7 +287,7 @@ def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
     sweep(results / 'tables', LEFT_BEHIND)
     names = dict.fromkeys(e.data.name for e in recorded)
     for name in names:
-        write = functools.partial(writer.write_tables, results, name, by_gaps=by_gaps)
+        write = partial(writer.write_tables, results, name, by_gaps=by_gaps)
         try:
             made[name] = store.up_to_date(writer.folder_of(name, results / 'runs'), write)
         except UserError as error:
