@@ -19,22 +19,16 @@ import argparse  # noqa: E402
 import contextlib  # noqa: E402
 from functools import partial  # noqa: E402
 
-import torch  # noqa: E402
-
-from benchmark.dataset import Dataset  # noqa: E402
 from benchmark.engine import grids, plan  # noqa: E402
-from benchmark.engine.building import Machine, use_threads  # noqa: E402
 from benchmark.engine.dry_run import show_plan  # noqa: E402
-from benchmark.engine.execution import make_folder  # noqa: E402
 from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused  # noqa: E402
-from benchmark.engine.jobs import usual  # noqa: E402
 from benchmark.engine.listing import show_list  # noqa: E402
-from benchmark.engine.tuning import Search  # noqa: E402
+from benchmark.engine.request import prepare  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
 from benchmark.files import sweep, user_path  # noqa: E402
 from benchmark.progress import Reporter  # noqa: E402
 from benchmark.records import store  # noqa: E402
-from benchmark.registry import METHODS, discover  # noqa: E402
+from benchmark.registry import discover  # noqa: E402
 from benchmark.report import writer  # noqa: E402
 from benchmark.streams import command  # noqa: E402
 
@@ -45,6 +39,7 @@ EXAMPLES = """examples:
   python benchmark/run.py --methods rfnet --datasets arrays --data-root my.npz
   python benchmark/run.py --methods modality_dropout --gaps complete rgb=0.2,depth=0.5
   python benchmark/run.py --methods mmanet rfnet --tune 8 --dry-run
+  python benchmark/run.py --methods mmanet dmrnet --untuned
   python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
   python benchmark/run.py --list --data-root /data/nyuv2
@@ -228,53 +223,6 @@ def help_out(argv: list[str], before: Stamps, told: Reporter) -> bool:
         grid, machine = prepare(args)
     mine = [item for item in grid if any(e.folder in before for e in steps(item))]
     return Worker(machine, told, args.force, writer.brief, before).work(mine)
-
-
-def prepare(
-    args: argparse.Namespace, refused: list[str] | None = None
-) -> tuple[plan.Grid, Machine]:
-    """Returns the experiments of the arguments and the machine to run them on.
-
-    Args:
-        args: The arguments.
-        refused: Takes what a plan refuses; a run, which has None, ends there.
-
-    Raises:
-        UserError: The arguments do not hold together.
-    """
-    named = grids.fill(args, plan.pairs(args.cfg_options))
-    if not args.methods:
-        raise UserError(f'--methods: expected some of {", ".join(sorted(METHODS.module_dict))}')
-    device = args.device
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    elif device == 'cuda' and not torch.cuda.is_available():
-        raise UserError('--device cuda: no CUDA device was found')
-    for option in ('threads', 'jobs'):
-        if (given := getattr(args, option)) is not None and given < 1:
-            raise UserError(f'--{option}: expected 1 or more, found {given}')
-    use_threads(args.threads, device)
-    options = plan.pairs(args.cfg_options)
-    opened: list[Dataset] = []
-    for setting in named.settings if named else ({},):
-        varied = {**options, **setting}
-        plan.check_options(varied, args.datasets)
-        opened += plan.open_datasets(args.datasets, args.data_root, varied, refused)
-    opened = plan.checked(opened, refused)
-    if args.untuned and args.tune is not None:
-        raise UserError(
-            '--untuned: expected no --tune beside it, which would have nothing to choose'
-        )
-    results = args.results.resolve()
-    make_folder(results)
-    asked = args.methods, args.seeds, options, results, device, args.tune, args.gaps
-    request = plan.Request(*asked, refused, args.untuned)
-    grid = plan.experiments(request, opened)
-    if args.tune is not None:
-        for label in sorted({e.label for e in grid if not isinstance(e, Search)}):
-            print(f'{label}: nothing to tune')
-    jobs = args.jobs or usual(device, torch.get_num_threads(), opened)
-    return grid, Machine(device, args.workers, jobs)
 
 
 def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
