@@ -132,7 +132,8 @@ def agreeing(members: Sequence[Record], problems: list[str]) -> Iterator[Record]
             if field in data and _rounded(data[field]) != usual[field]:
                 problems.append(
                     f'{run_name(record)}: {field}: other runs on the same data say '
-                    f'{usual[field]}, found {_rounded(data[field])}; {unfinished(record, force=True)}'
+                    f'{usual[field]}, found {_rounded(data[field])}; '
+                    f'{unfinished(record, force=True)}'
                 )
                 break
         else:
