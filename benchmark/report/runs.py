@@ -177,8 +177,9 @@ class Runs:
                 problems.append(f'{run_name(record)}: its outcomes do not tell {self.metric}')
                 continue
             try:
-                known = outcomes is not None
-                added = self.samples.add(record, outcomes, self.subsets) if known else None
+                added = None
+                if outcomes is not None:
+                    added = self.samples.add(record, outcomes, self.subsets)
             except RecordError as error:
                 problems.append(f'{error}; {unfinished(record, force=True)}')
             else:
