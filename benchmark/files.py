@@ -145,3 +145,12 @@ def digest(path: Path) -> Entry:
             found.update(chunk)
             size += len(chunk)
     return Entry(size, found.hexdigest())
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Returns what changes whenever a file is written anew; None if there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

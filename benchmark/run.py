@@ -30,7 +30,7 @@ from benchmark.progress import Reporter  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.registry import discover  # noqa: E402
 from benchmark.report import writer  # noqa: E402
-from benchmark.streams import command  # noqa: E402
+from benchmark.streams import command, telling  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmark/run.py --methods mmanet rfnet
@@ -171,34 +171,31 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     p.add_argument('--force', action='store_true', help='run again what is recorded')
 
 
+@telling
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line.
 
     Returns:
         0 if all is recorded, or may run by the plan; 1 if something failed, or is refused in the
-        plan; 2 for bad arguments; 130 after an interruption.
+        plan.
+
+    Raises:
+        UserError: The arguments do not hold together, which is told with status 2.
     """
-    try:
-        args = parser().parse_args(argv)
-        discover()
-        if args.list:
-            return show_list(args.data_root)
-        refused: list[str] | None = [] if args.dry_run else None
-        grid, machine = prepare(args, refused)
-        able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
-        if refused is not None:
-            return 0 if show_plan(able, machine, len(refused)) else 1
-        # Other processes know nothing of what a Python program that calls this has registered.
-        helper = partial(help_out, sys.argv[1:]) if argv is None else None
-        ok = execute(able, machine, args.force, writer.brief, helper)
-        shown = show_tables(grid, args.results, args.gaps is not None)
-        return 0 if ok and shown else 1
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command goes on from here', file=sys.stderr)
-        return 130
+    args = parser().parse_args(argv)
+    discover()
+    if args.list:
+        return show_list(args.data_root)
+    refused: list[str] | None = [] if args.dry_run else None
+    grid, machine = prepare(args, refused)
+    able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
+    if refused is not None:
+        return 0 if show_plan(able, machine, len(refused)) else 1
+    # Other processes know nothing of what a Python program that calls this has registered.
+    helper = partial(help_out, sys.argv[1:]) if argv is None else None
+    ok = execute(able, machine, args.force, writer.brief, helper)
+    shown = show_tables(grid, args.results, args.gaps is not None)
+    return 0 if ok and shown else 1
 
 
 def help_out(argv: list[str], before: Stamps, told: Reporter) -> bool:

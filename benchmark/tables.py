@@ -20,7 +20,7 @@ from benchmark.report import writer  # noqa: E402
 from benchmark.report.cost_table import TextTable  # noqa: E402
 from benchmark.report.table import Table  # noqa: E402
 from benchmark.report.writer import Lacking  # noqa: E402
-from benchmark.streams import command  # noqa: E402
+from benchmark.streams import command, telling  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmark/tables.py results
@@ -130,23 +130,29 @@ class Written(NamedTuple):
     lacking: Lacking | None
 
 
+@telling
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns 0, or 2 if something could not be made."""
-    try:
-        args = parser().parse_args(argv)
-        runs = args.runs or args.results / 'runs'
-        columns = titles(args.columns) if args.columns else None
-        names = args.datasets or sorted(d.name for d in runs.glob('*') if d.is_dir())
-        if not names:
-            raise UserError(f'{runs}: no runs found')
-        made, errors = _write_all(args, names, runs, columns)
-        for written in made:
-            writer.show(written.table)
-            writer.show_baseline(written.against)
-        return _tell(errors, len(names), args)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    """Runs the command line.
+
+    Returns:
+        0, or 2 if something could not be made.
+
+    Raises:
+        UserError: Nothing could be made, which is told with status 2.
+    """
+    args = parser().parse_args(argv)
+    runs = args.runs or args.results / 'runs'
+    columns = titles(args.columns) if args.columns else None
+    # A link that leads nowhere is named, too.
+    found = sorted(d.name for d in runs.glob('*') if d.is_dir() or d.is_symlink())
+    names = args.datasets or found
+    if not names:
+        raise UserError(f'{runs}: no runs found')
+    made, errors = _write_all(args, names, runs, columns)
+    for written in made:
+        writer.show(written.table)
+        writer.show_baseline(written.against)
+    return _tell(errors, len(names), args)
 
 
 def _write_all(

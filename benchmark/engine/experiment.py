@@ -22,6 +22,7 @@ from benchmark.missing import Sampler, derive, hide, parse_rates, subset_ids
 from benchmark.options import Spec, options_of
 from benchmark.records import store
 from benchmark.records.metrics import higher_is_better
+from benchmark.records.schema import SCHEMA
 from benchmark.registry import METHODS, lookup
 from benchmark.search import Distribution
 from benchmark.source import code_of
@@ -147,7 +148,7 @@ class Experiment:
         """The part of the record that is known before anything runs."""
         task = self.data.task
         header: dict[str, Any] = {
-            'schema': store.SCHEMA,
+            'schema': SCHEMA,
             'method': {
                 'name': self.name,
                 'label': self.label,
@@ -187,14 +188,14 @@ class Experiment:
         return self.header['identity']
 
     def recorded(self) -> Mapping[str, Any] | None:
-        """Returns this experiment's complete record, if there is one with its outcomes."""
+        """Returns this experiment's complete record, if there is one that its outcomes prove."""
         file = self.folder / store.RECORD
         try:
             found = store.read(file)
         except (store.RecordError, OSError):
             return None
         same = found['identity'] == self.identity
-        if same and found['status'] == 'complete' and not store.lacking(file, found):
+        if same and found['status'] == 'complete' and not store.unproven(file, found):
             return found
         return None
 

@@ -202,9 +202,20 @@ def _method_row(label: str, runs: Runs, lead: str) -> Row:
             **{f'mean_{k}': v for k, v in beside.items()},
             **_facts(runs),
             **places,
+            **_worst(runs, members),
             **(gaps.facts(runs) if lead else costs),
         },
     )
+
+
+def _worst(runs: Runs, members: Sequence[int]) -> dict[str, float | str]:
+    """Returns what the CSV file says of the column 'worst': the worst subset of each seed."""
+    values = runs.values[members, : len(runs.subsets)]
+    if 'worst' not in runs.titles or np.isnan(values).all(1).any():
+        return {}
+    found = np.nanargmin(values if runs.higher else -values, axis=1)
+    told = ', '.join(runs.subsets[k] for k in found)
+    return {'worst_is': f'of each seed the score of its worst subset ({told})'}
 
 
 def _beside(runs: Runs, chosen: Sequence[Record]) -> dict[str, float]:

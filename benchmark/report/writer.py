@@ -9,11 +9,12 @@ from typing import Any
 from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.records import metrics, store
+from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError, Unscored, test_scores
 from benchmark.report import baseline, captions, common, escaping, gaps
 from benchmark.report.cost_table import TextTable
 from benchmark.report.published import published
-from benchmark.report.render import FORMATS, comma_separated, grid, section, terminal
+from benchmark.report.render import FORMATS, comma_separated, grid, latex_of, section, terminal
 from benchmark.report.runs import Loader, NoColumn, gather
 from benchmark.report.table import Block, Table
 
@@ -115,6 +116,8 @@ def write_tables(
     )
     if metric and not made.blocks:
         held = _held(found)  # and the outcomes do not tell the metric either
+        if metric in held:
+            raise Lacking(f'{dataset}: no run has outcomes that prove its {metric}')
         raise Lacking(unknown(f'metric of {dataset}', metric, held), held)
     told = [*found.problems, *left_out, *made.problems]
     problems = [line.replace(f'{root}/', '') for line in told]
@@ -178,7 +181,8 @@ def _on_common_samples(
                 raise RecordError('no outcomes')
             changed, kept[record['identity']] = common.restricted(record, outcomes)
         except RecordError as error:
-            left_out.append(f'{record["method"]["label"]} seed {record["seed"]}: {error}')
+            told = f'{record["method"]["label"]} seed {record["seed"]}: {error}'
+            left_out.append(f'{told}; {unfinished(record)}')
             continue
         records.append(changed)
         every = max(record['n']['test'].values())
@@ -200,7 +204,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
-    """Writes `<results>/tables/<dataset>-baseline.md` and `.csv`: every method against one.
+    """Writes `<results>/tables/<dataset>-baseline.md`, `.tex` and `.csv`: every method against one.
 
     Args:
         results: The results folder.
@@ -230,8 +234,11 @@ def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
     parts = [escaping.markdown(f'# {made.dataset} against {name}')]
     for text in (text for each in tables for text in each):
         parts += section(text, 2)
-    parts += [escaping.markdown(f'Not compared: {reason}.') for reason in reasons]
+    left_out = [f'Not compared: {reason}' for reason in reasons]
+    parts += [escaping.markdown(f'{line}.') for line in left_out]
     _write_text(stem.with_name(f'{stem.name}.md'), '\n\n'.join(parts) + '\n')
+    tex = latex_of((text for each in tables for text in each), left_out)
+    _write_text(stem.with_name(f'{stem.name}.tex'), tex)
     rows = comma_separated(baseline.plain(able, name))
     _write_text(stem.with_name(f'{stem.name}.csv'), rows)
     return [each[0] for each in tables]

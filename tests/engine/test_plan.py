@@ -1,19 +1,20 @@
 """A plan lists what is refused and goes on, where a run ends before anything is trained."""
 
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
 from tasks import TASKS, Toy
 
 from benchmark import run
-from benchmark.engine import dry_run, grid, notes
+from benchmark.engine import dry_run, grid, notes, plan
 from benchmark.engine.building import Machine
-from benchmark.engine.experiment import experiment
+from benchmark.engine.experiment import _changed, experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.options import Spec
 from benchmark.records import store
-from benchmark.registry import discover
+from benchmark.registry import DATASETS, discover
 from benchmark.report import captions, writer
 
 discover()
@@ -170,3 +171,15 @@ def test_data_that_cannot_be_read_are_no_reason_to_end_the_notes(tmp_path):
             raise OSError('gone')
 
     assert notes.of(one(tmp_path, data=Broken(TASKS['vectors']))) == []
+
+
+@pytest.mark.parametrize(
+    ('spec', 'changed'),
+    [('synth_faces', []), ('synth_faces:width=WIDTH', []), ('synth_faces:width=8', ['width'])],
+)
+def test_a_record_names_the_options_of_the_data_set_that_are_not_its_defaults(spec, changed):
+    usual = inspect.signature(DATASETS.module_dict['synth_faces']).parameters['width'].default
+    (data,) = plan.open_datasets([spec.replace('WIDTH', str(usual))], [], {})
+    assert _changed(data) == changed
+    data.options['unknown'] = usual
+    assert _changed(data) == [*changed, 'unknown']
