@@ -223,9 +223,8 @@ def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
                     folder = item.experiments[0].folder if isinstance(item, Search) else item.folder
                     grid.setdefault(folder, item)
                     if (first := rows.setdefault(folder, spec)) != spec and e.seed == seeds[0]:
-                        print(
-                            f'note: {data.name}: {spec} is the same as {first} there; it runs once'
-                        )
+                        told = f'{spec} is {first} there; it is run once'
+                        print(f'note: {data.name}: {told}')
     return list(grid.values())
 
 

@@ -643,6 +643,15 @@ def test_columns_without_a_title_or_with_two_are_refused(words, told, tmp_path, 
     assert capsys.readouterr().err == f'error: {told}\n'
 
 
+def test_the_command_names_the_files_that_it_wrote(tmp_path, capsys):
+    outcomes = make_outcomes(dict.fromkeys(SUBSETS, 40))
+    save(tmp_path / 'runs', make_record('m', 0, outcomes), outcomes)
+    assert commands.main([str(tmp_path), '--metric', 'APCER']) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == f'written: {tmp_path}/tables/faces-APCER.md, .tex, .csv'
+    assert (tmp_path / 'tables' / 'faces-APCER.tex').is_file()
+
+
 def test_a_subset_alone_is_its_own_title():
     assert commands.titles(['rgb=RGB', 'depth']) == {'rgb': 'RGB', 'depth': 'depth'}
 
