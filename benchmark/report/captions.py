@@ -203,7 +203,9 @@ def _trained(runs: Runs) -> Iterator[str]:
             told['its seeds were trained with different versions of the code'] = None
         for note in told:
             rows.setdefault(note, []).append(label)
-    yield from (f'{", ".join(labels)}: {note}' for note, labels in rows.items())
+    for note, labels in rows.items():
+        every = len(labels) == len(runs.groups) > 1
+        yield f'{"every row" if every else ", ".join(labels)}: {note}'
 
 
 def _tuned(runs: Runs) -> Iterator[str]:

@@ -668,6 +668,9 @@ def test_notes_of_a_training_and_rows_of_two_codes_stand_beneath_the_table():
     assert f'- older, short: {short}' in text
     assert text.count('with different versions of the code') == 1
     assert 'mixed: its seeds were trained with different versions of the code' in text
+    for record in runs.records:
+        record['method']['notes'] = [short]
+    assert f'- every row: {short}' in markdown(runs.table())
 
 
 def test_summaries_are_chosen_and_named_like_subsets(three):
