@@ -78,7 +78,8 @@ class Task:
 
     Raises:
         UserError: A name cannot be used in tables and files, there are too few classes or too many
-            modalities (`benchmark.names`), or the loss does not exist for this kind of task.
+            modalities (`benchmark.names`), the width is below 1, or this kind of task lacks the
+            loss.
     """
 
     dataset: str
@@ -96,6 +97,8 @@ class Task:
     loss: str = ''
 
     def __post_init__(self) -> None:
+        if self.width < 1:
+            raise UserError(f'width on {self.dataset}: expected 1 or more, found {self.width}')
         losses = LOSSES[self.kind]
         if self.loss and self.loss not in losses:
             raise unknown(f'loss in {self.kind}', self.loss, losses)
@@ -186,6 +189,18 @@ def late_term(term: str, given: int, epochs: int) -> list[str]:
     return []
 
 
+def one_hot(target: Tensor, count: int, first: int = 0) -> Tensor:
+    """Returns for each class whether it is that of a pixel, (B, count - first, H, W) float32.
+
+    Args:
+        target: (B, H, W); a pixel labelled IGNORE is of no class.
+        count: Number of classes.
+        first: The first class to return.
+    """
+    classes = torch.arange(first, count, device=target.device)
+    return (target[:, None] == classes[:, None, None]).float()
+
+
 def dice_loss(logits: Tensor, target: Tensor, first: int = 0) -> Tensor:
     """Returns one minus the soft Dice of the classes, averaged over classes.
 
@@ -206,8 +221,7 @@ def dice_loss(logits: Tensor, target: Tensor, first: int = 0) -> Tensor:
     """
     # In float32: half precision cannot hold sums over all pixels of a batch.
     p = logits.float().softmax(1)[:, first:] * (target != IGNORE)[:, None]
-    classes = torch.arange(first, logits.shape[1], device=target.device)
-    label = (target[:, None] == classes[:, None, None]).float()
+    label = one_hot(target, logits.shape[1], first)
     both, sizes = (p * label).sum((0, 2, 3)), (p + label).sum((0, 2, 3))
     return 1 - ((2 * both + 1) / (sizes + 1)).mean()
 

@@ -7,18 +7,17 @@ import itertools
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from mmcv.cnn import ConvModule
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE, Batch, SubsetScore, Task, late_start, late_term
+from benchmark.method import Batch, SubsetScore, Task, late_start, late_term
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.clipping import clip_networks
-from methods.common.losses import multi_scale
+from methods.common.losses import multi_scale, weighted_errors
 from methods.common.networks import Maps, decoder
 from methods.modality_dropout import ModalityDropout
 
@@ -239,11 +238,7 @@ class DMRNet(ModalityDropout):
             logits: (B, K) or (B, K, H, W).
             target: (B,) or (B, H, W).
         """
-        labelled = target != IGNORE
-        errors = F.cross_entropy(
-            logits.float(), target, self.class_weights, ignore_index=IGNORE, reduction='none'
-        )
-        weights = torch.where(labelled, self.class_weights[target.where(labelled, 0)], 0.0)
+        errors, weights = weighted_errors(logits, target, self.class_weights)
         hard = hard.view(-1, *[1] * (errors.ndim - 1))
         if self.official and self.dense:
             weights = torch.where(hard, weights, 0.0)

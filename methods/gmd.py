@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmark.method import IGNORE, Batch, Method, Task
 from benchmark.registry import METHODS
-from methods.common.losses import sigmoid_dice, total
+from methods.common.losses import labels_of, sigmoid_dice, total
 from methods.common.networks import decoder, fused_channels
 from methods.shaspec import SharedEncoder
 
@@ -208,10 +208,10 @@ class GMD(Method):
             target: (B,) or (B, H, W).
             counted: (B,) bool.
         """
-        counted = spread(counted, target) & (target != IGNORE)
-        loss = self.task_loss(logits, torch.where(counted, target, IGNORE))
+        labels = labels_of(target, counted)
+        loss = self.task_loss(logits, labels)
         # The mean over no sample is NaN. Selecting on the device avoids waiting for `counted`.
-        return torch.where(counted.any(), loss, 0.0)
+        return torch.where((labels != IGNORE).any(), loss, 0.0)
 
     def train_step(self, data: Batch, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Updates the parameters along the decoupled gradients.

@@ -63,7 +63,7 @@ class KNNImputation(MeanImputation):
         """Keeps means, scales and rows of the training table."""
         super().remember(x)
         here = ~np.isnan(x)
-        gap = np.where(here, x - self.blank.cpu().double().numpy(), 0)
+        gap = np.where(here, x - self.means, 0)
         std = np.sqrt((gap**2).sum(0) / np.maximum(here.sum(0), 1))
         self.scale.copy_(torch.from_numpy(np.where(std > 0, std, 1)))
         rows, self.known[:] = torch.from_numpy(x[here.any(1)][:DONORS]), False
@@ -74,7 +74,7 @@ class KNNImputation(MeanImputation):
         """Fills gaps from the nearest training samples; the mean where none is near."""
         if not np.isnan(x).any():
             return x
-        mean, scale = self.blank.cpu().double().numpy(), self.scale.cpu().double().numpy()
+        mean, scale = self.means, self.scale.cpu().double().numpy()
         donors = self.donors.double().where(self.known, torch.nan)[self.known.any(1)].cpu().numpy()
         if not len(donors):
             return super().imputed(x)

@@ -18,9 +18,14 @@ class MeanImputation(Linear):
     fitted to all training samples, with their gaps filled in the same way.
     """
 
+    @property
+    def means(self) -> np.ndarray:
+        """The features' means over the training samples, (features,) float64."""
+        return self.blank.cpu().double().numpy()
+
     def imputed(self, x: np.ndarray) -> np.ndarray:
         """Fills the gaps of a table (n, features), which are NaN."""
-        return np.where(np.isnan(x), self.blank.cpu().double().numpy(), x)
+        return np.where(np.isnan(x), self.means, x)
 
     def remember(self, x: np.ndarray) -> None:
         """Keeps of the training table what `imputed` needs."""

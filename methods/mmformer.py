@@ -11,10 +11,10 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE, Batch, Method, Task
+from benchmark.method import Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
-from methods.common.losses import log_odds, segmentation_loss, total
+from methods.common.losses import labels_of, log_odds, segmentation_loss, total
 from methods.common.networks import (
     Encoders,
     Maps,
@@ -256,11 +256,7 @@ class MMFormer(Method):
         maps = zip(*(features[name][:-1] for name in self.task.names), strict=True)
         logits = self.separate(tuple(torch.cat(scale) for scale in maps))
         pairs = zip(logits.chunk(len(self.task.names)), batch.available.T, strict=True)
-        shape = (-1, *[1] * (batch.target.dim() - 1))
-        return total(
-            self.task_loss(z, torch.where(there.view(shape), batch.target, IGNORE))
-            for z, there in pairs
-        )
+        return total(self.task_loss(z, labels_of(batch.target, there)) for z, there in pairs)
 
     def deep_loss(self, levels: Sequence[Tensor], target: Tensor) -> Tensor:
         """Returns the losses of the pyramid's maps, summed.

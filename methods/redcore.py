@@ -17,7 +17,7 @@ from benchmark.search import LogUniform
 from methods.common.clipping import clip_networks
 from methods.common.losses import total
 from methods.common.networks import ConcatFusion, Encoders, Maps, decoder, fused_channels, masked
-from methods.common.reconstruction import CascadeAutoencoder, kaiming
+from methods.common.reconstruction import CascadeAutoencoder, kaiming_fan_in
 
 FLOOR = 0.1
 """Least supervision weight before normalisation."""
@@ -174,7 +174,9 @@ class RedCore(Method):
         self.memory, self.rate, self.interval = memory, rate, interval
         self.official = variant == 'official'
         self.encoders = Encoders(task)
-        self.heads = nn.ModuleDict({n: kaiming(nn.Conv2d(deepest, 2 * deepest, 1)) for n in names})
+        self.heads = nn.ModuleDict(
+            {n: kaiming_fan_in(nn.Conv2d(deepest, 2 * deepest, 1)) for n in names}
+        )
         self.imagine = nn.ModuleDict(
             {n: CascadeAutoencoder(others * deepest, deepest, outputs=deepest) for n in names}
         )

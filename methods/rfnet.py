@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmark.method import IGNORE, Batch, Method, Task
+from benchmark.method import Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
-from methods.common.losses import log_odds, segmentation_loss, total
+from methods.common.losses import labels_of, log_odds, segmentation_loss, total
 from methods.common.networks import Decoder, Encoders, Maps, decoder, fused_channels, masked
 from methods.common.regions import ProbabilityMaps, RegionDecoder, RegionFusion, upsample
 from methods.common.resnet import map_sizes
@@ -140,8 +140,7 @@ class RFNet(Method):
             target: (B,) or (B, H, W).
             counted: (B,) bool, the samples that the loss covers.
         """
-        counted = counted.view(-1, *[1] * (target.dim() - 1))
-        return self.task_loss(logits, target.where(counted, IGNORE))
+        return self.task_loss(logits, labels_of(target, counted))
 
     def separate_losses(self, features: dict[str, Maps], batch: Batch) -> Tensor:
         """Returns the shared decoder's loss on each modality alone, (M,), whatever the mask.

@@ -219,11 +219,7 @@ class _Worker:
 
 def _stamp(e: Experiment) -> tuple[int, int] | None:
     """Returns what changes whenever the record of an experiment or the result of a trial does."""
-    try:
-        found = (e.folder / (tuning.FILE if e.trial else store.RECORD)).stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+    return store.stamp(e.folder / (tuning.FILE if e.trial else store.RECORD))
 
 
 def without_refused(grid: Grid, machine: Machine, dry_run: bool) -> Grid:

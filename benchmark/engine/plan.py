@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,10 +274,10 @@ def refusals(grid: Grid) -> list[tuple[Experiment | Search, CannotTrain]]:
         first = plain(item)
         if not first.method.needs_complete:
             continue  # spares reading the data
-        # What else is wrong with the data is told where the experiment runs.
-        with contextlib.suppress(UserError):
-            try:
-                _ = first.readable
-            except CannotTrain as error:
-                found.append((item, error))
+        try:
+            _ = first.readable
+        except CannotTrain as error:
+            found.append((item, error))
+        except UserError:
+            pass  # whatever else is wrong with the data is told where the experiment runs
     return found

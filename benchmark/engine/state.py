@@ -90,7 +90,7 @@ def read_json(path: Path, identity: str) -> dict[str, Any] | None:
     try:
         if path.is_file() and path.stat().st_size > LARGEST:
             raise ValueError(f'{path.stat().st_size} bytes')
-        found = json.loads(path.read_text(encoding='utf-8'))
+        found = json.loads(_content(path).decode())
         if not isinstance(found, dict):
             raise ValueError(f'expected an object, found {type(found).__name__}')
     except FileNotFoundError:
@@ -130,7 +130,7 @@ def load(path: Path, sha256: str | None = None) -> Any:
         Unusable: The file is missing or damaged, or holds anything but tensors and plain values.
     """
     try:
-        content = path.read_bytes()
+        content = _content(path)
         if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
             raise Unusable('its hash is another one')
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -144,6 +144,13 @@ def load(path: Path, sha256: str | None = None) -> Any:
         raise
     except Exception as error:  # damaged bytes make every part of the reader raise what it likes
         raise Unusable(_line(error)) from error
+
+
+def _content(path: Path) -> bytes:
+    """Returns the bytes of a file; reading from a pipe or a device might never end."""
+    if path.exists() and not path.is_file():
+        raise ValueError('expected a file, found a folder, pipe, socket or device')
+    return path.read_bytes()
 
 
 def _line(error: Exception) -> str:

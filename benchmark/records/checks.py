@@ -7,6 +7,7 @@ anything is computed from it, and no text in it can move a terminal's cursor or 
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 import unicodedata
@@ -51,6 +52,9 @@ def check(record: Any) -> None:
         raise RecordError(f'status: expected one of {expected}, found {_told(status)}')
     _check_type(record, _BY_STATUS[status], '')
     _check_run(cast(Run, record))
+    for name in record.get('outcomes', {}):
+        if not re.fullmatch(r'\w[\w.-]*', name):
+            raise RecordError(f'outcomes: expected names of files, found {_told(name)}')
     if status == 'complete':
         _check_complete(cast(Record, record))
 

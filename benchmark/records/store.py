@@ -7,7 +7,6 @@ a run whose record can be read has ended.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -228,14 +227,17 @@ def up_to_date(folder: Path, write: Callable[[], T]) -> T:
             return made
 
 
-def _stamps(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Returns what changes whenever a record is written, moved or removed."""
-    found = {}
-    for path in folder.rglob(RECORD):
-        with contextlib.suppress(FileNotFoundError):
-            stat = path.stat()
-            found[path] = stat.st_ino, stat.st_mtime_ns
-    return found
+def _stamps(folder: Path) -> dict[Path, tuple[int, int] | None]:
+    return {path: stamp(path) for path in folder.rglob(RECORD)}
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Returns what changes whenever a file is written anew; None if there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _check_place(path: Path, record: Record | Unscored, first: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmark.missing import subset_id, subset_masks
-from benchmark.records.metrics import nanmean
+from benchmark.records.metrics import nanmean, tested
 from benchmark.records.schema import Outcomes
 
 
@@ -119,9 +119,9 @@ def majority(outcomes: Outcomes, subsets: Sequence[str]) -> dict[str, float]:
     """Returns the accuracy of always answering the most frequent class, on each tested subset."""
     if 'target' not in outcomes:
         return {}
-    tested = {s: outcomes[f'pred/{s}'] >= 0 for s in subsets if f'pred/{s}' in outcomes}
+    each = {s: tested(outcomes, s, 'accuracy') for s in subsets if f'pred/{s}' in outcomes}
     return {
         subset: float(np.bincount(outcomes['target'][there]).max() / there.sum())
-        for subset, there in tested.items()
+        for subset, there in each.items()
         if there.any()
     }

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from benchmark.method import IGNORE
+from benchmark.method import IGNORE, one_hot
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:
@@ -44,6 +44,35 @@ def multi_scale(
     return total(terms)
 
 
+def labels_of(target: Tensor, counted: Tensor) -> Tensor:
+    """Returns the labels of some samples, with IGNORE in the place of all others.
+
+    Args:
+        target: (B,) or (B, H, W).
+        counted: (B,) bool, the samples that keep their labels.
+    """
+    return target.where(counted.view(-1, *[1] * (target.ndim - 1)), IGNORE)
+
+
+def weighted_errors(logits: Tensor, target: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the weighted cross-entropy of each label, and the weight of the label's class.
+
+    Args:
+        logits: (B, K) or (B, K, H, W).
+        target: (B,) or (B, H, W).
+        class_weights: (K,).
+
+    Returns:
+        Two tensors in float32 of the target's shape; both are 0 where it is IGNORE.
+    """
+    errors = F.cross_entropy(
+        logits.float(), target, class_weights, ignore_index=IGNORE, reduction='none'
+    )
+    labelled = target != IGNORE
+    # IGNORE is no index of a class.
+    return errors, torch.where(labelled, class_weights[target.where(labelled, 0)], 0.0)
+
+
 def cross_entropy_sums(
     logits: Tensor, target: Tensor, counted: Tensor, class_weights: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -61,12 +90,8 @@ def cross_entropy_sums(
     Returns:
         Two scalars in float32; both are 0 if nothing counts.
     """
-    errors = F.cross_entropy(
-        logits.float(), target, class_weights, ignore_index=IGNORE, reduction='none'
-    )
-    there = counted.view(-1, *[1] * (target.ndim - 1)) & (target != IGNORE)
-    # IGNORE is no index of a class.
-    weights = class_weights[target.where(there, 0)]
+    errors, weights = weighted_errors(logits, target, class_weights)
+    there = counted.view(-1, *[1] * (target.ndim - 1))
     return torch.where(there, errors, 0.0).sum(), torch.where(there, weights, 0.0).sum()
 
 
@@ -100,9 +125,7 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     # In float32: half precision cannot hold counts and sums over all pixels.
     p = logits.float().softmax(1).flatten(2)
     known = (target != IGNORE).flatten(1).float()
-    classes = torch.arange(p.shape[1], device=target.device)
-    # (B, K, N); an unlabelled pixel has no class.
-    label = (target.flatten(1)[:, None] == classes[:, None]).float()
+    label = one_hot(target, p.shape[1]).flatten(2)
     pixels, inside = label.sum(2), (p * label).sum(2)
     weight = 1 - pixels / known.sum(1, keepdim=True).clamp(min=1)
     # The clamp bounds the cost of one pixel: a probability of 0 would cost infinitely much.
@@ -126,8 +149,7 @@ def squared_dice(logits: Tensor, target: Tensor) -> Tensor:
         A scalar in float32.
     """
     p = logits.float().softmax(1) * (target != IGNORE)[:, None]
-    classes = torch.arange(p.shape[1], device=p.device)
-    label = (target[:, None] == classes[:, None, None]).float()
+    label = one_hot(target, p.shape[1])
     both, sizes = 2 * (p * label).sum((2, 3)), (p.square() + label).sum((2, 3))
     return 1 - ((both + 1e-5) / (sizes + 1e-5)).mean()
 
@@ -151,8 +173,7 @@ def sigmoid_dice(logits: Tensor, target: Tensor, power: int = 1) -> Tensor:
     Returns:
         A scalar in float32.
     """
-    classes = torch.arange(logits.shape[1], device=target.device)
-    label = (target[:, None] == classes[:, None, None]).float()
+    label = one_hot(target, logits.shape[1])
     p = logits.float().sigmoid() * (target != IGNORE)[:, None]
     both, sizes = (p * label).sum((0, 2, 3)), (p**power + label).sum((0, 2, 3))
     return 1 - ((2 * both + 1) / (sizes + 1)).mean()
@@ -173,8 +194,7 @@ def sigmoid_loss(logits: Tensor, target: Tensor) -> Tensor:
         A scalar in float32.
     """
     known = (target != IGNORE)[:, None].float()
-    classes = torch.arange(logits.shape[1], device=target.device)
-    label = (target[:, None] == classes[:, None, None]).float()
+    label = one_hot(target, logits.shape[1])
     entropy = F.binary_cross_entropy_with_logits(logits.float(), label, known, reduction='none')
     mean = entropy.mean(1).sum() / known.sum().clamp(min=1)
     return 0.7 * sigmoid_dice(logits, target, 2) + 0.3 * mean

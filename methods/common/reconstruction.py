@@ -28,11 +28,11 @@ def layers(widths: Sequence[int], activation: Callable[[], nn.Module]) -> list[n
     """
     stack: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(widths):
-        stack += [kaiming(nn.Conv2d(inputs, outputs, 1)), activation()]
+        stack += [kaiming_fan_in(nn.Conv2d(inputs, outputs, 1)), activation()]
     return stack[:-1]
 
 
-def kaiming(convolution: nn.Conv2d) -> nn.Conv2d:
+def kaiming_fan_in(convolution: nn.Conv2d) -> nn.Conv2d:
     """Returns a convolution with Kaiming-normal weights of its inputs (fan_in) and no bias.
 
     The released code of MMIN (Zhao et al., ACL 2021), on which that of RedCore (Sun et al., AAAI

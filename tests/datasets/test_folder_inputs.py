@@ -12,6 +12,7 @@ from PIL import Image
 from benchmark.errors import UserError
 from datasets.common.io import remembered
 from datasets.common.io.images import AnyImage
+from datasets.common.io.pictures import labels
 from datasets.folders import Folders
 
 SPLITS = {'train': 6, 'val': 3, 'test': 3}
@@ -288,6 +289,27 @@ def test_labels_of_other_types_are_the_same_labels(as_labels, tmp_path):
         save(file, values)
     after = Folders(root=str(root)).split('test').target
     assert (before[np.arange(3)] == after[np.arange(3)]).all()
+
+
+def grey_png(values, bits):
+    """Returns a grey PNG of few bits a pixel, which Pillow reads but does not write."""
+    height, width = values.shape
+    pixels = np.unpackbits(values.astype(np.uint8)[..., None], axis=2)[..., -bits:]
+    rows = np.packbits(pixels.reshape(height, -1), axis=1)
+    head = struct.pack('>IIBBBBB', width, height, bits, 0, 0, 0, 0)
+    body = zlib.compress(np.insert(rows, 0, 0, axis=1).tobytes())
+    chunks = ((b'IHDR', head), (b'IDAT', body), (b'IEND', b''))
+    return b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(x)) + kind + x + struct.pack('>I', zlib.crc32(kind + x))
+        for kind, x in chunks
+    )
+
+
+@pytest.mark.parametrize('bits', [1, 2, 4, 8])
+def test_labels_of_few_bits_are_the_same_labels(bits, tmp_path):
+    values = np.arange(48).reshape(4, 12) % 2**bits
+    (tmp_path / 'map.png').write_bytes(grey_png(values, bits))
+    assert (np.asarray(labels(tmp_path / 'map.png')) == values).all()
 
 
 def test_colours_are_no_labels(tmp_path):

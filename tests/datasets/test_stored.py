@@ -165,11 +165,25 @@ def test_a_folder_s_mistakes_are_told_in_one_line(tmp_path):
         Arrays(root=str(empty))
     broken = write(tmp_path / 'broken', content())
     face = broken / 'inputs' / 'face.npy'
-    for spoil in (face.read_bytes()[:-100], b'', b'not numpy'):
+    header = b'\x93NUMPY\x01\x00\x76\x00'
+    nested = header + b'(' * 117 + b'\n'
+    huge = f"{{'descr': '<f4', 'fortran_order': False, 'shape': (0, {2**70}), }}"
+    spoils = (
+        face.read_bytes()[:-100],
+        b'',
+        b'not numpy',
+        nested,
+        header + huge.ljust(117).encode() + b'\n',
+    )
+    for spoil in spoils:
         face.write_bytes(spoil)
         with pytest.raises(UserError, match=re.escape(f'{face}: cannot be read')) as error:
             Arrays(root=str(broken))
         assert '\n' not in str(error.value)
+    with face.open('wb') as file:
+        np.savez(file, x=np.zeros(3))
+    with pytest.raises(UserError, match='face.npy: expected an array, found an .npz file'):
+        Arrays(root=str(broken))
     pickled = write(tmp_path / 'pickled', content())
     np.save(pickled / 'target.npy', np.array([None] * N), allow_pickle=True)
     with pytest.raises(UserError, match=r'target.npy: cannot be read without pickles'):

@@ -100,6 +100,11 @@ def fold(path):
     (path / 'inside').touch()
 
 
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
 DAMAGES = {
     'torn': tear,
     'empty': lambda path: path.write_bytes(b''),
@@ -108,6 +113,7 @@ DAMAGES = {
     'nested': lambda path: path.write_text('[' * 200_000),
     'no text': lambda path: path.write_bytes(b'\xff\xfe\x00'),
     'a folder': fold,
+    'a pipe': pipe,
 }
 FILES = ['resume.pth', 'resume.json', 'best.pth', 'teacher/checkpoint.pth', 'teacher/trained.json']
 

@@ -1,11 +1,13 @@
 """The base class of all methods."""
 
 import collections
+import dataclasses
 
 import pytest
 import torch
 from tasks import TASKS, batch_of
 
+from benchmark.errors import UserError
 from benchmark.method import Batch, Method
 from benchmark.registry import METHODS, discover
 
@@ -85,3 +87,8 @@ def test_the_encoders_are_told_in_words():
     assert told['faces'] == 'ResNet-18, width 4'
     assert told['vectors'] == 'width 4'
     assert told['rooms'] == 'ResNet-18, width 4, network pyramid'
+
+
+def test_a_width_below_1_is_refused():
+    with pytest.raises(UserError, match='width on toy: expected 1 or more, found 0'):
+        dataclasses.replace(TASKS['faces'], width=0)

@@ -190,6 +190,13 @@ def test_a_field_that_contradicts_others_or_its_bounds_is_named(part, change, to
         store.validate(make_record('m', 0, OUTCOMES, **{part: change}))
 
 
+@pytest.mark.parametrize('name', ['a/b', '/etc/passwd', '../x', '..', '.', ''])
+def test_outcomes_lie_beside_the_record(name):
+    record = {**make_record('m', 0, OUTCOMES), 'outcomes': {name: '0' * 64}}
+    with pytest.raises(store.RecordError, match='outcomes: expected names of files, found'):
+        store.validate(record)
+
+
 def test_deep_nesting_within_the_limits_of_json_is_refused():
     options = {}
     inner = options

@@ -15,6 +15,7 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Compose, Geometric, ResizedCrop
+from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, Scaled
@@ -193,10 +194,8 @@ class AudioVisual(Dataset):
         files = {
             name: {clip.id: clip.files for clip in clips} for name, clips in self.clips.items()
         }
-        named = ', '.join(empty[:3]) + (', ...' if empty[3:] else '')
-        told = f'{len(empty)} clips have no modality at all and are left out: {named}'
         self.notes = (
-            *([told] if empty else []),
+            *notes.empty(empty, 'clips'),
             *copied_files(root, files, options['duplicates'], 'clip'),
         )
         shapes = (Modality('audio', sound.shape), Modality('visual', (3, self.size, self.size)))

@@ -60,12 +60,7 @@ class ImageFolder(NamedTuple):
     def summary(self) -> list[str]:
         """Returns what was found, for the user, in lines."""
         samples = {sample for split in self.splits.values() for sample in split}
-        found = []
-        if self.empty:
-            named = ', '.join(self.empty[:3]) + (', ...' if self.empty[3:] else '')
-            found.append(
-                f'{len(self.empty)} samples have no modality at all and are left out: {named}'
-            )
+        found = notes.empty(self.empty)
         for name, files in self.images.items():
             if lacking := len(samples - files.keys()):
                 found.append(f'{lacking} of {len(samples)} samples lack {name}')

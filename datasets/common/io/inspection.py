@@ -22,7 +22,7 @@ from datasets.common.io.images import AnyImage
 from datasets.common.io.layouts import Layout
 from datasets.common.io.remembered import remembered
 
-VERSION = 2
+VERSION = 3
 """Raised when the functions below find something else in the same file."""
 
 

@@ -27,10 +27,15 @@ def found(
 def untrained(classes: Sequence[str], labels: Iterable[int]) -> list[str]:
     """Returns a line that names the labels of other splits that no training sample has."""
     names = [classes[label] for label in sorted(labels)]
+    return [f'no training sample is of class {_listed(names)}'] if names else []
+
+
+def empty(names: Sequence[str], what: str = 'samples') -> list[str]:
+    """Returns a line that counts the samples which were left out for want of any modality."""
     if not names:
         return []
-    more = f' and {len(names) - NAMED} more' if names[NAMED:] else ''
-    return [f'no training sample is of class {", ".join(names[:NAMED])}{more}']
+    named = ', '.join(names[:3]) + (', ...' if names[3:] else '')
+    return [f'{len(names)} {what} have no modality at all and are left out: {named}']
 
 
 def described(modality: Modality) -> str:
@@ -44,10 +49,12 @@ def described(modality: Modality) -> str:
 def aside(names: Iterable[str]) -> list[str]:
     """Returns a line that names what was left aside; no line if nothing was."""
     known = sorted(set(names))
-    if not known:
-        return []
-    more = f' and {len(known) - NAMED} more' if known[NAMED:] else ''
-    return [f'left aside: {", ".join(map(printable, known[:NAMED]))}{more}']
+    return [f'left aside: {_listed(list(map(printable, known)))}'] if known else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f' and {len(names) - NAMED} more' if names[NAMED:] else ''
+    return f'{", ".join(names[:NAMED])}{more}'
 
 
 def printable(name: str) -> str:

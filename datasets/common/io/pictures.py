@@ -121,7 +121,10 @@ def labels(path: Path, source: tuple[int, int] | None = None) -> Image.Image:
                 f'{path}: expected one channel of whole numbers, the labels, found mode '
                 f'{image.mode!r}'
             )
+        raw = _stored(image)
         values = np.asarray(upright(image))
+    # Pillow stretches grey values of 2 and 4 bits to 0 to 255.
+    values = values // {'L;2': 85, 'L;4': 17}.get(raw[:3], 1)
     if values.min() < 0 or values.max() > 255:
         found = values.min() if values.min() < 0 else values.max()
         raise UserError(f'{path}: expected labels 0 to 255, found {found}')

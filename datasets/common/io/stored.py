@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO
 
@@ -84,8 +83,11 @@ def _load_folder(root: Path, aside: list[str]) -> dict[str, np.ndarray]:
 def _mapped(file: Path) -> np.ndarray:
     try:
         found = np.load(file, mmap_mode='r', allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError) as error:
+    except Exception as error:  # a damaged header makes NumPy raise what it likes
         raise UserError(f'{file}: cannot be read without pickles: {_told(error)}') from None
+    if not isinstance(found, np.memmap):
+        found.close()
+        raise UserError(f'{file}: expected an array, found an .npz file of another name')
     # More may have been saved to the same file, which would be lost.
     if (more := file.stat().st_size - found.offset - found.nbytes) > 0:
         raise UserError(f'{file}: expected one array, found {more} more bytes behind it')
@@ -118,10 +120,10 @@ def _array(file: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipIn
             _check_declared(file, key, handle, member.file_size)
         with archive.open(member) as handle:
             return np.lib.format.read_array(handle, allow_pickle=False)
-    # Members may be encrypted (RuntimeError) or packed in a way that Python lacks.
-    except (
-        ValueError, OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error
-    ) as error:  # fmt: skip
+    except UserError:
+        raise
+    # Members may be encrypted or packed in a way that Python lacks, headers damaged in any way.
+    except Exception as error:
         told = f'{file}: {key}: cannot be read without pickles: {_told(error)}'
         raise UserError(told) from None
 
