@@ -18,6 +18,7 @@ from datasets.common.io.inspection import check_number, check_trained_classes
 from datasets.common.io.row_contents import EXACT, Contents, contents, file_contents
 from datasets.common.io.rows import Chosen, Standardised, moments, parts
 from datasets.common.io.stored import array_file, content_hash, load
+from datasets.common.recipe import recipe, told
 
 SPLITS = ('train', 'val', 'test')
 
@@ -90,7 +91,7 @@ class Arrays(Dataset):
         self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
         options = (width, *self.inputs, *(['binary'] if binary else []))
         self.fingerprint = content_hash(self.file, raw, *options)
-        self.recipe = self._recipe()
+        self.recipe = recipe(len(self.where['train']))
         dense = self.target.ndim == 3
         metric, kind = ('mIoU', 'segmentation') if dense else ('accuracy', 'classification')
         shapes = tuple(self._modality(m, x) for m, x in self.inputs.items())
@@ -236,6 +237,7 @@ class Arrays(Dataset):
             found.append(
                 f'{empty} samples have no modality at all and are neither trained nor tested'
             )
+        found.append(told(len(self.where['train']), self.recipe))
         return [*found, *notes.aside(self.aside)]
 
     def _copies(self, duplicates: Duplicates) -> list[str]:
@@ -248,13 +250,6 @@ class Arrays(Dataset):
             for name, rows in self.where.items()
         }
         return copies(self.file, splits, duplicates)
-
-    def _recipe(self) -> dict[str, Any]:
-        """Returns the recipe: batches of a quarter of train at most, and about 1,500 steps."""
-        samples = len(self.where['train'])
-        batch = int(np.clip(samples // 4, 2, 64))
-        epochs = int(np.clip(1500 * batch // samples, 20, 60))
-        return {'epochs': epochs, 'batch_size': batch, 'lr': 2e-3, 'weight_decay': 0.05}
 
     def split(self, name: str) -> Split:
         """Returns a split, standardised; of other splits only the training inputs are read."""

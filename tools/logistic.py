@@ -164,13 +164,15 @@ def main() -> int:
                         choices=[*NORMAL, *PICTURES])  # fmt: skip
     parser.add_argument('--data', nargs='*', type=Path, default=[], metavar='FILE.npz')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--results', type=Path, metavar='FOLDER',
+                        help='keeps the records, so that a second call goes on')  # fmt: skip
     args = parser.parse_args()
     gained: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, arrays in sets(args.sets, args.data):
             file = Path(folder) / f'{name}.npz'
             np.savez(file, **arrays)
-            found = compare(name, scored(file, Path(folder) / 'results', args.seeds))
+            found = compare(name, scored(file, args.results or Path(folder), args.seeds))
             whole = name.rpartition('-')[0] if name.rpartition('-')[2].isdigit() else name
             for subset, gain in found.items():
                 gained.setdefault(f'{whole} {subset}', []).append(gain)
