@@ -18,7 +18,7 @@ from datasets.common.io.inspection import check_number, check_trained_classes
 from datasets.common.io.row_contents import EXACT, Contents, contents, file_contents
 from datasets.common.io.rows import Chosen, Standardised, moments, parts
 from datasets.common.io.stored import array_file, content_hash, load
-from datasets.common.recipe import recipe, told
+from datasets.common.recipe import recipe
 
 SPLITS = ('train', 'val', 'test')
 
@@ -91,7 +91,7 @@ class Arrays(Dataset):
         self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
         options = (width, *self.inputs, *(['binary'] if binary else []))
         self.fingerprint = content_hash(self.file, raw, *options)
-        self.recipe = recipe(len(self.where['train']))
+        self.recipe, self.recipe_note = recipe(len(self.where['train']))
         dense = self.target.ndim == 3
         metric, kind = ('mIoU', 'segmentation') if dense else ('accuracy', 'classification')
         shapes = tuple(self._modality(m, x) for m, x in self.inputs.items())
@@ -237,7 +237,6 @@ class Arrays(Dataset):
             found.append(
                 f'{empty} samples have no modality at all and are neither trained nor tested'
             )
-        found.append(told(len(self.where['train']), self.recipe))
         return [*found, *notes.aside(self.aside)]
 
     def _copies(self, duplicates: Duplicates) -> list[str]:

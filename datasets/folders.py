@@ -22,7 +22,7 @@ from datasets.common.io.files import Cache, Files, data_root, decoded, fingerpri
 from datasets.common.io.images import AnyImage, LabelFile, Scaled
 from datasets.common.io.layouts import Layout
 from datasets.common.io.rows import spread
-from datasets.common.recipe import recipe, told
+from datasets.common.recipe import recipe
 
 MEASURED = 200
 """Number of training samples whose pixels give each modality's mean and standard deviation."""
@@ -114,9 +114,8 @@ class Folders(Dataset):
         found = notes.found(self.task.modalities, self.found.splits)
         untrained = notes.untrained(self.task.classes, self._untrained())
         samples = len(self.found.splits['train'])
-        self.recipe = recipe(samples, 16 if self.found.dense else 64)
-        length = told(samples, self.recipe)
-        self.notes = (found, *untrained, *self.found.summary(), length, *copied)
+        self.recipe, self.recipe_note = recipe(samples, 16 if self.found.dense else 64)
+        self.notes = (found, *untrained, *self.found.summary(), *copied)
 
     def _task(self, width: int) -> Task:
         sizes: dict[str, dict[str, tuple[int, int]]] = {}

@@ -12,8 +12,8 @@ EPOCHS = 20
 """Fewest epochs, so that a large data set is not left after a few passes."""
 
 
-def recipe(samples: int, largest: int = 64) -> dict[str, Any]:
-    """Returns fields of the protocol that suit data of some size.
+def recipe(samples: int, largest: int = 64) -> tuple[dict[str, Any], str]:
+    """Returns fields of the protocol that suit data of some size, and why.
 
     A batch holds a quarter of the training samples, at least 2 and at most `largest`. Small data
     take as many epochs as `STEPS` steps need, large data take `EPOCHS`.
@@ -21,28 +21,16 @@ def recipe(samples: int, largest: int = 64) -> dict[str, Any]:
     Args:
         samples: Number of training samples.
         largest: Largest number of samples in a batch.
+
+    Returns:
+        The fields, and a line for the user.
     """
     batch = min(max(samples // 4, 2), largest)
-    epochs = max(EPOCHS, math.ceil(STEPS / _steps(samples, batch)))
-    return {'epochs': epochs, 'batch_size': batch, 'lr': 2e-3, 'weight_decay': 0.05}
-
-
-def told(samples: int, fields: dict[str, Any]) -> str:
-    """Returns the line that tells the user how long a training is by default, and why.
-
-    Args:
-        samples: Number of training samples.
-        fields: What `recipe` returned.
-    """
-    epochs, batch = fields['epochs'], fields['batch_size']
-    steps = _steps(samples, batch)
-    why = f'at least {EPOCHS} epochs and {STEPS:,} steps'
-    return (
+    steps = max(1, samples // batch)  # the last incomplete batch of an epoch is left out
+    epochs = max(EPOCHS, math.ceil(STEPS / steps))
+    told = (
         f'default training: {epochs} epochs of {steps} step{"s" if steps > 1 else ""} '
-        f'({why}) with batches of {batch}; epochs=N in --cfg-options changes it'
+        f'(at least {EPOCHS} epochs and {STEPS:,} steps) with batches of {batch}; '
+        'epochs=N in --cfg-options changes it'
     )
-
-
-def _steps(samples: int, batch: int) -> int:
-    """Returns the steps of an epoch; the last incomplete batch is left out."""
-    return max(1, samples // batch)
+    return {'epochs': epochs, 'batch_size': batch, 'lr': 2e-3, 'weight_decay': 0.05}, told

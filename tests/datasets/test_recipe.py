@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmark.engine.plan import protocol_for
+from benchmark.engine.plan import checked, protocol_for
 from datasets.arrays import Arrays
-from datasets.common.recipe import EPOCHS, STEPS, recipe, told
+from datasets.common.recipe import EPOCHS, STEPS, recipe
 
 
 @pytest.mark.parametrize('samples', [1, 2, 7, 8, 120, 1100, 4799, 4800, 4864, 10**6])
 @pytest.mark.parametrize('largest', [16, 64])
 def test_small_data_take_the_steps_and_large_data_the_epochs(samples, largest):
-    found = recipe(samples, largest)
+    found, _ = recipe(samples, largest)
     steps = max(1, samples // found['batch_size'])
     assert found['epochs'] * steps >= STEPS
     assert found['epochs'] >= EPOCHS
@@ -23,11 +23,11 @@ def test_small_data_take_the_steps_and_large_data_the_epochs(samples, largest):
 
 
 def test_a_million_samples_take_no_more_epochs_than_the_floor():
-    assert recipe(10**6)['epochs'] == EPOCHS
+    assert recipe(10**6)[0]['epochs'] == EPOCHS
 
 
 def test_the_line_says_how_long_and_why():
-    line = told(1100, recipe(1100))
+    _, line = recipe(1100)
     assert line.startswith('default training: 89 epochs of 17 steps (at least 20 epochs and 1,500')
     assert 'batches of 64' in line
 
@@ -42,10 +42,11 @@ def write(path, samples=40):
     return Arrays(root=str(path))
 
 
-def test_users_arrays_train_by_the_recipe_and_say_so(tmp_path):
+def test_users_arrays_train_by_the_recipe_and_say_so(tmp_path, capsys):
     data = write(tmp_path / 'mine.npz')
-    assert data.recipe == recipe(40)
-    assert told(40, data.recipe) in data.notes
+    assert (data.recipe, data.recipe_note) == recipe(40)
+    checked([data])
+    assert f'mine: {data.recipe_note}\n' in capsys.readouterr().out
     assert protocol_for(data, {}, 'cpu').epochs == 375
     assert protocol_for(data, {'epochs': '3'}, 'cpu').epochs == 3
 
