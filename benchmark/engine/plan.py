@@ -125,7 +125,7 @@ def checked(datasets: Sequence[Dataset], refused: list[str] | None = None) -> li
     for data in datasets:
         with listing(data.name, refused):
             data.check()
-            for note in data.notes:
+            for note in filter(None, (*data.notes, data.recipe_note)):
                 print(f'{data.name}: {note}')
             usable.append(data)
     return usable
