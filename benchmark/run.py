@@ -241,8 +241,6 @@ def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
         print(f'error: {why}', file=sys.stderr)
     for name, table in made.items():
         writer.show(table, {e.protocol_id for e in recorded if e.data.name == name})
-        for stem in (name, f'{name}-gaps')[: 1 + by_gaps]:
-            print(f'written: {results / "tables" / stem}.md, .tex, .csv')
     return not errors
 
 

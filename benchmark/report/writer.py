@@ -121,15 +121,18 @@ def write_tables(
         raise Lacking(unknown(f'metric of {dataset}', metric, held), held)
     told = [*found.problems, *left_out, *made.problems]
     problems = [line.replace(f'{root}/', '') for line in told]
-    joined = made.gaps and Table(dataset, made.gaps.blocks, problems)
-    made = Table(dataset, made.blocks, problems, joined, transposed)
-    if joined and not joined.blocks and not any(r['protocol'].get('rates') for r in unscored):
-        raise Lacking(f'{dataset}: no run with training gaps (rates)')
     own = {'', *(r['dataset']['metric'] for r in complete)}
     suffix = ('' if metric in own else f'-{metric}') + ('-common' if same_samples else '')
-    _write(results / 'tables' / f'{dataset}{suffix}', made)
-    if joined:
-        _write(results / 'tables' / f'{dataset}-gaps{suffix}', joined)
+    stem, by = results / 'tables' / f'{dataset}{suffix}', made.gaps
+    joined = by and Table(
+        dataset, by.blocks, problems, stem=stem.with_name(f'{dataset}-gaps{suffix}')
+    )
+    made = Table(dataset, made.blocks, problems, joined, transposed, stem)
+    if joined and not joined.blocks and not any(r['protocol'].get('rates') for r in unscored):
+        raise Lacking(f'{dataset}: no run with training gaps (rates)')
+    _write(stem, made)
+    if joined and joined.stem:
+        _write(joined.stem, joined)
     return made
 
 
@@ -269,14 +272,20 @@ def brief(record: Record) -> str:
 def show(made: Table, protocols: set[str] | None = None) -> None:
     """Prints a table, that by training gaps beneath it if there is one, and what does not count.
 
+    The last lines name the files.
+
     Args:
         made: The table.
         protocols: Only the blocks of these protocol ids.
     """
-    for part in filter(None, (made, made.gaps)):
+    parts = [part for part in (made, made.gaps) if part]
+    for part in parts:
         print(f'\n{terminal(part, protocols)}')
     for line in made.problems:
         print(f'not counted: {escaping.terminal(line)}')
+    for part in parts:
+        if part.stem:
+            print(f'written: {part.stem}.md, .tex, .csv')
 
 
 def show_baseline(tables: Iterable[TextTable]) -> None:

@@ -519,7 +519,7 @@ def test_the_tuned_row_stands_beside_the_untuned_one(tuned):
     assert all(row.extra['seeds'] == '2' for row in rows.values() if row.extra)
     found = [rows[x].extra['options'] for x in ('stretched', 'stretched (tuned 3)')]
     assert found == ['default', 'tuned']
-    assert rows['modality_dropout'].extra['options'] == 'nothing to tune'
+    assert rows['modality_dropout'].extra['options'] == 'no search space'
     (note,) = (n for n in captions.notes(block) if n.startswith('stretched (tuned 3): '))
     for words in ('gain=1.0', 'untuned setting', 'of 3 trials (1 failed)', 'took 10 s',
                   'gain log-uniform 0.01 to 10', 'shift uniform 0 to 1'):  # fmt: skip

@@ -56,7 +56,9 @@ def test_best_and_second_are_marked_in_every_column_of_clear_differences():
 @pytest.mark.parametrize(
     ('changes', 'told'),
     [
-        ({'seeds': (0, 1)}, 'at least 3 seeds (found: 0)'),
+        ({'seeds': (0,)}, 'fewer than two methods have at least 3 seeds (here: 1 seed each)'),
+        ({'seeds': {'good': (0, 1), 'fair': (0,), 'poor': (1, 2, 3)}}, '(here: 1 to 3 seeds each)'),
+        ({'drop': ('good', 'fair')}, '3 seeds and the predictions of all of them (outcomes.npz)'),
         ({'seeds': {'good': (0, 1, 2), 'fair': (3, 4, 5), 'poor': (1, 2, 3)}}, '(shared: none)'),
         ({'seeds': {'good': (0, 1, 2), 'fair': (1, 2, 3), 'poor': (1, 2, 3)}}, '(shared: 1, 2)'),
         ({'samples': 19}, 'at least 20 independent test samples (found: 19)'),
