@@ -18,6 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 """The checkout that this code belongs to."""
 
 
+def cache_folder() -> Path:
+    """Returns the folder in which this project keeps what it can make again at any time."""
+    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(home) / 'incomplete-multimodal-benchmark'
+
+
 class Entry(NamedTuple):
     """A file as a manifest lists it: its size in bytes and the SHA-256 of its content."""
 

@@ -274,3 +274,20 @@ def test_what_the_data_are_worth_counts_the_classes_and_samples_that_decide(case
     found = Standings(scores)
     assert found.effective['mean'] == worth
     assert bool(found.lacking) == (worth < 20)
+
+
+def test_the_interval_of_a_row_counts_seeds_and_test_samples():
+    made = Standings(scores_of({'a': 0.8, 'b': 0.6}, samples=400))
+    low, high = made.interval('a', 'rgb')
+    assert low < 0.8 < high
+    runs = list(made.runs['a'])
+    right = np.stack([made.scores.units[i][:, 0, 1] for i in runs], axis=1)
+    shown = right.mean(1)
+    # Each sample's mean over seeds varies; all seeds have one score, so that nothing is added.
+    assert (high - low) / 2 == pytest.approx(1.97 * shown.std(ddof=1) / 20, rel=0.1)
+
+
+def test_a_row_without_enough_seeds_has_no_interval():
+    made = Standings(scores_of({'a': 0.8, 'b': 0.6}, seeds={'a': (0, 1, 2), 'b': (0, 1)}))
+    assert np.isfinite(made.interval('a', 'mean')).all()
+    assert np.isnan(made.interval('b', 'mean')).all()
