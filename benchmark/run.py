@@ -32,6 +32,7 @@ from benchmark.files import sweep  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.registry import BROKEN, DATASETS, METHODS, discover  # noqa: E402
 from benchmark.report import writer  # noqa: E402
+from benchmark.report.page import document  # noqa: E402
 from benchmark.streams import command  # noqa: E402
 
 EXAMPLES = """examples:
@@ -251,7 +252,7 @@ def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
         writer.show(table, {e.protocol_id for e in recorded if e.data.name == name})
         for stem in (name, f'{name}-gaps')[: 1 + by_gaps]:
             print(f'written: {results / "tables" / stem}.md, .tex, .csv')
-    return not errors
+    return document.show(results) and not errors
 
 
 def show_list(roots: list[Path]) -> int:

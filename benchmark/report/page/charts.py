@@ -1,7 +1,7 @@
 """The charts as Vega-Lite specifications; the page adds data, colours and titles.
 
-A text that begins with '@' is replaced by a title of the figure. Data come as rows whose field
-'method' is the name of the method.
+A text that begins with '@' is replaced by a title of the figure, and a height of {'row': h} by h for
+each row of the data. Data come as rows whose field 'method' is the name of the method.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Spec = dict[str, Any]
 CONFIG: Spec = {
     # The text's own colour, so that one picture serves light, dark and print.
     'background': None,
-    'font': 'inherit',
+    'font': 'system-ui, sans-serif',
     'view': {'stroke': None},
     'axis': {
         'labelColor': 'currentColor',
@@ -35,6 +35,7 @@ CONFIG: Spec = {
         'orient': 'bottom',
         'title': None,
         'symbolLimit': 0,
+        'symbolOpacity': 1,
     },
     # The chart has a description and a table of its numbers; no reader wants hundreds of dots told.
     'mark': {'aria': False},
@@ -102,7 +103,7 @@ MISSING = _spec(
 )
 
 SHAPLEY = _spec(
-    {'step': 11},
+    {'row': 13},
     encoding={
         'y': {'field': 'modality', 'type': 'nominal', 'title': None, 'sort': None,
               'scale': {'paddingInner': 0.25}},
@@ -113,7 +114,7 @@ SHAPLEY = _spec(
         {
             'mark': 'bar',
             'encoding': {
-                'x': axis('value', '@x', zero=True),
+                'x': axis('value', '@x', zero=True, axis={'format': '~g', 'tickCount': 8}),
                 'tooltip': tips(('modality', 'modality'), ('value', 'value'), ('std', '±')),
             },
         },
@@ -130,11 +131,13 @@ SHAPLEY = _spec(
 
 _END = {'type': 'point', 'filled': True, 'size': 60, 'color': 'var(--c1)', 'opacity': 1}
 
+_INSIDE = {'scale': {'zero': False, 'nice': False, 'padding': 12}}
+
 RANKS = _spec(
-    {'step': 20},
+    {'row': 19},
     encoding={
         'y': {'field': 'method', 'type': 'nominal', 'title': None, 'sort': {'field': 'order'}},
-        'x': axis('low', 'rank (95 % interval)', axis={'tickMinStep': 1, 'format': 'd'}),
+        'x': axis('low', 'rank (95 % interval)', axis={'tickMinStep': 1, 'format': 'd'}, **_INSIDE),
         'tooltip': tips(('low', 'best rank'), ('high', 'worst rank')),
     },
     layer=[
@@ -143,12 +146,12 @@ RANKS = _spec(
             'encoding': {'x2': {'field': 'high'}},
         },
         {'mark': _END},
-        {'mark': _END, 'encoding': {'x': axis('high', 'rank (95 % interval)')}},
+        {'mark': _END, 'encoding': {'x': axis('high', 'rank (95 % interval)', **_INSIDE)}},
     ],
 )
 
 _COST = {'x': axis('cost', '@x'), 'y': axis('score', '@y')}
-_FRONT = {'filter': {'field': 'front', 'equal': 1}}
+_FRONT = {'filter': {'field': 'front', 'gt': 0}}
 
 COST = _spec(
     340,
@@ -162,7 +165,7 @@ COST = _spec(
             'mark': {'type': 'point', 'size': 70, 'color': 'var(--c1)', 'opacity': 1},
             'encoding': {
                 'fill': {
-                    'condition': {'test': {'field': 'front', 'equal': 1}, 'value': 'var(--c1)'},
+                    'condition': {'test': {'field': 'front', 'gt': 0}, 'value': 'var(--c1)'},
                     'value': 'transparent',
                 },
                 'tooltip': tips(('cost', 'cost'), ('score', 'score')),
@@ -170,8 +173,8 @@ COST = _spec(
         },
         {
             'transform': [_FRONT],
-            'mark': {'type': 'text', 'align': 'left', 'dx': 8, 'dy': -6, 'color': 'currentColor',
-                     'limit': 140},
+            'mark': {'type': 'text', 'align': 'left', 'dx': 8, 'color': 'currentColor', 'limit': 140,
+                     'dy': {'expr': '13 * (datum.front % 3) - 14'}},
             'encoding': {'text': {'field': 'method', 'type': 'nominal'}},
         },
     ],

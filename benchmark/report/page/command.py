@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from benchmark.report.page import document
@@ -39,8 +38,4 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns 0, or 2 if something could not be made."""
     args = parser().parse_args(argv)
-    errors = document.write(args.results, args.runs, args.datasets or ())
-    for error in errors:
-        print(f'error: {error}', file=sys.stderr)
-    print(f'written: {args.results / document.NAME}')
-    return 2 if errors else 0
+    return 0 if document.show(args.results, args.runs, args.datasets or ()) else 2

@@ -30,6 +30,13 @@ def front(costs: Sequence[float], scores: Sequence[float], higher: bool) -> list
     ]
 
 
+def _places(costs: Sequence[float], on: Sequence[bool]) -> list[int]:
+    """Returns for each point its place on the front, cheapest first, or 0 if it is not on it."""
+    cheapest = sorted(k for k in range(len(costs)) if on[k])
+    cheapest.sort(key=costs.__getitem__)
+    return [cheapest.index(k) + 1 if on[k] else 0 for k in range(len(costs))]
+
+
 def section_of(view: View) -> Section:
     """Returns cost against score, for each kind of cost."""
     runs, columns = view.runs, list(view.runs.columns)
@@ -51,10 +58,10 @@ def section_of(view: View) -> Section:
         if not known:
             continue
         costs = [float(facts[m][key]) for m in known]
-        best = front(costs, [scores[m] for m in known], runs.higher)
+        places = _places(costs, front(costs, [scores[m] for m in known], runs.higher))
         rows += [
-            [m, len(options), number(cost), number(scores[m]), int(on)]
-            for m, cost, on in zip(known, costs, best, strict=True)
+            [m, len(options), number(cost), number(scores[m]), place]
+            for m, cost, place in zip(known, costs, places, strict=True)
         ]
         options.append(f'{title} / {"mean score" if column == MAIN else "score there"}')
     about = (
@@ -72,7 +79,7 @@ def section_of(view: View) -> Section:
             f'Points: cost and {runs.metric} of each method, with the Pareto front as a line.',
             ['m', 'kind', 'cost', 'score', 'front'],
             rows,
-            {'cost': 'cost', 'score': 'score', 'front': 'on the front'},
+            {'cost': 'cost', 'score': 'score', 'front': 'place on the front'},
             {'@y': view.score},
             [{'field': 'kind', 'label': 'Cost', 'options': options}],
             all=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,28 @@ def write(results: Path, runs: Path | None = None, datasets: Sequence[str] = ())
     with writing(results / NAME) as file:
         file.write(text.encode())
     return errors
+
+
+def show(results: Path, runs: Path | None = None, datasets: Sequence[str] = ()) -> bool:
+    """Writes the page and prints where it is, or in one line each what is missing and why.
+
+    Nothing that goes wrong here ends a command, whose records and tables are written already.
+
+    Returns:
+        Whether all data sets are on the page.
+    """
+    errors: list[Exception] = []
+    try:
+        errors += store.up_to_date(runs or results / 'runs', lambda: write(results, runs, datasets))
+        print(f'written: {results / NAME}')
+    except UserError as error:
+        errors.append(error)
+    except Exception as error:
+        told = f'{type(error).__name__}: {error}'
+        errors.append(UserError(f'{results / NAME}: cannot be made: {told}'))
+    for why in errors:
+        print(f'error: {escaping.terminal(str(why))}', file=sys.stderr)
+    return not errors
 
 
 def dataset(name: str, root: Path, id: str) -> dict[str, Any]:

@@ -55,7 +55,9 @@
 
   const table = (caption, titles, rows) => {
     const made = make('table');
-    made.append(make('caption', caption));
+    const above = make('caption');
+    above.append(make('span', caption));
+    made.append(above);
     const head = made.createTHead().insertRow();
     for (const title of titles) head.append(make('th', title, { scope: 'col' }));
     const body = made.createTBody();
@@ -64,9 +66,10 @@
   };
 
   const colour = (cell, value, kind, low, high) => {
-    const size = Math.max(Math.abs(low), Math.abs(high)) || 1;
-    const place = high > low ? (value - low) / (high - low) : 0;
-    const share = { high: place, low: 1 - place, signed: Math.abs(value) / size, against: Math.abs(value) / size };
+    const cut = (x) => Math.min(1, Math.max(0, x));
+    const place = high > low ? cut((value - low) / (high - low)) : 0;
+    const size = cut(Math.abs(value) / (Math.max(Math.abs(low), Math.abs(high)) || 1));
+    const share = { high: place, low: 1 - place, signed: size, against: size };
     const bad = kind === 'signed' ? value < 0 : kind === 'against' && value > 0;
     cell.style.setProperty('--hue', bad ? 'var(--bad)' : 'var(--good)');
     cell.style.setProperty('--share', `${Math.round(50 * share[kind])}%`);
@@ -93,9 +96,10 @@
       target.replaceChildren(make('p', 'This was not tested.', { class: 'lacking' }));
       return;
     }
-    const known = values.flat().filter((v) => v !== null);
-    const low = Math.min(...known);
-    const high = Math.max(...known);
+    // One outlier would leave all other cells with one colour.
+    const known = values.flat().filter((v) => v !== null).sort((a, b) => a - b);
+    const low = known[Math.floor(0.05 * (known.length - 1))];
+    const high = known[Math.ceil(0.95 * (known.length - 1))];
     const rows = values.map((row, r) => {
       const line = make('tr', undefined, part.methods ? { 'data-name': part.rows[r] } : {});
       line.append(make('th', part.rows[r], { scope: 'row' }));
@@ -180,9 +184,11 @@
     if (part.log) {
       const costs = rows.map((row) => row.cost);
       const x = spec.encoding.x;
-      if (Math.max(...costs) > 8 * Math.min(...costs)) x.scale = { type: 'log', nice: true };
+      if (Math.max(...costs) > 8 * Math.min(...costs)) x.scale = { type: 'log', nice: false, padding: 30 };
       x.axis = { format: '~s', tickCount: 5 };
     }
+    // A row of the data takes so much height, whatever the number of methods.
+    if (spec.height.row) spec.height = spec.height.row * rows.length + 20;
     spec.description = part.text;
     spec.data = { values: rows };
     window.vegaEmbed(target, spec, { renderer: 'svg', actions: false, ast: true })
@@ -231,7 +237,7 @@
         make('td', shown(row.spread, 2)), track);
       return line;
     });
-    const made = table(part.text, ['method', 'expected', '±', 'length'], rows);
+    const made = table(part.text, ['method', 'expected', '±', ''], rows);
     made.tHead.rows[0].cells[3].setAttribute('aria-hidden', 'true');
     element.querySelector('.scroll').replaceChildren(made);
     const percent = (p) => `${(100 * p).toFixed(1)} %`;

@@ -83,7 +83,8 @@ def heatmap(view: View) -> Section:
         colours.append('high')
     about = (
         f'{view.better} The darker a cell, the better. A difference is the score of the method '
-        'less that of the baseline; better is blue, worse is orange.'
+        'less that of the baseline; better is blue, worse is orange. The 5 % of the cells at either '
+        'end of the scale have its last colour.'
     )
     if closed is None:
         about += ' The gap closed is not shown: the data set states no ceiling or no chance.'
@@ -171,8 +172,8 @@ def ranks(view: View) -> Section:
     found = runs.standings.ranks if runs.main else {}
     names = list(runs.groups)
     about = (
-        'The 95 % interval of the rank in the mean over subsets; 1 is best. A method whose '
-        'interval is 2 to 5 is proven to be worse than one method and better than all but five. '
+        'The 95 % interval of the rank in the mean over subsets; 1 is best. Of nine methods, one '
+        'with the interval 2 to 5 is proven to be worse than one and better than four others. '
         'Wide intervals mean that the data cannot tell the methods apart.'
     )
     part = lacking(f'There are no rank intervals: {_no_ranks(view)}.')
