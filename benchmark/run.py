@@ -133,7 +133,8 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         '--results',
         default=str(ROOT / 'results'),
         metavar='FOLDER',
-        help='folder that takes runs/ and tables/, e.g. /tmp/results; default: results/',
+        help='folder that takes runs/, tables/ and index.html, e.g. /tmp/results '
+        '(default: results/)',
     )
     p.add_argument(
         '--device',
@@ -232,10 +233,10 @@ def prepare(
 
 
 def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
-    """Writes the tables of the grid's data sets, then prints them.
+    """Writes the tables of the grid's data sets, prints them, and writes the page of all data sets.
 
     Returns:
-        Whether all of them were written; an error line tells why one was not.
+        Whether all of that was written; an error line tells what was not, and why.
     """
     recorded, made, errors = plan.flat(grid), {}, []
     sweep(results / 'tables', LEFT_BEHIND)
@@ -252,7 +253,7 @@ def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
         writer.show(table, {e.protocol_id for e in recorded if e.data.name == name})
         for stem in (name, f'{name}-gaps')[: 1 + by_gaps]:
             print(f'written: {results / "tables" / stem}.md, .tex, .csv')
-    return document.show(results) and not errors
+    return (not made or document.show(results)) and not errors
 
 
 def show_list(roots: list[Path]) -> int:

@@ -1,6 +1,6 @@
 """The charts as Vega-Lite specifications; the page adds data, colours and titles.
 
-A text that begins with '@' is replaced by a title of the figure, and a height of {'row': h} by h for
+A text that begins with '@' is replaced by a title of the figure, and a height {'row': h} by h for
 each row of the data. Data come as rows whose field 'method' is the name of the method.
 """
 
@@ -173,8 +173,8 @@ COST = _spec(
         },
         {
             'transform': [_FRONT],
-            'mark': {'type': 'text', 'align': 'left', 'dx': 8, 'color': 'currentColor', 'limit': 140,
-                     'dy': {'expr': '13 * (datum.front % 3) - 14'}},
+            'mark': {'type': 'text', 'align': 'left', 'color': 'currentColor', 'limit': 140,
+                     'dx': 8, 'dy': {'expr': '13 * (datum.front % 3) - 14'}},
             'encoding': {'text': {'field': 'method', 'type': 'nominal'}},
         },
     ],

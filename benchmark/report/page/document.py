@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from benchmark.records.schema import Outcomes, Record
 from benchmark.report import captions, escaping, writer
 from benchmark.report.page import bundle, charts, costs, curves, lattice, predictions, scores
 from benchmark.report.page.view import Section, View, lacking, section, tidy
+from benchmark.report.runs import Loader
 
 NAME = 'index.html'
 HERE = Path(__file__).parent
@@ -87,21 +89,22 @@ def dataset(name: str, root: Path, id: str) -> dict[str, Any]:
         id: Identifies it on the page.
 
     Raises:
-        UserError: There is no record.
+        UserError: There is no such folder.
     """
+    if not root.is_dir():
+        raise UserError(f'{root}: no such folder')
     found = store.scan(root)
-    if not any(found):
-        raise UserError(f'{root}: no {store.RECORD} found')
     complete, unscored = list(found.complete.values()), list(found.unscored.values())
     folders = {record['identity']: path.parent for path, record in found.complete.items()}
-    load = writer.loader(found)
+    seen: dict[str, dict[str, predictions.Seen]] = {}
+    load = _looking(writer.loader(found), seen)
     table = writer.table(complete, load, unscored, writer.published(name))
     told = [*found.problems, *table.problems, *_unfinished(root)]
     views = [View(f'{id}b{k}', block) for k, block in enumerate(table.blocks)]
     return {
         'id': id,
         'name': escaping.terminal(name),
-        'blocks': [block(view, load, lambda r: folders[r['identity']]) for view in views],
+        'blocks': [block(view, seen, lambda r: folders[r['identity']]) for view in views],
         'problems': tidy(line.replace(f'{root}/', '') for line in told),
     }
 
@@ -112,13 +115,35 @@ def _unfinished(root: Path) -> list[str]:
     return [f'not finished: {d}' for d in folders if not (d / store.RECORD).is_file()]
 
 
+def _looking(load: Loader, seen: dict[str, dict[str, predictions.Seen]]) -> Loader:
+    """Returns a loader that also notes what the page keeps of the outcomes it reads.
+
+    Reading outcomes is most of the work, and tables read them once.
+    """
+
+    def look(record: Record) -> Outcomes | None:
+        outcomes = load(record)
+        # What does not fit the record is told where the table is made.
+        with contextlib.suppress(Exception):
+            seen[record['identity']] = predictions.look(record, outcomes)
+        return outcomes
+
+    return look
+
+
 def block(
     view: View,
-    load: Callable[[Record], Outcomes | None],
+    noted: Mapping[str, dict[str, predictions.Seen]],
     folder: Callable[[Record], Path],
 ) -> dict[str, Any]:
-    """Returns all that the page tells of a block."""
-    seen = predictions.look(view, load)
+    """Returns all that the page tells of a block.
+
+    Args:
+        view: The block.
+        noted: Identity of a run -> what is kept of its outcomes.
+        folder: Returns the folder of a record's run.
+    """
+    seen = [noted.get(record['identity'], {}) for record in view.runs.records]
     makers: list[tuple[str, Callable[[], Section]]] = [
         ('Methods and subsets', lambda: scores.heatmap(view)),
         ('Number of missing modalities', lambda: scores.missing(view)),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from benchmark.records import metrics
-from benchmark.records.schema import Outcomes, Record, RecordError
+from benchmark.records.schema import Outcomes, Record
 from benchmark.report.page import calibration
 from benchmark.report.page.view import (
     Part,
@@ -58,17 +58,10 @@ Runs = list[dict[str, Seen]]
 """For each run subset -> what was seen; nothing for runs without outcomes."""
 
 
-def look(view: View, load: Callable[[Record], Outcomes | None]) -> Runs:
-    """Reads the outcomes of all runs of a block, one at a time."""
-    found: Runs = []
-    for record in view.runs.records:
-        try:
-            outcomes = load(record)
-        except RecordError:  # the table tells of it
-            outcomes = None
-        tests = record['scores']['test'] if outcomes else ()
-        found.append({subset: _seen(outcomes or {}, subset, record) for subset in tests})
-    return found
+def look(record: Record, outcomes: Outcomes | None) -> dict[str, Seen]:
+    """Returns for each subset what the page keeps of a run's outcomes."""
+    tests = record['scores']['test'] if outcomes else ()
+    return {subset: _seen(outcomes or {}, subset, record) for subset in tests}
 
 
 def _seen(outcomes: Outcomes, subset: str, record: Record) -> Seen:

@@ -83,8 +83,8 @@ def heatmap(view: View) -> Section:
         colours.append('high')
     about = (
         f'{view.better} The darker a cell, the better. A difference is the score of the method '
-        'less that of the baseline; better is blue, worse is orange. The 5 % of the cells at either '
-        'end of the scale have its last colour.'
+        'less that of the baseline; better is blue, worse is orange. The colours are scaled '
+        'without the 5 % of the cells at either end.'
     )
     if closed is None:
         about += ' The gap closed is not shown: the data set states no ceiling or no chance.'
