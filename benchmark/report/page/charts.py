@@ -131,7 +131,7 @@ SHAPLEY = _spec(
 
 _END = {'type': 'point', 'filled': True, 'size': 60, 'color': 'var(--c1)', 'opacity': 1}
 
-_INSIDE = {'scale': {'zero': False, 'nice': False, 'padding': 12}}
+_INSIDE: Any = {'scale': {'zero': False, 'nice': False, 'padding': 12}}
 
 RANKS = _spec(
     {'row': 19},
@@ -199,7 +199,7 @@ def _lines(x: Spec, y: Spec, more: list[Spec], **encoding: Any) -> Spec:
     )
 
 
-_PERCENT = {'scale': {'domain': [0, 100]}}
+_PERCENT: Any = {'scale': {'domain': [0, 100]}}
 
 DIAGONAL: Spec = {
     'data': {'values': [{'a': 0}, {'a': 100}]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from benchmark.report import cost_table
 from benchmark.report.page.view import Section, View, figure, lacking, number, section
@@ -46,7 +47,8 @@ def section_of(view: View) -> Section:
     kinds = [(key, title, MAIN) for key, title in SIZES.items()]
     flops = [(f'flops_{s}', f'FLOPs on {s}', s) for s in runs.subsets]
     kinds += [kind for kind in reversed(flops) if any(kind[0] in fact for fact in facts)]
-    rows, options = [], []
+    rows: list[list[Any]] = []
+    options: list[str] = []
     for key, title, column in kinds:
         scores = view.means[:, columns.index(column)]
         known = [

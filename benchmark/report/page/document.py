@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
 from benchmark.files import writing
@@ -18,6 +19,9 @@ from benchmark.report import captions, escaping, writer
 from benchmark.report.page import bundle, charts, costs, curves, lattice, predictions, scores
 from benchmark.report.page.view import Section, View, lacking, section, tidy
 from benchmark.report.runs import Loader
+
+if TYPE_CHECKING:
+    import jinja2
 
 NAME = 'index.html'
 HERE = Path(__file__).parent
@@ -187,15 +191,6 @@ def render(made: Sequence[dict[str, Any]], errors: Sequence[str] = ()) -> str:
         made: What `dataset` returned, for each data set.
         errors: Why a data set is not among them.
     """
-    import jinja2  # not needed for the help of the commands
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     blocks = [block for each in made for block in each['blocks']]
     shown = {
         'charts': charts.CHARTS,
@@ -208,7 +203,7 @@ def render(made: Sequence[dict[str, Any]], errors: Sequence[str] = ()) -> str:
             if part['kind'] != 'lacking'
         },
     }
-    return environment.get_template('page.html.j2').render(
+    return _template().render(
         datasets=made,
         errors=errors,
         data=_json(shown),
@@ -216,6 +211,20 @@ def render(made: Sequence[dict[str, Any]], errors: Sequence[str] = ()) -> str:
         script=_code((HERE / 'page.js').read_text(encoding='utf-8')),
         style=(HERE / 'page.css').read_text(encoding='utf-8'),
     )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    import jinja2  # the help of the commands does not need it
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template('page.html.j2')
 
 
 def _json(value: Any) -> str:

@@ -162,15 +162,15 @@ def _curves(view: View, found: Runs) -> list[Part]:
     risks, bins = [], []
     for k, subset in enumerate(shown):
         for m, each in _of(view, found, subset):
-            known = [seen for seen in each if seen.risks is not None]
+            known = [seen.risks for seen in each if seen.risks is not None]
             if not known:
                 continue
-            mean = 100 * np.mean([seen.risks for seen in known], axis=0)
+            mean = 100 * np.mean(known, axis=0)
             risks += [
                 [m, k, round(100 * float(c)), number(r, 2)]
                 for c, r in zip(COVERAGE, mean, strict=True)
             ]
-            pooled = np.sum([seen.binned for seen in known], axis=0)
+            pooled = np.sum([s.binned for s in each if s.binned is not None], axis=0)
             bins += [
                 [m, k, number(100 * sure / n, 2), number(100 * right / n, 2), int(n)]
                 for n, sure, right in pooled.T
@@ -216,8 +216,9 @@ def confused(view: View, found: Runs) -> Section:
     shown, layers = detailed(view.runs.subsets), {}
     for k, subset in enumerate(shown):
         for m, each in _of(view, found, subset):
-            if each:
-                total = np.sum([seen.confusion for seen in each], axis=0)
+            tables = [seen.confusion for seen in each if seen.confusion is not None]
+            if tables:
+                total = np.sum(tables, axis=0)
                 share = 100 * metrics.ratio(total, total.sum(1, keepdims=True))
                 layers[f'{m}/{k}'] = numbers(share, 2)
     if not layers:

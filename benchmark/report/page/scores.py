@@ -15,6 +15,7 @@ from benchmark.report.page.view import (
     number,
     numbers,
     section,
+    tidy,
 )
 from benchmark.report.standings import MAIN
 from benchmark.report.table import Cell, Row
@@ -31,11 +32,9 @@ def table(view: View) -> dict[str, Any]:
         columns = {key: title for key, title in columns.items() if key not in runs.subsets}
     extra = list(dict.fromkeys(title for row in block.rows for title in row.extra))
     names = dict(zip(runs.groups, view.methods, strict=True))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
-            'name': names.get(row.label, '')
-            if row.kind == 'method'
-            else escaping.terminal(row.label),
+            'name': names.get(row.label, '') if row.kind == 'method' else tidy([row.label])[0],
             'sign': row.sign,
             'kind': row.kind,
             'cells': [_cell(view, row, key) for key in columns],
