@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_pages import HOSTILE, add, add_rooms, made, outcomes_of
 from made_records import make_failure, make_record, save
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import brier_score_loss, confusion_matrix
 
 from benchmark import run, tables
 from benchmark.files import ROOT
@@ -38,7 +38,9 @@ def fill(folder):
 @pytest.fixture
 def results(tmp_path):
     """A results folder that may be changed."""
-    return fill(tmp_path)
+    for label in ('one', 'other'):
+        add(tmp_path / 'runs', label, 0, samples=20)
+    return tmp_path
 
 
 @pytest.fixture(scope='module')
@@ -168,6 +170,30 @@ def test_confusions_are_scikit_learns(known):
     )
     expected = 100 * confusion_matrix(target, predicted, normalize='true')
     np.testing.assert_allclose(layer['0/3'], expected, atol=0.01)
+
+
+def test_calibration_and_risk_are_means_over_seeds(known):
+    both = [outcomes_of(NAMES, [seed, *b'few'], samples=200) for seed in range(2)]
+    brier, gap, risk, pooled = [], [], [], []
+    for o in both:
+        share = 1 / (1 + np.exp(-o['logit/rgb+depth+ir'].astype(float)))
+        wrong = o['pred/rgb+depth+ir'] != o['target']
+        sure = np.maximum(share, 1 - share)
+        brier.append(100 * brier_score_loss(o['target'], share))
+        gap.append(100 * (sure.mean() - 1 + wrong.mean()))
+        risk.append([100 * wrong[np.argsort(-sure)[: int(2 * c)]].mean() for c in range(5, 101, 5)])
+        pooled.append(((sure > 0.9).sum(), sure[sure > 0.9].sum(), (~wrong)[sure > 0.9].sum()))
+    layers = part(known[2], '-calibrated')['layers']
+    assert layers['1'][0][6] == pytest.approx(np.mean(brier), abs=2e-3)
+    assert layers['3'][0][6] == pytest.approx(np.mean(gap), abs=2e-3)
+    rows = [r for r in rows_of(part(known[2], '-risk')) if (r['m'], r['s']) == (0, 6)]
+    assert [r['coverage'] for r in rows] == [*range(5, 101, 5)]
+    np.testing.assert_allclose([r['risk'] for r in rows], np.mean(risk, axis=0), atol=0.01)
+    assert layers['2'][0][6] == pytest.approx(np.mean(risk), abs=1)
+    last = [r for r in rows_of(part(known[2], '-reliability')) if (r['m'], r['s']) == (0, 6)][-1]
+    count, stated, right = np.sum(pooled, axis=0)
+    found = last['n'], last['confidence'], last['accuracy']
+    assert found == pytest.approx((count, 100 * stated / count, 100 * right / count), abs=0.01)
 
 
 def test_curves_come_from_the_logs_and_what_lacks_is_said(known, tmp_path):

@@ -24,8 +24,8 @@ from benchmark.report.page.view import (
     tidy,
 )
 
-COVERAGE = np.arange(1, 21) / 20
-"""Shares of the samples at which the page shows the risk."""
+COVERAGE = np.arange(5, 101, 5)
+"""Percentages of the samples at which the page shows the risk."""
 
 SHOWN_BINS = 10
 MOST_CLASSES = 40
@@ -86,7 +86,7 @@ def _seen(outcomes: Outcomes, subset: str, record: Record) -> Seen:
         float(risks.mean()),
         float(told.confidence.mean() - told.right.mean()),
     ]
-    at = np.ceil(COVERAGE * len(risks)).astype(int) - 1
+    at = -(-COVERAGE * len(risks) // 100) - 1  # rounded up, in whole numbers
     return Seen(measured, risks[at], calibration.bins(told, SHOWN_BINS), table)
 
 
@@ -166,10 +166,7 @@ def _curves(view: View, found: Runs) -> list[Part]:
             if not known:
                 continue
             mean = 100 * np.mean(known, axis=0)
-            risks += [
-                [m, k, round(100 * float(c)), number(r, 2)]
-                for c, r in zip(COVERAGE, mean, strict=True)
-            ]
+            risks += [[m, k, int(c), number(r, 2)] for c, r in zip(COVERAGE, mean, strict=True)]
             pooled = np.sum([s.binned for s in each if s.binned is not None], axis=0)
             bins += [
                 [m, k, number(100 * sure / n, 2), number(100 * right / n, 2), int(n)]
