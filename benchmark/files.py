@@ -17,6 +17,34 @@ from benchmark.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout that this code belongs to."""
 
+SHOWN = 100
+"""Number of characters of a path that messages show where it cannot be used."""
+
+
+def user_path(given: str, what: str = 'path') -> Path:
+    """Returns a path that the user has given, whether something is there or not.
+
+    Args:
+        given: The path.
+        what: What it was given as, e.g. '--results', for messages.
+
+    Raises:
+        UserError: The path is empty, no file can have this name, or a folder above it may not be
+            read.
+    """
+    try:
+        if given:
+            Path(given).stat()
+            return Path(given)
+        why = 'it is empty'
+    except (FileNotFoundError, NotADirectoryError):
+        return Path(given)
+    except (OSError, ValueError) as error:
+        why = str(getattr(error, 'strerror', None) or error)
+    shown = given if given.isprintable() else ascii(given)[1:-1]
+    shown = shown if len(shown) <= SHOWN else f'{shown[:SHOWN]}...'
+    raise UserError(f"{what}: expected a path, found '{shown}': {why}")
+
 
 def cache_folder() -> Path:
     """Returns the folder in which this project keeps what it can make again at any time."""
@@ -123,3 +151,12 @@ def digest(path: Path) -> Entry:
             found.update(chunk)
             size += len(chunk)
     return Entry(size, found.hexdigest())
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Returns what changes whenever a file is written anew; None if there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

@@ -277,7 +277,8 @@ class Method(BaseModel):
         supported_networks: Values of `Task.network` that the method can use. A subclass does not
             inherit it, because a subclass may add parts that need encoders which keep the
             modalities apart, and ESANet's encoders mix them.
-        settings: Data set name -> the options that the paper uses there, over the defaults.
+        settings: Data set name -> the options that the paper uses there, over the defaults. What
+            was chosen for a data set otherwise is in `results/settings.json`.
         search: Option -> the distribution from which `--tune` draws it (`benchmark.search`); empty
             by default. The range of a loss weight extends from a tenth of the smallest value known
             from papers and their code to ten times the largest. Schedules, variants and network

@@ -1,11 +1,13 @@
-"""The terminal while experiments run: one line that moves, and one that stays per result."""
+"""The terminal while experiments run: a line that moves per job, and one that stays per result."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,23 +22,57 @@ def clock(seconds: float) -> str:
     return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
 
 
-class Progress:
-    """Shows the running experiment, its epoch and the time left; a context manager.
+class Reporter(Protocol):
+    """What the process that runs experiments tells of them."""
 
-    On a terminal the line is redrawn in place; elsewhere only finished experiments are printed.
+    def start(self, dataset: str, label: str, seed: int) -> None:
+        """Names the experiment that starts."""
+
+    def report(self, stage: str, epoch: int, epochs: int, seconds: float) -> None:
+        """Takes note of finished epochs of a stage; `seconds` is the stage's time so far."""
+
+    def end(self, outcome: str) -> None:
+        """Tells what became of the experiment."""
+
+    def elsewhere(self, dataset: str, label: str, seed: int, outcome: str) -> None:
+        """Tells what another process made of an experiment."""
+
+    def waiting(self, count: int) -> None:
+        """Tells that nothing is left to do but what other processes run."""
+
+
+@dataclass
+class Job:
+    """What runs in one of the processes: a training stage of an experiment."""
+
+    dataset: str = ''
+    name: str = ''
+    text: str = ''
+    stage: str = ''
+    epoch: int = 0
+    before: float = 0.0
+    started: float = 0.0
+
+
+class Progress:
+    """Shows the running experiments, their epochs and the time left; a context manager.
+
+    On a terminal the lines are redrawn in place; elsewhere only finished experiments are printed.
+    `job` is the number of the process that tells something, from 0.
 
     Args:
         epochs: Epochs still to train of each data set, over all experiments.
         total: Number of experiments.
+        jobs: Number of processes that run experiments at the same time.
     """
 
-    def __init__(self, epochs: dict[str, int], total: int) -> None:
+    def __init__(self, epochs: dict[str, int], total: int, jobs: int = 1) -> None:
         self.left, self.total, self.done = defaultdict(int, epochs), total, 0
         self.spent: dict[str, float] = defaultdict(float)
         self.seen: dict[str, int] = defaultdict(int)
-        self.name, self.dataset = '', ''
-        self.stage, self.epoch, self.before = '', 0, 0.0
-        self.started = time.perf_counter()
+        self.jobs = [Job() for _ in range(jobs)]
+        self.begun: set[str] = set()
+        self.told_waiting = False
         self._display = Display(
             TextColumn('{task.description}'),
             BarColumn(bar_width=20),
@@ -44,12 +80,14 @@ class Progress:
             console=Console(file=sys.stderr),
             transient=True,
             disable=not sys.stderr.isatty(),
-            # Results go to stdout: on a terminal above the moving line, else where stdout leads.
+            # Results go to stdout: on a terminal above the moving lines, else where stdout leads.
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=False,
         )
-        self._line = self._display.add_task('starting', total=max(1, sum(epochs.values())),
-                                            remaining='')  # fmt: skip
+        self._lines = [
+            self._display.add_task('starting', total=max(1, sum(epochs.values())), remaining='')
+            for _ in self.jobs
+        ]
 
     def __enter__(self) -> Progress:
         """Starts the display."""
@@ -62,32 +100,47 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Removes the moving line."""
+        """Removes the moving lines."""
         self._display.stop()
 
-    def start(self, dataset: str, label: str, seed: int) -> None:
+    def start(self, dataset: str, label: str, seed: int, job: int = 0) -> None:
         """Names the experiment that starts."""
-        self.dataset, self.name = dataset, f'{dataset}  {label}  seed {seed}'
-        self.stage, self.started = '', time.perf_counter()
-        self._show('starting')
+        name = _name(dataset, label, seed)
+        self.jobs[job] = Job(dataset, name, 'starting', started=time.perf_counter())
+        self.begun.add(name)
+        self._show()
 
-    def report(self, stage: str, epoch: int, epochs: int, seconds: float) -> None:
+    def report(self, stage: str, epoch: int, epochs: int, seconds: float, job: int = 0) -> None:
         """Takes note of finished epochs of a stage; `seconds` is the stage's time so far."""
-        if stage != self.stage:
+        at = self.jobs[job]
+        if stage != at.stage:
             # A resumed stage begins after its first epoch; what an earlier run did is not timed.
-            self.stage, self.epoch, self.before = stage, 0, seconds
+            at.stage, at.epoch, at.before = stage, 0, seconds
         else:
-            self.seen[self.dataset] += epoch - self.epoch
-            self.spent[self.dataset] += seconds - self.before
-        self.left[self.dataset] -= epoch - self.epoch
-        self.epoch, self.before = epoch, seconds
-        self._show(f'{stage} {epoch}/{epochs}' if epochs else stage)
+            self.seen[at.dataset] += epoch - at.epoch
+            self.spent[at.dataset] += seconds - at.before
+        self.left[at.dataset] -= epoch - at.epoch
+        at.epoch, at.before = epoch, seconds
+        at.text = f'{stage} {epoch}/{epochs}' if epochs else stage
+        self._show()
 
-    def end(self, outcome: str) -> None:
+    def end(self, outcome: str, job: int = 0) -> None:
         """Prints the line that stays."""
-        self.done += 1
-        seconds = clock(time.perf_counter() - self.started)
-        print(f'[{self.done}/{self.total}] {self.name}  {outcome}  ({seconds})', flush=True)
+        at = self.jobs[job]
+        self._stays(f'{at.name}  {outcome}  ({clock(time.perf_counter() - at.started)})')
+
+    def elsewhere(self, dataset: str, label: str, seed: int, outcome: str, job: int = 0) -> None:
+        """Prints what another process made of an experiment, unless it is one of the jobs."""
+        name = _name(dataset, label, seed)
+        if name not in self.begun:
+            self.begun.add(name)
+            self._stays(f'{name}  {outcome}')
+
+    def waiting(self, count: int, job: int = 0) -> None:
+        """Says once that only experiments of other processes are left; jobs wait for each other."""
+        if len(self.jobs) == 1 and not self.told_waiting:
+            print(f'waiting for other processes, which run {count} of these', flush=True)
+            self.told_waiting = True
 
     def remaining(self) -> float | None:
         """Returns the seconds left, by each data set's mean epoch; None before the first one."""
@@ -95,13 +148,24 @@ class Progress:
             return None
         means = {d: self.spent[d] / n for d, n in self.seen.items() if n}
         typical = sum(means.values()) / len(means)
-        return sum(max(n, 0) * means.get(d, typical) for d, n in self.left.items())
+        left = sum(max(n, 0) * means.get(d, typical) for d, n in self.left.items())
+        return left / len(self.jobs)
 
-    def _show(self, text: str) -> None:
+    def _stays(self, line: str) -> None:
+        self.done += 1
+        print(f'[{self.done}/{self.total}] {line}', flush=True)
+
+    def _show(self) -> None:
         left = self.remaining()
-        self._display.update(
-            self._line,
-            description=escape(f'[{self.done + 1}/{self.total}] {self.name} | {text}'),
-            completed=sum(self.seen.values()),
-            remaining=f'{clock(left)} left' if left is not None else '',
-        )
+        for line, at in zip(self._lines, self.jobs, strict=True):
+            first = line == self._lines[0]
+            self._display.update(
+                line,
+                description=escape(f'[{self.done + 1}/{self.total}] {at.name} | {at.text}'),
+                completed=sum(self.seen.values()),
+                remaining=f'{clock(left)} left' if left is not None and first else '',
+            )
+
+
+def _name(dataset: str, label: str, seed: int) -> str:
+    return f'{dataset}  {label}  seed {seed}'

@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.registry import Registry
 
 from benchmark.errors import UserError, unknown
-from benchmark.files import ROOT
+from benchmark.files import ROOT, user_path
 
 
 class Taken(UserError):
@@ -114,7 +114,7 @@ def load_file(path: Path) -> None:
     Raises:
         UserError: The file does not exist or raises on import.
     """
-    place = str(path.resolve())
+    place = str(user_path(str(path)).resolve())
     # Files of one name in two folders are two modules.
     name = f'outside_{path.stem}_{hashlib.sha256(place.encode()).hexdigest()[:8]}'
     # A file of methods/ or datasets/ may be named by its path, too: it is registered already.

@@ -16,24 +16,22 @@ sys.path[0] = str(ROOT)
 os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # repeatable matrix products on CUDA
 
 import argparse  # noqa: E402
-import functools  # noqa: E402
-import inspect  # noqa: E402
+import contextlib  # noqa: E402
+from functools import partial  # noqa: E402
 
-import torch  # noqa: E402
-
-from benchmark.dataset import Dataset  # noqa: E402
 from benchmark.engine import grids, plan  # noqa: E402
-from benchmark.engine.building import Machine, use_threads  # noqa: E402
-from benchmark.engine.execution import make_folder  # noqa: E402
-from benchmark.engine.grid import execute, show_plan, without_refused  # noqa: E402
-from benchmark.engine.tuning import Search  # noqa: E402
+from benchmark.engine.dry_run import show_plan  # noqa: E402
+from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused  # noqa: E402
+from benchmark.engine.listing import show_list  # noqa: E402
+from benchmark.engine.request import prepare  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
-from benchmark.files import sweep  # noqa: E402
+from benchmark.files import sweep, user_path  # noqa: E402
+from benchmark.progress import Reporter  # noqa: E402
 from benchmark.records import store  # noqa: E402
-from benchmark.registry import BROKEN, DATASETS, METHODS, discover  # noqa: E402
+from benchmark.registry import discover  # noqa: E402
 from benchmark.report import writer  # noqa: E402
 from benchmark.report.page import document  # noqa: E402
-from benchmark.streams import command  # noqa: E402
+from benchmark.streams import command, telling  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmark/run.py --methods mmanet rfnet
@@ -42,6 +40,7 @@ EXAMPLES = """examples:
   python benchmark/run.py --methods rfnet --datasets arrays --data-root my.npz
   python benchmark/run.py --methods modality_dropout --gaps complete rgb=0.2,depth=0.5
   python benchmark/run.py --methods mmanet rfnet --tune 8 --dry-run
+  python benchmark/run.py --methods mmanet dmrnet --untuned
   python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
   python benchmark/run.py --list --data-root /data/nyuv2
@@ -104,6 +103,12 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         'e.g. 8',
     )
     p.add_argument(
+        '--untuned',
+        action='store_true',
+        help='leave out the values of results/settings.json: the options that are not typed are '
+        "those of a method's paper, or its defaults",
+    )
+    p.add_argument(
         '--gaps',
         nargs='+',
         metavar='RATES',
@@ -123,7 +128,7 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         '--data-root',
         nargs='+',
-        type=Path,
+        type=partial(user_path, what='--data-root'),
         default=[],
         metavar='PATH',
         help='where data that are not embedded lie, e.g. /data/casia_surf; with several, the data '
@@ -131,6 +136,7 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         '--results',
+        type=partial(user_path, what='--results'),
         default=str(ROOT / 'results'),
         metavar='FOLDER',
         help='folder that takes runs/, tables/ and index.html, e.g. /tmp/results '
@@ -155,81 +161,67 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         help='threads that compute one operation, e.g. 4; default: OMP_NUM_THREADS where it is '
         'set, else 1 on a CPU',
     )
+    p.add_argument(
+        '--jobs',
+        type=int,
+        metavar='N',
+        help='experiments that run at the same time, each in a process of its own, e.g. 2; '
+        'default: on a CPU one for each core and thread if the data lie in memory, else 1',
+    )
     p.add_argument('--dry-run', action='store_true', help='print the plan and the expected time')
     p.add_argument('--list', action='store_true', help='print the methods and data sets')
     p.add_argument('--force', action='store_true', help='run again what is recorded')
 
 
+@telling
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line.
 
     Returns:
         0 if all is recorded, or may run by the plan; 1 if something failed, or is refused in the
-        plan; 2 for bad arguments; 130 after an interruption.
-    """
-    args = parser().parse_args(argv)
-    try:
-        discover()
-        if args.list:
-            return show_list(args.data_root)
-        refused: list[str] | None = [] if args.dry_run else None
-        grid, machine = prepare(args, refused)
-        able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
-        if refused is not None:
-            return 0 if show_plan(able, machine, len(refused)) else 1
-        ok = execute(able, machine, args.force, writer.brief)
-        shown = show_tables(grid, Path(args.results), args.gaps is not None)
-        return 0 if ok and shown else 1
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command goes on from here', file=sys.stderr)
-        return 130
-
-
-def prepare(
-    args: argparse.Namespace, refused: list[str] | None = None
-) -> tuple[plan.Grid, Machine]:
-    """Returns the experiments of the arguments and the machine to run them on.
-
-    Args:
-        args: The arguments.
-        refused: Takes what a plan refuses; a run, which has None, ends there.
+        plan.
 
     Raises:
-        UserError: The arguments do not hold together.
+        UserError: The arguments do not hold together, which is told with status 2.
     """
-    named = grids.fill(args, plan.pairs(args.cfg_options))
-    if not args.methods:
-        raise UserError(f'--methods: expected some of {", ".join(sorted(METHODS.module_dict))}')
-    device = args.device
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    elif device == 'cuda' and not torch.cuda.is_available():
-        raise UserError('--device cuda: no CUDA device was found')
-    if args.threads is not None and args.threads < 1:
-        raise UserError(f'--threads: expected 1 or more, found {args.threads}')
-    use_threads(args.threads, device)
-    options = plan.pairs(args.cfg_options)
-    opened: list[Dataset] = []
-    for setting in named.settings if named else ({},):
-        varied = {**options, **setting}
-        plan.check_options(varied, args.datasets)
-        opened += plan.open_datasets(args.datasets, args.data_root, varied, refused)
-    opened = plan.checked(opened, refused)
-    if not args.results:
-        raise UserError("--results: expected a folder, found ''")
-    results = Path(args.results).resolve()
-    make_folder(results)
-    request = plan.Request(
-        args.methods, args.seeds, options, results, device, args.tune, args.gaps, refused
-    )
-    grid = plan.experiments(request, opened)
-    if args.tune is not None:
-        for label in sorted({e.label for e in grid if not isinstance(e, Search)}):
-            print(f'{label}: nothing to tune')
-    return grid, Machine(device, args.workers)
+    args = parser().parse_args(argv)
+    discover()
+    if args.list:
+        return show_list(args.data_root)
+    refused: list[str] | None = [] if args.dry_run else None
+    grid, machine = prepare(args, refused)
+    able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
+    if refused is not None:
+        return 0 if show_plan(able, machine, len(refused)) else 1
+    # Other processes know nothing of what a Python program that calls this has registered.
+    helper = partial(help_out, sys.argv[1:]) if argv is None else None
+    ok = execute(able, machine, args.force, writer.brief, helper)
+    shown = show_tables(grid, args.results, args.gaps is not None)
+    return 0 if ok and shown else 1
+
+
+def help_out(argv: list[str], before: Stamps, told: Reporter) -> bool:
+    """Takes a share of a command's experiments, in a process of its own.
+
+    Args:
+        argv: The words of the command.
+        before: What the command runs, and what was recorded of it when it began.
+        told: Is told what happens.
+
+    Returns:
+        Whether everything is recorded.
+    """
+    args = parser().parse_args(argv)
+    with (
+        # The process that started this one has said all that is to be said of the plan.
+        open(os.devnull, 'w') as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        discover()
+        grid, machine = prepare(args)
+    mine = [item for item in grid if any(e.folder in before for e in steps(item))]
+    return Worker(machine, told, args.force, writer.brief, before).work(mine)
 
 
 def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
@@ -242,7 +234,7 @@ def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
     sweep(results / 'tables', LEFT_BEHIND)
     names = dict.fromkeys(e.data.name for e in recorded)
     for name in names:
-        write = functools.partial(writer.write_tables, results, name, by_gaps=by_gaps)
+        write = partial(writer.write_tables, results, name, by_gaps=by_gaps)
         try:
             made[name] = store.up_to_date(writer.folder_of(name, results / 'runs'), write)
         except UserError as error:
@@ -254,36 +246,6 @@ def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
         for stem in (name, f'{name}-gaps')[: 1 + by_gaps]:
             print(f'written: {results / "tables" / stem}.md, .tex, .csv')
     return (not made or document.show(results)) and not errors
-
-
-def show_list(roots: list[Path]) -> int:
-    """Prints every method and data set with one line each."""
-    print('methods')
-    for name, cls in sorted(METHODS.module_dict.items()):
-        print(f'  {name:20} {_first_line(cls)}')
-    print('data sets')
-    for name, cls in sorted(DATASETS.module_dict.items()):
-        terms = f' Terms of use: {cls.licence}.' if cls.licence else ''
-        print(f'  {name:20} {_first_line(cls)}{terms} [{_found(cls, name, roots)}]')
-    for file, why in BROKEN.items():
-        print(f'  {file} could not be imported: {why}')
-    return 0
-
-
-def _first_line(cls: type) -> str:
-    return (inspect.getdoc(cls) or '').split('\n')[0]
-
-
-def _found(cls: type[Dataset], name: str, roots: list[Path]) -> str:
-    if cls.embedded:
-        return 'embedded'
-    if not roots:
-        return f'needs --data-root: {cls.how_to_get}'
-    try:
-        opened = plan.open_datasets([name], roots, {})
-    except UserError as error:
-        return f'not found: {error}'
-    return f'found: {", ".join(d.name for d in opened)}'
 
 
 if __name__ == '__main__':

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, ParamSpec, TextIO
 
 from benchmark.errors import UserError
+
+P = ParamSpec('P')
 
 UNREAD = 128 + signal.SIGPIPE
 """Exit status of a command whose output nobody reads any more, as shells report it."""
@@ -42,6 +45,30 @@ class Output(io.FileIO):
         return count
 
 
+def telling(main: Callable[P, int]) -> Callable[P, int]:
+    """Returns a command that ends in one line and a status where the user made a mistake.
+
+    Args:
+        main: The command; it returns the exit status.
+
+    Returns:
+        The command, with status 2 for a mistake of the user and 130 if the user interrupted it.
+    """
+
+    @functools.wraps(main)
+    def told(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            print(f'error: {error}', file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print('\ninterrupted; the same command goes on from here', file=sys.stderr)
+            return 130
+
+    return told
+
+
 def command(main: Callable[[], int]) -> NoReturn:
     """Runs a command and ends the process with its exit status.
 
@@ -49,20 +76,14 @@ def command(main: Callable[[], int]) -> NoReturn:
         main: The command; it returns the exit status.
 
     Raises:
-        SystemExit: With the status of the command, 2 for a mistake of the user, 130 if the user has
-            interrupted it; 141 if its output was no longer read, and 1 if it could not be written.
+        SystemExit: With the status of the command as of `telling`; 141 if its output was no longer
+            read, and 1 if it could not be written.
     """
     sys.stdout, sys.stderr = map(forgiving, (sys.stdout, sys.stderr))
     try:
-        status = main()
+        status = telling(main)()
     except SystemExit as ended:  # argparse ends the process after --help
         status = int(ended.code or 0)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        status = 2
-    except KeyboardInterrupt:
-        print('\ninterrupted', file=sys.stderr)
-        status = 130
     sys.exit(_after_output(status))
 
 

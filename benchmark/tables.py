@@ -10,16 +10,17 @@ if __name__ == '__main__':
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse  # noqa: E402
-import functools  # noqa: E402
+from functools import partial  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
 from benchmark.errors import UserError, unknown  # noqa: E402
+from benchmark.files import user_path  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.report import writer  # noqa: E402
 from benchmark.report.cost_table import TextTable  # noqa: E402
 from benchmark.report.table import Table  # noqa: E402
 from benchmark.report.writer import Lacking  # noqa: E402
-from benchmark.streams import command  # noqa: E402
+from benchmark.streams import command, telling  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmark/tables.py results
@@ -46,10 +47,15 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument(
-        'results', type=Path, help='folder with the runs in runs/; the tables go to tables/ in it'
+        'results',
+        type=partial(user_path, what='RESULTS'),
+        help='folder with the runs in runs/; the tables go to tables/ in it',
     )
     p.add_argument(
-        '--runs', type=Path, metavar='FOLDER', help='folder of runs (default: RESULTS/runs)'
+        '--runs',
+        type=partial(user_path, what='--runs'),
+        metavar='FOLDER',
+        help='folder of runs (default: RESULTS/runs)',
     )
     p.add_argument(
         '--datasets', nargs='+', metavar='NAME', help='data sets, e.g. synth_faces (default: all)'
@@ -124,23 +130,29 @@ class Written(NamedTuple):
     lacking: Lacking | None
 
 
+@telling
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns 0, or 2 if something could not be made."""
+    """Runs the command line.
+
+    Returns:
+        0, or 2 if something could not be made.
+
+    Raises:
+        UserError: Nothing could be made, which is told with status 2.
+    """
     args = parser().parse_args(argv)
     runs = args.runs or args.results / 'runs'
-    try:
-        columns = titles(args.columns) if args.columns else None
-        names = args.datasets or sorted(d.name for d in runs.glob('*') if d.is_dir())
-        if not names:
-            raise UserError(f'{runs}: no runs found')
-        made, errors = _write_all(args, names, runs, columns)
-        for written in made:
-            writer.show(written.table)
-            writer.show_baseline(written.against)
-        return _tell(errors, len(names), args)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    columns = titles(args.columns) if args.columns else None
+    # A link that leads nowhere is named, too.
+    found = sorted(d.name for d in runs.glob('*') if d.is_dir() or d.is_symlink())
+    names = args.datasets or found
+    if not names:
+        raise UserError(f'{runs}: no runs found')
+    made, errors = _write_all(args, names, runs, columns)
+    for written in made:
+        writer.show(written.table)
+        writer.show_baseline(written.against)
+    return _tell(errors, len(names), args)
 
 
 def _write_all(
@@ -151,7 +163,7 @@ def _write_all(
     errors: list[UserError] = []
     folders = {name: writer.folder_of(name, runs) for name in names}
     for name, folder in folders.items():
-        write = functools.partial(_write, args, name, runs, columns)
+        write = partial(_write, args, name, runs, columns)
         try:
             made.append(store.up_to_date(folder, write))
         except UserError as error:

@@ -10,14 +10,18 @@ import numpy as np
 from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
+from benchmark.names import check_classes
 from benchmark.registry import DATASETS
+from datasets.common.families.array_contents import Measured, measure, read_contents
 from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.inspection import check_number, check_trained_classes
-from datasets.common.io.row_contents import EXACT, Contents, contents, file_contents
-from datasets.common.io.rows import Chosen, Standardised, moments, parts
-from datasets.common.io.stored import array_file, content_hash, load
+from datasets.common.io.paths import check_access
+from datasets.common.io.row_contents import Contents
+from datasets.common.io.rows import Chosen, Standardised, parts
+from datasets.common.io.stored import content_hash, load
+from datasets.common.recipe import recipe
 
 SPLITS = ('train', 'val', 'test')
 
@@ -49,7 +53,8 @@ class Arrays(Dataset):
     - `cluster`: (N,), the person, video or the like that each sample comes from.
 
     Inputs are standardised by the training samples that have them: vectors per feature, sequences
-    per feature over the frames that are no padding, and images per channel.
+    per feature over the frames that are no padding, and images per channel. What does not vary in
+    the training samples becomes 0.
 
     Args:
         root: The file or folder.
@@ -82,15 +87,15 @@ class Arrays(Dataset):
         if not root:
             raise UserError('arrays: expected --data-root FILE.npz or FOLDER, found none')
         self.file, self.binary = Path(root), binary
+        check_access(self.file)
         self.streams = self.file.is_dir()
-        self._moments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.aside: list[str] = []
         raw = load(self.file, self.aside)
         self._read(raw, tuple(filter(None, modalities.split('+'))))
         self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
         options = (width, *self.inputs, *(['binary'] if binary else []))
         self.fingerprint = content_hash(self.file, raw, *options)
-        self.recipe = self._recipe()
+        self.recipe, self.recipe_note = recipe(len(self.where['train']))
         dense = self.target.ndim == 3
         metric, kind = ('mIoU', 'segmentation') if dense else ('accuracy', 'classification')
         shapes = tuple(self._modality(m, x) for m, x in self.inputs.items())
@@ -112,7 +117,11 @@ class Arrays(Dataset):
             if not self.available[rows].any():
                 raise self._fail('available', f'some sample of {name} with a modality', 'none')
         self.classes = self._classes(raw.get('classes'))
-        self.contents = [self._contents(name, k) for k, name in enumerate(self.inputs)]
+        self.contents: list[Contents] = []
+        self.measured: dict[str, Measured] = {}
+        for (name, one), there in zip(self.inputs.items(), self.available.T, strict=True):
+            self.contents.append(read_contents(self.file, name, one, there, self.streams))
+            self.measured[name] = measure(self.file, name, one, there, self.where, self.streams)
         self.clusters = self._clusters(raw.get('cluster'))
 
     def _fail(self, key: str, expected: str, found: Any) -> UserError:
@@ -175,6 +184,7 @@ class Arrays(Dataset):
         check_number(f'{self.file}: target', max(count, 0 if given is None else len(given)))
         check_trained_classes(f'{self.file}: target', labels['train'], ignored)
         names = tuple(map(str, range(count))) if given is None else self._text('classes', given)
+        check_classes(f'{self.file}: classes', names)
         trained = {0, 1} if self.binary else labels['train']
         self.untrained = set(range(len(names))) - trained
         return names
@@ -199,23 +209,6 @@ class Arrays(Dataset):
             raise self._fail('available', f'bool {shape}', about(given))
         return np.asarray(given).astype(bool)
 
-    def _contents(self, name: str, column: int) -> Contents:
-        """Reads an input once; its numbers must be finite."""
-        one, available = self.inputs[name], self.available[:, column]
-        if not available[self.where['train']].any():
-            raise self._fail(f'inputs/{name}', 'some training sample that has it', 'none')
-        if self.streams:
-            file = array_file(self.file, f'inputs/{name}')
-            found = file_contents(file, one.values, available, one.real)
-        else:
-            found = contents(one.values, available, one.real)
-        if found.bad is not None:
-            whole = one.values.dtype.kind in 'iu'
-            numbers = f'whole numbers up to {EXACT}' if whole else 'finite numbers of float32'
-            expected = f'{numbers} where available is true'
-            raise self._fail(f'inputs/{name}', expected, f'others in row {found.bad}')
-        return found
-
     def _clusters(self, given: np.ndarray | None) -> np.ndarray | None:
         if given is None:
             return None
@@ -236,25 +229,18 @@ class Arrays(Dataset):
             found.append(
                 f'{empty} samples have no modality at all and are neither trained nor tested'
             )
+        for name, one in self.measured.items():
+            what = 'channel' if self.inputs[name].kind == 'image' else 'feature'
+            found += notes.constant(name, one.constant, one.varying, what)
         return [*found, *notes.aside(self.aside)]
 
     def _copies(self, duplicates: Duplicates) -> list[str]:
-        digests = dict(zip(self.inputs, (found.digests for found in self.contents), strict=True))
-        splits = {
-            name: of_modalities(
-                [f'row-{row}' for row in rows],
-                {m: [found[row] for row in rows] for m, found in digests.items()},
-            )
-            for name, rows in self.where.items()
-        }
+        known = dict(zip(self.inputs, self.contents, strict=True))
+        splits = {}
+        for name, rows in self.where.items():
+            digests = {m: [found.digests[row] for row in rows] for m, found in known.items()}
+            splits[name] = of_modalities([f'row-{row}' for row in rows], digests)
         return copies(self.file, splits, duplicates)
-
-    def _recipe(self) -> dict[str, Any]:
-        """Returns the recipe: batches of a quarter of train at most, and about 1,500 steps."""
-        samples = len(self.where['train'])
-        batch = int(np.clip(samples // 4, 2, 64))
-        epochs = int(np.clip(1500 * batch // samples, 20, 60))
-        return {'epochs': epochs, 'batch_size': batch, 'lr': 2e-3, 'weight_decay': 0.05}
 
     def split(self, name: str) -> Split:
         """Returns a split, standardised; of other splits only the training inputs are read."""
@@ -272,17 +258,9 @@ class Arrays(Dataset):
         )
 
     def _standardised(self, name: str, rows: np.ndarray) -> Rows:
-        x, kind, real = self.inputs[name]
-        if name not in self._moments:
-            train = self.where['train']
-            known = train[self.available[train, list(self.inputs).index(name)]]
-            every = np.ones(x.shape[:2], bool) if kind == 'sequence' else None
-            found = moments(x, known, every if real is None else real)
-            if not np.isfinite(found).all():
-                raise self._fail(f'inputs/{name}', 'numbers whose squares are finite', 'others')
-            self._moments[name] = found
-        label = f'{self.file}: inputs/{name}'
-        standardised = Standardised(x, rows, self._moments[name], real, label)
+        x, _, real = self.inputs[name]
+        mean, std, _ = self.measured[name]
+        standardised = Standardised(x, rows, (mean, std), real, f'{self.file}: inputs/{name}')
         if self.streams:
             return standardised
         # Values of a row that is not available are never read, and may be anything.

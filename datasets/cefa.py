@@ -12,6 +12,8 @@ from benchmark.registry import DATASETS
 from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root
+from datasets.common.io.folders import entries
+from datasets.common.io.paths import has_folder
 
 FOLDERS = {'rgb': 'profile', 'depth': 'depth', 'ir': 'ir'}
 LIVE, CLOTH, SCREEN = 1, 2, 4
@@ -98,9 +100,10 @@ def _faces(
 ) -> Iterator[Face]:
     for race in races:
         folder = root / race
-        if not folder.is_dir():
+        if not has_folder(folder):
             raise UserError(f'{folder}: expected a folder of subjects, found nothing there')
-        for video in sorted(folder.glob('*/*')):
+        people = [person for person in entries(folder) if person.is_dir()]
+        for video in (video for person in people for video in entries(person)):
             if not video.is_dir():
                 continue
             found = re.fullmatch(r'(\d+)_(\d+)_(\d+)_(\d+)_(\d+)', video.name)
@@ -129,6 +132,6 @@ def _frames(root: Path, video: Path, live: bool) -> Iterator[Face]:
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
+    if not has_folder(folder):
         raise UserError(f'{folder}: expected a folder of frames, found nothing there')
-    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGES}
+    return {p.stem: p for p in entries(folder) if p.suffix.lower() in IMAGES}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +14,15 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.registry import DATASETS
+from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.files import fingerprint
 from datasets.common.io.labelled import Labelled, check_labelled
+from datasets.common.io.paths import check_access
 from datasets.common.io.pickles import load_pickle
 from datasets.common.io.remembered import remembered
 from datasets.common.io.row_contents import Contents, contents
-from datasets.common.io.rows import Standardised, moments
+from datasets.common.io.rows import Standardised, moments, spread, varying, working
 
 FILE = 'aligned_50.pkl'
 FEATURES = {'audio': 74, 'vision': 35, 'text': 768}
@@ -94,6 +97,7 @@ class CMUMOSEI(Dataset):
             raise UserError(f'cmu_mosei: expected --data-root FILE: {self.how_to_get}')
         if padding not in PADDING:
             raise unknown('padding of cmu_mosei', padding, PADDING)
+        check_access(Path(root))
         self.file = Path(root) / FILE if Path(root).is_dir() else Path(root)
         self.padding, self.standardise = padding, standardise
         self.parts = self._read()
@@ -105,7 +109,21 @@ class CMUMOSEI(Dataset):
         self.task = Task(self.name, 'classification', tuple(shapes), CLASSES, 'accuracy', width)
         labels = {n: (s.ids.tolist(), s.labels.tolist()) for n, s in self.splits.items()}
         self.fingerprint = fingerprint([self.file], labels, padding, standardise, width)
-        self.notes = tuple(self._copies(duplicates))
+        self.moments = {m: self._moments(m) for m in FEATURES if standardise and m != 'text'}
+        constant = (self._constant(m) for m in self.moments)
+        self.notes = (*itertools.chain(*constant), *self._copies(duplicates))
+
+    def _moments(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
+        train = self.parts['train'][modality]
+        return moments(train, np.arange(len(train)), self.real['train'])
+
+    def _constant(self, modality: str) -> list[str]:
+        """Returns what to say of features that are constant in the training clips."""
+        mean, std = self.moments[modality]
+        std = spread(mean, std, self.parts['train'][modality].dtype)
+        others = (self.parts[name][modality][self.real[name]] for name in ('val', 'test'))
+        constant = np.flatnonzero(np.isinf(std)).tolist()
+        return notes.constant(modality, constant, varying(mean, std, others))
 
     def _copies(self, duplicates: Duplicates) -> list[str]:
         splits = {
@@ -180,7 +198,7 @@ class CMUMOSEI(Dataset):
                 found = f'{x.dtype} {x.shape}' if isinstance(x, np.ndarray) else type(x).__name__
                 raise UserError(f'{self._where(name)}/{m}: expected {expected}, found {found}')
             if m != 'text':
-                part[m] = np.where(np.isfinite(x), x, 0).astype(np.float32)
+                part[m] = np.where(np.isfinite(x), x, 0).astype(working(x.dtype))
 
     def _labelled(self, name: str) -> Labelled:
         part, where = self.parts[name], self._where(name)
@@ -225,10 +243,7 @@ class CMUMOSEI(Dataset):
         return Split(inputs, labels, np.ones((len(ids), len(inputs)), bool), ids, clusters=videos)
 
     def _sequences(self, modality: str, name: str) -> Standardised:
-        train = self.parts['train'][modality]
-        given = np.zeros(1), np.ones(1)
-        if self.standardise and modality != 'text':
-            given = moments(train, np.arange(len(train)), self.real['train'])
+        given = self.moments.get(modality, (np.zeros(1), np.ones(1)))
         x = self.parts[name][modality]
         where = f'{self._where(name)}/{modality}'
         return Standardised(x, np.arange(len(x)), given, self.real[name], where)

@@ -15,6 +15,7 @@ from datasets.common.families.audiovisual import (
 )
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
+from datasets.common.io.paths import has_file
 
 CLASSES = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
 SOUND = Spectrogram(rate=22050, seconds=3.0, window=512, hop=353, standardised=True)
@@ -77,5 +78,5 @@ def _clips(root: Path, file: Path) -> list[Clip]:
         frame = middle_frame(root / 'Image-01-FPS' / name)
         # The name of a clip begins with the number of its actor.
         actor, label = name.partition('_')[0], CLASSES.index(emotion)
-        clips.append(Clip(name, wav if wav.is_file() else None, frame, label, actor))
+        clips.append(Clip(name, wav if has_file(wav) else None, frame, label, actor))
     return clips

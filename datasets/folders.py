@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,11 +17,13 @@ from datasets.common.augment.transforms import Geometric
 from datasets.common.families.image_folders import read_folder
 from datasets.common.families.image_labels import map_classes, table, table_classes
 from datasets.common.io import inspection, notes
+from datasets.common.io.any_image import AnyImage
 from datasets.common.io.copies import Duplicates, copied_files
-from datasets.common.io.files import Cache, Files, data_root, decoded, fingerprint
-from datasets.common.io.images import AnyImage, LabelFile, Scaled
+from datasets.common.io.files import Cache, Files, data_root, fingerprint
+from datasets.common.io.images import LabelFile, Scaled
 from datasets.common.io.layouts import Layout
-from datasets.common.io.rows import spread
+from datasets.common.io.rows import moments, spread
+from datasets.common.recipe import recipe
 
 MEASURED = 200
 """Number of training samples whose pixels give each modality's mean and standard deviation."""
@@ -47,9 +48,11 @@ class Folders(Dataset):
     `classes.txt`, with one name per line, names the classes of label maps; without it they are the
     numbers from 0 to the greatest label of the training split.
 
-    Inputs are standardised per channel, by the pixels of 200 training samples. All files are
-    decoded once when the data are opened, so that a broken one is found before the training;
-    hidden files and folders are left out, and symbolic links are followed.
+    Inputs are standardised per channel, by the pixels of 200 training samples, before they are
+    rounded to float32. A channel that does not vary in the training samples becomes 0.
+
+    All files are decoded once when the data are opened, so that a broken one is found before the
+    training; hidden files and folders are left out, and symbolic links are followed.
 
     Args:
         root: The folder.
@@ -103,6 +106,9 @@ class Folders(Dataset):
         self.found = read_folder(self.root, gaps, _names(modalities))
         self.nearest = _some_of(nearest, self.found.images)
         self._measured: dict[str, Scaled] = {}
+        self.types: dict[str, str] = {}
+        self.spans: dict[str, np.ndarray] = {}
+        self.constant: list[str] = []
         self.task = self._task(width)
         self.fingerprint = fingerprint(
             self.found.files(),
@@ -113,8 +119,9 @@ class Folders(Dataset):
         copied = copied_files(self.root, self._files(), duplicates)
         found = notes.found(self.task.modalities, self.found.splits)
         untrained = notes.untrained(self.task.classes, self._untrained())
-        self.notes = (found, *untrained, *self.found.summary(), *copied)
-        self.recipe = self._recipe()
+        samples = len(self.found.splits['train'])
+        self.recipe, self.recipe_note = recipe(samples, 16 if self.found.dense else 64)
+        self.notes = (found, *untrained, *self.constant, *self.found.summary(), *copied)
 
     def _task(self, width: int) -> Task:
         sizes: dict[str, dict[str, tuple[int, int]]] = {}
@@ -152,7 +159,7 @@ class Folders(Dataset):
         pictures = inspection.pictures_of([files[s] for s in known], self.layout)
         first = pictures[0]
         expected = (first.shape[0], *(self.size or first.shape[1:]))
-        for sample, (shape, numbers) in zip(known, pictures, strict=True):
+        for sample, (shape, numbers, *_) in zip(known, pictures, strict=True):
             # The same scene in 8 and in 16 bits would be two hundred times as bright.
             if numbers != first.numbers:
                 raise UserError(
@@ -167,10 +174,23 @@ class Folders(Dataset):
                     f'found {shape}{hint}'
                 )
             sizes.setdefault(sample, {})[name] = shape[1:]
+        self.types[name] = max(picture.dtype for picture in pictures)
+        self._look_for_constants(name, dict(zip(known, pictures, strict=True)))
         return Modality(name, expected)
 
-    def _read(self, path: Path, modality: str) -> np.ndarray:
-        return decoded(path, AnyImage(self.size, modality in self.nearest, self.layout))
+    def _look_for_constants(self, name: str, pictures: Mapping[str, inspection.Picture]) -> None:
+        """Finds the channels that do not vary in the training samples."""
+        train = set(self.found.splits['train'])
+        chosen = [one for sample, one in pictures.items() if sample in train]
+        spans = [_span(some, self.types[name]) for some in (chosen, list(pictures.values()))]
+        constant, everywhere = (np.flatnonzero(np.isinf(span)).tolist() for span in spans)
+        self.spans[name] = spans[0]
+        varying = sorted(set(constant) - set(everywhere))
+        self.constant += notes.constant(name, constant, varying, 'channel')
+
+    def _decoder(self, modality: str) -> AnyImage:
+        kind = self.types[modality]
+        return AnyImage(self.size, modality in self.nearest, self.layout, kind)
 
     def _files(self) -> dict[str, dict[str, dict[str, Path]]]:
         """Returns split -> sample -> modality -> image, of those that a sample has."""
@@ -179,13 +199,6 @@ class Folders(Dataset):
             name: {s: {m: files[s] for m, files in images if s in files} for s in samples}
             for name, samples in self.found.splits.items()
         }
-
-    def _recipe(self) -> dict[str, Any]:
-        """Returns the recipe: batches of a quarter of train at most, and about 1,500 steps."""
-        samples = len(self.found.splits['train'])
-        batch = int(np.clip(samples // 4, 2, 16 if self.found.dense else 64))
-        epochs = int(np.clip(1500 * batch // samples, 20, 60))
-        return {'epochs': epochs, 'batch_size': batch, 'lr': 2e-3, 'weight_decay': 0.05}
 
     def split(self, name: str) -> Split:
         """Returns a split; of other splits only training images are read, for their statistics."""
@@ -220,30 +233,36 @@ class Folders(Dataset):
         files = self.found.images[modality.name]
         # The path of a missing file is never read; it only keeps the place.
         paths = [files.get(s, self.root / modality.name / s) for s in samples]
-        decode = AnyImage(self.size, modality.name in self.nearest, self.layout)
-        scale = self._statistics(modality.name)
+        decode, scale = self._decoder(modality.name), self._statistics(modality)
         return Files(paths, decode, modality.shape, scale, self.cache, self.root / '.cache')
 
-    def _statistics(self, modality: str) -> Scaled:
-        if modality in self._measured:
-            return self._measured[modality]
-        files = self.found.images[modality]
+    def _statistics(self, modality: Modality) -> Scaled:
+        name = modality.name
+        if name in self._measured:
+            return self._measured[name]
+        files = self.found.images[name]
         known = [s for s in self.found.splits['train'] if s in files]
         # The hash draws the samples, so that neither their order nor other data change the choice.
         chosen = sorted(known, key=lambda s: derive(0, 'measured', s))[:MEASURED]
-        read = [self._read(files[s], modality).astype(np.float64) for s in chosen]
-        mean = np.mean([x.mean((1, 2)) for x in read], 0)
-        square = np.mean([(x**2).mean((1, 2)) for x in read], 0)
-        std = np.sqrt(np.maximum(square - mean**2, 0))
-        scaled = Scaled(mean.tolist(), spread(mean, std).tolist())
-        self._measured[modality] = scaled
-        return scaled
+        read = Files([files[s] for s in chosen], self._decoder(name), modality.shape)
+        mean, std = (found.ravel() for found in moments(read, np.arange(len(read))))
+        std = spread(mean, std, read.dtype)
+        # A channel that varies in other training samples alone is divided by its range.
+        std = np.where(np.isinf(std), self.spans[name], std)
+        return self._measured.setdefault(name, Scaled(mean, std))
 
 
 def _common_size(modalities: Sequence[Modality]) -> tuple[int, int] | None:
     """Returns the (H, W) that all images have, None if they differ."""
     sizes = {(m.shape[1], m.shape[2]) for m in modalities}
     return sizes.pop() if len(sizes) == 1 else None
+
+
+def _span(pictures: Sequence[inspection.Picture], dtype: str) -> np.ndarray:
+    """Returns the range of each channel; infinity where it does not vary (`spread`)."""
+    low = np.min([picture.low for picture in pictures], 0)
+    high = np.max([picture.high for picture in pictures], 0)
+    return spread(np.maximum(np.abs(low), np.abs(high)), high - low, dtype)
 
 
 def _size(given: str) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,16 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.registry import DATASETS
+from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.files import data_root, fingerprint
 from datasets.common.io.labelled import Labelled, check_labelled
 from datasets.common.io.optional import package
+from datasets.common.io.paths import has_file
 from datasets.common.io.pickles import load_npy
 from datasets.common.io.remembered import remembered
-from datasets.common.io.rows import Standardised, real_frames
+from datasets.common.io.rows import Standardised, real_frames, spread, working
+from datasets.common.io.stored import memory
 
 FEATURES = {
     'audio': ('A/comparE.h5', 130),
@@ -116,7 +120,8 @@ class IEMOCAP(Dataset):
         labels = {n: (s.ids.tolist(), s.labels.tolist()) for n, s in self.splits.items()}
         files = [self.root / f for f in (*(f for f, _ in FEATURES.values()), STATISTICS)]
         self.fingerprint = fingerprint(files, labels, fold, self.frames, width)
-        self.notes = tuple(self._copies(duplicates))
+        constant = np.flatnonzero(np.isinf(spread(self.mean, self.std, np.float32))).tolist()
+        self.notes = (*notes.constant('audio', constant, ()), *self._copies(duplicates))
 
     def _target(self, name: str, what: str = 'label') -> Path:
         return self.root / 'target' / str(self.fold) / f'{FILES[name]}_{what}.npy'
@@ -144,7 +149,7 @@ class IEMOCAP(Dataset):
     def _open(self, name: str) -> Iterator[Any]:
         """Opens an HDF5 file; errors in reading from it become messages that name the file."""
         h5py, file = package('h5py', 'iemocap'), self.root / name
-        if not file.is_file():
+        if not has_file(file):
             raise UserError(f'{file}: expected a file, found nothing there')
         try:
             with h5py.File(file, 'r') as opened:
@@ -202,8 +207,13 @@ class IEMOCAP(Dataset):
 
         def look(_: Path) -> str:
             with self._open(name) as features:
-                every = features.items()
-                return json.dumps({u: _look(x[()]) for u, x in every if getattr(x, 'shape', ())})
+                every = {u: x for u, x in features.items() if getattr(x, 'shape', ())}
+                for utterance, x in every.items():
+                    # A small file may declare more numbers than any memory holds.
+                    if math.prod(x.shape) * x.dtype.itemsize > memory() / 2:
+                        told = f'expected features of {utterance!r} that fit into memory'
+                        raise UserError(f'{self.root / name}: {told}, found {x.shape}')
+                return json.dumps({u: _look(x[()]) for u, x in every.items()})
 
         (text,) = remembered(f'utterances {VERSION}', [self.root / name], look)
         return dict(json.loads(text))
@@ -251,9 +261,10 @@ class IEMOCAP(Dataset):
     def _frames(self, modality: str, utterances: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the features (N, T, D), cut or padded, and which frames are real, (N, T) bool."""
         (file, width), most = FEATURES[modality], self.frames[modality]
-        values = np.zeros((len(utterances), most, width), np.float32)
         lengths = np.zeros(len(utterances), int)
         with self._open(file) as features:
+            kinds = {working(features[utterance].dtype) for utterance in utterances}
+            values = np.zeros((len(utterances), most, width), np.result_type(*kinds))
             for row, utterance in enumerate(utterances):
                 frames = self._shaped(file, features, utterance, width)[:most]
                 if not np.isfinite(frames).all():

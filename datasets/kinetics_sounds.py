@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from benchmark.errors import UserError
+from benchmark.names import check_classes
 from benchmark.registry import DATASETS
 from datasets.common.families.audiovisual import (
     AudioVisual,
@@ -17,6 +18,8 @@ from datasets.common.families.audiovisual import (
 )
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
+from datasets.common.io.folders import entries
+from datasets.common.io.paths import has_folder
 
 SOUND = Spectrogram(rate=16000, seconds=5.0, window=256, hop=128, standardised=False)
 LONGER = dataclasses.replace(SOUND, seconds=10.0)
@@ -69,7 +72,9 @@ class KineticsSounds(AudioVisual):
         duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('kinetics_sounds', root, self.how_to_get)
-        classes = tuple(name.replace(' ', '_') for name in lines(folder / 'class.txt'))
+        named = folder / 'class.txt'
+        classes = tuple(name.replace(' ', '_') for name in lines(named))
+        check_classes(str(named), classes)
         train, test = (_clips(folder, classes, *FOLDERS[name]) for name in ('train', 'test'))
         options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache, duplicates=duplicates)
         super().__init__(train, test, folder, classes, SOUND, LONGER, options)
@@ -78,16 +83,21 @@ class KineticsSounds(AudioVisual):
 def _clips(root: Path, classes: tuple[str, ...], audio: str, visual: str) -> list[Clip]:
     sounds, frames = root / audio, root / visual / 'Image-01-FPS'
     for folder in (sounds, frames):
-        if not folder.is_dir():
+        if not has_folder(folder):
             raise UserError(f'{folder}: expected a folder per class, found nothing there')
     clips = []
     for label, name in enumerate(classes):
-        heard = {f.stem: f for f in (sounds / name).glob('*.wav')}
-        seen = {f.name: f for f in (frames / name).glob('*') if f.is_dir()}
+        heard = {f.stem: f for f in _within(sounds / name) if f.suffix == '.wav'}
+        seen = {f.name: f for f in _within(frames / name) if f.is_dir()}
         for clip in sorted(heard.keys() | seen.keys()):
             frame = middle_frame(seen[clip]) if clip in seen else None
             clips.append(Clip(f'{name}/{clip}', heard.get(clip), frame, label, _video(name, clip)))
     return clips
+
+
+def _within(folder: Path) -> list[Path]:
+    """Returns what is in the folder of a class, of which a split may have no clip."""
+    return entries(folder) if has_folder(folder) else []
 
 
 def _video(action: str, clip: str) -> str:

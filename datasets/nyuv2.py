@@ -11,12 +11,14 @@ import numpy as np
 
 from benchmark.errors import UserError
 from benchmark.missing import derive
+from benchmark.names import check_classes
 from benchmark.registry import DATASETS
 from datasets.common.families.rgbd import Layout, Scene, SceneOptions, Scenes
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
 from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.io.optional import package
+from datasets.common.io.paths import has_file
 from datasets.common.io.splits import set_apart
 from datasets.common.prepare.preparation import Preparation
 
@@ -140,11 +142,12 @@ class NYUv2(Scenes):
 
 def _names(file: Path, default: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the names of the classes without void, from the file where the root has one."""
-    if not file.is_file():
+    if not has_file(file):
         return default
     found = tuple(lines(file))[1:]
     if len(found) != len(default):
         raise UserError(f'{file}: expected void and {len(default)} names, found {len(found) + 1}')
+    check_classes(str(file), found)
     return found
 
 
@@ -161,7 +164,7 @@ def _held_out(frame: str) -> bool:
 
 def _places(file: Path) -> dict[str, str]:
     """Returns frame -> the scene that it shows, empty where the root does not tell it."""
-    rows = [line.split() for line in lines(file)] if file.exists() else []
+    rows = [line.split() for line in lines(file)] if has_file(file) else []
     for row in rows:
         if len(row) != 2:
             raise UserError(f'{file}: expected FRAME SCENE in every line, found {" ".join(row)!r}')

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ if __name__ == '__main__':
 
 from benchmark.dataset import Dataset
 from benchmark.errors import UserError
+from benchmark.files import user_path
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
 from benchmark.streams import command
@@ -104,12 +106,15 @@ def _prepare_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('dataset', metavar='DATASET', help='name of the data set, e.g. nyuv2')
     parser.add_argument(
-        'source', metavar='SOURCE', type=Path, help='the archive, or the folder that holds it'
+        'source',
+        metavar='SOURCE',
+        type=partial(user_path, what='SOURCE'),
+        help='the archive, or the folder that holds it',
     )
     parser.add_argument(
         'target',
         metavar='TARGET',
-        type=Path,
+        type=partial(user_path, what='TARGET'),
         help='the folder to write: a new or empty one, or that of an interrupted preparation',
     )
     return parser
@@ -133,7 +138,7 @@ def check(words: list[str]) -> int:
         words = [word for word in (args.root, *words) if word]
     elif not args.root:
         raise UserError(f'{name}: expected check {name} ROOT; how to get it: {cls.how_to_get}')
-    elif not Path(args.root).exists():
+    elif not user_path(args.root, 'ROOT').exists():
         raise UserError(f'{args.root}: no such data root; how to get {name}: {cls.how_to_get}')
     else:
         given['root'] = args.root

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 if __name__ == '__main__':
@@ -18,7 +19,7 @@ import numpy as np
 
 from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError
-from benchmark.files import writing
+from benchmark.files import user_path, writing
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
 from benchmark.streams import command
@@ -176,7 +177,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar='DATASET',
         help='the data set, with options after a colon: NAME or NAME:KEY=VALUE,KEY=VALUE',
     )
-    parser.add_argument('out', metavar='OUT', type=Path, help='the PNG file to write')
+    parser.add_argument(
+        'out', metavar='OUT', type=partial(user_path, what='OUT'), help='the PNG file to write'
+    )
     parser.add_argument(
         '--split', choices=SPLITS, default='train', help='the split to draw; default: train'
     )

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from benchmark.errors import UserError
+from benchmark.names import check_modalities
 from benchmark.registry import DATASETS
 from datasets.common.families.volume_files import Files, prepare_cases
 from datasets.common.families.volume_index import cut, listed, read_index
@@ -21,6 +22,7 @@ from datasets.common.io.files import data_root, lines
 from datasets.common.io.folders import walk_all
 from datasets.common.io.images import image_size
 from datasets.common.io.nifti import suffix
+from datasets.common.io.paths import has_file
 from datasets.common.prepare.preparation import Preparation
 
 LAYOUT = f'<case>/<modality>.nii.gz and <case>/{SEGMENTATION}.nii.gz'
@@ -110,6 +112,9 @@ class OwnVolumes(Volumes):
         if not cases:
             example = str(strange[0]) if strange else 'no volume'
             raise UserError(f'{work.source}: expected {LAYOUT}, found {example}')
+        kinds = {kind for files in cases.values() for kind in files}
+        if modalities := sorted(kinds - {SEGMENTATION}):
+            check_modalities(str(work.source), modalities)
         prepare_cases(work, cases)
 
 
@@ -151,11 +156,15 @@ def _regions(file: Path, found: Collection[int]) -> Regions:
     Raises:
         UserError: A line is not a name followed by labels that occur, or a name is there twice.
     """
-    if not file.is_file():
+    if not has_file(file):
         return tuple((str(k), (k,)) for k in sorted(found))
     regions: dict[str, tuple[int, ...]] = {}
     for line in lines(file):
         name, *labels = line.split()
+        if not re.fullmatch(r'\w[\w.+-]*', name):
+            raise UserError(
+                f'{file}: expected a name of letters, digits, _, ., + and -, found {name!r}'
+            )
         if not labels or not all(k.isdecimal() and int(k) in found for k in labels):
             known = ', '.join(map(str, sorted(found)))
             raise UserError(f'{file}: expected NAME and some of the labels {known}, found {line!r}')

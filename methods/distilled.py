@@ -22,7 +22,7 @@ from methods.common.distillation import (
     soft_target,
 )
 from methods.common.losses import multi_scale, total
-from methods.common.networks import Maps
+from methods.common.networks import ClassificationDecoder, Decoder, Maps
 from methods.mmanet import MMANet
 
 LOGIT_LOSSES = ('logits', 'soft_target')
@@ -74,8 +74,9 @@ class Distilled(MMANet):
 
     - 'logits' (Ba & Caruana, NeurIPS 2014), 'soft_target' (Hinton et al., 2015): the logits, in
       segmentation those of every pixel.
-    - 'fitnet' (Romero et al., ICLR 2015), 'at' (Zagoruyko & Komodakis, ICLR 2017): the last feature
-      map; in segmentation the three deepest fused maps, whose losses are summed.
+    - 'fitnet' (Romero et al., ICLR 2015): the last feature map. 'at' (Zagoruyko & Komodakis, ICLR
+      2017): the maps of the last two stages, whose losses are summed, as in MMANet's code. In
+      segmentation both compare the three deepest fused maps, whose losses are summed.
     - 'sp' (Tung & Mori, ICCV 2019), 'pkt' (Passalis & Tefas, ECCV 2018), 'mad' (MMANet): how the
       samples of the batch relate in that map; in segmentation how the pixels of the batch relate,
       in the three maps, pooled as for MAD. 'mad' equals `mmanet:beta=0`.
@@ -86,10 +87,10 @@ class Distilled(MMANet):
     2020, code). The temperature is 2, as in MMANet's configuration. MAD has MMANet's weight for the
     data set. No weight beside labels is published for logits, which have 1.
 
-    Departures from MMANet's code: all losses use the layers of MAD, where an older function takes
-    'at' on the last map and the one before; on CREMA-D and Kinetics-Sounds all terms start after
-    `begin_epoch`, where MMANet distils from the beginning; 'pkt' is the divergence of its
-    authors, where MMANet's code has another one. Which layers the paper's ablation used is unknown.
+    Departures from MMANet's code: its function for 'at' has the weight 1; on CREMA-D and
+    Kinetics-Sounds all terms start after `begin_epoch`, where MMANet distils from the beginning;
+    'pkt' is the divergence of its authors, where MMANet's code has another one. Which layers the
+    paper's ablation used is unknown.
 
     Args:
         task: What the data set requires.
@@ -108,7 +109,7 @@ class Distilled(MMANet):
             between `mining_start` and `begin_epoch`.
     """
 
-    version = 2
+    version = 3
     supported_networks = MMANet.supported_networks
     # MMANet's alpha belongs to MAD; `weight` passes it on to loss=mad.
     settings = {
@@ -174,7 +175,7 @@ class Distilled(MMANet):
             UserError: loss=at meets maps of one pixel, or L_MAR is due and no epoch was mined.
         """
         fused = self.fusion(self.encode(batch.inputs), batch.mask)
-        maps = self.decoder.maps(fused)
+        maps = self.compared(self.decoder, fused)
         self._require_pixels(maps)
         outputs = self.decoder.outputs(maps)
         losses = {'loss_task': multi_scale(self.task_loss, outputs, batch.target)}
@@ -184,6 +185,12 @@ class Distilled(MMANet):
                 self._require_mined()
                 losses['loss_mar'] = self.beta * self.regularization(fused, batch)
         return losses
+
+    def compared(self, network: Decoder, fused: Maps) -> Maps:
+        """Returns the maps of a decoder; loss=at needs one more in classification."""
+        if self.term == 'at' and isinstance(network, ClassificationDecoder):
+            return network.stages(fused)
+        return network.maps(fused)
 
     def imitation(self, maps: Maps, logits: Tensor, batch: Batch) -> Tensor:
         """Returns L_distill, unweighted.
@@ -224,5 +231,5 @@ class Distilled(MMANet):
 
     def _require_pixels(self, maps: Maps) -> None:
         # The normalised attention of one pixel is always 1: the loss would be 0 without a word.
-        if self.term == 'at' and maps[-3:][0][0, 0].numel() == 1:
+        if self.term == 'at' and any(x[0, 0].numel() == 1 for x in maps[-3:]):
             raise UserError('distilled:loss=at: expected maps of several pixels, found 1x1')

@@ -92,9 +92,8 @@ class DMRNet(ModalityDropout):
     Departures from the released code in both variants: the average of the variance is the exact one
     over all samples, where that code averages means of batches; a batch without hard samples has no
     third term in segmentation, where that code takes a constant of 1e-16; steps are not skipped
-    when the loss is NaN. The audio-visual code trains with plain momentum and keeps the last,
-    smaller batch of an epoch; both belong to the protocol, which has Nesterov's momentum and drops
-    that batch.
+    when the loss is NaN. The audio-visual code keeps the last, smaller batch of an epoch, which the
+    protocol drops.
 
     Args:
         task: What the data set requires.
@@ -119,8 +118,6 @@ class DMRNet(ModalityDropout):
         'kinetics_sounds': {'beta': 0.3},
         'nyuv2': {'warmup': 11, 'hard': 2},
         'cityscapes': {'warmup': 11, 'hard': 2},
-        'synth_faces': {'warmup': 3},
-        'synth_rooms': {'warmup': 3, 'hard': 2},
     }
     search = {'alpha': LogUniform(1e-4, 1e-2), 'beta': LogUniform(0.02, 7)}
     sets: Tensor

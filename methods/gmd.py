@@ -145,16 +145,19 @@ class GMD(Method):
     Adaptations of this project: the suite's encoders and decoders, hence batch normalisation
     instead of group normalisation; the adapters of ShaSpec in front of the shared network; and the
     protocol's task loss for L_K; with loss=own it is `sigmoid_dice`, the Dice loss of the released
-    code. Departures from that
-    code: it sums, instead of averaging, the gradients of parameters that not every subset reaches,
-    such as norms, a factor that its Adam optimiser cancels and plain gradient descent does not; and
-    it also compares a gradient with itself.
+    code. The terms L_K therefore have other values than there, although their formula is the same:
+    the released networks are U-Nets for volumes. What follows them, the projection, gives equal
+    gradients for equal losses and an equal order. Departures from that code: it sums, instead of
+    averaging, the gradients of parameters that not every subset reaches, such as norms, a factor
+    that its Adam optimiser cancels and plain gradient descent does not; and it also compares a
+    gradient with itself.
 
     Args:
         task: What the data set requires.
         decouple: Whether conflicts are removed; otherwise only dynamic sharing remains.
     """
 
+    version = 2
     # Masks hold all that a sample has: the loss forms the subsets itself.
     sampler = 'complete'
 

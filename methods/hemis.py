@@ -37,6 +37,11 @@ class HeMIS(ModalityDropout):
     Its variance counts an absent modality as an embedding of zero, which adds (M - |K|) E^2 / |K|
     to V if more than one modality is present.
 
+    Agreement with released code: the moments of both variants are those of the code that they
+    follow. The loss has one term, and its value differs from official U-HeMIS, a TensorFlow program
+    for volumes, because encoders and decoder are other networks; in its decoder the moments also
+    enter without a convolution that reduces them.
+
     Args:
         task: What the data set requires.
         estimator: 'population' or 'sample' variance.

@@ -68,6 +68,10 @@ class M3AE(Method):
     pretrains for 600 epochs and tunes for 300, each with its own schedule; under a common schedule
     so late a fine-tuning would have almost no learning rate left, hence a share of one third.
 
+    A whole step cannot be compared with the released code, whose network is a 3-D U-Net: all terms
+    depend on it, L_task besides on coarse outputs, which come from a feature pyramid here.
+    Smoothness and consistency have its formulas.
+
     The paper's text was not available: the formulas are those of the released code, in the branch
     that its script selects. With loss=own each task loss is `sigmoid_loss`, as there.
 

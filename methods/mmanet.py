@@ -93,15 +93,13 @@ class MMANet(ModalityDropout):
     teacher = 'complete'
     needs_complete = True
     settings = {
-        # The released run learns nothing in its epochs 0 and 1: its epochs 2 and 5 are these.
+        # The released run learns nothing in epochs 0 and 1; its 2 and 5 are these.
         'casia_surf': {'alpha': 30.0, 'beta': 0.5, 'mining_start': 0, 'begin_epoch': 3},
         'cefa': {'alpha': 30.0, 'beta': 0.5, 'mining_start': 0, 'begin_epoch': 3},
         'nyuv2': {'alpha': 4.0, 'beta': 0.2, 'mining_start': 6, 'begin_epoch': 10},
         'cityscapes': {'alpha': 10.0, 'beta': 0.1, 'mining_start': 6, 'begin_epoch': 10},
         'crema_d': {'alpha': 0.5, 'beta': 0.01, 'mad_after': -1, 'weak': 'single'},
         'kinetics_sounds': {'alpha': 0.5, 'beta': 0.01, 'mad_after': -1, 'weak': 'single'},
-        'synth_faces': {'alpha': 30.0, 'beta': 0.5, 'mining_start': 1, 'begin_epoch': 3},
-        'synth_rooms': {'alpha': 4.0, 'beta': 0.2, 'mining_start': 1, 'begin_epoch': 3},
     }
     search = {'alpha': LogUniform(0.05, 300), 'beta': LogUniform(0.001, 5)}
     departure: Tensor
@@ -212,7 +210,11 @@ class MMANet(ModalityDropout):
         with torch.no_grad():
             features = teacher_network.encode(batch.inputs)
             fused = teacher_network.fusion(features, batch.available)
-            return teacher_network.decoder, teacher_network.decoder.maps(fused)
+            return teacher_network.decoder, self.compared(teacher_network.decoder, fused)
+
+    def compared(self, network: Decoder, fused: Maps) -> Maps:
+        """Returns the maps of a decoder that the distillation compares."""
+        return network.maps(fused)
 
     def pixel_distillation(self, student: Tensor, teacher: Tensor, logits: Tensor) -> Tensor:
         """Returns L_MAD with the pixels of the batch as samples, at one scale.
@@ -224,8 +226,7 @@ class MMANet(ModalityDropout):
         """
         student, teacher = (pooled(x, self.grid) for x in (student, teacher))
         # The teacher has no gradient, so that adaptive pooling is harmless here.
-        height, width = student.shape[2:]
-        logits = F.adaptive_avg_pool2d(logits.float(), (height, width))
+        logits = F.adaptive_avg_pool2d(logits.float(), (student.shape[2], student.shape[3]))
         parts = 2 if self.official else 1
         return margin_aware_distillation(pixels(student), pixels(teacher), pixels(logits), parts)
 
@@ -248,8 +249,7 @@ class MMANet(ModalityDropout):
         """
         if self.dense:
             errors, weights = cross_entropy_sums(logits, target, weak, self.class_weights)
-            # Without weak pixels both sums are 0; the bound turns 0 / 0 into 0.
-            return errors / weights.clamp_min(1e-6)
+            return errors / weights.clamp_min(1e-6)  # 0, not 0 / 0, without weak pixels
         errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='none')
         if self.official:
             # What a (B, 1, 1, 1) mask times (B,) errors, summed and divided by B, comes to.

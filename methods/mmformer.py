@@ -134,6 +134,10 @@ class MMFormer(Method):
     of 2x2 pixels, which a transposed convolution restores. If the data have gaps, L_sep,i covers
     the samples that have modality i.
 
+    With equal weights and tokens the transformers equal the released ones. A whole step cannot be
+    compared: L_fuse, L_sep and L_deep also depend on convolutional encoders and decoders for
+    volumes, and L_deep is there taken from maps of its decoder.
+
     variant='official' follows the released code in one more detail: it reshapes the inter
     transformer's output so that M consecutive tokens, instead of the tokens of the M modalities at
     one position, form the vector there. variant='masked' is this project's: missing modalities are

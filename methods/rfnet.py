@@ -48,6 +48,12 @@ class RFNet(Method):
     simplification; the paper's more complex fusion was not available. Convolutions pad with zeros:
     the released code asks for reflection, which the torch of its time ignored.
 
+    Agreement with the released code: with equal weights and inputs, probability maps, region fusion
+    and loss of a scale are equal, and so are their gradients. A whole step cannot be compared,
+    because the values of L_fuse, L_sep and L_prm all depend on encoders and on the path between
+    scales: there these are three 3-D convolutions per scale from full resolution on, joined by
+    trilinear upsampling, here the suite's residual encoders, joined by bilinear upsampling.
+
     Args:
         task: What the data set requires.
         fuse_start: Share of the epochs before L_fuse starts; the paper's is 20 of 300.

@@ -5,7 +5,8 @@ python tools/speed.py
 Testing: all subsets from one encoding against one pass with all modalities, and against separate
 passes. Training: samples per second under the harness against a bare PyTorch loop over the same
 network, data and batch size. Threads: training steps with as many threads as cores against one
-thread, on the machine as it is and beside one competing process. Repetitions take turns, so that a
+thread, on the machine as it is and beside one competing process. Jobs: two trainings in two
+processes at a time against the same two one after the other. Repetitions take turns, so that a
 drifting machine hurts both alike.
 """
 
@@ -18,6 +19,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
+import functools  # noqa: E402
 import statistics  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
@@ -29,11 +31,13 @@ from mmengine.hooks import Hook  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from benchmark.engine import plan, training  # noqa: E402
-from benchmark.engine.building import Machine, build, cores, loaders  # noqa: E402
+from benchmark.engine.building import Machine, build, cores, loaders, use_threads  # noqa: E402
 from benchmark.engine.experiment import Experiment  # noqa: E402
 from benchmark.engine.hooks import LossWatch  # noqa: E402
+from benchmark.engine.jobs import share  # noqa: E402
 from benchmark.engine.loading import Samples, split_of, test_loader  # noqa: E402
 from benchmark.missing import Sampler, generator, subset_ids  # noqa: E402
+from benchmark.progress import Progress  # noqa: E402
 from benchmark.registry import discover  # noqa: E402
 
 
@@ -151,6 +155,9 @@ def throughput(e: Experiment, machine: Machine, repeats: int) -> str:
     )
 
 
+JOB_EPOCHS = 3
+"""Epochs that a process trains where processes are compared."""
+
 STEPS = 12
 """Training steps that are timed with one thread and with several."""
 
@@ -197,6 +204,34 @@ def threading(e: Experiment, machine: Machine, repeats: int) -> str:
     return f'{e.data.name}: training steps of {many} threads take {" and ".join(told)}'
 
 
+def _train_once(method: str, dataset: str, _reporter: object) -> bool:
+    """Trains one network for some epochs, as each of several processes does."""
+    discover()
+    use_threads(1, 'cpu')
+    with tempfile.TemporaryDirectory() as results:
+        request = plan.Request([method], [0], {'epochs': '1'}, Path(results), 'cpu')
+        (e,) = plan.flat(plan.experiments(request, plan.open_datasets([dataset], [], {})))
+        for _ in range(JOB_EPOCHS):
+            harness_epoch(e, Machine('cpu'), Path(results))
+    return True
+
+
+def jobs_at_a_time(e: Experiment, repeats: int) -> str:
+    """Compares two processes that train at a time with the two one after the other."""
+    job = functools.partial(_train_once, e.label, e.data.name)
+
+    def run(count: int) -> None:
+        with Progress({}, 1, count) as progress:
+            share(job, count, progress)
+
+    pairs = [(seconds(lambda: run(2)), 2 * seconds(lambda: run(1))) for _ in range(repeats)]
+    ratio = statistics.median(together / apart for together, apart in pairs)
+    return (
+        f'{e.data.name}: two trainings of {JOB_EPOCHS} epochs in two processes take {ratio:.2f} '
+        'times the time of one after the other, start included'
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the measurements."""
     p = argparse.ArgumentParser(prog='tools/speed.py', description=__doc__.split('\n')[0])
@@ -217,6 +252,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f'  {throughput(e, machine, args.repeats)}', flush=True)
             if args.device == 'cpu':
                 print(f'  {threading(e, machine, args.repeats)}', flush=True)
+                print(f'  {jobs_at_a_time(e, args.repeats)}', flush=True)
     return 0
 
 

@@ -52,16 +52,18 @@ class Machine:
         device: 'cpu' or 'cuda'.
         workers: Loader processes; by default none for data in memory and one per core that this
             process may use, up to 8, for data that are decoded as they are read.
+        jobs: How many experiments run at the same time, which share the cores.
     """
 
     device: str
     workers: int | None = None
+    jobs: int = 1
 
     def loader(self, data: Dataset) -> tuple[int, bool]:
         """Returns how many loader processes these data get, and whether memory is pinned."""
         workers = self.workers
         if workers is None:
-            workers = min(8, cores()) if data.streams else 0
+            workers = min(8, max(1, cores() // self.jobs)) if data.streams else 0
         return workers, self.device == 'cuda'
 
 

@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmark.dataset import Dataset
+from benchmark.engine import values
 from benchmark.engine.loading import split_of
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError, unknown
 from benchmark.method import Method
 from benchmark.missing import Sampler, derive, hide, parse_rates, subset_ids
-from benchmark.options import Spec, options_of, resolve
+from benchmark.options import Spec, options_of
 from benchmark.records import store
 from benchmark.records.metrics import higher_is_better
+from benchmark.records.schema import SCHEMA
 from benchmark.registry import METHODS, lookup
 from benchmark.search import Distribution
 from benchmark.source import code_of
@@ -60,7 +62,8 @@ class Experiment:
         seed: Seed of weights, masks and order.
         folder: Where its files go.
         label: Name of its row in tables.
-        source: Who chose the options: 'default', 'paper settings', 'given' or 'tuned'.
+        source: Who chose the options: 'default', 'paper settings', 'settings.json', 'given' or
+            'tuned'.
         tunable: The options that a search could choose.
         teacher: The experiment that trains the method's teacher, if it has one.
         search: The search that chose the options, as the record holds it.
@@ -145,7 +148,7 @@ class Experiment:
         """The part of the record that is known before anything runs."""
         task = self.data.task
         header: dict[str, Any] = {
-            'schema': store.SCHEMA,
+            'schema': SCHEMA,
             'method': {
                 'name': self.name,
                 'label': self.label,
@@ -185,14 +188,14 @@ class Experiment:
         return self.header['identity']
 
     def recorded(self) -> Mapping[str, Any] | None:
-        """Returns this experiment's complete record, if there is one with its outcomes."""
+        """Returns this experiment's complete record, if there is one that its outcomes prove."""
         file = self.folder / store.RECORD
         try:
             found = store.read(file)
         except (store.RecordError, OSError):
             return None
         same = found['identity'] == self.identity
-        if same and found['status'] == 'complete' and not store.lacking(file, found):
+        if same and found['status'] == 'complete' and not store.unproven(file, found):
             return found
         return None
 
@@ -238,25 +241,33 @@ def experiment(
         UserError: An option does not exist, or its value does not fit.
     """
     cls = lookup(METHODS, spec.name)
-    settings = cls.settings.get(data.task.dataset, {})
-    usual = resolve(cls, spec.name, {}, settings)
-    options = resolve(cls, spec.name, dict(spec.given), settings)
-    differing = Spec(spec.name, tuple((k, v) for k, v in spec.given if v != usual[k]))
+    differing = values.shortened(spec, data.task.dataset)
+    options = values.usual(differing, data.task.dataset)
     label = str(differing)
     return Experiment(
         name=spec.name,
-        options={**options, **{k: usual[k] for k, v in options.items() if v == usual[k]}},
+        options=options,
         data=data,
         protocol=protocol,
         seed=seed,
         folder=place(results, 'runs', data, label, protocol.id(data.fingerprint)) / f'seed{seed}',
         label=label,
-        source='given' if differing.given else 'paper settings' if settings else 'default',
+        source=_source(differing, options, data.task.dataset),
         tunable=tuple(search_space(differing, options)),
         teacher=(
             experiment(Spec(cls.teacher), data, protocol, seed, results) if cls.teacher else None
         ),
     )
+
+
+def _source(differing: Spec, options: dict[str, Any], dataset: str) -> str:
+    """Says who chose the options of a method, given its spec without what applies anyway."""
+    if differing.given:
+        return 'given'
+    if values.sources(differing.name, options, dataset):
+        return 'settings.json'
+    paper = lookup(METHODS, differing.name).settings.get(dataset)
+    return 'paper settings' if paper else 'default'
 
 
 def search_space(spec: Spec, options: dict[str, Any]) -> dict[str, Distribution]:

@@ -6,7 +6,7 @@ Several processes may run the same grid, or grids that share experiments, in one
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,20 +16,26 @@ from benchmark.engine.building import Machine
 from benchmark.engine.execution import describe, failure, run
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.fitting import is_fitted
-from benchmark.engine.forecast import Forecast, resumed
+from benchmark.engine.jobs import share
 from benchmark.engine.locks import Busy, holding
 from benchmark.engine.notes import named
 from benchmark.engine.plan import Grid, plain, refusals
 from benchmark.engine.state import is_trained
 from benchmark.engine.tuning import Search
 from benchmark.errors import COMPLETE_ONLY, UserError
-from benchmark.progress import Progress, clock
+from benchmark.progress import Progress, Reporter
 from benchmark.records import store
 from benchmark.records.schema import Record
-from benchmark.streams import unread
 
 Brief = Callable[[Record], str]
 """Tells a record in one line."""
+
+Stamps = dict[Path, tuple[int, int] | None]
+"""Folder of an experiment -> what changes whenever its record does."""
+
+Helper = Callable[[Stamps, Reporter], bool]
+"""What one of several processes does: it takes what is free of the command's experiments, and
+returns whether all of them are recorded. It can be pickled."""
 
 Attempt = Callable[[Experiment], bool]
 """Runs one experiment whose folder is held; returns whether it succeeded, and prints its line."""
@@ -38,7 +44,13 @@ WAIT = 1.0
 """Seconds between two looks at the experiments that other processes run."""
 
 
-def execute(grid: Grid, machine: Machine, force: bool, brief: Brief) -> bool:
+def execute(
+    grid: Grid,
+    machine: Machine,
+    force: bool,
+    brief: Brief,
+    helper: Helper | None = None,
+) -> bool:
     """Runs what is not recorded; returns whether everything is recorded now.
 
     Args:
@@ -46,18 +58,27 @@ def execute(grid: Grid, machine: Machine, force: bool, brief: Brief) -> bool:
         machine: Where to run it.
         force: Run again what is recorded.
         brief: Tells a finished run in one line.
+        helper: What each of several processes does; without it this process does everything.
     """
-    every = [e for item in grid for e in _steps(item)]
+    every = [e for item in grid for e in steps(item)]
     todo = [e for e in every if force or not is_done(e)]
     if len(todo) < len(every):
         print(f'{len(every) - len(todo)} of {len(every)} experiments are recorded already')
     notes.tell(todo)
-    with Progress(_epochs_to_train(todo, force), len(todo)) as progress:
-        return _Worker(machine, progress, force, brief, every).work(grid)
+    # Whatever changes after this moment was done by another process.
+    before = {e.folder: _stamp(e) for e in every}
+    jobs = max(1, min(machine.jobs, len(todo))) if helper else 1
+    with Progress(_epochs_to_train(todo, force), len(todo), jobs) as progress:
+        if helper and jobs > 1:
+            ok = share(functools.partial(helper, before), jobs, progress)
+            if ok is not None:
+                return ok
+        # A job has died: what it left is done here.
+        return Worker(machine, progress, force, brief, before).work(grid)
 
 
-def _steps(item: Experiment | Search) -> list[Experiment]:
-    """Returns all that an item trains, in order."""
+def steps(item: Experiment | Search) -> list[Experiment]:
+    """Returns all that an item of a grid trains, in order."""
     if isinstance(item, Search):
         return [*item.experiments, *item.tuned(item.read())]
     return [item]
@@ -81,28 +102,27 @@ def _epochs_to_train(todo: list[Experiment], force: bool) -> dict[str, int]:
     return epochs
 
 
-class _Worker:
+class Worker:
     """Runs the experiments of one command; those that another process runs are left to it.
 
     Args:
         machine: Where to run them.
-        progress: Shows what runs.
+        progress: Is told what runs.
         force: Run again what is recorded.
         brief: Tells a finished run in one line.
-        every: All experiments of the command.
+        before: Folder of each experiment of the command -> stamp of its record when it began.
     """
 
     def __init__(
         self,
         machine: Machine,
-        progress: Progress,
+        progress: Reporter,
         force: bool,
         brief: Brief,
-        every: list[Experiment],
+        before: Stamps,
     ) -> None:
         self.machine, self.progress, self.force, self.brief = machine, progress, force, brief
-        # Whatever changes after this moment was done by another process.
-        self.before = {e.folder: _stamp(e) for e in every}
+        self.before = before
         self.ended: dict[Path, bool] = {}
 
     def work(self, grid: Grid) -> bool:
@@ -111,7 +131,7 @@ class _Worker:
         Returns:
             Whether everything is recorded now.
         """
-        left, all_ended, told = list(grid), True, False
+        left, all_ended = list(grid), True
         while left:
             busy = []
             for item in left:
@@ -120,9 +140,8 @@ class _Worker:
                     busy.append(item)
                 else:
                     all_ended &= ended
-            if busy and not told:
-                print(f'waiting for other processes, which run {len(busy)} of these', flush=True)
-                told = True
+            if busy:
+                self.progress.waiting(len(busy))
             if len(busy) == len(left):
                 time.sleep(WAIT)
             left = busy
@@ -157,11 +176,11 @@ class _Worker:
             return self.ended[e.folder]
         if not self.force and is_done(e) and not self._changed(e):
             return True
-        self.progress.start(e.data.name, named(e), e.seed)
         try:
             with holding(e.folder):
                 ended = self._elsewhere(e)
                 if ended is None:
+                    self.progress.start(e.data.name, named(e), e.seed)
                     ended = (attempt or (self._try if e.trial else self._attempt))(e)
         except Busy:
             return None
@@ -182,7 +201,7 @@ class _Worker:
             result = tuning.result_of(e)
             if result is None:
                 return None
-            self.progress.end(f'{tuning.brief(e, result)}, run by another process')
+            self._told(e, f'{tuning.brief(e, result)}, run by another process')
             return 'score' in result
         try:
             record = store.read(e.folder / store.RECORD)
@@ -191,10 +210,13 @@ class _Worker:
         if record['identity'] != e.identity:
             return None
         if record['status'] == 'complete':
-            self.progress.end(f'{self.brief(record)}, run by another process')
+            self._told(e, f'{self.brief(record)}, run by another process')
             return True
-        self.progress.end(f'FAILED in another process: {record["error"]}')
+        self._told(e, f'FAILED in another process: {record["error"]}')
         return False
+
+    def _told(self, e: Experiment, outcome: str) -> None:
+        self.progress.elsewhere(e.data.name, named(e), e.seed, outcome)
 
     def _try(self, trial: Experiment) -> bool:
         result = tuning.attempt(trial, self.machine, self.progress.report, self.force)
@@ -243,42 +265,3 @@ def without_refused(grid: Grid, machine: Machine, dry_run: bool) -> Grid:
                     failure(e, error, machine)
     out = {id(item) for item, _ in refused}
     return [item for item in grid if id(item) not in out]
-
-
-def show_plan(grid: Grid, machine: Machine, refused: int = 0) -> bool:
-    """Prints every experiment, whether it is recorded, and the time it is expected to take.
-
-    What cannot run is listed with the reason, and the plan goes on, unless nobody reads it.
-
-    Args:
-        grid: What would run.
-        machine: Where it would run.
-        refused: How many refusals were printed before.
-
-    Returns:
-        Whether there is something to run, and nothing is refused.
-    """
-    total, forecast = 0.0, Forecast(machine)
-    every = [e for item in grid for e in _steps(item)]
-    notes.tell([e for e in every if not is_done(e)])
-    for e in itertools.takewhile(lambda _: not unread(), every):
-        line = f'{e.data.name}  {named(e)}  seed {e.seed}  {e.protocol_id}'
-        if is_done(e):
-            print(f'recorded  {line}')
-            continue
-        try:
-            _ = e.readable
-            seconds = forecast.seconds(e, tests=not e.trial)
-        except Exception as error:  # whatever a method does in its first steps, the others are told
-            refused += 1
-            print(f'refused   {line}  {describe(e, error)[0]}', flush=True)
-            continue
-        total += seconds
-        code = ['recorded with other code'] if e.has_other_code else []
-        told = ''.join(f', {words}' for words in [*resumed(e), *code])
-        print(f'to run    {line}  about {clock(seconds)}{told}', flush=True)
-    print(
-        f'expected: {clock(total)} on {machine.device}, from steps measured just now'
-        + (f'; {refused} refused' if refused else '')
-    )
-    return bool(every) and not refused

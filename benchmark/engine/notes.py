@@ -1,4 +1,4 @@
-"""What a reader must know of a training: where it does otherwise than the options say.
+"""What a reader must know of a training: whence its options, and where it does otherwise.
 
 The terminal shows it before the training, and the table beneath the scores.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
-from benchmark.engine import training
+from benchmark.engine import training, values
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.fitting import is_fitted
 from benchmark.engine.loading import Samples, split_of
@@ -36,9 +36,11 @@ def tell(todo: Iterable[Experiment]) -> None:
 def of(e: Experiment) -> list[str]:
     """Returns the notes on an experiment, each a sentence without its full stop.
 
-    They concern the method's schedule, the schedule of the learning rate, and the batch size.
+    They concern values of `results/settings.json`, the method's schedule, the schedule of the
+    learning rate, and the batch size.
     """
-    found = e.method.schedule_notes(e.options, e.protocol.epochs)
+    found = values.sources(e.name, e.options, e.data.task.dataset)
+    found += e.method.schedule_notes(e.options, e.protocol.epochs)
     if is_fitted(e.method):
         return found
     numbers: list[int] = []

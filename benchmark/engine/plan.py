@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.dataset import Dataset
+from benchmark.engine import values
 from benchmark.engine.experiment import CannotTrain, Experiment, experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.tuning import Search, search
@@ -37,6 +38,7 @@ class Request:
         gaps: Settings of the protocol's `rates`, each an experiment of its own.
         refused: Takes what a plan refuses, so that the rest is planned; None for a run, which ends
             at the first refusal.
+        untuned: Leaves out the values of `results/settings.json`.
     """
 
     methods: Sequence[str]
@@ -47,6 +49,7 @@ class Request:
     tune: int | None = None
     gaps: Sequence[str] | None = None
     refused: list[str] | None = None
+    untuned: bool = False
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
@@ -122,7 +125,7 @@ def checked(datasets: Sequence[Dataset], refused: list[str] | None = None) -> li
     for data in datasets:
         with listing(data.name, refused):
             data.check()
-            for note in data.notes:
+            for note in filter(None, (*data.notes, data.recipe_note)):
                 print(f'{data.name}: {note}')
             usable.append(data)
     return usable
@@ -229,6 +232,8 @@ def _spec(text: str) -> Spec:
 def _expanded(spec: Spec, data: Dataset, protocol: Protocol, request: Request) -> Grid:
     """Returns the search of a method, or its seeds where nothing is tuned."""
     seeds, results = request.seeds, request.results
+    if request.untuned:
+        spec = values.untuned(spec, data.task.dataset)
     if request.tune is not None:
         found = search(spec, data, protocol, seeds, results, request.tune)
         if found is not None:

@@ -34,7 +34,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
 }
 
-LATER = ('clip', 'loss', 'ema')
+LATER = ('clip', 'loss', 'ema', 'nesterov')
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
 
@@ -59,7 +59,7 @@ class Protocol:
             score: its 'mean' over the subsets, the 'worst' subset, or the 'full' set of modalities.
         epochs: Number of epochs.
         batch_size: Samples in a step; the last incomplete batch of an epoch is dropped.
-        optimizer: 'SGD' (Nesterov), 'Adam' or 'AdamW'.
+        optimizer: 'SGD', 'Adam' or 'AdamW'.
         lr: Peak learning rate.
         weight_decay: Weight decay.
         momentum: Momentum of SGD.
@@ -78,6 +78,7 @@ class Protocol:
             is empty.
         ema: Decay per step of the moving average of the weights, which is then what is validated,
             selected and tested (`benchmark.engine.hooks.Averaging`); 0 is off.
+        nesterov: Whether SGD's momentum is Nesterov's; False is plain momentum.
     """
 
     sampler: str = 'uniform'
@@ -96,6 +97,7 @@ class Protocol:
     clip: float = 0.0
     loss: str = ''
     ema: float = 0.0
+    nesterov: bool = True
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():

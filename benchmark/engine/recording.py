@@ -16,10 +16,7 @@ from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
 from benchmark.method import Method, Task
 from benchmark.missing import mask_hash
-from benchmark.records import store
-
-COLLAPSE = 0.999
-"""A subset whose predictions are one class to at least this share counts as collapsed."""
+from benchmark.records import store, verification
 
 _SPLITS = ('train', 'val', 'test')
 
@@ -65,8 +62,8 @@ def finish(
             'test': {s: score.n for s, score in scores.items()},
         },
         'samples': {name: _units(split_of(experiment.data, name)) for name in _SPLITS},
-        'predicted': {s: list(score.predicted) for s, score in scores.items()},
-        'collapsed': [s for s, score in scores.items() if max(score.predicted) >= COLLAPSE],
+        'predicted': (predicted := {s: list(score.predicted) for s, score in scores.items()}),
+        'collapsed': verification.collapsed(predicted),
         'selected_epoch': max(summary['epoch'] for _, summary in trained),
         'gaps': _gap_report(experiment),
         'cost': {

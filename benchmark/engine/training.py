@@ -34,7 +34,8 @@ def optim_wrapper(protocol: Protocol) -> dict[str, Any]:
         'weight_decay': protocol.weight_decay,
     }
     if protocol.optimizer == 'SGD':
-        optimizer.update(momentum=protocol.momentum, nesterov=protocol.momentum > 0)
+        nesterov = protocol.nesterov and protocol.momentum > 0
+        optimizer.update(momentum=protocol.momentum, nesterov=nesterov)
     clip = {'clip_grad': {'max_norm': protocol.clip}} if protocol.clip else {}
     if protocol.precision == 'float32':
         return {'type': 'OptimWrapper', 'optimizer': optimizer, **clip}

@@ -38,7 +38,7 @@ class _Method(TypedDict):
     label: str
     options: dict[str, Any]
     version: int
-    source: Literal['default', 'paper settings', 'tuned', 'given']
+    source: Literal['default', 'paper settings', 'settings.json', 'tuned', 'given']
 
 
 class MethodInfo(_Method, total=False):
@@ -46,8 +46,9 @@ class MethodInfo(_Method, total=False):
 
     `label` names its row in tables. `source` says where the options come from. `tunable` lists the
     options that a search may choose. `code` is the hash of the method's source code and of its
-    teacher's. `notes` tells where the training did otherwise than the options say: a schedule that
-    it was too short for, smaller batches. The oldest records lack these three.
+    teacher's. `notes` tells where values of `results/settings.json` come from, and where the
+    training did otherwise than the options say: a schedule that it was too short for, smaller
+    batches. The oldest records lack these three.
     """
 
     tunable: list[str]

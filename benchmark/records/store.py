@@ -7,19 +7,20 @@ a run whose record can be read has ended.
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-import numpy as np
-
-from benchmark.files import writing
+from benchmark.files import stamp, writing
 from benchmark.records import archive, verification
 from benchmark.records.checks import check, one_line
-from benchmark.records.schema import SCHEMA, Outcomes, Record, RecordError, Unscored
+from benchmark.records.identity import content, dumps, identity
+from benchmark.records.repetition import unfinished
+from benchmark.records.schema import Outcomes, Record, RecordError, Unscored
 
 T = TypeVar('T')
 
@@ -32,18 +33,8 @@ VALIDATION = 'validation.npz'
 MAX_BYTES = 32 * 2**20
 """Size of the largest file that is read as a record."""
 
-IDENTITY = {
-    'method': ('name', 'options', 'version', 'code'),
-    'dataset': ('name', 'options', 'fingerprint'),
-}
-"""What can change a score beside schema, protocol and seed; paths, device and label cannot."""
-
-YOUNGER = ('code',)
-"""Fields that the oldest records lack; without them the identity of those records is the same."""
-
-SEARCH = ('trials', 'seed', 'space')
-"""What identifies a search. A tuned run never has the identity of an untuned one, not even if the
-search chose the same options."""
+_PROVEN: dict[tuple[object, ...], str] = {}
+"""Record and times of its files -> what `unproven` found; a plan asks several times."""
 
 
 class Scan(NamedTuple):
@@ -60,29 +51,6 @@ class Scan(NamedTuple):
     problems: list[str]
 
 
-def identity(record: Mapping[str, Any]) -> str:
-    """Returns a hash of the fields that can change a score, 16 hexadecimal digits.
-
-    Args:
-        record: A record, or as much of one as `method`, `dataset`, `protocol`, `seed` and, if the
-            options were tuned, `tuning`.
-    """
-    chosen: dict[str, Any] = {
-        part: {f: record[part][f] for f in fields if f in record[part] or f not in YOUNGER}
-        for part, fields in IDENTITY.items()
-    }
-    chosen |= {'schema': SCHEMA, 'protocol': record['protocol'], 'seed': record['seed']}
-    if 'tuning' in record:
-        chosen['tuning'] = {field: record['tuning'][field] for field in SEARCH}
-    return hashlib.sha256(_dumps(chosen).encode()).hexdigest()[:16]
-
-
-def content(record: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of all fields of a record but `content`, as parsed from JSON."""
-    fields = {key: value for key, value in record.items() if key != 'content'}
-    return hashlib.sha256(_dumps(fields).encode()).hexdigest()
-
-
 def write(path: Path, record: Mapping[str, Any]) -> None:
     """Checks a record and writes it with the hash of its content, whole or not at all.
 
@@ -92,11 +60,11 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
         RecordError: The record is not valid; nothing is written.
         UserError: The file cannot be written.
     """
-    plain = json.loads(_dumps(_defined(dict(record))))
+    plain = json.loads(dumps(_defined(dict(record))))
     plain['content'] = content(plain)
     validate(plain, str(path))
     with writing(path) as file:
-        file.write(f'{_dumps(plain, indent=1)}\n'.encode())
+        file.write(f'{dumps(plain, indent=1)}\n'.encode())
 
 
 def read(path: Path) -> Record | Unscored:
@@ -187,16 +155,40 @@ def lacking(path: Path, record: Record) -> str:
     return next(changed, '')
 
 
+def unproven(path: Path, record: Record) -> str:
+    """Returns why the outcomes beside a record do not prove it, '' if they do.
+
+    Args:
+        path: The file of the record.
+        record: Its content, as read.
+    """
+    if name := lacking(path, record):
+        return _not_there(name)
+    file = path.with_name(OUTCOMES)
+    known = path, record['identity'], stamp(path), stamp(file)
+    if known not in _PROVEN:
+        try:
+            verification.verified(record, read_outcomes(file, record))
+            _PROVEN[known] = ''
+        except RecordError as error:
+            _PROVEN[known] = str(error)
+    return _PROVEN[known]
+
+
+def _not_there(name: str) -> str:
+    return f'{name} beside it is missing, damaged or of another run'
+
+
 def scan(root: Path) -> Scan:
     """Reads every record under a folder, in the order of their paths."""
     found = Scan({}, {}, [])
     first: dict[str, Path] = {}
-    for path in sorted(root.rglob(RECORD)):
+    for path in sorted(_files(root, found.problems)):
         try:
             record = read(path)
             _check_place(path, record, first.setdefault(record['identity'], path))
             if record['status'] == 'complete' and (name := lacking(path, record)):
-                raise RecordError(f'{path}: {name} beside it is missing, damaged or of another run')
+                raise RecordError(f'{path}: {_not_there(name)}; {unfinished(record)}')
         except RecordError as error:
             found.problems.append(str(error))
         else:
@@ -205,6 +197,23 @@ def scan(root: Path) -> Scan:
             else:
                 found.unscored[path] = record
     return found
+
+
+def _files(root: Path, problems: list[str]) -> list[Path]:
+    """Returns whatever is called as a record is: files, folders, links to nothing or to themselves.
+
+    Args:
+        root: The folder to search.
+        problems: Takes one line for each folder that cannot be read.
+    """
+
+    def tell(error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):
+            return  # a results folder without runs, or a run that is removed at this moment
+        problems.append(f'{error.filename}: cannot be read: {error.strerror}')
+
+    walk = os.walk(root, onerror=tell)
+    return [Path(place) / RECORD for place, *names in walk if RECORD in itertools.chain(*names)]
 
 
 def up_to_date(folder: Path, write: Callable[[], T]) -> T:
@@ -228,16 +237,7 @@ def up_to_date(folder: Path, write: Callable[[], T]) -> T:
 
 
 def _stamps(folder: Path) -> dict[Path, tuple[int, int] | None]:
-    return {path: stamp(path) for path in folder.rglob(RECORD)}
-
-
-def stamp(path: Path) -> tuple[int, int] | None:
-    """Returns what changes whenever a file is written anew; None if there is no such file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+    return {path: stamp(path) for path in _files(folder, [])}
 
 
 def _check_place(path: Path, record: Record | Unscored, first: Path) -> None:
@@ -248,17 +248,6 @@ def _check_place(path: Path, record: Record | Unscored, first: Path) -> None:
         raise RecordError(f'{path}: a record of {expected} in the folder {place}')
     if first != path:
         raise RecordError(f'{path}: the same run as {first}')
-
-
-def _dumps(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, sort_keys=True, indent=indent, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    """Turns numpy numbers and arrays into plain ones; JSON can hold nothing else."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f'a record cannot hold a {type(value).__name__}')
 
 
 def _defined(record: dict[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
-from benchmark.records.metrics import recomputed, tested
+from benchmark.missing import subset_ids
+from benchmark.records.metrics import ratio, recomputed, tested
 from benchmark.records.schema import Outcomes, Record, RecordError
 
 TOLERANCE = 1e-5
@@ -16,6 +17,9 @@ TOLERANCE = 1e-5
 Records of older versions hold scores of segmentation that were computed in float32.
 """
 
+COLLAPSE = 0.999
+"""A subset whose predictions are one class to at least this share counts as collapsed."""
+
 _PER_SUBSET = {
     'classification': ('pred', 'logit', 'score'),
     'segmentation': ('areas',),
@@ -23,26 +27,66 @@ _PER_SUBSET = {
 _ABOUT_SAMPLES = ('target', 'name', 'cluster')
 
 
-def verified(record: Record, outcomes: Outcomes) -> tuple[Record, str]:
-    """Computes all scores of a record's test again from its outcomes.
+def verified(record: Record, outcomes: Outcomes) -> Record:
+    """Computes what a record says of the test split again from the outcomes of the run.
 
     Returns:
-        The record with the metrics that it lacks, which those of older versions may, and in one
-        line which recorded score differs from that of the outcomes, '' if none does.
+        The record with what the outcomes tell: every metric that they determine, also those that a
+        record of an older version lacks, and no other; the numbers of samples, the shares of the
+        predicted classes and the collapsed subsets.
 
     Raises:
-        RecordError: The outcomes do not fit the record.
+        RecordError: The outcomes do not fit the record, or contradict one of its scores.
     """
-    told, test = '', {}
-    for subset, scores in record['scores']['test'].items():
+    data, recorded = record['dataset'], record['scores']['test']
+    test, numbers, predicted = {}, {}, {}
+    for subset in (s for s in subset_ids(data['modalities']) if s in recorded):
+        scores = recorded[subset]
         try:
-            found = recomputed(outcomes, subset, record['dataset'])
+            found = recomputed(outcomes, subset, data)
+            numbers[subset] = int(tested(outcomes, subset, data['metric']).sum())
+            predicted[subset] = _predicted(record, outcomes, subset)
         except (KeyError, ValueError, IndexError) as error:
             raise RecordError(f'outcomes do not fit the record: {error}') from None
-        told = told or _contradiction(subset, scores, found)
-        test[subset] = {**{k: None if np.isnan(v) else v for k, v in found.items()}, **scores}
-    full = {**record, 'scores': {**record['scores'], 'test': test}}
-    return cast(Record, full), told
+        if told := _contradiction(subset, scores, found):
+            raise RecordError(told)
+        test[subset] = {k: scores.get(k, None if np.isnan(v) else v) for k, v in found.items()}
+    proven: dict[str, Any] = {
+        'scores': {**record['scores'], 'test': test},
+        'n': {**record['n'], 'test': numbers},
+        'predicted': predicted,
+        'collapsed': collapsed(predicted),
+    }
+    return cast(Record, {**record, **proven})
+
+
+def collapsed(predicted: Mapping[str, list[float]]) -> list[str]:
+    """Returns the subsets on which nearly all predictions are of one class.
+
+    Args:
+        predicted: Subset id -> share of each class among the predictions.
+    """
+    return [subset for subset, shares in predicted.items() if max(shares) >= COLLAPSE]
+
+
+def _predicted(record: Record, outcomes: Outcomes, subset: str) -> list[float]:
+    """Returns the share of each class among the test predictions on a subset.
+
+    Outcomes of Dice hold regions in the place of classes. They tell only whether anything but the
+    background, the first class, was predicted.
+    """
+    metric, classes = record['dataset']['metric'], len(record['dataset']['classes'])
+    there = tested(outcomes, subset, metric)
+    if metric == 'Dice':
+        shares = record['predicted'][subset]
+        if outcomes[f'areas/{subset}'][there, 1].any():
+            return shares if shares[0] < 1 else [0.0] * classes
+        return [1.0, *[0.0] * (classes - 1)]
+    if metric == 'mIoU':
+        counts = outcomes[f'areas/{subset}'][:, 1].sum(0)
+    else:
+        counts = np.bincount(outcomes[f'pred/{subset}'][there], minlength=classes)
+    return np.nan_to_num(ratio(counts, counts.sum())).tolist()
 
 
 def _contradiction(
@@ -82,10 +126,21 @@ def check_fit(record: Record, outcomes: Outcomes) -> None:
             name == 'name' and len(set(array.tolist())) < samples
         ):
             raise RecordError(f'{name}: expected numbers, or different names as text')
+    _check_units(record, outcomes)
     if data['kind'] == 'classification':
         _check_classes(record, outcomes, samples)
     else:
         _check_areas(record, outcomes, samples)
+
+
+def _check_units(record: Record, outcomes: Outcomes) -> None:
+    """Checks the number of independent samples, which are clusters where these are named."""
+    named = outcomes.get('cluster', outcomes.get('name'))
+    if named is None or 'samples' not in record:
+        return
+    count, told = len(np.unique(named)), record['samples']['test']
+    if count != told:
+        raise RecordError(f'samples.test: expected {count} as in the outcomes, found {told}')
 
 
 def _check_classes(record: Record, outcomes: Outcomes, samples: int) -> None:

@@ -14,6 +14,9 @@ from benchmark.report.runs import Runs
 from benchmark.report.standings import MIN_UNITS
 from benchmark.report.table import Block
 
+WORST = 'the score of its worst subset, which may differ between seeds'
+"""What the column 'worst' holds for a seed."""
+
 LISTED = 15
 """Most subsets that a sentence lists one by one: those of 4 modalities."""
 
@@ -45,10 +48,7 @@ def caption(block: Block) -> str:
     """Returns sentences on metric, protocol, seeds, test samples, summaries and significance."""
     runs = block.widest
     protocol = settings.words(runs.records[0]['protocol'])
-    summaries = (
-        'For each seed, mean is over the subsets, worst is the score of its worst subset, which '
-        'may differ between seeds'
-    )
+    summaries = f'For each seed, mean is over the subsets, worst is {WORST}'
     told = [f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.']
     told += settings.data(runs)
     if block.by_gaps:
@@ -215,21 +215,3 @@ def _refused_by_gaps(block: Block) -> list[str]:
         for (label, reason), found in refused.items()
     ]
     return told + unscored([r for r in block.unscored if r['status'] == 'failed'])
-
-
-def sources(block: Block) -> list[str]:
-    """Returns the footnotes on published rows: source, errata, why they are not comparable."""
-    origin: dict[str, list[str]] = {}
-    reason: dict[str, list[str]] = {}
-    errata = []
-    for row in block.published if block.first.main else []:
-        origin.setdefault(f'{row["source"]}; {row["certainty"]}', []).append(row['method'])
-        if not row['comparable']:
-            reason.setdefault(row['why_not'], []).append(row['method'])
-        if row.get('erratum'):
-            errata.append(f'{row["method"]} (published): {row["erratum"]}')
-    return [
-        *(f'published {"; ".join(rows)}: {text}' for text, rows in origin.items()),
-        *errata,
-        *(f'‡ not comparable: {"; ".join(rows)}: {text}' for text, rows in reason.items()),
-    ]

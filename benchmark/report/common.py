@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmark.records import metrics
+from benchmark.records import metrics, verification
 from benchmark.records.schema import Outcomes, Record, RecordError
 
 
@@ -17,8 +17,9 @@ def restricted(record: Record, outcomes: Outcomes) -> tuple[Record, Outcomes]:
     then of different samples, some of which may be harder than others.
 
     Raises:
-        RecordError: There is no such sample.
+        RecordError: There is no such sample, or the outcomes do not prove the record.
     """
+    record = verification.verified(record, outcomes)
     subsets = list(record['n']['test'])
     metric = record['dataset']['metric']
     rows = np.all([metrics.tested(outcomes, subset, metric) for subset in subsets], axis=0)

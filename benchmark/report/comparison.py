@@ -30,6 +30,9 @@ CHUNK = 4_000_000
 MIN_SEEDS = 3
 """Fewest seeds that two rows must share for a difference to be tested."""
 
+FLOOR = 2 / 3
+"""Least part of what the samples explain that counts as variance by seeds in `standard_error`."""
+
 MOST_SEEDS = 100
 """Most seeds that `seeds_needed` considers."""
 
@@ -100,16 +103,15 @@ class Comparison(NamedTuple):
 
 
 def compare(a: np.ndarray, b: np.ndarray, shared: np.ndarray, units: int) -> Comparison:
-    """Compares two methods on the seeds that they share, by Student's t.
+    """Compares two methods on the seeds that they share, by Student's t of `standard_error`.
 
     The error of the difference of the two means over S seeds has two sources. One is the choice of
     the test samples, which all runs share: its variance V is that of the bootstrap. The other is
     the training: for each method, the variance B between seeds, less the part W of it that the test
-    samples explain (a sample that only some seeds get wrong) and V counts already, floored at 0.
-    Together V + sum max(B - W, 0) / S, which is computed as sum B / S + C + sum max(W - B, 0) / S,
-    where C = V - sum W / S is common to all seeds. C is floored at 0, too: two methods may err on
-    the same samples with the same seed. The degrees of freedom are those of Satterthwaite (1946),
-    from S - 1 for each B and units - 1 for the rest.
+    samples explain (a sample that only some seeds get wrong) and V counts already. Their sum over
+    both methods is floored at 0: together V + max(sum B - sum W, 0) / S, which is computed as
+    C + max(sum B, sum W) / S, where C = V - sum W / S is common to all seeds. C is floored at 0,
+    too: two methods may err on the same samples with the same seed.
 
     Seeds are not paired: seed 3 of one method and seed 3 of another initialise different networks,
     and the scores of such pairs are hardly correlated.
@@ -130,8 +132,7 @@ def compare(a: np.ndarray, b: np.ndarray, shared: np.ndarray, units: int) -> Com
     own = np.array([_unshared(shared[:count, :count]), _unshared(shared[count:, count:])])
     sign = np.repeat([1 / count, -1 / count], count)
     common = max(float(sign @ shared @ sign) - own.sum() / count, 0.0)
-    sampling = common + np.maximum(own - between, 0).sum() / count
-    error, degrees = _error(between, sampling, count, units)
+    error, degrees = map(float, standard_error(between, own, common, count, units))
     parts = (tuple(between.tolist()), tuple(own.tolist()), common)
     if error < 1e-12:
         # No sample and no seed contradicts the difference, or there is none.
@@ -148,20 +149,40 @@ def _unshared(covariances: np.ndarray) -> float:
     return max(trace / count - (float(covariances.sum()) - trace) / (count * (count - 1)), 0.0)
 
 
-def _error(between: np.ndarray, sampling: float, count: int, units: int) -> tuple[float, float]:
+def standard_error(
+    between: np.ndarray, own: np.ndarray, common: float, count: int, units: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the standard error of a difference of two means over seeds, degrees of freedom.
 
+    With B, W, C, S as in `compare` and N units, the variance is v = C + max(sum B, sum W) / S. It
+    is a sum of two estimates, whose degrees of freedom follow Satterthwaite (1946):
+
+        df = v^2 / (s^2 / (S - 1) + (v - s)^2 / (N - 1)),    s = max(sum B, 2/3 sum W) / S
+
+    The part s of the seeds has S - 1 degrees of freedom for both methods together. Welch (1938)
+    gives each method's variance S - 1 of its own, hence up to 2 (S - 1), which is too many where
+    one method varies much more than the other, but not by chance on these few seeds; with S - 1
+    a test of two normal samples never exceeds its level (Mickey and Brown, 1966). The floor is
+    for the same case: a sum of B that is far below that of W says nothing of the variance by
+    training. The factor 2/3 was chosen by the simulation in docs/statistics.md.
+
     Args:
-        between: (2,) the variance of either method between its seeds.
-        sampling: The variance that is added to these over the number of seeds.
+        between: (..., 2) the variance B of either method between its seeds.
+        own: (..., 2) the part W that the samples explain.
+        common: The variance C.
         count: The number of seeds.
         units: The number of units in the test set.
+
+    Returns:
+        (...) each; the degrees of freedom are S - 1 where there is no variance.
     """
-    parts = np.array([*between / count, sampling])
-    freedom = np.array([count - 1, count - 1, max(units - 1, 1)])
-    spread = float((parts**2 / freedom).sum())
-    total = float(parts.sum())
-    return math.sqrt(total), total**2 / spread if spread else float(freedom.min())
+    observed, explained = between.sum(-1), own.sum(-1)
+    variance = np.maximum(observed, explained) / count + common
+    seeds = np.maximum(observed, FLOOR * explained) / count
+    spread = seeds**2 / (count - 1) + (variance - seeds) ** 2 / max(units - 1, 1)
+    degrees = np.full_like(variance, count - 1)
+    np.divide(variance**2, spread, out=degrees, where=spread > 0)
+    return np.sqrt(variance), degrees
 
 
 def seeds_needed(found: Comparison, difference: float, units: int) -> int | None:
@@ -176,9 +197,9 @@ def seeds_needed(found: Comparison, difference: float, units: int) -> int | None
         At least `MIN_SEEDS`; None if `MOST_SEEDS` would not do, for example because the test set is
         too small for any number of seeds.
     """
-    spread = np.maximum(found.between, found.own)  # of one run, by seed and by samples
+    own, spread = np.array(found.own), np.array(found.between)
     for count in range(MIN_SEEDS, MOST_SEEDS + 1):
-        error, degrees = _error(spread, found.common, count, units)
+        error, degrees = standard_error(spread, own, found.common, count, units)
         needed = special.stdtrit(degrees, 1 - LEVEL / 2) + special.stdtrit(degrees, POWER)
         if needed * error <= difference:
             return count

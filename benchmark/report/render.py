@@ -7,14 +7,18 @@ import io
 import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from tabulate import tabulate
 
-from benchmark.report import captions, escaping
+from benchmark.report import captions, escaping, published
 from benchmark.report.cost_table import TextTable
 from benchmark.report.table import Block, Cell, Table
 
 BLANK = Cell(math.nan)
+
+PREAMBLE = r'% \usepackage{booktabs,graphicx}'
+"""First line of a file in LaTeX: the packages that its tables need."""
 
 WIDE = 7
 """Most subsets that the terminal's table shows one by one."""
@@ -74,7 +78,7 @@ def _text_table(
 
 
 def _footnotes(block: Block) -> list[str]:
-    return [*captions.notes(block), *captions.failures(block), *captions.sources(block)]
+    return [*captions.notes(block), *captions.failures(block), *published.sources(block.shown)]
 
 
 def _bullets(lines: Iterable[str]) -> str:
@@ -99,7 +103,7 @@ def section(text: TextTable, level: int) -> list[str]:
 def latex(table: Table) -> str:
     """Returns one booktabs table per block, and one of what its methods cost."""
     style = {'best': r'\textbf{{{}}}', 'second': r'\underline{{{}}}', '': '{}'}
-    parts = [r'% \usepackage{booktabs,graphicx}']
+    parts = [PREAMBLE]
     for block in table.blocks:
         kinds = [(row.kind, row.lead) for row in block.rows]
         rules = [i for i in range(1, len(kinds)) if kinds[i] != kinds[i - 1]]
@@ -151,6 +155,17 @@ def _tex_table(text: TextTable, rules: Sequence[int] = (), notes: Sequence[str] 
         r'\end{table*}',
     ]
     return '\n'.join(body)
+
+
+def latex_of(tables: Iterable[TextTable], notes: Sequence[str] = ()) -> str:
+    """Returns tables of plain text as LaTeX, with notes beneath the last one."""
+    parts, found = [PREAMBLE], list(tables)
+    for i, text in enumerate(found, 1):
+        # Cells may hold '<' and '>', so that all of them are escaped.
+        whole = replace(text, labels=len(text.header))
+        escaped = replace(_escaped(whole, escaping.tex), labels=text.labels)
+        parts.append(_tex_table(escaped, notes=notes if i == len(found) else ()))
+    return '\n\n'.join(parts) + '\n'
 
 
 def _tex_line(cells: Iterable[str]) -> str:
@@ -222,6 +237,8 @@ def _terminal_block(block: Block, color: bool) -> str:
     text = _text_table(block, shown, style, None)
     marked = any(row.cells.get(c, BLANK).mark for row in block.rows for c in columns)
     notes = ['* best and _ second, where marked'] if marked and not color else []
+    if 'worst' in shown:
+        notes.append(f'{block.columns["worst"]}: for each seed {captions.WORST}')
     if block.widest.main and len(block.widest.groups) > 1 and block.widest.standings.lacking:
         notes.append(captions.significance(block.widest))
     notes += map(escaping.terminal, [*captions.notes(block), *captions.failures(block)])

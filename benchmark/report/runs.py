@@ -12,9 +12,10 @@ import numpy as np
 from benchmark.errors import UserError
 from benchmark.missing import subset_ids
 from benchmark.records import metrics, verification
+from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError, scores_in
 from benchmark.report import statistics
-from benchmark.report.samples import Samples, run_name
+from benchmark.report.samples import Samples, agreeing, run_name
 from benchmark.report.standings import Scores, Standings
 
 Loader = Callable[[Record], Outcomes | None]
@@ -70,19 +71,22 @@ class Runs:
         metric: str = '',
         titles: Mapping[str, str] | None = None,
     ) -> None:
-        self.key, self.data = key, members[0]['dataset']
+        agreed = list(agreeing(members, problems))
+        self.key, self.data = key, (agreed or members)[0]['dataset']
         self.protocol_id = members[0]['protocol_id']
         self.metric = metric or self.data['metric']
         self.main = self.metric == self.data['metric']
         own = self.data['higher_is_better']
         self.higher = own if self.main else metrics.higher_is_better(self.metric)
-        tested = {subset for record in members for subset in record['scores']['test']}
+        found = list(_proven(agreed, outcomes, problems))
+        counted = [record for record, _ in found] or members
+        tested = {subset for record in counted for subset in record['scores']['test']}
         self.subsets = [s for s in subset_ids(self.data['modalities']) if s in tested]
         self.columns = statistics.columns(self.subsets, len(self.data['modalities']))
         summaries = list(self.columns)[len(self.subsets) :]
         self.titles = _titles(dict(titles or {}), self.subsets, summaries)
         self.samples = Samples()
-        kept = list(self._verified(members, outcomes, problems))
+        kept = list(self._counted(found, problems))
         self.records = [record for record, _ in kept]
         # Outcomes tell what samples contribute to the data set's own metric alone.
         each = [added if self.main else None for _, added in kept]
@@ -164,30 +168,38 @@ class Runs:
             )
         )
 
-    def _verified(
-        self, members: Sequence[Record], outcomes: Loader, problems: list[str]
+    def _counted(
+        self, proven: Iterable[tuple[Record, Outcomes | None]], problems: list[str]
     ) -> Iterator[tuple[Record, np.ndarray | None]]:
         """Yields each run that counts with the contributions of its samples, if these are known."""
-        for record in members:
-            added, wrong = None, ''
-            try:
-                found = outcomes(record)
-                if found is not None:
-                    added = self.samples.add(record, found, self.subsets)
-                    record, told = verification.verified(record, found)
-                    wrong = f'{told}; the run is left out' if told else ''
-            except RecordError as error:
-                problems.append(str(error))
-                added = None
-            except Exception as error:
-                # Whatever one file holds, the tables of the others stand.
-                wrong = f'it cannot be used: {type(error).__name__}: {error}; the run is left out'
+        for record, outcomes in proven:
             if not any(self.metric in scores for scores in record['scores']['test'].values()):
-                wrong = wrong or f'it holds no {self.metric}'
-            if wrong:
-                problems.append(f'{run_name(record)}: {wrong}')
+                problems.append(f'{run_name(record)}: its outcomes do not tell {self.metric}')
+                continue
+            try:
+                added = None
+                if outcomes is not None:
+                    added = self.samples.add(record, outcomes, self.subsets)
+            except RecordError as error:
+                problems.append(f'{error}; {unfinished(record, force=True)}')
             else:
                 yield record, added
+
+
+def _proven(
+    members: Iterable[Record], outcomes: Loader, problems: list[str]
+) -> Iterator[tuple[Record, Outcomes | None]]:
+    """Yields each run whose record its outcomes prove, with these; others are named."""
+    for record in members:
+        try:
+            found = outcomes(record)
+            proven = record if found is None else verification.verified(record, found)
+        except Exception as error:
+            # Whatever one file holds, the tables of the others stand.
+            kind = '' if isinstance(error, RecordError) else f'{type(error).__name__}: '
+            problems.append(f'{run_name(record)}: {kind}{error}; {unfinished(record)}')
+        else:
+            yield proven, found
 
 
 def _titles(

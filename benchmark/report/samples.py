@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from benchmark.records import metrics
+from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError
 from benchmark.report import statistics
 
@@ -14,6 +18,13 @@ from benchmark.report import statistics
 def run_name(record: Record) -> str:
     """Returns how messages name a run: method, protocol and seed."""
     return f'{record["method"]["label"]} {record["protocol_id"]} seed {record["seed"]}'
+
+
+DESCRIPTION = (
+    *('kind', 'modalities', 'classes', 'regions', 'metric', 'live', 'ceiling', 'chance'),
+    'samples',
+)
+"""Fields of a record that describe the data, and that all runs on the same data have alike."""
 
 
 class Samples:
@@ -102,3 +113,34 @@ def _contributions(record: Record, outcomes: Outcomes, subsets: Sequence[str]) -
         return np.stack([by_subset.get(subset, blank) for subset in subsets], axis=1)
     except (KeyError, ValueError) as error:
         raise RecordError(f'{run_name(record)}: outcomes do not fit the record: {error}') from None
+
+
+def agreeing(members: Sequence[Record], problems: list[str]) -> Iterator[Record]:
+    """Yields the runs that describe the data as most of them do; the others are named.
+
+    Records of older versions lack some of the fields.
+    """
+    told: list[dict[str, Any]] = [
+        {**r['dataset'], **({'samples': r['samples']} if 'samples' in r else {})} for r in members
+    ]
+    usual = {}
+    for field in DESCRIPTION:
+        given = [_rounded(data[field]) for data in told if field in data]
+        usual[field] = Counter(given).most_common(1)[0][0] if given else ''
+    for record, data in zip(members, told, strict=True):
+        for field in DESCRIPTION:
+            if field in data and _rounded(data[field]) != usual[field]:
+                problems.append(
+                    f'{run_name(record)}: {field}: other runs on the same data say '
+                    f'{usual[field]}, found {_rounded(data[field])}; '
+                    f'{unfinished(record, force=True)}'
+                )
+                break
+        else:
+            yield record
+
+
+def _rounded(value: Any) -> str:
+    """Returns a value as text, in which numbers that differ by rounding are the same."""
+    plain = json.loads(json.dumps(value), parse_float=lambda text: round(float(text), 6))
+    return json.dumps(plain, sort_keys=True)

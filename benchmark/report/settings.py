@@ -64,6 +64,8 @@ def words(protocol: Mapping[str, Any]) -> str:
             told.append(part.format(**protocol, plural=plural))
         except (KeyError, ValueError):
             continue
+    if protocol.get('nesterov') is False:
+        told.append('plain momentum')
     return ', '.join(filter(None, told))
 
 

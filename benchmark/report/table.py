@@ -115,6 +115,12 @@ class Block:
             return {**self.subsets, 'mean': 'mean', 'worst': 'worst'}
         return self.first.titles
 
+    @property
+    def shown(self) -> list[Mapping[str, Any]]:
+        """The published rows of the metric that the block shows."""
+        own = self.first.data['metric']
+        return [row for row in self.published if row.get('metric', own) == self.first.metric]
+
     @cached_property
     def rows(self) -> list[Row]:
         """The methods, then the references, then the published rows."""
@@ -125,7 +131,7 @@ class Block:
         ]
         if self.first.main:
             rows += _references(self.first)
-            rows += [_published_row(row, self.first) for row in self.published]
+        rows += [_published_row(row, self.first) for row in self.shown]
         if len(set(self.first.numbers.values())) > 1:
             rows.append(_number_row(self.first.sample, self.first.numbers))
             if self.first.unit == 'clusters':
@@ -196,9 +202,20 @@ def _method_row(label: str, runs: Runs, lead: str) -> Row:
             **{f'mean_{k}': v for k, v in beside.items()},
             **_facts(runs),
             **places,
+            **_worst(runs, members),
             **(gaps.facts(runs) if lead else costs),
         },
     )
+
+
+def _worst(runs: Runs, members: Sequence[int]) -> dict[str, float | str]:
+    """Returns what the CSV file says of the column 'worst': the worst subset of each seed."""
+    values = runs.values[members, : len(runs.subsets)]
+    if 'worst' not in runs.titles or np.isnan(values).all(1).any():
+        return {}
+    found = np.nanargmin(values if runs.higher else -values, axis=1)
+    told = ', '.join(runs.subsets[k] for k in found)
+    return {'worst_is': f'of each seed the score of its worst subset ({told})'}
 
 
 def _beside(runs: Runs, chosen: Sequence[Record]) -> dict[str, float]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import UserError, unknown
-from benchmark.files import ROOT, writing
+from benchmark.files import writing
 from benchmark.records import metrics, store
+from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError, Unscored, test_scores
 from benchmark.report import baseline, captions, common, escaping, gaps
 from benchmark.report.cost_table import TextTable
-from benchmark.report.render import FORMATS, comma_separated, grid, section, terminal
+from benchmark.report.published import published
+from benchmark.report.render import FORMATS, comma_separated, grid, latex_of, section, terminal
 from benchmark.report.runs import Loader, NoColumn, gather
 from benchmark.report.table import Block, Table
-
-PUBLISHED = ROOT / 'results' / 'published'
 
 
 class Lacking(UserError):
@@ -117,6 +116,8 @@ def write_tables(
     )
     if metric and not made.blocks:
         held = _held(found)  # and the outcomes do not tell the metric either
+        if metric in held:
+            raise Lacking(f'{dataset}: no run has outcomes that prove its {metric}')
         raise Lacking(unknown(f'metric of {dataset}', metric, held), held)
     told = [*found.problems, *left_out, *made.problems]
     problems = [line.replace(f'{root}/', '') for line in told]
@@ -180,7 +181,8 @@ def _on_common_samples(
                 raise RecordError('no outcomes')
             changed, kept[record['identity']] = common.restricted(record, outcomes)
         except RecordError as error:
-            left_out.append(f'{record["method"]["label"]} seed {record["seed"]}: {error}')
+            told = f'{record["method"]["label"]} seed {record["seed"]}: {error}'
+            left_out.append(f'{told}; {unfinished(record)}')
             continue
         records.append(changed)
         every = max(record['n']['test'].values())
@@ -202,7 +204,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
-    """Writes `<results>/tables/<dataset>-baseline.md` and `.csv`: every method against one.
+    """Writes `<results>/tables/<dataset>-baseline.md`, `.tex` and `.csv`: every method against one.
 
     Args:
         results: The results folder.
@@ -232,8 +234,11 @@ def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
     parts = [escaping.markdown(f'# {made.dataset} against {name}')]
     for text in (text for each in tables for text in each):
         parts += section(text, 2)
-    parts += [escaping.markdown(f'Not compared: {reason}.') for reason in reasons]
+    left_out = [f'Not compared: {reason}' for reason in reasons]
+    parts += [escaping.markdown(f'{line}.') for line in left_out]
     _write_text(stem.with_name(f'{stem.name}.md'), '\n\n'.join(parts) + '\n')
+    tex = latex_of((text for each in tables for text in each), left_out)
+    _write_text(stem.with_name(f'{stem.name}.tex'), tex)
     rows = comma_separated(baseline.plain(able, name))
     _write_text(stem.with_name(f'{stem.name}.csv'), rows)
     return [each[0] for each in tables]
@@ -248,12 +253,6 @@ def _metrics(found: store.Scan) -> set[str]:
 def _held(found: store.Scan) -> set[str]:
     tested = [r['scores']['test'] for r in found.complete.values()]
     return {name for subsets in tested for scores in subsets.values() for name in scores}
-
-
-def published(dataset: str) -> list[dict[str, Any]]:
-    """Returns the rows that papers print for a data set; none where no file holds them."""
-    path = PUBLISHED / f'{dataset}.json'
-    return json.loads(path.read_text(encoding='utf-8'))['rows'] if path.is_file() else []
 
 
 def brief(record: Record) -> str:

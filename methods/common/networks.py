@@ -158,6 +158,11 @@ class ClassificationDecoder(nn.Module):
         """Returns the last feature map before pooling, (B, 8 width, H, W), as the only scale."""
         return (self.trunk(fused[0]),)
 
+    def stages(self, fused: Maps) -> Maps:
+        """Returns the feature maps of both stages, (B, 4 width, ..) and (B, 8 width, H, W)."""
+        first = self.trunk[0](fused[0])
+        return first, self.trunk[1](first)
+
     def logits(self, maps: Maps) -> Tensor:
         """Returns logits (B, K) from `maps`."""
         return self.head(maps[-1].mean((2, 3)))

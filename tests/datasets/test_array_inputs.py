@@ -390,3 +390,11 @@ def test_what_lies_behind_an_array_in_its_file_is_no_longer_lost(tmp_path):
     with (root / 'target.npy').open('ab') as file:
         np.save(file, np.arange(3))
     told('target.npy: expected one array, found 152 more bytes behind it', root)
+
+
+@HOW
+def test_narrow_images_beside_label_maps_need_no_kind(how, tmp_path):
+    target = RNG.integers(2, size=(N, 2, 40)).astype(np.uint8)
+    keys = {'inputs__a': RNG.normal(size=(N, 2, 40)), 'inputs__b': None, 'target': target}
+    data = Arrays(root=str(write(tmp_path / 'x', how, **keys)))
+    assert data.task.modalities[0].shape == (1, 2, 40)

@@ -300,3 +300,15 @@ def test_clips_of_kinetics_are_clustered_by_video(tmp_path):
         *(f'playing_drums/test{k}' for k in range(3)),
         *('ab_c-1', 'ab_c-1', 'tap_dancing/test2'),
     ]
+
+
+def test_a_rate_that_no_sound_has_is_told(tmp_path):
+    root = crema_d(tmp_path)
+    file = root / 'AudioWAV/1000_test_SAD_XX.wav'
+    whole = bytearray(file.read_bytes())
+    for rate in (0, 2**31 - 1):
+        # The header also holds the number of bytes per second.
+        whole[24:32] = rate.to_bytes(4, 'little') + (2 * rate).to_bytes(4, 'little')
+        file.write_bytes(whole)
+        with pytest.raises(UserError, match=f'expected 1 to 1000000 samples per second, .*{rate}'):
+            CremaD(root=str(root)).check()

@@ -350,3 +350,27 @@ def test_a_text_that_is_not_finite_is_told_before_anything_is_trained(tmp_path):
     data = opened(write(tmp_path, keys))
     with pytest.raises(UserError, match=r'test/text: expected finite numbers, .*row 4'):
         data.check()
+
+
+def test_features_that_are_constant_in_the_training_clips_are_told(tmp_path):
+    keys = content()
+    keys['train']['audio'][..., [3, 9]] = 2
+    for name in ('valid', 'test'):
+        keys[name]['audio'][..., 9] = 2
+    data = opened(write(tmp_path, keys), standardise=True, padding='none')
+    (told,) = data.notes
+    assert told.startswith('audio: features that do not vary in the training samples')
+    assert told.endswith('become 0: 3, 9; of these, 3 vary in other splits')
+    assert (data.split('test').inputs['audio'][np.arange(6)][..., [3, 9]] == 0).all()
+
+
+def test_small_differences_of_large_features_are_kept(tmp_path):
+    keys, large = content(), content()
+    for name, part in large.items():
+        part['audio'] = keys[name]['audio'].astype(np.float64) + 1e9
+    before, after = (
+        opened(write(tmp_path, x), standardise=True, padding='none').split('test')
+        for x in (keys, large)
+    )
+    rows = np.arange(6)
+    assert after.inputs['audio'][rows] == pytest.approx(before.inputs['audio'][rows], abs=1e-4)

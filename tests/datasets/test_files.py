@@ -202,7 +202,7 @@ def test_list_files_need_no_last_newline(tmp_path):
     with pytest.raises(UserError, match=r'list\.txt: expected some lines'):
         lines(file)
     file.write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(UserError, match=r'list\.txt: expected a text file'):
+    with pytest.raises(UserError, match=r'list\.txt: expected a list file in UTF-8'):
         lines(file)
     with pytest.raises(UserError, match=r'none\.txt: expected a list file'):
         lines(tmp_path / 'none.txt')

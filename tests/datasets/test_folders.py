@@ -237,7 +237,7 @@ def test_bad_content_is_told(tmp_path):
     told("sample 'va0' is in train and val")
     (root / 'train.txt').write_text(lists)
     (root / 'classes.txt').write_text('only')
-    told('expected labels 0, 255, found 1')
+    told(r"classes\.txt: classes: expected at least 2, found 1 \('only'\)")
     (root / 'classes.txt').unlink()
     save(root / 'rgb' / 'te3.png', np.zeros((8, 8, 3), np.uint8))
     (root / 'rgb' / 'te3.jpg').unlink()

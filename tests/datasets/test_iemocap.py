@@ -327,3 +327,32 @@ def test_features_that_are_not_finite_are_told_before_anything_is_trained(root):
         UserError, match=f"bert_large.h5: expected finite features of '{utterance}'"
     ):
         data.check()
+
+
+def test_more_declared_numbers_than_memory_holds_are_told(root):
+    with h5py.File(root / 'V/denseface.h5', 'a') as h5:
+        del h5[UTTERANCES[2]]
+        h5.create_dataset(UTTERANCES[2], (10**10, 342), 'f8', chunks=(100, 342))
+    expected = f"denseface.h5: expected features of '{UTTERANCES[2]}' that fit into memory, found"
+    with pytest.raises(UserError, match=expected):
+        opened(root)
+
+
+def test_features_without_a_deviation_become_0_and_are_told(root):
+    with h5py.File(root / 'A/comparE_mean_std.h5', 'a') as h5:
+        h5['1/std'][5] = 0
+    data = opened(root)
+    assert data.notes[0].startswith('audio: features that do not vary in the training samples')
+    assert data.notes[0].endswith('become 0: 5')
+    assert (data.split('test').inputs['audio'][np.arange(6)][..., 5] == 0).all()
+
+
+def test_small_differences_of_large_features_are_kept(root):
+    rows = np.arange(6)
+    before = opened(root).split('test').inputs['audio'][rows]
+    with h5py.File(root / 'A/comparE.h5', 'a') as h5:
+        for utterance in UTTERANCES:
+            h5[utterance][...] += 1e9
+    with h5py.File(root / 'A/comparE_mean_std.h5', 'a') as h5:
+        h5['1/mean'][...] += 1e9
+    assert opened(root).split('test').inputs['audio'][rows] == pytest.approx(before, abs=1e-4)

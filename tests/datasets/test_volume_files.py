@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import os
 import re
 import shutil
 
@@ -181,7 +182,7 @@ def test_a_volume_of_one_value_shows_nothing_and_is_told(scans, prepared):
     save(scans / 'p1' / 't1.nii.gz', np.zeros(SHAPE, np.float32))
     out, error = prepared()
     assert not error
-    assert 'show nothing, for all voxels are equal (2):' in out
+    assert 'become 0, for no voxels differ by more than rounding (2):' in out
     assert not standardised(np.full((50, 50, 50), 0.1, np.float32)).any()
 
 
@@ -356,31 +357,39 @@ def test_a_source_that_was_corrected_since_is_told(scans, tmp_path, capsys):
     assert prepare.main(command) == 0
 
 
+def relabel(root, case, *values):
+    """Gives a case of a prepared root other labels, in its file and in the list of cases."""
+    labels = np.zeros_like(np.load(root / case / 'seg.npy'))
+    labels[1, 1, : len(values)] = values
+    np.save(root / case / 'seg.npy', labels)
+    mapped.cache_clear()
+    listed = ','.join(map(str, (0, *values)))
+    lines = (root / 'cases.txt').read_text().splitlines()
+    changed = [re.sub('=.*', f'={listed}', x) if x.startswith(case) else x for x in lines]
+    (root / 'cases.txt').write_text('\n'.join(changed))
+
+
 def test_splits_without_a_labelled_voxel_are_refused(root):
-    text = (root / 'cases.txt').read_text()
-    (root / 'cases.txt').write_text(
-        text.replace('p1 4 6 7 0 3 labels=0,1', 'p1 4 6 7 0 3 labels=0')
-    )
+    relabel(root, 'p1')
     lists(root, ['p0', 'p2'], ['p3'], ['p1'])
     with pytest.raises(UserError, match='expected a labelled voxel in some case of test, found'):
         opened(root)
     lists(root, ['p0', 'p2'], ['p3'], ['p1', 'p4'])
     assert 'test: 2 cases: flair in 2, t1 in 2; 1 without a labelled voxel' in opened(root).notes
-    (root / 'cases.txt').write_text(
-        text.replace('p0 4 6 7 0 3 labels=0,1', 'p0 4 6 7 0 3 labels=0,2')
-    )
+    relabel(root, 'p0', 2)
     told = [note for note in opened(root).notes if 'no case has' in note]
     assert told == [
         f'{n}: no case has region 2; Dice is 1 where it is not found' for n in ('val', 'test')
     ]
-    (root / 'cases.txt').write_text(text.replace('=0,1', '=0'))
+    for k in range(5):
+        relabel(root, f'p{k}')
     with pytest.raises(UserError, match='expected a label above 0 in some case, found none'):
         opened(root)
 
 
 def test_dice_is_taken_of_the_labels_that_occur(root):
-    text = (root / 'cases.txt').read_text()
-    (root / 'cases.txt').write_text(text.replace('=0,1', '=0,1,4'))
+    for k in range(5):
+        relabel(root, f'p{k}', 1, 4)
     data = opened(root)
     task = data.task
     assert task.regions == (('1', (1,)), ('4', (4,)))
@@ -471,3 +480,49 @@ def test_what_was_found_and_what_was_left_aside_is_told(root):
     assert 'volumes of 4x6x7 voxels' in notes
     aside = 'left aside: .DS_Store, case p2, which is in no split, notes.txt, p1/t2.nii.gz'
     assert notes[-1] == aside
+
+
+def test_voxels_of_a_prepared_root_that_are_not_finite_are_told(root):
+    file = root / 'p2' / 't1.npy'
+    values = np.load(file)
+    values[1, 2, 3] = np.nan
+    np.save(file, values)
+    with pytest.raises(UserError, match=r'p2/t1\.npy: expected finite numbers, found others'):
+        opened(root)
+
+
+@pytest.mark.parametrize('name', ['\x1b[31m', '=cmd()', '<b>'])
+def test_names_of_regions_are_words(name, root):
+    (root / 'regions.txt').write_text(f'{name} 1')
+    with pytest.raises(UserError, match=r'regions\.txt: expected (a name of letters|printable)'):
+        opened(root)
+
+
+def test_labels_in_the_list_of_cases_are_those_that_a_map_can_hold(root):
+    file = root / 'cases.txt'
+    file.write_text(file.read_text().replace('labels=0,1', 'labels=0,-1'))
+    with pytest.raises(UserError, match=r'cases\.txt, entry 1: expected CASE SLICES'):
+        opened(root)
+
+
+@pytest.mark.parametrize('name', ['\x1b[31m.txt', 'a\nb.nii.gz', b'\xff'])
+def test_names_in_a_source_that_cannot_be_printed_are_told(name, scans, prepared):
+    name = name.decode(errors='surrogateescape') if isinstance(name, bytes) else name
+    (scans / 'p0' / name).write_text('x')
+    assert 'in/p0: expected names of printable characters, found' in prepared()[1]
+
+
+def test_a_pipe_in_the_place_of_a_volume_is_told(scans, prepared):
+    file = scans / 'p0' / 't1.nii.gz'
+    file.unlink()
+    os.mkfifo(file)
+    assert f'{file}: expected a file, found a pipe' in prepared()[1]
+
+
+def test_more_than_one_array_in_a_file_is_told(tmp_path):
+    file = tmp_path / 'a.npy'
+    with file.open('wb') as out:
+        np.save(out, np.zeros((2, 2, 2)))
+        np.save(out, np.zeros((2, 2, 2)))
+    with pytest.raises(UserError, match='a.npy: expected one array, found more behind it'):
+        mapped(file)

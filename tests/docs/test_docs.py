@@ -118,6 +118,24 @@ def test_every_protocol_field_and_record_field_is_generated():
         assert {k for k, v in there.items() if v == 'always'} == set(kind.__required_keys__)
 
 
+RECORDED = {
+    '': ('Record', 'Failure'), 'method.': ('MethodInfo',), 'dataset.': ('DatasetInfo',),
+    'scores.': ('Scores',), 'samples.': ('SampleCounts',), 'gaps.': ('Gaps',), 'cost.': ('Cost',),
+    'tuning.': ('Tuning',), 'tuning.tried[].': ('Trial',),
+}  # fmt: skip
+"""How a field is called from the record -> the types whose fields are called so."""
+
+
+def test_the_page_on_records_says_what_every_field_means():
+    schema = importlib.import_module('benchmark.records.schema')
+    text = (DOCS / 'record.md').read_text().partition('## Fields')[2].partition('### Types')[0]
+    told = re.findall(r'^\| `([\w.\[\]]+)` \| .{10,} \|$', text, re.M)
+    kinds = ((prefix, getattr(schema, name)) for prefix, of in RECORDED.items() for name in of)
+    known = {f'{prefix}{field}' for prefix, kind in kinds for field in kind.__annotations__}
+    inner = {field.split('.')[0] for field in known if '.' in field}
+    assert sorted(told) == sorted(known - inner - {'tuning.tried'})
+
+
 def flags():
     """Every option of the five commands."""
     for parser in (run.parser(), tables.parser(), report.parser()):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmark import run
-from benchmark.engine import plan
+from benchmark.engine import plan, request
 from benchmark.engine.grids import GRIDS, NamedGrid, named_grid
 from benchmark.errors import UserError
 from benchmark.registry import discover
@@ -16,7 +16,7 @@ EMBEDDED = ['synth_faces', 'synth_rooms']
 
 def planned(*words):
     """The experiments of a command, none of which is run."""
-    grid, _ = run.prepare(run.parser().parse_args([*words, '--device', 'cpu']))
+    grid, _ = request.prepare(run.parser().parse_args([*words, '--device', 'cpu']))
     return plan.flat(grid)
 
 

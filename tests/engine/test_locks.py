@@ -157,7 +157,7 @@ def test_other_work_comes_first_and_what_others_have_done_is_not_done_again(
 
 def test_a_failure_of_another_process_is_not_repeated(tmp_path, monkeypatch, capsys):
     (e,) = experiments(tmp_path, 'hemis')
-    worker = grid._Worker(Machine('cpu'), grid.Progress({}, 1), False, brief, [e])
+    worker = grid.Worker(Machine('cpu'), grid.Progress({}, 1), False, brief, {e.folder: None})
     grid.failure(e, UserError('no luck'), Machine('cpu'))
     assert worker.work([e]) is False
     assert 'FAILED in another process: no luck' in capsys.readouterr().out

@@ -1,19 +1,20 @@
 """A plan lists what is refused and goes on, where a run ends before anything is trained."""
 
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
 from tasks import TASKS, Toy
 
 from benchmark import run
-from benchmark.engine import grid, notes
+from benchmark.engine import dry_run, grid, notes, plan
 from benchmark.engine.building import Machine
-from benchmark.engine.experiment import experiment
+from benchmark.engine.experiment import _changed, experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.options import Spec
 from benchmark.records import store
-from benchmark.registry import discover
+from benchmark.registry import DATASETS, discover
 from benchmark.report import captions, writer
 
 discover()
@@ -97,8 +98,8 @@ def test_bad_arguments_end_a_plan(tmp_path, capsys):
 
 def test_a_plan_ends_when_nobody_reads_it(tmp_path, monkeypatch, capsys):
     items = [one(tmp_path, seed=seed) for seed in range(3)]
-    monkeypatch.setattr(grid, 'unread', iter([False, True]).__next__)
-    grid.show_plan(items, Machine('cpu'))
+    monkeypatch.setattr(dry_run, 'unread', iter([False, True]).__next__)
+    dry_run.show_plan(items, Machine('cpu'))
     assert capsys.readouterr().out.count('to run') == 1
 
 
@@ -170,3 +171,15 @@ def test_data_that_cannot_be_read_are_no_reason_to_end_the_notes(tmp_path):
             raise OSError('gone')
 
     assert notes.of(one(tmp_path, data=Broken(TASKS['vectors']))) == []
+
+
+@pytest.mark.parametrize(
+    ('spec', 'changed'),
+    [('synth_faces', []), ('synth_faces:width=WIDTH', []), ('synth_faces:width=8', ['width'])],
+)
+def test_a_record_names_the_options_of_the_data_set_that_are_not_its_defaults(spec, changed):
+    usual = inspect.signature(DATASETS.module_dict['synth_faces']).parameters['width'].default
+    (data,) = plan.open_datasets([spec.replace('WIDTH', str(usual))], [], {})
+    assert _changed(data) == changed
+    data.options['unknown'] = usual
+    assert _changed(data) == [*changed, 'unknown']

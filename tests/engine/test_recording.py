@@ -22,6 +22,7 @@ from benchmark.errors import UserError
 from benchmark.method import IGNORE
 from benchmark.records import metrics, store, verification
 from benchmark.registry import METHODS, discover, lookup
+from benchmark.report import writer
 
 discover()
 MACHINE = Machine('cpu')
@@ -60,6 +61,12 @@ def untrained(task, folder):
     return e, [Trained(build(e, 'cpu').eval(), summary)]
 
 
+def place_in(results):
+    """The folder of the run on vectors, where its record counts."""
+    e, _ = untrained(TASKS['vectors'], results)
+    return results / 'toy' / 'modality_dropout' / e.protocol_id / 'seed0'
+
+
 def finished(task, folder):
     e, trained = untrained(task, folder)
     return e, finish(e, MACHINE, trained, {'seconds': 0.0, 'peak_memory_mb': 0.0})
@@ -76,7 +83,7 @@ def test_every_score_follows_from_the_outcomes(kind, tmp_path):
         assert again.keys() == scores.keys() <= metrics.determined(record['dataset'])
         for metric, value in scores.items():
             assert again[metric] == value or (value is None and np.isnan(again[metric]))
-    assert verification.verified(record, outcomes)[1] == ''
+    assert verification.verified(record, outcomes) == record
     slices = 2 if task.metric == 'Dice' else 1
     assert record['samples'] == {name: n // slices for name, n in SIZES.items()}
     assert e.recorded() == record
@@ -128,10 +135,11 @@ def test_clusters_are_kept_and_counted(tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', [store.OUTCOMES, store.VALIDATION])
 @pytest.mark.parametrize('harm', ['gone', 'torn', 'flipped'])
 def test_a_run_without_its_outcomes_is_unfinished_and_in_no_table(name, harm, tmp_path):
-    folder = tmp_path / 'toy' / 'modality_dropout' / 'id' / 'seed0'
+    folder = place_in(tmp_path)
     e, _ = finished(TASKS['vectors'], folder)
     e = dataclasses.replace(e)
     assert e.recorded() is not None
+    assert store.scan(tmp_path).complete
     file = folder / name
     whole = file.read_bytes()
     half = len(whole) // 2
@@ -144,6 +152,42 @@ def test_a_run_without_its_outcomes_is_unfinished_and_in_no_table(name, harm, tm
     assert not found.complete
     (problem,) = found.problems
     assert str(folder / store.RECORD) in problem
+
+
+def without_a_prediction(record, outcomes):
+    outcomes.pop('pred/a')
+
+
+def with_another_prediction(record, outcomes):
+    outcomes['pred/a'] = 1 - outcomes['pred/a']
+
+
+def with_another_number(record, outcomes):
+    record['n']['test']['a'] -= 1
+
+
+def with_more_samples(record, outcomes):
+    record['samples']['test'] += 1
+
+
+@pytest.mark.parametrize(
+    'change',
+    [without_a_prediction, with_another_prediction, with_another_number, with_more_samples],
+)
+def test_a_run_whose_outcomes_do_not_prove_it_is_unfinished(change, tmp_path):
+    # All hashes agree: record and outcomes were edited together.
+    folder = place_in(tmp_path)
+    e, record = finished(TASKS['vectors'], folder)
+    e = dataclasses.replace(e)
+    assert e.recorded() is not None
+    outcomes = store.read_outcomes(folder / store.OUTCOMES)
+    change(record, outcomes)
+    record['outcomes'][store.OUTCOMES] = store.write_outcomes(folder / store.OUTCOMES, outcomes)
+    store.write(folder / store.RECORD, record)
+    assert e.recorded() is None
+    table = writer.write_tables(tmp_path, 'toy', tmp_path)
+    assert not table.blocks
+    assert '--methods modality_dropout --datasets DATASET --seeds 0' in table.problems[0]
 
 
 def test_the_record_of_another_version_is_put_aside_with_its_outcomes(tmp_path, monkeypatch):

@@ -129,12 +129,29 @@ def test_clip_bounds_the_norm_of_the_step():
     assert half['clip_grad'] == {'max_norm': 0.01}
 
 
+@pytest.mark.parametrize(('nesterov', 'momentum'), [(True, 0.9), (False, 0.9), (True, 0.0)])
+def test_momentum_is_plain_or_nesterov_s(nesterov, momentum):
+    protocol = Protocol(
+        optimizer='SGD', lr=0.5, momentum=momentum, weight_decay=0.0, nesterov=nesterov
+    )
+    layer = torch.nn.Linear(1, 1, bias=False)
+    config = training.optim_wrapper(dataclasses.replace(protocol, precision='float32'))
+    wrapper = build_optim_wrapper(layer, config)
+    weight, velocity = layer.weight.item(), 0.0
+    for _ in range(3):
+        wrapper.update_params(layer.weight.square().sum())
+        gradient = 2 * weight
+        velocity = momentum * velocity + gradient
+        weight -= 0.5 * (gradient + momentum * velocity if nesterov else velocity)
+        assert layer.weight.item() == pytest.approx(weight, rel=1e-5, abs=1e-6)
+
+
 def test_fields_younger_than_the_first_records_leave_their_identity_alone():
     plain = Protocol()
     assert LATER
     assert not set(LATER) & set(plain.recorded())
     assert set(plain.recorded()) | set(LATER) == set(Protocol.fields())
-    for field, value in {'clip': 1.0, 'ema': 0.99}.items():
+    for field, value in {'clip': 1.0, 'ema': 0.99, 'nesterov': False}.items():
         changed = dataclasses.replace(plain, **{field: value})
         assert changed.recorded()[field] == value
         assert changed.id('data') != plain.id('data')

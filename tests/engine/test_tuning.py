@@ -12,7 +12,7 @@ from scipy import stats
 from tasks import TASKS, Toy
 
 from benchmark import run
-from benchmark.engine import execution, forecast, plan, tuning
+from benchmark.engine import dry_run, execution, forecast, plan, request, tuning
 from benchmark.engine import grid as runner
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import Experiment
@@ -611,7 +611,7 @@ def test_the_plan_counts_the_trials_and_runs_nothing(tmp_path, capsys, monkeypat
     monkeypatch.setattr(forecast, 'forecast', lambda *a: measured.append(real(*a)) or (100.0, 0.0))
     data = toy(cls=Sealed)
     grid = grid_of(tmp_path, 'taught', 'modality_dropout', seeds=(0, 1), data=data)
-    runner.show_plan(grid, MACHINE)
+    dry_run.show_plan(grid, MACHINE)
     told = capsys.readouterr().out
     assert told.count('taught trial') == 3
     assert told.count('taught (tuned 3)') == 2
@@ -627,7 +627,7 @@ def test_the_plan_counts_the_trials_and_runs_nothing(tmp_path, capsys, monkeypat
 def test_what_has_nothing_to_tune_is_named(tmp_path, capsys):
     words = ['--methods', 'modality_dropout', 'mmanet', 'mmanet:alpha=1,beta=1', '--tune', '2']
     args = run.parser().parse_args([*words, '--results', str(tmp_path), '--device', 'cpu'])
-    grid, _ = run.prepare(args)
+    grid, _ = request.prepare(args)
     told = capsys.readouterr().out.splitlines()
     assert told == ['mmanet:alpha=1,beta=1: nothing to tune', 'modality_dropout: nothing to tune']
     assert len(grid) == 2 * 3

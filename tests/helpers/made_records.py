@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix
 
 from benchmark.missing import subset_ids
 from benchmark.records import store
-from benchmark.records.schema import Failure
+from benchmark.records.schema import SCHEMA, Failure
 
 NAMES = ['rgb', 'depth', 'ir']
 SUBSETS = subset_ids(NAMES)
@@ -46,7 +46,7 @@ def make_record(label: str, seed: int, outcomes: dict, **changes) -> dict:
         for s in subsets
     }
     record = {
-        'schema': store.SCHEMA,
+        'schema': SCHEMA,
         'status': 'complete',
         'method': {
             'name': label.split(':')[0],

@@ -160,7 +160,7 @@ def interrupted():
         (lambda: 1, 1, ''),
         (lambda: sys.exit(2), 2, ''),
         (mistaken, 2, 'error: no such file\n'),
-        (interrupted, 130, '\ninterrupted\n'),
+        (interrupted, 130, '\ninterrupted; the same command goes on from here\n'),
     ],
 )
 def test_a_command_ends_with_its_status(main, status, told, capsys, monkeypatch):

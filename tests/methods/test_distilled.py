@@ -207,7 +207,23 @@ def test_logits_are_compared_with_the_teacher_s_on_all_modalities(kind, name):
     torch.testing.assert_close(method.loss(batch)['loss_distill'], expected)
 
 
-@pytest.mark.parametrize('name', BETWEEN_MAPS)
+def test_attention_is_transferred_from_both_stages_of_a_classifier():
+    method, batch = distilled('faces', loss='at', alpha=3.0).eval(), every_subset('faces')
+    seen = {}
+
+    def keep(name):
+        return lambda _, __, output: seen.setdefault(name, []).append(output)
+
+    for side, network in (('student', method), ('teacher', method.teacher_network)):
+        for stage in network.decoder.trunk:
+            stage.register_forward_hook(keep(side))
+    found = method.loss(batch)['loss_distill']
+    assert [len(maps) for maps in seen.values()] == [2, 2]
+    pairs = zip(seen['student'], seen['teacher'], strict=True)
+    torch.testing.assert_close(found, 3 * sum(BETWEEN_MAPS['at'](s, t) for s, t in pairs))
+
+
+@pytest.mark.parametrize('name', sorted({*BETWEEN_MAPS} - {'at'}))
 def test_classification_compares_the_last_map(name):
     method, batch = distilled('faces', loss=name, alpha=3.0).eval(), every_subset('faces')
     (student,), (teacher,), *_ = views(method, batch)

@@ -1,12 +1,17 @@
 """One step of MMANet, DMRNet, RedCore, ShaSpec, LCR and MMIN against their released code.
 
+Of RFNet, mmFormer and GMD, whose networks are others, the parts that are equal.
+
 The released code computed the losses and gradients in released_code.json on the weights and data
 of `figures.fill` and `figures.drawn`, as tests/helpers/figures.py describes. Encoders were left
 out, but for MMANet: a step begins at the features of the modalities. Classifiers of RedCore and
 MMIN are those of the released code, perceptrons with two hidden layers, and dropout was off. The
 commits are c330689 of shicaiwei123/MMANet-CVPR2023 and 8472850 of shicaiwei123/ECCV2024-DMRNet (the
 face anti-spoofing code of both, LCR among the latter), b2c6a2d of sunjunaimer/RedCore, 081fe7a of
-billhhh/ShaSpec, and the branch master of AIM3-RUC/MMIN.
+billhhh/ShaSpec, the branch master of AIM3-RUC/MMIN, 1e475fa of dyh127/RFNet, b18663a of
+YaoZhang93/mmFormer and 90e482f of HaoWang420/Gradient-guided-Modality-Decoupling. Volumes had one
+slice, and of 3-D kernels the middle slice is compared; RFNet's convolutions padded with zeros, as
+in the torch of their time.
 """
 
 import itertools
@@ -19,10 +24,14 @@ from figures import differences, drawn, fill
 from torch import nn
 
 from benchmark.method import Batch, Modality, Task
+from methods.common.losses import log_odds, segmentation_loss
+from methods.common.regions import ProbabilityMaps, RegionFusion
 from methods.complete import Complete
 from methods.dmrnet import DMRNet
+from methods.gmd import decoupled_gradients
 from methods.lcr import LCR
 from methods.mmanet import MMANet
+from methods.mmformer import Transformer
 from methods.mmin import MMIN
 from methods.redcore import RedCore
 from methods.shaspec import ShaSpec
@@ -223,3 +232,54 @@ def test_shaspec_on_volumes_of_one_slice(monkeypatch):
     batch = batch_of(names, mask, 3)
     batch = batch._replace(inputs={n: images[:, i : i + 1] for i, n in enumerate(names)})
     check('shaspec', method, batch, parameters)
+
+
+def agree(name, terms, gradients):
+    """Compares terms and gradients with the released code's figures."""
+    expected = RELEASED[name]
+    for term, value in terms.items():
+        assert value.item() == pytest.approx(expected[term], rel=1e-5), term
+    apart = differences(gradients, expected['gradients'])
+    assert apart.max() < 1e-5, apart
+
+
+def test_rfnet_s_regions_and_their_fusion_at_one_scale():
+    maps, fusion = ProbabilityMaps(4, 16, 4), RegionFusion(4, 16, 4, nn.InstanceNorm2d)
+    parameters = [*maps.parameters(), *fusion.parameters()]
+    fill(parameters)
+    x, above = drawn(500, 3, 4, 16, 6, 5), drawn(501, 3, 16, 6, 5)
+    leaves = [v.requires_grad_() for v in (x, above)]
+    mask = torch.tensor([[1, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 1]]).bool()
+    given = x.where(mask[:, :, None, None, None], 0.0)
+    p = maps(given.flatten(1, 2), above)
+    target = (torch.arange(90).view(3, 6, 5) * 7 // 3) % 4
+    prm = segmentation_loss(log_odds(p), target)
+    fused = (fusion(given, p.detach()) * drawn(502, 3, 16, 6, 5)).mean()
+    gradients = torch.autograd.grad(prm + fused, [*parameters, *leaves])
+    agree('rfnet', {'prm': prm, 'fused': fused}, gradients)
+
+
+def test_mmformer_s_transformer_of_two_blocks():
+    blocks = Transformer(2, 16, 4, 8, 0.0)
+    parameters = list(blocks.parameters())
+    fill(parameters)
+    leaves = [drawn(500, 3, 12, 16).requires_grad_(), drawn(501, 12, 16).requires_grad_()]
+    loss = (blocks(*leaves) * drawn(502, 3, 12, 16)).mean()
+    agree('mmformer', {'tokens': loss}, torch.autograd.grad(loss, [*parameters, *leaves]))
+
+
+def test_gmd_s_projection_of_conflicting_gradients(monkeypatch):
+    shapes = ((4, 3), (5,))
+    parameters = [drawn(510 + k, *s).double().requires_grad_() for k, s in enumerate(shapes)]
+    losses = [
+        sum((p * drawn(520 + 10 * i + k, *p.shape)).sum() for i, p in enumerate(parameters)).tanh()
+        for k in range(5)
+    ]
+    # The released code shuffles its list of gradients anew before each gradient is projected.
+    rows = [torch.tensor([2, 0, 4, 1, 3])]
+    for _ in range(4):
+        rows.append(rows[-1][rows[0]])
+    monkeypatch.setattr(torch, 'rand_like', lambda x: torch.stack(rows).argsort(1).to(x))
+    found = decoupled_gradients(losses, parameters, torch.ones(()).double())
+    # The mean there, the sum here: `GMD.loss` divides each loss by the number of subsets.
+    agree('gmd', {}, [g / 5 for g in found])

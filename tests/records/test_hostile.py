@@ -3,12 +3,15 @@
 A changed record is refused, or it says what it said before.
 """
 
+import errno
 import io
 import json
+import os
 import random
 import struct
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -306,3 +309,45 @@ def test_more_than_the_largest_outcomes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, 'MAX_BYTES', 80_000)
     with pytest.raises(store.RecordError, match='at most 80000 bytes'):
         store.read_outcomes(path)
+
+
+def link_to_itself(path):
+    path.symlink_to(path)
+
+
+def dangling_link(path):
+    path.symlink_to(path.with_name('nothing'))
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize('make', [link_to_itself, dangling_link, pipe, Path.mkdir])
+def test_whatever_stands_in_the_place_of_a_record_is_named_and_the_others_count(make, tmp_path):
+    outcomes = make_outcomes(dict.fromkeys(SUBSETS, 9))
+    whole = save(tmp_path, make_record('whole', 0, outcomes), outcomes)
+    odd = save(tmp_path, make_record('odd', 0, outcomes), outcomes)
+    odd.unlink()
+    make(odd)
+    found = store.scan(tmp_path)
+    assert list(found.complete) == [whole]
+    (problem,) = found.problems
+    assert problem.startswith(f'{odd}: cannot be read as a record')
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_the_others_count(tmp_path, monkeypatch):
+    outcomes = make_outcomes(dict.fromkeys(SUBSETS, 9))
+    whole = save(tmp_path, make_record('whole', 0, outcomes), outcomes)
+    closed = save(tmp_path, make_record('odd', 0, outcomes), outcomes).parent.parent
+    real = os.scandir
+
+    def scandir(path):  # the superuser, who may run the tests, can read every folder
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, 'scandir', scandir)
+    found = store.scan(tmp_path)
+    assert list(found.complete) == [whole]
+    assert found.problems == [f'{closed}: cannot be read: Permission denied']

@@ -23,7 +23,7 @@ def test_what_an_older_record_lacks_is_filled_in(kind):
     outcomes, odds = ranked(kind)
     record = make_record('m', 0, outcomes)
     verification.check_fit(record, outcomes)
-    full = verification.verified(record, outcomes)[0]['scores']['test']
+    full = verification.verified(record, outcomes)['scores']['test']
     for subset in SUBSETS:
         expected = roc_auc_score(OUTCOMES['target'], odds[subset])
         assert full[subset]['AUC'] == pytest.approx(expected)
@@ -35,11 +35,12 @@ def test_what_an_older_record_lacks_is_filled_in(kind):
 @pytest.mark.parametrize('wrong', [0.9, None])
 def test_each_recorded_metric_is_verified(metric, wrong):
     outcomes, _ = ranked('logit')
-    record, _ = verification.verified(make_record('m', 0, outcomes), outcomes)
-    assert verification.verified(record, outcomes)[1] == ''
+    record = verification.verified(make_record('m', 0, outcomes), outcomes)
+    verification.verified(record, outcomes)
     record['scores']['test']['rgb+ir'][metric] = wrong
-    told = verification.verified(record, outcomes)[1]
-    assert told.startswith(f'{metric} of rgb+ir is {"nan" if wrong is None else "0.9"}')
+    told = f'^{metric} of rgb\\+ir is {"nan" if wrong is None else "0.9"}'
+    with pytest.raises(store.RecordError, match=told):
+        verification.verified(record, outcomes)
 
 
 def segmented(metric, **changes):
@@ -62,11 +63,12 @@ def segmented(metric, **changes):
 def test_scores_of_segmentation_are_verified(metric):
     record, outcomes = segmented(metric)
     verification.check_fit(record, outcomes)
-    assert verification.verified(record, outcomes)[1] == ''
+    verification.verified(record, outcomes)
     for name in record['scores']['test']['rgb']:
         changed, _ = segmented(metric)
         changed['scores']['test']['rgb'][name] += 0.01
-        assert verification.verified(changed, outcomes)[1].startswith(f'{name} of rgb is')
+        with pytest.raises(store.RecordError, match=f'^{name} of rgb is'):
+            verification.verified(changed, outcomes)
 
 
 def test_areas_give_the_scores_of_their_definition():

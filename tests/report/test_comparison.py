@@ -14,6 +14,7 @@ from benchmark.report import comparison
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / 'tools'))
 import simulate  # noqa: E402
+import simulate_rules  # noqa: E402
 
 
 @pytest.fixture
@@ -101,13 +102,29 @@ def test_draws_without_a_score_are_left_out_and_one_unit_tells_nothing(rng):
     assert np.isnan(comparison.covariance(drawn, 30)).all()
 
 
-def test_without_an_error_of_samples_the_test_is_welch_s(rng):
+def test_without_an_error_of_samples_it_is_welch_s_statistic_with_the_fewest_degrees_of_freedom(
+    rng,
+):
     a, b = np.array([0.10, 0.14, 0.15]), np.array([0.18, 0.19, 0.25])
     found = comparison.compare(a, b, np.zeros((6, 6)), 1000)
-    expected = stats.ttest_ind(a, b, equal_var=False)
-    interval = expected.confidence_interval()
-    assert found.p == pytest.approx(expected.pvalue)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    welch = stats.ttest_ind(a, b, equal_var=False)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(welch.statistic), 2))
+    half = stats.t.ppf(0.975, 2) * (a.mean() - b.mean()) / welch.statistic
+    middle = a.mean() - b.mean()
+    assert (found.low, found.high) == pytest.approx((middle - half, middle + half))
+
+
+def test_a_spread_between_seeds_far_below_that_of_the_samples_counts_for_two_thirds_of_it():
+    """In the degrees of freedom: the variance of the difference is at least that of the samples."""
+    between, own = np.array([[0.0, 0.3], [4.0, 0.0], [1.0, 1.5]]), np.array([1.0, 2.0])
+    error, degrees = comparison.standard_error(between, own, 0.5, 3, 400)
+    totals = [0.5 + (1 + 2) / 3, 0.5 + (4 + 0) / 3, 0.5 + (1 + 2) / 3]
+    seeds = [2 / 3 * (1 + 2) / 3, (4 + 0) / 3, (1 + 1.5) / 3]
+    np.testing.assert_allclose(error, np.sqrt(totals))
+    expected = [t**2 / (s**2 / 2 + (t - s) ** 2 / 399) for t, s in zip(totals, seeds, strict=True)]
+    np.testing.assert_allclose(degrees, expected)
+    nothing = comparison.standard_error(np.zeros(2), np.zeros(2), 0.0, 3, 400)
+    assert tuple(map(float, nothing)) == (0, 2)
 
 
 def test_without_an_error_of_seeds_the_test_is_that_of_the_samples():
@@ -128,14 +145,12 @@ def test_what_the_samples_explain_of_the_variance_between_seeds_counts_once():
     found = comparison.compare(quiet, quiet + 0.01, shared, 500)
     assert found.common == pytest.approx(0)
     assert found.own == pytest.approx((2e-4, 2e-4))
-    # As if two means of 500 samples each were known, with nothing between the seeds.
-    half = stats.t.ppf(0.975, 499) * math.sqrt(2 * 2e-4 / count)
-    assert found.high - found.low == pytest.approx(2 * half, rel=1e-3)
+    # The variance of two means of 500 samples each, of which two thirds count as that of seeds.
+    half = stats.t.ppf(0.975, 1 / (4 / 9 / 3 + 1 / 9 / 499)) * math.sqrt(2 * 2e-4 / count)
+    assert found.high - found.low == pytest.approx(2 * half)
     loud = np.array([0.4, 0.5, 0.6, 0.7])
     found = comparison.compare(loud, quiet, shared, 500)
-    b, rest = loud.var(ddof=1), 2e-4 - quiet.var(ddof=1)
-    squares = (b**2 + quiet.var(ddof=1) ** 2) / 3 + rest**2 / 499
-    half = stats.t.ppf(0.975, (b + 2e-4) ** 2 / squares) * math.sqrt((b + 2e-4) / count)
+    half = stats.t.ppf(0.975, 3) * math.sqrt((loud.var(ddof=1) + quiet.var(ddof=1)) / count)
     assert found.high - found.low == pytest.approx(2 * half)
 
 
@@ -164,23 +179,23 @@ def test_scores_without_any_variance_differ_or_are_equal(gap, p):
     assert (found.p, found.low, found.high) == (p, gap, gap)
 
 
-def _planned(difference, found, units):
-    """The smallest number of seeds, by the noncentral t distribution of a simulated plan."""
-    rng = np.random.default_rng(0)
-    for count in range(3, 40):
-        total = sum(found.own) / count + found.common
-        gaps = difference + rng.normal(0, math.sqrt(total), 20_000)
-        power = np.mean(np.abs(gaps) / math.sqrt(total) > stats.t.ppf(0.975, 2 * count - 2))
-        if power >= comparison.POWER:
-            return count
-    return None
-
-
-def test_the_seeds_needed_give_the_power_of_a_simulated_plan():
-    found = comparison.Comparison(0, 1, 0, 0, (0.0, 0.0), (4e-4, 4e-4), 0.0)
-    for difference in (0.02, 0.03, 0.05):
-        needed = comparison.seeds_needed(found, difference, 10_000)
-        assert abs(needed - _planned(difference, found, 10_000)) <= 1
+@pytest.mark.parametrize(('spread', 'difference'), [(0.2, 1.5), (0.5, 1.5), (1.0, 2.0), (1.5, 3.0)])
+def test_the_seeds_needed_give_the_planned_power_in_a_simulation(spread, difference):
+    """The test itself, on normal scores whose variances are those that were planned with."""
+    own, common = simulate_rules.variances(2000)
+    each = own + spread**2
+    plan = comparison.Comparison(0, 1, 0, 0, (each, each), (own, own), common)
+    needed = comparison.seeds_needed(plan, difference, 2000)
+    power = {}
+    for count in (needed, needed - 1):
+        rng = np.random.default_rng(0)
+        seeds = rng.normal(0, math.sqrt(each), (20_000, count, simulate_rules.METHODS))
+        draw = simulate_rules.Draw(seeds, own, common, 2000)
+        rule, normal = simulate_rules.RULES[simulate_rules.TABLES], rng.standard_normal(20_000)
+        p = simulate_rules.p_values(rule, draw, normal, (spread, spread), difference)
+        power[count] = (p < comparison.LEVEL).mean()
+    assert power[needed] > comparison.POWER - 0.02
+    assert power[needed - 1] < comparison.POWER
 
 
 def test_no_number_of_seeds_makes_up_for_a_small_test_set():
@@ -200,16 +215,37 @@ def test_the_probability_of_being_better_is_that_of_mann_and_whitney(rng, higher
 def test_the_level_holds_in_a_short_simulation_and_the_power_beats_plain_addition():
     """A short form of tools/simulate.py, whose page has the levels within their errors."""
     most = stats.binom.ppf(0.999, 300, 0.05) / 300
-    for seeds, spread in ((3, 0.2), (3, 1.0), (5, 0.5)):
-        case = simulate.Case(seeds, 400, (spread, spread))
-        level, power = simulate.rejected(case, (0.0, 4.0), 300)
-        assert level[0] <= most
-        assert power[0] > power[1]
+    for seeds, spread in ((3, (0.2, 0.2)), (3, (0.2, 1.5)), (5, (0.5, 0.5))):
+        level, power = simulate.measure(simulate.Case(seeds, 400, spread), (0.0, 4.0), 300)
+        assert level.rejected <= most
+        if seeds > 3:
+            assert power.rejected > power.added
+        assert min(level.covered, power.covered) >= 1 - most
+
+
+@pytest.mark.parametrize('samples', simulate_rules.SAMPLES)
+def test_unequal_spreads_of_three_seeds_keep_level_and_tail_on_normal_scores(samples):
+    """S - 1 degrees of freedom for either method of its own fail here, and the test sees it."""
+    found = simulate_rules.rates(3, samples, (0.2, 1.5), 40_000)
+    assert found[simulate_rules.TABLES][0] < 1.05
+    assert found['S - 1 each (Welch, Satterthwaite)'][0] > 1.1
+    if samples == 2000:
+        assert found[simulate_rules.TABLES][1] < 1.5
+        assert found['S - 1 each (Welch, Satterthwaite)'][1] > 1.7
 
 
 def test_equal_methods_are_rarely_marked_in_a_short_simulation():
+    most = stats.binom.ppf(0.999, 20, 0.05) / 20
     for grid in (simulate.Grid(2, 3, 60, 1.0), simulate.Grid(4, 3, 60, 1.0, weak=1)):
-        found = simulate.false_marks(grid, 20)[:2]
-        assert (found <= stats.binom.ppf(0.999, 20, 0.05) / 20).all()
+        found = simulate.false_marks(grid, 20)
+        assert (found[:2] <= most).all()
+        assert found[3] <= most
     assert not simulate.false_marks(simulate.Grid(3, 3, 19, 1.0), 5)[:2].any()
     assert not simulate.false_marks(simulate.Grid(3, 2, 60, 1.0), 5)[:2].any()
+
+
+def test_intervals_of_ranks_hold_the_true_rank_of_methods_that_differ():
+    grid = simulate.Grid(4, 3, 100, 0.5, step=2.0)
+    assert simulate.false_marks(grid, 20)[3] <= stats.binom.ppf(0.999, 80, 0.05) / 80
+    far = simulate.standings(grid._replace(samples=400, step=15.0), np.random.default_rng(0))
+    assert list(far.ranks.values()) == [(1, 1), (2, 2), (3, 3), (4, 4)]

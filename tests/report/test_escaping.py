@@ -67,5 +67,5 @@ def test_whatever_one_file_raises_it_is_named_and_the_others_stand():
     made = writer.table(records, load)
     assert [row.label for row in made.blocks[0].rows] == ['good']
     (problem,) = made.problems
-    assert 'bad uniform-last-0 seed 0: it cannot be used: ZeroDivisionError: odd file' in problem
+    assert 'bad uniform-last-0 seed 0: ZeroDivisionError: odd file' in problem
     assert captions.notes(made.blocks[0]) == []

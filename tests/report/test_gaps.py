@@ -4,9 +4,11 @@ import csv
 import io
 import re
 
+import numpy as np
 import pytest
 from made_records import (
     NAMES,
+    SAMPLES,
     SUBSETS,
     acer_of,
     make_failure,
@@ -195,7 +197,10 @@ def test_a_failure_of_another_protocol_is_not_told(runs):
 
 def test_footnotes_name_their_gaps(runs):
     runs.add('good', 3, 9, HALF)
-    runs.add('flat', 0, 200, HALF)['collapsed'] = ['ir']
+    flat = runs.add('flat', 0, 0, HALF)
+    outcomes = {**runs.load(flat), 'pred/ir': np.zeros(SAMPLES, np.int16)}
+    flat['scores']['test']['ir']['ACER'] = 0.5
+    runs.outcomes[flat['identity']] = outcomes
     block = runs.only_block()
     assert captions.notes(block)[:2] == ['0/0/0: 3 of 4 seeds', '20/50/80: 3 of 4 seeds']
     assert '50/0/0: poor: 3 of 4 seeds' in captions.notes(block)

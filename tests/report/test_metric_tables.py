@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from made_records import SUBSETS, make_outcomes, make_record, save
+from made_records import SAMPLES, SUBSETS, TARGET, make_outcomes, make_record, save
 from sklearn.metrics import confusion_matrix
 
 from benchmark import tables
 from benchmark.errors import UserError
 from benchmark.records import metrics
-from benchmark.report import captions, runs, writer
+from benchmark.report import captions, published, runs, writer
 from benchmark.report.render import csv as to_csv
 from benchmark.report.render import latex, markdown, terminal
 
@@ -101,8 +101,14 @@ def test_only_the_main_metric_is_marked_and_has_references(folder):
     (hidden,) = writer.table([record], **arguments, metric='APCER').blocks
     assert [row.kind for row in shown.rows] == ['method', 'published']
     assert [row.kind for row in hidden.rows] == ['method']
-    assert captions.sources(shown)
-    assert captions.sources(hidden) == []
+    assert published.sources(shown.shown)
+    assert published.sources(hidden.shown) == []
+    arguments['published'] = [{**PUBLISHED[0], 'metric': 'APCER'}]
+    (shown,) = writer.table([record], **arguments, metric='APCER').blocks
+    (hidden,) = writer.table([record], **arguments).blocks
+    assert [row.kind for row in shown.rows] == ['method', 'published']
+    assert shown.rows[1].cells['rgb'].mean == 2.0
+    assert [row.kind for row in hidden.rows if row.kind == 'published'] == []
 
 
 def test_file_names_get_the_metric_and_the_main_ones_stay(folder):
@@ -123,24 +129,34 @@ def test_file_names_get_the_metric_and_the_main_ones_stay(folder):
 
 def test_scores_that_contradict_their_outcomes_do_not_count_in_any_metric(folder):
     outcomes = make_outcomes(dict.fromkeys(SUBSETS, 9))
-    made = make_record('false', 0, make_outcomes(dict.fromkeys(SUBSETS, 10)))
+    wrong = make_outcomes(dict.fromkeys(SUBSETS, 10))
+    made = make_record('false', 0, wrong, dataset=REFERENCES)
     for scores in made['scores']['test'].values():
         scores['APCER'] = 0.0
     save(folder.path / 'runs', made, outcomes)
     table = folder.table(metric='APCER')
     assert [row.label for row in table.blocks[0].rows] == ['good', 'poor']
-    assert 'the run is left out' in table.problems[0]
+    assert 'in the record' in table.problems[0]
+    assert '--methods false --datasets DATASET --seeds 0' in table.problems[0]
 
 
 def test_a_run_without_the_metric_is_named_and_an_undefined_value_is_blank(folder):
     outcomes = make_outcomes(dict.fromkeys(SUBSETS, 9))
-    save(folder.path / 'runs', make_record('old', 0, outcomes), outcomes)
-    half = make_record('half', 0, outcomes)
-    for subset, scores in half['scores']['test'].items():
-        scores['EER'] = None if subset == 'ir' else 0.25
-    save(folder.path / 'runs', half, outcomes)
+    save(folder.path / 'runs', make_record('old', 0, outcomes, dataset=REFERENCES), outcomes)
+    unproven = make_record('unproven', 0, outcomes, dataset=REFERENCES)
+    for scores in unproven['scores']['test'].values():
+        scores['EER'] = 0.25
+    save(folder.path / 'runs', unproven, outcomes)
+    rank = np.where(np.arange(SAMPLES) % 8 < 2, 1 - TARGET, TARGET).astype(np.float32)
+    ranked = {**outcomes, **{f'logit/{s}': rank for s in SUBSETS}}
+    ranked['pred/ir'] = np.where(TARGET == 1, ranked['pred/ir'], -1)
+    half = make_record('half', 0, outcomes, dataset=REFERENCES)
+    half['scores']['test']['ir'] = {'EER': None, 'ACER': None}
+    half['n']['test']['ir'] = int((TARGET == 1).sum())
+    save(folder.path / 'runs', half, ranked)
     table = folder.table(metric='EER')
-    assert 'old uniform-last-0 seed 0: it holds no EER' in table.problems
+    for label in ('old', 'unproven'):
+        assert f'{label} uniform-last-0 seed 0: its outcomes do not tell EER' in table.problems
     row = row_of(table.blocks[0], 'half')
     assert np.isnan(row['ir'].mean)
     assert row['mean'].mean == pytest.approx(25)

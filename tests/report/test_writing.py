@@ -28,8 +28,22 @@ def two(tmp_path):
 
 
 WRITTEN = [
-    *('faces.md', 'faces.tex', 'faces.csv', 'faces-baseline.md', 'faces-baseline.csv'),
-    *('other.md', 'other.tex', 'other.csv', 'other-baseline.md', 'other-baseline.csv'),
+    *(
+        'faces.md',
+        'faces.tex',
+        'faces.csv',
+        'faces-baseline.md',
+        'faces-baseline.tex',
+        'faces-baseline.csv',
+    ),
+    *(
+        'other.md',
+        'other.tex',
+        'other.csv',
+        'other-baseline.md',
+        'other-baseline.tex',
+        'other-baseline.csv',
+    ),
 ]
 
 

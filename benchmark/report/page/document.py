@@ -15,7 +15,7 @@ from benchmark.errors import UserError
 from benchmark.files import writing
 from benchmark.records import store
 from benchmark.records.schema import Outcomes, Record
-from benchmark.report import captions, escaping, writer
+from benchmark.report import captions, escaping, published, writer
 from benchmark.report.page import bundle, charts, costs, curves, lattice, predictions, scores
 from benchmark.report.page.view import Section, View, lacking, section, tidy
 from benchmark.report.runs import Loader
@@ -102,7 +102,7 @@ def dataset(name: str, root: Path, id: str) -> dict[str, Any]:
     folders = {record['identity']: path.parent for path, record in found.complete.items()}
     seen: dict[str, dict[str, predictions.Seen]] = {}
     load = _looking(writer.loader(found), seen)
-    table = writer.table(complete, load, unscored, writer.published(name))
+    table = writer.table(complete, load, unscored, published.published(name))
     told = [*found.problems, *table.problems, *_unfinished(root)]
     views = [View(f'{id}b{k}', block) for k, block in enumerate(table.blocks)]
     return {
@@ -171,7 +171,7 @@ def block(
         'table': scores.table(view),
         'sections': sections,
         'failures': tidy(captions.failures(view.block)),
-        'notes': tidy([*captions.notes(view.block), *captions.sources(view.block)]),
+        'notes': tidy([*captions.notes(view.block), *published.sources(view.block.shown)]),
     }
 
 

@@ -97,7 +97,9 @@ def _input(root: Path, raw: Mapping[str, np.ndarray], name: str) -> Input:
     if x.dtype.kind not in 'fiub' or x.ndim not in (2, 3, 4) or 0 in x.shape:
         raise fail(root, f'inputs/{name}', 'numbers (N, ...) of 2 to 4 axes', about(x))
     kind = _word(root, raw, f'kind/{name}', KINDS)
-    if not kind and x.ndim == 3 and max(x.shape[1:]) >= NARROW * min(x.shape[1:]):
+    # Beside label maps, all inputs are images.
+    dense = np.ndim(raw['target']) == 3
+    if not (kind or dense) and x.ndim == 3 and max(x.shape[1:]) >= NARROW * min(x.shape[1:]):
         expected = f'a key kind/{name} that says sequence or image'
         raise fail(root, f'inputs/{name}', expected, f'{x.shape}, which leaves it open')
     kind = kind or ('vector' if x.ndim == 2 else 'image')

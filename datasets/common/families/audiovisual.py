@@ -18,9 +18,11 @@ from datasets.common.augment.transforms import Compose, Geometric, ResizedCrop
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
+from datasets.common.io.folders import entries
 from datasets.common.io.images import IMAGENET, ImageFile8, Scaled
 from datasets.common.io.inspection import check_headers
 from datasets.common.io.optional import package
+from datasets.common.io.paths import has_folder
 from datasets.common.io.sounds import check_sounds, read_sound
 from datasets.common.io.splits import check_disjoint, held_out, set_apart
 
@@ -164,6 +166,7 @@ class AudioVisual(Dataset):
         'lr': 1e-3,
         'weight_decay': 1e-4,
         'momentum': 0.9,
+        'nesterov': False,
         'schedule': 'step:0.7',
         'warmup': 0.0,
     }
@@ -270,7 +273,7 @@ class AudioVisual(Dataset):
 
 def middle_frame(folder: Path) -> Path | None:
     """Returns the middle one of a folder's images by name, or None if there is none."""
-    if not folder.is_dir():
+    if not has_folder(folder):
         return None
-    frames = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGES)
+    frames = [f for f in entries(folder) if f.suffix.lower() in IMAGES]
     return frames[len(frames) // 2] if frames else None

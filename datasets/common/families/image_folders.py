@@ -10,9 +10,10 @@ from typing import NamedTuple
 from benchmark.errors import UserError, unknown
 from datasets.common.io import notes
 from datasets.common.io.files import lines
-from datasets.common.io.folders import entries, is_litter, walk
+from datasets.common.io.folders import SUFFIXES, entries, is_litter, walk
+from datasets.common.io.paths import has_file, has_folder
 from datasets.common.io.splits import check_disjoint, held_out, set_apart
-from datasets.common.io.tables import SUFFIXES, read_table, stem
+from datasets.common.io.tables import read_table, stem
 
 MAPS = ('.png', '.tif', '.tiff', '.bmp')
 """Formats of label maps. JPEG is none of them, since its compression changes labels along edges."""
@@ -20,6 +21,9 @@ MAPS = ('.png', '.tif', '.tiff', '.bmp')
 SPLITS = ('train', 'val', 'test')
 LABELS = 'labels'
 TABLE = 'labels.csv'
+NAMES = 'classes.txt'
+FILES = (TABLE, NAMES, *(f'{name}.txt' for name in SPLITS))
+"""Files that a root may hold beside its folders."""
 COLUMNS = ('sample', 'label', 'split', 'cluster')
 LABEL_LIKE = re.compile(r'(label|mask|annotation|segmentation|seg|gt)s?([_-].*)?|groundtruth', re.I)
 """Folders that hold labels in another form: as a modality they would give the answer away."""
@@ -89,7 +93,7 @@ def read_folder(root: Path, gaps: bool, modalities: Sequence[str] = ()) -> Image
     images = {name: listed(root / name, left=left) for name in _modalities(root, modalities)}
     maps: dict[str, Path] = {}
     rows: list[dict[str, str]] = []
-    dense = (root / LABELS).is_dir()
+    dense = has_folder(root / LABELS)
     if dense:
         maps = listed(root / LABELS, MAPS, left)
     else:
@@ -98,7 +102,7 @@ def read_folder(root: Path, gaps: bool, modalities: Sequence[str] = ()) -> Image
     clusters = {row['sample']: row['cluster'] for row in rows if 'cluster' in row}
     column = {row['sample']: row.get('split') for row in rows}
     splits, used = _splits(root, maps if dense else names, column)
-    used |= {*images, LABELS if dense else TABLE, 'classes.txt', '.cache'}
+    used |= {*images, LABELS if dense else TABLE, NAMES, '.cache'}
     unused = [column for column in rows[0] if column not in COLUMNS] if rows else []
     aside = [
         *(str(path.relative_to(root)) for path in left),
@@ -120,6 +124,9 @@ def _modalities(root: Path, chosen: Sequence[str]) -> list[str]:
     if not root.is_dir():
         raise UserError(f'{root}: expected a folder, found nothing there')
     known = [p.name for p in entries(root) if p.is_dir() and not is_litter(p.name)]
+    # Of these names a file is expected, whether it is needed or not.
+    for name in FILES:
+        has_file(root / name)
     known = [name for name in known if name != LABELS]
     for name in chosen:
         if name not in known:
@@ -179,10 +186,11 @@ def _splits(
     lists = {name: root / f'{name}.txt' for name in SPLITS}
     in_folders = all('/' in sample for sample in samples)
     used: set[str] = set()
-    if not in_folders and lists['train'].exists():
-        for name, file in lists.items():
-            where[name] = [stem(s) for s in lines(file)] if file.exists() else []
-            used.add(file.name)
+    there = [name for name, file in lists.items() if has_file(file)]
+    if not in_folders and 'train' in there:
+        used.update(file.name for file in lists.values())
+        for name in there:
+            where[name] = [stem(s) for s in lines(lists[name])]
     else:
         for sample in samples:
             split = sample.partition('/')[0] if in_folders else column.get(sample)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE
-from datasets.common.families.image_folders import LABELS, ImageFolder
+from benchmark.names import check_classes
+from datasets.common.families.image_folders import LABELS, NAMES, TABLE, ImageFolder
 from datasets.common.io import inspection
 from datasets.common.io.files import decoded, lines
 from datasets.common.io.images import LabelFile
+from datasets.common.io.paths import has_file
 
 BINARY = (0, *[-1] * 254, 1)
 """Value in a binary mask -> class; -1 stands for values that such masks do not have."""
@@ -79,8 +81,12 @@ def _values(found: ImageFolder, samples: list[str], sizes: Sizes) -> frozenset[i
 
 
 def _given_names(root: Path) -> tuple[str, ...]:
-    file = root / 'classes.txt'
-    return tuple(lines(file)) if file.is_file() else ()
+    file = root / NAMES
+    if not has_file(file):
+        return ()
+    names = tuple(lines(file))
+    check_classes(str(file), names)
+    return names
 
 
 def table_classes(root: Path, found: ImageFolder) -> tuple[str, ...]:
@@ -93,12 +99,12 @@ def table_classes(root: Path, found: ImageFolder) -> tuple[str, ...]:
     if len(names['train']) < 2:
         alone = ', '.join(map(repr, names['train']))
         raise UserError(
-            f'{root / "labels.csv"}: expected training labels of 2 classes or more, found {alone} '
-            'alone'
+            f'{root / TABLE}: expected training labels of 2 classes or more, found {alone} alone'
         )
     used = set().union(*names.values())
     given = _given_names(root)
     for name in used - set(given or used):
-        raise unknown(f'label in {root / "labels.csv"}', name, given)
+        raise unknown(f'label in {root / TABLE}', name, given)
     inspection.check_number(root, len(given or used))
+    check_classes(str(root / TABLE), sorted(used))
     return given or tuple(sorted(used, key=lambda n: (not n.isdigit(), n.zfill(9))))

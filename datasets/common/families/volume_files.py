@@ -12,16 +12,15 @@ from benchmark.errors import UserError
 from datasets.common.families.volume_index import INDEX, Case
 from datasets.common.families.volumes import SEGMENTATION
 from datasets.common.io.nifti import Grid, grid, load_volume
+from datasets.common.io.rows import spread, working
 from datasets.common.prepare.preparation import Preparation
 
 Files = dict[str, Path]
 """Modality or 'seg' -> its file, of one case."""
 
 GREATEST = 1e15
-"""Greatest magnitude of a voxel: the sum of the squares of all voxels must be a float32."""
-
-ROUNDING = 1e-6
-"""A standard deviation below this share of the mean comes from rounding in single precision."""
+"""Greatest magnitude of a voxel. A greater number, such as that of the largest float32, says that
+nothing was measured; beside it, all other voxels would be equal."""
 
 
 def prepare_cases(
@@ -102,7 +101,9 @@ def _prepare_case(work: Preparation, case: str, files: Files, table: dict[int, i
             volume = finite(work, file, load_volume(file), segmentation > 0)
             values = standardised(volume)
             if not values.any():
-                work.remarks.add('volumes that show nothing, for all voxels are equal', str(file))
+                work.remarks.add(
+                    'volumes that become 0, for no voxels differ by more than rounding', str(file)
+                )
             work.write(f'{case}/{kind}.npy', stored(values))
             shown |= (volume != 0).any((1, 2))
     if not segmentation.any():
@@ -126,9 +127,9 @@ def finite(work: Preparation, file: Path, volume: np.ndarray, labelled: np.ndarr
     Raises:
         UserError: Every voxel or a labelled one is NaN, or a voxel is infinite.
     """
-    with np.errstate(over='ignore'):
-        values = volume.astype(np.float32)
-    infinite, lost = int((abs(values) > GREATEST).sum()), np.isnan(values)
+    values = volume.astype(working(volume.dtype))
+    lost = np.isnan(values)
+    infinite = int((abs(values) > GREATEST).sum())
     if infinite:
         raise UserError(
             f'{file}: expected finite numbers, found {infinite} of {values.size} voxels that are '
@@ -157,13 +158,12 @@ def standardised(volume: np.ndarray) -> np.ndarray:
     takes the mask of the brain from all four modalities, so that each contains information on
     those that will be missing. Voxels that are all equal become 0.
     """
-    values = volume.astype(np.float32)
+    values = volume.astype(np.float64)
     shown = values != 0
     if not shown.any():
         return values.astype(np.float16)
-    mean, std = values[shown].mean(), values[shown].std()
-    if std <= ROUNDING * abs(mean):
-        return np.zeros(values.shape, np.float16)
+    mean = values[shown].mean()
+    std = spread(mean, values[shown].std(), volume.dtype)
     found = np.where(shown, (values - mean) / std, 0)
     # Half precision ends at 65504.
     return found.clip(-60000, 60000).astype(np.float16)

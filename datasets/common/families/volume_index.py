@@ -9,6 +9,7 @@ from typing import NamedTuple
 from benchmark.errors import UserError
 from benchmark.missing import derive
 from datasets.common.io.files import lines
+from datasets.common.io.paths import has_file
 
 INDEX = 'cases.txt'
 SPLITS = ('train', 'val', 'test')
@@ -50,6 +51,8 @@ class Case(NamedTuple):
         slices, high, wide, first, last = map(int, numbers)
         key, *values = labels.partition(LABELS)[1:]
         found = tuple(map(int, values[0].split(',')))
+        if not set(found) <= set(range(255)):
+            raise ValueError(line)
         if not key or min(slices, high, wide) < 1 or not 0 <= first <= last < slices:
             raise ValueError(line)
         return cls(name, (slices, high, wide), first, last, found)
@@ -62,7 +65,7 @@ def read_index(root: Path) -> list[Case]:
         UserError: It is missing or broken.
     """
     file = root / INDEX
-    if not file.is_file():
+    if not has_file(file):
         raise UserError(f'{file}: expected a prepared root, found nothing there; see prepare.py')
     cases = []
     for k, line in enumerate(lines(file), 1):
@@ -84,7 +87,7 @@ def listed(root: Path, fold: int) -> dict[str, list[str]] | None:
         UserError: Some of the three lists are there and others are not, or one is empty.
     """
     files = {name: root / f'{name}{fold}.txt' for name in SPLITS}
-    if not any(file.is_file() for file in files.values()):
+    if not any([has_file(file) for file in files.values()]):
         return None
     return {name: lines(file) for name, file in files.items()}
 

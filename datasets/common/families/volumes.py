@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,9 @@ from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import fingerprint
 from datasets.common.io.folders import entries
 from datasets.common.io.nifti import mapped
+from datasets.common.io.paths import has_file
 from datasets.common.io.splits import check_disjoint
+from datasets.common.prepare.manifest import read_manifest
 
 SEGMENTATION = 'seg'
 
@@ -29,6 +32,10 @@ OWN = re.compile(r'(train|val|test)\d+\.txt|regions\.txt|cases\.txt|manifest\.js
 
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, labels) of each region."""
+
+
+VERSION = 1
+"""Raised when `_look` finds something else in the same file."""
 
 
 class SliceOptions(TypedDict):
@@ -84,6 +91,7 @@ class Volumes(Dataset):
         self.cases = {case.id: case for case in read_index(root)}
         self._check(modalities, regions)
         self.size, kinds = options['size'], (*modalities, SEGMENTATION)
+        self._check_content(kinds)
         files = {c: self._files(c, kinds) for cases in splits.values() for c in cases}
         every = [file for found in files.values() for file in found.values()]
         hashes = dict(zip(every, remembered.hashes(every), strict=True))
@@ -93,7 +101,8 @@ class Volumes(Dataset):
         }
         copied = copied_files(root, volumes, duplicates, 'case')
         content = [(c, k, hashes[f]) for c, found in files.items() for k, f in found.items()]
-        self.fingerprint = fingerprint([], splits, (classes, regions, options), content)
+        used = [self.cases[case] for case in files]
+        self.fingerprint = fingerprint([], splits, (classes, regions, options), content, used)
         self.task = Task(
             self.name,
             'segmentation',
@@ -103,12 +112,17 @@ class Volumes(Dataset):
             options['width'],
             regions=regions,
         )
-        self.notes = [*self._found(modalities, regions), *notes.aside(self._aside(kinds)), *copied]
+        self.notes = [
+            *self._found(modalities, regions),
+            *notes.aside(self._aside(kinds)),
+            *notes.gone(self._gone()),
+            *copied,
+        ]
 
     def _files(self, case: str, kinds: Sequence[str]) -> dict[str, Path]:
         """Returns modality or 'seg' -> file, of those that a case has."""
         files = {k: self.root / case / f'{k}.npy' for k in kinds}
-        return {kind: file for kind, file in files.items() if file.is_file()}
+        return {kind: file for kind, file in files.items() if has_file(file)}
 
     def _check(self, modalities: Sequence[str], regions: Regions) -> None:
         """Checks all that can be checked without reading voxels."""
@@ -124,6 +138,10 @@ class Volumes(Dataset):
                     f'{self.root}: expected a labelled voxel in some case of {name}, found none '
                     f'in {", ".join(cases[:5])}{", ..." if cases[5:] else ""}'
                 )
+        for modality in modalities:
+            if not any(self._files(case, (modality,)) for case in self.splits['train']):
+                expected = f'{modality} of some training case'
+                raise UserError(f'{self.root}: expected {expected}, found none')
 
     def _check_case(self, case: str, modalities: Sequence[str]) -> None:
         """Compares the headers of a case's files with the list of cases."""
@@ -141,14 +159,20 @@ class Volumes(Dataset):
                     f'found {found.dtype} {found.shape}'
                 )
 
-        # The list was written last; labels that were corrected since may be others than it says.
-        if files[SEGMENTATION].stat().st_mtime_ns > (self.root / INDEX).stat().st_mtime_ns:
-            values = tuple(map(int, np.unique(mapped(files[SEGMENTATION]))))
-            if values != self.cases[case].labels:
-                raise UserError(
-                    f'{files[SEGMENTATION]}: expected labels {self.cases[case].labels}, as in '
-                    f'{INDEX}, found {values}; prepare a new root from the corrected source'
-                )
+    def _check_content(self, kinds: Sequence[str]) -> None:
+        """Reads all volumes once: voxels must be finite, and labels those of the list of cases."""
+        for cases in self.splits.values():
+            files = [(c, f) for c in cases for f in self._files(c, kinds).values()]
+            looked = remembered.remembered(f'volume {VERSION}', [f for _, f in files], _look)
+            for (case, file), found in zip(files, map(json.loads, looked), strict=True):
+                if found is None:
+                    raise UserError(f'{file}: expected finite numbers, found others')
+                labels = self.cases[case].labels
+                if file.stem == SEGMENTATION and tuple(found) != labels:
+                    raise UserError(
+                        f'{file}: expected labels {labels}, as in {INDEX}, found {tuple(found)}; '
+                        'prepare a new root from the corrected source'
+                    )
 
     def _found(self, modalities: Sequence[str], regions: Regions) -> Iterator[str]:
         """Yields what was found, in words."""
@@ -163,6 +187,10 @@ class Volumes(Dataset):
             for region, members in regions:
                 if labels.isdisjoint(members) and name != 'train':
                     yield f'{name}: no case has region {region}; Dice is 1 where it is not found'
+        used = [self.cases[case] for cases in self.splits.values() for case in cases]
+        known = {label for case in used for label in case.labels}
+        found = (f'{k} in {sum(k in case.labels for case in used)}' for k in sorted(known - {0}))
+        yield f'labels of {len(used)} cases: {", ".join(found)}'
         shapes = sorted({case.shape for case in self.cases.values()})
         more = f' to {"x".join(map(str, shapes[-1]))}' if shapes[1:] else ''
         yield f'volumes of {"x".join(map(str, shapes[0]))}{more} voxels'
@@ -188,6 +216,14 @@ class Volumes(Dataset):
                 )
             elif not OWN.fullmatch(path.name):
                 yield path.name
+
+    def _gone(self) -> list[str]:
+        """Returns the files of used cases that the preparation has written and that are gone."""
+        manifest = read_manifest(self.root)
+        used = {case for cases in self.splits.values() for case in cases}
+        files = manifest.files if manifest else ()
+        mine = (file for file in files if file.rpartition('/')[0] in used)
+        return [file for file in mine if not has_file(self.root / file)]
 
     def split(self, name: str) -> Split:
         """Returns the slices of a split; no file of another split is read."""
@@ -225,3 +261,11 @@ class Volumes(Dataset):
         names = self.task.names
         turned = Geometric(self.size, rotate=10, flip=0.5, vertical_flip=0.5, nearest=names)
         return Compose(turned, Intensity(names))
+
+
+def _look(file: Path) -> str:
+    """Returns, as JSON, the labels in a segmentation; of another volume, null if not finite."""
+    values = mapped(file)
+    if file.stem == SEGMENTATION:
+        return json.dumps(np.unique(values).tolist())
+    return json.dumps([] if np.isfinite(values).all() else None)

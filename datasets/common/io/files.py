@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import DTypeLike
 
 from benchmark.errors import UserError, unknown
+from datasets.common.io.paths import check_access, check_regular, has_file
 from datasets.common.io.remembered import hashes
 
 Cache = Literal['none', 'ram', 'disk']
@@ -166,19 +166,6 @@ def decoded(path: Path, decode: Callable[[Path], np.ndarray]) -> np.ndarray:
         raise UserError(text) from None
 
 
-def check_regular(path: Path) -> None:
-    """Checks that a path is that of a file: reading from a pipe would wait for ever.
-
-    Raises:
-        UserError: Something else is there.
-        FileNotFoundError: Nothing is there.
-    """
-    kind = path.stat().st_mode
-    if not stat.S_ISREG(kind):
-        found = 'a folder' if stat.S_ISDIR(kind) else 'a pipe, socket or device'
-        raise UserError(f'{path}: expected a file, found {found}')
-
-
 def _mapped(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     """Maps a file into memory; where an earlier run has written nothing, it reads as zeros."""
     # The file is sparse: it takes space on the disk only where something has been written.
@@ -208,7 +195,7 @@ def fingerprint(paths: Sequence[Path], *more: object) -> str:
 
 def content(path: Path) -> str:
     """Returns a hash (12 hexadecimal digits) of a file's content; its name if there is no file."""
-    return hashes([path])[0][:12] if path.is_file() else path.name
+    return hashes([path])[0][:12] if has_file(path) else path.name
 
 
 def data_root(dataset: str, root: str, how_to_get: str) -> Path:
@@ -220,27 +207,45 @@ def data_root(dataset: str, root: str, how_to_get: str) -> Path:
         how_to_get: Where the data come from, for the message.
 
     Raises:
-        UserError: The user has given no data root.
+        UserError: The user has given no data root, or it may not be read.
     """
     if not root:
         raise UserError(f'{dataset}: expected --data-root FOLDER: {how_to_get}')
+    check_access(Path(root))
     return Path(root)
+
+
+def text(path: Path, what: str) -> str:
+    """Returns the content of a text file, without the mark of the byte order in front, if any.
+
+    Args:
+        path: The file.
+        what: What it is, for messages.
+
+    Raises:
+        UserError: The file is missing or is not UTF-8 text.
+    """
+    if not has_file(path):
+        raise UserError(f'{path}: expected {what}, found nothing there')
+    try:
+        return path.read_text(encoding='utf-8-sig')
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: expected {what} in UTF-8: {error}') from None
 
 
 def lines(path: Path) -> list[str]:
     """Returns the lines of a list file, stripped of white space and without the empty ones.
 
+    A mark of the byte order, which some editors put in front, is no part of the first line.
+
     Raises:
-        UserError: The file is missing, has no such line, or is not UTF-8 text.
+        UserError: The file is missing, has no such line, is not UTF-8 text, or holds characters
+            that cannot be printed.
     """
-    try:
-        check_regular(path)
-        found = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
-    except FileNotFoundError:
-        raise UserError(f'{path}: expected a list file, found nothing there') from None
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path}: expected a text file: {error}') from None
-    found = [line for line in found if line]
+    found = list(filter(None, map(str.strip, text(path, 'a list file').split('\n'))))
     if not found:
         raise UserError(f'{path}: expected some lines, found none')
+    for line in found:
+        if not line.replace('\t', ' ').isprintable():
+            raise UserError(f'{path}: expected printable characters, found {ascii(line[:100])}')
     return found

@@ -7,6 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmark.errors import UserError
+from datasets.common.io.paths import check_access
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.npy')
+"""Formats of images; in tables and lists, the name of a sample may end in one of them."""
+
+VOLUMES = ('.nii.gz', '.nii', '.npy')
+"""Formats of volumes; upper and lower case are the same."""
 
 LITTER = ('thumbs.db', 'desktop.ini', '__macosx')
 """What file managers and archives leave behind, beside names with a dot in front; lower case."""
@@ -29,7 +36,8 @@ def walk(
 
     Raises:
         UserError: The folder cannot be read, a link leads to a folder that holds it or to nothing,
-            or something in it has a name that cannot be printed or is neither file nor folder.
+            something in it has a name that cannot be printed or is neither file nor folder, or a
+            folder has the name of an image or array.
     """
     place = os.path.realpath(folder)
     if place in above:
@@ -39,6 +47,8 @@ def walk(
             if left is not None:
                 left.append(path)
         elif path.is_dir():
+            if path.suffix.lower() in SUFFIXES:
+                raise UserError(f'{path}: expected a file, found a folder')
             yield from walk(path, left, above | {place})
         elif path.is_file():
             yield path
@@ -53,23 +63,27 @@ def entries(folder: Path) -> list[Path]:
     Raises:
         UserError: The folder cannot be read, or a name in it cannot be printed.
     """
+    check_access(folder)
     try:
         found = sorted(folder.iterdir())
     except OSError as error:
         raise UserError(f'{folder}: cannot be read: {error.strerror}') from None
     for path in found:
-        # Names go into messages, records and tables, in which a terminal must obey none of them.
-        if not path.name.isprintable():
-            raise UserError(
-                f'{folder}: expected names of printable characters, found {ascii(path.name)}'
-            )
+        _check_printable(folder, path.name)
     return found
+
+
+def _check_printable(folder: Path | str, name: str) -> None:
+    # Names go into messages, records and tables, of which a terminal must obey none.
+    if not name.isprintable():
+        raise UserError(f'{folder}: expected names of printable characters, found {ascii(name)}')
 
 
 def walk_all(folder: Path) -> Iterator[Path]:
     """Yields all files below a folder in the order of their paths; follows symbolic links.
 
     Raises:
+        UserError: A name cannot be printed, or a folder has the name of a volume.
         OSError: A folder cannot be read.
     """
 
@@ -84,4 +98,9 @@ def walk_all(folder: Path) -> Iterator[Path]:
             for name in folders
             if not Path(here).is_relative_to(os.path.realpath(os.path.join(base, name)))
         )
+        for name in (*folders, *files):
+            _check_printable(base, name)
+        for name in folders:
+            if name.lower().endswith(VOLUMES):
+                raise UserError(f'{base}/{name}: expected a file, found a folder')
         yield from (Path(base, file) for file in sorted(files))

@@ -11,13 +11,11 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from benchmark.errors import UserError
-from datasets.common.io.layouts import Layout, layout_of
-from datasets.common.io.pictures import labels, opened, pixels, resized, turned, upright
+from datasets.common.io.pictures import labels, opened, resized, turned, upright
+from datasets.common.io.rows import working
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of red, green and blue in ImageNet, for values in [0, 1]."""
-EXACT = 1 << 24
-"""Up to here float32 holds every whole number exactly."""
 
 
 class ImageFile8:
@@ -150,7 +148,7 @@ def spans(numbers: Sequence[int]) -> str:
 
 
 class Scaled:
-    """Normalises decoded images: (x - mean) / std for every channel, in float32.
+    """Normalises decoded images: (x - mean) / std for every channel.
 
     Args:
         mean: One number per channel, or one for all channels.
@@ -165,101 +163,16 @@ class Scaled:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Returns the normalised images (n, C, H, W), float32."""
-        values = (rows.astype(np.float32) - self.mean) / self.std
+        kind = working(rows.dtype)
+        values = (rows.astype(kind) - self.mean.astype(kind)) / self.std.astype(kind)
+        values = values.astype(np.float32, copy=False)
         if self.hole is not None:
             values[rows == self.hole] = 0
         return values
 
 
 def _channels(value: ArrayLike) -> np.ndarray:
-    return np.asarray(value, np.float32).reshape(-1, 1, 1)
-
-
-class AnyImage:
-    """Decodes an image file or an .npy file into float32 (C, H, W), with all its channels and bits.
-
-    Args:
-        size: (H, W) to which the image is resized; None keeps its size.
-        nearest: Every pixel takes the nearest value instead of an interpolated one, as depth images
-            with holes need.
-        layout: Which axis of an .npy file of three axes holds the channels.
-    """
-
-    dtype = np.float32
-
-    def __init__(
-        self, size: tuple[int, int] | None, nearest: bool = False, layout: Layout = ''
-    ) -> None:
-        self.size, self.nearest, self.layout = size, nearest, layout
-
-    def __repr__(self) -> str:
-        return f'AnyImage({self.size}, {self.nearest}, {self.layout!r})'
-
-    def __call__(self, path: Path) -> np.ndarray:
-        """Returns the image, float32 (C, H, W).
-
-        Raises:
-            UserError: The file does not hold finite numbers of shape (H, W), (H, W, C) or
-                (C, H, W), it is not clear which axis of it holds the channels, or float32 cannot
-                hold its numbers.
-        """
-        return self.checked(path, self.stored(path))
-
-    def checked(self, path: Path, values: np.ndarray) -> np.ndarray:
-        """Returns stored numbers as float32, at the size asked for.
-
-        Raises:
-            UserError: They are not finite, or float32 cannot hold them.
-        """
-        if values.dtype.kind in 'iu' and np.abs(values.astype(np.float64)).max() > EXACT:
-            raise UserError(f'{path}: expected whole numbers up to {EXACT}, found larger ones')
-        with np.errstate(over='ignore'):
-            values = values.astype(np.float32)
-        bad = ~np.isfinite(values)
-        if bad.any():
-            raise UserError(
-                f'{path}: expected finite numbers, found NaN or infinity in {bad.sum()} of '
-                f'{bad.size} values; write 0 or another number where nothing was measured'
-            )
-        if self.size is None or self.size == values.shape[1:]:
-            return values
-        channels = [resized(Image.fromarray(c), self.size, self.nearest) for c in values]
-        return np.stack([np.asarray(channel) for channel in channels])
-
-    def stored(self, path: Path) -> np.ndarray:
-        """Returns the numbers (C, H, W) that a file holds, of their own type.
-
-        Raises:
-            UserError: They are no image, or it is not clear which axis holds the channels.
-        """
-        array = path.suffix.lower() == '.npy'
-        values = read_array(path) if array else pixels(path)
-        numbers = values.dtype.kind in 'fiub' and values.size
-        if values.ndim not in (2, 3) or not numbers:
-            raise UserError(f'{path}: expected an image, found {values.dtype} {values.shape}')
-        if values.ndim == 2:
-            return values[None]
-        layout = (self.layout or layout_of(values.shape)) if array else 'channels_last'
-        if not layout:
-            raise UserError(
-                f'{path}: expected channels in the first or last axis, found {values.shape}, which '
-                'leaves it open; use layout=channels_first or layout=channels_last'
-            )
-        return values.transpose(2, 0, 1) if layout == 'channels_last' else values
-
-
-def read_array(path: Path) -> np.ndarray:
-    """Returns the one array of an .npy file.
-
-    Raises:
-        UserError: Something lies behind the array, which would be lost.
-        ValueError: It is no such file, or holds objects.
-    """
-    with path.open('rb') as file:
-        values = np.lib.format.read_array(file, allow_pickle=False)
-        if file.read(1):
-            raise UserError(f'{path}: expected one array, found more behind it')
-    return values
+    return np.asarray(value, np.float64).reshape(-1, 1, 1)
 
 
 def image_size(where: str, given: str) -> tuple[int, int]:

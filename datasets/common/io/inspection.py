@@ -17,12 +17,12 @@ import numpy as np
 from benchmark.errors import UserError
 from benchmark.method import IGNORE
 from datasets.common.io import pictures
+from datasets.common.io.any_image import AnyImage
 from datasets.common.io.files import decoded
-from datasets.common.io.images import AnyImage
 from datasets.common.io.layouts import Layout
 from datasets.common.io.remembered import remembered
 
-VERSION = 3
+VERSION = 4
 """Raised when the functions below find something else in the same file."""
 
 
@@ -56,31 +56,39 @@ class Map(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What an image holds: its (C, H, W) and the type of its numbers, in words."""
+    """What an image holds.
+
+    Attributes:
+        shape: Its (C, H, W).
+        numbers: The type of its numbers, in words.
+        dtype: The type in which they are standardised, 'float32' or 'float64'.
+        low: The least number of each channel.
+        high: The greatest number of each channel.
+    """
 
     shape: tuple[int, int, int]
     numbers: str
+    dtype: str
+    low: list[float]
+    high: list[float]
 
 
 def pictures_of(paths: Sequence[Path], layout: Layout = '') -> list[Picture]:
-    """Returns shapes and types of images, each of which is decoded once.
+    """Returns shapes, types and ranges of images, each of which is decoded once.
 
     Raises:
         UserError: An image is missing, is broken, or is not as `AnyImage` expects it.
     """
     decode = AnyImage(None, layout=layout)
 
-    def read(path: Path) -> np.ndarray:
-        values = decode.stored(path)
-        decode.checked(path, values)
-        return values
-
     def look(path: Path) -> str:
-        values = decoded(path, read)
-        return json.dumps([values.shape, _numbers(values.dtype)])
+        stored = decoded(path, decode.stored)
+        values = decode.checked(path, stored)
+        ends = values.min((1, 2)).tolist(), values.max((1, 2)).tolist()
+        return json.dumps([stored.shape, _numbers(stored.dtype), values.dtype.name, *ends])
 
     found = remembered(f'image {VERSION} {layout}', paths, look)
-    return [Picture(tuple(shape), numbers) for shape, numbers in map(json.loads, found)]
+    return [Picture(tuple(shape), *more) for shape, *more in map(json.loads, found)]
 
 
 def _numbers(dtype: np.dtype) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +12,11 @@ import numpy as np
 
 from benchmark.errors import UserError
 from datasets.common.io.files import decoded
+from datasets.common.io.folders import VOLUMES
 from datasets.common.io.optional import package
 
-SUFFIXES = ('.nii.gz', '.nii', '.npy')
+# What is wrong with a header is told in the error; nibabel would also write it to standard error.
+logging.getLogger('nibabel.global').setLevel(logging.CRITICAL)
 
 OPENED = 64
 """Number of .npy files that are kept mapped; each takes a file handle."""
@@ -52,11 +55,11 @@ class Grid(NamedTuple):
 
 
 def suffix(name: str) -> str:
-    """Returns how the name of a volume's file ends, as in `SUFFIXES`; '' for another file.
+    """Returns how the name of a volume's file ends, as in `VOLUMES`; '' for another file.
 
     Upper and lower case are the same.
     """
-    return next((s for s in SUFFIXES if name.lower().endswith(s)), '')
+    return next((s for s in VOLUMES if name.lower().endswith(s)), '')
 
 
 def grid(file: Path) -> Grid:
@@ -114,6 +117,8 @@ def mapped(file: Path) -> np.ndarray:
     found = decoded(file, functools.partial(np.load, mmap_mode='r', allow_pickle=False))
     if found.ndim != 3:
         raise UserError(f'{file}: expected a volume (S, H, W), found {found.shape}')
+    if isinstance(found, np.memmap) and found.offset + found.nbytes < file.stat().st_size:
+        raise UserError(f'{file}: expected one array, found more behind it')
     return found
 
 
@@ -135,7 +140,7 @@ def _check(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
             f'{file}: expected a volume of 3 axes, found {shape}; '
             'write one file per modality, e.g. t1.nii.gz and flair.nii.gz'
         )
-    if len(shape) != 3 or not all(shape):
+    if len(shape) != 3 or min(shape) < 1:
         raise UserError(f'{file}: expected a volume of 3 axes, found {shape}')
     if dtype.kind not in 'iufb':
         raise UserError(f'{file}: expected one real number per voxel, found the type {dtype}')

@@ -46,10 +46,36 @@ def described(modality: Modality) -> str:
     return f'{modality.name} ({modality.kind} {shape})'
 
 
+def constant(
+    name: str, features: Sequence[int], varying: Sequence[int], what: str = 'feature'
+) -> list[str]:
+    """Returns a line on the features of a modality that do not vary in the training samples.
+
+    Args:
+        name: The modality.
+        features: Their numbers, from 0.
+        varying: Those among them of which other splits hold other values.
+        what: What a feature is called.
+    """
+    if not features:
+        return []
+    told = f'; of these, {_listed(list(map(str, varying)))} vary in other splits' if varying else ''
+    return [
+        f'{name}: {what}s that do not vary in the training samples, or by no more than rounding, '
+        f'and become 0: {_listed(list(map(str, features)))}{told}'
+    ]
+
+
 def aside(names: Iterable[str]) -> list[str]:
     """Returns a line that names what was left aside; no line if nothing was."""
     known = sorted(set(names))
     return [f'left aside: {_listed(list(map(printable, known)))}'] if known else []
+
+
+def gone(names: Iterable[str]) -> list[str]:
+    """Returns a line that names files which are no longer there; no line if all are."""
+    known = sorted(names)
+    return [f'written by the preparation, and missing now: {_listed(known)}'] if known else []
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from datasets.common.io.remembered import remembered
 from datasets.common.io.rows import parts
 
-VERSION = 2
-"""Raised when `contents` finds something else in the same array."""
+VERSION = 3
+"""Raised when a look at the same array finds something else."""
 
 EXACT = 1 << 53
 """Up to here float64, in which inputs are standardised, holds every whole number exactly."""
@@ -46,7 +43,7 @@ def contents(x: np.ndarray, available: np.ndarray, real: np.ndarray | None = Non
         values = np.ascontiguousarray(x[rows])
         if real is not None:
             values = np.where(real[rows][..., None], values, np.zeros((), values.dtype))
-        good = _readable(values).reshape(len(rows), -1).all(1)
+        good = readable(values).reshape(len(rows), -1).all(1)
         if bad is None and not good.all():
             bad = int(rows[~good][0])
         for row, value in zip(rows.tolist(), values, strict=True):
@@ -54,7 +51,8 @@ def contents(x: np.ndarray, available: np.ndarray, real: np.ndarray | None = Non
     return Contents(digests, bad)
 
 
-def _readable(values: np.ndarray) -> np.ndarray:
+def readable(values: np.ndarray) -> np.ndarray:
+    """Returns which numbers can be read: finite in float32, or whole and up to `EXACT`."""
     if values.dtype.kind == 'f':
         # A comparison with NaN is false.
         return np.abs(values) <= np.finfo(np.float32).max
@@ -64,13 +62,16 @@ def _readable(values: np.ndarray) -> np.ndarray:
     return (values <= EXACT) & low
 
 
-def file_contents(
-    file: Path, x: np.ndarray, available: np.ndarray, real: np.ndarray | None = None
-) -> Contents:
-    """Returns `contents` of an array in a file of its own, which is read when it has changed."""
-    used = hashlib.sha256(np.packbits(available).tobytes())
-    used.update(b'' if real is None else np.packbits(real).tobytes())
-    kind = f'rows {VERSION} {x.shape} {used.hexdigest()}'
-    (text,) = remembered(kind, [file], lambda _: json.dumps(contents(x, available, real)))
-    digests, bad = json.loads(text)
-    return Contents(digests, bad)
+def key_of(what: str, x: np.ndarray, *chosen: np.ndarray | None) -> str:
+    """Returns the kind of a look at some of an array, for `datasets.common.io.remembered`.
+
+    Args:
+        what: What is looked for.
+        x: The array.
+        chosen: What it depends on which numbers are looked at.
+    """
+    used = hashlib.sha256()
+    for one in chosen:
+        used.update(b'-' if one is None else f'{one.dtype} {one.shape} '.encode() + one.tobytes())
+    # The strides tell which axis of the file became which of the array.
+    return f'{what} {VERSION} {x.shape} {x.strides} {used.hexdigest()}'

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from benchmark.dataset import Rows
 from benchmark.errors import UserError
 
 CHUNK = 1 << 22
 """How many numbers are read at once from an array that might not fit into memory."""
+
+ROUNDING = {'float32': 2**-23, 'float64': 2**-46}
+"""Rounding of the mean of a feature, as a share of it: that of float32, and 64 of float64's."""
+
+LEAST = {'float32': 1e-37, 'float64': 1e-153}
+"""Least standard deviation by which numbers are divided: float32 itself, and squares of float64,
+become inexact below it."""
 
 
 class Chosen:
@@ -41,8 +49,8 @@ class Standardised(Chosen):
     Args:
         source: The array of numbers (N, ...).
         rows: (n,) positions of the chosen rows in `source`.
-        moments: Mean and standard deviation, which broadcast to the rows. A standard deviation that
-            is none (`spread`) counts as 1.
+        moments: Mean and standard deviation, which broadcast to the rows. Features whose standard
+            deviation is none (`spread`) become 0.
         real: (N, T) bool, for sequences (N, T, D): which frames are data; the others are padding.
             The sequences read are then (n, T, D + 1): the last feature is 1 in frames of data and 0
             in padding (`benchmark.method.Modality.padded`).
@@ -51,7 +59,7 @@ class Standardised(Chosen):
 
     def __init__(
         self,
-        source: Rows,
+        source: np.ndarray,
         rows: np.ndarray,
         moments: tuple[np.ndarray, np.ndarray],
         real: np.ndarray | None = None,
@@ -59,7 +67,7 @@ class Standardised(Chosen):
     ) -> None:
         super().__init__(source, rows)
         self.mean, std = moments
-        self.std = spread(self.mean, std)
+        self.std = spread(self.mean, std, source.dtype)
         self.real, self.name = real, name
         if real is not None:
             self.shape = (*self.shape[:-1], self.shape[-1] + 1)
@@ -86,17 +94,29 @@ class Standardised(Chosen):
         return values if self.real is None else marked(values, self.real[rows])
 
 
-def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Returns standard deviations to divide by: 1 for a constant feature, which then becomes 0.
+def working(dtype: DTypeLike) -> np.dtype:
+    """Returns the type in which numbers are standardised, so that none of them is rounded before.
 
-    A standard deviation below the rounding of float32 at the mean is no property of the data:
-    dividing by it would turn rounding errors into huge inputs.
+    Args:
+        dtype: Type of the numbers: float32 holds those of up to 16 bits, and float64 all others
+            that are read.
+    """
+    return np.dtype(np.float32 if np.can_cast(dtype, np.float32) else np.float64)
+
+
+def spread(mean: np.ndarray, std: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """Returns standard deviations to divide by: infinity for a constant feature, which becomes 0.
+
+    A standard deviation below the rounding at the mean is no property of the data: dividing by it
+    would turn rounding errors into huge inputs.
 
     Args:
         mean: Means.
         std: Standard deviations, of the same shape.
+        dtype: Type of the numbers.
     """
-    return np.where(std > np.finfo(np.float32).eps * np.abs(mean), std, 1)
+    kind = working(dtype).name
+    return np.where(std > np.maximum(ROUNDING[kind] * np.abs(mean), LEAST[kind]), std, np.inf)
 
 
 def marked(frames: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -147,6 +167,21 @@ def moments(
         squares = squares + gap**2 * count * share
         mean, count = mean + gap * share, count + here
     return mean, np.sqrt(squares / count)
+
+
+def varying(mean: np.ndarray, std: np.ndarray, others: Iterable[np.ndarray]) -> list[int]:
+    """Returns the features that are constant in some rows and differ from there in others.
+
+    Args:
+        mean: Mean of each feature over the rows, which broadcasts to the others.
+        std: Standard deviations, infinite where a feature is constant (`spread`).
+        others: Other rows in parts (n, D) or (n, C, H, W).
+    """
+    constant, found = set(np.flatnonzero(np.isinf(std)).tolist()), set()
+    for values in others if constant else ():
+        gaps = np.abs(values - mean).max((0, *range(2, values.ndim)), keepdims=True)
+        found |= set(np.flatnonzero(np.isfinite(spread(mean, gaps, values.dtype))).tolist())
+    return sorted(constant & found)
 
 
 def parts(rows: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:

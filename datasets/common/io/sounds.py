@@ -18,6 +18,9 @@ from datasets.common.io.remembered import remembered
 VERSION = 1
 """Raised when `check_sounds` accepts or refuses other files."""
 
+FASTEST = 1_000_000
+"""Greatest number of samples per second that is taken for the rate of a sound."""
+
 LOCK = threading.Lock()
 """Held while warnings are caught, which Python can do for a whole process alone."""
 
@@ -26,7 +29,8 @@ def read_sound(path: Path) -> tuple[int, np.ndarray]:
     """Returns the samples per second of a wav file, and the mean of its channels, in [-1, 1].
 
     Raises:
-        UserError: The file ends too early, holds no sample, or holds a number that is not finite.
+        UserError: The file ends too early, holds no sample, holds a number that is not finite, or
+            declares a rate that no sound has.
         ValueError: It is no wav file that scipy can read. Other files raise other errors, too.
     """
     wavfile = package('scipy.io.wavfile', 'sound')
@@ -37,8 +41,11 @@ def read_sound(path: Path) -> tuple[int, np.ndarray]:
     for warning in told:
         if 'EOF' in str(warning.message):
             raise UserError(f'{path}: expected a whole sound, found a file that ends too early')
-    if not found.size or rate < 1:
+    if not found.size:
         raise UserError(f'{path}: expected a sound, found none in the file')
+    # The filter that resamples is as long as the rate.
+    if not 1 <= rate <= FASTEST:
+        raise UserError(f'{path}: expected 1 to {FASTEST} samples per second, found {rate}')
     if found.dtype.kind in 'iu':
         half = 128 if found.dtype == np.uint8 else 0
         found = (found.astype(np.float64) - half) / (128 if half else -np.iinfo(found.dtype).min)

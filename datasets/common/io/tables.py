@@ -7,14 +7,13 @@ import io
 from pathlib import Path
 
 from benchmark.errors import UserError
-from datasets.common.io.files import check_regular
-
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.npy')
-"""Formats of images; in tables and lists, the name of a sample may end in one of them."""
+from datasets.common.io.files import text
+from datasets.common.io.folders import SUFFIXES
+from datasets.common.io.paths import has_file
 
 
 def stem(sample: str) -> str:
-    """Returns the name of a sample without the suffix of its file."""
+    """Returns the name of a sample without the suffix that its file may have."""
     return sample[: -len(Path(sample).suffix)] if sample.lower().endswith(SUFFIXES) else sample
 
 
@@ -49,18 +48,14 @@ def read_table(file: Path) -> list[dict[str, str]]:
 
 def _cells(file: Path) -> list[list[str]]:
     """Returns the cells of the rows that are not empty, the header first."""
-    try:
-        check_regular(file)
-        text = file.read_text(encoding='utf-8-sig')
-    except FileNotFoundError:
+    if not has_file(file):
         expected = f'labels/ with label maps or {file.name}'
-        raise UserError(f'{file.parent}: expected {expected}, found neither') from None
-    except (OSError, ValueError) as error:
-        raise UserError(f'{file}: expected a table in UTF-8: {error}') from None
-    header = text.partition('\n')[0]
+        raise UserError(f'{file.parent}: expected {expected}, found neither')
+    content = text(file, 'a table')
+    header = content.partition('\n')[0]
     # Spreadsheets write semicolons where the comma is the decimal mark.
     mark = max(',;\t', key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=mark, strict=True)
+    reader = csv.reader(io.StringIO(content, newline=''), delimiter=mark, strict=True)
     try:
         found = [[cell.strip() for cell in row] for row in reader if any(row)]
     except csv.Error as error:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from benchmark.errors import UserError
 from benchmark.files import Entry
 from datasets.common.io.folders import walk_all
+from datasets.common.io.paths import has_file
 from datasets.common.io.remembered import combined, hashes
 
 MANIFEST = 'manifest.json'
@@ -61,7 +62,7 @@ def read_manifest(root: Path) -> Manifest | None:
         UserError: The manifest cannot be read, is incomplete, or has another format.
     """
     path = root / MANIFEST
-    if not path.is_file():
+    if not has_file(path):
         return None
     try:
         content = json.loads(path.read_bytes())

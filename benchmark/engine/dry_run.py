@@ -1,0 +1,56 @@
+"""The plan of a command: what would run, and how long it is expected to take."""
+
+from __future__ import annotations
+
+import itertools
+
+from benchmark.engine import notes
+from benchmark.engine.building import Machine
+from benchmark.engine.execution import describe
+from benchmark.engine.forecast import Forecast, resumed
+from benchmark.engine.grid import is_done, steps
+from benchmark.engine.notes import named
+from benchmark.engine.plan import Grid
+from benchmark.progress import clock
+from benchmark.streams import unread
+
+
+def show_plan(grid: Grid, machine: Machine, refused: int = 0) -> bool:
+    """Prints every experiment, whether it is recorded, and the time it is expected to take.
+
+    What cannot run is listed with the reason, and the plan goes on, unless nobody reads it.
+
+    Args:
+        grid: What would run.
+        machine: Where it would run.
+        refused: How many refusals were printed before.
+
+    Returns:
+        Whether there is something to run, and nothing is refused.
+    """
+    total, planned, forecast = 0.0, 0, Forecast(machine)
+    every = [e for item in grid for e in steps(item)]
+    notes.tell([e for e in every if not is_done(e)])
+    for e in itertools.takewhile(lambda _: not unread(), every):
+        line = f'{e.data.name}  {named(e)}  seed {e.seed}  {e.protocol_id}'
+        if is_done(e):
+            print(f'recorded  {line}')
+            continue
+        try:
+            _ = e.readable
+            seconds = forecast.seconds(e, tests=not e.trial)
+        except Exception as error:  # whatever a method does in its first steps, the others are told
+            refused += 1
+            print(f'refused   {line}  {describe(e, error)[0]}', flush=True)
+            continue
+        total, planned = total + seconds, planned + 1
+        code = ['recorded with other code'] if e.has_other_code else []
+        told = ''.join(f', {words}' for words in [*resumed(e), *code])
+        print(f'to run    {line}  about {clock(seconds)}{told}', flush=True)
+    jobs = max(1, min(machine.jobs, planned))
+    beside = f', {jobs} experiments at a time' if jobs > 1 else ''
+    print(
+        f'expected: {clock(total / jobs)} on {machine.device}{beside}, from steps measured just now'
+        + (f'; {refused} refused' if refused else '')
+    )
+    return bool(every) and not refused

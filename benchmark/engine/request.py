@@ -1,0 +1,63 @@
+"""From the arguments of `benchmark/run.py` to experiments and the machine that runs them."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from benchmark.dataset import Dataset
+from benchmark.engine import grids, plan
+from benchmark.engine.building import Machine, use_threads
+from benchmark.engine.execution import make_folder
+from benchmark.engine.jobs import usual
+from benchmark.engine.tuning import Search
+from benchmark.errors import UserError
+from benchmark.registry import METHODS
+
+
+def prepare(
+    args: argparse.Namespace, refused: list[str] | None = None
+) -> tuple[plan.Grid, Machine]:
+    """Returns the experiments of the arguments and the machine to run them on.
+
+    Args:
+        args: The arguments.
+        refused: Takes what a plan refuses; a run, which has None, ends there.
+
+    Raises:
+        UserError: The arguments do not hold together.
+    """
+    named = grids.fill(args, plan.pairs(args.cfg_options))
+    if not args.methods:
+        raise UserError(f'--methods: expected some of {", ".join(sorted(METHODS.module_dict))}')
+    device = args.device
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    elif device == 'cuda' and not torch.cuda.is_available():
+        raise UserError('--device cuda: no CUDA device was found')
+    for option in ('threads', 'jobs'):
+        if (given := getattr(args, option)) is not None and given < 1:
+            raise UserError(f'--{option}: expected 1 or more, found {given}')
+    use_threads(args.threads, device)
+    options = plan.pairs(args.cfg_options)
+    opened: list[Dataset] = []
+    for setting in named.settings if named else ({},):
+        varied = {**options, **setting}
+        plan.check_options(varied, args.datasets)
+        opened += plan.open_datasets(args.datasets, args.data_root, varied, refused)
+    opened = plan.checked(opened, refused)
+    if args.untuned and args.tune is not None:
+        raise UserError(
+            '--untuned: expected no --tune beside it, which would have nothing to choose'
+        )
+    results = args.results.resolve()
+    make_folder(results)
+    asked = args.methods, args.seeds, options, results, device, args.tune, args.gaps
+    request = plan.Request(*asked, refused, args.untuned)
+    grid = plan.experiments(request, opened)
+    if args.tune is not None:
+        for label in sorted({e.label for e in grid if not isinstance(e, Search)}):
+            print(f'{label}: nothing to tune')
+    jobs = args.jobs or usual(device, torch.get_num_threads(), opened)
+    return grid, Machine(device, args.workers, jobs)

@@ -1,0 +1,123 @@
+"""The values that options have where none was typed.
+
+They come from `results/settings.json` where it has an entry, else from the method's `settings` for
+the data set, which are those of a paper, else from the defaults of the constructor. The file holds
+what was chosen for a data set after the method had been written, for example by a search, so that a
+choice does not edit the code of a method:
+
+    {"synth_faces": [{"method": "mmanet", "options": {"alpha": 4.0}, "source": "a search"}]}
+
+`method` is a spec: its options must hold for an entry to apply, so that 'distilled:loss=at' leaves
+other losses alone. Of two entries with a value of one option the later one counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from benchmark.errors import UserError
+from benchmark.options import Spec, resolve, spell, typed
+from benchmark.registry import METHODS, ROOT, lookup, parse_spec
+
+FILE = ROOT / 'results' / 'settings.json'
+
+
+class Entry(NamedTuple):
+    """One entry of the file.
+
+    Attributes:
+        options: Option -> value.
+        source: Where the values come from, in words.
+    """
+
+    options: dict[str, Any]
+    source: str
+
+
+def usual(spec: Spec, dataset: str) -> dict[str, Any]:
+    """Returns every option of a method with the value that applies.
+
+    Args:
+        spec: The method, with the options that were typed.
+        dataset: Registered name of the data set.
+
+    Raises:
+        UserError: An option does not exist, its value does not fit, or the file cannot be used.
+    """
+    plain, given = _plain(spec, dataset), dict(spec.given)
+    for entry in _entries(spec.name, plain, dataset):
+        plain |= {key: value for key, value in entry.options.items() if key not in given}
+    return plain
+
+
+def untuned(spec: Spec, dataset: str) -> Spec:
+    """Returns a spec with all options typed that the file would give another value."""
+    plain = _plain(spec, dataset)
+    chosen = {key for entry in _entries(spec.name, plain, dataset) for key in entry.options}
+    given = {**dict(spec.given), **{key: plain[key] for key in chosen}}
+    return Spec(spec.name, tuple(sorted(given.items())))
+
+
+def shortened(spec: Spec, dataset: str) -> Spec:
+    """Returns a spec without those options whose values apply anyway, in alphabetical order."""
+    everything = usual(spec, dataset)
+    for key, _ in spec.given:
+        rest = Spec(spec.name, tuple(pair for pair in spec.given if pair[0] != key))
+        if usual(rest, dataset) == everything:
+            spec = rest
+    return spec
+
+
+def sources(name: str, options: dict[str, Any], dataset: str) -> list[str]:
+    """Tells which of a method's options have a value of the file, and where it comes from."""
+    told = []
+    for entry in _entries(name, options, dataset):
+        same = [f'{k}={spell(v)}' for k, v in entry.options.items() if options[k] == v]
+        if same:
+            told.append(f'{", ".join(same)} from {entry.source}')
+    return told
+
+
+def _plain(spec: Spec, dataset: str) -> dict[str, Any]:
+    cls = lookup(METHODS, spec.name)
+    return resolve(cls, spec.name, dict(spec.given), cls.settings.get(dataset, {}))
+
+
+def _entries(name: str, options: dict[str, Any], dataset: str) -> Iterator[Entry]:
+    """Yields the entries of the file that apply to a method with certain options."""
+    cls = lookup(METHODS, name)
+    for entry in read().get(dataset, []):
+        method, under = parse_spec(entry['method'])
+        if method != name:
+            continue
+        try:
+            held = typed(cls, name, under)
+            values = typed(cls, name, entry['options'])
+        except UserError as error:
+            raise UserError(f'{FILE}: {error}') from error
+        if all(options[key] == value for key, value in held.items()):
+            yield Entry(values, entry['source'])
+
+
+def read() -> dict[str, list[dict[str, Any]]]:
+    """Returns the file: data set -> entries.
+
+    Raises:
+        UserError: It cannot be read, or an entry is not of the form that this module describes.
+    """
+    try:
+        found = json.loads(FILE.read_text())
+        entries = [entry for each in found.values() for entry in each]
+        ok = all(
+            set(e) == {'method', 'options', 'source'} and isinstance(e['options'], dict)
+            for e in entries
+        )
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f'{FILE}: expected data sets with lists of entries ({error})') from error
+    if not ok:
+        raise UserError(f'{FILE}: expected entries with method, options and source')
+    return found

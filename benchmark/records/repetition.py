@@ -1,0 +1,44 @@
+"""The command that repeats a run, from its record."""
+
+from __future__ import annotations
+
+import shlex
+
+from benchmark.files import ROOT
+from benchmark.options import spell
+from benchmark.records.schema import Record
+
+
+def unfinished(record: Record, force: bool = False) -> str:
+    """Returns what a message says of a run whose record is not proven by its outcomes.
+
+    Args:
+        record: The record.
+        force: Whether the run counts as recorded nevertheless, because its own files agree and only
+            those of other runs do not.
+    """
+    return f'the run counts as unfinished; this repeats it: {command(record, force)}'
+
+
+def command(record: Record, force: bool = False) -> str:
+    """Returns the command that repeats a run; the paths of data and results are not in a record.
+
+    Args:
+        record: The record of the run.
+        force: Whether to train anew.
+    """
+    method, data = record['method'], record['dataset']
+    spec, trials = method['label'], record.get('tuning', {}).get('trials')
+    if trials is not None:
+        spec = spec.removesuffix(f' (tuned {trials})')
+    # Data of the user's own are called by the name of their file, not by that of their reader.
+    ours = (ROOT / 'datasets' / f'{data["name"]}.py').is_file()
+    options = {
+        key: data['options'][key] for key in data.get('changed', ()) if key in data['options']
+    }
+    fields = {**record['protocol'], **(options if ours else {})}
+    given = [f'{key}={spell(value)}' for key, value in fields.items() if value not in ('', None)]
+    words = ['--methods', spec, '--datasets', data['name'] if ours else 'DATASET']
+    words += ['--seeds', str(record['seed']), '--cfg-options', *given]
+    words += [] if trials is None else ['--tune', str(trials)]
+    return f'python benchmark/run.py {shlex.join(words)}' + (' --force' if force else '')

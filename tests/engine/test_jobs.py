@@ -1,0 +1,137 @@
+"""Several processes that share the experiments of one command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark.dataset import Dataset
+from benchmark.engine import jobs
+from benchmark.engine.building import cores
+from benchmark.progress import Progress
+from benchmark.records import store
+from tests.helpers.repetitions import scientific
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(results, count, *words):
+    """A command with three experiments; one distils the network of another."""
+    options = ('train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=2')
+    what = ('--methods', 'complete', 'distilled', 'majority', '--datasets', 'synth_faces')
+    how = ('--results', str(results), '--jobs', str(count), '--device', 'cpu', '--cfg-options')
+    return [sys.executable, str(ROOT / 'benchmark/run.py'), *what, *how, *options, *words]
+
+
+def records(results):
+    return {
+        record['method']['label']: scientific(record)
+        for record in store.scan(results / 'runs').complete.values()
+    }
+
+
+def test_two_jobs_do_what_one_does(tmp_path):
+    done = subprocess.run(command(tmp_path / 'two', 2), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith('[')]
+    assert [line[:5] for line in lines] == ['[1/3]', '[2/3]', '[3/3]']
+    assert not any('another process' in line for line in lines)
+    # The data are described and the table is printed by one of the processes alone.
+    assert done.stdout.count('written: ') == 1
+    one = subprocess.run(command(tmp_path / 'one', 1), capture_output=True, text=True, timeout=240)
+    assert one.returncode == 0, one.stderr
+    assert records(tmp_path / 'two') == records(tmp_path / 'one')
+    assert len(records(tmp_path / 'two')) == 3
+    assert list((tmp_path / 'two' / 'runs').rglob('.*')) == []
+
+
+def dies(reporter):
+    """A job that is killed once another has said that it works."""
+    reporter.start('toy', f'of process {os.getpid()}', 0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def tells(ok, reporter):
+    """A job that runs one experiment and sees that of another job and that of a stranger."""
+    mine = f'mine {os.getpid()}'
+    reporter.start('toy', mine, 0)
+    reporter.report('training', 0, 2, 0.0)
+    reporter.report('training', 2, 2, 4.0)
+    reporter.elsewhere('toy', mine, 0, 'done, run by another process')
+    reporter.elsewhere('toy', 'strange', 0, 'done, run by another process')
+    reporter.waiting(1)
+    reporter.end('well')
+    return ok
+
+
+def works(reporter):
+    return tells(True, reporter)
+
+
+def fails(reporter):
+    return tells(False, reporter)
+
+
+def sleeps(reporter):
+    """A job that tells its process and then works for long."""
+    reporter.start('toy', str(os.getpid()), 0)
+    time.sleep(600)
+
+
+@pytest.mark.parametrize(('job', 'result'), [(works, True), (fails, False)])
+def test_what_jobs_tell_is_shown_once(job, result, capsys):
+    with Progress({'toy': 4}, 3, jobs=2) as progress:
+        assert jobs.share(job, 2, progress) is result
+    assert progress.seen == {'toy': 4}
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line[:5] for line in lines) == ['[1/3]', '[2/3]', '[3/3]']
+    assert sum('well' in line for line in lines) == 2
+    assert sum('strange  seed 0  done' in line for line in lines) == 1
+    assert not any('waiting' in line for line in lines)
+
+
+def test_a_job_that_dies_is_named_and_its_work_is_left(capsys):
+    with Progress({}, 1, jobs=1) as progress:
+        assert jobs.share(dies, 1, progress) is None
+    assert 'job 1 of 1 ended: signal 9 (Killed)' in capsys.readouterr().out
+
+
+def test_an_interruption_ends_all_jobs():
+    started = []
+
+    class Interrupted(Progress):
+        """Is interrupted when the first job speaks."""
+
+        def start(self, dataset, label, seed, job=0):
+            """Remembers the process."""
+            started.append(int(label))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.share(sleeps, 2, Interrupted({}, 1, jobs=2))
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
+
+
+class Streams(Dataset):
+    """Data that are decoded while they are read."""
+
+    streams = True
+
+
+def test_the_usual_number_of_jobs_fills_the_cores_of_a_cpu(monkeypatch):
+    plain, streaming = Dataset(), Streams()
+    monkeypatch.setattr(jobs, 'cores', lambda: 8)
+    monkeypatch.setattr(jobs, 'MEMORY', 1)
+    assert jobs.usual('cpu', 1, [plain]) == 8
+    assert jobs.usual('cpu', 3, [plain]) == 2
+    assert jobs.usual('cpu', 16, [plain]) == 1
+    assert jobs.usual('cpu', 1, [plain, streaming]) == 1
+    assert jobs.usual('cuda', 1, [plain]) == 1
+    monkeypatch.setattr(jobs, 'MEMORY', 2**60)
+    assert jobs.usual('cpu', 1, [plain]) == 1
+    assert cores() >= 1
