@@ -46,6 +46,12 @@ def user_path(given: str, what: str = 'path') -> Path:
     raise UserError(f"{what}: expected a path, found '{shown}': {why}")
 
 
+def cache_folder() -> Path:
+    """Returns the folder in which this project keeps what it can make again at any time."""
+    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(home) / 'incomplete-multimodal-benchmark'
+
+
 class Entry(NamedTuple):
     """A file as a manifest lists it: its size in bytes and the SHA-256 of its content."""
 

@@ -108,11 +108,11 @@ def write_tables(
         raise Lacking(unknown(f'metric of {dataset}', metric, known), known)
     complete, unscored = list(found.complete.values()), list(found.unscored.values())
     left_out: list[str] = []
-    loader = _loader(found)
+    load = loader(found)
     if same_samples:
-        complete, loader = _on_common_samples(complete, loader, left_out)
+        complete, load = _on_common_samples(complete, load, left_out)
     made = _table_or_lacking(
-        dataset, complete, loader, unscored, published(dataset), columns, metric, by_gaps
+        dataset, complete, load, unscored, published(dataset), columns, metric, by_gaps
     )
     if metric and not made.blocks:
         held = _held(found)  # and the outcomes do not tell the metric either
@@ -147,7 +147,7 @@ def folder_of(dataset: str, runs: Path) -> Path:
     return runs / dataset
 
 
-def _loader(found: store.Scan) -> Loader:
+def loader(found: store.Scan) -> Loader:
     """Returns what reads the outcomes that lie beside a record."""
     files = {record['identity']: path for path, record in found.complete.items()}
 

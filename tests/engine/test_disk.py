@@ -104,8 +104,9 @@ def test_every_table_is_written_before_one_is_printed(tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(run.writer, 'write_tables', lambda _, name, **__: done.append(name))
     monkeypatch.setattr(run.writer, 'show', lambda *_: done.append('shown'))
+    monkeypatch.setattr(run.document, 'show', lambda _: not done.append('page'))
     assert run.show_tables([e, other], tmp_path)
-    assert done == ['toy', 'other', 'shown', 'shown']
+    assert done == ['toy', 'other', 'shown', 'shown', 'page']
 
 
 def test_an_error_of_the_data_is_not_taken_for_one_of_the_disk(tmp_path):
