@@ -111,9 +111,8 @@ def write_tables(
     loader = _loader(found)
     if same_samples:
         complete, loader = _on_common_samples(complete, loader, left_out)
-    made = _table_or_lacking(
-        dataset, complete, loader, unscored, published(dataset), columns, metric, by_gaps
-    )
+    printed = published(dataset, left_out)
+    made = _table_or_lacking(dataset, complete, loader, unscored, printed, columns, metric, by_gaps)
     if metric and not made.blocks:
         held = _held(found)  # and the outcomes do not tell the metric either
         if metric in held:
