@@ -136,9 +136,9 @@ def folder_of(dataset: str, runs: Path) -> Path:
     """Returns the folder of a data set's records.
 
     Raises:
-        UserError: The name holds a path.
+        UserError: The name is empty or holds a path.
     """
-    if Path(dataset).name != dataset:
+    if dataset in ('', '..') or Path(dataset).name != dataset:
         raise UserError(f'--datasets: expected the name of a data set, found {dataset!r}')
     return runs / dataset
 
