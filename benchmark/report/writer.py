@@ -111,9 +111,8 @@ def write_tables(
     load = loader(found)
     if same_samples:
         complete, load = _on_common_samples(complete, load, left_out)
-    made = _table_or_lacking(
-        dataset, complete, load, unscored, published(dataset), columns, metric, by_gaps
-    )
+    printed = published(dataset, left_out)
+    made = _table_or_lacking(dataset, complete, load, unscored, printed, columns, metric, by_gaps)
     if metric and not made.blocks:
         held = _held(found)  # and the outcomes do not tell the metric either
         if metric in held:
@@ -140,9 +139,9 @@ def folder_of(dataset: str, runs: Path) -> Path:
     """Returns the folder of a data set's records.
 
     Raises:
-        UserError: The name holds a path.
+        UserError: The name is empty or holds a path.
     """
-    if Path(dataset).name != dataset:
+    if dataset in ('', '..') or Path(dataset).name != dataset:
         raise UserError(f'--datasets: expected the name of a data set, found {dataset!r}')
     return runs / dataset
 
