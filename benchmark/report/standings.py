@@ -193,6 +193,20 @@ class Standings:
             shared = np.full_like(shared, np.nan)
         return comparison.compare(values[a], values[b], shared, units)
 
+    def interval(self, label: str, column: str) -> tuple[float, float]:
+        """Returns the 95 % interval of a row's mean over the shared seeds, NaN where not known.
+
+        It is that of the difference from a constant, and counts seeds and test samples alike.
+        """
+        runs = self.runs.get(label, [])
+        few = len(runs) < MIN_SEEDS or self.effective[column] < MIN_UNITS
+        if few or not self._whole(runs, column):
+            return math.nan, math.nan
+        values = self.scores.values[runs, self._place[column]]
+        shared = np.pad(self._covariances[column][np.ix_(runs, runs)], (0, len(runs)))
+        found = comparison.compare(values, np.zeros(len(runs)), shared, self.units[column])
+        return found.low, found.high
+
     def copies(self) -> dict[str, str]:
         """Returns column -> the column before it that has the same scores, of those that have one.
 

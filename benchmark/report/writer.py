@@ -108,12 +108,11 @@ def write_tables(
         raise Lacking(unknown(f'metric of {dataset}', metric, known), known)
     complete, unscored = list(found.complete.values()), list(found.unscored.values())
     left_out: list[str] = []
-    loader = _loader(found)
+    load = loader(found)
     if same_samples:
-        complete, loader = _on_common_samples(complete, loader, left_out)
-    made = _table_or_lacking(
-        dataset, complete, loader, unscored, published(dataset), columns, metric, by_gaps
-    )
+        complete, load = _on_common_samples(complete, load, left_out)
+    printed = published(dataset, left_out)
+    made = _table_or_lacking(dataset, complete, load, unscored, printed, columns, metric, by_gaps)
     if metric and not made.blocks:
         held = _held(found)  # and the outcomes do not tell the metric either
         if metric in held:
@@ -137,14 +136,14 @@ def folder_of(dataset: str, runs: Path) -> Path:
     """Returns the folder of a data set's records.
 
     Raises:
-        UserError: The name holds a path.
+        UserError: The name is empty or holds a path.
     """
-    if Path(dataset).name != dataset:
+    if dataset in ('', '..') or Path(dataset).name != dataset:
         raise UserError(f'--datasets: expected the name of a data set, found {dataset!r}')
     return runs / dataset
 
 
-def _loader(found: store.Scan) -> Loader:
+def loader(found: store.Scan) -> Loader:
     """Returns what reads the outcomes that lie beside a record."""
     files = {record['identity']: path for path, record in found.complete.items()}
 

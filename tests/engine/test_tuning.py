@@ -12,7 +12,7 @@ from scipy import stats
 from tasks import TASKS, Toy
 
 from benchmark import run
-from benchmark.engine import dry_run, execution, forecast, plan, request, tuning
+from benchmark.engine import dry_run, execution, forecast, plan, request, state, tuning
 from benchmark.engine import grid as runner
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import Experiment
@@ -114,7 +114,7 @@ def settle(grid, scores):
         if score is None:
             outcome = {'status': 'diverged', 'error': 'it burst', 'seconds': 1.0}
         trial.folder.mkdir(parents=True)
-        (trial.folder / 'trial.json').write_text(json.dumps({**trial.header, **outcome}))
+        state.write_json(trial.folder / 'trial.json', {**trial.header, **outcome})
 
 
 def identified(record):

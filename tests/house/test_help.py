@@ -5,9 +5,10 @@ import pytest
 from benchmark import registry, run, tables
 from benchmark.files import ROOT
 from benchmark.registry import COMMANDS, DATASETS
+from benchmark.report.page import command as report
 
 
-@pytest.mark.parametrize('command', [run, tables], ids=['run', 'tables'])
+@pytest.mark.parametrize('command', [run, tables, report], ids=['run', 'tables', 'report'])
 def test_every_option_has_a_text_and_the_command_has_examples(command):
     parser = command.parser()
     examples = parser.format_help().split('examples:')[1]
