@@ -20,7 +20,7 @@ from datasets.common.io import inspection, notes
 from datasets.common.io.any_image import AnyImage
 from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Files, data_root, fingerprint
-from datasets.common.io.images import LabelFile, Scaled
+from datasets.common.io.images import LabelFile, Scaled, image_side
 from datasets.common.io.layouts import Layout
 from datasets.common.io.rows import moments, spread
 from datasets.common.recipe import recipe
@@ -57,8 +57,8 @@ class Folders(Dataset):
     Args:
         root: The folder.
         name: Name of the data set in tables and folders; the name of the root by default.
-        size: Height and width to which all images and label maps are resized, 'HxW'. By default
-            nothing is resized, and all images must have one size.
+        size: Height and width to which all images and label maps are resized, 'HxW', at most
+            8192 pixels each. By default nothing is resized, and all images must have one size.
         gaps: Whether the missing file of a modality is taken as a gap in the data; if not, it is an
             error. Samples without any image are then counted and left out.
         nearest: Modalities, joined by '+', that are resized to the nearest pixel, such as depth.
@@ -268,10 +268,10 @@ def _span(pictures: Sequence[inspection.Picture], dtype: str) -> np.ndarray:
 def _size(given: str) -> tuple[int, int] | None:
     if not given:
         return None
-    found = re.fullmatch(r'(\d+)x(\d+)', given)
-    if not found or 0 in (int(found[1]), int(found[2])):
+    found = re.fullmatch(r'([0-9]{1,20})x([0-9]{1,20})', given)
+    if not found:
         raise UserError(f'folders:size: expected HxW, e.g. 240x320, found {given!r}')
-    return int(found[1]), int(found[2])
+    return image_side('folders', int(found[1])), image_side('folders', int(found[2]))
 
 
 def _names(given: str) -> tuple[str, ...]:

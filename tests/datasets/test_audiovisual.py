@@ -173,6 +173,7 @@ def test_bad_trees_are_told(tmp_path):
             CremaD(root=str(root), **options)
         assert '\n' not in str(caught.value)
 
+    told('crema_d:size: expected 1 to 8192 pixels a side, found 9999999$', size=9999999)
     train = (root / 'train.csv').read_text()
     (root / 'train.csv').write_text(f'{train}\n1000_test_HAP_XX,HAPPY')
     told(r"unknown emotion in .*train\.csv, entry 43: 'HAPPY'; did you mean 'HAP'")

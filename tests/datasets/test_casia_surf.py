@@ -172,6 +172,8 @@ def test_bad_casia_surf_trees_are_told(tmp_path):
             CasiaSurf(root=str(root))
         assert '\n' not in str(caught.value)
 
+    with pytest.raises(UserError, match='casia_surf:size: expected 1 to 8192 pixels .*9999999'):
+        CasiaSurf(root=str(root), size=9999999)
     rows = whole.splitlines()
     train.write_text('\n'.join([rows[0], rows[1].replace(' 1', ' live')]))
     told(r"train_list\.txt, entry 2: expected RGB DEPTH IR and 0 or 1, found 'train/1")

@@ -13,7 +13,9 @@ from benchmark.dataset import Split
 from benchmark.engine import loading
 from benchmark.errors import UserError
 from datasets.common.io.files import Files, fingerprint, lines
-from datasets.common.io.images import DepthFile16, ImageFile8, LabelFile, Scaled
+from datasets.common.io.images import DepthFile16, ImageFile8, LabelFile, Scaled, image_size
+from datasets.synth_faces import SynthFaces
+from datasets.synth_rooms import SynthRooms
 
 
 def written(folder, count=4, shape=(6, 8, 3), dtype=np.uint8):
@@ -206,3 +208,19 @@ def test_list_files_need_no_last_newline(tmp_path):
         lines(file)
     with pytest.raises(UserError, match=r'none\.txt: expected a list file'):
         lines(tmp_path / 'none.txt')
+
+
+@pytest.mark.parametrize('given', ['9999968x32', '32x9999968', f'{"9" * 5000}x32', '²x32', '0x32'])
+def test_a_size_that_no_memory_holds_is_told(given):
+    with pytest.raises(UserError, match='toy:size: expected') as caught:
+        image_size('toy', given)
+    assert '\n' not in str(caught.value)
+    assert image_size('toy', '8192x32') == (8192, 32)
+
+
+@pytest.mark.parametrize('kind', [SynthFaces, SynthRooms])
+@pytest.mark.parametrize('side', [-1, 0, 9999999])
+def test_a_side_that_no_memory_holds_is_told_before_anything_is_drawn(kind, side):
+    told = f'{kind.name}:size: expected 1 to 8192 pixels a side, found {side}$'
+    with pytest.raises(UserError, match=told):
+        kind(size=side)

@@ -229,6 +229,9 @@ def test_bad_content_is_told(tmp_path):
         assert '\n' not in str(caught.value)
 
     told('folders:size: expected HxW', size='32')
+    for size in ('9999999x9999999', '32x9999999', '9999999x32'):
+        told('folders:size: expected 1 to 8192 pixels a side, found 9999999$', size=size)
+    told('folders:size: expected 1 to 8192 pixels a side, found 0$', size='0x32')
     told("unknown modality in folders:nearest 'dept'; did you mean 'depth'", nearest='dept')
     lists = (root / 'train.txt').read_text()
     (root / 'train.txt').write_text(f'{lists}\ntr99')

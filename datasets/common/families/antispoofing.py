@@ -14,7 +14,7 @@ from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Geometric
 from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
-from datasets.common.io.images import ImageFile8, Scaled
+from datasets.common.io.images import ImageFile8, Scaled, image_side
 from datasets.common.io.inspection import check_headers
 from datasets.common.io.splits import check_disjoint
 
@@ -57,7 +57,7 @@ class FaceImages(Dataset):
 
     Raises:
         UserError: A file is missing, a sample is listed twice, a split lacks live faces or attacks,
-            or copies are refused.
+            `size` is no side of an image, or copies are refused.
     """
 
     recipe = {
@@ -81,7 +81,8 @@ class FaceImages(Dataset):
         cache: Cache,
         duplicates: Duplicates,
     ) -> None:
-        self.root, self.samples, self.cache, self.size = root, splits, cache, size
+        self.root, self.samples, self.cache = root, splits, cache
+        self.size = image_side(self.name, size)
         self._check()
         everything = [face for name in ('train', 'val', 'test') for face in splits[name]]
         self.fingerprint = fingerprint(

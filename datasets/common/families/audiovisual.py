@@ -19,7 +19,7 @@ from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copied_files
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.folders import entries
-from datasets.common.io.images import IMAGENET, ImageFile8, Scaled
+from datasets.common.io.images import IMAGENET, ImageFile8, Scaled, image_side
 from datasets.common.io.inspection import check_headers
 from datasets.common.io.optional import package
 from datasets.common.io.paths import has_folder
@@ -156,7 +156,8 @@ class AudioVisual(Dataset):
         options: The options of the subclass's constructor.
 
     Raises:
-        UserError: A file is missing, a clip is in both splits, or a class has no training clip.
+        UserError: A file is missing, a clip is in both splits, a class has no training clip, or `size`
+            is no side of an image.
     """
 
     recipe = {
@@ -183,7 +184,7 @@ class AudioVisual(Dataset):
         options: ClipOptions,
     ) -> None:
         self.root, self.sound, self.longer = root, sound, longer
-        self.size, self.cache = options['size'], options['cache']
+        self.size, self.cache = image_side(self.name, options['size']), options['cache']
         kept, held = set_apart(train, lambda clip: held_out(clip.id, HELD_OUT))
         self.clips = {'train': kept, 'val': held, 'test': list(test)}
         empty = self._check(options['gaps'], classes)

@@ -10,6 +10,7 @@ import numpy as np
 from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.missing import generator
+from datasets.common.io.images import image_side
 
 Latents = dict[str, np.ndarray]
 """The latent variables of N scenes: name -> array (N, ...)."""
@@ -27,7 +28,7 @@ class Generated(Dataset):
         options: The other options that can change a score, for the fingerprint.
 
     Raises:
-        UserError: A split has no sample.
+        UserError: A split has no sample, or the option `size` is no side of an image.
     """
 
     block: ClassVar[int] = 64
@@ -40,6 +41,7 @@ class Generated(Dataset):
         for name, size in sizes.items():
             if size < 1:
                 raise UserError(f'{self.name}: {name}: expected at least 1 sample, found {size}')
+        image_side(self.name, options['size'])
         self.sizes, self.data_seed = sizes, data_seed
         identity = (self.name, self.version, sorted(sizes.items()), data_seed, *options.items())
         self.fingerprint = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from datasets.common.io.rows import working
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of red, green and blue in ImageNet, for values in [0, 1]."""
+LARGEST_SIDE = 8192
+"""Pixels of the longest side of an image; a square of colours takes 805 MB as float32."""
 
 
 class ImageFile8:
@@ -183,14 +186,29 @@ def image_size(where: str, given: str) -> tuple[int, int]:
         given: The option `size`, height first.
 
     Raises:
-        UserError: The text has another form, or a side is not a multiple of 32, which the encoders
-            need because they halve their input five times.
+        UserError: The text has another form, a side is too large (`image_side`), or it is not a
+            multiple of 32, which the encoders need because they halve their input five times.
     """
-    height, _, width = given.partition('x')
-    sides = [int(s) if s.isdigit() else 0 for s in (height, width)]
+    found = re.fullmatch(r'([0-9]{1,20})x([0-9]{1,20})', given)
+    sides = [int(side) for side in found.groups()] if found else [0]
     if min(sides) < 32 or any(s % 32 for s in sides):
         raise UserError(f'{where}:size: expected HxW in multiples of 32, found {given!r}')
-    return sides[0], sides[1]
+    return image_side(where, sides[0]), image_side(where, sides[1])
+
+
+def image_side(where: str, side: int) -> int:
+    """Returns the side of an image in pixels if an image of that side fits into memory.
+
+    Args:
+        where: Name of the data set, for the message.
+        side: A side that the option `size` gives.
+
+    Raises:
+        UserError: The side is below 1 or above `LARGEST_SIDE`.
+    """
+    if not 1 <= side <= LARGEST_SIDE:
+        raise UserError(f'{where}:size: expected 1 to {LARGEST_SIDE} pixels a side, found {side}')
+    return side
 
 
 def encoded(values: np.ndarray) -> bytes:
