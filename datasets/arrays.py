@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Rows, Split
+from benchmark.dataset import Dataset, Preparation, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.names import check_classes
@@ -19,7 +19,7 @@ from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.inspection import check_number, check_trained_classes
 from datasets.common.io.paths import check_access
 from datasets.common.io.row_contents import Contents
-from datasets.common.io.rows import Chosen, Standardised, parts
+from datasets.common.io.rows import Chosen, Standardised, facts_of, parts
 from datasets.common.io.stored import content_hash, load
 
 SPLITS = ('train', 'val', 'test')
@@ -262,6 +262,10 @@ class Arrays(Dataset):
             ids=np.array([f'row-{row}' for row in rows]),
             clusters=None if self.clusters is None else self.clusters[rows],
         )
+
+    def preparation(self, split: Split) -> Preparation:
+        """Returns the moments of the training samples."""
+        return {m: facts_of(one.mean[0], one.std[0]) for m, one in self.measured.items()}
 
     def _standardised(self, name: str, rows: np.ndarray) -> Rows:
         x, _, real = self.inputs[name]
