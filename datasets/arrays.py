@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Preparation, Rows, Split
+from benchmark.dataset import Dataset, Intake, Preparation, Rows, Split, Unseen
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.names import check_classes
 from benchmark.registry import DATASETS
 from datasets.common.families.array_contents import Measured, measure, read_contents
 from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs
+from datasets.common.families.unseen_arrays import Foreground, unseen_arrays
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.inspection import check_number, check_trained_classes
@@ -254,7 +255,7 @@ class Arrays(Dataset):
             raise unknown(f'split of {self.name}', name, SPLITS)
         rows = self.where[name]
         lazy = self.streams and self.target.ndim == 3
-        target = _Foreground(self.target, rows) if self.binary else Chosen(self.target, rows)
+        target = Foreground(self.target, rows) if self.binary else Chosen(self.target, rows)
         return Split(
             inputs={m: self._standardised(m, rows) for m in self.inputs},
             target=target if lazy else target[np.arange(len(rows))],
@@ -267,6 +268,11 @@ class Arrays(Dataset):
         """Returns the moments of the training samples."""
         return {m: facts_of(one.mean[0], one.std[0]) for m, one in self.measured.items()}
 
+    @classmethod
+    def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:
+        """Opens new arrays of the same keys; `target` and `split` need not exist."""
+        return unseen_arrays(Path(root or ''), intake, labelled, part)
+
     def _standardised(self, name: str, rows: np.ndarray) -> Rows:
         x, _, real = self.inputs[name]
         mean, std, _ = self.measured[name]
@@ -278,10 +284,3 @@ class Arrays(Dataset):
         values = standardised.read()
         values[there] = standardised[np.flatnonzero(there)]
         return values
-
-
-class _Foreground(Chosen):
-    """Rows of binary masks as label maps: 255 is class 1."""
-
-    def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        return (super().__getitem__(index) == IGNORE).astype(np.uint8)

@@ -224,6 +224,8 @@ def load(run: str | Path, device: str = 'cpu', method_file: str | Path | None = 
         UserError: The run is of an older version, not there or damaged, or the method is unknown
             or has changed so that the weights do not fit.
     """
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise UserError('device cuda: no CUDA device was found')
     found = cards.read(Path(run))
     discover()
     if method_file is not None:

@@ -6,45 +6,22 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from toy_runs import arrays, trained
 
-from benchmark import run
 from benchmark.deploy import load
+from benchmark.engine import prediction
 from benchmark.errors import UserError
 from benchmark.missing import subset_masks
 from benchmark.records import store
 
-SAMPLES = 36
-
-
-def arrays(seed=0):
-    """Keys of an `arrays` data set with an image, a sequence with padding and a vector."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 3, SAMPLES)
-    y[:9] = np.arange(9) % 3
-    return {
-        'inputs/rgb': (rng.normal(size=(SAMPLES, 3, 32, 32)) * 5 + 20 + y[:, None, None, None]),
-        'inputs/gait': rng.normal(size=(SAMPLES, 6, 5)) * 3 + y[:, None, None],
-        'inputs/scan': rng.normal(size=(SAMPLES, 4)) * 100 + 7,
-        'kind/gait': np.array('sequence'),
-        'length/gait': rng.integers(2, 7, SAMPLES),
-        'target': y,
-        'split': np.arange(SAMPLES) % 3,
-        'classes': np.array(['cat', 'dog', 'hen']),
-    }
-
-
-def trained(folder, *methods):
-    """Trains each method for an epoch; returns method -> folder of its run."""
-    np.savez(folder / 'mine.npz', **arrays())
-    words = ['--methods', *methods, '--datasets', 'arrays', '--data-root', str(folder / 'mine.npz')]
-    words += ['--results', str(folder), '--device', 'cpu', '--cfg-options', 'epochs=1', 'width=4']
-    assert run.main(words) == 0
-    return {f.parts[-4]: f.parent for f in folder.glob('runs/*/*/*/*/record.json')}
-
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp('deploy'), 'hemis', 'customized', 'logistic')
+    folder = tmp_path_factory.mktemp('deploy')
+    np.savez(folder / 'mine.npz', **arrays())
+    found = trained(folder, 'mine.npz', 'arrays', 'hemis', 'logistic')
+    options = ['modalities=gait+scan']
+    return found | trained(folder, 'mine.npz', 'arrays', 'customized', options=options)
 
 
 def expected(folder, subset):
@@ -54,7 +31,7 @@ def expected(folder, subset):
     return powers / powers.sum(1, keepdims=True)
 
 
-def raw_test(lengths=True):
+def raw_test():
     """The test samples as a user has them: neither normalised nor padded."""
     given = arrays()
     rows = np.flatnonzero(given['split'] == 2)
@@ -66,16 +43,25 @@ def raw_test(lengths=True):
 def test_probabilities_are_those_of_the_run_on_every_subset(runs, method):
     model, (raw, lengths) = load(runs[method]), raw_test()
     assert model.classes == ('cat', 'dog', 'hen')
-    for mask in subset_masks(3):
+    for mask in subset_masks(len(model.names)):
         names = [m for m, there in zip(model.names, mask, strict=True) if there]
         found = []
         for k, length in enumerate(lengths):
-            sample = {m: raw[m][k] if m in names else None for m in raw}
+            sample = {m: raw[m][k] if m in names else None for m in model.names}
             if 'gait' in names:
                 sample['gait'] = sample['gait'][:length]  # shorter than in the training: padded
             found.append(model(sample))
         # Outcomes keep logits as float16.
         np.testing.assert_allclose(found, expected(runs[method], '+'.join(names)), atol=2e-3)
+
+
+def test_a_network_for_every_subset_is_scored_as_in_the_record(runs):
+    run = runs['customized']
+    model, data = load(run), run.parents[5] / 'mine.npz'
+    unseen = prediction.opened(model.card, prediction.Request(data, '', (), 0), True)
+    found = prediction.evaluate(model, unseen.split, 0)
+    record = store.read(run / store.RECORD)
+    assert {s: score.metrics for s, score in found.items()} == record['scores']['test']
 
 
 def test_a_batch_gives_what_its_samples_give_and_a_mask_hides_any_value(runs):
