@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -10,12 +11,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from benchmark.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout that this code belongs to."""
+
+LARGEST = 64 * 2**20
+"""Bytes of the largest JSON file that is read; those that are written hold some kilobytes."""
 
 SHOWN = 100
 """Number of characters of a path that messages show where it cannot be used."""
@@ -44,6 +48,31 @@ def user_path(given: str, what: str = 'path') -> Path:
     shown = given if given.isprintable() else ascii(given)[1:-1]
     shown = shown if len(shown) <= SHOWN else f'{shown[:SHOWN]}...'
     raise UserError(f"{what}: expected a path, found '{shown}': {why}")
+
+
+def cache_folder() -> Path:
+    """Returns the folder in which this project keeps what it can make again at any time."""
+    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(home) / 'incomplete-multimodal-benchmark'
+
+
+def read_json(path: Path) -> Any:
+    """Returns what a JSON file holds; anybody may have made the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: It cannot be read.
+        ValueError: It is no file, is too large, or holds no JSON.
+    """
+    # Reading from a pipe or a device might never end.
+    if path.exists() and not path.is_file():
+        raise ValueError('expected a file, found a folder, pipe, socket or device')
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f'expected at most {LARGEST} bytes, found {path.stat().st_size}')
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except RecursionError as error:
+        raise ValueError('it is nested too deep') from error
 
 
 class Entry(NamedTuple):
@@ -127,9 +156,9 @@ def sweep(folder: Path, older: float = 0.0) -> None:
     """
     for left in folder.rglob('.part-*'):
         try:
-            if time.time() - left.stat().st_mtime < older:
+            if time.time() - left.lstat().st_mtime < older:
                 continue
-            if left.is_dir():
+            if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)
             else:
                 left.unlink()

@@ -180,7 +180,10 @@ def late_term(term: str, given: int, epochs: int) -> list[str]:
     start = late_start(given, epochs)
     if start >= epochs:
         count = f'{epochs} epoch{"s" if epochs > 1 else ""}'
-        return [f'{term} is never used, because the training has only {count}']
+        return [
+            f'{term} is never used: it starts after {given} epochs, and the training has only '
+            f'{count}; the scores are those of the method without it'
+        ]
     if start != given:
         return [
             f'{term} starts after {start} of {epochs} epochs, because its start after {given} '

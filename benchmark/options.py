@@ -133,7 +133,7 @@ def read(where: str, value: Any, hint: Any) -> Any:
         return value
     try:
         return reader(value)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise UserError(f'{where}: expected {hint.__name__}, found {value!r}') from None
 
 
@@ -158,6 +158,8 @@ def _read_union(where: str, value: Any, members: tuple[Any, ...]) -> Any:
 
 
 def _read_tuple(where: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not isinstance(value, str | list | tuple):
+        raise UserError(f'{where}: expected a list of values, found {value!r}')
     items = value.split(TUPLE) if isinstance(value, str) else list(value)
     hints = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else list(arguments)
     if len(items) != len(hints):

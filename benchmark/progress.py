@@ -22,6 +22,14 @@ def clock(seconds: float) -> str:
     return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
 
 
+def duration(seconds: float) -> str:
+    """Returns seconds as '1 h 2 min', '2 min 3 s' or '3 s'."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f'{minutes // 60} h {minutes % 60} min'
+    return f'{minutes} min {rest} s' if minutes else f'{rest} s'
+
+
 class Reporter(Protocol):
     """What the process that runs experiments tells of them."""
 

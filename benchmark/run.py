@@ -30,6 +30,7 @@ from benchmark.progress import Reporter  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.registry import discover  # noqa: E402
 from benchmark.report import writer  # noqa: E402
+from benchmark.report.page import document  # noqa: E402
 from benchmark.streams import command, telling  # noqa: E402
 
 EXAMPLES = """examples:
@@ -138,7 +139,8 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         type=partial(user_path, what='--results'),
         default=str(ROOT / 'results'),
         metavar='FOLDER',
-        help='folder that takes runs/ and tables/, e.g. /tmp/results; default: results/',
+        help='folder that takes runs/, tables/ and index.html, e.g. /tmp/results '
+        '(default: results/)',
     )
     p.add_argument(
         '--device',
@@ -223,10 +225,10 @@ def help_out(argv: list[str], before: Stamps, told: Reporter) -> bool:
 
 
 def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
-    """Writes the tables of the grid's data sets, then prints them.
+    """Writes the tables of the grid's data sets, prints them, and writes the page of all data sets.
 
     Returns:
-        Whether all of them were written; an error line tells why one was not.
+        Whether all of that was written; an error line tells what was not, and why.
     """
     recorded, made, errors = plan.flat(grid), {}, []
     sweep(results / 'tables', LEFT_BEHIND)
@@ -241,9 +243,7 @@ def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
         print(f'error: {why}', file=sys.stderr)
     for name, table in made.items():
         writer.show(table, {e.protocol_id for e in recorded if e.data.name == name})
-        for stem in (name, f'{name}-gaps')[: 1 + by_gaps]:
-            print(f'written: {results / "tables" / stem}.md, .tex, .csv')
-    return not errors
+    return (not made or document.show(results)) and not errors
 
 
 if __name__ == '__main__':

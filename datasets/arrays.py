@@ -22,6 +22,7 @@ from datasets.common.io.paths import check_access
 from datasets.common.io.row_contents import Contents
 from datasets.common.io.rows import Chosen, Standardised, facts_of, parts
 from datasets.common.io.stored import content_hash, load
+from datasets.common.recipe import recipe
 
 SPLITS = ('train', 'val', 'test')
 
@@ -95,7 +96,7 @@ class Arrays(Dataset):
         self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
         options = (width, *self.inputs, *(['binary'] if binary else []))
         self.fingerprint = content_hash(self.file, raw, *options)
-        self.recipe = self._recipe()
+        self.recipe, self.recipe_note = recipe(len(self.where['train']))
         dense = self.target.ndim == 3
         metric, kind = ('mIoU', 'segmentation') if dense else ('accuracy', 'classification')
         shapes = tuple(self._modality(m, x) for m, x in self.inputs.items())
@@ -241,13 +242,6 @@ class Arrays(Dataset):
             digests = {m: [found.digests[row] for row in rows] for m, found in known.items()}
             splits[name] = of_modalities([f'row-{row}' for row in rows], digests)
         return copies(self.file, splits, duplicates)
-
-    def _recipe(self) -> dict[str, Any]:
-        """Returns the recipe: batches of a quarter of train at most, and about 1,500 steps."""
-        samples = len(self.where['train'])
-        batch = int(np.clip(samples // 4, 2, 64))
-        epochs = int(np.clip(1500 * batch // samples, 20, 60))
-        return {'epochs': epochs, 'batch_size': batch, 'lr': 2e-3, 'weight_decay': 0.05}
 
     def split(self, name: str) -> Split:
         """Returns a split, standardised; of other splits only the training inputs are read."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from datasets.common.io.files import Cache, Files, data_root, fingerprint
 from datasets.common.io.images import LabelFile, Scaled
 from datasets.common.io.layouts import Layout
 from datasets.common.io.rows import moments, spread
+from datasets.common.recipe import recipe
 
 MEASURED = 200
 """Number of training samples whose pixels give each modality's mean and standard deviation."""
@@ -120,8 +120,9 @@ class Folders(Dataset):
         copied = copied_files(self.root, self._files(), duplicates)
         found = notes.found(self.task.modalities, self.found.splits)
         untrained = notes.untrained(self.task.classes, self._untrained())
+        samples = len(self.found.splits['train'])
+        self.recipe, self.recipe_note = recipe(samples, 16 if self.found.dense else 64)
         self.notes = (found, *untrained, *self.constant, *self.found.summary(), *copied)
-        self.recipe = self._recipe()
 
     def _task(self, width: int) -> Task:
         sizes: dict[str, dict[str, tuple[int, int]]] = {}
@@ -199,13 +200,6 @@ class Folders(Dataset):
             name: {s: {m: files[s] for m, files in images if s in files} for s in samples}
             for name, samples in self.found.splits.items()
         }
-
-    def _recipe(self) -> dict[str, Any]:
-        """Returns the recipe: batches of a quarter of train at most, and about 1,500 steps."""
-        samples = len(self.found.splits['train'])
-        batch = int(np.clip(samples // 4, 2, 16 if self.found.dense else 64))
-        epochs = int(np.clip(1500 * batch // samples, 20, 60))
-        return {'epochs': epochs, 'batch_size': batch, 'lr': 2e-3, 'weight_decay': 0.05}
 
     def split(self, name: str) -> Split:
         """Returns a split; of other splits only training images are read, for their statistics."""

@@ -87,11 +87,12 @@ def prepare(words: list[str]) -> int:
     manifest = read_manifest(args.target)
     if manifest is None:
         raise UserError(f'{args.target}: expected a {MANIFEST}, found none after the preparation')
-    size = sum(entry.size for entry in manifest.files.values()) / 1e9
+    size = sum(entry.size for entry in manifest.files.values())
+    told = f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.1f} MB'
     samples = ', '.join(f'{count} {split}' for split, count in manifest.counts.items())
     print(
         f'{name}: {"prepared" if fresh else "already prepared"} in {args.target}: '
-        f'{samples} ({len(manifest.files)} files, {size:.2f} GB)'
+        f'{samples} ({len(manifest.files)} files, {told})'
     )
     return 0
 

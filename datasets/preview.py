@@ -161,6 +161,7 @@ def main() -> int:
     drawn = sheet(dataset, arguments.split, arguments.count)
     with writing(arguments.out) as file:
         file.write(cv2.imencode('.png', drawn)[1].tobytes())
+    print(f'written: {arguments.out}')
     return 0
 
 

@@ -74,20 +74,24 @@ def family(known: runs.Runs, cases: Sequence[tuple[str, str, str]]) -> list[list
     ]
 
 
-def page(dataset: str) -> str:
-    """Returns the three tables of a data set as Markdown."""
-    known = reference(dataset)
+def families(dataset: str, known: runs.Runs) -> dict[str, list[tuple[str, str, str]]]:
+    """Returns the families of tests of a data set: title -> (first, second, column) of each."""
     others = [label for label in known.groups if label != BASE]
-    families = {
+    return {
         f'Every row against `{BASE}`': [(label, BASE, 'mean') for label in others],
         f'`complete` against `{BASE}`, by subset': [
             ('complete', BASE, column) for column in known.subsets
         ],
         'Pairs of rows': [(*pair, 'mean') for pair in PAIRS[dataset]],
     }
+
+
+def page(dataset: str) -> str:
+    """Returns the three tables of a data set as Markdown."""
+    known = reference(dataset)
     lines = []
     unit, arrow = known.metric, 'higher' if known.higher else 'lower'
-    for title, cases in families.items():
+    for title, cases in families(dataset, known).items():
         lines += [f'**{title}** ({unit} in points, {arrow} is better; {len(cases)} tests)', '']
         lines += [f'| difference | column | {unit} | 95 % interval | p (Holm) | proven |']
         lines += ['| --- | --- | ---: | ---: | ---: | --- |']

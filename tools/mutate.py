@@ -5,6 +5,9 @@
 Prints every change that no test noticed, and the share of those that one did. Each change is made
 in a temporary copy of the project. Every test run is a fork of this process, which has imported
 the libraries already: importing them anew would take longer than most of the tests.
+
+Measured with seed 0: 22 of 24 changes noticed in `metrics`, `missing` and `statistics`
+(`--count 8`), 4 of 4 in `losses` (`--count 4`), 14 of 16 in `hooks` and `execution` (`--count 8`).
 """
 
 from __future__ import annotations

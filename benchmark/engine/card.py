@@ -8,7 +8,6 @@ options, the task, how samples are prepared, and the versions. It names no place
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from benchmark.engine import environment, state
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
 from benchmark.errors import UserError
-from benchmark.files import digest
+from benchmark.files import digest, read_json
 from benchmark.method import Modality, Task
 from benchmark.records import store
 
@@ -99,7 +98,7 @@ def read(run: Path) -> Card:
     if not file.is_file():
         raise UserError(_missing(folder))
     try:
-        found = json.loads(file.read_text(encoding='utf-8'))
+        found = read_json(file)
         if found['format'] != FORMAT:
             raise UserError(f'{file}: expected format {FORMAT}, found {found["format"]!r}')
         return _card(folder, found)

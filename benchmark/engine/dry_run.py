@@ -11,7 +11,7 @@ from benchmark.engine.forecast import Forecast, resumed
 from benchmark.engine.grid import is_done, steps
 from benchmark.engine.notes import named
 from benchmark.engine.plan import Grid
-from benchmark.progress import clock
+from benchmark.progress import duration
 from benchmark.streams import unread
 
 
@@ -46,11 +46,12 @@ def show_plan(grid: Grid, machine: Machine, refused: int = 0) -> bool:
         total, planned = total + seconds, planned + 1
         code = ['recorded with other code'] if e.has_other_code else []
         told = ''.join(f', {words}' for words in [*resumed(e), *code])
-        print(f'to run    {line}  about {clock(seconds)}{told}', flush=True)
+        print(f'to run    {line}  about {duration(seconds)}{told}', flush=True)
     jobs = max(1, min(machine.jobs, planned))
     beside = f', {jobs} experiments at a time' if jobs > 1 else ''
-    print(
-        f'expected: {clock(total / jobs)} on {machine.device}{beside}, from steps measured just now'
-        + (f'; {refused} refused' if refused else '')
+    expected = (
+        f'expected: {duration(total / jobs)} on {machine.device}{beside}, from steps measured '
+        'just now'
     )
+    print((expected if planned else 'nothing to run') + (f'; {refused} refused' if refused else ''))
     return bool(every) and not refused

@@ -138,12 +138,12 @@ def _train_part(
     report: Callable[[int, int, float], None],
 ) -> Trained:
     """Returns one trained network and what is known of its training, from disk where finished."""
+    make_folder(part.folder)
+    state.make_room(part.folder, training.LOG)  # training and test write it
     found = _from_disk(experiment, part, machine)
     if found is not None:
         state.discard(part.folder, *state.LEFTOVERS)  # of a process that was killed just then
         return found
-    make_folder(part.folder)
-    state.make_room(part.folder, training.LOG)
     try:
         return _fit(experiment, part, machine, mentor, report)
     except state.Unusable:  # it was named and removed
@@ -220,6 +220,7 @@ def log(experiment: Experiment, trace: str | None) -> None:
         return
     path = experiment.folder / training.LOG
     try:
+        state.make_room(path.parent, path.name)
         with path.open('a', encoding='utf-8') as file:
             file.write(trace)
     except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmark.dataset import Dataset
-from benchmark.engine import values
+from benchmark.engine import state, values
 from benchmark.engine.loading import split_of
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError, unknown
@@ -188,16 +188,12 @@ class Experiment:
         return self.header['identity']
 
     def recorded(self) -> Mapping[str, Any] | None:
-        """Returns this experiment's complete record, if there is one that its outcomes prove."""
+        """Returns this experiment's complete record; names one that is damaged or not proven."""
         file = self.folder / store.RECORD
-        try:
-            found = store.read(file)
-        except (store.RecordError, OSError):
-            return None
-        same = found['identity'] == self.identity
-        if same and found['status'] == 'complete' and not store.unproven(file, found):
-            return found
-        return None
+        found, why = store.proven(file, self.identity)
+        if why:
+            state.name(file, why)
+        return found
 
     @property
     def has_other_code(self) -> bool:

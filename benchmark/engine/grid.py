@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmark.engine import notes, tuning
 from benchmark.engine.building import Machine
 from benchmark.engine.execution import describe, failure, run
-from benchmark.engine.experiment import Experiment
+from benchmark.engine.experiment import CannotTrain, Experiment
 from benchmark.engine.fitting import is_fitted
 from benchmark.engine.jobs import share
 from benchmark.engine.locks import Busy, holding
@@ -212,7 +212,8 @@ class Worker:
         if record['status'] == 'complete':
             self._told(e, f'{self.brief(record)}, run by another process')
             return True
-        self._told(e, f'FAILED in another process: {record["error"]}')
+        word = 'refused' if record['status'] == 'refused' else 'FAILED'
+        self._told(e, f'{word} in another process: {record["error"]}')
         return False
 
     def _told(self, e: Experiment, outcome: str) -> None:
@@ -235,7 +236,8 @@ class Worker:
         return True
 
     def _fail(self, e: Experiment, error: Exception) -> bool:
-        self.progress.end(f'FAILED: {failure(e, error, self.machine)}')
+        word = 'refused' if isinstance(error, CannotTrain) else 'FAILED'
+        self.progress.end(f'{word}: {failure(e, error, self.machine)}')
         return False
 
 
@@ -254,7 +256,7 @@ def without_refused(grid: Grid, machine: Machine, dry_run: bool) -> Grid:
     firsts = [plain(item) for item, _ in refused]
     # Seeds of one row are told once.
     for row in dict.fromkeys(f'{e.data.name}  {named(e)}' for e in firsts):
-        print(f'not run   {row}  it {COMPLETE_ONLY}')
+        print(f'refused   {row}  it {COMPLETE_ONLY}')
     if refused and len(refused) == len(grid) and not dry_run:
         raise UserError(f'--gaps: nothing is left to run: {refused[0][1]}')
     if not dry_run:

@@ -103,7 +103,7 @@ class Selection(Hook):
             plain = {s: {'metrics': v.metrics, 'n': v.n} for s, v in scores.items()}
             self.state = {'epoch': runner.epoch - 1, 'value': value, 'scores': plain}
             if self.rule != 'last':
-                state.save(runner.model.state_dict(), self.best)
+                self.state['best'] = state.save(runner.model.state_dict(), self.best)
 
     def _value(self, scores: dict[str, SubsetScore]) -> float:
         """Returns what the rule maximises.
@@ -197,6 +197,7 @@ class Checkpoint(Hook):
 
     Args:
         file: The resume file; at every moment it is the old one or the whole new one.
+        identity: Identity of the experiment, which the file holds.
         selection: Its state travels along.
         averaging: Likewise.
         progress: Called with (finished epochs, seconds of training so far).
@@ -207,11 +208,13 @@ class Checkpoint(Hook):
     def __init__(
         self,
         file: Path,
+        identity: str,
         selection: Selection,
         averaging: Averaging,
         progress: Callable[[int, float], None],
     ) -> None:
-        self.file, self.selection, self.progress = file, selection, progress
+        self.file, self.identity = file, identity
+        self.selection, self.progress = selection, progress
         self.averaging = averaging
         self.seconds = 0.0
         self._since: float
@@ -234,6 +237,7 @@ class Checkpoint(Hook):
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
         content = {
+            'identity': self.identity,
             'epoch': runner.epoch,
             'iter': runner.iter,
             'state_dict': runner.model.state_dict(),

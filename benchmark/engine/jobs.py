@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -17,6 +18,7 @@ from typing import Any
 
 from benchmark.dataset import Dataset
 from benchmark.engine.building import cores
+from benchmark.errors import UserError
 from benchmark.progress import Progress, Reporter
 
 MEMORY = 2 * 2**30
@@ -92,7 +94,11 @@ def _work(job: Job, pipe: Connection) -> None:
     # Loader processes are forked, as elsewhere; mmengine warns of a method that was set.
     multiprocessing.set_start_method(None, force=True)
     remote = Remote(pipe)
-    remote.send('ok', job(remote))
+    try:
+        remote.send('ok', job(remote))
+    except UserError:
+        # The data or the results have changed since the plan; whoever waits meets it, and tells it.
+        sys.exit(1)
 
 
 def share(job: Job, count: int, progress: Progress) -> bool | None:
@@ -123,7 +129,7 @@ def share(job: Job, count: int, progress: Progress) -> bool | None:
             for pipe in [pipe for pipe in pipes if pipe in ready]:
                 try:
                     word, values = pipe.recv()
-                except EOFError:
+                except (EOFError, OSError):  # OSError: it was killed within a word
                     del pipes[pipe]
                     continue
                 if word == 'ok':

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from pathlib import Path
 
 from benchmark.dataset import Dataset
@@ -18,11 +19,23 @@ def show_list(roots: list[Path]) -> int:
         print(f'  {name:20} {_first_line(cls)}')
     print('data sets')
     for name, cls in sorted(DATASETS.module_dict.items()):
-        terms = f' Terms of use: {cls.licence}.' if cls.licence else ''
-        print(f'  {name:20} {_first_line(cls)}{terms} [{_found(cls, name, roots)}]')
+        print(f'  {name:20} {_first_line(cls)} [{_found(cls, name, roots)}]')
     for file, why in BROKEN.items():
         print(f'  {file} could not be imported: {why}')
+    if not roots:
+        _show_sources()
     return 0
+
+
+def _show_sources() -> None:
+    """Prints how to get the data sets that are not embedded, and their terms of use."""
+    print('how to get the data sets that need --data-root, and their terms of use')
+    for name, cls in sorted(DATASETS.module_dict.items()):
+        if not cls.embedded:
+            terms = f' Terms of use: {cls.licence}.' if cls.licence else ''
+            told = f'{name}: {cls.how_to_get}{terms}'
+            print(textwrap.fill(told, 100, initial_indent='  ', subsequent_indent='      ',
+                                break_long_words=False, break_on_hyphens=False))  # fmt: skip
 
 
 def _first_line(cls: type) -> str:
@@ -33,7 +46,7 @@ def _found(cls: type[Dataset], name: str, roots: list[Path]) -> str:
     if cls.embedded:
         return 'embedded'
     if not roots:
-        return f'needs --data-root: {cls.how_to_get}'
+        return 'needs --data-root'
     try:
         opened = plan.open_datasets([name], roots, {})
     except UserError as error:

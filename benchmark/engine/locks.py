@@ -68,7 +68,12 @@ def holding(folder: Path) -> Iterator[None]:
 def _lock_file(path: Path) -> int | None:
     """Returns the handle of the locked file, None where the file system locks no files."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        # A folder or a link in this place is no lock of anybody; the link could lead anywhere.
+        if path.is_symlink():
+            path.unlink(missing_ok=True)
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The holder before removes the file, and a lock on a removed file locks nobody out.

@@ -22,15 +22,17 @@ def named(e: Experiment) -> str:
 
 
 def tell(todo: Iterable[Experiment]) -> None:
-    """Prints the notes on experiments that have not run yet, once for each row."""
-    told, changed = [], 0
+    """Prints the notes on experiments that have not run yet, each with the rows that it is on."""
+    rows: dict[tuple[str, str], dict[str, None]] = {}
+    changed = 0
     for e in todo:
-        told += [f'{e.data.name}  {named(e)}: {note}' for note in of(e)]
+        for note in of(e):
+            rows.setdefault((e.data.name, note), {})[named(e)] = None
         changed += e.has_other_code
+    for (data, note), labels in rows.items():
+        print(f'note: {data}  {", ".join(labels)}: {note}')
     if changed:
-        told.append(f'{changed} recorded with other code: trained anew, the old records are kept')
-    for line in dict.fromkeys(told):
-        print(f'note: {line}')
+        print(f'note: {changed} recorded with other code: trained anew, the old records are kept')
 
 
 def of(e: Experiment) -> list[str]:

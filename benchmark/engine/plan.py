@@ -125,7 +125,7 @@ def checked(datasets: Sequence[Dataset], refused: list[str] | None = None) -> li
     for data in datasets:
         with listing(data.name, refused):
             data.check()
-            for note in data.notes:
+            for note in filter(None, (*data.notes, data.recipe_note)):
                 print(f'{data.name}: {note}')
             usable.append(data)
     return usable
@@ -210,10 +210,11 @@ def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
         UserError: An unknown method or option, an option's value of the wrong type, or too few
             trials to choose from.
     """
-    specs = [_spec(text) for text in request.methods]
+    specs, seeds = [_spec(text) for text in request.methods], request.seeds
     grid: dict[Path, Experiment | Search] = {}
+    rows: dict[Path, Spec] = {}
     for data, protocol in _protocols(datasets, request):
-        for spec in specs:
+        for spec in dict.fromkeys(specs):
             for item in _expanded(spec, data, protocol, request):
                 e = plain(item)
                 with listing(f'{e.data.name}  {e.label}  seed {e.seed}', request.refused):
@@ -221,6 +222,9 @@ def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
                     e.check()
                     folder = item.experiments[0].folder if isinstance(item, Search) else item.folder
                     grid.setdefault(folder, item)
+                    if (first := rows.setdefault(folder, spec)) != spec and e.seed == seeds[0]:
+                        told = f'{spec} is {first} there; it is run once'
+                        print(f'note: {data.name}: {told}')
     return list(grid.values())
 
 

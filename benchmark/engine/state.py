@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmark import files
 from benchmark.files import writing
+from benchmark.records import identity as hashes
 
 RESUME, OWNER, BEST = 'resume.pth', 'resume.json', 'best.pth'
 """The state of a training that goes on, whose it is, and the weights selected so far."""
@@ -29,9 +31,6 @@ WEIGHTS, TRAINED = 'checkpoint.pth', 'trained.json'
 
 LEFTOVERS = (RESUME, BEST, OWNER)
 """What a finished training does not need, in the order in which it is removed."""
-
-LARGEST = 64 * 2**20
-"""Bytes of the largest JSON file that is read; those that are written hold some kilobytes."""
 
 _NAMED: set[Path] = set()
 
@@ -61,23 +60,29 @@ def discard(folder: Path, *names: str) -> None:
 
 
 def make_room(folder: Path, *names: str) -> None:
-    """Removes folders that stand in the place of files which are about to be written."""
-    discard(folder, *(name for name in names if (folder / name).is_dir()))
+    """Removes what stands in the place of files that are about to be written and is no file.
+
+    A folder would be an error; a link would lead the writer elsewhere, and a pipe would stop it.
+    """
+    for path in (folder / name for name in names):
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            discard(folder, path.name)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file, whole or not at all.
+    """Writes a JSON file with the hash of its content, whole or not at all.
 
     Raises:
         UserError: The file cannot be written.
     """
     make_room(path.parent, path.name)
+    whole = {**content, 'content': hashes.content(content)}
     with writing(path) as file:
-        file.write(f'{json.dumps(content, indent=1, sort_keys=True)}\n'.encode())
+        file.write(f'{json.dumps(whole, indent=1, sort_keys=True)}\n'.encode())
 
 
 def read_json(path: Path, identity: str) -> dict[str, Any] | None:
-    """Returns the object in a JSON file that belongs to an experiment.
+    """Returns the object in a JSON file of `write_json` that belongs to an experiment.
 
     Args:
         path: The file.
@@ -88,17 +93,19 @@ def read_json(path: Path, identity: str) -> dict[str, Any] | None:
         if it belongs to another experiment.
     """
     try:
-        if path.is_file() and path.stat().st_size > LARGEST:
-            raise ValueError(f'{path.stat().st_size} bytes')
-        found = json.loads(_content(path).decode())
+        found = files.read_json(path)
         if not isinstance(found, dict):
             raise ValueError(f'expected an object, found {type(found).__name__}')
+        if found.get('identity') != identity:
+            return None
+        if found.pop('content', None) != hashes.content(found):
+            raise ValueError('its content does not fit its hash')
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         name(path, _line(error))
         return None
-    return found if found.get('identity') == identity else None
+    return found
 
 
 def save(content: Any, path: Path) -> str:
@@ -235,7 +242,9 @@ def epochs_done(folder: Path, identity: str) -> int:
     except Unusable as error:
         name(folder / RESUME, error)
         return 0
-    epoch = found.get('epoch') if isinstance(found, dict) else None
+    if not isinstance(found, dict) or found.get('identity') != identity:
+        return 0
+    epoch = found.get('epoch')
     return epoch if isinstance(epoch, int) else 0
 
 
@@ -261,7 +270,9 @@ def read_resume(folder: Path, identity: str, own: Mapping[str, Tensor]) -> dict[
         return None
     try:
         found = load(path)
-        if not isinstance(found, dict) or not fits(found.get('state_dict'), own):
+        if not isinstance(found, dict) or found.get('identity') != identity:
+            raise Unusable('it is of another training')
+        if not fits(found.get('state_dict'), own):
             raise Unusable('its weights are those of another network')
         path = folder / BEST
         if path.exists():

@@ -178,13 +178,16 @@ def train(
     full = job.only[-1] if job.only else '+'.join(method.task.names)
     selection = Selection(protocol.selection, method.task.metric, full, job.folder)
     averaging = Averaging(protocol.ema)
-    checkpoint = Checkpoint(job.folder / state.RESUME, selection, averaging, progress)
+    resume = job.folder / state.RESUME
+    checkpoint = Checkpoint(resume, job.identity, selection, averaging, progress)
     runner = _runner(method, loaders, protocol, job, (selection, averaging, checkpoint))
     try:
         runner.train()
         averaging.use(method)
         if protocol.selection != 'last':
-            method.load_state_dict(state.load_weights(selection.best, method.state_dict()))
+            sha256 = selection.state.get('best')
+            best = state.load_weights(selection.best, method.state_dict(), sha256)
+            method.load_state_dict(best)
     except state.Unusable as error:
         state.name(job.folder, error)
         state.discard(job.folder, *state.LEFTOVERS)

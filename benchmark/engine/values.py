@@ -7,21 +7,26 @@ choice does not edit the code of a method:
 
     {"synth_faces": [{"method": "mmanet", "options": {"alpha": 4.0}, "source": "a search"}]}
 
-`method` is a spec: its options must hold for an entry to apply, so that 'distilled:loss=at' leaves
-other losses alone. Of two entries with a value of one option the later one counts.
+`method` is the spec of a method in `methods/`: its options must hold for an entry to apply, so that
+'distilled:loss=at' leaves other losses alone. Of two entries with a value of one option the later
+one counts.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from benchmark.errors import UserError
+from benchmark.files import read_json
 from benchmark.options import Spec, resolve, spell, typed
 from benchmark.registry import METHODS, ROOT, lookup, parse_spec
 
 FILE = ROOT / 'results' / 'settings.json'
+
+
+MAX_SOURCE = 1000
+"""Characters of the longest source."""
 
 
 class Entry(NamedTuple):
@@ -89,10 +94,10 @@ def _entries(name: str, options: dict[str, Any], dataset: str) -> Iterator[Entry
     """Yields the entries of the file that apply to a method with certain options."""
     cls = lookup(METHODS, name)
     for entry in read().get(dataset, []):
-        method, under = parse_spec(entry['method'])
-        if method != name:
-            continue
         try:
+            method, under = parse_spec(entry['method'])
+            if method != name:
+                continue
             held = typed(cls, name, under)
             values = typed(cls, name, entry['options'])
         except UserError as error:
@@ -108,16 +113,27 @@ def read() -> dict[str, list[dict[str, Any]]]:
         UserError: It cannot be read, or an entry is not of the form that this module describes.
     """
     try:
-        found = json.loads(FILE.read_text())
-        entries = [entry for each in found.values() for entry in each]
-        ok = all(
-            set(e) == {'method', 'options', 'source'} and isinstance(e['options'], dict)
-            for e in entries
-        )
+        found = read_json(FILE)
+        ok = all(_is_entry(entry) for each in found.values() for entry in each)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f'{FILE}: expected data sets with lists of entries ({error})') from error
     if not ok:
-        raise UserError(f'{FILE}: expected entries with method, options and source')
+        raise UserError(
+            f'{FILE}: expected entries with method (the spec of a method in methods/), options and '
+            f'source (one line of at most {MAX_SOURCE} characters)'
+        )
     return found
+
+
+def _is_entry(entry: Any) -> bool:
+    """Returns whether an entry has the form that this module describes."""
+    if not isinstance(entry, dict) or entry.keys() != {'method', 'options', 'source'}:
+        return False
+    method, source = entry['method'], entry['source']
+    # A spec with a path would run the code in that file.
+    if not isinstance(method, str) or '.py:' in method or not isinstance(entry['options'], dict):
+        return False
+    # Records hold the source.
+    return isinstance(source, str) and source.isprintable() and len(source) <= MAX_SOURCE

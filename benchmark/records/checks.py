@@ -59,6 +59,16 @@ def check(record: Any) -> None:
         _check_complete(cast(Record, record))
 
 
+def check_form(value: Any, hint: Any) -> None:
+    """Checks that what a JSON file holds is of a type, and its texts and numbers harmless.
+
+    Raises:
+        RecordError: The message names the field, what was expected and what was found.
+    """
+    _check_values(value, '', 0)
+    _check_type(value, hint, '')
+
+
 def _check_values(value: Any, field: str, depth: int) -> None:
     """Checks what no value may be, whatever its field: not finite, too long, too deep, unsafe."""
     if isinstance(value, str):

@@ -175,6 +175,29 @@ def unproven(path: Path, record: Record) -> str:
     return _PROVEN[known]
 
 
+def proven(path: Path, identity: str) -> tuple[Record | None, str]:
+    """Returns the complete record of an experiment, if there is one that its outcomes prove.
+
+    Args:
+        path: The file of the record; it need not exist.
+        identity: Identity of the experiment.
+
+    Returns:
+        The record, or None; and why the file does not count, '' if it is not there, does, or is of
+        something else.
+    """
+    if not os.path.lexists(path):
+        return None, ''
+    try:
+        found = read(path)
+    except (RecordError, OSError) as error:
+        return None, str(error).removeprefix(f'{path}: ')
+    if found['identity'] != identity or found['status'] != 'complete':
+        return None, ''
+    why = unproven(path, found)
+    return (None if why else found), why.removeprefix(f'{path.parent}/')
+
+
 def _not_there(name: str) -> str:
     return f'{name} beside it is missing, damaged or of another run'
 

@@ -21,6 +21,17 @@ LISTED = 15
 """Most subsets that a sentence lists one by one: those of 4 modalities."""
 
 
+ORIGINS = {
+    'default': 'default: those of the method',
+    'no search space': 'no search space: those of the method, which --tune cannot choose',
+    'paper settings': "paper settings: those of the method's paper on these data",
+    'settings.json': 'settings.json: those of results/settings.json',
+    'given': 'given: as typed',
+    'tuned': 'tuned: chosen by --tune',
+}
+"""Value of the column 'options' -> whose options they are."""
+
+
 def title(block: Block) -> str:
     """Names data set, its options other than the defaults, metric and direction."""
     runs = block.first
@@ -45,12 +56,16 @@ def size(block: Block) -> str:
 
 
 def caption(block: Block) -> str:
-    """Returns sentences on metric, protocol, seeds, test samples, summaries and significance."""
+    """Returns sentences on metric, protocol, seeds, test samples, summaries and significance.
+
+    They are paragraphs, with an empty line between two.
+    """
     runs = block.widest
     protocol = settings.words(runs.records[0]['protocol'])
     summaries = f'For each seed, mean is over the subsets, worst is {WORST}'
-    told = [f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.']
-    told += settings.data(runs)
+    about = [f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.']
+    about += settings.data(runs)
+    told = []
     if block.by_gaps:
         told += [
             'The first column gives the percentage of training samples that lack '
@@ -61,10 +76,9 @@ def caption(block: Block) -> str:
     else:
         told += [f'Protocol {runs.protocol_id}: {protocol}.', settings.training_gaps(runs)]
         summaries += ', and missing k is the mean over the subsets that lack k modalities'
-    told += [f'{_deviation(runs)}. The scores are on {settings.samples(runs)}.', f'{summaries}.']
-    if block.by_gaps:
-        told.append('Methods are compared only under the same training gaps.')
-    return ' '.join([*told, significance(runs)])
+    columns = f'{_deviation(runs)}. The scores are on {settings.samples(runs)}. {summaries}.'
+    marks = 'Methods are compared only under the same training gaps. ' if block.by_gaps else ''
+    return '\n\n'.join([' '.join(about), ' '.join(told), columns, f'{marks}{significance(runs)}'])
 
 
 def _deviation(runs: Runs) -> str:
@@ -101,6 +115,21 @@ def significance(runs: Runs) -> str:
     return text
 
 
+def origins(block: Block) -> list[str]:
+    """Explains in one note the values of the column 'options' that occur."""
+    found = {row.extra.get('options') for row in block.rows}
+    told = [meaning for value, meaning in ORIGINS.items() if value in found]
+    return [f"column 'options': {'; '.join(told)}"] if told else []
+
+
+def unmarked(runs: Runs) -> str:
+    """Says in one sentence why no score is marked."""
+    if runs.standings.lacking:
+        return significance(runs)
+    seeds = len(runs.standings.seeds)
+    return f'No score is marked: no tested difference has p < {LEVEL} on {seeds} shared seeds.'
+
+
 def notes(block: Block) -> list[str]:
     """Returns the footnotes on the block's methods."""
     most = block.widest.seeds
@@ -114,12 +143,18 @@ def notes(block: Block) -> list[str]:
 def _small(runs: Runs) -> Iterator[str]:
     """Tells that summaries are over subsets with few independent units."""
     small = {s: n for s, n in runs.units.items() if n < MIN_UNITS}
-    if small:
-        told = ', '.join(f'{subset} {n}' for subset, n in small.items())
-        if len(small) > LISTED:
-            told = f'{len(small)} subsets, of {min(small.values())} to {max(small.values())}'
-        few = f'fewer than {MIN_UNITS} test {runs.unit}'
-        yield f'summaries are also over subsets with {few}: {told}'
+    if not small:
+        return
+    least, most = min(small.values()), max(small.values())
+    if len(small) == len(runs.units):
+        count = f'{most}' if least == most else f'{least} to {most}'
+        yield f'every subset has only {count} test {runs.unit}; tests need {MIN_UNITS}'
+        return
+    told = ', '.join(f'{subset} {n}' for subset, n in small.items())
+    if len(small) > LISTED:
+        told = f'{len(small)} subsets, of {least} to {most}'
+    few = f'fewer than {MIN_UNITS} test {runs.unit}'
+    yield f'summaries are also over subsets with {few}: {told}'
 
 
 def _incomplete(runs: Runs) -> Iterator[str]:
@@ -133,30 +168,44 @@ def _incomplete(runs: Runs) -> Iterator[str]:
 
 
 def _collapsed(runs: Runs) -> list[str]:
-    """Tells where a network predicts one class for all samples."""
-    seeds: dict[str, list[int]] = {}
+    """Tells in one line for each row where its networks predict one class for all samples."""
+    told = []
     for label, members in runs.groups.items():
+        seeds: dict[str, list[int]] = {}
         for record in (runs.records[i] for i in members):
             answers: dict[str, list[str]] = {}
             for subset in record['collapsed']:
                 answer = record['dataset']['classes'][int(np.argmax(record['predicted'][subset]))]
                 answers.setdefault(answer, []).append(subset)
             for answer, subsets in answers.items():
-                listed = ', '.join(subsets) if len(subsets) <= LISTED else f'{len(subsets)} subsets'
-                where = f'for every sample on {listed}'
-                text = f'† {label} collapsed: it predicts {answer} {where}'
+                text = f'{answer} on {_listed(subsets, len(runs.subsets))}'
                 seeds.setdefault(text, []).append(record['seed'])
-    return [f'{text} (seed {", ".join(map(str, found))})' for text, found in seeds.items()]
+        where = [f'{text} (seed {", ".join(map(str, found))})' for text, found in seeds.items()]
+        if where:
+            told.append(f'† {label} collapsed: for every sample it predicts {"; ".join(where)}')
+    return told
+
+
+def _listed(subsets: Sequence[str], count: int) -> str:
+    """Names some of `count` subsets, or says how many they are."""
+    if len(subsets) == count > 1:
+        return 'every subset'
+    return ', '.join(subsets) if len(subsets) <= LISTED else f'{len(subsets)} subsets'
 
 
 def _trained(runs: Runs) -> Iterator[str]:
     """Tells where a training was too short for a schedule, and which rows mix two codes."""
+    rows: dict[str, list[str]] = {}
     for label, members in runs.groups.items():
         methods = [runs.records[i]['method'] for i in members]
         told = dict.fromkeys(note for method in methods for note in method.get('notes', []))
-        yield from (f'{label}: {note}' for note in told)
         if len({method.get('code') for method in methods}) > 1:
-            yield f'{label}: its seeds were trained with different versions of the code'
+            told['its seeds were trained with different versions of the code'] = None
+        for note in told:
+            rows.setdefault(note, []).append(label)
+    for note, labels in rows.items():
+        every = len(labels) == len(runs.groups) > 1
+        yield f'{"every row" if every else ", ".join(labels)}: {note}'
 
 
 def _tuned(runs: Runs) -> Iterator[str]:
@@ -190,7 +239,7 @@ def unscored(records: Sequence[Record | Unscored]) -> list[str]:
 def _failure(record: Any) -> str:
     label, where = record['method']['label'], record['protocol_id']
     if record['status'] == 'refused':
-        return f'{label} not run ({where}): {_reason(record)}'
+        return f'refused: {label} ({where}): {_reason(record)}'
     return f'failed: {label} seed {record["seed"]} ({where}): {_reason(record)}'
 
 
@@ -211,7 +260,7 @@ def _refused_by_gaps(block: Block) -> list[str]:
             refused.setdefault(key, set()).add(name)
     order = [*leads.values(), *sorted(set().union(*refused.values()) - set(leads.values()))]
     told = [
-        f'{label} not run on {", ".join(sorted(found, key=order.index))}: {reason}'
+        f'refused: {label} on {", ".join(sorted(found, key=order.index))}: {reason}'
         for (label, reason), found in refused.items()
     ]
     return told + unscored([r for r in block.unscored if r['status'] == 'failed'])

@@ -132,7 +132,7 @@ def compare(a: np.ndarray, b: np.ndarray, shared: np.ndarray, units: int) -> Com
     own = np.array([_unshared(shared[:count, :count]), _unshared(shared[count:, count:])])
     sign = np.repeat([1 / count, -1 / count], count)
     common = max(float(sign @ shared @ sign) - own.sum() / count, 0.0)
-    error, degrees = standard_error(between, own, common, count, units)
+    error, degrees = map(float, standard_error(between, own, common, count, units))
     parts = (tuple(between.tolist()), tuple(own.tolist()), common)
     if error < 1e-12:
         # No sample and no seed contradicts the difference, or there is none.

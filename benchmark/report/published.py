@@ -2,29 +2,85 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
-from benchmark.files import ROOT
+from benchmark.files import ROOT, read_json
+from benchmark.records.checks import check_form
 
 PUBLISHED = ROOT / 'results' / 'published'
 
 
-def published(dataset: str) -> list[dict[str, Any]]:
+class _Row(TypedDict):
+    method: str
+    scores: dict[str, Any]
+    mean: Any
+    runs: int | None
+    source: str
+    certainty: str
+    comparable: bool
+
+
+class _Entry(_Row, total=False):
+    """A row; `why_not` or `protocol` is there unless the row is comparable."""
+
+    protocol: str
+    metric: str
+    truncated: str
+    repeats: list[Any]
+    other: dict[str, Any]
+    erratum: str
+    why_not: str
+
+
+class _File(TypedDict):
+    dataset: str
+    metric: str
+    unit: str
+    rows: list[_Entry]
+
+
+class _Content(_File, total=False):
+    """A file; `protocols` tells in words what those that rows name are."""
+
+    mean_of: list[str]
+    protocols: dict[str, str]
+
+
+def published(dataset: str, problems: list[str]) -> list[dict[str, Any]]:
     """Returns the rows that papers print for a data set; none where no file holds them.
 
     A row of the file that has several metrics becomes a row for each, and one for the file's own
     metric if that is the mean of those (Dice of the regions). A row has the file's metric unless it
     names one. The text of a protocol becomes the reason why rows under it cannot be compared. Rows
     whose numbers belong to no subset (`other`) are left out.
+
+    Args:
+        dataset: Name of the data set.
+        problems: Takes a line on a file that cannot be used; no row of it is shown.
     """
     path = PUBLISHED / f'{dataset}.json'
-    if not path.is_file():
+    try:
+        content = read_json(path)
+        check_form(content, _Content)
+        rows = [row for entry in content['rows'] for row in _by_metric(entry, content)]
+        rows = [row for row in rows if row['scores'] or row['mean'] is not None]
+        for row in rows:
+            check_form([row['scores'], {'': row['mean']}], list[dict[str, float | None]])
+            if not row['comparable'] and 'why_not' not in row:
+                raise ValueError(f'why_not of {row["method"]} is missing')
+    except FileNotFoundError:
         return []
-    content = json.loads(path.read_text(encoding='utf-8'))
-    rows = [row for entry in content['rows'] for row in _by_metric(entry, content)]
-    return [row for row in rows if row['scores'] or row['mean'] is not None]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problems.append(f'results/published/{path.name}: its rows are left out: {_told(error)}')
+        return []
+    return rows
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f'{error} is missing'
+    return error.strerror or '' if isinstance(error, OSError) else str(error)
 
 
 def _by_metric(entry: Mapping[str, Any], content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

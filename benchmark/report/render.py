@@ -31,7 +31,7 @@ def markdown(table: Table) -> str:
     for block in table.blocks:
         extra = list(dict.fromkeys(title for row in block.rows for title in row.extra))
         parts += section(_text_table(block, block.columns, style, ' ± ', extra), 2)
-        parts.append(_bullets(_footnotes(block)))
+        parts.append(_bullets([*_footnotes(block), *captions.origins(block)]))
         if cost := block.cost:
             parts += section(cost, 3)
     if table.problems:
@@ -89,7 +89,8 @@ def _escaped(text: TextTable, escape: Callable[[str], str]) -> TextTable:
     """Escapes what may stem from data; the cells that are no labels are numbers and their marks."""
     rows = [[*map(escape, row[: text.labels]), *row[text.labels :]] for row in text.rows]
     header = list(map(escape, text.header))
-    return TextTable(escape(text.title), escape(text.caption), header, rows, text.labels)
+    caption = '\n\n'.join(map(escape, text.caption.split('\n\n')))
+    return TextTable(escape(text.title), caption, header, rows, text.labels)
 
 
 def section(text: TextTable, level: int) -> list[str]:
@@ -150,7 +151,7 @@ def _tex_table(text: TextTable, rules: Sequence[int] = (), notes: Sequence[str] 
         r'\bottomrule',
         r'\end{tabular}}',
         r'\par\smallskip\raggedright\footnotesize',
-        rf'\par {text.caption}',
+        *(rf'\par {paragraph}' for paragraph in text.caption.split('\n\n')),
         *(rf'\par {escaping.tex(note)}.' for note in notes),
         r'\end{table*}',
     ]
@@ -239,8 +240,8 @@ def _terminal_block(block: Block, color: bool) -> str:
     notes = ['* best and _ second, where marked'] if marked and not color else []
     if 'worst' in shown:
         notes.append(f'{block.columns["worst"]}: for each seed {captions.WORST}')
-    if block.widest.main and len(block.widest.groups) > 1 and block.widest.standings.lacking:
-        notes.append(captions.significance(block.widest))
+    if block.widest.main and len(block.widest.groups) > 1 and not marked:
+        notes.append(captions.unmarked(block.widest))
     notes += map(escaping.terminal, [*captions.notes(block), *captions.failures(block)])
     if count > WIDE:
         notes.append(f'{count} subsets; the .md file has each')

@@ -38,7 +38,7 @@ def named(runs: Runs) -> str:
 
 
 def _told(options: Mapping[str, Any]) -> str:
-    return ', '.join(f'{key}={value}' for key, value in options.items())
+    return ', '.join(f'{key}={value}' for key, value in options.items() if value != '')
 
 
 def data(runs: Runs) -> list[str]:

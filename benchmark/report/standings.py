@@ -85,10 +85,7 @@ class Standings:
         if not any(added is not None for added in self.scores.units):
             return 'no difference can be tested without outcomes'
         if len(self.ranked) < 2:
-            return (
-                f'this needs two methods with outcomes and at least {MIN_SEEDS} seeds '
-                f'(found: {len(self.ranked)})'
-            )
+            return self._few()
         if len(self.seeds) < MIN_SEEDS:
             return (
                 f'this needs at least {MIN_SEEDS} seeds that all methods share (shared: '
@@ -103,6 +100,16 @@ class Standings:
                 f'{MIN_UNITS // SHARE} of each class that the metric averages over'
             )
         return ''
+
+    def _few(self) -> str:
+        """Says why fewer than two rows can be ranked."""
+        rows, units = self.scores.rows, self.scores.units
+        counts = sorted({len(runs) for runs in rows.values()})
+        found = ' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        told = f'fewer than two methods have at least {MIN_SEEDS} seeds'
+        if any(units[i] is None for runs in rows.values() for i in runs.values()):
+            told += ' and the predictions of all of them (outcomes.npz)'
+        return f'{told} (here: {found} seed{"s" if counts[-1] > 1 else ""} each)'
 
     @cached_property
     def runs(self) -> dict[str, list[int]]:
@@ -185,6 +192,20 @@ class Standings:
         if self.effective[column] < MIN_UNITS:
             shared = np.full_like(shared, np.nan)
         return comparison.compare(values[a], values[b], shared, units)
+
+    def interval(self, label: str, column: str) -> tuple[float, float]:
+        """Returns the 95 % interval of a row's mean over the shared seeds, NaN where not known.
+
+        It is that of the difference from a constant, and counts seeds and test samples alike.
+        """
+        runs = self.runs.get(label, [])
+        few = len(runs) < MIN_SEEDS or self.effective[column] < MIN_UNITS
+        if few or not self._whole(runs, column):
+            return math.nan, math.nan
+        values = self.scores.values[runs, self._place[column]]
+        shared = np.pad(self._covariances[column][np.ix_(runs, runs)], (0, len(runs)))
+        found = comparison.compare(values, np.zeros(len(runs)), shared, self.units[column])
+        return found.low, found.high
 
     def copies(self) -> dict[str, str]:
         """Returns column -> the column before it that has the same scores, of those that have one.

@@ -5,6 +5,7 @@ NaN stands for a score that was not measured or is undefined; summaries skip it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -64,18 +65,29 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
-def expected(scores: Mapping[str, float], names: Sequence[str], absent: np.ndarray) -> float:
+def expected(
+    scores: Mapping[str, float],
+    names: Sequence[str],
+    absent: np.ndarray,
+    empty: float | None = None,
+) -> float:
     """Returns the expected score when each modality is missing with its own probability.
+
+    Modalities are missing independently of each other.
 
     Args:
         scores: The score of every subset.
         names: The modalities in order.
-        absent: (M,) probability of being missing. The case that all are missing is left out.
+        absent: (M,) probability of being missing.
+        empty: The score without any modality, which is chance. If it is not known, the case that
+            all are missing is left out, and the result is NaN if no other can occur.
     """
     masks = subset_masks(len(names))
     weights = np.where(masks, 1 - absent, absent).prod(1)
-    values = np.array([scores[subset_id(names, mask)] for mask in masks])
-    return float(weights @ values / weights.sum())
+    total = float(weights @ np.array([scores[subset_id(names, mask)] for mask in masks]))
+    if empty is not None:
+        return total + float(np.prod(absent)) * empty
+    return total / float(weights.sum()) if weights.any() else math.nan
 
 
 def gap_closed(value: float, ceiling: float, chance: float) -> float:
@@ -95,17 +107,56 @@ def shapley(
         higher_is_better: The metric's direction; the value of a modality that helps is positive.
     """
     count = len(names)
-    sign = 1 if higher_is_better else -1
-    worth = {tuple(mask): scores[subset_id(names, mask)] for mask in subset_masks(count).tolist()}
-    worth[(False,) * count] = empty
+    worth = _worth(scores, names, empty, higher_is_better)
     values = dict.fromkeys(names, 0.0)
     for mask, value in worth.items():
         for m, name in enumerate(names):
             if mask[m]:
-                without = (*mask[:m], False, *mask[m + 1 :])
+                without = _less(mask, m)
                 weight = 1 / (count * math.comb(count - 1, sum(without)))
-                values[name] += sign * weight * (value - worth[without])
+                values[name] += weight * (value - worth[without])
     return values
+
+
+def interactions(
+    scores: Mapping[str, float], names: Sequence[str], empty: float, higher_is_better: bool
+) -> dict[tuple[str, str], float]:
+    """Returns the Shapley interaction index of each pair of modalities (Grabisch, Roubens, 1999).
+
+    It is the mean, over all orders in which modalities may come, of what a pair adds together less
+    what its two members add alone. Positive is synergy, negative is redundancy.
+
+    Args:
+        scores: The score of every non-empty subset.
+        names: The modalities in order.
+        empty: The score without any modality, which is chance.
+        higher_is_better: The metric's direction.
+    """
+    count = len(names)
+    worth = _worth(scores, names, empty, higher_is_better)
+    values = dict.fromkeys(itertools.combinations(names, 2), 0.0)
+    for mask, value in worth.items():
+        for i, j in itertools.combinations(range(count), 2):
+            if mask[i] and mask[j]:
+                neither = _less(_less(mask, i), j)
+                gain = value - worth[_less(mask, i)] - worth[_less(mask, j)] + worth[neither]
+                weight = 1 / ((count - 1) * math.comb(count - 2, sum(neither)))
+                values[names[i], names[j]] += weight * gain
+    return values
+
+
+def _worth(
+    scores: Mapping[str, float], names: Sequence[str], empty: float, higher_is_better: bool
+) -> dict[tuple[bool, ...], float]:
+    """Returns mask -> score of its subset, with the sign that makes higher better."""
+    sign = 1 if higher_is_better else -1
+    masks = subset_masks(len(names)).tolist()
+    worth = {tuple(mask): sign * scores[subset_id(names, mask)] for mask in masks}
+    return {(False,) * len(names): sign * empty, **worth}
+
+
+def _less(mask: tuple[bool, ...], m: int) -> tuple[bool, ...]:
+    return (*mask[:m], False, *mask[m + 1 :])
 
 
 def pooled(added: np.ndarray, clusters: np.ndarray) -> np.ndarray:

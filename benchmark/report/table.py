@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -156,6 +157,7 @@ class Table:
         problems: One line for each file or run that does not count.
         gaps: The same rows by training gaps, if asked for.
         transposed: Whether LaTeX has a row per subset and a column per method.
+        stem: The path of its files without their suffixes, once they are written.
     """
 
     dataset: str
@@ -163,6 +165,7 @@ class Table:
     problems: list[str]
     gaps: Table | None = None
     transposed: bool = False
+    stem: Path | None = None
 
 
 def _number_row(unit: str, numbers: Mapping[str, int]) -> Row:
@@ -251,7 +254,7 @@ def _options(record: Record) -> str:
     """Says where a row's options come from, or that a search could choose none."""
     method = record['method']
     fixed = method['source'] == 'default' and method.get('tunable') == []
-    return 'nothing to tune' if fixed else method['source']
+    return 'no search space' if fixed else method['source']
 
 
 def _gap_closed(chosen: Sequence[Record]) -> str:

@@ -108,12 +108,11 @@ def write_tables(
         raise Lacking(unknown(f'metric of {dataset}', metric, known), known)
     complete, unscored = list(found.complete.values()), list(found.unscored.values())
     left_out: list[str] = []
-    loader = _loader(found)
+    load = loader(found)
     if same_samples:
-        complete, loader = _on_common_samples(complete, loader, left_out)
-    made = _table_or_lacking(
-        dataset, complete, loader, unscored, published(dataset), columns, metric, by_gaps
-    )
+        complete, load = _on_common_samples(complete, load, left_out)
+    printed = published(dataset, left_out)
+    made = _table_or_lacking(dataset, complete, load, unscored, printed, columns, metric, by_gaps)
     if metric and not made.blocks:
         held = _held(found)  # and the outcomes do not tell the metric either
         if metric in held:
@@ -121,15 +120,18 @@ def write_tables(
         raise Lacking(unknown(f'metric of {dataset}', metric, held), held)
     told = [*found.problems, *left_out, *made.problems]
     problems = [line.replace(f'{root}/', '') for line in told]
-    joined = made.gaps and Table(dataset, made.gaps.blocks, problems)
-    made = Table(dataset, made.blocks, problems, joined, transposed)
-    if joined and not joined.blocks and not any(r['protocol'].get('rates') for r in unscored):
-        raise Lacking(f'{dataset}: no run with training gaps (rates)')
     own = {'', *(r['dataset']['metric'] for r in complete)}
     suffix = ('' if metric in own else f'-{metric}') + ('-common' if same_samples else '')
-    _write(results / 'tables' / f'{dataset}{suffix}', made)
-    if joined:
-        _write(results / 'tables' / f'{dataset}-gaps{suffix}', joined)
+    stem, by = results / 'tables' / f'{dataset}{suffix}', made.gaps
+    joined = by and Table(
+        dataset, by.blocks, problems, stem=stem.with_name(f'{dataset}-gaps{suffix}')
+    )
+    made = Table(dataset, made.blocks, problems, joined, transposed, stem)
+    if joined and not joined.blocks and not any(r['protocol'].get('rates') for r in unscored):
+        raise Lacking(f'{dataset}: no run with training gaps (rates)')
+    _write(stem, made)
+    if joined and joined.stem:
+        _write(joined.stem, joined)
     return made
 
 
@@ -137,14 +139,14 @@ def folder_of(dataset: str, runs: Path) -> Path:
     """Returns the folder of a data set's records.
 
     Raises:
-        UserError: The name holds a path.
+        UserError: The name is empty or holds a path.
     """
-    if Path(dataset).name != dataset:
+    if dataset in ('', '..') or Path(dataset).name != dataset:
         raise UserError(f'--datasets: expected the name of a data set, found {dataset!r}')
     return runs / dataset
 
 
-def _loader(found: store.Scan) -> Loader:
+def loader(found: store.Scan) -> Loader:
     """Returns what reads the outcomes that lie beside a record."""
     files = {record['identity']: path for path, record in found.complete.items()}
 
@@ -269,14 +271,20 @@ def brief(record: Record) -> str:
 def show(made: Table, protocols: set[str] | None = None) -> None:
     """Prints a table, that by training gaps beneath it if there is one, and what does not count.
 
+    The last lines name the files.
+
     Args:
         made: The table.
         protocols: Only the blocks of these protocol ids.
     """
-    for part in filter(None, (made, made.gaps)):
+    parts = [part for part in (made, made.gaps) if part]
+    for part in parts:
         print(f'\n{terminal(part, protocols)}')
     for line in made.problems:
         print(f'not counted: {escaping.terminal(line)}')
+    for part in parts:
+        if part.stem:
+            print(f'written: {part.stem}.md, .tex, .csv')
 
 
 def show_baseline(tables: Iterable[TextTable]) -> None:

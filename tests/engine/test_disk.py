@@ -1,6 +1,7 @@
 """A full disk, a results folder that vanishes, a terminal that cannot show a table."""
 
 import errno
+import os
 import shutil
 
 import pytest
@@ -104,8 +105,9 @@ def test_every_table_is_written_before_one_is_printed(tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(run.writer, 'write_tables', lambda _, name, **__: done.append(name))
     monkeypatch.setattr(run.writer, 'show', lambda *_: done.append('shown'))
+    monkeypatch.setattr(run.document, 'show', lambda _: not done.append('page'))
     assert run.show_tables([e, other], tmp_path)
-    assert done == ['toy', 'other', 'shown', 'shown']
+    assert done == ['toy', 'other', 'shown', 'shown', 'page']
 
 
 def test_an_error_of_the_data_is_not_taken_for_one_of_the_disk(tmp_path):
@@ -115,3 +117,35 @@ def test_an_error_of_the_data_is_not_taken_for_one_of_the_disk(tmp_path):
     assert trace
     assert '/data/x.png' in line
     assert grid.describe(e, UserError('no'))[1] is None
+
+
+def link(path):
+    path.symlink_to(path.parents[4] / 'elsewhere')
+
+
+@pytest.mark.parametrize('make', [link, os.mkfifo, os.mkdir])
+@pytest.mark.parametrize('trained', [False, True])
+def test_what_stands_in_the_place_of_the_log_is_neither_followed_nor_waited_for(
+    make, trained, tmp_path
+):
+    (e,) = experiments(tmp_path / 'results', 'hemis')
+    e.folder.mkdir(parents=True)
+    elsewhere = e.folder.parents[3] / 'elsewhere'
+    elsewhere.write_text('mine')
+    if trained:
+        assert execute(e)
+        (e.folder / 'record.json').unlink()
+        (e.folder / 'train.log').unlink()
+    make(e.folder / 'train.log')
+    assert execute(e)
+    assert elsewhere.read_text() == 'mine'
+    assert (e.folder / 'train.log').is_file()
+    assert not (e.folder / 'train.log').is_symlink()
+
+
+def test_leftovers_that_are_links_are_removed_without_what_they_lead_to(tmp_path):
+    (tmp_path / 'mine').mkdir()
+    for name, target in (('a', 'mine'), ('b', 'nowhere'), ('c', '.part-c')):
+        (tmp_path / f'.part-{name}').symlink_to(tmp_path / target)
+    files.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['mine']

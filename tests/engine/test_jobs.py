@@ -12,6 +12,7 @@ import pytest
 from benchmark.dataset import Dataset
 from benchmark.engine import jobs
 from benchmark.engine.building import cores
+from benchmark.errors import UserError
 from benchmark.progress import Progress
 from benchmark.records import store
 from tests.helpers.repetitions import scientific
@@ -98,6 +99,19 @@ def test_a_job_that_dies_is_named_and_its_work_is_left(capsys):
     with Progress({}, 1, jobs=1) as progress:
         assert jobs.share(dies, 1, progress) is None
     assert 'job 1 of 1 ended: signal 9 (Killed)' in capsys.readouterr().out
+
+
+def refuses(reporter):
+    """A job whose data have vanished since the command was planned."""
+    raise UserError('no such data')
+
+
+def test_a_job_that_is_refused_leaves_its_work_without_a_traceback(capfd):
+    with Progress({}, 1, jobs=1) as progress:
+        assert jobs.share(refuses, 1, progress) is None
+    told = capfd.readouterr()
+    assert 'job 1 of 1 ended: exit status 1' in told.out
+    assert told.err == ''
 
 
 def test_an_interruption_ends_all_jobs():

@@ -1,6 +1,7 @@
 """Several processes in one results folder: each run is done once, and nobody waits for the dead."""
 
 import errno
+import os
 import subprocess
 import sys
 import time
@@ -109,6 +110,24 @@ def test_where_files_cannot_be_locked_an_abandoned_lock_is_taken_after_a_while(
     assert free()
 
 
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda path: path.mkdir(),
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to(path.parents[1] / 'elsewhere'),
+        os.mkfifo,
+    ],
+)
+def test_what_stands_in_the_place_of_a_lock_is_neither_followed_nor_in_the_way(make, tmp_path):
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    make(folder / locks.FILE)
+    with locks.holding(folder), pytest.raises(locks.Busy), locks.holding(folder):
+        pass
+    assert list(tmp_path.rglob('*')) == [folder]
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / 'file').touch()
     held = locks.holding(tmp_path / 'file' / 'run')
@@ -139,7 +158,8 @@ def test_other_work_comes_first_and_what_others_have_done_is_not_done_again(
         if not held:
             return
         assert grid.execute([other], Machine('cpu'), False, brief)
-        (other.folder / 'record.json').rename(first.folder / 'record.json')
+        for name in ('outcomes.npz', 'validation.npz', 'record.json'):
+            (other.folder / name).rename(first.folder / name)
         while held:
             held.pop().__exit__(None, None, None)
 

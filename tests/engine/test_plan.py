@@ -87,8 +87,19 @@ def test_where_all_is_refused_the_plan_gives_its_total(tmp_path, capsys):
     words = ['--datasets', 'synth_faces', '--gaps', '0.5', '--dry-run']
     assert run.main(command(tmp_path, *words, methods=['mmanet'])) == 1
     told = capsys.readouterr().out
-    assert 'not run   synth_faces  mmanet  rates=' in told
-    assert 'expected: 0:00 on cpu' in told
+    assert 'refused   synth_faces  mmanet  rates=' in told
+    assert 'nothing to run' in told
+
+
+def test_a_row_that_two_words_name_is_told_and_runs_once(tmp_path, capsys):
+    words = ['--datasets', 'synth_rooms', 'synth_faces', '--seeds', '0', '1', '--dry-run']
+    methods = ['mmanet', 'mmanet:alpha=4.0']
+    assert run.main(command(tmp_path, *words, methods=methods)) == 0
+    told = capsys.readouterr().out
+    assert told.count('is run once') == 1
+    assert 'note: synth_rooms: mmanet:alpha=4 is mmanet there; it is run once' in told
+    assert told.count('to run    synth_rooms') == 2
+    assert told.count('to run    synth_faces') == 4
 
 
 def test_bad_arguments_end_a_plan(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """What a training goes on from: damaged, foreign and hostile files count as not there."""
 
+import json
 import os
 import pickle
 import random
@@ -142,6 +143,18 @@ def test_a_damaged_file_is_named_once_and_counts_as_not_there(name, begun, tmp_p
         assert readable(e, name) is readable(e, name) is None, damage
         (line,) = capsys.readouterr().out.splitlines()
         assert line.startswith(f'{place(e, name)}: cannot be used ('), damage
+
+
+@pytest.mark.parametrize('field', ['seconds', 'scores', 'content'])
+def test_a_changed_field_is_noticed(field, begun, tmp_path, capsys):
+    shutil.copytree(begun, tmp_path / 'results')
+    e = experiment(tmp_path / 'results', selection='worst')
+    file = place(e, 'teacher/trained.json')
+    found = json.loads(file.read_text())
+    file.write_text(json.dumps({**found, field: 1}))
+    assert readable(e, 'teacher/trained.json') is None
+    told = capsys.readouterr().out
+    assert told == f'{file}: cannot be used (its content does not fit its hash); it is made again\n'
 
 
 @pytest.mark.parametrize(

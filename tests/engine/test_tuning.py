@@ -12,7 +12,7 @@ from scipy import stats
 from tasks import TASKS, Toy
 
 from benchmark import run
-from benchmark.engine import execution, forecast, plan, request, tuning
+from benchmark.engine import dry_run, execution, forecast, plan, request, state, tuning
 from benchmark.engine import grid as runner
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import Experiment
@@ -114,7 +114,7 @@ def settle(grid, scores):
         if score is None:
             outcome = {'status': 'diverged', 'error': 'it burst', 'seconds': 1.0}
         trial.folder.mkdir(parents=True)
-        (trial.folder / 'trial.json').write_text(json.dumps({**trial.header, **outcome}))
+        state.write_json(trial.folder / 'trial.json', {**trial.header, **outcome})
 
 
 def identified(record):
@@ -519,7 +519,7 @@ def test_the_tuned_row_stands_beside_the_untuned_one(tuned):
     assert all(row.extra['seeds'] == '2' for row in rows.values() if row.extra)
     found = [rows[x].extra['options'] for x in ('stretched', 'stretched (tuned 3)')]
     assert found == ['default', 'tuned']
-    assert rows['modality_dropout'].extra['options'] == 'nothing to tune'
+    assert rows['modality_dropout'].extra['options'] == 'no search space'
     (note,) = (n for n in captions.notes(block) if n.startswith('stretched (tuned 3): '))
     for words in ('gain=1.0', 'untuned setting', 'of 3 trials (1 failed)', 'took 10 s',
                   'gain log-uniform 0.01 to 10', 'shift uniform 0 to 1'):  # fmt: skip
@@ -611,7 +611,7 @@ def test_the_plan_counts_the_trials_and_runs_nothing(tmp_path, capsys, monkeypat
     monkeypatch.setattr(forecast, 'forecast', lambda *a: measured.append(real(*a)) or (100.0, 0.0))
     data = toy(cls=Sealed)
     grid = grid_of(tmp_path, 'taught', 'modality_dropout', seeds=(0, 1), data=data)
-    runner.show_plan(grid, MACHINE)
+    dry_run.show_plan(grid, MACHINE)
     told = capsys.readouterr().out
     assert told.count('taught trial') == 3
     assert told.count('taught (tuned 3)') == 2

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+from pathlib import Path
 
 import pytest
 from tasks import TASKS, Toy
@@ -119,8 +121,10 @@ def test_a_search_starts_from_what_was_chosen(chosen, planned):
             ('mmanet', {'alpha': 'much'}),
             "settings.json: mmanet:alpha: expected float, found 'much'",
         ),
-        (('mmanet:weak', {'alpha': 2.0}), 'expected key=value'),
-        (('mmanet', [2.0]), 'settings.json: expected entries with method, options and source'),
+        (('mmanet:weak', {'alpha': 2.0}), 'settings.json: .*expected key=value'),
+        (('mmanet', {'alpha': 10**400}), 'settings.json: mmanet:alpha: expected float'),
+        ((3, {}), 'settings.json: expected entries'),
+        (('mmanet', [2.0]), 'settings.json: expected entries with method'),
     ],
 )
 def test_a_wrong_entry_is_told_in_one_line(entry, message, chosen, planned):
@@ -129,11 +133,42 @@ def test_a_wrong_entry_is_told_in_one_line(entry, message, chosen, planned):
         planned('mmanet')
 
 
-@pytest.mark.parametrize('text', ['{', '[]', '{"toy": 3}', '{"toy": [3]}'])
+DAMAGED = ['', '{', '[]', 'null', '{"toy": 3}', '{"toy": [3]}', '[' * 200_000, '{"a":' * 200_000]
+
+
+@pytest.mark.parametrize('text', DAMAGED, ids=lambda text: text[:12])
 def test_a_damaged_file_is_told_in_one_line(text, chosen, planned):
     chosen()
     values.FILE.write_text(text)
-    with pytest.raises(UserError, match=r'settings.json: expected data sets with lists of entries'):
+    with pytest.raises(UserError, match=r'settings.json: expected .*entries') as told:
+        planned('mmanet')
+    assert '\n' not in str(told.value)
+
+
+@pytest.mark.parametrize('make', [Path.mkdir, os.mkfifo], ids=['folder', 'pipe'])
+def test_what_is_no_file_is_not_read(make, chosen, planned):
+    chosen()
+    values.FILE.unlink()
+    make(values.FILE)
+    with pytest.raises(UserError, match=r'settings.json: .*found a folder, pipe'):
+        planned('mmanet')
+
+
+def test_the_file_cannot_name_code_to_run(tmp_path, chosen, planned):
+    (tmp_path / 'evil.py').write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    chosen((f'{tmp_path}/evil.py:mmanet', {}))
+    with pytest.raises(UserError, match=r'method in methods/'):
+        planned('mmanet')
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('source', ['\x1b[31mred', 'two\nlines', 'long' * 300, 3, None])
+def test_a_source_is_one_line_that_a_record_can_hold(source, chosen, planned):
+    chosen(('mmanet', {'alpha': 2.0}))
+    found = json.loads(values.FILE.read_text())
+    found['toy'][0]['source'] = source
+    values.FILE.write_text(json.dumps(found))
+    with pytest.raises(UserError, match=r'source \(one line'):
         planned('mmanet')
 
 

@@ -124,8 +124,9 @@ def test_nothing_depends_on_assert_statements_which_python_can_leave_out(file):
     ]
 
 
-def test_tables_are_made_without_torch():
-    code = 'import sys, benchmark.tables; sys.exit(bool({"torch", "mmengine"} & set(sys.modules)))'
+def test_tables_and_page_are_made_without_torch():
+    modules = 'benchmark.tables, benchmark.report.page.command'
+    code = f'import sys, {modules}; sys.exit(bool({{"torch", "mmengine"}} & set(sys.modules)))'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmark.progress import Progress, clock
+from benchmark.progress import Progress, clock, duration
 
 
 class Terminal(io.StringIO):
@@ -20,6 +20,14 @@ class Terminal(io.StringIO):
 )
 def test_seconds_are_told_as_a_clock_shows_them(seconds, text):
     assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'text'),
+    [(0, '0 s'), (59.6, '1 min 0 s'), (1613, '26 min 53 s'), (8833, '2 h 27 min')],
+)
+def test_a_duration_names_its_units(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_off_a_terminal_only_finished_experiments_are_printed(capsys):

@@ -19,6 +19,7 @@ COMMANDS = {
     'plan': f'{RUN} --results RESULTS/planned --dry-run',
     'run': f'{RUN} --results RESULTS',
     'tables': 'benchmark/tables.py RESULTS',
+    'report': 'benchmark/report.py RESULTS',
     'check': 'datasets/prepare.py check --help',
     'preview': 'datasets/preview.py --help',
 }

@@ -88,7 +88,8 @@ def exempt(name, test):
 
 def or_exempt(name, test):
     """The way out that a message names."""
-    return f'or set {name}.contract_exceptions = {{{test!r}: <reason>}}'
+    cls = METHODS.module_dict[name].__name__
+    return f'or set {cls}.contract_exceptions = {{{test!r}: <reason>}}'
 
 
 def test_every_method_file_can_be_imported():
@@ -109,8 +110,8 @@ def test_a_method_takes_some_task_and_names_only_known_exceptions(name):
 def test_the_docstring_names_the_paper_with_its_year(name):
     exempt(name, 'paper')
     assert re.search(r'\b(19|20)\d\d\b', METHODS.module_dict[name].__doc__ or ''), (
-        f'{name}: name the paper and its year in the docstring of the class, '
-        + or_exempt(name, 'paper')
+        f'{name}: name the paper and its year in the docstring of the class (for a new method '
+        "your names, 'unpublished' and the year), " + or_exempt(name, 'paper')
     )
 
 

@@ -171,21 +171,21 @@ def test_refused_methods_are_noted_once_with_the_gaps(runs):
     runs.fail('broken', 0, HALF, 'out of memory')
     block = runs.only_block()
     assert captions.failures(block) == [
-        f'needy not run on 50/0/0, 20/50/80: {REASON}',
+        f'refused: needy on 50/0/0, 20/50/80: {REASON}',
         'failed: broken seed 0 (uniform-rgb=0.5): out of memory',
     ]
     usual = writer.table(runs.records, runs.load, runs.failed).blocks
     told = [line for b in usual for line in captions.failures(b) if 'needy' in line]
     assert sorted(told) == sorted(
-        f'needy not run (uniform-{text}): {REASON}' for text in (HALF, MIXED)
+        f'refused: needy (uniform-{text}): {REASON}' for text in (HALF, MIXED)
     )
 
 
 def test_gaps_under_which_nothing_ran_are_named_by_the_rates_asked_for(runs):
     refuse(runs, rates=['0.3'])
-    assert captions.failures(runs.only_block()) == [f'needy not run on 30/30/30: {REASON}']
+    assert captions.failures(runs.only_block()) == [f'refused: needy on 30/30/30: {REASON}']
     runs.add('good', 0, 9, '0.3')
-    assert captions.failures(runs.only_block()) == [f'needy not run on 29.2/29.2/29.2: {REASON}']
+    assert captions.failures(runs.only_block()) == [f'refused: needy on 29.2/29.2/29.2: {REASON}']
 
 
 def test_a_failure_of_another_protocol_is_not_told(runs):

@@ -2,10 +2,11 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
-from made_records import make_outcomes, make_record
+from made_records import make_outcomes, make_record, save
 
 from benchmark.files import ROOT
 from benchmark.report import published, writer
@@ -63,7 +64,7 @@ def test_every_row_says_where_it_is_from_how_certain_it_is_and_why_it_is_not_com
         assert ('why_not' in row) != ('protocol' in row)
         assert row.get('why_not') or content['protocols'][row['protocol']]
         assert row.get('truncated', 'mean') in ('mean', 'cells and mean')
-    labels = [(row['method'], row['metric']) for row in published.published(name)]
+    labels = [(row['method'], row['metric']) for row in published.published(name, [])]
     assert len(set(labels)) == len(labels)
 
 
@@ -143,6 +144,7 @@ def folder(tmp_path, monkeypatch):
     plain = {'source': 'Paper', 'certainty': 'second-hand', 'comparable': False, 'runs': 3}
     content = {
         'dataset': 'brains',
+        'unit': 'percent',
         'metric': 'Dice',
         'mean_of': ['Dice_WT', 'Dice_ET'],
         'protocols': {'A': 'the split is another'},
@@ -169,7 +171,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_row_of_several_metrics_becomes_a_row_for_each_and_one_for_their_mean(folder):
-    rows = published.published('brains')
+    rows = published.published('brains', [])
     label = 'Net, protocol A'
     assert [(row['method'], row['metric'], row['scores'], row['mean']) for row in rows] == [
         (label, 'Dice_WT', {'t1': 80.0, 't2': 70.0}, 75.0),
@@ -179,11 +181,69 @@ def test_a_row_of_several_metrics_becomes_a_row_for_each_and_one_for_their_mean(
     ]
     assert {row['why_not'] for row in rows} == {'the split is another'}
     assert 'averaged over Dice_WT, Dice_ET' in rows[2]['certainty']
-    assert published.published('nothing') == []
+    assert published.published('nothing', []) == []
+
+
+DAMAGED = [
+    '',
+    '{',
+    'null',
+    '[]',
+    '{}',
+    '[' * 200_000,
+    '{"dataset": "faces", "metric": "ACER", "unit": "percent", "rows": [{}]}',
+]
+
+
+def change(**fields):
+    """Returns a change of the first row of a file."""
+    return lambda content: content['rows'][0].update(fields)
+
+
+CHANGES = [
+    change(scores=None),
+    change(scores={'Dice_WT': {'t1': 'ten'}}),
+    change(scores={'Dice_WT': {'t1': {'t1': 1.0}}}, mean={'Dice_WT': 1.0}),
+    change(mean='low'),
+    change(mean=float('nan')),
+    change(mean={'ACER': {}}),
+    change(method='\x1b[31m'),
+    change(protocol='Z'),
+    change(source=['paper']),
+    lambda content: content['rows'][0].pop('why_not', content['rows'][0].pop('protocol')),
+    lambda content: content.update(mean_of=3),
+]
+
+
+@pytest.mark.parametrize('damage', [*DAMAGED, *CHANGES])
+def test_a_damaged_file_is_named_and_its_rows_are_left_out(
+    damage, folder, tmp_path, monkeypatch, capsys
+):
+    text = damage
+    if callable(damage):
+        damage(content := folder)
+        text = json.dumps(content)
+    published.PUBLISHED.joinpath('faces.json').write_text(text)
+    outcomes = make_outcomes({'rgb': 4, 'depth': 5})
+    save(tmp_path / 'runs', make_record('m', 0, outcomes), outcomes)
+    made = writer.write_tables(tmp_path, 'faces')
+    assert len([p for p in made.problems if p.startswith('results/published/faces.json: ')]) == 1
+    assert '\n' not in ''.join(made.problems)
+    rows = [row.kind for row in made.blocks[0].rows]
+    assert 'method' in rows
+    assert 'published' not in rows
+
+
+@pytest.mark.parametrize('make', [os.mkfifo, lambda p: p.mkdir(), lambda p: p.symlink_to(p)])
+def test_what_is_no_file_is_named(make, folder):
+    make(published.PUBLISHED / 'faces.json')
+    problems = []
+    assert published.published('faces', problems) == []
+    assert len(problems) == 1
 
 
 def test_footnotes_tell_the_number_of_runs_and_what_is_truncated(folder):
-    row = published.published('brains')[0]
+    row = published.published('brains', [])[0]
     others = [
         {**row, 'method': 'One', 'runs': 1, 'truncated': 'mean'},
         {**row, 'method': 'Some', 'runs': None, 'truncated': 'cells and mean'},
@@ -202,7 +262,7 @@ def test_a_table_shows_the_rows_of_its_metric_with_the_mark_of_what_is_not_compa
     record = make_record('m', 0, make_outcomes({'rgb': 4, 'depth': 5, 'ir': 6}))
     for scores in record['scores']['test'].values():
         scores['accuracy'] = 0.5
-    rows = published.published('casia_surf')
+    rows = published.published('casia_surf', [])
     table = writer.table([record], lambda r: None, published=rows)
     shown = {row.label: row for row in table.blocks[0].rows if row.kind == 'published'}
     assert 'LCR (published)' in shown

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from made_records import SUBSETS, TARGET, make_outcomes, make_record
+from scipy import stats
 
 from benchmark.report import captions, comparison, standings, statistics, writer
 from benchmark.report.standings import Scores, Standings
@@ -56,7 +57,9 @@ def test_best_and_second_are_marked_in_every_column_of_clear_differences():
 @pytest.mark.parametrize(
     ('changes', 'told'),
     [
-        ({'seeds': (0, 1)}, 'at least 3 seeds (found: 0)'),
+        ({'seeds': (0,)}, 'fewer than two methods have at least 3 seeds (here: 1 seed each)'),
+        ({'seeds': {'good': (0, 1), 'fair': (0,), 'poor': (1, 2, 3)}}, '(here: 1 to 3 seeds each)'),
+        ({'drop': ('good', 'fair')}, '3 seeds and the predictions of all of them (outcomes.npz)'),
         ({'seeds': {'good': (0, 1, 2), 'fair': (3, 4, 5), 'poor': (1, 2, 3)}}, '(shared: none)'),
         ({'seeds': {'good': (0, 1, 2), 'fair': (1, 2, 3), 'poor': (1, 2, 3)}}, '(shared: 1, 2)'),
         ({'samples': 19}, 'at least 20 independent test samples (found: 19)'),
@@ -274,3 +277,25 @@ def test_what_the_data_are_worth_counts_the_classes_and_samples_that_decide(case
     found = Standings(scores)
     assert found.effective['mean'] == worth
     assert bool(found.lacking) == (worth < 20)
+
+
+def test_the_interval_of_a_row_counts_seeds_and_test_samples():
+    made = Standings(scores_of({'a': 0.8, 'b': 0.6}, samples=400))
+    low, high = made.interval('a', 'rgb')
+    assert low < 0.8 < high
+    runs = list(made.runs['a'])
+    right = np.stack([made.scores.units[i][:, 0, 1] for i in runs], axis=1)
+    # All seeds have one score, so that nothing is added to the variance by samples; the part of it
+    # that the seeds do not share has two degrees of freedom, two thirds of it at least.
+    shared = np.cov(right, rowvar=False) / len(right)
+    variance = shared.sum() / 9
+    own = 2 / 3 * (shared.trace() / 3 - (shared.sum() - shared.trace()) / 6) / 3
+    degrees = variance**2 / (own**2 / 2 + (variance - own) ** 2 / (len(right) - 1))
+    expected = stats.t.ppf(0.975, degrees) * variance**0.5
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.1)
+
+
+def test_a_row_without_enough_seeds_has_no_interval():
+    made = Standings(scores_of({'a': 0.8, 'b': 0.6}, seeds={'a': (0, 1, 2), 'b': (0, 1)}))
+    assert np.isfinite(made.interval('a', 'mean')).all()
+    assert np.isnan(made.interval('b', 'mean')).all()

@@ -156,6 +156,39 @@ def test_shapley_values_are_the_mean_gain_over_all_orders(rng, higher):
     assert sum(found.values()) == pytest.approx(sign * (scores['rgb+depth+ir'] - 0.25))
 
 
+@pytest.mark.parametrize('higher', [True, False])
+def test_interactions_are_the_mean_surplus_of_a_pair_over_all_orders(rng, higher):
+    names = ['a', 'b', 'c', 'd']
+    scores = dict(zip(subset_ids(names), rng.random(15), strict=True))
+    worth = {frozenset(s.split('+')): v for s, v in scores.items()} | {frozenset(): 0.25}
+    sign = 1 if higher else -1
+    found = statistics.interactions(scores, names, 0.25, higher)
+    assert list(found) == list(itertools.combinations(names, 2))
+    for i, j in found:
+        # The pair comes as one, in all orders of it and the others.
+        surplus = []
+        for order in itertools.permutations([i + j, *(n for n in names if n not in (i, j))]):
+            before = frozenset(order[: order.index(i + j)])
+            surplus.append(
+                worth[before | {i, j}] - worth[before | {i}] - worth[before | {j}] + worth[before]
+            )
+        assert found[i, j] == pytest.approx(sign * np.mean(surplus))
+
+
+def test_the_expected_score_counts_chance_where_all_sensors_may_fail(rng):
+    scores = dict(zip(subset_ids(NAMES), rng.random(7), strict=True))
+    absent = np.array([0.1, 0.5, 0.8])
+    expected = sum(
+        (scores['+'.join(there)] if there else 0.25)
+        * math.prod(1 - p if n in there else p for n, p in zip(NAMES, absent, strict=True))
+        for k in range(4)
+        for there in itertools.combinations(NAMES, k)
+    )
+    assert statistics.expected(scores, NAMES, absent, 0.25) == pytest.approx(expected)
+    assert statistics.expected(scores, NAMES, np.ones(3), 0.25) == 0.25
+    assert math.isnan(statistics.expected(scores, NAMES, np.ones(3)))
+
+
 def test_gap_closed_runs_from_chance_to_ceiling():
     assert statistics.gap_closed(0.5, 0.1, 0.5) == 0
     assert statistics.gap_closed(0.1, 0.1, 0.5) == 1

@@ -257,7 +257,7 @@ def test_collapsed_models_are_flagged_with_subset_and_class():
     block = runs.only_block()
     assert block.rows[0].sign == '†'
     assert captions.notes(block) == [
-        '† m collapsed: it predicts attack for every sample on ir (seed 1)'
+        '† m collapsed: for every sample it predicts attack on ir (seed 1)'
     ]
 
 
@@ -272,7 +272,7 @@ def test_a_collapse_is_told_by_the_outcomes_whatever_the_record_says(recorded):
     block = runs.only_block()
     assert block.rows[0].sign == '†'
     assert captions.notes(block) == [
-        '† m collapsed: it predicts attack for every sample on ir (seed 0)'
+        '† m collapsed: for every sample it predicts attack on ir (seed 0)'
     ]
 
 
@@ -442,20 +442,28 @@ def test_markdown_as_text():
         runs.outcomes[record['identity']] = outcomes
     lines = markdown(runs.table()).splitlines()
     assert lines[:3] == ['# faces', '', '## faces: ACER ↓ (%)']
-    assert lines[4] == (
-        'ACER in percent, lower is better. Samples: 400 test. Protocol uniform-last-0: training '
-        'masks drawn uniformly from the subsets unless a method has its own, tested after the last '
-        'epoch. The training data are complete. ± is the standard deviation (ddof = 1) over 2 '
-        'seeds. The scores are on 400 test samples. For each seed, mean is over the subsets, worst '
-        'is the score of its worst subset, which may differ between seeds, and missing k is the '
-        'mean over the subsets that lack k modalities. No score is marked: there is one method '
-        'only.'
-    )
+    assert lines[4:12] == [
+        'ACER in percent, lower is better. Samples: 400 test.',
+        '',
+        'Protocol uniform-last-0: training masks drawn uniformly from the subsets unless a method '
+        'has its own, tested after the last epoch. The training data are complete.',
+        '',
+        '± is the standard deviation (ddof = 1) over 2 seeds. The scores are on 400 test samples. '
+        'For each seed, mean is over the subsets, worst is the score of its worst subset, which '
+        'may differ between seeds, and missing k is the mean over the subsets that lack k '
+        'modalities.',
+        '',
+        'No score is marked: there is one method only.',
+        '',
+    ]
     header = 'method | rgb | mean | worst | missing 0 | missing 1 | APCER % | BPCER % '
     header += '| seeds | options'
     cell = '0.75 ± 0.35'
-    assert lines[6] == f'| {header} |'
-    assert lines[8] == f'| m_1 | {cell} | {cell} | {cell} |  | {cell} | 0.50 | 1.00 | 2 | default |'
+    assert lines[12] == f'| {header} |'
+    assert (
+        lines[14] == f'| m_1 | {cell} | {cell} | {cell} |  | {cell} | 0.50 | 1.00 | 2 | default |'
+    )
+    assert "- column 'options': default: those of the method" in lines
 
 
 def test_markdown_terminal_and_latex_show_the_marks(three):
@@ -635,21 +643,34 @@ def test_columns_without_a_title_or_with_two_are_refused(words, told, tmp_path, 
     assert capsys.readouterr().err == f'error: {told}\n'
 
 
+def test_the_command_names_the_files_that_it_wrote(tmp_path, capsys):
+    outcomes = make_outcomes(dict.fromkeys(SUBSETS, 40))
+    save(tmp_path / 'runs', make_record('m', 0, outcomes), outcomes)
+    assert commands.main([str(tmp_path), '--metric', 'APCER']) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == f'written: {tmp_path}/tables/faces-APCER.md, .tex, .csv'
+    assert (tmp_path / 'tables' / 'faces-APCER.tex').is_file()
+
+
 def test_a_subset_alone_is_its_own_title():
     assert commands.titles(['rgb=RGB', 'depth']) == {'rgb': 'RGB', 'depth': 'depth'}
 
 
 def test_notes_of_a_training_and_rows_of_two_codes_stand_beneath_the_table():
     runs = Runs()
-    short = 'a term is never used, because the training has only 2 epochs'
+    short = 'a term is never used'
     for seed in range(3):
         runs.add('short', seed, 40)['method'] |= {'notes': [short], 'code': 'a' * 16}
         runs.add('mixed', seed, 40)['method'] |= {'code': str(min(seed, 1)) * 16}
-        runs.add('older', seed, 40)
+        runs.add('older', seed, 40)['method'] |= {'notes': [short]}
     text = markdown(runs.table())
-    assert text.count(f'short: {short}') == 1
+    assert text.count(short) == 1
+    assert f'- older, short: {short}' in text
     assert text.count('with different versions of the code') == 1
     assert 'mixed: its seeds were trained with different versions of the code' in text
+    for record in runs.records:
+        record['method']['notes'] = [short]
+    assert f'- every row: {short}' in markdown(runs.table())
 
 
 def test_summaries_are_chosen_and_named_like_subsets(three):
@@ -692,8 +713,22 @@ def test_of_many_subsets_a_footnote_gives_the_number(tmp_path):
     record = make_record('m', 0, outcomes, dataset={'modalities': names})
     record['gaps']['rates'] = dict.fromkeys(names, 0.0)
     text = markdown(writer.table([record], lambda r: outcomes))
-    assert 'fewer than 20 test samples: 31 subsets, of 10 to 10' in text
-    assert 'for every sample on 31 subsets (seed 0)' in text
+    assert '- every subset has only 10 test samples; tests need 20' in text
+    assert 'for every sample it predicts attack on every subset (seed 0)' in text
+
+
+def test_a_row_whose_seeds_collapse_differently_has_one_line():
+    runs = Runs()
+    for seed, collapsed in enumerate((['rgb'], SUBSETS, ['rgb', 'ir'], ['rgb'])):
+        outcomes = make_outcomes(dict.fromkeys(SUBSETS, 40))
+        outcomes |= {f'pred/{s}': np.zeros(SAMPLES, np.int16) for s in collapsed}
+        record = make_record('m', seed, outcomes)
+        runs.records.append(record)
+        runs.outcomes[record['identity']] = outcomes
+    assert captions.notes(runs.only_block()) == [
+        '† m collapsed: for every sample it predicts attack on rgb (seed 0, 3); '
+        'attack on every subset (seed 1); attack on rgb, ir (seed 2)'
+    ]
 
 
 def test_a_data_set_without_a_column_leaves_the_others_their_tables(tmp_path, capsys):
@@ -708,5 +743,6 @@ def test_a_data_set_without_a_column_leaves_the_others_their_tables(tmp_path, ca
     assert commands.main([str(tmp_path), '--columns', 'a=A', 'b=B']) == 0
     assert (tmp_path / 'tables' / 'other.md').is_file()
     assert "left out: first: columns: no subset or summary 'a'" in capsys.readouterr().out
-    assert commands.main([str(tmp_path), '--datasets', '../runs/other']) == 2
-    assert 'expected the name of a data set' in capsys.readouterr().err
+    for name in ('../runs/other', '..', '.', ''):
+        assert commands.main([str(tmp_path), '--datasets', name]) == 2
+        assert 'expected the name of a data set' in capsys.readouterr().err

@@ -50,8 +50,7 @@ def test_sizes_of_splits_are_told_in_their_own_unit():
 def test_few_units_are_few_clusters(size, told):
     table = made(size)
     notes = captions.notes(table.blocks[0])
-    small = ', '.join(f'{s} {SAMPLES // size}' for s in SUBSETS)
-    line = f'summaries are also over subsets with fewer than 20 test clusters: {small}'
+    line = f'every subset has only {SAMPLES // size} test clusters; tests need 20'
     assert notes == ([line] if told else [])
 
 
@@ -81,9 +80,7 @@ def test_the_samples_of_dice_are_volumes():
     (block,) = writer.table([record], lambda r: outcomes).blocks
     assert 'The scores are on 12 test volumes.' in captions.caption(block)
     assert 'Volumes: 12 test.' in captions.caption(block)
-    assert captions.notes(block)[0].startswith(
-        'summaries are also over subsets with fewer than 20 test volumes: rgb 12'
-    )
+    assert captions.notes(block)[0] == 'every subset has only 12 test volumes; tests need 20'
 
 
 def test_title_and_files_name_the_options_that_are_not_the_defaults():

@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from benchmark.errors import UserError
-from benchmark.files import digest
+from benchmark.files import cache_folder, digest
 
 SETTLED = 2.0
 """Seconds after its last change from which on a file is remembered.
@@ -111,12 +111,6 @@ def _safe(path: Path, look: Callable[[Path], str]) -> str:
         return look(path)
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror or error}') from None
-
-
-def cache_folder() -> Path:
-    """Returns the folder in which this project keeps what it remembers of the user's data."""
-    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(home) / 'incomplete-multimodal-benchmark'
 
 
 @contextmanager

@@ -1,0 +1,237 @@
+"""The page: the data of all blocks, put into the template."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import UserError
+from benchmark.files import writing
+from benchmark.records import store
+from benchmark.records.schema import Outcomes, Record
+from benchmark.report import captions, escaping, published, writer
+from benchmark.report.page import bundle, charts, costs, curves, lattice, predictions, scores
+from benchmark.report.page.view import Section, View, lacking, section, tidy
+from benchmark.report.runs import Loader
+
+if TYPE_CHECKING:
+    import jinja2
+
+NAME = 'index.html'
+HERE = Path(__file__).parent
+
+
+def write(results: Path, runs: Path | None = None, datasets: Sequence[str] = ()) -> list[UserError]:
+    """Writes `<results>/index.html` from the records of all data sets.
+
+    Args:
+        results: The results folder.
+        runs: The folder of runs, by default `<results>/runs`.
+        datasets: The data sets, by default all that have runs.
+
+    Returns:
+        Why a data set is not on the page, one error for each; the page tells it, too.
+
+    Raises:
+        UserError: There are no runs, or the page cannot be written.
+    """
+    root = runs or results / 'runs'
+    names = list(datasets) or sorted(d.name for d in root.glob('*') if d.is_dir())
+    if not names:
+        raise UserError(f'{root}: no runs found')
+    made: list[dict[str, Any]] = []
+    errors: list[UserError] = []
+    for name in names:
+        try:
+            made.append(dataset(name, writer.folder_of(name, root), f'd{len(made)}'))
+        except UserError as error:
+            errors.append(error)
+        except Exception as error:
+            # Whatever one file holds, the page tells of the others.
+            told = f'{type(error).__name__}: {error}'
+            errors.append(UserError(f'{root / name}: no page can be made of it: {told}'))
+    text = render(made, tidy(map(str, errors)))
+    with writing(results / NAME) as file:
+        file.write(text.encode())
+    return errors
+
+
+def show(results: Path, runs: Path | None = None, datasets: Sequence[str] = ()) -> bool:
+    """Writes the page and prints where it is, or in one line each what is missing and why.
+
+    Nothing that goes wrong here ends a command, whose records and tables are written already.
+
+    Returns:
+        Whether all data sets are on the page.
+    """
+    errors: list[Exception] = []
+    try:
+        errors += store.up_to_date(runs or results / 'runs', lambda: write(results, runs, datasets))
+        print(f'written: {results / NAME}')
+    except UserError as error:
+        errors.append(error)
+    except Exception as error:
+        told = f'{type(error).__name__}: {error}'
+        errors.append(UserError(f'{results / NAME}: cannot be made: {told}'))
+    for why in errors:
+        print(f'error: {escaping.terminal(str(why))}', file=sys.stderr)
+    return not errors
+
+
+def dataset(name: str, root: Path, id: str) -> dict[str, Any]:
+    """Returns all that the page tells of a data set.
+
+    Args:
+        name: Its name.
+        root: The folder of its runs.
+        id: Identifies it on the page.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    if not root.is_dir():
+        raise UserError(f'{root}: no such folder')
+    found = store.scan(root)
+    complete, unscored = list(found.complete.values()), list(found.unscored.values())
+    folders = {record['identity']: path.parent for path, record in found.complete.items()}
+    seen: dict[str, dict[str, predictions.Seen]] = {}
+    load = _looking(writer.loader(found), seen)
+    table = writer.table(complete, load, unscored, published.published(name))
+    told = [*found.problems, *table.problems, *_unfinished(root)]
+    views = [View(f'{id}b{k}', block) for k, block in enumerate(table.blocks)]
+    return {
+        'id': id,
+        'name': escaping.terminal(name),
+        'blocks': [block(view, seen, lambda r: folders[r['identity']]) for view in views],
+        'problems': tidy(line.replace(f'{root}/', '') for line in told),
+    }
+
+
+def _unfinished(root: Path) -> list[str]:
+    """Names the folders of runs that have no record yet."""
+    folders = [d for d in sorted(root.glob('*/*/seed*')) if d.is_dir()]
+    return [f'not finished: {d}' for d in folders if not (d / store.RECORD).is_file()]
+
+
+def _looking(load: Loader, seen: dict[str, dict[str, predictions.Seen]]) -> Loader:
+    """Returns a loader that also notes what the page keeps of the outcomes it reads.
+
+    Reading outcomes is most of the work, and tables read them once.
+    """
+
+    def look(record: Record) -> Outcomes | None:
+        outcomes = load(record)
+        # What does not fit the record is told where the table is made.
+        with contextlib.suppress(Exception):
+            seen[record['identity']] = predictions.look(record, outcomes)
+        return outcomes
+
+    return look
+
+
+def block(
+    view: View,
+    noted: Mapping[str, dict[str, predictions.Seen]],
+    folder: Callable[[Record], Path],
+) -> dict[str, Any]:
+    """Returns all that the page tells of a block.
+
+    Args:
+        view: The block.
+        noted: Identity of a run -> what is kept of its outcomes.
+        folder: Returns the folder of a record's run.
+    """
+    seen = [noted.get(record['identity'], {}) for record in view.runs.records]
+    makers: list[tuple[str, Callable[[], Section]]] = [
+        ('Methods and subsets', lambda: scores.heatmap(view)),
+        ('Number of missing modalities', lambda: scores.missing(view)),
+        ('Expected score', lambda: lattice.failing(view)),
+        ('Shapley values', lambda: lattice.shapley(view)),
+        ('Ranks', lambda: scores.ranks(view)),
+        ('Cost', lambda: costs.section_of(view)),
+        ('Calibration', lambda: predictions.calibrated(view, seen)),
+        ('Classes', lambda: predictions.confused(view, seen)),
+        ('Training', lambda: curves.section_of(view, folder)),
+    ]
+    sections = [_or_reason(f'{view.id}s{k}', *maker) for k, maker in enumerate(makers)]
+    return {
+        'id': view.id,
+        'title': escaping.terminal(captions.title(view.block)),
+        'protocol': escaping.terminal(view.runs.key),
+        'size': escaping.terminal(captions.size(view.block)),
+        'caption': escaping.terminal(captions.caption(view.block)),
+        'methods': view.methods,
+        'chosen': view.chosen,
+        'table': scores.table(view),
+        'sections': sections,
+        'failures': tidy(captions.failures(view.block)),
+        'notes': tidy([*captions.notes(view.block), *published.sources(view.block.shown)]),
+    }
+
+
+def _or_reason(id: str, title: str, make: Callable[[], Section]) -> Section:
+    """Returns a section, or why it cannot be made: the others do not depend on it."""
+    try:
+        return make()
+    except Exception as error:
+        why = escaping.terminal(f'{type(error).__name__}: {error}')
+        return section(id, title, '', lacking(f'This section cannot be made: {why}'))
+
+
+def render(made: Sequence[dict[str, Any]], errors: Sequence[str] = ()) -> str:
+    """Returns the page.
+
+    Args:
+        made: What `dataset` returned, for each data set.
+        errors: Why a data set is not among them.
+    """
+    blocks = [block for each in made for block in each['blocks']]
+    shown = {
+        'charts': charts.CHARTS,
+        'blocks': {b['id']: {'methods': b['methods']} for b in blocks},
+        'parts': {
+            part['id']: {**part, 'block': b['id']}
+            for b in blocks
+            for each in b['sections']
+            for part in each['parts']
+            if part['kind'] != 'lacking'
+        },
+    }
+    return _template().render(
+        datasets=made,
+        errors=errors,
+        data=_json(shown),
+        vega=_code(bundle.javascript()) if shown['parts'] else '',
+        script=_code((HERE / 'page.js').read_text(encoding='utf-8')),
+        style=(HERE / 'page.css').read_text(encoding='utf-8'),
+    )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    import jinja2  # the help of the commands does not need it
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template('page.html.j2')
+
+
+def _json(value: Any) -> str:
+    """Returns JSON that cannot end the element <script> that it stands in."""
+    return json.dumps(value, separators=(',', ':')).replace('<', r'\u003c')
+
+
+def _code(text: str) -> str:
+    """Returns JavaScript whose strings cannot end the element <script> that it stands in."""
+    return re.sub('<(/script|!--)', r'\\u003c\1', text, flags=re.IGNORECASE)

@@ -1,0 +1,129 @@
+"""The sections on single modalities: what each is worth, and what happens when it fails."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmark.missing import subset_ids, subset_masks
+from benchmark.report import statistics
+from benchmark.report.page.view import Section, View, figure, grid, lacking, number, section
+
+
+def _lattices(view: View) -> dict[int, list[dict[str, float]]]:
+    """Returns method -> for each seed the scores, of runs that have one on every subset."""
+    runs = view.runs
+    wanted = len(subset_ids(runs.data['modalities']))
+    found: dict[int, list[dict[str, float]]] = {}
+    for m, members in enumerate(view.members):
+        for i in members:
+            values = runs.values[i, : len(runs.subsets)]
+            if len(values) == wanted and not np.isnan(values).any():
+                own = dict(zip(runs.subsets, values.tolist(), strict=True))
+                found.setdefault(m, []).append(own)
+    return found
+
+
+def _without(view: View, found: dict[int, list[dict[str, float]]]) -> str:
+    """Names the methods that have no score on some subset."""
+    left = [name for m, name in enumerate(view.methods) if m not in found]
+    return f' Left out, without a score on every subset: {", ".join(left)}.' if left else ''
+
+
+def shapley(view: View) -> Section:
+    """Returns Shapley values and pairwise interactions of the modalities."""
+    names, higher, empty = view.runs.data['modalities'], view.runs.higher, view.empty
+    title, id = 'What each modality is worth', f'{view.id}-worth'
+    found = _lattices(view)
+    about = (
+        'A Shapley value is the share of a modality in the gain of all modalities over none, in '
+        'points of the score: the mean of what it adds, over all orders in which modalities may '
+        'come. The values of a method add up to its whole gain. The interaction of two modalities '
+        'is what both add together less what each adds alone: positive is synergy, negative is '
+        f'redundancy. Both are exact, from the scores of all subsets. {view.told_empty()}'
+        + _without(view, found)
+    )
+    if empty is None:
+        why = 'They need the score without any modality, which the data set does not state.'
+        return section(id, title, about, lacking(why))
+    if not found:
+        return section(id, title, about, lacking('No method was tested on every subset.'))
+    values = {
+        m: [list(statistics.shapley(scores, names, empty, higher).values()) for scores in each]
+        for m, each in found.items()
+    }
+    rows = []
+    for m, each in values.items():
+        for k, name in enumerate(view.modalities):
+            mean, std = statistics.over_seeds([100 * seed[k] for seed in each])
+            spread = 0.0 if np.isnan(std) else std
+            row = [number(v) for v in (mean, std, mean - spread, mean + spread)]
+            rows.append([m, name, *row])
+    bars = figure(
+        f'{view.id}-shapley',
+        'shapley',
+        'Bars: Shapley value of each modality for the chosen methods; a line is one standard '
+        'deviation over seeds to either side.',
+        ['m', 'modality', 'value', 'std', 'low', 'high'],
+        rows,
+        {'modality': 'modality', 'value': 'Shapley value', 'std': '±'},
+        {'@x': f'points of {view.runs.metric}'},
+    )
+    parts = [bars]
+    if len(names) > 1:
+        parts.append(_interactions(view, found, empty))
+    return section(id, title, about, *parts)
+
+
+def _interactions(view: View, found: dict[int, list[dict[str, float]]], empty: float) -> dict:
+    names, higher = view.runs.data['modalities'], view.runs.higher
+    pairs = [f'{a} × {b}' for k, a in enumerate(view.modalities) for b in view.modalities[k + 1 :]]
+    rows = []
+    for each in found.values():
+        seeds = [
+            list(statistics.interactions(scores, names, empty, higher).values()) for scores in each
+        ]
+        rows.append([number(100 * float(v)) for v in np.mean(seeds, axis=0)])
+    return grid(
+        f'{view.id}-pairs',
+        f'Interaction of each pair of modalities in points of {view.runs.metric}, mean over seeds. '
+        'Synergy is blue, redundancy is orange.',
+        'method',
+        [view.methods[m] for m in found],
+        pairs,
+        {'': rows},
+        colours=['signed'],
+        methods=True,
+    )
+
+
+def failing(view: View) -> Section:
+    """Returns what the page computes the expected score from, when modalities fail at random."""
+    title, id = 'What if a sensor fails?', f'{view.id}-fail'
+    found = _lattices(view)
+    left_out = (
+        'What no modality scores is not known: the case that all fail at once is left out, and the '
+        'expected score is that of the other cases.'
+    )
+    about = (
+        'The expected score when each modality fails with its own probability, independently of '
+        'the others: the mean of the scores of all subsets, each weighted by its probability. '
+        f'{view.told_empty() or left_out} {view.better}' + _without(view, found)
+    )
+    if not found:
+        return section(id, title, about, lacking('No method was tested on every subset.'))
+    names = view.runs.data['modalities']
+    subsets = subset_ids(names)
+    part = {
+        'kind': 'sliders',
+        'id': f'{view.id}-expected',
+        'text': f'Expected {view.score} of each method, best first.',
+        'modalities': view.modalities,
+        'masks': subset_masks(len(names)).astype(int).tolist(),
+        'empty': None if view.empty is None else number(100 * view.empty),
+        'values': {
+            str(m): [[number(100 * scores[s]) for s in subsets] for scores in each]
+            for m, each in found.items()
+        },
+        'higher': view.runs.higher,
+    }
+    return section(id, title, about, part)

@@ -1,0 +1,229 @@
+"""One block of a table as the page shows it, and the parts that sections consist of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from benchmark.report import escaping
+from benchmark.report.runs import Runs
+from benchmark.report.standings import MAIN
+from benchmark.report.table import Block
+
+CHOSEN = 6
+"""Most methods that charts show before the reader chooses; more colours are hard to tell apart."""
+
+Part = dict[str, Any]
+Section = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """A block of one protocol.
+
+    Attributes:
+        id: Identifies the block on the page.
+        block: The block.
+    """
+
+    id: str
+    block: Block
+
+    @property
+    def runs(self) -> Runs:
+        """The runs of the block."""
+        return self.block.first
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """The row labels without control characters; equal ones are numbered."""
+        names = [escaping.terminal(label) for label in self.runs.groups]
+        return [
+            f'{name} ({names[:k].count(name) + 1})' if names.count(name) > 1 else name
+            for k, name in enumerate(names)
+        ]
+
+    @cached_property
+    def subsets(self) -> list[str]:
+        """The subsets that were tested."""
+        return tidy(self.runs.subsets)
+
+    @cached_property
+    def modalities(self) -> list[str]:
+        """The names of all modalities."""
+        return tidy(self.runs.data['modalities'])
+
+    @property
+    def score(self) -> str:
+        """The metric with its unit."""
+        return f'{self.runs.metric} (%)'
+
+    @property
+    def better(self) -> str:
+        """Which scores are better, as a sentence."""
+        return f'{"Higher" if self.runs.higher else "Lower"} is better.'
+
+    @property
+    def members(self) -> list[list[int]]:
+        """For each method the indices of its runs."""
+        return list(self.runs.groups.values())
+
+    @cached_property
+    def means(self) -> np.ndarray:
+        """(methods, columns) means over seeds in percent, NaN where not tested."""
+        values = [_mean(self.runs.values[runs]) for runs in self.members]
+        return 100 * np.array(values).reshape(len(values), len(self.runs.columns))
+
+    @cached_property
+    def order(self) -> list[int]:
+        """The methods by their mean over subsets, best first."""
+        main = self.means[:, list(self.runs.columns).index(MAIN)]
+        ranked = main * (-1 if self.runs.higher else 1)
+        return [int(k) for k in np.argsort(ranked, kind='stable')]
+
+    @property
+    def chosen(self) -> list[int]:
+        """The methods that charts show before the reader chooses: the best ones."""
+        return sorted(self.order[:CHOSEN])
+
+    @cached_property
+    def empty(self) -> float | None:
+        """The score without any input, or None if it is not known.
+
+        It is the score of guessing where the data set states it. A network that sees nothing gives
+        one answer to all samples: then the accuracy is at best that of the most frequent class, and
+        the ACER is always one half.
+        """
+        chance = self.runs.data['chance']
+        if chance is not None or not self.runs.main:
+            return chance
+        if self.runs.metric == 'ACER':
+            return 0.5
+        majority = self.runs.samples.majority if self.runs.metric == 'accuracy' else {}
+        return next((majority[s] for s in reversed(self.runs.subsets) if s in majority), None)
+
+    def told_empty(self) -> str:
+        """Says what counts as the score without any input."""
+        if self.empty is None:
+            return ''
+        kind = 'the best constant answer' if self.runs.data['chance'] is None else 'chance'
+        score = f'{100 * self.empty:.2f} %'
+        return f'Without any modality the score is taken to be that of {kind}, {score}.'
+
+
+def tidy(names: Iterable[str]) -> list[str]:
+    """Returns names without control characters."""
+    return [escaping.terminal(name) for name in names]
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Returns means over the first axis of what is not NaN; NaN where nothing is left."""
+    there = ~np.isnan(values)
+    count = there.sum(0)
+    total = np.where(there, values, 0).sum(0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def number(value: float | None, digits: int = 4) -> float | None:
+    """Returns a number for JSON, which has no NaN; None stands for what is not known."""
+    return None if value is None or not math.isfinite(value) else round(float(value), digits)
+
+
+def numbers(values: Iterable[Any], digits: int = 4) -> list[Any]:
+    """Returns nested numbers for JSON."""
+    return [
+        numbers(v, digits) if isinstance(v, Sequence | np.ndarray) else number(v, digits)
+        for v in values
+    ]
+
+
+def figure(
+    id: str,
+    chart: str,
+    text: str,
+    fields: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    columns: Mapping[str, str],
+    titles: Mapping[str, str] | None = None,
+    selects: Sequence[Mapping[str, Any]] = (),
+    **more: Any,
+) -> Part:
+    """Returns a chart.
+
+    Args:
+        id: Identifies it within the page.
+        chart: Its name in `charts.CHARTS`.
+        text: What the chart shows, in words.
+        fields: The names of the columns of `rows`. In the column 'm' is the number of a method.
+        rows: The data.
+        columns: Field -> title of what the table of the chart's numbers shows.
+        titles: Placeholder in the chart -> text.
+        selects: What the reader chooses: the rows whose `field` has the number of the option.
+        more: `all` shows all methods instead of the chosen ones; `log` makes x logarithmic where
+            the values differ much.
+    """
+    return {
+        'kind': 'figure',
+        'id': id,
+        'chart': chart,
+        'text': text,
+        'fields': list(fields),
+        'rows': list(rows),
+        'columns': list(columns.items()),
+        'titles': dict(titles or {}),
+        'selects': list(selects),
+        **more,
+    }
+
+
+def grid(
+    id: str,
+    caption: str,
+    head: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    layers: Mapping[str, Any],
+    selects: Sequence[Mapping[str, Any]] = (),
+    **more: Any,
+) -> Part:
+    """Returns a table whose cells are coloured by their numbers.
+
+    Args:
+        id: Identifies it within the page.
+        caption: What the cells are.
+        head: Title of the column of row titles.
+        rows: The row titles.
+        columns: The column titles.
+        layers: '' or, with selects, the numbers of the chosen options joined by '/' -> the numbers,
+            one list per row.
+        selects: What the reader chooses.
+        more: `colours` tells for each option of the first select how cells are coloured: 'high',
+            'low' (which numbers are dark) or 'signed'; `methods` that the rows are the methods;
+            `baseline` is the first of the methods to which the difference is an option; `digits`.
+    """
+    return {
+        'kind': 'grid',
+        'id': id,
+        'text': caption,
+        'head': head,
+        'rows': list(rows),
+        'cols': list(columns),
+        'layers': dict(layers),
+        'selects': list(selects),
+        **{'colours': ['high'], 'digits': 2, **more},
+    }
+
+
+def lacking(text: str) -> Part:
+    """Returns a sentence on what cannot be shown, and why."""
+    return {'kind': 'lacking', 'text': text}
+
+
+def section(id: str, title: str, about: str, *parts: Part, shown: bool = False) -> Section:
+    """Returns a section; `shown` ones are open when the page is loaded."""
+    return {'id': id, 'title': title, 'about': about, 'parts': list(parts), 'open': shown}

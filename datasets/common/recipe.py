@@ -1,0 +1,36 @@
+"""The recipe of a user's own data, whose size and content nobody knows in advance."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+STEPS = 1500
+"""Fewest steps of a training, unless the command line says otherwise."""
+
+EPOCHS = 20
+"""Fewest epochs, so that a large data set is not left after a few passes."""
+
+
+def recipe(samples: int, largest: int = 64) -> tuple[dict[str, Any], str]:
+    """Returns fields of the protocol that suit data of some size, and why.
+
+    A batch holds a quarter of the training samples, at least 2 and at most `largest`. Small data
+    take as many epochs as `STEPS` steps need, large data take `EPOCHS`.
+
+    Args:
+        samples: Number of training samples.
+        largest: Largest number of samples in a batch.
+
+    Returns:
+        The fields, and a line for the user.
+    """
+    batch = min(max(samples // 4, 2), largest)
+    steps = max(1, samples // batch)  # the last incomplete batch of an epoch is left out
+    epochs = max(EPOCHS, math.ceil(STEPS / steps))
+    told = (
+        f'default training: {epochs} epochs of {steps} step{"s" if steps > 1 else ""} '
+        f'(at least {EPOCHS} epochs and {STEPS:,} steps) with batches of {batch}; '
+        'epochs=N in --cfg-options changes it'
+    )
+    return {'epochs': epochs, 'batch_size': batch, 'lr': 2e-3, 'weight_decay': 0.05}, told

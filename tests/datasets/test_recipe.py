@@ -1,0 +1,61 @@
+"""Tests for the recipe of users' own data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmark.engine.plan import checked, protocol_for
+from datasets.arrays import Arrays
+from datasets.common.recipe import EPOCHS, STEPS, recipe
+
+
+@pytest.mark.parametrize('samples', [1, 2, 7, 8, 120, 1100, 4799, 4800, 4864, 10**6])
+@pytest.mark.parametrize('largest', [16, 64])
+def test_small_data_take_the_steps_and_large_data_the_epochs(samples, largest):
+    found, _ = recipe(samples, largest)
+    steps = max(1, samples // found['batch_size'])
+    assert found['epochs'] * steps >= STEPS
+    assert found['epochs'] >= EPOCHS
+    # One epoch less would break one of the two floors.
+    assert found['epochs'] == EPOCHS or (found['epochs'] - 1) * steps < STEPS
+    assert 2 <= found['batch_size'] <= largest
+
+
+def test_a_million_samples_take_no_more_epochs_than_the_floor():
+    assert recipe(10**6)[0]['epochs'] == EPOCHS
+
+
+def test_the_line_says_how_long_and_why():
+    _, line = recipe(1100)
+    assert line.startswith('default training: 89 epochs of 17 steps (at least 20 epochs and 1,500')
+    assert 'batches of 64' in line
+
+
+def write(path, samples=40):
+    rng = np.random.default_rng(0)
+    split = np.repeat([0, 1, 2], (samples, 4, 4))
+    values = rng.standard_normal((len(split), 3)) * [1, 50, 0.01] + [0, 9, -5]
+    values[split > 0] += 7
+    np.savez(path, **{'inputs/a': values, 'target': rng.integers(2, size=len(split)),
+                      'split': split})  # fmt: skip
+    return Arrays(root=str(path))
+
+
+def test_users_arrays_train_by_the_recipe_and_say_so(tmp_path, capsys):
+    data = write(tmp_path / 'mine.npz')
+    assert (data.recipe, data.recipe_note) == recipe(40)
+    checked([data])
+    assert f'mine: {data.recipe_note}\n' in capsys.readouterr().out
+    assert protocol_for(data, {}, 'cpu').epochs == 375
+    assert protocol_for(data, {'epochs': '3'}, 'cpu').epochs == 3
+
+
+def test_vectors_are_standardised_by_the_training_samples(tmp_path):
+    data = write(tmp_path / 'mine.npz')
+    train, test = (data.split(name).inputs['a'][np.arange(4)] for name in ('train', 'test'))
+    whole = data.split('train').inputs['a'][np.arange(40)]
+    np.testing.assert_allclose(whole.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(whole.std(0), 1, atol=1e-3)
+    # The shift of the other splits stays: 7 is 7 standard deviations of the first feature.
+    assert 5 < (test - train).mean(0)[0] < 11

@@ -1,0 +1,296 @@
+"""Every sentence that compares methods says what the tests between the committed records say.
+
+A claim is a piece of a page with places for numbers: `{a}` and `{b}` are the scores of the first
+and of the second row, `{p}` is the corrected p-value, `{low}` and `{high}` are the bounds of the
+interval. Several comparisons of one sentence are numbered: `{a1}`, `{p2}`.
+"""
+
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from benchmark.report.comparison import LEVEL, holm, p_text
+
+ROOT = Path(__file__).resolve().parents[2]
+README, RESULTS = 'README.md', 'docs/results.md'
+BASE = 'modality_dropout'
+ALL, BY_SUBSET, PAIRS = range(3)
+
+
+class Claim(NamedTuple):
+    """A piece of a page, and the comparisons that it rests on.
+
+    `proven` tells for each of them whether the page says that the two rows differ.
+    """
+
+    page: str
+    words: str
+    dataset: str
+    family: int
+    cases: list[tuple[str, str, str]]
+    proven: list[bool]
+
+
+def against_base(*labels):
+    return [(label, BASE, 'mean') for label in labels]
+
+
+CLAIMS = [
+    Claim(
+        README,
+        'on `ir` alone, `complete` has {a} % ACER and `modality_dropout` {b} % (p {p})',
+        'synth_faces',
+        BY_SUBSET,
+        [('complete', BASE, 'ir')],
+        [True],
+    ),
+    Claim(
+        README,
+        '`mmin` has {a} ± {sa} % mean ACER, `modality_dropout` {b} ± {sb} %',
+        'synth_faces',
+        ALL,
+        against_base('mmin'),
+        [False],
+    ),
+    Claim(
+        README,
+        '({a} against {b} with `alpha=0`, p {p})',
+        'synth_rooms',
+        PAIRS,
+        [('mmanet', 'mmanet:alpha=0', 'mean')],
+        [True],
+    ),
+    Claim(
+        README,
+        'on faces no such difference is proven',
+        'synth_faces',
+        PAIRS,
+        [('mmanet', 'mmanet:alpha=0', 'mean')],
+        [False],
+    ),
+    Claim(
+        RESULTS,
+        '`complete` scores worse than `modality_dropout` on rgb alone ({a1} against {b1}, p {p1}) '
+        'and on ir alone ({a2} against {b2}, p {p2}). With all sensors the data cannot tell them '
+        'apart ({a3} and {b3})',
+        'synth_faces',
+        BY_SUBSET,
+        [('complete', BASE, column) for column in ('rgb', 'ir', 'rgb+depth+ir')],
+        [True, True, False],
+    ),
+    Claim(
+        RESULTS,
+        '({a} ± {sa} against {b} ± {sb}; 95 % interval of the difference {low} to {high})',
+        'synth_faces',
+        ALL,
+        against_base('mmin'),
+        [False],
+    ),
+    Claim(
+        RESULTS,
+        "**`mmanet` with the paper's weights has a mean of {a} ± {sa}**",
+        'synth_faces',
+        ALL,
+        against_base('mmanet'),
+        [False],
+    ),
+    Claim(
+        RESULTS,
+        "nor whether `alpha=0`, `alpha=1` or `variant=official` is better than the paper's weights",
+        'synth_faces',
+        PAIRS,
+        [('mmanet', f'mmanet:{o}', 'mean') for o in ('alpha=0', 'alpha=1', 'variant=official')],
+        [False] * 3,
+    ),
+    Claim(
+        RESULTS,
+        '`customized` has a mean of {a} ± {sa}, `modality_dropout` {b} ± {sb}. The difference is '
+        'not proven',
+        'synth_faces',
+        ALL,
+        against_base('customized'),
+        [False],
+    ),
+    Claim(
+        RESULTS,
+        '**`mmin` is better than `modality_dropout`** in the mean over subsets ({a} against {b} '
+        'mIoU, p {p})',
+        'synth_rooms',
+        ALL,
+        against_base('mmin'),
+        [True],
+    ),
+    Claim(
+        RESULTS,
+        'and than `mmanet`, `rfnet` and `shaspec` (p {p1}, p {p2} and p {p3})',
+        'synth_rooms',
+        PAIRS,
+        [('mmin', label, 'mean') for label in ('mmanet', 'rfnet', 'shaspec')],
+        [True] * 3,
+    ),
+    Claim(
+        RESULTS,
+        '**`gmd`, `m3ae` and `redcore` are worse than `modality_dropout`** ({a1}, {a2} and {a3} '
+        'against {b1}, p {p1}, p {p2} and p {p3})',
+        'synth_rooms',
+        ALL,
+        against_base('gmd', 'm3ae', 'redcore'),
+        [True] * 3,
+    ),
+    Claim(
+        RESULTS,
+        'it is better than with `alpha=0` ({a1} against {b1}, p {p1}), and than `distilled`, which '
+        'is soft targets alone ({b2}, p {p2})',
+        'synth_rooms',
+        PAIRS,
+        [('mmanet', label, 'mean') for label in ('mmanet:alpha=0', 'distilled')],
+        [True] * 2,
+    ),
+    Claim(
+        RESULTS,
+        'Whether it or `variant=official` ({a2}) is better than `modality_dropout` ({b1}) is not '
+        'proven (p {p1} and p {p2}, corrected over all rows)',
+        'synth_rooms',
+        ALL,
+        against_base('mmanet', 'mmanet:variant=official'),
+        [False] * 2,
+    ),
+    Claim(
+        RESULTS,
+        '`complete` scores worse than `modality_dropout` on rgb alone ({a} against {b}, p {p})',
+        'synth_rooms',
+        BY_SUBSET,
+        [('complete', BASE, 'rgb')],
+        [True],
+    ),
+    Claim(
+        RESULTS,
+        '`customized` is better than `complete` (p {p})',
+        'synth_rooms',
+        PAIRS,
+        [('customized', 'complete', 'mean')],
+        [True],
+    ),
+    Claim(
+        RESULTS,
+        'This includes `complete`, whose mean is {lower1} points lower (p {p1}), because its seeds '
+        'lie far apart, and `customized` ({a2} against {b2})',
+        'synth_rooms',
+        ALL,
+        against_base('complete', 'customized'),
+        [False] * 2,
+    ),
+]
+
+
+@cache
+def comparisons():
+    spec = importlib.util.spec_from_file_location('comparisons', ROOT / 'docs/comparisons.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def compared(dataset):
+    """The rows of a data set; per family, (first, second, column) -> comparison, corrected p."""
+    known = comparisons().reference(dataset)
+    found = []
+    for cases in comparisons().families(dataset, known).values():
+        made = [known.standings.compare(*case) for case in cases]
+        adjusted = zip(made, holm([c.p for c in made]), strict=True)
+        found.append(dict(zip(cases, adjusted, strict=True)))
+    return known, found
+
+
+def scores(known, label, column):
+    """The scores of a row, one per seed, in percent."""
+    at = [*known.columns].index(column)
+    return 100 * known.values[known.groups[label], at]
+
+
+def p_word(p, page):
+    """A corrected p-value as a page writes it."""
+    text = p_text(p)
+    text = text if text.startswith('<') else f'= {text}'
+    return text.replace('0.', '.') if page == README else text
+
+
+def text_of(page):
+    return re.sub(r'\s+', ' ', (ROOT / page).read_text())
+
+
+def filled(claim):
+    """The words of a claim with the numbers of the records."""
+    known, families = compared(claim.dataset)
+    values = {}
+    for number, case in enumerate(claim.cases, 1):
+        found, p = families[claim.family][case]
+        a, b = (scores(known, label, case[2]) for label in case[:2])
+        one = {
+            'a': f'{a.mean():.2f}',
+            'b': f'{b.mean():.2f}',
+            'sa': f'{a.std(ddof=1):.2f}',
+            'sb': f'{b.std(ddof=1):.2f}',
+            'p': p_word(p, claim.page),
+            'low': f'{100 * found.low:.2f}',
+            'high': f'{100 * found.high:.2f}',
+            'lower': f'{-100 * found.difference:.1f}',
+        }
+        values |= {f'{key}{number}': value for key, value in one.items()}
+        values |= one if len(claim.cases) == 1 else {}
+    return claim.words.format(**values)
+
+
+@pytest.mark.parametrize('claim', CLAIMS, ids=lambda claim: claim.words[:40])
+def test_a_claim_has_the_numbers_of_the_records(claim):
+    assert filled(claim) in text_of(claim.page)
+
+
+@pytest.mark.parametrize('claim', CLAIMS, ids=lambda claim: claim.words[:40])
+def test_what_is_said_to_differ_is_proven_and_nothing_else(claim):
+    _, families = compared(claim.dataset)
+    for case, proven in zip(claim.cases, claim.proven, strict=True):
+        assert (families[claim.family][case][1] < LEVEL) == proven, case
+
+
+COMPARES = re.compile(r'\b(better|worse|best|helps?|fails?|proven|cannot be told)\b|\bp [<=] ')
+
+
+def findings(page):
+    """The items of a page that may compare methods."""
+    text = (ROOT / page).read_text()
+    if page == README:
+        parts = [text.split('## Findings')[1].split('\n## ')[0]]
+    else:
+        parts = [part.split('```')[0] for part in text.split('### What can be said')[1:]]
+    items = re.split(r'\n(?=- |\d\. )', '\n'.join(parts))
+    return [re.sub(r'\s+', ' ', item) for item in items]
+
+
+@pytest.mark.parametrize('page', [README, RESULTS])
+def test_every_item_that_compares_methods_rests_on_a_claim(page):
+    words = [filled(claim) for claim in CLAIMS if claim.page == page]
+    items = [item for item in findings(page) if COMPARES.search(item)]
+    assert len(items) >= 3
+    for item in items:
+        held = [piece for piece in words if piece in item]
+        assert held or 'table](' in item or 'over all rows' in item, item
+        rest = item
+        for piece in held:
+            rest = rest.replace(piece, '')
+        assert not re.search(r'\bp [<=] (?!\.05)', rest), f'no claim for: {rest}'
+
+
+def test_the_best_row_of_the_rooms_is_marked_and_nothing_is_marked_on_faces():
+    folder = ROOT / 'results/reference/tables'
+    rows = (folder / 'synth_rooms.md').read_text().splitlines()
+    best = next(row for row in rows if row.startswith('| mmin |')).split(' | ')[4]
+    assert best.startswith('**')
+    assert f'{best.replace("*", "")} % mIoU, marked' in text_of(README)
+    faces = (folder / 'synth_faces.md').read_text()
+    assert not re.search(r'^\|.*(\*\*|<u>)', faces, re.M)

@@ -1,0 +1,186 @@
+"""Holds the default recipe of users' arrays against logistic regression.
+
+python tools/logistic.py [--sets two digits] [--data MINE.npz]
+
+On data that a linear model fits well, a network that is trained long enough and kept from
+overfitting must not be worse than that model. For every data set this trains `modality_dropout`
+with the defaults, and fits scikit-learn's logistic regression (the method `logistic`) to the same
+training samples, for every single modality and for all together. The exit status is 1 if the
+network is more than 1 point of accuracy worse somewhere.
+
+The generated sets are normal distributions with one covariance for all classes, for which logistic
+regression is the best model there is; `digits` and `quarters` are scikit-learn's pictures of
+digits, cut into two or four vectors. A set of yours that has no test sample with all modalities is
+split anew, several times, among its samples that have all of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import argparse  # noqa: E402
+import contextlib  # noqa: E402
+import io  # noqa: E402
+import tempfile  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from typing import NamedTuple  # noqa: E402
+
+import numpy as np  # noqa: E402
+from sklearn.datasets import load_digits  # noqa: E402
+
+from benchmark import run  # noqa: E402
+from benchmark.records import store  # noqa: E402
+from benchmark.records.schema import Record, test_scores  # noqa: E402
+
+NETWORK, REFERENCE = 'modality_dropout', 'logistic'
+TOLERANCE = 0.01
+RESPLITS = 4
+"""How often a set without complete test samples is split anew."""
+
+Arrays = dict[str, np.ndarray]
+
+
+class Normal(NamedTuple):
+    """A set of normal distributions.
+
+    Attributes:
+        train: Training samples; a quarter as many validate, and 3,000 test.
+        features: Number of features of each modality.
+        classes: Number of classes.
+        apart: Mean distance of a class from the centre, in standard deviations.
+    """
+
+    train: int
+    features: tuple[int, ...]
+    classes: int
+    apart: float
+
+
+NORMAL = {
+    'two': Normal(1100, (60, 40), 2, 2.0),
+    'six': Normal(1100, (76, 216, 64, 47, 24, 6), 10, 3.5),
+    'wide': Normal(200, (200, 150, 100), 3, 3.0),
+    'large': Normal(8000, (50, 50), 5, 2.2),
+}
+PICTURES = {'digits': (2, 1), 'quarters': (2, 2)}
+"""Name -> into how many rows and columns of vectors a picture of a digit is cut."""
+
+
+def normal(spec: Normal, seed: int = 0) -> Arrays:
+    """Returns a set of normal distributions; half of the features say nothing."""
+    rng, test = np.random.default_rng(seed), 3000
+    sizes = (spec.train, spec.train // 4, test)
+    target = rng.integers(spec.classes, size=sum(sizes))
+    found = {'target': target, 'split': np.repeat([0, 1, 2], sizes)}
+    for k, d in enumerate(spec.features):
+        means = rng.standard_normal((spec.classes, d)) * (rng.random(d) < 0.5)
+        means *= spec.apart / np.sqrt(np.square(means).sum(1).mean())
+        mixed = np.eye(d) + 0.3 * rng.standard_normal((d, d)) / np.sqrt(d)
+        values = (means[target] + rng.standard_normal((len(target), d))) @ mixed
+        values = values * rng.uniform(0.1, 10, d) + rng.uniform(-5, 5, d)
+        found[f'inputs/view{k}'] = values.astype(np.float32)
+    return found
+
+
+def pictures(rows: int, columns: int) -> Arrays:
+    """Returns scikit-learn's digits, each picture cut into vectors: 900 train, 200 validate."""
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    images = digits.images[order].reshape(-1, rows, 8 // rows, columns, 8 // columns)
+    found = {
+        f'inputs/part{i}{j}': images[:, i, :, j].reshape(len(images), -1).astype(np.float32)
+        for i in range(rows)
+        for j in range(columns)
+    }
+    split = np.repeat([0, 1, 2], (900, 200, len(order) - 1100))
+    return {**found, 'target': digits.target[order], 'split': split}
+
+
+def given(path: Path) -> Iterator[tuple[str, Arrays]]:
+    """Yields a file's arrays, or new splits of its complete samples where none tests them."""
+    with np.load(path) as file:
+        arrays = {key: file[key] for key in file.files}
+    available = arrays.get('available', np.ones((len(arrays['split']), 1), bool)).astype(bool)
+    complete = available.all(1)
+    if complete[arrays['split'] == 2].any():
+        yield path.stem, arrays
+        return
+    rows, n = np.flatnonzero(complete), len(arrays['split'])
+    sizes = (len(rows) - 2 * (len(rows) // 5), len(rows) // 5, len(rows) // 5)
+    for k in range(RESPLITS):
+        chosen = np.random.default_rng(k).permutation(rows)
+        new = {key: a[chosen] if a.shape[:1] == (n,) else a for key, a in arrays.items()}
+        yield f'{path.stem}-{k}', {**new, 'split': np.repeat([0, 1, 2], sizes)}
+
+
+def sets(names: list[str], files: list[Path]) -> Iterator[tuple[str, Arrays]]:
+    """Yields the name and the arrays of every set."""
+    for name in names:
+        yield name, normal(NORMAL[name]) if name in NORMAL else pictures(*PICTURES[name])
+    for path in files:
+        yield from given(path)
+
+
+def scored(file: Path, results: Path, seeds: list[int]) -> dict[str, list[Record]]:
+    """Runs both methods on a file; returns method -> its records."""
+    common = ['--datasets', 'arrays', '--data-root', str(file), '--results', str(results)]
+    told = io.StringIO()
+    for method, chosen in ((REFERENCE, seeds[:1]), (NETWORK, seeds)):
+        words = ['--methods', method, *common, '--seeds', *map(str, chosen), '--device', 'cpu']
+        with contextlib.redirect_stdout(told):
+            if run.main(words):
+                raise SystemExit(told.getvalue())
+    found: dict[str, list[Record]] = {}
+    for record in store.scan(results / 'runs' / file.stem).complete.values():
+        found.setdefault(record['method']['name'], []).append(record)
+    return found
+
+
+def compare(name: str, found: dict[str, list[Record]]) -> dict[str, float]:
+    """Prints the comparison of one set; returns subset -> how much better the network is."""
+    reference = test_scores(found[REFERENCE][0])
+    modalities = found[REFERENCE][0]['dataset']['modalities']
+    gained = {}
+    for subset in (*modalities, '+'.join(modalities)):
+        mine = np.array([test_scores(record)[subset] for record in found[NETWORK]])
+        gained[subset] = float(mine.mean() - reference[subset])
+        print(
+            f'{name:14} {subset if subset in modalities else "all":10} '
+            f'logistic {100 * reference[subset]:6.2f}  network {100 * mine.mean():6.2f} '
+            f'(seeds {100 * mine.min():.2f} to {100 * mine.max():.2f})  '
+            f'{100 * gained[subset]:+6.2f}',
+            flush=True,
+        )
+    return gained
+
+
+def main() -> int:
+    """Runs the comparison; returns 1 if the network is worse than the tolerance somewhere."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser.add_argument('--sets', nargs='*', default=[*NORMAL, *PICTURES],
+                        choices=[*NORMAL, *PICTURES])  # fmt: skip
+    parser.add_argument('--data', nargs='*', type=Path, default=[], metavar='FILE.npz')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--results', type=Path, metavar='FOLDER',
+                        help='keeps the records, so that a second call goes on')  # fmt: skip
+    args = parser.parse_args()
+    gained: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, arrays in sets(args.sets, args.data):
+            file = Path(folder) / f'{name}.npz'
+            np.savez(file, **arrays)
+            found = compare(name, scored(file, args.results or Path(folder), args.seeds))
+            whole = name.rpartition('-')[0] if name.rpartition('-')[2].isdigit() else name
+            for subset, gain in found.items():
+                gained.setdefault(f'{whole} {subset}', []).append(gain)
+    means = {key: float(np.mean(gains)) for key, gains in gained.items()}
+    worst = min(means, key=lambda key: means[key])
+    print(f'worst: {worst}, {100 * means[worst]:+.2f} points')
+    return int(means[worst] < -TOLERANCE)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
