@@ -244,4 +244,5 @@ def test_scores(record: Record) -> dict[str, float]:
 def scores_in(record: Record, metric: str) -> dict[str, float]:
     """Returns subset id -> a metric on the test split, where it was measured and is defined."""
     values = {s: metrics.get(metric) for s, metrics in record['scores']['test'].items()}
-    return {subset: value for subset, value in values.items() if value is not None}
+    # A record that has just been made holds NaN where a file holds null.
+    return {s: value for s, value in values.items() if value is not None and value == value}

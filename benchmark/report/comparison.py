@@ -6,7 +6,7 @@ All scores are fractions, so that all variances are of fractions.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -247,3 +247,17 @@ def weights(added: np.ndarray, metric: str) -> np.ndarray:
     if metric == 'mIoU':
         return added.reshape(len(added), 3, -1)[:, 2]
     return added[:, :1] if metric == 'Dice' else added.sum(1, keepdims=True)
+
+
+def too_few(seeds: Collection[int], whole: bool) -> str:
+    """Says why fewer than two rows can be compared.
+
+    Args:
+        seeds: The numbers of seeds that rows have.
+        whole: Whether the predictions of all runs are at hand.
+    """
+    found = ' to '.join(map(str, dict.fromkeys((min(seeds), max(seeds)))))
+    told = f'fewer than two methods have at least {MIN_SEEDS} seeds'
+    if not whole:
+        told += ' and the predictions of all of them (outcomes.npz)'
+    return f'{told} (here: {found} seed{"s" if max(seeds) > 1 else ""} each)'

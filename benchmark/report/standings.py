@@ -79,13 +79,14 @@ class Standings:
         return f'{count} seed{"s" if count > 1 else ""}' if count < MIN_SEEDS else ''
 
     def _lack(self) -> str:
-        rows = self.scores.rows
+        rows, units = self.scores.rows, self.scores.units
         if len(rows) < 2:
             return 'there is one method only'
-        if not any(added is not None for added in self.scores.units):
+        if not any(added is not None for added in units):
             return 'no difference can be tested without outcomes'
         if len(self.ranked) < 2:
-            return self._few()
+            whole = all(units[i] is not None for runs in rows.values() for i in runs.values())
+            return comparison.too_few({len(runs) for runs in rows.values()}, whole)
         if len(self.seeds) < MIN_SEEDS:
             return (
                 f'this needs at least {MIN_SEEDS} seeds that all methods share (shared: '
@@ -100,16 +101,6 @@ class Standings:
                 f'{MIN_UNITS // SHARE} of each class that the metric averages over'
             )
         return ''
-
-    def _few(self) -> str:
-        """Says why fewer than two rows can be ranked."""
-        rows, units = self.scores.rows, self.scores.units
-        counts = sorted({len(runs) for runs in rows.values()})
-        found = ' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-        told = f'fewer than two methods have at least {MIN_SEEDS} seeds'
-        if any(units[i] is None for runs in rows.values() for i in runs.values()):
-            told += ' and the predictions of all of them (outcomes.npz)'
-        return f'{told} (here: {found} seed{"s" if counts[-1] > 1 else ""} each)'
 
     @cached_property
     def runs(self) -> dict[str, list[int]]:

@@ -122,16 +122,13 @@ def write_tables(
     problems = [line.replace(f'{root}/', '') for line in told]
     own = {'', *(r['dataset']['metric'] for r in complete)}
     suffix = ('' if metric in own else f'-{metric}') + ('-common' if same_samples else '')
-    stem, by = results / 'tables' / f'{dataset}{suffix}', made.gaps
-    joined = by and Table(
-        dataset, by.blocks, problems, stem=stem.with_name(f'{dataset}-gaps{suffix}')
-    )
+    stem, other = (results / 'tables' / f'{dataset}{part}{suffix}' for part in ('', '-gaps'))
+    joined = made.gaps and Table(dataset, made.gaps.blocks, problems, stem=other)
     made = Table(dataset, made.blocks, problems, joined, transposed, stem)
     if joined and not joined.blocks and not any(r['protocol'].get('rates') for r in unscored):
         raise Lacking(f'{dataset}: no run with training gaps (rates)')
-    _write(stem, made)
-    if joined and joined.stem:
-        _write(joined.stem, joined)
+    for each in filter(None, (joined, made)):
+        _write(each.stem or stem, each)
     return made
 
 

@@ -472,3 +472,42 @@ def test_what_may_not_be_read_is_told(tmp_path, monkeypatch):
         # The superuser, as whom tests may run, may read everything.
         monkeypatch.setattr(os, 'access', lambda path, how, x=locked: path != x and real(path, how))
         told(f'{locked}: cannot be read: permission denied', root)
+
+
+def tiff(file, values, kind):
+    """Writes numbers (H, W) as TIFF with the sample format 1, unsigned, or 2, signed."""
+    high, wide = values.shape
+    content = values.tobytes()
+    tags = {256: wide, 257: high, 258: 8 * values.itemsize, 259: 1, 262: 1, 273: 8, 277: 1}
+    tags |= {278: high, 279: len(content), 339: kind}
+    entries = b''.join(struct.pack('<HHII', tag, 4, 1, value) for tag, value in tags.items())
+    table = struct.pack('<H', len(tags)) + entries + bytes(4)
+    file.write_bytes(b'II*\0' + struct.pack('<I', 8 + len(content)) + content + table)
+    return file
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'kind', 'value'), [('<u4', 1, 3_000_000_000), ('<i4', 2, -5), ('i1', 2, -5)]
+)
+def test_tiff_files_keep_the_sign_of_their_numbers(tmp_path, dtype, kind, value):
+    numbers = np.arange(12).reshape(4, 3).astype(dtype)
+    numbers[1, 2] = value
+    file = tiff(tmp_path / 'a.tif', numbers, kind)
+    assert np.array_equal(AnyImage(None)(file)[0], numbers)
+    with pytest.raises(UserError, match=f'a.tif: expected labels 0 to 255, found {value}$'):
+        labels(file)
+
+
+@pytest.mark.parametrize(
+    'name', ['annots', 'ground_truth', 'gtFine', 'SegmentationClass', 'color_labels', 'target']
+)
+def test_folders_that_are_named_like_labels_become_no_modality_unseen(tmp_path, name):
+    root = dense(tmp_path / 'x')
+    shutil.copytree(root / 'labels', root / name)
+    told(f'{name}: expected a modality, .* modalities=nir[+]rgb', root)
+
+
+def test_other_folders_are_modalities(tmp_path):
+    root = dense(tmp_path / 'x')
+    (root / 'nir').rename(root / 'segway_targeting')
+    assert Folders(root=str(root)).task.names == ('rgb', 'segway_targeting')

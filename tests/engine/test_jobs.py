@@ -42,7 +42,7 @@ def test_two_jobs_do_what_one_does(tmp_path):
     assert [line[:5] for line in lines] == ['[1/3]', '[2/3]', '[3/3]']
     assert not any('another process' in line for line in lines)
     # The data are described and the table is printed by one of the processes alone.
-    assert done.stdout.count('written: ') == 1
+    assert done.stdout.count('synth_faces.md, .tex, .csv') == 1
     one = subprocess.run(command(tmp_path / 'one', 1), capture_output=True, text=True, timeout=240)
     assert one.returncode == 0, one.stderr
     assert records(tmp_path / 'two') == records(tmp_path / 'one')

@@ -93,13 +93,13 @@ def test_where_all_is_refused_the_plan_gives_its_total(tmp_path, capsys):
 
 def test_a_row_that_two_words_name_is_told_and_runs_once(tmp_path, capsys):
     words = ['--datasets', 'synth_rooms', 'synth_faces', '--seeds', '0', '1', '--dry-run']
-    methods = ['mmanet', 'mmanet:alpha=4.0']
+    methods = ['mmanet', 'mmanet:variant=paper']
     assert run.main(command(tmp_path, *words, methods=methods)) == 0
     told = capsys.readouterr().out
-    assert told.count('is run once') == 1
-    assert 'note: synth_rooms: mmanet:alpha=4 is mmanet there; it is run once' in told
+    assert told.count('is run once') == 2
+    assert 'note: synth_rooms: mmanet:variant=paper is mmanet there; it is run once' in told
     assert told.count('to run    synth_rooms') == 2
-    assert told.count('to run    synth_faces') == 4
+    assert told.count('to run    synth_faces') == 2
 
 
 def test_bad_arguments_end_a_plan(tmp_path, capsys):

@@ -616,7 +616,7 @@ def test_the_plan_counts_the_trials_and_runs_nothing(tmp_path, capsys, monkeypat
     assert told.count('taught trial') == 3
     assert told.count('taught (tuned 3)') == 2
     # 3 trials, 2 tuned and 2 other seeds, and a teacher for each of three seeds.
-    assert 'expected: 16:40' in told
+    assert 'expected: 16 min 40 s' in told
     assert len(measured) == 3
     assert not list(tmp_path.rglob('*.json'))
     todo = [*trials_of(grid), *(e for e in plan.flat(grid) if e.name == 'taught')]

@@ -158,3 +158,15 @@ def test_two_that_write_one_file_at_a_time_have_temporary_files_of_their_own(tmp
         assert path.read_bytes() == b'second'
     assert path.read_bytes() == b'first, which is longer'
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('undefined', [None, float('nan')])
+def test_the_line_of_a_run_leaves_out_subsets_without_a_score(undefined):
+    record = make_record('a', 0, make_outcomes(dict.fromkeys(SUBSETS, 40)))
+    others = list(SUBSETS)[1:]
+    for subset, score in zip(others, (0.25, 0.75), strict=False):
+        record['scores']['test'][subset]['ACER'] = score
+    for subset in SUBSETS:
+        if subset not in others[:2]:
+            record['scores']['test'][subset]['ACER'] = undefined
+    assert writer.brief(record) == f'ACER 50.00 % mean, 75.00 % worst ({others[1]})'

@@ -102,8 +102,9 @@ def dataset(name: str, root: Path, id: str) -> dict[str, Any]:
     folders = {record['identity']: path.parent for path, record in found.complete.items()}
     seen: dict[str, dict[str, predictions.Seen]] = {}
     load = _looking(writer.loader(found), seen)
-    table = writer.table(complete, load, unscored, published.published(name))
-    told = [*found.problems, *table.problems, *_unfinished(root)]
+    left_out: list[str] = []
+    table = writer.table(complete, load, unscored, published.published(name, left_out))
+    told = [*found.problems, *left_out, *table.problems, *_unfinished(root)]
     views = [View(f'{id}b{k}', block) for k, block in enumerate(table.blocks)]
     return {
         'id': id,

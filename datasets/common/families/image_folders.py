@@ -25,8 +25,12 @@ NAMES = 'classes.txt'
 FILES = (TABLE, NAMES, *(f'{name}.txt' for name in SPLITS))
 """Files that a root may hold beside its folders."""
 COLUMNS = ('sample', 'label', 'split', 'cluster')
-LABEL_LIKE = re.compile(r'(label|mask|annotation|segmentation|seg|gt)s?([_-].*)?|groundtruth', re.I)
-"""Folders that hold labels in another form: as a modality they would give the answer away."""
+LABEL_WORDS = {
+    *('label', 'mask', 'annotation', 'annot', 'anno', 'segmentation', 'seg', 'semantic', 'target'),
+    *('gt', 'truth', 'groundtruth'),
+}
+"""Words in the names of folders that hold labels in another form: as a modality they would give the
+answer away."""
 
 HELD_OUT = 0.15
 """Share of the training samples that validates where the user names no validation split."""
@@ -135,13 +139,19 @@ def _modalities(root: Path, chosen: Sequence[str]) -> list[str]:
     if not found:
         raise UserError(f'{root}: expected a folder per modality, found none')
     for name in found:
-        if not chosen and LABEL_LIKE.fullmatch(name):
-            others = '+'.join(n for n in known if not LABEL_LIKE.fullmatch(n)) or 'a+b'
+        if not chosen and _holds_labels(name):
+            others = '+'.join(n for n in known if not _holds_labels(n)) or 'a+b'
             raise UserError(
                 f'{root / name}: expected a modality, found a name that labels have; choose the '
                 f'modalities, e.g. modalities={others}'
             )
     return found
+
+
+def _holds_labels(name: str) -> bool:
+    """Returns whether a folder is named like labels, e.g. gtFine or colored_masks."""
+    words = re.findall('[A-Z]?[a-z]+|[A-Z]+', name)
+    return any({w.lower(), w.lower().removesuffix('s')} & LABEL_WORDS for w in words)
 
 
 def listed(

@@ -22,7 +22,7 @@ from datasets.common.io.files import decoded
 from datasets.common.io.layouts import Layout
 from datasets.common.io.remembered import remembered
 
-VERSION = 4
+VERSION = 5
 """Raised when the functions below find something else in the same file."""
 
 

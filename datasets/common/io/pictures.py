@@ -12,6 +12,9 @@ from benchmark.errors import UserError
 ORIENTATION = 0x0112
 """EXIF tag of how a stored picture must be turned to be upright; from 5 on, its sides change."""
 
+SAMPLE_FORMAT = 339
+"""TIFF tag of the numbers: 1 for unsigned ones, which is what applies without it, 2 for signed."""
+
 
 def opened(path: Path, size: tuple[int, int] | None = None) -> ImageFile.ImageFile:
     """Opens an image file; its pixels are decoded later, when they are read.
@@ -69,6 +72,24 @@ def upright(image: Image.Image) -> Image.Image:
     return image
 
 
+def _numbers(image: Image.Image, values: np.ndarray) -> np.ndarray:
+    """Returns pixels with the sign of their file.
+
+    Pillow takes unsigned numbers of 32 bits in a TIFF file for signed ones, and signed numbers of
+    8 bits for unsigned ones.
+
+    Args:
+        image: The image as it was opened.
+        values: Its pixels, as Pillow gives them.
+    """
+    if image.format != 'TIFF':
+        return values
+    signed = {int(k) for k in np.ravel(image.tag_v2.get(SAMPLE_FORMAT, 1))}  # type: ignore[attr-defined]
+    if values.dtype == np.int32 and signed == {1}:
+        return values.view(np.uint32)
+    return values.view(np.int8) if values.dtype == np.uint8 and signed == {2} else values
+
+
 def resized(image: Image.Image, size: tuple[int, int], nearest: bool = False) -> Image.Image:
     """Returns an image at another size; the image itself if it has that size already.
 
@@ -99,7 +120,8 @@ def pixels(path: Path) -> np.ndarray:
             mode = 'RGB' if opaque else 'RGBA'
         else:
             mode = image.mode if opaque or image.mode != 'L' else 'LA'
-        return np.asarray(upright(image if image.mode == mode else image.convert(mode)))
+        values = np.asarray(upright(image if image.mode == mode else image.convert(mode)))
+        return _numbers(image, values)
 
 
 def labels(path: Path, source: tuple[int, int] | None = None) -> Image.Image:
@@ -122,7 +144,7 @@ def labels(path: Path, source: tuple[int, int] | None = None) -> Image.Image:
                 f'{image.mode!r}'
             )
         raw = _stored(image)
-        values = np.asarray(upright(image))
+        values = _numbers(image, np.asarray(upright(image)))
     # Pillow stretches grey values of 2 and 4 bits to 0 to 255.
     values = values // {'L;2': 85, 'L;4': 17}.get(raw[:3], 1)
     if values.min() < 0 or values.max() > 255:
