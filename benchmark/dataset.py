@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from benchmark.errors import UserError
 from benchmark.method import Batch, Task
 
 
@@ -56,6 +58,47 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.available)
+
+
+Preparation = Mapping[str, Mapping[str, Any]]
+"""Modality -> what turns the values of a sample into the network's input, as JSON can hold it.
+
+'mean' and 'std' are nested lists that broadcast to a sample; the input is (x - mean) / std, and 0
+where std is 0, for what does not vary in the training samples. 'hole', if there is one, is the
+value of pixels at which nothing was measured, which become 0. 'dtype' is the type in which files
+are decoded. A modality that is not listed enters the network as its reader gives it.
+"""
+
+
+class Intake(NamedTuple):
+    """What a trained network takes in.
+
+    Attributes:
+        task: Its task.
+        options: The options of the data set that it was trained on.
+        preparation: What its inputs undergo.
+    """
+
+    task: Task
+    options: Mapping[str, Any]
+    preparation: Preparation
+
+
+class Unseen(NamedTuple):
+    """Samples that a trained network predicts.
+
+    Attributes:
+        split: The samples, prepared as those of the training were. Without labels the targets are
+            0 and have the size in which label maps are wanted.
+        save: Called with (folder, name, labels) to write the label map (H, W) of a sample or, where
+            the split has groups, that of a volume (S, H, W), in the geometry of the input; returns
+            the file. None: the label map of a sample is written as it is.
+        notes: What was found, each in one line.
+    """
+
+    split: Split
+    save: Callable[[Path, str, np.ndarray], Path] | None = None
+    notes: Sequence[str] = ()
 
 
 class Dataset:
@@ -113,6 +156,46 @@ class Dataset:
         Raises:
             UserError: A file is broken or of another kind, or could not be read in full.
         """
+
+    def preparation(self, split: Split) -> Preparation:
+        """Returns what the samples of one of its splits have undergone."""
+        found = {m: getattr(rows, 'preparation', None) for m, rows in split.inputs.items()}
+        return {m: facts for m, facts in found.items() if facts is not None}
+
+    @classmethod
+    def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:
+        """Opens samples for a trained network; a data set of the user's own files overrides this.
+
+        By default the data set is opened as for training, and its part `part` is used.
+
+        Args:
+            root: Where the samples lie; None for data that are embedded.
+            intake: What the network takes in.
+            labelled: Whether labels are read, to score the network. If not, none need exist.
+            part: 'train', 'val' or 'test'; 'all' for every sample that is found; '' for 'test'
+                where the data name splits, and 'all' otherwise.
+
+        Raises:
+            UserError: The samples do not fit the network, or cannot be read.
+        """
+        if part == 'all':
+            raise UserError(f'--split: expected train, val or test of {cls.__name__}, found all')
+        options = {**intake.options, **({} if root is None else {'root': str(root)})}
+        if 'pretrained' in options:  # the weights of the run replace them
+            options['pretrained'] = 'none'
+        data = cls(**options)
+        found, wanted = data.task, intake.task
+        if (found.modalities, found.classes) != (wanted.modalities, wanted.classes):
+            raise UserError(
+                f'{root or data.name}: expected the modalities and classes of the training, '
+                f'{", ".join(wanted.names)} and {", ".join(wanted.classes)}, found '
+                f'{", ".join(found.names)} and {", ".join(found.classes)}'
+            )
+        split = data.split(part or 'test')
+        inputs = dict(split.inputs)
+        for name, facts in intake.preparation.items():
+            inputs[name] = inputs[name].prepared_by(facts)  # type: ignore[attr-defined]
+        return Unseen(replace(split, inputs=inputs), notes=data.notes)
 
     def ceiling(self) -> dict[str, float]:
         """Returns subset id -> the best possible metric, where it can be computed."""

@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Rows, Split
+from benchmark.dataset import Dataset, Intake, Preparation, Rows, Split, Unseen
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.names import check_classes
 from benchmark.registry import DATASETS
 from datasets.common.families.array_contents import Measured, measure, read_contents
 from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs
+from datasets.common.families.unseen_arrays import Foreground, unseen_arrays
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.inspection import check_number, check_trained_classes
 from datasets.common.io.paths import check_access
 from datasets.common.io.row_contents import Contents
-from datasets.common.io.rows import Chosen, Standardised, parts
+from datasets.common.io.rows import Chosen, Standardised, facts_of, parts
 from datasets.common.io.stored import content_hash, load
 from datasets.common.recipe import recipe
 
@@ -248,7 +249,7 @@ class Arrays(Dataset):
             raise unknown(f'split of {self.name}', name, SPLITS)
         rows = self.where[name]
         lazy = self.streams and self.target.ndim == 3
-        target = _Foreground(self.target, rows) if self.binary else Chosen(self.target, rows)
+        target = Foreground(self.target, rows) if self.binary else Chosen(self.target, rows)
         return Split(
             inputs={m: self._standardised(m, rows) for m in self.inputs},
             target=target if lazy else target[np.arange(len(rows))],
@@ -256,6 +257,15 @@ class Arrays(Dataset):
             ids=np.array([f'row-{row}' for row in rows]),
             clusters=None if self.clusters is None else self.clusters[rows],
         )
+
+    def preparation(self, split: Split) -> Preparation:
+        """Returns the moments of the training samples."""
+        return {m: facts_of(one.mean[0], one.std[0]) for m, one in self.measured.items()}
+
+    @classmethod
+    def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:
+        """Opens new arrays of the same keys; `target` and `split` need not exist."""
+        return unseen_arrays(Path(root or ''), intake, labelled, part)
 
     def _standardised(self, name: str, rows: np.ndarray) -> Rows:
         x, _, real = self.inputs[name]
@@ -268,10 +278,3 @@ class Arrays(Dataset):
         values = standardised.read()
         values[there] = standardised[np.flatnonzero(there)]
         return values
-
-
-class _Foreground(Chosen):
-    """Rows of binary masks as label maps: 255 is class 1."""
-
-    def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        return (super().__getitem__(index) == IGNORE).astype(np.uint8)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from benchmark.dataset import Intake, Unseen
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
+from datasets.common.families.unseen_volumes import unseen_volumes, with_arrays
 from datasets.common.families.volume_files import Files, prepare_cases
-from datasets.common.families.volume_index import cut, listed, read_index
+from datasets.common.families.volume_index import INDEX, cut, listed, read_index
 from datasets.common.families.volumes import SEGMENTATION, SliceOptions, Volumes
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import data_root
 from datasets.common.io.folders import walk_all
 from datasets.common.io.images import image_size
 from datasets.common.io.nifti import suffix
+from datasets.common.io.paths import has_file
 from datasets.common.prepare.preparation import Preparation
 
 MODALITIES = ('flair', 't1ce', 't1', 't2')
@@ -73,6 +76,13 @@ class Brats(Volumes):
         splits = listed(folder, fold) or cut(cases, fold, self.shares)
         options = SliceOptions(size=image_size(self.name, size), width=width, augment=augment)
         super().__init__(folder, splits, MODALITIES, CLASSES, REGIONS, options, duplicates)
+
+    @classmethod
+    def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:
+        """Opens official folders of cases, or a prepared root; labels are the official ones."""
+        if root is not None and not has_file(root / INDEX):
+            return unseen_volumes(root, intake, labelled, part, TABLE)
+        return with_arrays(root, super().unseen(root, intake, labelled, part), intake)
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:

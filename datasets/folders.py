@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Rows, Split
+from benchmark.dataset import Dataset, Intake, Rows, Split, Unseen
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.missing import derive
@@ -16,6 +16,7 @@ from benchmark.registry import DATASETS
 from datasets.common.augment.transforms import Geometric
 from datasets.common.families.image_folders import read_folder
 from datasets.common.families.image_labels import map_classes, table, table_classes
+from datasets.common.families.unseen_images import unseen_images
 from datasets.common.io import inspection, notes
 from datasets.common.io.any_image import AnyImage
 from datasets.common.io.copies import Duplicates, copied_files
@@ -228,6 +229,11 @@ class Folders(Dataset):
             return Files(paths, decode, size, cache=self.cache, cache_folder=self.root / '.cache')
         index = {label: k for k, label in enumerate(self.task.classes)}
         return np.array([index[names[s]] for s in samples], np.int64)
+
+    @classmethod
+    def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:
+        """Opens new images; labels, lists of splits and files of a modality need not exist."""
+        return unseen_images(Path(root or ''), intake, labelled, part)
 
     def _rows(self, modality: Modality, samples: Sequence[str]) -> Files:
         files = self.found.images[modality.name]

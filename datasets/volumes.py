@@ -6,11 +6,13 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from benchmark.dataset import Intake, Unseen
 from benchmark.errors import UserError
 from benchmark.names import check_modalities
 from benchmark.registry import DATASETS
+from datasets.common.families.unseen_volumes import unseen_volumes, with_arrays
 from datasets.common.families.volume_files import Files, prepare_cases
-from datasets.common.families.volume_index import cut, listed, read_index
+from datasets.common.families.volume_index import INDEX, cut, listed, read_index
 from datasets.common.families.volumes import (
     SEGMENTATION,
     Regions,
@@ -89,6 +91,13 @@ class OwnVolumes(Volumes):
         classes = ('background', *(f'label {k}' for k in range(1, max(found) + 1)))
         options = SliceOptions(size=image_size('volumes', size), width=width, augment=augment)
         super().__init__(folder, splits, modalities, classes, regions, options, duplicates)
+
+    @classmethod
+    def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:
+        """Opens cases as they are before the preparation, or a prepared root."""
+        if root is not None and not has_file(root / INDEX):
+            return unseen_volumes(root, intake, labelled, part)
+        return with_arrays(root, super().unseen(root, intake, labelled, part), intake)
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmark.engine import cost, environment, fitting, state, training
+from benchmark.engine import card, cost, environment, fitting, state, training
 from benchmark.engine.building import Machine, build, loaders
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
 from benchmark.engine.locks import holding
@@ -50,6 +50,7 @@ def run(
     """
     trained, teacher_cost = train(experiment, machine, report, force)
     state.make_room(experiment.folder, store.RECORD, store.OUTCOMES, store.VALIDATION)
+    card.write(experiment, machine.device)
     report('testing', 0, 0, 0.0)
     return finish(experiment, machine, trained, teacher_cost)
 

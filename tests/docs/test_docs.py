@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import run, tables
+from benchmark import export, predict, run, tables
 from benchmark.engine.grids import GRIDS
 from benchmark.registry import DATASETS, METHODS, discover
 from benchmark.report.page import command as report
@@ -137,8 +137,9 @@ def test_the_page_on_records_says_what_every_field_means():
 
 
 def flags():
-    """Every option of the five commands."""
-    for parser in (run.parser(), tables.parser(), report.parser()):
+    """Every option of the seven commands."""
+    for command in (run, tables, report, predict, export):
+        parser = command.parser()
         yield from (s for action in parser._actions for s in action.option_strings)
     for command in ('prepare', 'preview'):
         for node in ast.walk(ast.parse((ROOT / 'datasets' / f'{command}.py').read_text())):
@@ -162,7 +163,9 @@ def commands():
     """(Page, command, words) of every command of `benchmark/` in the README and on the pages."""
     for page in [ROOT / 'README.md', *PAGES]:
         text = page.read_text().replace('\\\n', ' ')
-        found = re.findall(r'python benchmark/(run|tables|report)\.py([^`\n]*)', text)
+        found = re.findall(
+            r'python benchmark/(run|tables|report|predict|export)\.py([^`\n]*)', text
+        )
         for command, words in found:
             # A variable of the shell is a number or a name; operators and ellipses end a command.
             plain = re.sub(r'"?\$\{?\w+\}?"?', '0', re.split(r'\s(?:[&|;]|>>?\s|\.{3})', words)[0])
@@ -188,7 +191,8 @@ def names_in(registry, specs):
 
 @pytest.mark.parametrize(('page', 'command', 'words'), sorted(set(commands())))
 def test_every_command_line_parses(page, command, words):
-    parser = {'run': run, 'tables': tables, 'report': report}[command].parser()
+    known = {'run': run, 'tables': tables, 'report': report, 'predict': predict, 'export': export}
+    parser = known[command].parser()
     if '--help' in words:
         with pytest.raises(SystemExit) as end:
             parser.parse_args(shlex.split(words))

@@ -47,7 +47,7 @@ def full(monkeypatch):
 
 
 WRITTEN = ['resume.json', 'resume.pth', 'best.pth', 'checkpoint.pth', 'trained.json',
-           'validation.npz', 'outcomes.npz', 'record.json']  # fmt: skip
+           'model.json', 'validation.npz', 'outcomes.npz', 'record.json']  # fmt: skip
 
 
 @pytest.mark.parametrize('name', WRITTEN)

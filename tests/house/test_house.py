@@ -18,7 +18,13 @@ NAMES = [str(f.relative_to(ROOT)) for f in FILES]
 CONTRACT = 'benchmark.surface'
 """Stands for every module that lies directly in benchmark/ and is no command."""
 
-COMMANDS = {'benchmark.run', 'benchmark.tables'}
+COMMANDS = {
+    'benchmark.run',
+    'benchmark.tables',
+    'benchmark.deploy',
+    'benchmark.predict',
+    'benchmark.export',
+}
 
 MAY_IMPORT = {
     'benchmark.surface': {CONTRACT},
@@ -26,6 +32,9 @@ MAY_IMPORT = {
     'benchmark.engine': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.report': {CONTRACT, 'benchmark.records', 'benchmark.report'},
     'benchmark.tables': {CONTRACT, 'benchmark.records', 'benchmark.report'},
+    'benchmark.deploy': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
+    'benchmark.predict': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
+    'benchmark.export': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.run': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
     'methods': {CONTRACT, 'methods'},
     'datasets': {CONTRACT, 'datasets'},

@@ -62,7 +62,7 @@ def prepare_cases(
                 raise UserError(
                     f'{work.source}: expected {kind} of case {case}, found none beside {there}'
                 )
-        slices, high, wide = _one_grid(case, files).shape
+        slices, high, wide = one_grid(case, files).shape
         size += slices * high * wide * (2 * len(files) - 1)
     work.need(size)
     index = []
@@ -74,7 +74,7 @@ def prepare_cases(
     work.finish({'cases': len(cases)})
 
 
-def _one_grid(case: str, files: Files) -> Grid:
+def one_grid(case: str, files: Files) -> Grid:
     """Returns the grid of a case.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ class Slices:
         channel: Whether rows are inputs (1, H, W) float32 rather than labels (H, W) uint8.
         margin: Pixels (above and below, left and right) of the slice that rows show around the
             window; for labels of which none may be cut.
+        opened: Returns the volume (S, H, W) of a file.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class Slices:
         size: Size,
         channel: bool,
         margin: Size = (0, 0),
+        opened: Callable[[Path], np.ndarray] = mapped,
     ) -> None:
         self.files, self.numbers, self.channel = files, numbers, channel
+        self.opened = opened
         self.size, self.margin = size, margin
         self.rows = (size[0] + 2 * margin[0], size[1] + 2 * margin[1])
         self.shape = (len(files), *((1,) if channel else ()), *self.rows)
@@ -48,7 +51,7 @@ class Slices:
         rows = np.atleast_1d(np.asarray(index))
         out = np.zeros((len(rows), *self.rows), np.float32 if self.channel else np.uint8)
         for k, row in enumerate(rows):
-            found = mapped(self.files[row])[self.numbers[row]]
+            found = self.opened(self.files[row])[self.numbers[row]]
             places = map(window, found.shape, self.size, self.margin)
             inside, outside = zip(*places, strict=True)
             out[(k, *outside)] = found[inside]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -82,6 +82,21 @@ class Files:
             self._keep_in_memory()
         elif cache == 'disk' and self.paths:
             self._keep_on_disk(cache_folder or self.paths[0].parent)
+
+    @property
+    def preparation(self) -> dict[str, Any] | None:
+        """What samples undergo (`benchmark.dataset.Preparation`); None where nothing is known."""
+        facts = getattr(self.normalise, 'facts', None)
+        return facts and {**facts, 'dtype': self.dtype.name}
+
+    def prepared_by(self, facts: Mapping[str, Any]) -> Files:
+        """Returns the samples, without a cache, as another data set prepares them.
+
+        Args:
+            facts: The `preparation` of the other data set.
+        """
+        normalise: Any = type(self.normalise)
+        return Files(self.paths, self.decode, self.shape[1:], normalise.of(facts))
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +14,7 @@ from PIL import Image
 
 from benchmark.errors import UserError
 from datasets.common.io.pictures import labels, opened, resized, turned, upright
-from datasets.common.io.rows import working
+from datasets.common.io.rows import facts_of, moments_of, working
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of red, green and blue in ImageNet, for values in [0, 1]."""
@@ -163,6 +164,17 @@ class Scaled:
     def __init__(self, mean: ArrayLike, std: ArrayLike, hole: float | None = None) -> None:
         self.mean, self.std = _channels(mean), _channels(std)
         self.hole = hole
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The normalisation as `benchmark.dataset.Preparation` holds it."""
+        hole = {} if self.hole is None else {'hole': float(self.hole)}
+        return {**facts_of(self.mean, self.std), **hole}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Scaled:
+        """Returns the normalisation whose `facts` these are."""
+        return cls(*moments_of(facts), facts.get('hole'))
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Returns the normalised images (n, C, H, W), float32."""

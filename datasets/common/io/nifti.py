@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import io
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,6 +106,32 @@ def load_volume(file: Path) -> np.ndarray:
     if found.shape != expected:
         raise UserError(f'{file}: expected {expected}, found {found.shape}; is it being written?')
     return found
+
+
+def encoded_like(file: Path, volume: np.ndarray) -> bytes:
+    """Returns a file of labels that lies on the grid of another volume, voxel on voxel.
+
+    Args:
+        file: The other volume.
+        volume: (S, H, W) uint8, in the orientation of `load_volume`.
+
+    Returns:
+        The content of a .nii.gz file with the affine and the order of axes of `file`; of a .npy
+        file if `file` is one.
+    """
+    if suffix(file.name) == '.npy':
+        buffer = io.BytesIO()
+        np.save(buffer, volume)
+        return buffer.getvalue()
+    image, orientations = _opened(file), package('nibabel.orientations', 'MRI volumes')
+    canonical = [[0, 1], [1, 1], [2, 1]]
+    back = orientations.ornt_transform(canonical, _orientation(file, image))
+    values = orientations.apply_orientation(volume.transpose(1, 2, 0), back)
+    header = image.header.copy()
+    header.set_data_dtype(np.uint8)
+    kind = package('nibabel', 'MRI volumes').Nifti1Image
+    found = kind(np.ascontiguousarray(values), image.affine, header)
+    return gzip.compress(found.to_bytes(), mtime=0)
 
 
 @functools.lru_cache(OPENED)

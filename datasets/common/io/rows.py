@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -72,6 +74,21 @@ class Standardised(Chosen):
         if real is not None:
             self.shape = (*self.shape[:-1], self.shape[-1] + 1)
 
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What rows undergo (`benchmark.dataset.Preparation`)."""
+        return facts_of(self.mean[0], self.std[0])
+
+    def prepared_by(self, facts: Mapping[str, Any]) -> Standardised:
+        """Returns the rows as another data set prepares them.
+
+        Args:
+            facts: The `preparation` of the other data set.
+        """
+        found = copy.copy(self)
+        found.mean, found.std = (x[None] for x in moments_of(facts))
+        return found
+
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """Returns the standardised rows at the positions `index` among the chosen rows, float32.
 
@@ -92,6 +109,17 @@ class Standardised(Chosen):
         with np.errstate(over='ignore'):
             values = ((self.source[rows] - self.mean) / self.std).astype(np.float32)
         return values if self.real is None else marked(values, self.real[rows])
+
+
+def facts_of(mean: np.ndarray, std: np.ndarray) -> dict[str, Any]:
+    """Returns means and standard deviations as `benchmark.dataset.Preparation` holds them."""
+    return {'mean': mean.tolist(), 'std': np.where(np.isinf(std), 0, std).tolist()}
+
+
+def moments_of(facts: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the means and standard deviations that `facts_of` gave."""
+    mean, std = np.array(facts['mean'], np.float64), np.array(facts['std'], np.float64)
+    return mean, np.where(std == 0, np.inf, std)
 
 
 def working(dtype: DTypeLike) -> np.dtype:

@@ -1,0 +1,144 @@
+"""The file `model.json` of a run: all that is needed to use its networks without its data.
+
+The weights stay where the training has put them, in `checkpoint.pth`, which is read as tensors
+alone (`benchmark.engine.state`). The file beside them says what they are: the method with its
+options, the task, how samples are prepared, and the versions. It names no place on the machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmark.dataset import Intake
+from benchmark.engine import environment, state
+from benchmark.engine.experiment import Experiment
+from benchmark.engine.loading import split_of
+from benchmark.errors import UserError
+from benchmark.files import digest, read_json
+from benchmark.method import Modality, Task
+from benchmark.records import store
+
+CARD = 'model.json'
+FORMAT = 1
+"""Raised when older versions of this project cannot read the file any more."""
+
+TUPLES = ('classes', 'class_weights')
+
+
+class Card(NamedTuple):
+    """What a run's networks are.
+
+    Attributes:
+        folder: The folder of the run.
+        method: Its 'name', 'label', 'options', 'version' and the hash of its 'code'.
+        dataset: 'name', 'spec' (the registered name) and 'fingerprint' of the training data.
+        intake: The task, the options of the data set, and how samples are prepared.
+        networks: The subset that a network is for, '' for all -> the SHA-256 of its checkpoint.
+        batch: Number of samples that a test batch had.
+        versions: Package -> version in the training.
+    """
+
+    folder: Path
+    method: dict[str, Any]
+    dataset: dict[str, Any]
+    intake: Intake
+    networks: dict[str, str]
+    batch: int
+    versions: dict[str, str]
+
+    def checkpoint(self, subset: str) -> Path:
+        """Returns the file with the weights of a network."""
+        return self.folder / subset / state.WEIGHTS
+
+
+def write(experiment: Experiment, device: str) -> None:
+    """Writes the file for a finished training.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    data, method = experiment.data, experiment.header['method']
+    task = dataclasses.replace(data.task, loss=experiment.protocol.loss, pretrained='')
+    circumstances = environment.circumstances(device)
+    content = {
+        'format': FORMAT,
+        'identity': experiment.identity,
+        'method': {k: method[k] for k in ('name', 'label', 'options', 'version', 'code')},
+        'dataset': {'name': data.name, 'spec': data.spec, 'fingerprint': data.fingerprint},
+        'options': data.options,
+        'task': dataclasses.asdict(task),
+        'preparation': data.preparation(split_of(data, 'val')),
+        'seed': experiment.seed,
+        'batch': 2 * experiment.protocol.batch_size,
+        'networks': {
+            part.only[0] if part.only else '': digest(part.folder / state.WEIGHTS).sha256
+            for part in experiment.parts
+        },
+        'versions': circumstances['environment'],
+        'commit': circumstances['commit'],
+    }
+    state.write_json(experiment.folder / CARD, content)
+
+
+def read(run: Path) -> Card:
+    """Reads the file of a run.
+
+    Args:
+        run: The folder of the run, or a file in it.
+
+    Raises:
+        UserError: There is no such run, it is of an older version that did not write the file, or
+            the file is damaged.
+    """
+    folder = run.parent if run.is_file() else run
+    file = folder / CARD
+    if not file.is_file():
+        raise UserError(_missing(folder))
+    try:
+        found = read_json(file)
+        if found['format'] != FORMAT:
+            raise UserError(f'{file}: expected format {FORMAT}, found {found["format"]!r}')
+        return _card(folder, found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        why = f'{type(error).__name__}: {error}'.splitlines()[0]
+        raise UserError(f'{file}: cannot be used, damaged or edited: {why}') from None
+
+
+def _card(folder: Path, found: Mapping[str, Any]) -> Card:
+    intake = Intake(_task(found['task']), dict(found['options']), dict(found['preparation']))
+    return Card(
+        folder,
+        dict(found['method']),
+        dict(found['dataset']),
+        intake,
+        {str(subset): str(sha256) for subset, sha256 in found['networks'].items()},
+        int(found['batch']),
+        dict(found['versions']),
+    )
+
+
+def _task(found: Mapping[str, Any]) -> Task:
+    """Returns the task that `dataclasses.asdict` has taken apart, with JSON's lists as tuples."""
+    modalities = tuple(
+        Modality(m['name'], tuple(m['shape']), m['padded']) for m in found['modalities']
+    )
+    regions = tuple((name, tuple(labels)) for name, labels in found['regions'])
+    tuples = {key: tuple(found[key]) for key in TUPLES}
+    return Task(**{**found, 'modalities': modalities, 'regions': regions, **tuples})
+
+
+def _missing(folder: Path) -> str:
+    """Says why a folder has no such file."""
+    if (folder / store.RECORD).is_file() or (folder / state.WEIGHTS).is_file():
+        return (
+            f'{folder}: expected {CARD}, found a run of an older version, which did not keep how '
+            'samples are prepared; repeat its command with --force'
+        )
+    below = sorted(file.parent for file in folder.glob(f'**/{CARD}')) if folder.is_dir() else []
+    if below:
+        more = f' and {len(below) - 3} more' if below[3:] else ''
+        return f'{folder}: expected one run, found {", ".join(map(str, below[:3]))}{more}'
+    return f'{folder}: expected the folder of a run, which holds {CARD}, found none'

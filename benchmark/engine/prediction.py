@@ -1,0 +1,179 @@
+"""New samples through the networks of a run: files of predictions, or scores without training."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from benchmark.dataset import Split, Unseen
+from benchmark.engine.card import Card
+from benchmark.engine.deployed import Model
+from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
+from benchmark.engine.loading import Samples, test_loader
+from benchmark.errors import UserError, unknown
+from benchmark.files import writing
+from benchmark.method import SubsetScore
+from benchmark.missing import subset_id
+from benchmark.registry import DATASETS, lookup
+
+TABLE = 'predictions.csv'
+MASKS = 'masks'
+
+
+class Request(NamedTuple):
+    """Which samples are predicted.
+
+    Attributes:
+        root: Where they lie; None for data that are embedded.
+        part: 'train', 'val', 'test', 'all', or '' for the default of `benchmark.dataset.Dataset`.
+        without: Modalities that the networks must not use.
+        workers: Loader processes.
+    """
+
+    root: Path | None
+    part: str
+    without: Sequence[str]
+    workers: int
+
+
+def opened(card: Card, request: Request, labelled: bool) -> Unseen:
+    """Opens the samples of a request; those without a modality that may be used are left out.
+
+    Raises:
+        UserError: A modality is unknown, the samples do not fit the networks or cannot be read, or
+            none of them has a modality that may be used.
+    """
+    names = card.intake.task.names
+    for name in request.without:
+        if name not in names:
+            raise unknown('modality in --without:', name, names)
+    cls = lookup(DATASETS, card.dataset['spec'])
+    if request.root is None and not cls.embedded:
+        raise UserError(f'DATA: expected where the samples lie, in the layout of {cls.__name__}')
+    if request.root is not None and cls.embedded:
+        raise UserError(f'DATA: expected none, for {card.dataset["spec"]} is drawn by this project')
+    found: Unseen = cls.unseen(request.root, card.intake, labelled, request.part)
+    kept = found.split.available & ~np.isin(names, list(request.without))
+    if lost := int((~kept.any(1)).sum()):
+        told = f'{lost} of {len(kept)} samples have no modality that may be used and are left out'
+        found = found._replace(notes=[*found.notes, told])
+    if lost == len(kept):
+        raise UserError(f'{request.root or card.dataset["name"]}: {found.notes[-1]}')
+    return found._replace(split=replace(found.split, available=kept))
+
+
+def evaluate(model: Model, split: Split, workers: int) -> dict[str, SubsetScore]:
+    """Returns the score of every subset that some sample has, as the test of a run computes it.
+
+    Args:
+        model: The networks.
+        split: Samples with labels.
+        workers: Loader processes.
+    """
+    evaluator = SubsetEvaluator(model.task, None, split)
+    with torch.no_grad():
+        for number, raw in enumerate(_loader(model, split, workers)):
+            for only, network in model.networks.items():
+                batch = network.data_preprocessor(raw, False)
+                masks = [mask for s, mask in evaluator.masks.items() if only in ('', s)]
+                for mask, logits in subset_logits(network, batch, masks):
+                    evaluator.process_subset(mask, logits, batch, number)
+    evaluator.evaluate(len(split))
+    return evaluator.scores
+
+
+def predict(model: Model, unseen: Unseen, folder: Path, workers: int) -> dict[str, int]:
+    """Writes the predictions of samples, each from all modalities that it has.
+
+    Args:
+        model: The networks.
+        unseen: The samples.
+        folder: Takes the table of ids with the probabilities of the classes or, in segmentation,
+            with the files of the label maps, which lie in a folder beside it.
+        workers: Loader processes.
+
+    Returns:
+        Subset of the modalities -> number of samples that were predicted from it.
+
+    Raises:
+        UserError: A file cannot be read or written.
+    """
+    dense = model.task.kind == 'segmentation'
+    rows = (_label_maps if dense else _probabilities)(model, unseen, folder, workers)
+    header = ['file'] if dense else ['prediction', *(f'p({name})' for name in model.classes)]
+    text, counts = io.StringIO(), Counter[str]()
+    table = csv.writer(text, lineterminator='\n')
+    table.writerow(['id', 'modalities', *header])
+    for name, subset, values in rows:
+        counts[subset] += 1
+        table.writerow([name, subset, *values])
+    with writing(folder / TABLE) as file:
+        file.write(text.getvalue().encode())
+    return dict(counts)
+
+
+def _loader(model: Model, split: Split, workers: int) -> DataLoader:
+    samples = Samples(split, model.task, split.available)
+    return test_loader(samples, model.card.batch, workers, model.device == 'cuda')
+
+
+Row = tuple[str, str, list[str]]
+"""Id of a sample or volume, the modalities that were used, and what the table says of it."""
+
+
+def _probabilities(model: Model, unseen: Unseen, _: Path, workers: int) -> Iterator[Row]:
+    ids = unseen.split.ids
+    for batch in _loader(model, unseen.split, workers):
+        found = model.logits(batch.inputs, batch.mask).softmax(1).cpu().numpy()
+        for position, mask, p in zip(batch.ids.tolist(), batch.mask.numpy(), found, strict=True):
+            values = [model.classes[int(p.argmax())], *(f'{x:.6f}' for x in p)]
+            yield str(ids[position]), subset_id(model.names, mask), values
+
+
+def _label_maps(model: Model, unseen: Unseen, folder: Path, workers: int) -> Iterator[Row]:
+    """Yields the rows of label maps, which are written; slices of a volume as one volume."""
+    split, save = unseen.split, unseen.save or _png
+    names = split.ids if split.groups is None else split.groups
+    kept: list[np.ndarray] = []
+    used = np.zeros(len(model.names), bool)
+    before = ''
+
+    def finished() -> Row:
+        labels = kept[0] if split.groups is None else np.stack(kept)
+        file = save(folder / MASKS, before, labels)
+        return before, subset_id(model.names, used), [file.relative_to(folder).as_posix()]
+
+    for batch in _loader(model, split, workers):
+        logits = model.logits(batch.inputs, batch.mask)
+        if unseen.save is None and logits.shape[2:] != batch.target.shape[1:]:
+            size = tuple(batch.target.shape[1:])
+            logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
+        labels = logits.argmax(1).to(torch.uint8).cpu().numpy()
+        for k, position in enumerate(batch.ids.tolist()):
+            if kept and names[position] != before:
+                yield finished()
+                kept = []
+            before, used = str(names[position]), batch.mask[k].numpy()
+            kept.append(labels[k])
+    yield finished()
+
+
+def _png(folder: Path, name: str, labels: np.ndarray) -> Path:
+    """Writes a label map (H, W) as a PNG file."""
+    path = folder / f'{name}.png'
+    buffer = io.BytesIO()
+    Image.fromarray(labels).save(buffer, 'PNG')
+    with writing(path) as file:
+        file.write(buffer.getvalue())
+    return path

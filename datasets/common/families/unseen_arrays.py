@@ -1,0 +1,148 @@
+"""A user's own arrays for a trained network: inputs alone, or with labels to score it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.dataset import Intake, Rows, Split, Unseen
+from benchmark.errors import UserError, unknown
+from benchmark.method import IGNORE, Modality, Task
+from datasets.common.families.array_inputs import Input, about, fail, read_inputs
+from datasets.common.io.rows import Chosen, Standardised
+from datasets.common.io.stored import load
+
+SPLITS = ('train', 'val', 'test')
+
+
+class Foreground(Chosen):
+    """Rows of binary masks as label maps: 255 is class 1."""
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        """Returns the label maps at the positions `index` among the chosen rows."""
+        return (super().__getitem__(index) == IGNORE).astype(np.uint8)
+
+
+def unseen_arrays(root: Path, intake: Intake, labelled: bool, part: str) -> Unseen:
+    """Opens arrays in the layout of `datasets.arrays.Arrays`; `target` and `split` may lack.
+
+    The arguments and errors are those of `benchmark.dataset.Dataset.unseen`.
+    """
+    task, raw = intake.task, load(root)
+    inputs = _inputs(root, raw, task)
+    count = len(next(iter(inputs.values())).values)
+    for name, one in inputs.items():
+        if len(one.values) != count:
+            found = len(one.values)
+            raise fail(root, f'inputs/{name}', f'{count} samples as of the others', found)
+    rows = _rows(root, raw, count, part)
+    target = _target(root, raw, intake, rows, count) if labelled else _no_target(task, len(rows))
+    split = Split(
+        inputs={
+            m.name: _standardised(root, m, inputs[m.name], rows, intake)
+            if m.name in inputs
+            else np.broadcast_to(np.float32(0), (len(rows), *m.shape))
+            for m in task.modalities
+        },
+        target=target,
+        available=_available(root, raw, task, count)[rows],
+        ids=np.array([f'row-{row}' for row in rows]),
+    )
+    others = [k for k in raw if k.startswith('inputs/') and k.partition('/')[2] not in inputs]
+    told = [f'{root}: left aside: {", ".join(others)}, which the network does not use']
+    return Unseen(split, notes=told if others else [])
+
+
+def _inputs(root: Path, raw: Mapping[str, np.ndarray], task: Task) -> dict[str, Input]:
+    """Returns the inputs that are there, checked against the task."""
+    there = [m for m in task.modalities if f'inputs/{m.name}' in raw]
+    if not there:
+        wanted = ', '.join(f'inputs/{name}' for name in task.names)
+        raise UserError(f'{root}: expected some of the keys {wanted}, found {", ".join(raw)}')
+    known = dict(raw)
+    # How the training data were laid out settles what shapes alone leave open.
+    for m in there:
+        known.setdefault(f'kind/{m.name}', np.array(m.kind))
+        shape = raw[f'inputs/{m.name}'].shape[1:]
+        if len(shape) == 3 and shape in (m.shape, (*m.shape[1:], m.shape[0])):
+            first = shape == m.shape
+            layout = np.array('channels_first' if first else 'channels_last')
+            known.setdefault(f'layout/{m.name}', layout)
+    known['target'] = np.zeros((1, 1, 1) if task.kind == 'segmentation' else 1, int)
+    found = read_inputs(root, known, [m.name for m in there])
+    for m in there:
+        shape = found[m.name].values.shape[1:]
+        expected = (m.shape[0], m.shape[1] - 1) if m.padded else m.shape
+        if found[m.name].kind != m.kind or shape != expected:
+            told = f'{m.kind} {expected} per sample, as in the training'
+            raise fail(root, f'inputs/{m.name}', told, f'{found[m.name].kind} {shape}')
+    return found
+
+
+def _rows(root: Path, raw: Mapping[str, np.ndarray], count: int, part: str) -> np.ndarray:
+    """Returns the positions of the samples that are asked for."""
+    if part == 'all' or (not part and 'split' not in raw):
+        return np.arange(count)
+    if 'split' not in raw:
+        raise fail(root, 'split', f'a key that says which samples are {part}', 'none')
+    split = np.asarray(raw['split'])
+    if split.shape != (count,):
+        raise fail(root, 'split', f'({count},)', about(split))
+    rows = np.flatnonzero(split == SPLITS.index(part or 'test'))
+    if not len(rows):
+        raise fail(root, 'split', f'some samples of {part or "test"}', 'none')
+    return rows
+
+
+def _available(root: Path, raw: Mapping[str, np.ndarray], task: Task, count: int) -> np.ndarray:
+    """Returns which modalities each sample has, (N, M) bool."""
+    every = [key.partition('/')[2] for key in raw if key.startswith('inputs/')]
+    given = np.asarray(raw.get('available', np.ones((count, len(every)), bool)))
+    if given.shape != (count, len(every)) or not np.isin(given, (0, 1)).all():
+        raise fail(root, 'available', f'bool ({count}, {len(every)})', about(given))
+    columns = [
+        given[:, every.index(m)].astype(bool) if m in every else np.zeros(count, bool)
+        for m in task.names
+    ]
+    return np.stack(columns, 1)
+
+
+def _standardised(
+    root: Path, modality: Modality, one: Input, rows: np.ndarray, intake: Intake
+) -> Rows:
+    real = one.real
+    if not modality.padded:
+        real = None
+    elif real is None:
+        real = np.ones(one.values.shape[:2], bool)
+    plain = (np.zeros((1, 1)), np.ones((1, 1)))
+    name = f'{root}: inputs/{modality.name}'
+    found = Standardised(one.values, rows, plain, real, name)
+    return found.prepared_by(intake.preparation[modality.name])
+
+
+def _no_target(task: Task, count: int) -> np.ndarray:
+    size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()
+    return np.broadcast_to(np.uint8(0), (count, *size))
+
+
+def _target(
+    root: Path, raw: Mapping[str, np.ndarray], intake: Intake, rows: np.ndarray, count: int
+) -> Any:
+    """Returns the labels, whose values are checked where they are read."""
+    task = intake.task
+    if 'target' not in raw:
+        raise UserError(f'{root}: expected a key target to score: {unknown("key", "target", raw)}')
+    target = raw['target']
+    size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()
+    if target.shape != (count, *size) or target.dtype.kind not in 'iub':
+        raise fail(root, 'target', f'integers {(count, *size)}', about(target))
+    if 'classes' in raw:
+        names = tuple(map(str, np.asarray(raw['classes']).ravel().tolist()))
+        if names != task.classes:
+            expected = f'{", ".join(task.classes)} as in the training'
+            raise fail(root, 'classes', expected, ', '.join(names))
+    return Foreground(target, rows) if intake.options.get('binary') else Chosen(target, rows)

@@ -1,0 +1,155 @@
+"""A user's own images for a trained network: inputs alone, or with labels to score it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmark.dataset import Intake, Rows, Split, Unseen
+from benchmark.errors import UserError, unknown
+from benchmark.files import writing
+from benchmark.method import Modality, Task
+from datasets.common.families.image_folders import LABELS, MAPS, SPLITS, TABLE, listed
+from datasets.common.families.image_labels import table
+from datasets.common.io.any_image import AnyImage
+from datasets.common.io.files import Files, lines
+from datasets.common.io.images import LabelFile, Scaled, encoded
+from datasets.common.io.paths import has_file, has_folder
+from datasets.common.io.pictures import resized
+from datasets.common.io.tables import read_table, stem
+
+Images = Mapping[str, Mapping[str, Path]]
+"""Modality -> sample -> image."""
+
+
+def unseen_images(root: Path, intake: Intake, labelled: bool, part: str) -> Unseen:
+    """Opens images in the layout of `datasets.folders.Folders`; labels and splits may lack.
+
+    The arguments and errors are those of `benchmark.dataset.Dataset.unseen`.
+    """
+    task = intake.task
+    if not root.is_dir():
+        raise UserError(f'{root}: expected a folder, found nothing there')
+    images = {m: listed(root / m) if has_folder(root / m) else {} for m in task.names}
+    every = sorted(set().union(*images.values()))
+    if not every:
+        raise UserError(f'{root}: expected images in some of {", ".join(task.names)}/, found none')
+    samples = _of_part(root, every, part)
+    decoders = {m.name: _decoder(m, intake) for m in task.modalities}
+    scales = {m: Scaled.of(facts) for m, facts in intake.preparation.items()}
+    split = Split(
+        inputs={
+            m.name: Files(
+                # The path of a missing file is never read; it only keeps the place.
+                [images[m.name].get(s, root / m.name / s) for s in samples],
+                decoders[m.name],
+                m.shape,
+                scales[m.name],
+            )
+            for m in task.modalities
+        },
+        target=_target(root, intake, samples) if labelled else _no_target(task, len(samples)),
+        available=np.array([[s in images[m] for m in task.names] for s in samples]),
+        ids=np.array(samples),
+    )
+    lacking = {m: sum(s not in images[m] for s in samples) for m in task.names}
+    told = [f'{n} of {len(samples)} samples lack {m}' for m, n in lacking.items() if n]
+    save = functools.partial(_save, images, decoders, bool(intake.options.get('binary')))
+    return Unseen(split, save if task.kind == 'segmentation' else None, told)
+
+
+def _decoder(modality: Modality, intake: Intake) -> AnyImage:
+    """Returns the decoder of the training."""
+    options, given = intake.options, intake.options.get('size')
+    size = (modality.shape[1], modality.shape[2]) if given else None
+    nearest = modality.name in str(options.get('nearest', '')).split('+')
+    dtype = intake.preparation[modality.name]['dtype']
+    return AnyImage(size, nearest, options.get('layout', ''), dtype)
+
+
+def _of_part(root: Path, samples: list[str], part: str) -> list[str]:
+    """Returns the samples that are asked for."""
+    if part == 'all':
+        return samples
+    wanted = part or 'test'
+    file, where = root / f'{wanted}.txt', root / TABLE
+    if all(s.partition('/')[0] in SPLITS and '/' in s for s in samples):
+        found = [s for s in samples if s.startswith(f'{wanted}/')]
+    elif has_file(file):
+        found = [stem(s) for s in lines(file)]
+    elif has_file(where) and 'split' in (rows := read_table(where))[0]:
+        found = [row['sample'] for row in rows if row['split'] == wanted]
+    elif part:
+        raise UserError(
+            f'{root}: expected sub-folders {part}, a list {part}.txt or a column split in {TABLE}, '
+            'found none'
+        )
+    else:
+        return samples
+    if not found:
+        raise UserError(f'{root}: expected some samples of {wanted}, found none')
+    for sample in found:
+        if sample not in samples:
+            raise UserError(f'{root}: expected some image of sample {sample!r}, found none')
+    return found
+
+
+def _no_target(task: Task, count: int) -> np.ndarray:
+    size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()
+    return np.broadcast_to(np.uint8(0), (count, *size))
+
+
+def _target(root: Path, intake: Intake, samples: Sequence[str]) -> Rows:
+    """Returns the labels of samples."""
+    task = intake.task
+    found: Mapping[str, Any]
+    if task.kind == 'segmentation':
+        found = listed(root / LABELS, MAPS)
+    else:
+        found = {row['sample']: row['label'] for row in read_table(root / TABLE)}
+    for sample in samples:
+        if sample not in found:
+            raise UserError(f'{root}: expected a label of sample {sample!r} to score, found none')
+    if task.kind == 'segmentation':
+        size = (task.modalities[0].shape[1], task.modalities[0].shape[2])
+        decode = LabelFile(size, len(task.classes), table(bool(intake.options.get('binary'))))
+        return Files([found[s] for s in samples], decode, size)
+    for sample in samples:
+        if found[sample] not in task.classes:
+            raise unknown(f'label in {root / TABLE}', str(found[sample]), task.classes)
+    return np.array([task.classes.index(found[s]) for s in samples])
+
+
+def _save(
+    images: Images,
+    decoders: Mapping[str, AnyImage],
+    binary: bool,
+    folder: Path,
+    name: str,
+    labels: np.ndarray,
+) -> Path:
+    """Writes a label map (H, W) as large as the image of its sample.
+
+    Args:
+        images: Those of all samples.
+        decoders: Modality -> its decoder.
+        binary: Whether class 1 is written as 255.
+        folder: Takes the file.
+        name: The sample.
+        labels: Its labels at the size of the network.
+    """
+    modality, file = next((m, files[name]) for m, files in images.items() if name in files)
+    size = labels.shape
+    if decoders[modality].size is not None:
+        size = decoders[modality].stored(file).shape[1:]
+    values = labels * np.uint8(255) if binary else labels
+    shown = resized(Image.fromarray(values), (size[0], size[1]), nearest=True)
+    path = folder / f'{name}.png'
+    with writing(path) as out:
+        out.write(encoded(np.asarray(shown)))
+    return path

@@ -1,0 +1,145 @@
+"""A user's own volumes for a trained network, as they are before any preparation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from benchmark.dataset import Intake, Split, Unseen
+from benchmark.errors import UserError
+from benchmark.files import writing
+from datasets.common.families.volume_files import Files, finite, labels, one_grid, standardised
+from datasets.common.families.volume_rows import Size, Slices, margin_of, window
+from datasets.common.families.volumes import SEGMENTATION
+from datasets.common.io.folders import walk_all
+from datasets.common.io.nifti import encoded_like, grid, load_volume, suffix
+from datasets.common.io.paths import check_access
+
+KEPT = 16
+"""Number of volumes that are kept in memory: slices are read case by case."""
+
+
+@dataclass(frozen=True)
+class Saver:
+    """Writes label maps in the geometry of the volumes that they are of.
+
+    Attributes:
+        files: Case -> a volume of it.
+        size: (H, W) of the network's window.
+        table: Class -> label in the file; the classes themselves if it is empty.
+    """
+
+    files: Mapping[str, Path]
+    size: Size
+    table: Mapping[int, int]
+
+    def __call__(self, folder: Path, case: str, found: np.ndarray) -> Path:
+        """Writes the classes (S, H, W) of a case; what the network does not see is background."""
+        file = self.files[case]
+        slices, *plane = grid(file).shape
+        whole = np.zeros((slices, *plane), np.uint8)
+        places = map(window, plane, self.size)
+        inside, outside = zip(*places, strict=True)
+        whole[(slice(None), *inside)] = found[(slice(None), *outside)]
+        written = np.arange(256, dtype=np.uint8)
+        for number, label in self.table.items():
+            written[number] = label
+        end = '.npy' if suffix(file.name) == '.npy' else '.nii.gz'
+        path = folder / f'{case}{end}'
+        with writing(path) as out:
+            out.write(encoded_like(file, written[whole]))
+        return path
+
+
+def unseen_volumes(
+    root: Path,
+    intake: Intake,
+    labelled: bool,
+    part: str,
+    table: dict[int, int] | None = None,
+) -> Unseen:
+    """Opens cases `<case>/<modality>.nii.gz` or `<case>/<case>_<modality>.nii.gz`.
+
+    The arguments and errors are those of `benchmark.dataset.Dataset.unseen`.
+
+    Args:
+        root: The folder of cases.
+        intake: What the network takes in.
+        labelled: Whether `seg` is read.
+        part: '' or 'all': such a folder names no splits.
+        table: Label in the files -> class; the same by default.
+    """
+    if part not in ('', 'all'):
+        raise UserError(f'--split {part}: expected a prepared root, found a folder of cases {root}')
+    names = intake.task.names
+    cases = _cases(root, names)
+    if labelled and (bare := [case for case, files in cases.items() if SEGMENTATION not in files]):
+        raise UserError(f'{root}: expected {SEGMENTATION} of case {bare[0]} to score, found none')
+    grids = {case: one_grid(case, files).shape for case, files in cases.items()}
+    rows = [(case, number) for case, shape in grids.items() for number in range(shape[0])]
+    numbers = [number for _, number in rows]
+    size = (intake.task.modalities[0].shape[1], intake.task.modalities[0].shape[2])
+    high, wide = (margin_of([g[k] for g in grids.values()], size[k - 1]) for k in (1, 2))
+
+    def rows_of(kind: str, channel: bool, margin: Size, opened: Any) -> Slices:
+        files = [cases[case].get(kind, root / case / kind) for case, _ in rows]
+        return Slices(files, numbers, size, channel, margin, opened)
+
+    read_labels = functools.lru_cache(KEPT)(functools.partial(_labels, table=table))
+    target = rows_of(SEGMENTATION, False, (high, wide), read_labels) if labelled else None
+    split = Split(
+        inputs={m: rows_of(m, True, (0, 0), _prepared) for m in names},
+        target=np.broadcast_to(np.uint8(0), (len(rows), *size)) if target is None else target,
+        available=np.array([[m in cases[case] for m in names] for case, _ in rows]),
+        ids=np.array([f'{case}/{number:03d}' for case, number in rows]),
+        groups=np.array([case for case, _ in rows]),
+    )
+    files = {case: next(found[m] for m in names if m in found) for case, found in cases.items()}
+    lacking = {m: sum(m not in found for found in cases.values()) for m in names}
+    told = [f'{n} of {len(cases)} cases lack {m}' for m, n in lacking.items() if n]
+    back = {number: label for label, number in (table or {}).items()}
+    return Unseen(split, Saver(files, size, back), told)
+
+
+def with_arrays(root: Path | None, found: Unseen, intake: Intake) -> Unseen:
+    """Returns the samples of a prepared root, whose label maps are written as .npy files."""
+    groups = found.split.groups
+    cases = [] if groups is None or root is None else np.unique(groups).tolist()
+    files = {case: Path(root or '') / case / f'{SEGMENTATION}.npy' for case in cases}
+    shape = intake.task.modalities[0].shape
+    return found._replace(save=Saver(files, (shape[1], shape[2]), {}))
+
+
+def _cases(root: Path, names: tuple[str, ...]) -> dict[str, Files]:
+    """Returns the cases below a folder that have some modality, in the order of their names."""
+    check_access(root)
+    cases: dict[str, Files] = {}
+    for file in walk_all(root):
+        case, kind = file.parent.name, file.name[: -len(suffix(file.name)) or None]
+        kind = kind.removeprefix(case).lstrip('_-.') or kind
+        if suffix(file.name) and kind in (*names, SEGMENTATION):
+            cases.setdefault(case, {})[kind] = file
+    found = {case: files for case, files in sorted(cases.items()) if set(files) - {SEGMENTATION}}
+    if not found:
+        expected = ' or '.join(f'<case>/{name}.nii.gz' for name in names)
+        raise UserError(f'{root}: expected {expected}, found none')
+    return found
+
+
+@functools.lru_cache(KEPT)
+def _prepared(file: Path) -> np.ndarray:
+    """Returns a volume as `volume_files.prepare_cases` writes it."""
+    volume = load_volume(file)
+    # A single case is predicted without a report of what was found in it.
+    quiet: Any = SimpleNamespace(remarks=SimpleNamespace(add=lambda *_: None))
+    return standardised(finite(quiet, file, volume, np.zeros(volume.shape, bool)))
+
+
+def _labels(file: Path, table: dict[int, int] | None) -> np.ndarray:
+    return labels(load_volume(file), table, file)

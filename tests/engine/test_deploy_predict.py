@@ -1,0 +1,286 @@
+"""`predict.py`: files of predictions in the input's own geometry, and scores without training."""
+
+import csv
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy_runs import arrays, trained
+
+from benchmark import predict
+from benchmark.engine import prediction
+from benchmark.engine.deployed import load
+from benchmark.files import ROOT
+from benchmark.records import store
+from datasets import prepare
+from datasets.common.io.nifti import grid, load_volume
+
+nibabel = pytest.importorskip('nibabel')
+
+
+def table(folder):
+    with (folder / 'predictions.csv').open() as file:
+        return {row['id']: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope='module')
+def vectors(tmp_path_factory):
+    """Method -> run on arrays."""
+    folder = tmp_path_factory.mktemp('arrays')
+    np.savez(folder / 'mine.npz', **arrays())
+    return trained(folder, 'mine.npz', 'arrays', 'hemis', 'logistic')
+
+
+def unlabelled(folder, *without, **more):
+    """Saves the test samples of `arrays` as a user has them: no target, no split."""
+    given = arrays()
+    rows = given['split'] == 2
+    keys = [
+        k for k in given if k.startswith(('inputs', 'length')) and k.split('/')[1] not in without
+    ]
+    np.savez(folder / 'new.npz', **{k: given[k][rows] for k in keys}, **more)
+    return str(folder / 'new.npz')
+
+
+@pytest.mark.parametrize('method', ['hemis', 'logistic'])
+def test_unlabelled_arrays_get_the_probabilities_of_the_run(vectors, tmp_path, method):
+    run = vectors[method]
+    assert predict.main([str(run), unlabelled(tmp_path), '--out', str(tmp_path / 'out')]) == 0
+    rows = table(tmp_path / 'out').values()
+    logits = store.read_outcomes(run / store.OUTCOMES)['logit/rgb+gait+scan'].astype(np.float64)
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    found = [[float(row[f'p({name})']) for name in ('cat', 'dog', 'hen')] for row in rows]
+    np.testing.assert_allclose(found, powers / powers.sum(1, keepdims=True), atol=2e-3)
+    for row, p in zip(rows, found, strict=True):
+        assert row['prediction'] == ('cat', 'dog', 'hen')[int(np.argmax(p))]
+        assert row['modalities'] == 'rgb+gait+scan'
+
+
+def test_a_modality_that_is_off_lacks_or_is_not_available_is_not_used(vectors, tmp_path, capsys):
+    run, outs = str(vectors['hemis']), []
+    gone = np.array([[True, True, k % 2 == 0] for k in range(12)])
+    for name, lacking, keys, words in (
+        ('off', [], {}, ['--without', 'scan']),
+        ('lacks', ['scan'], {}, []),
+        ('half', [], {'available': gone}, []),
+    ):
+        data = unlabelled(tmp_path, *lacking, **keys)
+        assert predict.main([run, data, '--out', str(tmp_path / name), *words]) == 0
+        outs.append(table(tmp_path / name))
+    off, lacks, half = outs
+    assert off == lacks
+    assert {row['modalities'] for row in off.values()} == {'rgb+gait'}
+    for k, (name, row) in enumerate(half.items()):
+        assert (row['modalities'] == 'rgb+gait') == (k % 2 == 1)
+        assert (row == off[name]) == (k % 2 == 1)
+    assert '12 samples predicted: 6 from rgb+gait, 6 from rgb+gait+scan' in capsys.readouterr().out
+
+
+def test_evaluate_gives_the_scores_of_the_record(vectors, tmp_path):
+    run = vectors['hemis']
+    record = store.read(run / store.RECORD)
+    data = run.parents[5] / 'mine.npz'
+    model = load(run)
+    unseen = prediction.opened(model.card, prediction.Request(data, '', (), 0), True)
+    found = prediction.evaluate(model, unseen.split, 0)
+    assert {s: score.metrics for s, score in found.items()} == record['scores']['test']
+    assert {s: score.n for s, score in found.items()} == record['n']['test']
+
+
+def test_evaluate_prints_and_writes_the_subsets_that_are_asked_for(vectors, tmp_path, capsys):
+    run = vectors['logistic']
+    words = [str(run), str(run.parents[5] / 'mine.npz'), '--evaluate', '--split', 'all']
+    assert predict.main([*words, '--without', 'rgb', '--out', str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / 'scores.csv').open()))
+    assert [(row['subset'], row['n']) for row in rows] == [
+        ('gait', '36'), ('scan', '36'), ('gait+scan', '36')
+    ]  # fmt: skip
+    for row in rows:
+        assert f'{100 * float(row["accuracy"]):.2f}' in told
+
+
+def test_embedded_data_are_scored_without_a_path(tmp_path):
+    options = ['train=16', 'val=8', 'test=8', 'size=24', 'batch_size=8']
+    run = trained(tmp_path, '', 'synth_faces', 'hemis', options=options)['hemis']
+    model = load(run)
+    unseen = prediction.opened(model.card, prediction.Request(None, '', (), 0), True)
+    found = prediction.evaluate(model, unseen.split, 0)
+    record = store.read(run / store.RECORD)
+    assert {s: score.metrics for s, score in found.items()} == record['scores']['test']
+
+
+SIZE = (40, 48)
+
+
+@pytest.fixture(scope='module')
+def rooms(tmp_path_factory):
+    """Run on image folders with label maps, which training resizes to 32x32."""
+    folder, rng = tmp_path_factory.mktemp('rooms'), np.random.default_rng(0)
+    samples = [f'{split}/r{k}' for split in ('train', 'val', 'test') for k in range(4)]
+    for sample in samples:
+        label = np.repeat(np.repeat(rng.integers(0, 2, (5, 6)), 8, 0), 8, 1)
+        noise = rng.integers(0, 60, (*SIZE, 3))
+        images = {
+            'rgb': (noise + 150 * label[..., None]).astype(np.uint8),
+            'depth': (1000 + 3000 * label + noise[..., 0]).astype(np.uint16),
+            'labels': (255 * label).astype(np.uint8),
+        }
+        for kind, values in images.items():
+            path = folder / 'rooms' / kind / f'{sample}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+    options = ['size=32x32', 'nearest=depth', 'binary=true']
+    return trained(folder, 'rooms', 'folders', 'hemis', options=options)['hemis']
+
+
+def test_label_maps_of_new_images_are_as_large_as_the_images(rooms, tmp_path, capsys):
+    source = rooms.parents[5] / 'rooms'
+    new = tmp_path / 'new'
+    for kind in ('rgb', 'depth'):
+        shutil.copytree(source / kind / 'test', new / kind)
+    (new / 'depth' / 'r2.png').unlink()
+    assert predict.main([str(rooms), str(new), '--out', str(tmp_path / 'out')]) == 0
+    assert '1 of 4 samples lack depth' in capsys.readouterr().out
+    rows = table(tmp_path / 'out')
+    assert {k: row['modalities'] for k, row in rows.items()} == {
+        'r0': 'depth+rgb', 'r1': 'depth+rgb', 'r2': 'rgb', 'r3': 'depth+rgb'
+    }  # fmt: skip
+    model, image = load(rooms), {}
+    for kind, resample in (('rgb', Image.BILINEAR), ('depth', Image.NEAREST)):
+        with Image.open(source / kind / 'test' / 'r1.png') as opened:
+            values = np.atleast_3d(np.asarray(opened)).astype(np.float32).transpose(2, 0, 1)
+        image[kind] = np.stack(
+            [Image.fromarray(channel).resize((32, 32), resample) for channel in values]
+        )
+    with Image.open(tmp_path / 'out' / rows['r1']['file']) as opened:
+        shown = np.asarray(opened)
+    assert shown.shape == SIZE
+    assert set(np.unique(shown)) <= {0, 255}
+    maps = Image.fromarray((model(image).argmax(0) * 255).astype(np.uint8))
+    np.testing.assert_array_equal(shown, np.asarray(maps.resize(SIZE[::-1], Image.NEAREST)))
+
+
+def test_image_folders_are_scored_as_in_the_record(rooms):
+    model = load(rooms)
+    request = prediction.Request(rooms.parents[5] / 'rooms', '', (), 0)
+    found = prediction.evaluate(model, prediction.opened(model.card, request, True).split, 0)
+    record = store.read(rooms / store.RECORD)
+    assert {s: score.metrics for s, score in found.items()} == record['scores']['test']
+
+
+AFFINES = (
+    np.diag([1.0, 1, 1, 1]),
+    np.array([[0, -1.0, 0, 9], [0, 0, 2, -3], [-1, 0, 0, 5], [0, 0, 0, 1]]),
+)
+"""From voxels to millimetres: as the project stores volumes, and with turned and mirrored axes."""
+
+
+@pytest.fixture(scope='module')
+def scans(tmp_path_factory):
+    """Run on volumes, half of which have turned axes, and the folder of their NIfTI files."""
+    folder, rng = tmp_path_factory.mktemp('scans'), np.random.default_rng(0)
+    for k in range(8):
+        shape = (36, 30, 3) if k % 2 == 0 else (3, 36, 30)
+        label = np.zeros(shape, np.uint8)
+        label[tuple(slice(n // 4, n // 2 + 1) for n in shape)] = 1
+        for kind in ('flair', 't1', 'seg'):
+            values = label if kind == 'seg' else rng.normal(size=shape) + 5 * label + 20
+            path = folder / 'source' / f'case{k}' / f'{kind}.nii.gz'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = nibabel.Nifti1Image(values.astype(np.float32), AFFINES[k % 2])
+            nibabel.save(image, path)
+    source, root = folder / 'source', folder / 'scans'
+    assert prepare.main(['volumes', str(source), str(root)]) == 0
+    return trained(folder, 'scans', 'volumes', 'hemis', options=['size=32x32'])['hemis']
+
+
+def test_volumes_lie_where_their_inputs_lie(scans, tmp_path):
+    source, out = scans.parents[5] / 'source', tmp_path / 'out'
+    new = shutil.copytree(source, tmp_path / 'new', ignore=shutil.ignore_patterns('seg*'))
+    assert predict.main([str(scans), str(new), '--out', str(out)]) == 0
+    words = [str(scans), str(scans.parents[5] / 'scans'), '--split', 'test', '--out']
+    assert predict.main([*words, str(tmp_path / 'prepared')]) == 0
+    rows, prepared = table(out), table(tmp_path / 'prepared')
+    assert len(rows) == 8
+    for case, row in rows.items():
+        file, like = out / row['file'], source / case / 't1.nii.gz'
+        shown, given = nibabel.load(file), nibabel.load(like)
+        assert shown.shape == given.shape
+        assert shown.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(shown.affine, given.affine)
+        assert not grid(file).differs(grid(like))
+        assert 0 < load_volume(file).mean() < 1
+    # Cases from the prepared root, whose arrays lie in one orientation, tell where each voxel is.
+    for case, row in prepared.items():
+        found = np.load(tmp_path / 'prepared' / row['file'])
+        np.testing.assert_array_equal(load_volume(out / rows[case]['file']), found)
+
+
+def test_volumes_are_scored_as_in_the_record(scans, tmp_path):
+    record = store.read(scans / store.RECORD)
+    names = store.read_outcomes(scans / store.OUTCOMES)['name']
+    for case in names:
+        shutil.copytree(scans.parents[5] / 'source' / case, tmp_path / 'new' / case)
+    model = load(scans)
+    request = prediction.Request(tmp_path / 'new', '', (), 0)
+    found = prediction.evaluate(model, prediction.opened(model.card, request, True).split, 0)
+    assert {s: score.metrics for s, score in found.items()} == record['scores']['test']
+
+
+WRONG = [
+    ([], 'error: expected --out FOLDER for the predictions, or --evaluate, found neither'),
+    (['--out', 'x', '--without', 'scam'], "unknown modality in --without: 'scam'; did you mean"),
+    (['--out', 'x', '--workers', '-1'], '--workers: expected 0 or more, found -1'),
+    (['--out', 'x', '--without', 'rgb', 'gait', 'scan'], '12 of 12 samples have no modality'),
+    (['--out', 'x', '--split', 'val'], 'new.npz: split: expected a key that says which samples'),
+    (['--evaluate'], 'new.npz: expected a key target to score'),
+    (['--out', 'x', '--device', 'cuda'], 'device cuda: no CUDA device was found'),
+    (['--out', 'x', '--method-file', 'nowhere.py'], 'nowhere.py: no such file'),
+]
+
+
+@pytest.mark.parametrize(('words', 'message'), WRONG)
+def test_a_wrong_argument_is_one_line(vectors, tmp_path, capsys, words, message):
+    run = str(vectors['logistic'])
+    assert predict.main([run, unlabelled(tmp_path), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+CONTENTS = [
+    ({'inputs/rbg': np.zeros((2, 3, 8, 8))}, 'expected some of the keys inputs/rgb'),
+    ({'inputs/scan': np.zeros((2, 5))}, 'inputs/scan: expected vector (4,) per sample'),
+    ({'inputs/rgb': np.zeros((2, 32, 32, 4))}, 'inputs/rgb: expected image (3, 32, 32)'),
+    ({'inputs/gait': np.zeros((2, 9, 5))}, 'inputs/gait: expected sequence (6, 5)'),
+    ({'inputs/scan': np.full((2, 4), np.nan)}, 'inputs/scan: expected finite numbers'),
+    (
+        {'inputs/scan': np.zeros((2, 4)), 'inputs/rgb': np.zeros((3, 3, 32, 32))},
+        'inputs/scan: expected 3 samples as of the others, found 2',
+    ),
+]
+
+
+@pytest.mark.parametrize(('content', 'message'), CONTENTS)
+def test_samples_that_do_not_fit_are_one_line(vectors, tmp_path, capsys, content, message):
+    np.savez(tmp_path / 'new.npz', **content)
+    words = [str(vectors['logistic']), str(tmp_path / 'new.npz'), '--out', str(tmp_path / 'out')]
+    assert predict.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_data_must_be_there_and_embedded_data_must_not(vectors, tmp_path, capsys):
+    run = str(vectors['logistic'])
+    assert predict.main([run, '--evaluate']) == 2
+    assert 'DATA: expected where the samples lie' in capsys.readouterr().err
+    assert predict.main([run, str(tmp_path / 'none.npz'), '--evaluate']) == 2
+    assert 'none.npz: expected an .npz file or a folder' in capsys.readouterr().err
+
+
+def test_help_needs_no_torch():
+    code = 'import sys, benchmark.predict; sys.exit(bool({"torch", "mmengine"} & set(sys.modules)))'
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False).returncode == 0
