@@ -156,8 +156,8 @@ class AudioVisual(Dataset):
         options: The options of the subclass's constructor.
 
     Raises:
-        UserError: A file is missing, a clip is in both splits, a class has no training clip, or `size`
-            is no side of an image.
+        UserError: A file is missing, a clip is in both splits, a class has no training clip, or
+            `size` is no side of an image.
     """
 
     recipe = {
