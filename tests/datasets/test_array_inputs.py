@@ -217,12 +217,18 @@ def test_a_name_never_leads_elsewhere(name, tmp_path):
     told('name of the data set: expected', write(tmp_path / 'x'), name=name)
 
 
-def test_a_file_called_like_a_registered_data_set_is_not_taken_for_it(tmp_path):
-    file = write(tmp_path / 'casia_surf')
-    with pytest.raises(UserError, match="'casia_surf' is that of a registered.*name=my_casia_surf"):
+def test_a_file_that_is_called_by_a_dot_gives_no_name(tmp_path):
+    np.savez(tmp_path / '..npz', **keys())
+    told(r"name of the data set: expected .*found '\.'", tmp_path / '..npz')
+
+
+@pytest.mark.parametrize('name', ['casia_surf', 'nyuv2'])
+def test_a_file_called_like_a_registered_data_set_is_not_taken_for_it(name, tmp_path):
+    file = write(tmp_path / name)
+    with pytest.raises(UserError, match=f"'{name}' is that of a registered.*name=my_{name}"):
         plan.open_datasets(['arrays'], [file], {})
-    (data,) = plan.open_datasets(['arrays:name=my_casia_surf'], [file], {})
-    assert data.name == 'my_casia_surf'
+    (data,) = plan.open_datasets([f'arrays:name=my_{name}'], [file], {})
+    assert data.name == f'my_{name}'
 
 
 def test_what_was_found_is_printed_when_the_data_are_opened(tmp_path, capsys):

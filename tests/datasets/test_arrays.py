@@ -236,6 +236,14 @@ BAD = {
         'target: expected at most 255 classes, .* found 274',
     ),
     'float target': ({'target': np.zeros(N)}, 'target: .*integers.*float64'),
+    'regression': ({'target': np.linspace(-3, 3, N)}, 'target: .*integers.*float64'),
+    'words as target': ({'target': np.array(['a', 'b'] * 20)}, 'target: .*integers.*<U1'),
+    'several labels': ({'target': np.eye(N, 5, dtype=int)}, r'target: .*\(40,\).*\(40, 5\)'),
+    'one-hot target': (
+        {'target': np.eye(2, dtype=int)[SPLIT % 2]},
+        r'target: .*integers.*\(40, 2\)',
+    ),
+    'target of one column': ({'target': SPLIT[:, None]}, r'target: .*integers.*\(40, 1\)'),
     'classes of two axes': ({'classes': np.zeros((2, 2))}, r'classes: .*\(K,\)'),
     'unlabelled maps': (
         {'inputs__sound': FLAT, 'inputs__text': FLAT, 'target': FLAT + 255},
@@ -332,3 +340,42 @@ def test_a_modality_that_no_test_sample_has_is_scored_only_where_it_exists(tmp_p
     outcomes = np.load(experiment.folder / 'outcomes.npz')
     correct = (outcomes['pred/text'] == content()['target'][SPLIT == 2]).mean()
     assert record['scores']['test']['text']['accuracy'] == correct
+
+
+def trained(file, folder):
+    """The data of a file, the record of a short training on them, and its outcomes."""
+    (data,) = open_datasets(['arrays:width=4'], [file], {})
+    protocol = protocol_for(data, {'epochs': 1}, 'cpu')
+    experiment = experiment_of(Spec('modality_dropout'), data, protocol, 0, folder / 'results')
+    record = run(experiment, Machine('cpu'), lambda *_: None)
+    return data, record, np.load(experiment.folder / 'outcomes.npz')
+
+
+def check_accuracies(record, outcomes):
+    """Counts the right predictions of every subset."""
+    for subset, scores in record['scores']['test'].items():
+        correct = (outcomes[f'pred/{subset}'] == outcomes['target']).mean()
+        assert scores['accuracy'] == pytest.approx(correct)
+
+
+@pytest.mark.parametrize('labels', [[False, True], [1, 2], [3, 70, 200], [*range(255)]])
+def test_labels_of_any_values_are_classes_of_their_own(labels, tmp_path):
+    count = len(labels)
+    place = np.tile(np.arange(count), 3 * 8)
+    split = np.repeat([0, 1, 2], 8 * count)
+    code = np.stack([np.sin(place), np.cos(place)], 1) * 9
+    file = tmp_path / 'mine.npz'
+    keys = {'target': np.array(labels)[place], 'split': split}
+    np.savez(file, **keys, **{'inputs/sound': code, 'inputs/text': code[:, ::-1]})
+    data, record, outcomes = trained(file, tmp_path)
+    assert len(data.task.classes) == max(labels) + 1
+    assert (outcomes['target'] == keys['target'][split == 2]).all()
+    check_accuracies(record, outcomes)
+
+
+def test_every_subset_of_many_modalities_is_scored(tmp_path):
+    inputs = {f'inputs__m{k}': np.random.default_rng(k).normal(size=(N, 4)) for k in range(8)}
+    inputs |= {'inputs__sound': None, 'inputs__text': None}
+    _, record, outcomes = trained(write(tmp_path / 'mine.npz', content(**inputs)), tmp_path)
+    assert len(record['scores']['test']) == 2**8 - 1
+    check_accuracies(record, outcomes)

@@ -172,6 +172,18 @@ def test_what_programs_leave_behind_is_no_data(tmp_path):
     )
 
 
+def test_what_programs_leave_behind_beside_label_maps_is_no_data(tmp_path):
+    root = dense(tmp_path / 'x')
+    before = Folders(root=str(root))
+    for name in ('labels', 'rgb'):
+        save(
+            root / name / 'train/.ipynb_checkpoints/0-checkpoint.png', np.full((9, 9), 7, np.uint8)
+        )
+        (root / name / 'test/Thumbs.db').write_bytes(b'x')
+    after = Folders(root=str(root))
+    assert (after.task, after.fingerprint) == (before.task, before.fingerprint)
+
+
 def test_symbolic_links_are_followed(tmp_path):
     root = dense(tmp_path / 'x')
     before = Folders(root=str(root))
