@@ -337,7 +337,7 @@ def test_a_broken_file_in_the_tree_leaves_the_others_alone(tmp_path, monkeypatch
 def test_protocols_that_differ_in_any_field_have_different_ids(field):
     plain = Protocol()
     default = getattr(plain, field)
-    other = {str: 'rgb=0.5', int: 99, float: 0.123}[type(default)]
+    other = {str: 'rgb=0.5', int: 99, float: 0.123, bool: not default}[type(default)]
     value = next(v for v in CHOICES.get(field, [other]) if v != default)
     changed = dataclasses.replace(plain, **{field: value})
     assert changed.id('data') != plain.id('data')
