@@ -60,6 +60,9 @@ class Split:
         return len(self.available)
 
 
+SPLITS = ('train', 'val', 'test')
+"""Names of the splits of every data set."""
+
 Preparation = Mapping[str, Mapping[str, Any]]
 """Modality -> what turns the values of a sample into the network's input, as JSON can hold it.
 
@@ -99,6 +102,12 @@ class Unseen(NamedTuple):
     split: Split
     save: Callable[[Path, str, np.ndarray], Path] | None = None
     notes: Sequence[str] = ()
+
+
+def no_target(task: Task, count: int) -> np.ndarray:
+    """Returns the targets (N,) or (N, H, W) of samples without labels, all 0."""
+    size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()
+    return np.broadcast_to(np.uint8(0), (count, *size))
 
 
 class Dataset:

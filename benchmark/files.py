@@ -56,6 +56,16 @@ def cache_folder() -> Path:
     return Path(home) / 'incomplete-multimodal-benchmark'
 
 
+def check_file(path: Path) -> None:
+    """Checks that no folder, pipe or device is in the place of a file: reading might never end.
+
+    Raises:
+        ValueError: One is.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError('expected a file, found a folder, pipe, socket or device')
+
+
 def read_json(path: Path) -> Any:
     """Returns what a JSON file holds; anybody may have made the file.
 
@@ -64,9 +74,7 @@ def read_json(path: Path) -> Any:
         OSError: It cannot be read.
         ValueError: It is no file, is too large, or holds no JSON.
     """
-    # Reading from a pipe or a device might never end.
-    if path.exists() and not path.is_file():
-        raise ValueError('expected a file, found a folder, pipe, socket or device')
+    check_file(path)
     if path.stat().st_size > LARGEST:
         raise ValueError(f'expected at most {LARGEST} bytes, found {path.stat().st_size}')
     try:

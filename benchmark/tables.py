@@ -143,9 +143,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     runs = args.runs or args.results / 'runs'
     columns = titles(args.columns) if args.columns else None
-    # A link that leads nowhere is named, too.
-    found = sorted(d.name for d in runs.glob('*') if d.is_dir() or d.is_symlink())
-    names = args.datasets or found
+    names = args.datasets or writer.datasets(runs)
     if not names:
         raise UserError(f'{runs}: no runs found')
     made, errors = _write_all(args, names, runs, columns)

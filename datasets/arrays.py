@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Intake, Preparation, Rows, Split, Unseen
+from benchmark.dataset import SPLITS, Dataset, Intake, Preparation, Rows, Split, Unseen
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.names import check_classes
@@ -23,8 +23,6 @@ from datasets.common.io.row_contents import Contents
 from datasets.common.io.rows import Chosen, Standardised, facts_of, parts
 from datasets.common.io.stored import content_hash, load
 from datasets.common.recipe import recipe
-
-SPLITS = ('train', 'val', 'test')
 
 
 @DATASETS.register_module('arrays')

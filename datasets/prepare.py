@@ -22,7 +22,7 @@ from benchmark.errors import UserError
 from benchmark.files import user_path
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
-from benchmark.streams import command
+from benchmark.streams import command, telling
 from datasets.common.prepare.findings import Findings
 from datasets.common.prepare.manifest import MANIFEST, read_manifest
 from datasets.common.prepare.preparation import Preparation, SourceError
@@ -41,6 +41,7 @@ CHECK_EXAMPLES = """examples:
 """
 
 
+@telling
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line.
 
@@ -48,19 +49,14 @@ def main(argv: list[str] | None = None) -> int:
         argv: Words of the command line; by default those that were typed.
 
     Returns:
-        The exit status: 0 if all went well, 1 if `check` has found problems, 2 if the arguments or
-        the data are wrong, 130 if the user has interrupted the command.
+        The exit status: 0 if all went well, 1 if `check` has found problems.
+
+    Raises:
+        UserError: The arguments or the data are wrong, which is told with status 2.
     """
     words = sys.argv[1:] if argv is None else argv
-    try:
-        discover()
-        return check(words[1:]) if words[:1] == ['check'] else prepare(words)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command goes on from here', file=sys.stderr)
-        return 130
+    discover()
+    return check(words[1:]) if words[:1] == ['check'] else prepare(words)
 
 
 def prepare(words: list[str]) -> int:

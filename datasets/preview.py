@@ -17,7 +17,7 @@ if __name__ == '__main__':
 import cv2
 import numpy as np
 
-from benchmark.dataset import Dataset, Split
+from benchmark.dataset import SPLITS, Dataset, Split
 from benchmark.errors import UserError
 from benchmark.files import user_path, writing
 from benchmark.options import resolve
@@ -33,7 +33,6 @@ PALETTE = np.random.default_rng(3).integers(40, 256, (256, 3), dtype=np.uint8)
 GAP = (225, 225, 225)
 """Colour of the tile of a modality that a sample lacks, BGR."""
 
-SPLITS = ('train', 'val', 'test')
 
 EXAMPLES = """examples:
   python datasets/preview.py synth_faces faces.png

@@ -23,6 +23,7 @@ from benchmark.engine.plan import Grid, plain, refusals
 from benchmark.engine.state import is_trained
 from benchmark.engine.tuning import Search
 from benchmark.errors import COMPLETE_ONLY, UserError
+from benchmark.files import stamp
 from benchmark.progress import Progress, Reporter
 from benchmark.records import store
 from benchmark.records.schema import Record
@@ -243,7 +244,7 @@ class Worker:
 
 def _stamp(e: Experiment) -> tuple[int, int] | None:
     """Returns what changes whenever the record of an experiment or the result of a trial does."""
-    return store.stamp(e.folder / (tuning.FILE if e.trial else store.RECORD))
+    return stamp(e.folder / (tuning.FILE if e.trial else store.RECORD))
 
 
 def without_refused(grid: Grid, machine: Machine, dry_run: bool) -> Grid:

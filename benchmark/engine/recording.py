@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from benchmark.dataset import Split
+from benchmark.dataset import SPLITS, Split
 from benchmark.engine import cost, environment, notes, training
 from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.evaluation import SubsetEvaluator
@@ -17,8 +17,6 @@ from benchmark.engine.loading import split_of
 from benchmark.method import Method, Task
 from benchmark.missing import mask_hash
 from benchmark.records import store, verification
-
-_SPLITS = ('train', 'val', 'test')
 
 
 class Trained(NamedTuple):
@@ -61,7 +59,7 @@ def finish(
             'val': {s: v['n'] for s, v in val.items()},
             'test': {s: score.n for s, score in scores.items()},
         },
-        'samples': {name: _units(split_of(experiment.data, name)) for name in _SPLITS},
+        'samples': {name: _units(split_of(experiment.data, name)) for name in SPLITS},
         'predicted': (predicted := {s: list(score.predicted) for s, score in scores.items()}),
         'collapsed': verification.collapsed(predicted),
         'selected_epoch': max(summary['epoch'] for _, summary in trained),

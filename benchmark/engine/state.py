@@ -137,7 +137,8 @@ def load(path: Path, sha256: str | None = None) -> Any:
         Unusable: The file is missing or damaged, or holds anything but tensors and plain values.
     """
     try:
-        content = _content(path)
+        files.check_file(path)
+        content = path.read_bytes()
         if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
             raise Unusable('its hash is another one')
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -151,13 +152,6 @@ def load(path: Path, sha256: str | None = None) -> Any:
         raise
     except Exception as error:  # damaged bytes make every part of the reader raise what it likes
         raise Unusable(_line(error)) from error
-
-
-def _content(path: Path) -> bytes:
-    """Returns the bytes of a file; reading from a pipe or a device might never end."""
-    if path.exists() and not path.is_file():
-        raise ValueError('expected a file, found a folder, pipe, socket or device')
-    return path.read_bytes()
 
 
 def _line(error: Exception) -> str:

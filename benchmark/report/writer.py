@@ -132,6 +132,11 @@ def write_tables(
     return made
 
 
+def datasets(runs: Path) -> list[str]:
+    """Returns the names of the data sets that have runs; a link that leads nowhere is one, too."""
+    return sorted(d.name for d in runs.glob('*') if d.is_dir() or d.is_symlink())
+
+
 def folder_of(dataset: str, runs: Path) -> Path:
     """Returns the folder of a data set's records.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from functools import partial
 
+from benchmark.files import user_path
 from benchmark.report.page import document
 
 EXAMPLES = """examples:
@@ -24,10 +25,15 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument(
-        'results', type=Path, help='folder with the runs in runs/; the page is index.html in it'
+        'results',
+        type=partial(user_path, what='RESULTS'),
+        help='folder with the runs in runs/; the page is index.html in it',
     )
     p.add_argument(
-        '--runs', type=Path, metavar='FOLDER', help='folder of runs (default: RESULTS/runs)'
+        '--runs',
+        type=partial(user_path, what='--runs'),
+        metavar='FOLDER',
+        help='folder of runs (default: RESULTS/runs)',
     )
     p.add_argument(
         '--datasets', nargs='+', metavar='NAME', help='data sets, e.g. synth_faces (default: all)'

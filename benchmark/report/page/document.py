@@ -42,7 +42,7 @@ def write(results: Path, runs: Path | None = None, datasets: Sequence[str] = ())
         UserError: There are no runs, or the page cannot be written.
     """
     root = runs or results / 'runs'
-    names = list(datasets) or sorted(d.name for d in root.glob('*') if d.is_dir())
+    names = list(datasets) or writer.datasets(root)
     if not names:
         raise UserError(f'{root}: no runs found')
     made: list[dict[str, Any]] = []

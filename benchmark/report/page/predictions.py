@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -128,13 +128,7 @@ def calibrated(view: View, found: Runs) -> Section:
     if view.runs.data['kind'] == 'segmentation':
         why = 'Outcomes of segmentation hold areas and no probabilities: nothing can be told.'
         return section(id, title, about, lacking(why))
-    layers: dict[str, list[list[float | None]]] = {}
-    for k in range(len(MEASURES)):
-        columns = [
-            [_mean([100 * seen.numbers[k] for seen in each]) for _, each in _of(view, found, s)]
-            for s in view.runs.subsets
-        ]
-        layers[str(k)] = [list(row) for row in zip(*columns, strict=True)]
+    layers = _layers(view, found, lambda seen: seen.numbers, len(MEASURES))
     if all(v is None for layer in layers.values() for row in layer for v in row):
         why = 'The outcomes of these runs hold no probabilities, or are not at hand.'
         return section(id, title, about, lacking(why))
@@ -150,6 +144,30 @@ def calibrated(view: View, found: Runs) -> Section:
         methods=True,
     )
     return section(id, title, about, part, *_curves(view, found))
+
+
+Values = Callable[[Seen], Sequence[float] | np.ndarray | None]
+"""What is told of a run on a subset, as fractions; None where nothing is known."""
+
+
+def _layers(view: View, found: Runs, values: Values, count: int) -> dict[str, Any]:
+    """Returns number of a value -> its means over seeds in percent, a list of subsets per method.
+
+    Args:
+        view: The block.
+        found: What was seen of each run.
+        values: What is told.
+        count: How many values it returns.
+    """
+    columns = [
+        [[v for v in map(values, each) if v is not None] for _, each in _of(view, found, subset)]
+        for subset in view.runs.subsets
+    ]
+    rows = list(zip(*columns, strict=True))
+    return {
+        str(k): [[_mean([100 * v[k] for v in known]) for known in row] for row in rows]
+        for k in range(count)
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -244,16 +262,7 @@ def _by_class(view: View, found: Runs, id: str) -> Section:
         return section(id, title, about, lacking('No outcomes are at hand.'))
     given = data.get('regions', []) if dice else data['classes']
     names = tidy(given) or [f'region {k + 1}' for k in range(len(known))]
-    layers = {}
-    for c in range(len(known)):
-        columns = [
-            [
-                _mean([100 * seen.classes[c] for seen in each if seen.classes is not None])
-                for _, each in _of(view, found, s)
-            ]
-            for s in view.runs.subsets
-        ]
-        layers[str(c)] = [list(row) for row in zip(*columns, strict=True)]
+    layers = _layers(view, found, lambda seen: seen.classes, len(known))
     part = grid(
         f'{view.id}-each',
         f'{kind} of one {"region" if dice else "class"} for each method on each subset.',

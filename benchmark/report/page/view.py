@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.records.metrics import nanmean
 from benchmark.report import escaping
 from benchmark.report.runs import Runs
 from benchmark.report.standings import MAIN
@@ -76,7 +77,7 @@ class View:
     @cached_property
     def means(self) -> np.ndarray:
         """(methods, columns) means over seeds in percent, NaN where not tested."""
-        values = [_mean(self.runs.values[runs]) for runs in self.members]
+        values = [nanmean(self.runs.values[runs].T) for runs in self.members]
         return 100 * np.array(values).reshape(len(values), len(self.runs.columns))
 
     @cached_property
@@ -119,14 +120,6 @@ class View:
 def tidy(names: Iterable[str]) -> list[str]:
     """Returns names without control characters."""
     return [escaping.terminal(name) for name in names]
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Returns means over the first axis of what is not NaN; NaN where nothing is left."""
-    there = ~np.isnan(values)
-    count = there.sum(0)
-    total = np.where(there, values, 0).sum(0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def number(value: float | None, digits: int = 4) -> float | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Split
+from benchmark.dataset import SPLITS, Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Geometric
@@ -84,7 +84,7 @@ class FaceImages(Dataset):
         self.root, self.samples, self.cache = root, splits, cache
         self.size = image_side(self.name, size)
         self._check()
-        everything = [face for name in ('train', 'val', 'test') for face in splits[name]]
+        everything = [face for name in SPLITS for face in splits[name]]
         self.fingerprint = fingerprint(
             [face.files[m] for m in MODALITIES for face in everything],
             [(face.id, face.live) for face in everything],

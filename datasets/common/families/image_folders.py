@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.dataset import SPLITS
 from benchmark.errors import UserError, unknown
 from datasets.common.io import notes
 from datasets.common.io.files import lines
@@ -18,7 +19,6 @@ from datasets.common.io.tables import read_table, stem
 MAPS = ('.png', '.tif', '.tiff', '.bmp')
 """Formats of label maps. JPEG is none of them, since its compression changes labels along edges."""
 
-SPLITS = ('train', 'val', 'test')
 LABELS = 'labels'
 TABLE = 'labels.csv'
 NAMES = 'classes.txt'

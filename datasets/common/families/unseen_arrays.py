@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.dataset import Intake, Rows, Split, Unseen
+from benchmark.dataset import SPLITS, Intake, Rows, Split, Unseen, no_target
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from datasets.common.families.array_inputs import Input, about, fail, read_inputs
 from datasets.common.io.rows import Chosen, Standardised
 from datasets.common.io.stored import load
-
-SPLITS = ('train', 'val', 'test')
 
 
 class Foreground(Chosen):
@@ -39,7 +37,7 @@ def unseen_arrays(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
             found = len(one.values)
             raise fail(root, f'inputs/{name}', f'{count} samples as of the others', found)
     rows = _rows(root, raw, count, part)
-    target = _target(root, raw, intake, rows, count) if labelled else _no_target(task, len(rows))
+    target = _target(root, raw, intake, rows, count) if labelled else no_target(task, len(rows))
     split = Split(
         inputs={
             m.name: _standardised(root, m, inputs[m.name], rows, intake)
@@ -122,11 +120,6 @@ def _standardised(
     name = f'{root}: inputs/{modality.name}'
     found = Standardised(one.values, rows, plain, real, name)
     return found.prepared_by(intake.preparation[modality.name])
-
-
-def _no_target(task: Task, count: int) -> np.ndarray:
-    size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()
-    return np.broadcast_to(np.uint8(0), (count, *size))
 
 
 def _target(

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmark.dataset import Intake, Rows, Split, Unseen
+from benchmark.dataset import SPLITS, Intake, Rows, Split, Unseen, no_target
 from benchmark.errors import UserError, unknown
 from benchmark.files import writing
-from benchmark.method import Modality, Task
-from datasets.common.families.image_folders import LABELS, MAPS, SPLITS, TABLE, listed
+from benchmark.method import Modality
+from datasets.common.families.image_folders import LABELS, MAPS, TABLE, listed
 from datasets.common.families.image_labels import table
 from datasets.common.io.any_image import AnyImage
 from datasets.common.io.files import Files, lines
@@ -53,7 +53,7 @@ def unseen_images(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
             )
             for m in task.modalities
         },
-        target=_target(root, intake, samples) if labelled else _no_target(task, len(samples)),
+        target=_target(root, intake, samples) if labelled else no_target(task, len(samples)),
         available=np.array([[s in images[m] for m in task.names] for s in samples]),
         ids=np.array(samples),
     )
@@ -97,11 +97,6 @@ def _of_part(root: Path, samples: list[str], part: str) -> list[str]:
         if sample not in samples:
             raise UserError(f'{root}: expected some image of sample {sample!r}, found none')
     return found
-
-
-def _no_target(task: Task, count: int) -> np.ndarray:
-    size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()
-    return np.broadcast_to(np.uint8(0), (count, *size))
 
 
 def _target(root: Path, intake: Intake, samples: Sequence[str]) -> Rows:

@@ -6,12 +6,11 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from benchmark.dataset import Intake, Split, Unseen
+from benchmark.dataset import Intake, Split, Unseen, no_target
 from benchmark.errors import UserError
 from benchmark.files import writing
 from datasets.common.families.volume_files import Files, finite, labels, one_grid, standardised
@@ -20,6 +19,7 @@ from datasets.common.families.volumes import SEGMENTATION
 from datasets.common.io.folders import walk_all
 from datasets.common.io.nifti import encoded_like, grid, load_volume, suffix
 from datasets.common.io.paths import check_access
+from datasets.common.prepare.findings import Findings
 
 KEPT = 16
 """Number of volumes that are kept in memory: slices are read case by case."""
@@ -95,7 +95,7 @@ def unseen_volumes(
     target = rows_of(SEGMENTATION, False, (high, wide), read_labels) if labelled else None
     split = Split(
         inputs={m: rows_of(m, True, (0, 0), _prepared) for m in names},
-        target=np.broadcast_to(np.uint8(0), (len(rows), *size)) if target is None else target,
+        target=no_target(intake.task, len(rows)) if target is None else target,
         available=np.array([[m in cases[case] for m in names] for case, _ in rows]),
         ids=np.array([f'{case}/{number:03d}' for case, number in rows]),
         groups=np.array([case for case, _ in rows]),
@@ -137,8 +137,7 @@ def _prepared(file: Path) -> np.ndarray:
     """Returns a volume as `volume_files.prepare_cases` writes it."""
     volume = load_volume(file)
     # A single case is predicted without a report of what was found in it.
-    quiet: Any = SimpleNamespace(remarks=SimpleNamespace(add=lambda *_: None))
-    return standardised(finite(quiet, file, volume, np.zeros(volume.shape, bool)))
+    return standardised(finite(Findings(), file, volume, np.zeros(volume.shape, bool)))
 
 
 def _labels(file: Path, table: dict[int, int] | None) -> np.ndarray:

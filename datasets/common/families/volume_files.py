@@ -13,6 +13,7 @@ from datasets.common.families.volume_index import INDEX, Case
 from datasets.common.families.volumes import SEGMENTATION
 from datasets.common.io.nifti import Grid, grid, load_volume
 from datasets.common.io.rows import spread, working
+from datasets.common.prepare.findings import Findings
 from datasets.common.prepare.preparation import Preparation
 
 Files = dict[str, Path]
@@ -98,7 +99,7 @@ def _prepare_case(work: Preparation, case: str, files: Files, table: dict[int, i
     shown = np.zeros(len(segmentation), bool)
     for kind, file in sorted(files.items()):
         if kind != SEGMENTATION:
-            volume = finite(work, file, load_volume(file), segmentation > 0)
+            volume = finite(work.remarks, file, load_volume(file), segmentation > 0)
             values = standardised(volume)
             if not values.any():
                 work.remarks.add(
@@ -115,11 +116,11 @@ def _prepare_case(work: Preparation, case: str, files: Files, table: dict[int, i
     return Case(case, (slices, high, wide), int(first), int(last), found)
 
 
-def finite(work: Preparation, file: Path, volume: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+def finite(remarks: Findings, file: Path, volume: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     """Returns a volume with 0 where it was NaN, which many tools write outside the brain.
 
     Args:
-        work: The preparation, which tells the user of the voxels.
+        remarks: Takes what the user ought to know of the voxels.
         file: Where the volume is from, for messages.
         volume: (S, H, W).
         labelled: (S, H, W) bool, the voxels that cannot be background.
@@ -143,7 +144,7 @@ def finite(work: Preparation, file: Path, volume: np.ndarray, labelled: np.ndarr
     if inside := int((lost & labelled).sum()):
         raise UserError(f'{file}: expected numbers in the labelled voxels, found NaN in {inside}')
     if lost.any():
-        work.remarks.add(
+        remarks.add(
             'voxels that are NaN and are taken as background, 0',
             f'{file}: {int(lost.sum())} of {lost.size}',
         )

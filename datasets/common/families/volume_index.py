@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.dataset import SPLITS
 from benchmark.errors import UserError
 from benchmark.missing import derive
 from datasets.common.io.files import lines
 from datasets.common.io.paths import has_file
 
 INDEX = 'cases.txt'
-SPLITS = ('train', 'val', 'test')
 LABELS = 'labels='
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from benchmark.dataset import Dataset, Rows, Split
+from benchmark.dataset import SPLITS, Dataset, Rows, Split
 from benchmark.errors import UserError
 from benchmark.files import Entry, digest
 from datasets.common.io.files import Files
@@ -16,8 +16,6 @@ from datasets.common.prepare.findings import LIMIT, Findings
 from datasets.common.prepare.journal import JOURNAL
 from datasets.common.prepare.manifest import MANIFEST, read_manifest
 from datasets.common.prepare.row_checks import Chunk, Problem, read, threads
-
-SPLITS = ('train', 'val', 'test')
 
 
 def verify_files(root: Path, dataset: str, quick: bool, findings: Findings) -> None:
