@@ -27,12 +27,14 @@ COMMANDS = {
 # One process imports the libraries and is then forked for each command, since importing takes
 # longer than the commands do. A fork ends as an interpreter does, which flushes its output at last.
 CODE = """
-import json, os, pty, runpy, sys
+import gc, json, os, pty, runpy, sys
 ROOT, work, cases = json.loads(sys.argv[1])
 sys.path[0] = ROOT
 import torch; torch.set_num_threads(1)
 import benchmark.run, benchmark.tables, datasets.prepare, datasets.preview
 from benchmark.engine.hooks import Checkpoint
+benchmark.registry.discover()
+gc.freeze()  # else each fork would look through all that was imported when it ends
 
 def closed_pipe():
     reader, writer = os.pipe()
