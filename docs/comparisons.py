@@ -1,12 +1,14 @@
 """Tests differences between the reference rows: python docs/comparisons.py.
 
-Writes `docs/comparisons/<data set>.md`, which the page of results includes. The tests are those of
-the tables (`benchmark.report.comparison`); here every row is compared with modality dropout, and
-some rows with each other, where a table compares neighbours in the order of the scores alone.
+Writes `docs/comparisons/<data set>.md` and `search.md`, which the page of results includes. The
+tests are those of the tables (`benchmark.report.comparison`); here every row is compared with
+modality dropout, and some rows with each other, where a table compares neighbours in the order of
+the scores alone. `search.md` shows what the search found.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,6 +99,32 @@ def page(dataset: str) -> str:
     return '\n'.join(lines)
 
 
+def tried(folder: Path) -> list[dict]:
+    """Returns the trials of one method's search in order."""
+    files = sorted(folder.glob('trial*/trial.json'), key=lambda f: int(f.parent.name[5:]))
+    return [json.loads(f.read_text(encoding='utf-8')) for f in files]
+
+
+def search() -> str:
+    """Returns the scores of the searches on validation as a Markdown table."""
+    head = 'data set', 'method', 'first setting', 'score', 'chosen', 'score', 'worst of 8'
+    lines = [f'| {" | ".join(head)} |', '| --- | --- | --- | ---: | --- | ---: | ---: |']
+    for folder in sorted((ROOT / 'results/search/tuning').glob('*/*/*')):
+        trials = tried(folder)
+        data, method = trials[0]['dataset'], trials[0]['method']
+        ranked = sorted(trials, key=lambda t: t['score'], reverse=data['higher_is_better'])
+        words = [
+            ', '.join(f'{key} = {t["method"]["options"][key]:.3g}' for key in method['tunable'])
+            for t in (trials[0], ranked[0])
+        ]
+        scores = [f'{100 * t["score"]:.2f}' for t in (trials[0], ranked[0], ranked[-1])]
+        chosen = 'the first' if ranked[0] is trials[0] else words[1]
+        cells = data['name'], f'`{method["name"]}`', words[0], scores[0], chosen, *scores[1:]
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join([*lines, ''])
+
+
 if __name__ == '__main__':
-    for name in PAIRS:
-        (ROOT / 'docs/comparisons' / f'{name}.md').write_text(page(name), encoding='utf-8')
+    pages = {name: page(name) for name in PAIRS} | {'search': search()}
+    for name, text in pages.items():
+        (ROOT / 'docs/comparisons' / f'{name}.md').write_text(text, encoding='utf-8')

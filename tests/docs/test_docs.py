@@ -231,12 +231,21 @@ def test_the_picture_of_the_house_names_every_module():
     assert named == there - {'__init__'}
 
 
-@pytest.mark.parametrize('dataset', ['synth_faces', 'synth_rooms'])
-def test_the_comparisons_are_those_of_the_records(dataset):
+@pytest.fixture(scope='module')
+def comparisons():
     spec = importlib.util.spec_from_file_location('comparisons', DOCS / 'comparisons.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    fresh, kept = module.page(dataset), (DOCS / 'comparisons' / f'{dataset}.md').read_text()
+    return module
+
+
+def test_the_table_of_the_search_is_that_of_the_trials(comparisons):
+    assert comparisons.search() == (DOCS / 'comparisons' / 'search.md').read_text()
+
+
+@pytest.mark.parametrize('dataset', ['synth_faces', 'synth_rooms'])
+def test_the_comparisons_are_those_of_the_records(dataset, comparisons):
+    fresh, kept = comparisons.page(dataset), (DOCS / 'comparisons' / f'{dataset}.md').read_text()
     number = r'(?<!alpha=)(?<!tuned )[+-]?\d+\.?\d*'
     assert re.sub(number, '#', fresh) == re.sub(number, '#', kept)
     values = [[float(n) for n in re.findall(number, text)] for text in (fresh, kept)]
