@@ -242,7 +242,8 @@ def _expanded(spec: Spec, data: Dataset, protocol: Protocol, request: Request) -
         found = search(spec, data, protocol, seeds, results, request.tune)
         if found is not None:
             return [found]
-    return [experiment(spec, data, protocol, seed, results) for seed in seeds]
+    chosen = not request.untuned
+    return [experiment(spec, data, protocol, seed, results, chosen) for seed in seeds]
 
 
 def _protocols(datasets: Sequence[Dataset], request: Request) -> list[tuple[Dataset, Protocol]]:
