@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.dataset import Dataset
-from benchmark.engine import values
+from benchmark.engine import selectable, values
 from benchmark.engine.experiment import CannotTrain, Experiment, experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.tuning import Search, search
@@ -220,6 +220,7 @@ def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
                 with listing(f'{e.data.name}  {e.label}  seed {e.seed}', request.refused):
                     # Whatever is wrong with sampler, options or rates shows before any training.
                     e.check()
+                    selectable.check(e, tuned=isinstance(item, Search))
                     folder = item.experiments[0].folder if isinstance(item, Search) else item.folder
                     grid.setdefault(folder, item)
                     if (first := rows.setdefault(folder, spec)) != spec and e.seed == seeds[0]:
