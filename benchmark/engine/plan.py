@@ -108,29 +108,6 @@ def open_datasets(
     return list(opened.values())
 
 
-def checked(datasets: Sequence[Dataset], refused: list[str] | None = None) -> list[Dataset]:
-    """Checks the files of data sets and prints what the user should know about them.
-
-    Args:
-        datasets: The data sets.
-        refused: As in `listing`; takes data sets that cannot be used.
-
-    Returns:
-        The data sets that can be used.
-
-    Raises:
-        UserError: A file cannot be used.
-    """
-    usable = []
-    for data in datasets:
-        with listing(data.name, refused):
-            data.check()
-            for note in filter(None, (*data.notes, data.recipe_note)):
-                print(f'{data.name}: {note}')
-            usable.append(data)
-    return usable
-
-
 def _namesakes(cls: type[Dataset], spec: str, name: str) -> UserError:
     """Returns the error for two data sets that would share a folder of records."""
     advice = 'run them in two commands, each with a --results folder of its own'
