@@ -187,6 +187,10 @@ class Experiment:
         """Hash of all that can change a score."""
         return self.header['identity']
 
+    def identity_of(self, part: Part) -> str:
+        """Returns the identity of one of the networks: that of the experiment, and its subset."""
+        return '/'.join([self.identity, *(part.only or [])])
+
     def recorded(self) -> Mapping[str, Any] | None:
         """Returns this experiment's complete record; names one that is damaged or not proven."""
         file = self.folder / store.RECORD
