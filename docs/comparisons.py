@@ -24,19 +24,19 @@ PAIRS = {
     'synth_faces': [
         ('mmin', 'mmanet'),
         ('mmin', 'rfnet'),
+        ('mmanet', 'rfnet'),
         ('mmanet', 'mmanet:alpha=0'),
-        ('mmanet', 'mmanet:alpha=1'),
         ('mmanet', 'mmanet:variant=official'),
         ('mmanet', 'distilled'),
         ('customized', 'complete'),
-        ('mmanet', 'mmanet (tuned 4)'),
+        ('mmin', 'mmin:cycle=2,imagination=4'),
+        ('redcore', 'redcore:imagination=0.15,kl=0.0008,rate=0.1'),
+        ('uhved', 'uhved:divergence=0.1,reconstruction=0.1'),
     ],
     'synth_rooms': [
         ('mmin', 'mmanet'),
         ('mmin', 'rfnet'),
-        ('mmin', 'shaspec'),
-        ('mmanet', 'mmanet:alpha=0'),
-        ('mmanet', 'mmanet:variant=official'),
+        ('mmanet', 'rfnet'),
         ('mmanet', 'distilled'),
         ('customized', 'complete'),
     ],
@@ -45,11 +45,8 @@ PAIRS = {
 
 
 def reference(dataset: str) -> runs.Runs:
-    """Returns the reference runs and those of the same protocol that lie beside them."""
+    """Returns the reference runs of a data set."""
     found = store.scan(ROOT / 'results/reference/runs' / dataset).complete
-    protocol = next(iter(found.values()))['protocol_id']
-    beside = store.scan(ROOT / 'results/extra/runs' / dataset).complete
-    found |= {path: r for path, r in beside.items() if r['protocol_id'] == protocol}
     files = {record['identity']: path.with_name(store.OUTCOMES) for path, record in found.items()}
     (gathered,) = runs.gather(
         found.values(), lambda record: store.read_outcomes(files[record['identity']]), []

@@ -21,6 +21,7 @@ from methods.common.reconstruction import (
     TrunkReconstruction,
     draw_shown,
 )
+from methods.common.resize import bilinear
 from methods.common.sequences import real_elements
 
 LEVELS = (2, 1)
@@ -192,9 +193,8 @@ class M3AE(Method):
             return [self.decoder(maps)]
         levels, size = self.decoder.pyramid(maps), self.decoder.size
         coarse = (side(levels[k]) for side, k in zip(self.sides, LEVELS, strict=True))
-        finest = F.interpolate(self.decoder.head(levels), size, mode='bilinear')
-        return [*(F.interpolate(x, size, mode='bilinear', align_corners=True) for x in coarse),
-                finest]  # fmt: skip
+        finest = bilinear(self.decoder.head(levels), size)
+        return [*(bilinear(x, size, align_corners=True) for x in coarse), finest]
 
     def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Returns `sigmoid_loss`; arguments as in `task_loss`."""

@@ -24,6 +24,7 @@ from methods.common.networks import (
     fusion_grid,
     masked,
 )
+from methods.common.resize import bilinear
 from methods.common.resnet import stride
 
 
@@ -274,8 +275,7 @@ class MMFormer(Method):
 
     def upsample(self, x: Tensor) -> Tensor:
         """Resizes (B, K, H, W) to the resolution of the images."""
-        height, width = self.task.modalities[0].shape[1:]
-        return F.interpolate(x, (height, width), mode='bilinear', align_corners=False)
+        return bilinear(x, self.task.modalities[0].shape[1:])
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_fuse, loss_sep and, in segmentation, loss_deep."""

@@ -32,6 +32,8 @@ def optim_wrapper(protocol: Protocol) -> dict[str, Any]:
         'type': protocol.optimizer,
         'lr': protocol.lr,
         'weight_decay': protocol.weight_decay,
+        # One kernel for all weights: the small networks of a comparison have hundreds of them.
+        'fused': True,
     }
     if protocol.optimizer == 'SGD':
         nesterov = protocol.nesterov and protocol.momentum > 0

@@ -11,10 +11,8 @@ its head are those of mmsegmentation.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from mmcv.cnn import ConvModule
 from mmseg.models.backbones.resnet import BasicBlock
-from mmseg.models.decode_heads import FPNHead
 from mmseg.models.necks import FPN
 from mmseg.models.utils import ResLayer
 from torch import Tensor, nn
@@ -29,6 +27,7 @@ from methods.common.encoders import (
     fusion_grid,
 )
 from methods.common.esanet import ESANetDecoder, ESANetEncoder
+from methods.common.resize import PyramidHead, bilinear
 from methods.common.resnet import kaiming
 from methods.common.sequences import SequenceEncoder
 
@@ -192,7 +191,7 @@ class SegmentationDecoder(nn.Module):
         self.channels = channels[-1]
         self.size = task.modalities[0].shape[1:]
         self.pyramid = FPN(list(channels), 2 * w, num_outs=4)
-        self.head = FPNHead(
+        self.head = PyramidHead(
             in_channels=[2 * w] * 4,
             in_index=[0, 1, 2, 3],
             feature_strides=[4, 8, 16, 32],
@@ -214,7 +213,7 @@ class SegmentationDecoder(nn.Module):
     def logits(self, maps: Maps) -> Tensor:
         """Returns logits (B, K, H, W), at the resolution of the images, from `maps`."""
         y = self.head(self.pyramid(maps))
-        return F.interpolate(y, self.size, mode='bilinear', align_corners=False)
+        return bilinear(y, self.size)
 
     def outputs(self, maps: Maps) -> tuple[Tensor, ...]:
         """Returns all logits that the task's loss supervises: one tensor (B, K, H, W)."""

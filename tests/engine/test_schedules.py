@@ -9,6 +9,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from tasks import TASKS, Toy, batch_of
 
+import methods.rfnet  # noqa: F401  # registers the method
 from benchmark.engine import building, loading, training
 from benchmark.engine.experiment import experiment
 from benchmark.engine.plan import protocol_for
