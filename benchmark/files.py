@@ -154,15 +154,16 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f'{path}: cannot be written: {error.strerror or error}') from error
 
 
-def sweep(folder: Path, older: float = 0.0) -> None:
-    """Removes what killed processes left half written in a folder and those inside it.
+def sweep(folder: Path, older: float = 0.0, inside: bool = True) -> None:
+    """Removes what killed processes left half written in a folder.
 
     Args:
         folder: The folder; it need not exist.
         older: Seconds that have passed since it was written. Above 0 where others may write there
             at this moment.
+        inside: Whether the folders inside it are swept as well.
     """
-    for left in folder.rglob('.part-*'):
+    for left in (folder.rglob if inside else folder.glob)('.part-*'):
         try:
             if time.time() - left.lstat().st_mtime < older:
                 continue

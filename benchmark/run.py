@@ -46,8 +46,8 @@ EXAMPLES = """examples:
   python benchmark/run.py --list --data-root /data/nyuv2
 """
 
-LEFT_BEHIND = 3600.0
-"""Seconds after which a half-written table is that of a killed process."""
+LEFT_BEHIND = 600.0
+"""Seconds after which a half-written table or page is that of a killed process."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -231,7 +231,9 @@ def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
         Whether all of that was written; an error line tells what was not, and why.
     """
     recorded, made, errors = plan.flat(grid), {}, []
-    sweep(results / 'tables', LEFT_BEHIND)
+    with contextlib.suppress(OSError):  # of another user; nothing depends on it
+        sweep(results / 'tables', LEFT_BEHIND)
+        sweep(results, LEFT_BEHIND, inside=False)  # the page; runs are swept under their locks
     names = dict.fromkeys(e.data.name for e in recorded)
     for name in names:
         write = partial(writer.write_tables, results, name, by_gaps=by_gaps)

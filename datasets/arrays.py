@@ -16,7 +16,7 @@ from datasets.common.families.array_contents import Measured, measure, read_cont
 from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs
 from datasets.common.families.unseen_arrays import Foreground, unseen_arrays
 from datasets.common.io import notes
-from datasets.common.io.copies import Duplicates, copies, of_modalities
+from datasets.common.io.copies import Duplicates, copies, of_modalities, shared
 from datasets.common.io.inspection import check_number, check_trained_classes
 from datasets.common.io.paths import check_access
 from datasets.common.io.row_contents import Contents
@@ -60,8 +60,8 @@ class Arrays(Dataset):
         name: Name of the data set in tables and folders; the name of the root by default.
         modalities: The modalities to read, joined by '+'; all inputs by default.
         binary: Whether label maps are binary masks, in which 255 is the foreground, class 1.
-        duplicates: Whether samples of other splits that are in the training split as well are only
-            reported ('report') or are an error ('refuse').
+        duplicates: Whether samples, and clusters, that are in two splits are only reported
+            ('report') or are an error ('refuse').
         width: Channels of the encoders' first stage.
 
     Raises:
@@ -239,7 +239,9 @@ class Arrays(Dataset):
         for name, rows in self.where.items():
             digests = {m: [found.digests[row] for row in rows] for m, found in known.items()}
             splits[name] = of_modalities([f'row-{row}' for row in rows], digests)
-        return copies(self.file, splits, duplicates)
+        every = np.full(len(self.target), '') if self.clusters is None else self.clusters
+        clusters = {name: every[rows].tolist() for name, rows in self.where.items()}
+        return [*copies(self.file, splits, duplicates), *shared(self.file, clusters, duplicates)]
 
     def split(self, name: str) -> Split:
         """Returns a split, standardised; of other splits only the training inputs are read."""

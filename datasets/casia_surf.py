@@ -38,7 +38,8 @@ class CasiaSurf(FaceImages):
         size: Side of the network's input in pixels.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
-        duplicates: Whether samples of two splits whose files are equal are reported or refused.
+        duplicates: Whether samples of two splits whose files are equal, and persons with
+            samples in two splits, are reported or refused.
 
     Raises:
         UserError: A list or an image is missing, or a line is not as above.

@@ -64,7 +64,8 @@ class Cefa(FaceImages):
         size: Side of the network's input in pixels.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
-        duplicates: Whether samples of two splits whose files are equal are reported or refused.
+        duplicates: Whether samples of two splits whose files are equal, and persons with
+            samples in two splits, are reported or refused.
 
     Raises:
         UserError: A folder is missing or named otherwise, or a frame lacks a modality.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.registry import DATASETS
 from datasets.common.io import notes
-from datasets.common.io.copies import Duplicates, copies, of_modalities
+from datasets.common.io.copies import Duplicates, copies, of_modalities, shared
 from datasets.common.io.files import fingerprint
 from datasets.common.io.labelled import Labelled, check_labelled
 from datasets.common.io.paths import check_access
@@ -60,7 +61,8 @@ class CMUMOSEI(Dataset):
         padding: Whether encoders leave out padded frames (`mask`) or take in all 50 (`none`).
         standardise: Whether sound and faces are standardised, per feature.
         width: Half of the number of the encoders' channels; RedCore's encoders have 96.
-        duplicates: Whether clips of two splits whose features are equal are reported or refused.
+        duplicates: Whether clips of two splits whose features are equal, and videos with
+            clips in two splits, are reported or refused.
 
     Raises:
         UserError: The file is missing or not as above, would load anything but arrays, a clip is in
@@ -132,7 +134,11 @@ class CMUMOSEI(Dataset):
             )
             for name, split in self.splits.items()
         }
-        return copies(self.file, splits, duplicates, 'clip')
+        videos = {name: _videos(split.ids.tolist()) for name, split in self.splits.items()}
+        return [
+            *copies(self.file, splits, duplicates, 'clip'),
+            *shared(self.file, videos, duplicates),
+        ]
 
     @functools.cached_property
     def contents(self) -> dict[str, dict[str, Contents]]:
@@ -238,8 +244,7 @@ class CMUMOSEI(Dataset):
             raise unknown('split of cmu_mosei', name, PARTS)
         ids, labels = self.splits[name]
         inputs: dict[str, Rows] = {m: self._sequences(m, name) for m in FEATURES}
-        # The name of a clip is that of its video and a number.
-        videos = np.array([clip.partition('$_$')[0] for clip in ids.tolist()])
+        videos = np.array(_videos(ids.tolist()))
         return Split(inputs, labels, np.ones((len(ids), len(inputs)), bool), ids, clusters=videos)
 
     def _sequences(self, modality: str, name: str) -> Standardised:
@@ -247,3 +252,8 @@ class CMUMOSEI(Dataset):
         x = self.parts[name][modality]
         where = f'{self._where(name)}/{modality}'
         return Standardised(x, np.arange(len(x)), given, self.real[name], where)
+
+
+def _videos(clips: Sequence[str]) -> list[str]:
+    """Returns the videos of clips, whose names are those of their videos with a number."""
+    return [clip.partition('$_$')[0] for clip in clips]

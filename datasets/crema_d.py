@@ -27,9 +27,9 @@ class CremaD(AudioVisual):
 
     The root holds `AudioWAV/<clip>.wav`, `Image-01-FPS/<clip>/*.jpg`, and the lists `train.csv` and
     `test.csv` of OGM-GE and DMRNet, with lines `clip,EMOTION` and no header. The same speakers
-    occur in the training and the test split. Recipe and inputs are those of DMRNet (ECCV 2024): a
-    standardised log spectrogram of 257 x 188 values and one frame of 224 x 224 pixels, and encoders
-    with random initial weights.
+    occur in the training and the test split, which `duplicates=refuse` therefore refuses. Recipe
+    and inputs are those of DMRNet (ECCV 2024): a standardised log spectrogram of 257 x 188 values
+    and one frame of 224 x 224 pixels, and encoders with random initial weights.
 
     Args:
         root: The folder.
@@ -38,7 +38,8 @@ class CremaD(AudioVisual):
         gaps: Whether a clip without sound or without a frame is taken as a gap in the data; if not,
             it is an error.
         cache: Where decoded files are kept: nowhere, in memory or in files below the root.
-        duplicates: Whether clips of two splits whose files are equal are reported or refused.
+        duplicates: Whether clips of two splits whose files are equal, and speakers with
+            clips in two splits, are reported or refused.
 
     Raises:
         UserError: The root is not as above.

@@ -19,7 +19,7 @@ from datasets.common.families.image_labels import map_classes, table, table_clas
 from datasets.common.families.unseen_images import unseen_images
 from datasets.common.io import inspection, notes
 from datasets.common.io.any_image import AnyImage
-from datasets.common.io.copies import Duplicates, copied_files
+from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import Cache, Files, data_root, fingerprint
 from datasets.common.io.images import LabelFile, Scaled, image_side
 from datasets.common.io.layouts import Layout
@@ -67,8 +67,8 @@ class Folders(Dataset):
         layout: Which axis of an .npy file of three axes holds the channels, where its shape leaves
             it open: 'channels_first' or 'channels_last'.
         binary: Whether label maps are binary masks, in which 255 is the foreground, class 1.
-        duplicates: Whether samples of other splits that are in the training split as well are only
-            reported ('report') or are an error ('refuse').
+        duplicates: Whether samples, and clusters, that are in two splits are only reported
+            ('report') or are an error ('refuse').
         augment: Whether training mirrors images at random.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
@@ -118,6 +118,9 @@ class Folders(Dataset):
             None if self.found.dense else self.found.names,
         )
         copied = copied_files(self.root, self._files(), duplicates)
+        known, splits = self.found.clusters, self.found.splits.items()
+        clusters = {name: [known.get(s, '') for s in samples] for name, samples in splits}
+        copied += shared(self.root, clusters, duplicates)
         found = notes.found(self.task.modalities, self.found.splits)
         untrained = notes.untrained(self.task.classes, self._untrained())
         samples = len(self.found.splits['train'])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.registry import DATASETS
 from datasets.common.io import notes
-from datasets.common.io.copies import Duplicates, copies, of_modalities
+from datasets.common.io.copies import Duplicates, copies, of_modalities, shared
 from datasets.common.io.files import data_root, fingerprint
 from datasets.common.io.labelled import Labelled, check_labelled
 from datasets.common.io.optional import package
@@ -70,8 +70,8 @@ class IEMOCAP(Dataset):
         fold: Number of the cross-validation fold.
         frames: Greatest number of frames of a sequence.
         width: Half of the number of the encoders' channels; RedCore's encoders have 128.
-        duplicates: Whether utterances of two splits whose features are equal are reported or
-            refused.
+        duplicates: Whether utterances of two splits whose features are equal, and speakers with
+            utterances in two splits, are reported or refused.
 
     Raises:
         UserError: A file is missing or not as above, an utterance has no features or is in two
@@ -180,7 +180,11 @@ class IEMOCAP(Dataset):
             name: of_modalities(ids, {m: [found[i][0] for i in ids] for m, found in known.items()})
             for name, ids in ((name, split.ids.tolist()) for name, split in self.splits.items())
         }
-        return copies(self.root, splits, duplicates, 'utterance')
+        speakers = {name: _speakers(split.ids.tolist()) for name, split in self.splits.items()}
+        return [
+            *copies(self.root, splits, duplicates, 'utterance'),
+            *shared(self.root, speakers, duplicates),
+        ]
 
     def check(self) -> None:
         """Checks that the features of all splits are finite.
@@ -254,8 +258,7 @@ class IEMOCAP(Dataset):
             rows, where = np.arange(len(values)), str(self.root / file)
             inputs[modality] = Standardised(values, rows, given, real, where)
             available.append(real.any(1))
-        # 'Ses01F_impro01_M003': in session 1, the man speaks.
-        speakers = np.array([f'{i[:5]}{i.rpartition("_")[2][:1]}' for i in ids.tolist()])
+        speakers = np.array(_speakers(ids.tolist()))
         return Split(inputs, labels, np.stack(available, 1), ids, clusters=speakers)
 
     def _frames(self, modality: str, utterances: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -271,6 +274,11 @@ class IEMOCAP(Dataset):
                     raise self._not_finite(file, utterance)
                 values[row, : len(frames)], lengths[row] = frames, len(frames)
         return values, real_frames(lengths, most)
+
+
+def _speakers(utterances: Sequence[str]) -> list[str]:
+    """Returns who speaks: in 'Ses01F_impro01_M003', of session 1, the man."""
+    return [f'{name[:5]}{name.rpartition("_")[2][:1]}' for name in utterances]
 
 
 def _look(features: np.ndarray) -> tuple[str, bool]:

@@ -47,7 +47,8 @@ class KineticsSounds(AudioVisual):
         gaps: Whether a clip without sound or without a frame is taken as a gap in the data; if not,
             it is an error.
         cache: Where decoded files are kept: nowhere, in memory or in files below the root.
-        duplicates: Whether clips of two splits whose files are equal are reported or refused.
+        duplicates: Whether clips of two splits whose files are equal, and videos with
+            clips in two splits, are reported or refused.
 
     Raises:
         UserError: The root is not as above.

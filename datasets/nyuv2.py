@@ -59,7 +59,8 @@ class NYUv2(Scenes):
         pretrained: File of their ImageNet weights, or 'none' for random initial weights.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
-        duplicates: Whether scenes of two splits whose images are equal are reported or refused.
+        duplicates: Whether scenes of two splits whose images are equal, and scenes with
+            scenes in two splits, are reported or refused.
 
     Raises:
         UserError: The root is not as above.

@@ -19,6 +19,7 @@ from benchmark.engine.loading import split_of
 from benchmark.errors import UserError
 from benchmark.files import digest, read_json
 from benchmark.method import Modality, Task
+from benchmark.records import identity as hashes
 from benchmark.records import store
 
 CARD = 'model.json'
@@ -101,6 +102,8 @@ def read(run: Path) -> Card:
         found = read_json(file)
         if found['format'] != FORMAT:
             raise UserError(f'{file}: expected format {FORMAT}, found {found["format"]!r}')
+        if found.pop('content') != hashes.content(found):
+            raise ValueError('its content does not fit its hash')
         return _card(folder, found)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         why = f'{type(error).__name__}: {error}'.splitlines()[0]

@@ -120,10 +120,11 @@ def _teacher(
 
 def _from_disk(experiment: Experiment, part: Part, machine: Machine) -> Trained | None:
     # Most trainings have not begun: nothing need be built to see that.
-    if state.read_json(part.folder / state.TRAINED, experiment.identity) is None:
+    identity = experiment.identity_of(part)
+    if state.read_json(part.folder / state.TRAINED, identity) is None:
         return None
     method = build(experiment, machine.device)
-    found = state.read_trained(part.folder, experiment.identity, method.state_dict())
+    found = state.read_trained(part.folder, identity, method.state_dict())
     if found is None:
         return None
     method.load_state_dict(found[0])
@@ -161,7 +162,7 @@ def _fit(
     method = build(experiment, machine.device)
     if mentor is not None:
         method.set_teacher(mentor)
-    epochs = experiment.protocol.epochs
+    epochs, identity = experiment.protocol.epochs, experiment.identity_of(part)
     cost.reset_peak(machine.device)
     if fitting.is_fitted(experiment.method):
         report(0, 0, 0.0)
@@ -171,13 +172,11 @@ def _fit(
             method,
             loaders(experiment, part, machine),
             experiment.protocol,
-            training.Job(
-                part.folder, experiment.identity, experiment.seed, machine.device, part.only
-            ),
+            training.Job(part.folder, identity, experiment.seed, machine.device, part.only),
             lambda epoch, seconds: report(epoch, epochs, seconds),
         )
     summary['peak_memory_mb'] = cost.peak_memory(machine.device)
-    state.keep_trained(part.folder, experiment.identity, method.state_dict(), summary)
+    state.keep_trained(part.folder, identity, method.state_dict(), summary)
     return Trained(method.eval(), summary)
 
 

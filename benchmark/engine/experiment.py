@@ -187,6 +187,10 @@ class Experiment:
         """Hash of all that can change a score."""
         return self.header['identity']
 
+    def identity_of(self, part: Part) -> str:
+        """Returns the identity of one of the networks: that of the experiment, and its subset."""
+        return '/'.join([self.identity, *(part.only or [])])
+
     def recorded(self) -> Mapping[str, Any] | None:
         """Returns this experiment's complete record; names one that is damaged or not proven."""
         file = self.folder / store.RECORD
@@ -226,20 +230,28 @@ def folder_name(row: str) -> str:
 
 
 def experiment(
-    spec: Spec, data: Dataset, protocol: Protocol, seed: int, results: Path
+    spec: Spec, data: Dataset, protocol: Protocol, seed: int, results: Path, chosen: bool = True
 ) -> Experiment:
     """Returns the experiment of a method spec with a seed, without tuning.
 
     Options that were given the value that applies anyway are no options: `mmanet:alpha=30` is
     `mmanet` where alpha is 30.
 
+    Args:
+        spec: The method, with the options that were typed.
+        data: The data set.
+        protocol: The training and selection rules.
+        seed: Seed of weights, masks and order.
+        results: Results folder.
+        chosen: Whether `results/settings.json` is needed (`benchmark.engine.values`).
+
     Raises:
         UserError: An option does not exist, or its value does not fit.
     """
     cls = lookup(METHODS, spec.name)
-    differing = values.shortened(spec, data.task.dataset)
-    options = values.usual(differing, data.task.dataset)
-    label = str(differing)
+    differing = values.shortened(spec, data.task.dataset, chosen)
+    options = values.usual(differing, data.task.dataset, chosen)
+    label, teacher = str(differing), cls.teacher and Spec(cls.teacher)
     return Experiment(
         name=spec.name,
         options=options,
@@ -250,9 +262,7 @@ def experiment(
         label=label,
         source=_source(differing, options, data.task.dataset),
         tunable=tuple(search_space(differing, options)),
-        teacher=(
-            experiment(Spec(cls.teacher), data, protocol, seed, results) if cls.teacher else None
-        ),
+        teacher=(experiment(teacher, data, protocol, seed, results, chosen) if teacher else None),
     )
 
 

@@ -87,9 +87,10 @@ def resumed(e: Experiment) -> list[str]:
 
 
 def _epochs_done(part: Part, e: Experiment) -> int:
-    if is_trained(part.folder, e.identity):
+    identity = e.identity_of(part)
+    if is_trained(part.folder, identity):
         return e.protocol.epochs
-    return min(epochs_done(part.folder, e.identity), e.protocol.epochs)
+    return min(epochs_done(part.folder, identity), e.protocol.epochs)
 
 
 def _left(part: Part, e: Experiment) -> float:

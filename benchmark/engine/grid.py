@@ -98,7 +98,7 @@ def _epochs_to_train(todo: list[Experiment], force: bool) -> dict[str, int]:
     networks = {part.folder: (part, x) for x in everything for part in x.parts}
     epochs: dict[str, int] = {}
     for part, x in networks.values():
-        if force or not is_trained(part.folder, x.identity):
+        if force or not is_trained(part.folder, x.identity_of(part)):
             epochs[x.data.name] = epochs.get(x.data.name, 0) + x.protocol.epochs
     return epochs
 

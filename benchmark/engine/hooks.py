@@ -197,7 +197,7 @@ class Checkpoint(Hook):
 
     Args:
         file: The resume file; at every moment it is the old one or the whole new one.
-        identity: Identity of the experiment, which the file holds.
+        identity: Identity of the network, which the file holds.
         selection: Its state travels along.
         averaging: Likewise.
         progress: Called with (finished epochs, seconds of training so far).

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -87,8 +88,19 @@ class Remote:
         self.send('waiting', count)
 
 
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it has ended, however it ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        # What is written is whole, and trainings go on from the last epoch.
+        os._exit(1)
+
+
 def _work(job: Job, pipe: Connection) -> None:
     """The life of one process."""
+    # A process that was killed can tell nobody, and an epoch may take hours.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # An interruption from the terminal reaches all processes; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Loader processes are forked, as elsewhere; mmengine warns of a method that was set.

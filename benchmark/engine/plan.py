@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.dataset import Dataset
-from benchmark.engine import values
+from benchmark.engine import selectable, values
 from benchmark.engine.experiment import CannotTrain, Experiment, experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.tuning import Search, search
@@ -108,29 +108,6 @@ def open_datasets(
     return list(opened.values())
 
 
-def checked(datasets: Sequence[Dataset], refused: list[str] | None = None) -> list[Dataset]:
-    """Checks the files of data sets and prints what the user should know about them.
-
-    Args:
-        datasets: The data sets.
-        refused: As in `listing`; takes data sets that cannot be used.
-
-    Returns:
-        The data sets that can be used.
-
-    Raises:
-        UserError: A file cannot be used.
-    """
-    usable = []
-    for data in datasets:
-        with listing(data.name, refused):
-            data.check()
-            for note in filter(None, (*data.notes, data.recipe_note)):
-                print(f'{data.name}: {note}')
-            usable.append(data)
-    return usable
-
-
 def _namesakes(cls: type[Dataset], spec: str, name: str) -> UserError:
     """Returns the error for two data sets that would share a folder of records."""
     advice = 'run them in two commands, each with a --results folder of its own'
@@ -220,6 +197,7 @@ def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
                 with listing(f'{e.data.name}  {e.label}  seed {e.seed}', request.refused):
                     # Whatever is wrong with sampler, options or rates shows before any training.
                     e.check()
+                    selectable.check(e, tuned=isinstance(item, Search))
                     folder = item.experiments[0].folder if isinstance(item, Search) else item.folder
                     grid.setdefault(folder, item)
                     if (first := rows.setdefault(folder, spec)) != spec and e.seed == seeds[0]:
@@ -242,7 +220,8 @@ def _expanded(spec: Spec, data: Dataset, protocol: Protocol, request: Request) -
         found = search(spec, data, protocol, seeds, results, request.tune)
         if found is not None:
             return [found]
-    return [experiment(spec, data, protocol, seed, results) for seed in seeds]
+    chosen = not request.untuned
+    return [experiment(spec, data, protocol, seed, results, chosen) for seed in seeds]
 
 
 def _protocols(datasets: Sequence[Dataset], request: Request) -> list[tuple[Dataset, Protocol]]:

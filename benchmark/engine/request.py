@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import torch
 
@@ -12,8 +13,11 @@ from benchmark.engine.building import Machine, use_threads
 from benchmark.engine.execution import make_folder
 from benchmark.engine.jobs import usual
 from benchmark.engine.tuning import Search
-from benchmark.errors import UserError
+from benchmark.errors import UserError, listing
 from benchmark.registry import METHODS
+
+LENGTH = ('epochs', 'batch_size')
+"""Fields of the protocol that settle how long a training is."""
 
 
 def prepare(
@@ -46,7 +50,7 @@ def prepare(
         varied = {**options, **setting}
         plan.check_options(varied, args.datasets)
         opened += plan.open_datasets(args.datasets, args.data_root, varied, refused)
-    opened = plan.checked(opened, refused)
+    opened = checked(opened, options, refused)
     if args.untuned and args.tune is not None:
         raise UserError(
             '--untuned: expected no --tune beside it, which would have nothing to choose'
@@ -61,3 +65,41 @@ def prepare(
             print(f'{label}: nothing to tune')
     jobs = args.jobs or usual(device, torch.get_num_threads(), opened)
     return grid, Machine(device, args.workers, jobs)
+
+
+def checked(
+    datasets: Sequence[Dataset], options: dict[str, str], refused: list[str] | None = None
+) -> list[Dataset]:
+    """Checks the files of data sets and prints what the user should know about them.
+
+    Args:
+        datasets: The data sets.
+        options: What was given in --cfg-options.
+        refused: As in `listing`; takes data sets that cannot be used.
+
+    Returns:
+        The data sets that can be used.
+
+    Raises:
+        UserError: A file cannot be used.
+    """
+    usable = []
+    for data in datasets:
+        with listing(data.name, refused):
+            data.check()
+            for note in filter(None, (*data.notes, _length(data, options))):
+                print(f'{data.name}: {note}')
+            usable.append(data)
+    return usable
+
+
+def _length(data: Dataset, options: dict[str, str]) -> str:
+    """Says how long a training is, for data whose recipe says so: as given, or by the recipe."""
+    given = [k for k in LENGTH if {k, f'{data.spec}.{k}'} & options.keys()]
+    if not (data.recipe_note and given):
+        return data.recipe_note
+    merged = {k: options.get(f'{data.spec}.{k}', options.get(k, data.recipe[k])) for k in LENGTH}
+    return (
+        f'training: {merged["epochs"]} epochs with batches of {merged["batch_size"]} '
+        f'({" and ".join(given)} as given)'
+    )

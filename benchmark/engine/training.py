@@ -141,7 +141,7 @@ class Job:
 
     Attributes:
         folder: Where checkpoints and the log go.
-        identity: Identity of the experiment, so that no other one is resumed.
+        identity: Identity of the network, so that no other one is resumed.
         seed: Seed of the experiment.
         device: 'cpu' or 'cuda'.
         only: Subset ids to validate on; all by default.

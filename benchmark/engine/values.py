@@ -10,6 +10,9 @@ choice does not edit the code of a method:
 `method` is the spec of a method in `methods/`: its options must hold for an entry to apply, so that
 'distilled:loss=at' leaves other losses alone. Of two entries with a value of one option the later
 one counts.
+
+The file is read where it could change a value: not for a method all of whose options were typed.
+Only the entries of the data set in question must be of this form.
 """
 
 from __future__ import annotations
@@ -41,44 +44,57 @@ class Entry(NamedTuple):
     source: str
 
 
-def usual(spec: Spec, dataset: str) -> dict[str, Any]:
+def usual(spec: Spec, dataset: str, needed: bool = True) -> dict[str, Any]:
     """Returns every option of a method with the value that applies.
 
     Args:
         spec: The method, with the options that were typed.
         dataset: Registered name of the data set.
+        needed: Whether a file that cannot be used is an error; if not, it counts as empty.
 
     Raises:
         UserError: An option does not exist, its value does not fit, or the file cannot be used.
     """
     plain, given = _plain(spec, dataset), dict(spec.given)
-    for entry in _entries(spec.name, plain, dataset):
+    if plain.keys() <= given.keys():
+        return plain
+    for entry in _entries(spec.name, plain, dataset, needed):
         plain |= {key: value for key, value in entry.options.items() if key not in given}
     return plain
 
 
 def untuned(spec: Spec, dataset: str) -> Spec:
-    """Returns a spec with all options typed that the file would give another value."""
+    """Returns a spec with all options typed that the file would give another value.
+
+    A file that cannot be used gives none.
+    """
     plain = _plain(spec, dataset)
-    chosen = {key for entry in _entries(spec.name, plain, dataset) for key in entry.options}
+    entries = _entries(spec.name, plain, dataset, needed=False)
+    chosen = {key for entry in entries for key in entry.options}
     given = {**dict(spec.given), **{key: plain[key] for key in chosen}}
     return Spec(spec.name, tuple(sorted(given.items())))
 
 
-def shortened(spec: Spec, dataset: str) -> Spec:
-    """Returns a spec without those options whose values apply anyway, in alphabetical order."""
-    everything = usual(spec, dataset)
+def shortened(spec: Spec, dataset: str, needed: bool = True) -> Spec:
+    """Returns a spec without those options whose values apply anyway, in alphabetical order.
+
+    Arguments and errors are those of `usual`.
+    """
+    everything = usual(spec, dataset, needed)
     for key, _ in spec.given:
         rest = Spec(spec.name, tuple(pair for pair in spec.given if pair[0] != key))
-        if usual(rest, dataset) == everything:
+        if usual(rest, dataset, needed) == everything:
             spec = rest
     return spec
 
 
 def sources(name: str, options: dict[str, Any], dataset: str) -> list[str]:
-    """Tells which of a method's options have a value of the file, and where it comes from."""
+    """Tells which of a method's options have a value of the file, and where it comes from.
+
+    No value comes from a file that cannot be used.
+    """
     told = []
-    for entry in _entries(name, options, dataset):
+    for entry in _entries(name, options, dataset, needed=False):
         same = [f'{k}={spell(v)}' for k, v in entry.options.items() if options[k] == v]
         if same:
             told.append(f'{", ".join(same)} from {entry.source}')
@@ -90,10 +106,16 @@ def _plain(spec: Spec, dataset: str) -> dict[str, Any]:
     return resolve(cls, spec.name, dict(spec.given), cls.settings.get(dataset, {}))
 
 
-def _entries(name: str, options: dict[str, Any], dataset: str) -> Iterator[Entry]:
+def _entries(name: str, options: dict[str, Any], dataset: str, needed: bool) -> Iterator[Entry]:
     """Yields the entries of the file that apply to a method with certain options."""
+    try:
+        found = read(dataset)
+    except UserError as error:
+        if needed:
+            raise UserError(f'{error}; --untuned leaves the file out') from error
+        return
     cls = lookup(METHODS, name)
-    for entry in read().get(dataset, []):
+    for entry in found:
         try:
             method, under = parse_spec(entry['method'])
             if method != name:
@@ -101,30 +123,34 @@ def _entries(name: str, options: dict[str, Any], dataset: str) -> Iterator[Entry
             held = typed(cls, name, under)
             values = typed(cls, name, entry['options'])
         except UserError as error:
-            raise UserError(f'{FILE}: {error}') from error
+            if needed:
+                raise UserError(f'{FILE}: {error}; --untuned leaves the file out') from error
+            continue
         if all(options[key] == value for key, value in held.items()):
             yield Entry(values, entry['source'])
 
 
-def read() -> dict[str, list[dict[str, Any]]]:
-    """Returns the file: data set -> entries.
+def read(dataset: str) -> list[dict[str, Any]]:
+    """Returns the entries of a data set in the file.
 
     Raises:
-        UserError: It cannot be read, or an entry is not of the form that this module describes.
+        UserError: The file cannot be read, or one of them is not of the form that this module
+            describes.
     """
     try:
         found = read_json(FILE)
-        ok = all(_is_entry(entry) for each in found.values() for entry in each)
+        entries = found.get(dataset, [])
+        ok = isinstance(entries, list) and all(map(_is_entry, entries))
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        return []
+    except (OSError, ValueError, AttributeError) as error:
         raise UserError(f'{FILE}: expected data sets with lists of entries ({error})') from error
     if not ok:
         raise UserError(
-            f'{FILE}: expected entries with method (the spec of a method in methods/), options and '
-            f'source (one line of at most {MAX_SOURCE} characters)'
+            f'{FILE}: {dataset}: expected entries with method (the spec of a method in methods/), '
+            f'options and source (one line of at most {MAX_SOURCE} characters)'
         )
-    return found
+    return entries
 
 
 def _is_entry(entry: Any) -> bool:

@@ -236,6 +236,14 @@ def unscored(records: Sequence[Record | Unscored]) -> list[str]:
     return list(dict.fromkeys(map(_failure, records)))
 
 
+def by_protocol(records: Sequence[Unscored]) -> dict[str, list[str]]:
+    """Tells failed and refused runs as `unscored`, for each protocol id."""
+    members: dict[str, list[Unscored]] = {}
+    for record in records:
+        members.setdefault(record['protocol_id'], []).append(record)
+    return {key: unscored(found) for key, found in members.items()}
+
+
 def _failure(record: Any) -> str:
     label, where = record['method']['label'], record['protocol_id']
     if record['status'] == 'refused':

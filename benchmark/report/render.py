@@ -34,6 +34,8 @@ def markdown(table: Table) -> str:
         parts.append(_bullets([*_footnotes(block), *captions.origins(block)]))
         if cost := block.cost:
             parts += section(cost, 3)
+    for protocol, lines in table.unfinished.items():
+        parts += [f'## {escaping.markdown(protocol)}: no finished run', _bullets(lines)]
     if table.problems:
         parts += ['## Not counted', _bullets(table.problems)]
     return '\n\n'.join(filter(None, parts)) + '\n'

@@ -158,6 +158,8 @@ class Table:
         gaps: The same rows by training gaps, if asked for.
         transposed: Whether LaTeX has a row per subset and a column per method.
         stem: The path of its files without their suffixes, once they are written.
+        unfinished: Protocol id -> one line for each run that failed or was refused, of protocols
+            without a finished run, which have no block.
     """
 
     dataset: str
@@ -166,6 +168,7 @@ class Table:
     gaps: Table | None = None
     transposed: bool = False
     stem: Path | None = None
+    unfinished: dict[str, list[str]] = field(default_factory=dict)
 
 
 def _number_row(unit: str, numbers: Mapping[str, int]) -> Row:

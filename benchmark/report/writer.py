@@ -62,13 +62,13 @@ def table(
         here = [r for r in rest if (r['protocol_id'], r['dataset']['fingerprint']) == own]
         blocks.append(Block({'': runs}, here, list(published)))
         rest = [r for r in rest if r not in here]
-    problems += captions.unscored(rest)
+    unfinished = captions.by_protocol(rest)
     joined = None
     if by_gaps:
         found = gaps.joined(gathered).items()
         members = [Block(leads, [r for r in unscored if gaps.base(r) == k]) for k, leads in found]
-        joined = Table(name, members, problems)
-    return Table(name, blocks, problems, joined)
+        joined = Table(name, members, problems, unfinished=unfinished)
+    return Table(name, blocks, problems, joined, unfinished=unfinished)
 
 
 def write_tables(
@@ -123,8 +123,9 @@ def write_tables(
     own = {'', *(r['dataset']['metric'] for r in complete)}
     suffix = ('' if metric in own else f'-{metric}') + ('-common' if same_samples else '')
     stem, other = (results / 'tables' / f'{dataset}{part}{suffix}' for part in ('', '-gaps'))
-    joined = made.gaps and Table(dataset, made.gaps.blocks, problems, stem=other)
-    made = Table(dataset, made.blocks, problems, joined, transposed, stem)
+    lost = made.unfinished
+    joined = made.gaps and Table(dataset, made.gaps.blocks, problems, None, False, other, lost)
+    made = Table(dataset, made.blocks, problems, joined, transposed, stem, lost)
     if joined and not joined.blocks and not any(r['protocol'].get('rates') for r in unscored):
         raise Lacking(f'{dataset}: no run with training gaps (rates)')
     for each in filter(None, (joined, made)):
@@ -277,12 +278,14 @@ def show(made: Table, protocols: set[str] | None = None) -> None:
 
     Args:
         made: The table.
-        protocols: Only the blocks of these protocol ids.
+        protocols: Only the blocks, failures and refusals of these protocol ids.
     """
     parts = [part for part in (made, made.gaps) if part]
     for part in parts:
         print(f'\n{terminal(part, protocols)}')
-    for line in made.problems:
+    lost = made.unfinished.items()
+    own = [line for key, lines in lost if protocols is None or key in protocols for line in lines]
+    for line in [*made.problems, *own]:
         print(f'not counted: {escaping.terminal(line)}')
     for part in parts:
         if part.stem:

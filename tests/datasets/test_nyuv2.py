@@ -288,6 +288,11 @@ def test_scenes_are_the_clusters_where_the_root_names_them(root):
         split = opened(root).split(name)
         expected = [f'kitchen_{(int(frame) - 1) // 5:04d}' for frame in split.ids]
         assert split.clusters.tolist() == expected
+    assert not [note for note in opened(root).notes if note.startswith('clusters')]
+    places = (root / 'scenes.txt').read_text()
+    (root / 'scenes.txt').write_text(places.replace('0100 kitchen_0019', '0100 kitchen_0000'))
+    with pytest.raises(UserError, match='refuse: expected none, found .* of test in train'):
+        opened(root, duplicates='refuse')
     (root / 'scenes.txt').write_text('0100 a b')
     with pytest.raises(
         UserError, match=r"scenes\.txt: expected FRAME SCENE in every line, found '01"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmark.engine.plan import checked, protocol_for
+from benchmark.engine.plan import protocol_for
+from benchmark.engine.request import checked
 from datasets.arrays import Arrays
 from datasets.common.recipe import EPOCHS, STEPS, recipe
 
@@ -45,10 +46,32 @@ def write(path, samples=40):
 def test_users_arrays_train_by_the_recipe_and_say_so(tmp_path, capsys):
     data = write(tmp_path / 'mine.npz')
     assert (data.recipe, data.recipe_note) == recipe(40)
-    checked([data])
+    checked([data], {'lr': '1'})
     assert f'mine: {data.recipe_note}\n' in capsys.readouterr().out
     assert protocol_for(data, {}, 'cpu').epochs == 375
     assert protocol_for(data, {'epochs': '3'}, 'cpu').epochs == 3
+
+
+@pytest.mark.parametrize(
+    ('options', 'told'),
+    [
+        ({'epochs': '3'}, '3 epochs with batches of 10 (epochs as given)'),
+        ({'arrays.batch_size': '8'}, '375 epochs with batches of 8 (batch_size as given)'),
+        (
+            {'epochs': '9', 'arrays.epochs': '3', 'batch_size': '4'},
+            '3 epochs with batches of 4 (epochs and batch_size as given)',
+        ),
+    ],
+)
+def test_what_was_typed_is_told_instead_of_the_recipe(options, told, tmp_path, capsys):
+    data = write(tmp_path / 'mine.npz')
+    data.spec = 'arrays'
+    checked([data], options)
+    out = capsys.readouterr().out
+    assert f'mine: training: {told}\n' in out
+    assert 'default training' not in out
+    made = protocol_for(data, options, 'cpu')
+    assert told.startswith(f'{made.epochs} epochs with batches of {made.batch_size} ')
 
 
 def test_vectors_are_standardised_by_the_training_samples(tmp_path):

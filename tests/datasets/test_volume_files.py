@@ -371,12 +371,10 @@ def test_splits_without_a_labelled_voxel_are_refused(root):
     with pytest.raises(UserError, match='expected a labelled voxel in some case of test, found'):
         opened(root)
     lists(root, ['p0', 'p2'], ['p3'], ['p1', 'p4'])
-    assert 'test: 2 cases: flair in 2, t1 in 2; 1 without a labelled voxel' in opened(root).notes
+    assert 'cases without a labelled voxel: 1 of 2 of test' in opened(root).notes
     relabel(root, 'p0', 2)
-    told = [note for note in opened(root).notes if 'no case has' in note]
-    assert told == [
-        f'{n}: no case has region 2; Dice is 1 where it is not found' for n in ('val', 'test')
-    ]
+    told = [note for note in opened(root).notes if 'region' in note]
+    assert told == ['region 2 is in no case of val and test; Dice is 1 where it is not found']
     for k in range(5):
         relabel(root, f'p{k}')
     with pytest.raises(UserError, match='expected a label above 0 in some case, found none'):
@@ -476,6 +474,15 @@ def test_what_was_found_and_what_was_left_aside_is_told(root):
     assert 'volumes of 4x6x7 voxels' in notes
     aside = 'left aside: .DS_Store, case p2, which is in no split, notes.txt, p1/t2.nii.gz'
     assert notes[-1] == aside
+
+
+def test_what_lacks_is_told_in_one_line_for_all_splits(root):
+    lists(root, ['p0', 'p1'], ['p3'], ['p4'])
+    assert 'every case has every modality' in opened(root).notes
+    for name in ('p1/t1', 'p3/t1', 'p4/flair'):
+        (root / f'{name}.npy').unlink()
+    (line,) = [note for note in opened(root).notes if note.startswith('cases lack')]
+    assert line == 'cases lack t1 in 1 of 2 of train, t1 in 1 of 1 of val, flair in 1 of 1 of test'
 
 
 def test_voxels_of_a_prepared_root_that_are_not_finite_are_told(root):

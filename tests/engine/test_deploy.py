@@ -9,7 +9,7 @@ import torch
 from toy_runs import arrays, trained
 
 from benchmark.deploy import load
-from benchmark.engine import prediction
+from benchmark.engine import prediction, state
 from benchmark.errors import UserError
 from benchmark.missing import subset_masks
 from benchmark.records import store
@@ -154,9 +154,18 @@ def edited(change):
         file = folder / 'model.json'
         content = json.loads(file.read_text())
         change(content)
-        file.write_text(json.dumps(content))
+        del content['content']
+        state.write_json(file, content)
 
     return edit
+
+
+def altered(folder):
+    """Changes how samples are prepared, as a disk that loses a bit may."""
+    file = folder / 'model.json'
+    content = json.loads(file.read_text())
+    content['preparation']['rgb']['std'][0][0][0] *= 2
+    file.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +176,7 @@ def edited(change):
         (lambda f: (f / 'model.json').write_text('[]'), 'model.json: cannot be used'),
         (edited(lambda c: c.update(format=9)), 'model.json: expected format 1, found 9'),
         (edited(lambda c: c.pop('task')), "model.json: cannot be used, .*KeyError: 'task'"),
+        (altered, 'model.json: cannot be used, damaged or .*content does not fit its hash'),
         (edited(lambda c: c['task'].update(width=8)), 'weights are those of another network'),
         (edited(lambda c: c['method'].update(name='hemsi')), "did you mean 'hemis'"),
         (lambda f: (f / 'checkpoint.pth').unlink(), 'checkpoint.pth: cannot be used'),

@@ -110,6 +110,24 @@ def test_every_table_is_written_before_one_is_printed(tmp_path, monkeypatch):
     assert done == ['toy', 'other', 'shown', 'shown', 'page']
 
 
+def test_half_written_tables_and_pages_of_killed_processes_are_swept(tmp_path, monkeypatch):
+    (e,) = experiments(tmp_path, 'hemis')
+    monkeypatch.setattr(run.writer, 'write_tables', lambda *_, **__: None)
+    monkeypatch.setattr(run.writer, 'show', lambda *_: None)
+    monkeypatch.setattr(run.document, 'show', lambda _: True)
+    old, new, elsewhere = '.part-1-index.html', '.part-2-index.html', 'runs/toy/.part-3-record.json'
+    for name in (old, new, elsewhere, f'tables/{old}', f'tables/{new}'):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        if '-2-' not in name:
+            os.utime(path, (0, 0))
+    run.show_tables([e], tmp_path)
+    # Somebody may write the young ones now, and those of runs go with the lock of the run.
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('.part-*')}
+    assert left == {new, f'tables/{new}', elsewhere}
+
+
 def test_an_error_of_the_data_is_not_taken_for_one_of_the_disk(tmp_path):
     (e,) = experiments(tmp_path, 'hemis')
     lost = FileNotFoundError(errno.ENOENT, 'No such file or directory', '/data/x.png')

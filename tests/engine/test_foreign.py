@@ -11,7 +11,9 @@ from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.options import Spec
+from benchmark.registry import discover
 
+discover()
 MACHINE = Machine('cpu')
 
 
@@ -77,6 +79,60 @@ def test_the_selected_weights_of_another_seed_are_not_tested(stopped, whole, tmp
     monkeypatch.setattr(state, 'load_weights', load)
     assert record_of(mine) == whole
     assert swapped
+
+
+def parts_of(results):
+    """A run with a network for each of three subsets, all of one form."""
+    data = Toy(TASKS['vectors'])
+    protocol = Protocol.build(data.recipe, {'epochs': 2, 'selection': 'worst'}, 'cpu')
+    return experiment(Spec('customized'), data, protocol, 0, results)
+
+
+@pytest.fixture(scope='module')
+def half(tmp_path_factory):
+    """Results of such a run, of which each network was stopped after an epoch; and its record."""
+    results = tmp_path_factory.mktemp('half')
+    e = parts_of(results / 'half')
+    with pytest.MonkeyPatch.context() as patch:
+        real = hooks.Checkpoint._save
+
+        def save(self, runner):
+            real(self, runner)
+            raise Stopped
+
+        patch.setattr(hooks.Checkpoint, '_save', save)
+        for part in e.parts:
+            with pytest.raises(Stopped):
+                execution._train_part(e, part, MACHINE, None, lambda *_: None)
+    return results / 'half', record_of(parts_of(results / 'whole'))
+
+
+STATES = [(state.RESUME,), (state.RESUME, state.OWNER, state.BEST), (state.BEST,)]
+
+
+@pytest.mark.parametrize('names', STATES)
+def test_the_state_of_another_network_of_the_run_is_not_gone_on_from(names, half, tmp_path):
+    stopped, whole = half
+    shutil.copytree(stopped, tmp_path / 'results')
+    e = parts_of(tmp_path / 'results')
+    mine, other, _ = e.parts
+    for name in names:
+        shutil.copy(other.folder / name, mine.folder / name)
+    own = execution.build(e, 'cpu').state_dict()
+    if names != (state.BEST,):  # which the selection looks at last
+        assert state.read_resume(mine.folder, e.identity_of(mine), own) is None
+    assert state.read_resume(other.folder, e.identity_of(other), own) is not None
+    assert record_of(e) == whole
+
+
+def test_the_weights_of_another_network_of_the_run_are_not_tested(tmp_path):
+    e = parts_of(tmp_path)
+    whole = record_of(e)
+    mine, other, _ = e.parts
+    for name in (state.WEIGHTS, state.TRAINED):
+        shutil.copy(other.folder / name, mine.folder / name)
+    (e.folder / 'record.json').unlink()
+    assert record_of(e) == whole
 
 
 HARM = {

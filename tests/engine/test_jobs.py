@@ -1,5 +1,6 @@
 """Several processes that share the experiments of one command."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -36,7 +37,15 @@ def records(results):
     }
 
 
-def test_two_jobs_do_what_one_does(tmp_path):
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    """The records that one process leaves."""
+    results = tmp_path_factory.mktemp('alone')
+    assert run.main(command(results, 1)[2:]) == 0
+    return records(results)
+
+
+def test_two_jobs_do_what_one_does(tmp_path, alone):
     done = subprocess.run(command(tmp_path / 'two', 2), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith('[')]
@@ -44,8 +53,7 @@ def test_two_jobs_do_what_one_does(tmp_path):
     assert not any('another process' in line for line in lines)
     # The data are described and the table is printed by one of the processes alone.
     assert done.stdout.count('synth_faces.md, .tex, .csv') == 1
-    assert run.main(command(tmp_path / 'one', 1)[2:]) == 0
-    assert records(tmp_path / 'two') == records(tmp_path / 'one')
+    assert records(tmp_path / 'two') == alone
     assert len(records(tmp_path / 'two')) == 3
     assert list((tmp_path / 'two' / 'runs').rglob('.*')) == []
 
@@ -129,6 +137,69 @@ def test_an_interruption_ends_all_jobs():
         jobs.share(sleeps, 2, Interrupted({}, 1, jobs=2))
     with pytest.raises(ProcessLookupError):
         os.kill(started[0], 0)
+
+
+def shares(jobs_started):
+    """Starts a job that says nothing any more, and tells the number of its process."""
+
+    class Telling(Progress):
+        """Passes on what the job tells."""
+
+        def start(self, dataset, label, seed, job=0):
+            """Takes the number of the job's process."""
+            jobs_started.send(int(label))
+
+    jobs.share(sleeps, 1, Telling({}, 1, jobs=1))
+
+
+def ends(process, seconds=20.0):
+    """Whether a process that is no child of this one ends soon."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not Path(f'/proc/{process}').exists():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(not Path('/proc/self').exists(), reason='asks Linux for the processes')
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGTERM])
+def test_jobs_end_with_the_process_that_started_them(how):
+    context = multiprocessing.get_context('fork')  # spares it the imports
+    ours, theirs = context.Pipe(duplex=False)
+    parent = context.Process(target=shares, args=(theirs,))
+    parent.start()
+    theirs.close()
+    job = ours.recv()
+    os.kill(parent.pid, how)
+    parent.join()
+    assert parent.exitcode == -how
+    assert ends(job)
+
+
+def typed(results):
+    """The command with two jobs, as if it had been typed."""
+    sys.argv = command(results, 2)[1:]
+    run.main()
+
+
+def test_a_command_whose_process_was_killed_is_finished_by_the_next(tmp_path, alone, capsys):
+    parent = multiprocessing.get_context('fork').Process(target=typed, args=(tmp_path,))
+    parent.start()
+    until = time.monotonic() + 200
+    while not (first := list(tmp_path.rglob(store.RECORD))) and time.monotonic() < until:
+        time.sleep(0.01)
+    parent.kill()
+    parent.join()
+    written = {file: file.stat().st_mtime_ns for file in first}
+    capsys.readouterr()
+    assert run.main(command(tmp_path, 1)[2:]) == 0
+    assert 'of 3 experiments are recorded already' in capsys.readouterr().out
+    assert (
+        written.items()
+        <= {file: file.stat().st_mtime_ns for file in tmp_path.rglob(store.RECORD)}.items()
+    )
+    assert records(tmp_path) == alone
 
 
 class Streams(Dataset):

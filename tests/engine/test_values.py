@@ -123,8 +123,8 @@ def test_a_search_starts_from_what_was_chosen(chosen, planned):
         ),
         (('mmanet:weak', {'alpha': 2.0}), 'settings.json: .*expected key=value'),
         (('mmanet', {'alpha': 10**400}), 'settings.json: mmanet:alpha: expected float'),
-        ((3, {}), 'settings.json: expected entries'),
-        (('mmanet', [2.0]), 'settings.json: expected entries with method'),
+        ((3, {}), 'settings.json: toy: expected entries'),
+        (('mmanet', [2.0]), 'settings.json: toy: expected entries with method'),
     ],
 )
 def test_a_wrong_entry_is_told_in_one_line(entry, message, chosen, planned):
@@ -133,16 +133,46 @@ def test_a_wrong_entry_is_told_in_one_line(entry, message, chosen, planned):
         planned('mmanet')
 
 
-DAMAGED = ['', '{', '[]', 'null', '{"toy": 3}', '{"toy": [3]}', '[' * 200_000, '{"a":' * 200_000]
+WHOLE = ['', '{', '[]', 'null', '[' * 200_000]
+"""What a damaged file holds that names no data set."""
+
+DAMAGED = [*WHOLE, '{"toy": 3}', '{"toy": [3]}', '{"a":' * 200_000]
 
 
 @pytest.mark.parametrize('text', DAMAGED, ids=lambda text: text[:12])
 def test_a_damaged_file_is_told_in_one_line(text, chosen, planned):
     chosen()
     values.FILE.write_text(text)
-    with pytest.raises(UserError, match=r'settings.json: expected .*entries') as told:
+    with pytest.raises(UserError, match=r'settings.json: .*expected .*entries') as told:
         planned('mmanet')
     assert '\n' not in str(told.value)
+    assert str(told.value).endswith('; --untuned leaves the file out')
+
+
+@pytest.mark.parametrize('text', DAMAGED, ids=lambda text: text[:12])
+def test_a_damaged_file_stops_nothing_that_it_cannot_change(text, chosen, planned):
+    before, plain = planned('mmanet', untuned=True), planned('majority')
+    chosen()
+    values.FILE.write_text(text)
+    e = planned('mmanet', untuned=True)
+    assert (e.identity, e.folder, e.source) == (before.identity, before.folder, before.source)
+    assert notes.of(e) == notes.of(before)
+    # It has no option that the file could choose.
+    assert planned('majority').identity == plain.identity
+
+
+@pytest.mark.parametrize('entries', ['3', '[3]', '[{"method": "mmanet"}]', '{"method": "mmanet"}'])
+def test_entries_of_another_data_set_are_not_looked_at(entries, chosen, planned):
+    chosen(('mmanet', {'alpha': 2.0}))
+    whole = values.FILE.read_text()
+    values.FILE.write_text(f'{{"other": {entries}, {whole[1:]}')
+    assert planned('mmanet').options['alpha'] == 2.0
+
+
+def test_untuned_leaves_out_an_entry_that_does_not_fit(chosen, planned):
+    before = planned('mmanet', untuned=True)
+    chosen(('mmanet', {'alfa': 2.0}))
+    assert planned('mmanet', untuned=True).identity == before.identity
 
 
 @pytest.mark.parametrize('make', [Path.mkdir, os.mkfifo], ids=['folder', 'pipe'])
@@ -179,10 +209,10 @@ def test_untuned_and_tune_exclude_each_other(tmp_path, capsys):
 
 
 def test_every_committed_value_fits_its_data_set_and_method():
-    for dataset, entries in values.read().items():
+    for dataset in json.loads(values.FILE.read_text()):
         cls = DATASETS.module_dict[dataset]
         assert cls.embedded
-        for entry in entries:
+        for entry in values.read(dataset):
             name, under = parse_spec(entry['method'])
             options = values.usual(Spec(name, tuple(typed_of(name, under).items())), dataset)
             METHODS.module_dict[name](TASKS['faces'], **options)

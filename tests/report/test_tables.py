@@ -18,6 +18,7 @@ from made_records import (
     make_failure,
     make_outcomes,
     make_record,
+    make_refusal,
     save,
 )
 from sklearn.metrics import balanced_accuracy_score
@@ -319,8 +320,20 @@ def test_failed_runs_are_listed_and_not_counted(three):
     assert captions.failures(block)[0] in markdown(three.table(unscored=failed))
     assert captions.failures(block)[0] in terminal(three.table(unscored=failed))
     alone = writer.table([], three.load, failed)
-    assert alone.blocks == []
-    assert alone.problems == captions.failures(block)
+    assert alone.blocks == alone.problems == []
+    assert alone.unfinished == {'uniform-last-0': captions.failures(block)}
+    told = f'## uniform-last-0: no finished run\n\n- {captions.failures(block)[0]}\n'
+    assert markdown(alone).endswith(told)
+
+
+def test_a_refusal_is_told_with_the_tables_of_its_own_protocol_alone(three, capsys):
+    refused = {**make_refusal('needy', 0, 'no'), 'protocol_id': 'uniform-last-9'}
+    table = three.table(unscored=[refused])
+    line = 'not counted: refused: needy (uniform-last-9): no'
+    for protocols, told in ((None, True), ({'uniform-last-9'}, True), ({'uniform-last-0'}, False)):
+        writer.show(table, protocols)
+        assert (line in capsys.readouterr().out) == told
+    assert 'needy' not in markdown(table).partition('## uniform-last-9')[0]
 
 
 REFERENCES = {'ceiling': {s: 0.05 for s in SUBSETS}, 'chance': 0.5}

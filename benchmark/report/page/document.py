@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import re
 import sys
@@ -104,7 +105,8 @@ def dataset(name: str, root: Path, id: str) -> dict[str, Any]:
     load = _looking(writer.loader(found), seen)
     left_out: list[str] = []
     table = writer.table(complete, load, unscored, published.published(name, left_out))
-    told = [*found.problems, *left_out, *table.problems, *_unfinished(root)]
+    lost = itertools.chain(*table.unfinished.values())
+    told = [*found.problems, *left_out, *table.problems, *lost, *_unfinished(root)]
     views = [View(f'{id}b{k}', block) for k, block in enumerate(table.blocks)]
     return {
         'id': id,

@@ -12,7 +12,7 @@ from benchmark.dataset import SPLITS, Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Geometric
-from datasets.common.io.copies import Duplicates, copied_files
+from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import ImageFile8, Scaled, image_side
 from datasets.common.io.inspection import check_headers
@@ -53,7 +53,7 @@ class FaceImages(Dataset):
         size: Side of the network's input in pixels.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: 'none', 'ram' or 'disk'.
-        duplicates: Whether copies in two splits are reported or refused.
+        duplicates: Whether copies and clusters in two splits are reported or refused.
 
     Raises:
         UserError: A file is missing, a sample is listed twice, a split lacks live faces or attacks,
@@ -92,7 +92,9 @@ class FaceImages(Dataset):
             (size, width),
         )
         files = {name: {face.id: face.files for face in faces} for name, faces in splits.items()}
-        self.notes = tuple(copied_files(root, files, duplicates))
+        persons = {name: [face.person for face in faces] for name, faces in splits.items()}
+        copied = copied_files(root, files, duplicates)
+        self.notes = (*copied, *shared(root, persons, duplicates))
         shape = (3, size, size)
         modalities = tuple(Modality(m, shape) for m in MODALITIES)
         classes = ('attack', 'live')

@@ -16,7 +16,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Compose, Geometric, ResizedCrop
 from datasets.common.io import notes
-from datasets.common.io.copies import Duplicates, copied_files
+from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.folders import entries
 from datasets.common.io.images import IMAGENET, ImageFile8, Scaled, image_side
@@ -128,7 +128,7 @@ class ClipOptions(TypedDict):
         width: Channels of the encoders' first stage.
         gaps: Whether a clip without sound or without a frame is taken as a gap in the data.
         cache: Where decoded files are kept: 'none', 'ram' or 'disk'.
-        duplicates: Whether copies in two splits are reported or refused.
+        duplicates: Whether copies and clusters in two splits are reported or refused.
     """
 
     size: int
@@ -198,9 +198,11 @@ class AudioVisual(Dataset):
         files = {
             name: {clip.id: clip.files for clip in clips} for name, clips in self.clips.items()
         }
+        clusters = {name: [clip.cluster for clip in clips] for name, clips in self.clips.items()}
         self.notes = (
             *notes.empty(empty, 'clips'),
             *copied_files(root, files, options['duplicates'], 'clip'),
+            *shared(root, clusters, options['duplicates']),
         )
         shapes = (Modality('audio', sound.shape), Modality('visual', (3, self.size, self.size)))
         self.task = Task(self.name, 'classification', shapes, classes, 'accuracy', options['width'])

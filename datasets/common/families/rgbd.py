@@ -13,7 +13,7 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import ColourJitter, Compose, Geometric
-from datasets.common.io.copies import Duplicates, copied_files
+from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import Cache, Decoder, Files, content, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, LabelFile, Scaled
 from datasets.common.io.inspection import check_headers
@@ -69,7 +69,7 @@ class SceneOptions(TypedDict):
         pretrained: File of their ImageNet weights, 'none', or '' if the user named neither.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept.
-        duplicates: Whether copies in two splits are reported or refused.
+        duplicates: Whether copies and clusters in two splits are reported or refused.
     """
 
     network: str
@@ -131,7 +131,9 @@ class Scenes(Dataset):
             name: {scene.id: {'rgb': scene.rgb, 'depth': scene.depth} for scene in scenes}
             for name, scenes in splits.items()
         }
-        self.notes = tuple(copied_files(root, files, options['duplicates']))
+        clusters = {name: [scene.cluster for scene in scenes] for name, scenes in splits.items()}
+        copied = copied_files(root, files, options['duplicates'])
+        self.notes = (*copied, *shared(root, clusters, options['duplicates']))
         self.task = Task(
             self.name,
             'segmentation',

@@ -177,16 +177,16 @@ class Volumes(Dataset):
     def _found(self, modalities: Sequence[str], regions: Regions) -> Iterator[str]:
         """Yields what was found, in words."""
         yield notes.found(self.task.modalities, self.splits, 'cases')
-        for name, cases in self.splits.items():
-            there = [self._files(case, modalities) for case in cases]
-            counts = ', '.join(f'{m} in {sum(m in t for t in there)}' for m in modalities)
-            empty = sum(self.cases[case].labels == (0,) for case in cases)
-            told = f'; {empty} without a labelled voxel' if empty else ''
-            yield f'{name}: {len(cases)} case{"s" if cases[1:] else ""}: {counts}{told}'
-            labels = {label for case in cases for label in self.cases[case].labels}
-            for region, members in regions:
-                if labels.isdisjoint(members) and name != 'train':
-                    yield f'{name}: no case has region {region}; Dice is 1 where it is not found'
+        yield from self._lacking(modalities)
+        shown = {
+            name: {label for case in self.splits[name] for label in self.cases[case].labels}
+            for name in ('val', 'test')
+        }
+        for region, members in regions:
+            without = [name for name, labels in shown.items() if labels.isdisjoint(members)]
+            if without:
+                where = ' and '.join(without)
+                yield f'region {region} is in no case of {where}; Dice is 1 where it is not found'
         used = [self.cases[case] for cases in self.splits.values() for case in cases]
         known = {label for case in used for label in case.labels}
         found = (f'{k} in {sum(k in case.labels for case in used)}' for k in sorted(known - {0}))
@@ -201,6 +201,20 @@ class Volumes(Dataset):
                 f'size={self.size[0]}x{self.size[1]}: the network sees the centre of slices of up '
                 f'to {high}x{wide} pixels; what is labelled outside counts as missed'
             )
+
+    def _lacking(self, modalities: Sequence[str]) -> Iterator[str]:
+        """Yields one line on cases without a modality, and one on those without a label."""
+        gaps, empty = [], []
+        for name, cases in self.splits.items():
+            there = [self._files(case, modalities) for case in cases]
+            for modality in modalities:
+                count = sum(modality not in files for files in there)
+                gaps += [f'{modality} in {count} of {len(cases)} of {name}'] if count else []
+            count = sum(self.cases[case].labels == (0,) for case in cases)
+            empty += [f'{count} of {len(cases)} of {name}'] if count else []
+        yield f'cases lack {", ".join(gaps)}' if gaps else 'every case has every modality'
+        if empty:
+            yield f'cases without a labelled voxel: {", ".join(empty)}'
 
     def _aside(self, kinds: Sequence[str]) -> Iterator[str]:
         """Yields what lies in the root and is not read."""

@@ -1,16 +1,17 @@
-"""Samples of one split whose content is in an earlier split as well, under another name or not."""
+"""What two splits share: samples of equal content, and clusters such as persons."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from benchmark.errors import UserError, unknown
+from datasets.common.io.notes import printable
 from datasets.common.io.remembered import hashes
 
 Duplicates = Literal['report', 'refuse']
-"""The option `duplicates` of data sets; see `copies`."""
+"""The option `duplicates` of data sets; see `copies` and `shared`."""
 
 Contents = Mapping[str, Mapping[str, Mapping[str, str]]]
 """'train', 'val', 'test' -> sample -> modality -> hash of its content, where the sample has it."""
@@ -22,6 +23,9 @@ COMMON = 50
 """Content that more samples share than this, such as a black image, identifies none of them."""
 
 CALLED = {'train': 'training', 'val': 'validation'}
+
+PAIRS = (('train', 'val'), ('train', 'test'), ('val', 'test'))
+"""(earlier split, later split) that should share nothing."""
 
 
 def copies(
@@ -44,7 +48,7 @@ def copies(
     if duplicates not in ('report', 'refuse'):
         raise unknown('value of duplicates', duplicates, ('report', 'refuse'))
     told = []
-    for earlier, name in (('train', 'val'), ('train', 'test'), ('val', 'test')):
+    for earlier, name in PAIRS:
         found = list(_twins(contents[earlier], contents[name]))
         if not found:
             continue
@@ -77,6 +81,39 @@ def _twins(
             if all(earlier[twin].get(m, found) == found for m, found in content.items()):
                 yield sample, twin
                 break
+
+
+def shared(
+    where: Path | str, clusters: Mapping[str, Iterable[str]], duplicates: Duplicates = 'report'
+) -> list[str]:
+    """Returns what to say, in a line, of clusters that have samples in two splits.
+
+    A network is then tested on persons, or recordings, that it has been trained on.
+
+    Args:
+        where: The data root, for messages.
+        clusters: 'train', 'val', 'test' -> cluster of each sample, '' where it is not known.
+        duplicates: 'report' returns the line; 'refuse' takes such a cluster for an error.
+
+    Raises:
+        UserError: `duplicates` is 'refuse' and there are such clusters.
+    """
+    members = {name: {*found} - {''} for name, found in clusters.items()}
+    both = {pair: members[pair[0]] & members[pair[1]] for pair in PAIRS}
+    if not any(both.values()):
+        return []
+    counts = ', '.join(
+        f'{len(found)} of {len(members[later])} of {later} in {earlier}'
+        for (earlier, later), found in both.items()
+        if found
+    )
+    named = sorted(map(printable, set().union(*both.values())))
+    more = ', ...' if named[NAMED:] else ''
+    told = f'clusters (persons, recordings or the like) in two splits: {counts}: '
+    told += f'{", ".join(named[:NAMED])}{more}'
+    if duplicates == 'refuse':
+        raise UserError(f'{where}: duplicates=refuse: expected none, found {told}')
+    return [told]
 
 
 def copied_files(
