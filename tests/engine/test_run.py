@@ -98,7 +98,10 @@ def raise_version(monkeypatch):
 @pytest.fixture(scope='module')
 def uninterrupted(tmp_path_factory):
     results = tmp_path_factory.mktemp('whole')
-    assert run.main(arguments(results, MMANET)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        # Nothing is drawn, and importing what could draw takes longer than these trainings.
+        patch.setitem(sys.modules, 'matplotlib.figure', None)
+        assert run.main(arguments(results, MMANET)) == 0
     return results
 
 
