@@ -32,14 +32,11 @@ class NamedGrid:
 
 GRIDS = {
     'reference': NamedGrid(
-        'the tables of the documentation: the methods that were measured, with five seeds',
+        'the tables of the documentation: networks that were measured, with five seeds',
         (
             'complete',
             'modality_dropout',
             'customized',
-            'majority',
-            'logistic',
-            'mean_imputation',
             'hemis',
             'uhved',
             'robustseg',
