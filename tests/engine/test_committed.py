@@ -11,7 +11,7 @@ from benchmark.records import store
 from benchmark.registry import discover
 
 discover()
-FOLDERS = [ROOT / 'results' / name / 'runs' for name in ('reference', 'extra', 'gaps')]
+FOLDERS = [ROOT / 'results' / name / 'runs' for name in ('reference', 'extra', 'fitted', 'gaps')]
 
 
 @functools.cache
