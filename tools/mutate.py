@@ -36,9 +36,14 @@ TESTS = {
     'benchmark/report/comparison.py': ('report/test_comparison', 'report/test_standings'),
     'benchmark/report/standings.py': ('report/test_standings', 'report/test_tables'),
     'benchmark/report/statistics.py': ('report/test_statistics', 'report/test_tables'),
-    'benchmark/engine/hooks.py': ('engine/test_schedules', 'engine/test_run'),
+    'benchmark/engine/hooks.py': (
+        'engine/test_schedules',
+        'engine/test_averaging',
+        'engine/test_run',
+    ),
     'benchmark/engine/execution.py': (
-        *('engine/test_evaluation', 'engine/test_leaks', 'engine/test_tuning', 'engine/test_run'),
+        *('engine/test_evaluation', 'engine/test_leaks', 'engine/test_tuning', 'engine/test_state'),
+        'engine/test_run',
     ),
     'benchmark/engine/recording.py': ('engine/test_evaluation', 'engine/test_run'),
     'methods/common/losses.py': (

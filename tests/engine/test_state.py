@@ -267,7 +267,8 @@ def test_a_stopped_training_goes_on_under_every_schedule(rules, tmp_path, monkey
 def test_force_clears_what_is_broken(begun, whole, tmp_path):
     shutil.copytree(begun, tmp_path / 'results')
     e = experiment(tmp_path / 'results', selection='worst')
-    for name in ('resume.pth', 'resume.json', 'trained.json', 'best.pth', 'checkpoint.pth'):
+    weights = ('resume.pth', 'resume.json', 'trained.json', 'best.pth', 'checkpoint.pth')
+    for name in (*weights, store.RECORD, store.OUTCOMES, store.VALIDATION):
         (e.folder / name).unlink(missing_ok=True)
         (e.folder / name).mkdir()
     record = execution.run(e, MACHINE, lambda *_: None, force=True)
@@ -275,9 +276,10 @@ def test_force_clears_what_is_broken(begun, whole, tmp_path):
     assert scientific(store.read(e.folder / store.RECORD)) == whole
 
 
-def test_the_log_holds_curves_alone(tmp_path):
+def test_the_log_holds_curves_alone_and_no_teacher_costs_nothing(tmp_path):
     e = experiment(tmp_path, 'modality_dropout')
     finished(e)
+    assert store.read(e.folder / store.RECORD)['cost']['teacher_seconds'] == 0
     lines = (e.folder / 'train.log').read_text().splitlines()
     assert len(lines) == 4  # three epochs and the validation after the last one
     assert all(' epoch ' in line for line in lines)
