@@ -38,12 +38,18 @@ def _hash(first: tuple[Path, ...]) -> str:
         file = waiting.pop()
         if file in files:
             continue
-        tree = ast.parse(file.read_bytes())
-        files[file] = '\n'.join(_lines(tree))
-        found = (_file(name) for name in _imported(tree))
+        files[file], imported = _read(file)
+        found = (_file(name) for name in imported)
         waiting += [f for f in found if f and any(f.is_relative_to(at) for at in folders)]
     # Sorted by content instead of by path: where the project lies changes nothing.
     return hashlib.sha256('\0'.join(sorted(files.values())).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _read(file: Path) -> tuple[str, list[str]]:
+    """Returns the code of a file, which many methods share, and the modules that it may import."""
+    tree = ast.parse(file.read_bytes())
+    return '\n'.join(_lines(tree)), list(_imported(tree))
 
 
 def _file(module: str) -> Path | None:

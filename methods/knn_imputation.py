@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.impute import KNNImputer
 from torch import Tensor
 
 from benchmark.errors import UserError
@@ -78,6 +77,8 @@ class KNNImputation(MeanImputation):
         donors = self.donors.double().where(self.known, torch.nan)[self.known.any(1)].cpu().numpy()
         if not len(donors):
             return super().imputed(x)
+        from sklearn.impute import KNNImputer  # here, because every command loads this file
+
         imputer = KNNImputer(n_neighbors=self.neighbours, keep_empty_features=True)
         imputer.fit((donors - mean) / scale)
         return imputer.transform((x - mean) / scale) * scale + mean

@@ -1,10 +1,12 @@
-"""One thread a test process: on two cores the tests of two suites would fight for them."""
+"""What the tests of a process share; one thread, since two suites would fight for the cores."""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
+
+from benchmark.engine import cost
 
 torch.set_num_threads(1)
 
@@ -63,4 +65,33 @@ def _own_cache(tmp_path_factory):
     """Keeps what tests remember of files out of the user's cache folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _unsynced():
+    """Waits for no disk: no test loses its power; `disk` tells what would have been synced."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, 'fsync', lambda handle: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _counted_once():
+    """Counts the FLOPs of equal networks once, which takes as long as training them for an epoch.
+
+    The tests of the counting import the function itself.
+    """
+    real, counted = cost.flops, {}
+
+    def flops(method, only=None):
+        cls = type(method)
+        shapes = [(name, x.shape) for name, x in method.state_dict().items()]
+        key = repr((cls, cls.predict, cls.encode, cls.decode, method.task, shapes, only))
+        if key not in counted:
+            counted[key] = real(method, only)
+        return dict(counted[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, 'flops', flops)
         yield

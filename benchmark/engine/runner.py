@@ -9,6 +9,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from mmengine.runner import Runner
@@ -45,7 +46,6 @@ class SilentRunner(Runner):
         scratch = log_file.with_name('.part-runner')
         super().__init__(
             work_dir=str(scratch),
-            visualizer={'type': 'Visualizer', 'vis_backends': []},
             experiment_name=f'run{next(_COUNTER)}',
             env_cfg={},
             default_hooks=dict(_NO_DEFAULTS),
@@ -63,6 +63,10 @@ class SilentRunner(Runner):
             # A log that a full disk does not take is no reason to print a traceback for each line.
             handler.handleError = lambda record: None
         return logger
+
+    def build_visualizer(self, visualizer: Any = None) -> Any:
+        """Returns what draws nothing; mmengine's loads matplotlib, which takes a second or two."""
+        return SimpleNamespace(add_config=lambda config: None)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: Method) -> Method:
         """Moves the model to the chosen device."""

@@ -6,11 +6,6 @@ import warnings
 
 import numpy as np
 import torch
-from scipy.linalg import qr
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from benchmark.method import IGNORE, Batch, Method, Modality, Task
@@ -184,6 +179,9 @@ def logistic_regression(
         Weights (K, D) and bias (K,), for features that are not standardised. A class without
         training samples has the probability `FLOOR` everywhere.
     """
+    from scipy.linalg import qr  # here: all commands load this file, and few fit a model
+    from sklearn.preprocessing import StandardScaler
+
     (x, y), count = train, len(weights)
     seen = np.unique(y)
     if len(seen) < 2:
@@ -211,6 +209,10 @@ def _best(
     x: np.ndarray, y: np.ndarray, checked: np.ndarray | None, labels: np.ndarray, w: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns slopes (classes seen, D) and bias of the best penalty."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+
     strengths = (1.0,) if checked is None else STRENGTHS
     model = LogisticRegression(tol=1e-6, max_iter=1000, warm_start=True)
     best, kept = np.inf, (np.zeros(0), np.zeros(0))

@@ -219,6 +219,22 @@ def test_a_class_that_does_not_occur_does_not_count():
     assert mean_iou(np.diag([3.0, 0, 5])) == 1
 
 
+def test_data_that_differ_in_training_alone_share_their_bounds(monkeypatch):
+    counted = []
+    real = SynthRooms.ceiling
+    monkeypatch.setattr(SynthRooms, 'ceiling', lambda data: counted.append(data) or real(data))
+    sizes = {'val': 1, 'test': 7, 'size': 32}
+    first = SynthRooms(train=8, **sizes)
+    alike = SynthRooms(train=9, width=4, **sizes)
+    others = [
+        SynthRooms(**{**sizes, k: v}) for k, v in {'test': 8, 'size': 64, 'data_seed': 2}.items()
+    ]
+    found = [data.bounds for data in (first, alike, *others)]
+    assert counted == [first, *others]
+    assert found[1] == found[0] == (real(alike), alike.chance())
+    assert all(other not in found[:i] for i, other in enumerate(found) if i > 1)
+
+
 def test_each_modality_confuses_what_it_should(rooms):
     z = rooms.latents('train', 2000)
     truth = region_classes(z)[:, 2:5].ravel()

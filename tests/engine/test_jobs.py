@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def command(results, count, *words):
     """A command with three experiments; one distils the network of another."""
-    options = ('train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=2')
+    options = ('train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=1')
     what = ('--methods', 'complete', 'distilled', 'majority', '--datasets', 'synth_faces')
     how = ('--results', str(results), '--jobs', str(count), '--device', 'cpu', '--cfg-options')
     return [sys.executable, str(ROOT / 'benchmark/run.py'), *what, *how, *options, *words]
@@ -56,6 +56,13 @@ def test_two_jobs_do_what_one_does(tmp_path, alone):
     assert records(tmp_path / 'two') == alone
     assert len(records(tmp_path / 'two')) == 3
     assert list((tmp_path / 'two' / 'runs').rglob('.*')) == []
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Forks the jobs of a test: new processes, as above, would load the libraries anew."""
+    context = jobs.multiprocessing.get_context('fork')
+    monkeypatch.setattr(jobs.multiprocessing, 'get_context', lambda method: context)
 
 
 def dies(reporter):
@@ -92,7 +99,7 @@ def sleeps(reporter):
 
 
 @pytest.mark.parametrize(('job', 'result'), [(works, True), (fails, False)])
-def test_what_jobs_tell_is_shown_once(job, result, capsys):
+def test_what_jobs_tell_is_shown_once(job, result, forked, capsys):
     with Progress({'toy': 4}, 3, jobs=2) as progress:
         assert jobs.share(job, 2, progress) is result
     assert progress.seen == {'toy': 4}
@@ -103,7 +110,7 @@ def test_what_jobs_tell_is_shown_once(job, result, capsys):
     assert not any('waiting' in line for line in lines)
 
 
-def test_a_job_that_dies_is_named_and_its_work_is_left(capsys):
+def test_a_job_that_dies_is_named_and_its_work_is_left(forked, capsys):
     with Progress({}, 1, jobs=1) as progress:
         assert jobs.share(dies, 1, progress) is None
     assert 'job 1 of 1 ended: signal 9 (Killed)' in capsys.readouterr().out
@@ -114,7 +121,7 @@ def refuses(reporter):
     raise UserError('no such data')
 
 
-def test_a_job_that_is_refused_leaves_its_work_without_a_traceback(capfd):
+def test_a_job_that_is_refused_leaves_its_work_without_a_traceback(forked, capfd):
     with Progress({}, 1, jobs=1) as progress:
         assert jobs.share(refuses, 1, progress) is None
     told = capfd.readouterr()
@@ -122,7 +129,7 @@ def test_a_job_that_is_refused_leaves_its_work_without_a_traceback(capfd):
     assert told.err == ''
 
 
-def test_an_interruption_ends_all_jobs():
+def test_an_interruption_ends_all_jobs(forked):
     started = []
 
     class Interrupted(Progress):

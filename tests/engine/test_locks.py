@@ -13,6 +13,7 @@ from benchmark import run
 from benchmark.engine import grid, locks, tuning
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment
+from benchmark.engine.hooks import Checkpoint
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.files import ROOT
@@ -202,31 +203,31 @@ def test_a_disk_without_room_for_the_result_of_a_trial_stops_nothing_else(
     assert 'trial.json: cannot be written: No space left on device' in capsys.readouterr().out
 
 
-def test_two_processes_do_every_run_once(tmp_path, capsys):
+def test_two_processes_do_every_run_once(tmp_path, monkeypatch, capsys):
     """One command twice, whose methods share a teacher, which the other process is training."""
     words = '--datasets synth_faces --device cpu --methods distilled complete --cfg-options'
     options = 'train=32 val=16 test=16 size=24 width=8 batch_size=16 epochs=2'
     command = ['--results', str(tmp_path), *words.split(), *options.split()]
-    code = f"""
-import sys, time
-sys.path[0] = {str(ROOT)!r}
-import torch; torch.set_num_threads(1)
-from benchmark import run
-from benchmark.engine.hooks import Checkpoint
-save = Checkpoint._save
-def slow(*args):
-    print('saving', flush=True)
-    time.sleep(0.5)
-    save(*args)
-Checkpoint._save = slow
-sys.exit(run.main({command!r}))
-"""
-    other = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
-    assert 'saving\n' in iter(other.stdout.readline, '')
+    save, (heard, tells) = Checkpoint._save, os.pipe()
+
+    def slow(*args):
+        os.write(tells, b'saving')
+        time.sleep(0.5)
+        save(*args)
+
+    other = os.fork()  # it has loaded the libraries already
+    if not other:
+        monkeypatch.setattr(Checkpoint, '_save', slow)
+        try:
+            os._exit(run.main(command))
+        finally:
+            os._exit(1)
+    os.close(tells)
+    assert os.read(heard, 6) == b'saving'
     assert run.main(command) == 0
     assert 'waiting for other processes, which run 2 of these' in capsys.readouterr().out
-    other.communicate(timeout=60)
-    assert other.returncode == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 0
+    os.close(heard)
     records = sorted((tmp_path / 'runs').rglob('record.json'))
     assert len(records) == 2
     for file in records:

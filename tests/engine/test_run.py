@@ -1,9 +1,11 @@
 """The command line from end to end, in the test's own process unless it must die."""
 
 import csv
+import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,8 +18,8 @@ import pytest
 import torch
 from repetitions import scientific
 
-from benchmark import run, tables
-from benchmark.engine import hooks
+from benchmark import files, run, tables
+from benchmark.engine import hooks, state, training
 from benchmark.errors import UserError
 from benchmark.method import SubsetScore
 from benchmark.records import store
@@ -96,7 +98,10 @@ def raise_version(monkeypatch):
 @pytest.fixture(scope='module')
 def uninterrupted(tmp_path_factory):
     results = tmp_path_factory.mktemp('whole')
-    assert run.main(arguments(results, MMANET)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        # Nothing is drawn, and importing what could draw takes longer than these trainings.
+        patch.setitem(sys.modules, 'matplotlib.figure', None)
+        assert run.main(arguments(results, MMANET)) == 0
     return results
 
 
@@ -163,59 +168,50 @@ def test_a_repetition_gives_the_same_record(uninterrupted, tmp_path):
 
 
 DEATHS = {
-    'while the teacher trains': ('benchmark.engine.hooks.Checkpoint._save', 2),
-    'before the teacher is kept': ('benchmark.engine.state.keep_trained', 1),
-    'with a checkpoint half in place': ('benchmark.files._commit', 7),
-    'while testing': ('benchmark.engine.training.test', 1),
-    'with the outcomes but no record': ('benchmark.records.store.write', 1),
+    'while the teacher trains': (hooks.Checkpoint, '_save', 2),
+    'before the teacher is kept': (state, 'keep_trained', 1),
+    'with a checkpoint half in place': (files, '_commit', 7),
+    'while testing': (training, 'test', 1),
+    'with the outcomes but no record': (store, 'write', 1),
 }
 SELECTED = [*SMALL, 'selection=worst']
 """Options of a run that keeps its best weights beside the last ones."""
 
 
-@pytest.fixture(scope='module')
-def killed(tmp_path_factory):
-    """Moment -> results of a run that was killed then.
+def forked(action):
+    """How a fork of this process ends that does something; it has loaded all libraries already."""
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(action())
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    One process runs something once and then forks all of them, since loading the libraries anew
-    would take longer than the runs.
-    """
+
+def deadly(real, call):
+    """A function that kills its process when it is called for the given time."""
+    calls = itertools.count(1)
+
+    def called(*args, **kwargs):
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    return called
+
+
+@pytest.fixture(scope='module')
+def killed(uninterrupted, tmp_path_factory):
+    """Moment -> results of a run that was killed then."""
     folders = {m: tmp_path_factory.mktemp('killed') for m in [*DEATHS, 'selecting']}
     runs = [(*DEATHS[m], arguments(folders[m], MMANET)) for m in DEATHS]
     selecting = arguments(folders['selecting'], 'modality_dropout', options=SELECTED)
-    runs.append(('benchmark.engine.hooks.Checkpoint._save', 3, selecting))
-    first = arguments(tmp_path_factory.mktemp('first'), 'modality_dropout')
-    code = f"""
-import importlib, os, signal, sys
-sys.path[0] = {str(ROOT)!r}
-import torch; torch.set_num_threads(1)
-from benchmark import run
-
-def die_in(target, call):
-    module, _, name = target.rpartition('.')
-    try:
-        owner = importlib.import_module(module)
-    except ModuleNotFoundError:
-        outer, _, cls = module.rpartition('.')
-        owner = getattr(importlib.import_module(outer), cls)
-    real, calls = getattr(owner, name), [0]
-    def deadly(*args, **kwargs):
-        calls[0] += 1
-        if calls[0] == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **kwargs)
-    setattr(owner, name, deadly)
-
-run.main({first!r})
-for target, call, arguments in {runs!r}:
-    child = os.fork()
-    if not child:
-        die_in(target, call)
-        os._exit(run.main(arguments))
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=sys.stderr)
-"""
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
-    assert done.stderr.split()[-len(runs) :] == ['-9'] * len(runs), done.stderr[-2000:]
+    runs.append((hooks.Checkpoint, '_save', 3, selecting))
+    for owner, name, call, words in runs:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, deadly(getattr(owner, name), call))
+            assert forked(lambda words=words: run.main(words)) == -signal.SIGKILL
     return folders
 
 

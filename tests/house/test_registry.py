@@ -344,10 +344,16 @@ def test_protocols_that_differ_in_any_field_have_different_ids(field):
     assert plain.id('other data') != plain.id('data')
 
 
-def test_protocol_ids_are_the_same_in_another_process():
-    code = "from benchmark.engine.protocol import Protocol; print(Protocol(lr=0.3).id('data'))"
+def test_in_another_process_protocol_ids_are_the_same_and_what_few_runs_need_is_not_loaded():
+    code = """
+import sys
+from benchmark import run
+from benchmark.engine.protocol import Protocol
+run.discover()
+print(Protocol(lr=0.3).id('data'), {'sklearn', 'matplotlib', 'onnx'} & {*sys.modules})
+"""
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, check=True, cwd=ROOT)
-    assert out.stdout.decode().strip() == Protocol(lr=0.3).id('data')
+    assert out.stdout.decode().strip() == f'{Protocol(lr=0.3).id("data")} set()'
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ ROOT, work, cases = json.loads(sys.argv[1])
 sys.path[0] = ROOT
 import torch; torch.set_num_threads(1)
 import benchmark.run, benchmark.tables, datasets.prepare, datasets.preview
+import torch._inductor  # what PyTorch itself loads when a training begins
 from benchmark.engine.hooks import Checkpoint
 benchmark.registry.discover()
 gc.freeze()  # else each fork would look through all that was imported when it ends

@@ -15,6 +15,8 @@ from datasets.common.io.images import image_side
 Latents = dict[str, np.ndarray]
 """The latent variables of N scenes: name -> array (N, ...)."""
 
+_BOUNDS: dict[tuple, tuple[dict[str, float], float | None]] = {}
+
 
 class Generated(Dataset):
     """A data set that is drawn rather than read.
@@ -45,6 +47,14 @@ class Generated(Dataset):
         self.sizes, self.data_seed = sizes, data_seed
         identity = (self.name, self.version, sorted(sizes.items()), data_seed, *options.items())
         self.fingerprint = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
+
+    @property
+    def bounds(self) -> tuple[dict[str, float], float | None]:
+        """The ceiling and chance; data that differ in training alone, as in a grid, share them."""
+        key = type(self), self.data_seed, self._size('test'), self.task.modalities
+        if key not in _BOUNDS:
+            _BOUNDS[key] = self.ceiling(), self.chance()
+        return _BOUNDS[key]
 
     def scene(self, split: str, block: int) -> Latents:
         """Returns the latent variables of one block."""
