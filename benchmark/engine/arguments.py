@@ -1,0 +1,77 @@
+"""Checks of a command's arguments that need neither PyTorch nor data, so that they come at once."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark.engine.grids import GRIDS
+from benchmark.errors import UserError, unknown
+from benchmark.files import ROOT
+
+REGISTERED = re.compile(r"^@(?:METHODS|DATASETS)\.register_module\('([^']+)'\)$", re.MULTILINE)
+"""How a file of methods/ or datasets/ registers a name."""
+
+
+def check(args: argparse.Namespace) -> None:
+    """Checks what can be checked without importing a method or opening data.
+
+    What passes is checked again where it is used: a name may belong to a file that cannot be
+    imported.
+
+    Raises:
+        UserError: A number is out of range, words are not of their form, two options exclude each
+            other, or there is no such grid, method or data set.
+    """
+    for option in ('threads', 'jobs'):
+        if (given := getattr(args, option)) is not None and given < 1:
+            raise UserError(f'--{option}: expected 1 or more, found {given}')
+    if args.untuned and args.tune is not None:
+        raise UserError(
+            '--untuned: expected no --tune beside it, which would have nothing to choose'
+        )
+    pairs(args.cfg_options)
+    if args.grid is not None and args.grid not in GRIDS:
+        raise unknown('grid', args.grid, GRIDS)
+    # A program that has loaded the registry may have registered what no file shows.
+    if not args.list and 'benchmark.registry' not in sys.modules:
+        _check_names('method', args.methods, ROOT / 'methods')
+        _check_names('dataset', args.datasets, ROOT / 'datasets')
+
+
+def pairs(words: Sequence[str]) -> dict[str, str]:
+    """Reads the KEY=VALUE words of --cfg-options, as text.
+
+    Raises:
+        UserError: A word is not of this form, or a key is given twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition('=')
+        if not (key and equals):
+            raise UserError(f'--cfg-options: expected KEY=VALUE, found {word!r}')
+        if key in found:
+            raise UserError(f'--cfg-options: expected one value of {key}, found two')
+        found[key] = value
+    return found
+
+
+def _check_names(what: str, specs: Sequence[str], folder: Path) -> None:
+    """Checks that some file seems to register each name that is no file's own.
+
+    Raises:
+        UserError: No file does; the nearest name is given.
+    """
+    files = sorted(folder.glob('[!_]*.py'))
+    texts = [file.read_text(encoding='utf-8') for file in files]
+    known = {name for text in texts for name in REGISTERED.findall(text)}
+    if sum(text.count('.register_module(') for text in texts) != len(known):
+        return  # some file registers its names otherwise, which only an import shows
+    stems = {file.stem for file in files}  # of a file that is broken, the import tells why
+    for spec in specs:
+        name = spec.partition(':')[0]
+        if '.py:' not in spec and name not in known | stems:
+            raise unknown(what, name, known)
