@@ -33,6 +33,7 @@ EXAMPLES = """examples:
   python benchmark/run.py --methods mmanet dmrnet --untuned
   python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
+  python benchmark/run.py --status /tmp/results
   python benchmark/run.py --list --data-root /data/nyuv2
 """
 
@@ -155,6 +156,15 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         help='experiments that run at the same time, each in a process of its own, e.g. 2; '
         'default: on a CPU one for each core and thread if the data lie in memory, else 1',
     )
+    p.add_argument(
+        '--status',
+        nargs='?',
+        type=partial(user_path, what='--status'),
+        const=True,
+        metavar='FOLDER',
+        help='print what is done, running, resumable or failed in a results folder, '
+        'e.g. /tmp/results (default: that of --results)',
+    )
     p.add_argument('--dry-run', action='store_true', help='print the plan and the expected time')
     p.add_argument('--list', action='store_true', help='print the methods and data sets')
     p.add_argument('--force', action='store_true', help='run again what is recorded')
@@ -172,8 +182,13 @@ def main(argv: list[str] | None = None) -> int:
         UserError: The arguments do not hold together, which is told with status 2.
     """
     args = parser().parse_args(argv)
+    if args.status is not None:
+        from benchmark.engine import status
+        from benchmark.report.escaping import terminal
+
+        return status.show(args.results if args.status is True else args.status, terminal)
     arguments.check(args)
-    # This imports PyTorch, which takes seconds, and nothing above needs it.
+    # PyTorch, which takes seconds to import, and which nothing above needs.
     from benchmark import running
 
     return running.start(args, typed=argv is None)

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     'benchmark.deploy': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.predict': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.export': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
-    'benchmark.run': {CONTRACT, 'benchmark.engine', 'benchmark.running'},
+    'benchmark.run': {CONTRACT, 'benchmark.engine', 'benchmark.report', 'benchmark.running'},
     'benchmark.running': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
     'methods': {CONTRACT, 'methods'},
     'datasets': {CONTRACT, 'datasets'},
