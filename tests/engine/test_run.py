@@ -236,7 +236,7 @@ def test_selection_by_validation_survives_resuming(killed, tmp_path):
 @pytest.mark.parametrize('method', ['dmrnet', 'redcore'])
 def test_a_method_that_draws_noise_goes_on_with_the_noise_of_its_epoch(method, tmp_path):
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    options = [*TINY[:-1], 'epochs=2']
+    options = ['train=16', 'val=8', 'test=8', 'size=16', 'width=4', 'batch_size=8', 'epochs=2']
     assert run.main(arguments(whole, method, options=options)) == 0
     with steps_of(method, stop=1):
         assert run.main(arguments(parts, method, options=options)) == 1
@@ -662,7 +662,7 @@ def test_a_training_too_short_for_a_late_term_is_told_before_it_starts(tmp_path,
     args = arguments(tmp_path, 'dmrnet:warmup=6', 'modality_dropout', options=TINY)
     assert run.main([*args, '--dry-run']) == 0
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith('note: ')]
-    assert notes == [
+    assert [line for line in notes if 'from a search' not in line] == [
         'note: synth_faces  dmrnet:warmup=6: the hard combination regulariser starts after 2 of 3 '
         'epochs, because its start after 6 epochs would lie behind the end of the training'
     ]

@@ -294,6 +294,10 @@ def test_a_validation_split_without_scores_cannot_tune(tmp_path, capsys, monkeyp
                 split.target[...] = 1  # no attack: ACER is undefined
             return split
 
+    with pytest.raises(UserError, match='toy: --tune: expected ACER of rgb on .* no attack'):
+        grid_of(tmp_path, 'stretched', trials=2, data=toy('faces', Bare))
+    # Whoever makes the search without a plan meets it after the training.
+    monkeypatch.setattr(plan.selectable, 'check', lambda *_, **__: None)
     assert not executed(grid_of(tmp_path, 'stretched', trials=2, data=toy('faces', Bare)))
     assert '--tune: expected ACER on the validation split for rgb' in capsys.readouterr().out
 

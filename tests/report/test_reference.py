@@ -16,7 +16,7 @@ UNIFIED = ('modality_dropout', 'mmanet', 'rfnet')
 SEEDS = [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize('name', ['reference', 'extra', 'gaps'])
+@pytest.mark.parametrize('name', ['reference', 'fitted', 'extra', 'gaps'])
 def test_the_committed_tables_are_those_of_the_committed_records(name, tmp_path):
     for runs in sorted((RESULTS / name / 'runs').iterdir()):
         made = writer.write_tables(tmp_path, runs.name, runs.parent, by_gaps=name == 'gaps')
