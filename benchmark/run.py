@@ -33,6 +33,7 @@ EXAMPLES = """examples:
   python benchmark/run.py --methods mmanet dmrnet --untuned
   python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
+  python benchmark/run.py --methods mmanet rfnet --seeds 0 1 2 --shard 1/3
   python benchmark/run.py --status /tmp/results
   python benchmark/run.py --list --data-root /data/nyuv2
 """
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_what(p)
     _add_how(p)
+    _add_which(p)
     return p
 
 
@@ -155,6 +157,17 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         metavar='N',
         help='experiments that run at the same time, each in a process of its own, e.g. 2; '
         'default: on a CPU one for each core and thread if the data lie in memory, else 1',
+    )
+
+
+def _add_which(p: argparse.ArgumentParser) -> None:
+    """Adds the options that say which experiments run now, and what is only shown."""
+    p.add_argument(
+        '--shard',
+        type=arguments.shard,
+        metavar='I/N',
+        help='run the I-th of N shares of the experiments, e.g. 2/8; the same command with each of '
+        '1/N to N/N runs all',
     )
     p.add_argument(
         '--status',

@@ -17,6 +17,7 @@ from benchmark.engine.dry_run import show_plan
 from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
 from benchmark.engine.listing import show_list
 from benchmark.engine.request import prepare
+from benchmark.engine.sharing import share_of
 from benchmark.errors import UserError
 from benchmark.files import sweep
 from benchmark.progress import Reporter
@@ -51,11 +52,19 @@ def start(args: argparse.Namespace, typed: bool) -> int:
     helper = partial(help_out, argparse.Namespace(**vars(args))) if typed else None
     grid, machine = prepare(args, refused)
     able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
+    if args.shard is not None:
+        able = share_of(able, args.shard)
+        print('share {} of {}: {} of {} experiments'.format(*args.shard, *map(count, (able, grid))))
     if refused is not None:
         return 0 if show_plan(able, machine, len(refused)) else 1
     ok = execute(able, machine, args.force, writer.brief, helper)
     shown = show_tables(grid, args.results, args.gaps is not None)
     return 0 if ok and shown else 1
+
+
+def count(grid: plan.Grid) -> int:
+    """Returns how many experiments and trials a grid has."""
+    return sum(len(steps(item)) for item in grid)
 
 
 def help_out(args: argparse.Namespace, before: Stamps, told: Reporter) -> bool:

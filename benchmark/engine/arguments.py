@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmark.engine.grids import GRIDS
 from benchmark.errors import UserError, unknown
@@ -14,6 +15,28 @@ from benchmark.files import ROOT
 
 REGISTERED = re.compile(r"^@(?:METHODS|DATASETS)\.register_module\('([^']+)'\)$", re.MULTILINE)
 """How a file of methods/ or datasets/ registers a name."""
+
+
+class Shard(NamedTuple):
+    """One of several shares of a command's experiments; `number` counts from 1."""
+
+    number: int
+    count: int
+
+
+def shard(given: str) -> Shard:
+    """Reads the value of --shard.
+
+    Raises:
+        UserError: It is not of the form i/n, or i is not one of 1 to n.
+    """
+    match = re.fullmatch(r'([0-9]{1,9})/([0-9]{1,9})', given)
+    found = Shard(*map(int, match.groups())) if match else Shard(0, 0)
+    if not 1 <= found.number <= found.count:
+        raise UserError(
+            f'--shard: expected i/n with i from 1 to n, e.g. 2/8, found {ascii(given[:40])}'
+        )
+    return found
 
 
 def check(args: argparse.Namespace) -> None:
