@@ -170,6 +170,13 @@ def _add_which(p: argparse.ArgumentParser) -> None:
         '1/N to N/N runs all',
     )
     p.add_argument(
+        '--budget',
+        type=arguments.seconds,
+        metavar='TIME',
+        help='run what fits into this time by steps measured before, e.g. 4h, 90min or 1h30min, '
+        'and do not begin the rest',
+    )
+    p.add_argument(
         '--status',
         nargs='?',
         type=partial(user_path, what='--status'),

@@ -9,10 +9,12 @@ import argparse
 import contextlib
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from benchmark.engine import plan
+from benchmark.engine.budget import within
 from benchmark.engine.dry_run import show_plan
 from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
 from benchmark.engine.listing import show_list
@@ -55,6 +57,10 @@ def start(args: argparse.Namespace, typed: bool) -> int:
     if args.shard is not None:
         able = share_of(able, args.shard)
         print('share {} of {}: {} of {} experiments'.format(*args.shard, *map(count, (able, grid))))
+        if not able and not refused:
+            return 0
+    if args.budget is not None:
+        able = within(able, machine if typed else replace(machine, jobs=1), args.budget)
     if refused is not None:
         return 0 if show_plan(able, machine, len(refused)) else 1
     ok = execute(able, machine, args.force, writer.brief, helper)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,32 @@ def shard(given: str) -> Shard:
     return found
 
 
+DURATION = re.compile(
+    r'(?:(?P<h>\d+(?:\.\d+)?) *(?:h|hours?))?'
+    r' *(?:(?P<min>\d+(?:\.\d+)?) *(?:m|min|minutes?))?'
+    r' *(?:(?P<s>\d+(?:\.\d+)?) *(?:s|sec|seconds?))?',
+    re.ASCII,
+)
+"""A time in hours, minutes and seconds, each of which may be left out."""
+
+
+def seconds(given: str) -> float:
+    """Reads the value of --budget, e.g. '4h' or '1h30min', in seconds.
+
+    Raises:
+        UserError: It is not of this form, or no time at all.
+    """
+    match = DURATION.fullmatch(given[:40].strip(' '))
+    parts = match.groupdict(default='0') if match else {}
+    found = sum(float(parts.get(unit, 0)) * n for unit, n in (('h', 3600), ('min', 60), ('s', 1)))
+    if not 0 < found < math.inf:
+        raise UserError(
+            '--budget: expected a time in hours, minutes or seconds, e.g. 4h, 90min or 1h30min, '
+            f'found {ascii(given[:40])}'
+        )
+    return found
+
+
 def check(args: argparse.Namespace) -> None:
     """Checks what can be checked without importing a method or opening data.
 
@@ -56,6 +83,8 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(
             '--untuned: expected no --tune beside it, which would have nothing to choose'
         )
+    if args.budget is not None and args.force:
+        raise UserError('--budget: expected no --force beside it, whose time is not forecast')
     pairs(args.cfg_options)
     if args.grid is not None and args.grid not in GRIDS:
         raise unknown('grid', args.grid, GRIDS)

@@ -129,7 +129,8 @@ def _total(results: Path, runs: list[Row], searches: list[Row]) -> str:
         return f'nothing has been run here{there}'
     told = ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
     trials = sum(len(row.items) for row in searches if row.trials is not None)
-    parts = [f'{sum(counts.values())} runs: {told}'] if counts else []
+    number = sum(counts.values())
+    parts = [f'{number} run{"s" if number > 1 else ""}: {told}'] if counts else []
     return '; '.join([*parts, *([f'{trials} trials of searches'] if trials else [])])
 
 

@@ -234,7 +234,7 @@ def test_folders_without_runs_and_no_folders(tmp_path, capsys):
     assert run.main(['--status', str(tmp_path / 'frist')]) == 2
     assert 'expected a results folder, found none at ' in capsys.readouterr().err
     assert run.main(['--results', str(tmp_path / 'first'), '--status']) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == '1 runs: 1 done'
+    assert capsys.readouterr().out.splitlines()[-1] == '1 run: 1 done'
 
 
 def test_the_status_is_told_without_torch(tmp_path):
