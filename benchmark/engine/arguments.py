@@ -22,7 +22,7 @@ class Shard(NamedTuple):
     """One of several shares of a command's experiments; `number` counts from 1."""
 
     number: int
-    count: int
+    total: int
 
 
 def shard(given: str) -> Shard:
@@ -33,7 +33,7 @@ def shard(given: str) -> Shard:
     """
     match = re.fullmatch(r'([0-9]{1,9})/([0-9]{1,9})', given)
     found = Shard(*map(int, match.groups())) if match else Shard(0, 0)
-    if not 1 <= found.number <= found.count:
+    if not 1 <= found.number <= found.total:
         raise UserError(
             f'--shard: expected i/n with i from 1 to n, e.g. 2/8, found {ascii(given[:40])}'
         )

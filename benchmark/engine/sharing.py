@@ -40,9 +40,9 @@ def share_of(grid: Grid, shard: Shard) -> Grid:
         shard: Which share.
     """
     groups = _groups(grid)
-    fair = math.ceil(sum(sum(group.networks) for group in groups) / shard.count)
+    fair = math.ceil(sum(sum(group.networks) for group in groups) / shard.total)
     pieces = [piece for group in groups for piece in _pieces(group, fair)]
-    loads = [0] * shard.count
+    loads = [0] * shard.total
     mine: set[int] = set()
     # The largest first, each to the share that has least; of equals the first.
     for piece in sorted(pieces, key=lambda piece: -sum(piece.networks)):
