@@ -1,10 +1,14 @@
-"""The terminal while experiments run: a line that moves per job, and one that stays per result."""
+"""What is shown while experiments run, and one line that stays per result.
+
+On a terminal a line per job moves; elsewhere a line a minute is printed.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -13,6 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Display
+
+EVERY = 60.0
+"""Seconds that pass at least between two lines that tell off a terminal what runs."""
 
 
 def clock(seconds: float) -> str:
@@ -56,6 +63,7 @@ class Job:
     dataset: str = ''
     name: str = ''
     text: str = ''
+    words: str = ''
     stage: str = ''
     epoch: int = 0
     before: float = 0.0
@@ -65,16 +73,25 @@ class Job:
 class Progress:
     """Shows the running experiments, their epochs and the time left; a context manager.
 
-    On a terminal the lines are redrawn in place; elsewhere only finished experiments are printed.
-    `job` is the number of the process that tells something, from 0.
+    On a terminal the lines are redrawn in place. Elsewhere, for example in the log of a queue, a
+    line on standard error says at most once a minute, when an epoch has ended, what runs. `job` is
+    the number of the process that tells something, from 0.
 
     Args:
         epochs: Epochs still to train of each data set, over all experiments.
         total: Number of experiments.
         jobs: Number of processes that run experiments at the same time.
+        now: Returns the time in seconds.
     """
 
-    def __init__(self, epochs: dict[str, int], total: int, jobs: int = 1) -> None:
+    def __init__(
+        self,
+        epochs: dict[str, int],
+        total: int,
+        jobs: int = 1,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._now, self._told = now, now()
         self.left, self.total, self.done = defaultdict(int, epochs), total, 0
         self.spent: dict[str, float] = defaultdict(float)
         self.seen: dict[str, int] = defaultdict(int)
@@ -114,7 +131,7 @@ class Progress:
     def start(self, dataset: str, label: str, seed: int, job: int = 0) -> None:
         """Names the experiment that starts."""
         name = _name(dataset, label, seed)
-        self.jobs[job] = Job(dataset, name, 'starting', started=time.perf_counter())
+        self.jobs[job] = Job(dataset, name, 'starting', 'starting', started=self._now())
         self.begun.add(name)
         self._show()
 
@@ -130,12 +147,14 @@ class Progress:
         self.left[at.dataset] -= epoch - at.epoch
         at.epoch, at.before = epoch, seconds
         at.text = f'{stage} {epoch}/{epochs}' if epochs else stage
+        at.words = f'{stage}, epoch {epoch} of {epochs}' if epochs else stage
         self._show()
 
     def end(self, outcome: str, job: int = 0) -> None:
         """Prints the line that stays."""
         at = self.jobs[job]
-        self._stays(f'{at.name}  {outcome}  ({clock(time.perf_counter() - at.started)})')
+        self._stays(f'{at.name}  {outcome}  ({clock(self._now() - at.started)})')
+        self.jobs[job] = Job()
 
     def elsewhere(self, dataset: str, label: str, seed: int, outcome: str, job: int = 0) -> None:
         """Prints what another process made of an experiment, unless it is one of the jobs."""
@@ -165,14 +184,27 @@ class Progress:
 
     def _show(self) -> None:
         left = self.remaining()
+        if self._display.disable:
+            self._tell(left)
         for line, at in zip(self._lines, self.jobs, strict=True):
             first = line == self._lines[0]
             self._display.update(
                 line,
                 description=escape(f'[{self.done + 1}/{self.total}] {at.name} | {at.text}'),
                 completed=sum(self.seen.values()),
+                visible=bool(at.name),
                 remaining=f'{clock(left)} left' if left is not None and first else '',
             )
+
+    def _tell(self, left: float | None) -> None:
+        """Prints what runs unless that was done within the last minute."""
+        if self._now() - self._told < EVERY:
+            return
+        self._told = self._now()
+        parts = [f'{at.name}: {at.words}' for at in self.jobs if at.name]
+        parts += [f'{self.done} of {self.total} done']
+        parts += [f'{clock(left)} left'] if left is not None else []
+        print(f'running   {" | ".join(parts)}', file=sys.stderr, flush=True)
 
 
 def _name(dataset: str, label: str, seed: int) -> str:

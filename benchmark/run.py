@@ -16,21 +16,11 @@ sys.path[0] = str(ROOT)
 os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # repeatable matrix products on CUDA
 
 import argparse  # noqa: E402
-import contextlib  # noqa: E402
 from functools import partial  # noqa: E402
 
-from benchmark.engine import grids, plan  # noqa: E402
-from benchmark.engine.dry_run import show_plan  # noqa: E402
-from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused  # noqa: E402
-from benchmark.engine.listing import show_list  # noqa: E402
-from benchmark.engine.request import prepare  # noqa: E402
-from benchmark.errors import UserError  # noqa: E402
-from benchmark.files import sweep, user_path  # noqa: E402
-from benchmark.progress import Reporter  # noqa: E402
-from benchmark.records import store  # noqa: E402
-from benchmark.registry import discover  # noqa: E402
-from benchmark.report import writer  # noqa: E402
-from benchmark.report.page import document  # noqa: E402
+from benchmark.engine import arguments  # noqa: E402
+from benchmark.engine.grids import GRIDS  # noqa: E402
+from benchmark.files import user_path  # noqa: E402
 from benchmark.streams import command, telling  # noqa: E402
 
 EXAMPLES = """examples:
@@ -43,11 +33,10 @@ EXAMPLES = """examples:
   python benchmark/run.py --methods mmanet dmrnet --untuned
   python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
+  python benchmark/run.py --methods mmanet rfnet --seeds 0 1 2 --shard 1/3
+  python benchmark/run.py --status /tmp/results
   python benchmark/run.py --list --data-root /data/nyuv2
 """
-
-LEFT_BEHIND = 600.0
-"""Seconds after which a half-written table or page is that of a killed process."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_what(p)
     _add_how(p)
+    _add_which(p)
     return p
 
 
@@ -119,7 +109,7 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         '--grid',
         metavar='NAME',
         help='run a named comparison instead of --methods: '
-        + '; '.join(f'{name} ({grid.about})' for name, grid in grids.GRIDS.items()),
+        + '; '.join(f'{name} ({grid.about})' for name, grid in GRIDS.items()),
     )
 
 
@@ -168,6 +158,33 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         help='experiments that run at the same time, each in a process of its own, e.g. 2; '
         'default: on a CPU one for each core and thread if the data lie in memory, else 1',
     )
+
+
+def _add_which(p: argparse.ArgumentParser) -> None:
+    """Adds the options that say which experiments run now, and what is only shown."""
+    p.add_argument(
+        '--shard',
+        type=arguments.shard,
+        metavar='I/N',
+        help='run the I-th of N shares of the experiments, e.g. 2/8; the same command with each of '
+        '1/N to N/N runs all',
+    )
+    p.add_argument(
+        '--budget',
+        type=arguments.seconds,
+        metavar='TIME',
+        help='run what fits into this time by steps measured before, e.g. 4h, 90min or 1h30min, '
+        'and do not begin the rest',
+    )
+    p.add_argument(
+        '--status',
+        nargs='?',
+        type=partial(user_path, what='--status'),
+        const=True,
+        metavar='FOLDER',
+        help='print what is done, running, resumable or failed in a results folder, '
+        'e.g. /tmp/results (default: that of --results)',
+    )
     p.add_argument('--dry-run', action='store_true', help='print the plan and the expected time')
     p.add_argument('--list', action='store_true', help='print the methods and data sets')
     p.add_argument('--force', action='store_true', help='run again what is recorded')
@@ -185,67 +202,16 @@ def main(argv: list[str] | None = None) -> int:
         UserError: The arguments do not hold together, which is told with status 2.
     """
     args = parser().parse_args(argv)
-    discover()
-    if args.list:
-        return show_list(args.data_root)
-    refused: list[str] | None = [] if args.dry_run else None
-    grid, machine = prepare(args, refused)
-    able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
-    if refused is not None:
-        return 0 if show_plan(able, machine, len(refused)) else 1
-    # Other processes know nothing of what a Python program that calls this has registered.
-    helper = partial(help_out, sys.argv[1:]) if argv is None else None
-    ok = execute(able, machine, args.force, writer.brief, helper)
-    shown = show_tables(grid, args.results, args.gaps is not None)
-    return 0 if ok and shown else 1
+    if args.status is not None:
+        from benchmark.engine import status
+        from benchmark.report.escaping import terminal
 
+        return status.show(args.results if args.status is True else args.status, terminal)
+    arguments.check(args)
+    # PyTorch, which takes seconds to import, and which nothing above needs.
+    from benchmark import running
 
-def help_out(argv: list[str], before: Stamps, told: Reporter) -> bool:
-    """Takes a share of a command's experiments, in a process of its own.
-
-    Args:
-        argv: The words of the command.
-        before: What the command runs, and what was recorded of it when it began.
-        told: Is told what happens.
-
-    Returns:
-        Whether everything is recorded.
-    """
-    args = parser().parse_args(argv)
-    with (
-        # The process that started this one has said all that is to be said of the plan.
-        open(os.devnull, 'w') as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
-        discover()
-        grid, machine = prepare(args)
-    mine = [item for item in grid if any(e.folder in before for e in steps(item))]
-    return Worker(machine, told, args.force, writer.brief, before).work(mine)
-
-
-def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
-    """Writes the tables of the grid's data sets, prints them, and writes the page of all data sets.
-
-    Returns:
-        Whether all of that was written; an error line tells what was not, and why.
-    """
-    recorded, made, errors = plan.flat(grid), {}, []
-    with contextlib.suppress(OSError):  # of another user; nothing depends on it
-        sweep(results / 'tables', LEFT_BEHIND)
-        sweep(results, LEFT_BEHIND, inside=False)  # the page; runs are swept under their locks
-    names = dict.fromkeys(e.data.name for e in recorded)
-    for name in names:
-        write = partial(writer.write_tables, results, name, by_gaps=by_gaps)
-        try:
-            made[name] = store.up_to_date(writer.folder_of(name, results / 'runs'), write)
-        except UserError as error:
-            errors.append(error)
-    for why in errors:
-        print(f'error: {why}', file=sys.stderr)
-    for name, table in made.items():
-        writer.show(table, {e.protocol_id for e in recorded if e.data.name == name})
-    return (not made or document.show(results)) and not errors
+    return running.start(args, typed=argv is None)
 
 
 if __name__ == '__main__':

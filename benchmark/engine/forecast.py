@@ -31,10 +31,11 @@ class Forecast:
 
     Attributes:
         machine: Where they will run.
+        trained: Folders of the networks that are counted already.
     """
 
     machine: Machine
-    _trained: set[Path] = field(default_factory=set)
+    trained: frozenset[Path] = frozenset()
     _measured: dict[tuple[str, str, str], tuple[float, float, float]] = field(default_factory=dict)
 
     def seconds(self, e: Experiment, tests: bool = True) -> float:
@@ -54,8 +55,8 @@ class Forecast:
         if e.teacher is not None:
             part = e.teacher.parts[0]
             seconds[part.folder] = teaching * _left(part, e.teacher)
-        new = seconds.keys() - self._trained
-        self._trained |= new
+        new = seconds.keys() - self.trained
+        self.trained |= new
         testing = each * len(split_of(e.data, 'val')) if tests else 0.0
         return sum(seconds[f] for f in new) + testing
 

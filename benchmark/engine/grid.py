@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmark.engine import notes, tuning
 from benchmark.engine.building import Machine
+from benchmark.engine.contents import SEARCH, TRIAL
 from benchmark.engine.execution import describe, failure, run
 from benchmark.engine.experiment import CannotTrain, Experiment
 from benchmark.engine.fitting import is_fitted
@@ -20,7 +21,7 @@ from benchmark.engine.jobs import share
 from benchmark.engine.locks import Busy, holding
 from benchmark.engine.notes import named
 from benchmark.engine.plan import Grid, plain, refusals
-from benchmark.engine.state import is_trained
+from benchmark.engine.state import is_trained, read_json, write_json
 from benchmark.engine.tuning import Search
 from benchmark.errors import COMPLETE_ONLY, UserError
 from benchmark.files import stamp
@@ -154,6 +155,8 @@ class Worker:
         Returns:
             Whether all seeds are recorded, None while another process runs a part.
         """
+        with contextlib.suppress(UserError):  # a full disk is told where it does harm
+            announce(search)
         # A trial may fail without harm: it is never chosen.
         if None in [self._one(trial) for trial in search.experiments]:
             return None
@@ -242,9 +245,22 @@ class Worker:
         return False
 
 
+def announce(search: Search) -> None:
+    """Writes how many trials there will be, for who looks at the folder meanwhile.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    file = search.experiments[0].folder.parent / SEARCH
+    identity = search.untuned.identity
+    told = {'identity': identity, 'label': str(search.spec), 'trials': search.trials}
+    if read_json(file, identity) != told:
+        write_json(file, told)
+
+
 def _stamp(e: Experiment) -> tuple[int, int] | None:
     """Returns what changes whenever the record of an experiment or the result of a trial does."""
-    return stamp(e.folder / (tuning.FILE if e.trial else store.RECORD))
+    return stamp(e.folder / (TRIAL if e.trial else store.RECORD))
 
 
 def without_refused(grid: Grid, machine: Machine, dry_run: bool) -> Grid:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-from benchmark.errors import UserError, unknown
-from benchmark.options import options_of
-from benchmark.registry import DATASETS, lookup, parse_spec
 
 
 @dataclass(frozen=True)
@@ -88,53 +83,3 @@ GRIDS = {
 }
 """The grids by name. Rates 0.1 to 0.9 are those that RedCore's released scripts name (in steps of
 0.1); the losses are those that MMANet's paper compares with its own."""
-
-
-def named_grid(name: str, datasets: Sequence[str], given: Mapping[str, str]) -> NamedGrid:
-    """Returns a grid, once it is certain that it fits the other arguments.
-
-    Args:
-        name: Its name.
-        datasets: Specs of the data sets.
-        given: What --cfg-options says.
-
-    Raises:
-        UserError: There is no such grid, a data set lacks an option that the grid varies, or the
-            option is given beside the grid.
-    """
-    if name not in GRIDS:
-        raise unknown('grid', name, GRIDS)
-    grid = GRIDS[name]
-    for key in dict.fromkeys(key for setting in grid.settings for key in setting):
-        for spec in datasets:
-            dataset, own = parse_spec(spec)
-            if key not in options_of(lookup(DATASETS, dataset)):
-                raise UserError(
-                    f'--grid {name}: expected data sets with the option {key}, which it varies; '
-                    f'{dataset} has none'
-                )
-            if key in own or {key, f'{dataset}.{key}'} & given.keys():
-                raise UserError(f'--grid {name}: expected no {key} beside it, which it varies')
-    return grid
-
-
-def fill(args: argparse.Namespace, given: Mapping[str, str]) -> NamedGrid | None:
-    """Puts what a named grid runs into the arguments, and returns the grid, if there is one.
-
-    Args:
-        args: The arguments of the command line.
-        given: What --cfg-options says.
-
-    Raises:
-        UserError: There is no such grid, or it does not fit the other arguments.
-    """
-    if args.grid is None:
-        args.seeds = args.seeds or [0]
-        return None
-    named = named_grid(args.grid, args.datasets, given)
-    for option in ('methods', 'gaps', 'tune'):
-        if getattr(args, option):
-            raise UserError(f'--grid {args.grid}: expected no --{option} beside it')
-    args.methods, args.seeds = list(named.methods), args.seeds or list(named.seeds)
-    args.gaps = None if named.gaps is None else list(named.gaps)
-    return named

@@ -52,23 +52,6 @@ class Request:
     untuned: bool = False
 
 
-def pairs(words: Sequence[str]) -> dict[str, str]:
-    """Reads the KEY=VALUE words of --cfg-options, as text.
-
-    Raises:
-        UserError: A word is not of this form, or a key is given twice.
-    """
-    found: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition('=')
-        if not (key and equals):
-            raise UserError(f'--cfg-options: expected KEY=VALUE, found {word!r}')
-        if key in found:
-            raise UserError(f'--cfg-options: expected one value of {key}, found two')
-        found[key] = value
-    return found
-
-
 def open_datasets(
     specs: Sequence[str],
     roots: Sequence[Path],

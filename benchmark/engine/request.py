@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from benchmark.dataset import Dataset
-from benchmark.engine import grids, plan
+from benchmark.engine import plan
+from benchmark.engine.arguments import pairs
 from benchmark.engine.building import Machine, use_threads
 from benchmark.engine.execution import make_folder
+from benchmark.engine.grids import GRIDS, NamedGrid
 from benchmark.engine.jobs import usual
 from benchmark.engine.tuning import Search
-from benchmark.errors import UserError, listing
-from benchmark.registry import METHODS
+from benchmark.errors import UserError, listing, unknown
+from benchmark.options import options_of
+from benchmark.registry import DATASETS, METHODS, lookup, parse_spec
 
 LENGTH = ('epochs', 'batch_size')
 """Fields of the protocol that settle how long a training is."""
@@ -32,7 +35,8 @@ def prepare(
     Raises:
         UserError: The arguments do not hold together.
     """
-    named = grids.fill(args, plan.pairs(args.cfg_options))
+    options = pairs(args.cfg_options)
+    named = fill(args, options)
     if not args.methods:
         raise UserError(f'--methods: expected some of {", ".join(sorted(METHODS.module_dict))}')
     device = args.device
@@ -40,21 +44,13 @@ def prepare(
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     elif device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: no CUDA device was found')
-    for option in ('threads', 'jobs'):
-        if (given := getattr(args, option)) is not None and given < 1:
-            raise UserError(f'--{option}: expected 1 or more, found {given}')
     use_threads(args.threads, device)
-    options = plan.pairs(args.cfg_options)
     opened: list[Dataset] = []
     for setting in named.settings if named else ({},):
         varied = {**options, **setting}
         plan.check_options(varied, args.datasets)
         opened += plan.open_datasets(args.datasets, args.data_root, varied, refused)
     opened = checked(opened, options, refused)
-    if args.untuned and args.tune is not None:
-        raise UserError(
-            '--untuned: expected no --tune beside it, which would have nothing to choose'
-        )
     results = args.results.resolve()
     make_folder(results)
     asked = args.methods, args.seeds, options, results, device, args.tune, args.gaps
@@ -103,3 +99,53 @@ def _length(data: Dataset, options: dict[str, str]) -> str:
         f'training: {merged["epochs"]} epochs with batches of {merged["batch_size"]} '
         f'({" and ".join(given)} as given)'
     )
+
+
+def named_grid(name: str, datasets: Sequence[str], given: Mapping[str, str]) -> NamedGrid:
+    """Returns a grid, once it is certain that it fits the other arguments.
+
+    Args:
+        name: Its name.
+        datasets: Specs of the data sets.
+        given: What --cfg-options says.
+
+    Raises:
+        UserError: There is no such grid, a data set lacks an option that the grid varies, or the
+            option is given beside the grid.
+    """
+    if name not in GRIDS:
+        raise unknown('grid', name, GRIDS)
+    grid = GRIDS[name]
+    for key in dict.fromkeys(key for setting in grid.settings for key in setting):
+        for spec in datasets:
+            dataset, own = parse_spec(spec)
+            if key not in options_of(lookup(DATASETS, dataset)):
+                raise UserError(
+                    f'--grid {name}: expected data sets with the option {key}, which it varies; '
+                    f'{dataset} has none'
+                )
+            if key in own or {key, f'{dataset}.{key}'} & given.keys():
+                raise UserError(f'--grid {name}: expected no {key} beside it, which it varies')
+    return grid
+
+
+def fill(args: argparse.Namespace, given: Mapping[str, str]) -> NamedGrid | None:
+    """Puts what a named grid runs into the arguments, and returns the grid, if there is one.
+
+    Args:
+        args: The arguments of the command line.
+        given: What --cfg-options says.
+
+    Raises:
+        UserError: There is no such grid, or it does not fit the other arguments.
+    """
+    if args.grid is None:
+        args.seeds = args.seeds or [0]
+        return None
+    named = named_grid(args.grid, args.datasets, given)
+    for option in ('methods', 'gaps', 'tune'):
+        if getattr(args, option):
+            raise UserError(f'--grid {args.grid}: expected no --{option} beside it')
+    args.methods, args.seeds = list(named.methods), args.seeds or list(named.seeds)
+    args.gaps = None if named.gaps is None else list(named.gaps)
+    return named

@@ -20,17 +20,9 @@ import torch
 from torch import Tensor
 
 from benchmark import files
+from benchmark.engine.contents import BEST, LEFTOVERS, OWNER, RESUME, TRAINED, WEIGHTS
 from benchmark.files import writing
 from benchmark.records import identity as hashes
-
-RESUME, OWNER, BEST = 'resume.pth', 'resume.json', 'best.pth'
-"""The state of a training that goes on, whose it is, and the weights selected so far."""
-
-WEIGHTS, TRAINED = 'checkpoint.pth', 'trained.json'
-"""The weights of a finished training, and how it went."""
-
-LEFTOVERS = (RESUME, BEST, OWNER)
-"""What a finished training does not need, in the order in which it is removed."""
 
 _NAMED: set[Path] = set()
 
@@ -242,14 +234,19 @@ def epochs_done(folder: Path, identity: str) -> int:
     return epoch if isinstance(epoch, int) else 0
 
 
-def begin(folder: Path, identity: str) -> None:
+def begin(folder: Path, identity: str, epochs: int) -> None:
     """Says whose state a folder will hold; what another experiment left there is removed.
+
+    Args:
+        folder: The folder of the network.
+        identity: Identity of the network.
+        epochs: How many epochs its training has, for who looks at the folder meanwhile.
 
     Raises:
         UserError: The file cannot be written.
     """
     discard(folder, RESUME, BEST)
-    write_json(folder / OWNER, {'identity': identity})
+    write_json(folder / OWNER, {'identity': identity, 'epochs': epochs})
 
 
 def read_resume(folder: Path, identity: str, own: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -218,7 +218,7 @@ def _runner(
     interval = protocol.val_interval if listens or selection.rule != 'last' else protocol.epochs
     saved = state.read_resume(job.folder, job.identity, method.state_dict())
     if saved is None:
-        state.begin(job.folder, job.identity)
+        state.begin(job.folder, job.identity, protocol.epochs)
     return SilentRunner(
         job.device,
         job.folder / LOG,

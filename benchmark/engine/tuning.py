@@ -21,6 +21,7 @@ from typing import Any
 from benchmark.dataset import Dataset
 from benchmark.engine import environment, execution, state
 from benchmark.engine.building import Machine
+from benchmark.engine.contents import TRIAL
 from benchmark.engine.experiment import Experiment, experiment, place, search_space
 from benchmark.engine.hooks import TrainingDiverged
 from benchmark.engine.locks import Busy
@@ -35,8 +36,6 @@ from benchmark.search import Distribution, draw
 SEED = derive(0, 'tuning')
 """Seed of every trial. No run is given it: the runs of a tuned row start from weights, masks and
 orders that had no influence on the choice, and a search is the same whichever seeds follow it."""
-
-FILE = 'trial.json'
 
 Results = Sequence[dict[str, Any] | None]
 """What became of each trial of a search, None where it has not ended."""
@@ -198,9 +197,9 @@ def search(
 
 def result_of(trial: Experiment) -> dict[str, Any] | None:
     """Returns what became of this very trial, if it ended."""
-    found = state.read_json(trial.folder / FILE, trial.identity)
+    found = state.read_json(trial.folder / TRIAL, trial.identity)
     if found is not None and not _is_result(found):
-        state.name(trial.folder / FILE, 'it is no result of a trial')
+        state.name(trial.folder / TRIAL, 'it is no result of a trial')
         return None
     return found
 
@@ -254,7 +253,7 @@ def attempt(
         seconds = time.perf_counter() - started
         result = {'status': status, 'error': message, 'seconds': seconds}
     whole = {**trial.header, **result, **environment.circumstances(machine.device)}
-    state.write_json(trial.folder / FILE, whole)
+    state.write_json(trial.folder / TRIAL, whole)
     if result['status'] != 'failed':
         execution.clear(trial)  # the weights of N trials would fill a disk, and nothing reads them
     return result

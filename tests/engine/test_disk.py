@@ -7,7 +7,7 @@ import shutil
 import pytest
 from tasks import TASKS, Toy
 
-from benchmark import files, run
+from benchmark import files, running
 from benchmark.engine import grid
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment
@@ -92,7 +92,7 @@ def test_a_table_that_cannot_be_written_is_one_line_and_the_others_are_shown(
     (e,) = experiments(tmp_path, 'hemis')
     assert execute(e)
     (tmp_path / 'tables').write_text('in the way')
-    assert not run.show_tables([e], tmp_path)
+    assert not running.show_tables([e], tmp_path)
     told = capsys.readouterr()
     assert told.err.count('\n') == 1
     assert 'tables/toy.md: cannot be written' in told.err
@@ -103,18 +103,18 @@ def test_every_table_is_written_before_one_is_printed(tmp_path, monkeypatch):
     other = experiment(Spec('hemis'), Toy(TASKS['faces']), e.protocol, 0, tmp_path)
     other.data.name = 'other'
     done = []
-    monkeypatch.setattr(run.writer, 'write_tables', lambda _, name, **__: done.append(name))
-    monkeypatch.setattr(run.writer, 'show', lambda *_: done.append('shown'))
-    monkeypatch.setattr(run.document, 'show', lambda _: not done.append('page'))
-    assert run.show_tables([e, other], tmp_path)
+    monkeypatch.setattr(running.writer, 'write_tables', lambda _, name, **__: done.append(name))
+    monkeypatch.setattr(running.writer, 'show', lambda *_: done.append('shown'))
+    monkeypatch.setattr(running.document, 'show', lambda _: not done.append('page'))
+    assert running.show_tables([e, other], tmp_path)
     assert done == ['toy', 'other', 'shown', 'shown', 'page']
 
 
 def test_half_written_tables_and_pages_of_killed_processes_are_swept(tmp_path, monkeypatch):
     (e,) = experiments(tmp_path, 'hemis')
-    monkeypatch.setattr(run.writer, 'write_tables', lambda *_, **__: None)
-    monkeypatch.setattr(run.writer, 'show', lambda *_: None)
-    monkeypatch.setattr(run.document, 'show', lambda _: True)
+    monkeypatch.setattr(running.writer, 'write_tables', lambda *_, **__: None)
+    monkeypatch.setattr(running.writer, 'show', lambda *_: None)
+    monkeypatch.setattr(running.document, 'show', lambda _: True)
     old, new, elsewhere = '.part-1-index.html', '.part-2-index.html', 'runs/toy/.part-3-record.json'
     for name in (old, new, elsewhere, f'tables/{old}', f'tables/{new}'):
         path = tmp_path / name
@@ -122,7 +122,7 @@ def test_half_written_tables_and_pages_of_killed_processes_are_swept(tmp_path, m
         path.touch()
         if '-2-' not in name:
             os.utime(path, (0, 0))
-    run.show_tables([e], tmp_path)
+    running.show_tables([e], tmp_path)
     # Somebody may write the young ones now, and those of runs go with the lock of the run.
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('.part-*')}
     assert left == {new, f'tables/{new}', elsewhere}

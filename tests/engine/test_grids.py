@@ -6,7 +6,8 @@ import pytest
 
 from benchmark import run
 from benchmark.engine import plan, request
-from benchmark.engine.grids import GRIDS, NamedGrid, named_grid
+from benchmark.engine.grids import GRIDS, NamedGrid
+from benchmark.engine.request import named_grid
 from benchmark.errors import UserError
 from benchmark.registry import discover
 

@@ -1,10 +1,16 @@
 """What `--help` and `--list` tell."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from benchmark import registry, run, tables
+from benchmark.engine import arguments
+from benchmark.errors import UserError
 from benchmark.files import ROOT
-from benchmark.registry import COMMANDS, DATASETS
+from benchmark.registry import COMMANDS, DATASETS, METHODS, lookup
 from benchmark.report.page import command as report
 
 
@@ -44,3 +50,80 @@ def test_the_commands_among_the_data_sets_are_not_imported_as_data_sets(monkeypa
     registry.discover()
     assert 'datasets.arrays' in imported
     assert not {*modules} & {*imported}
+
+
+AT_ONCE = """
+import json, sys
+sys.argv = ['benchmark/run.py', *json.loads(sys.argv[1])]
+sys.path.insert(0, '')
+from benchmark import run
+try:
+    status = run.main()
+except SystemExit as ended:
+    status = ended.code
+print(status, sorted({'torch', 'mmengine', 'numpy', 'rich'} & set(sys.modules)), file=sys.stderr)
+"""
+"""Runs the command, then tells its exit status and which libraries were imported."""
+
+
+def at_once(*words):
+    done = subprocess.run(
+        [sys.executable, '-c', AT_ONCE, json.dumps(words)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    *told, last = done.stderr.splitlines()
+    return done.stdout, told, last
+
+
+def test_help_is_shown_without_the_libraries_that_take_long_to_import():
+    out, told, last = at_once('--help')
+    assert out.startswith('usage: benchmark/run.py')
+    assert (told, last) == ([], '0 []')
+
+
+WRONG = {
+    'option': (['--method', 'a', '--frobnicate'], 'unrecognized arguments: --frobnicate'),
+    'number': (['--jobs', '0'], 'error: --jobs: expected 1 or more, found 0'),
+    'method': (['--methods', 'mmanett:alpha=4'], "unknown method 'mmanett'; did you mean 'mmanet'"),
+    'dataset': (
+        ['--methods', 'rfnet', '--datasets', 'synth_face'],
+        "unknown dataset 'synth_face'; did you mean 'synth_faces'",
+    ),
+    'grid': (['--grid', 'referense'], "unknown grid 'referense'; did you mean 'reference'"),
+    'pair': (['--methods', 'rfnet', '--cfg-options', 'lr'], "expected KEY=VALUE, found 'lr'"),
+}
+
+
+@pytest.mark.parametrize('wrong', WRONG)
+def test_wrong_arguments_are_refused_without_these_libraries(wrong):
+    words, expected = WRONG[wrong]
+    _, told, last = at_once(*words)
+    assert expected in told[-1]
+    assert last == '2 []'
+
+
+@pytest.mark.parametrize(
+    ('what', 'names', 'folder'), [('method', METHODS, 'methods'), ('dataset', DATASETS, 'datasets')]
+)
+def test_names_are_refused_from_the_files_as_they_are_after_an_import(what, names, folder):
+    registry.discover()
+    own = [n for n, cls in names.module_dict.items() if cls.__module__.startswith(f'{folder}.')]
+    arguments._check_names(what, own, ROOT / folder)
+    with pytest.raises(UserError) as before:
+        arguments._check_names(what, ['nothing_like_it'], ROOT / folder)
+    with pytest.raises(UserError) as after:
+        lookup(names, 'nothing_like_it')
+    if len(own) == len(names.module_dict):  # other tests register names of their own
+        assert str(before.value) == str(after.value)
+    assert all(name in str(before.value) for name in own)
+
+
+def test_names_are_left_to_the_import_where_a_file_registers_otherwise(tmp_path):
+    (tmp_path / 'plain.py').write_text("@METHODS.register_module('plain')\nclass Plain: ...\n")
+    (tmp_path / 'broken.py').write_text('1 / 0\n')
+    for fine in (['plain:a=1'], ['broken'], ['elsewhere.py:mine']):
+        arguments._check_names('method', fine, tmp_path)
+    with pytest.raises(UserError, match=r"did you mean 'plain'\? \(known: plain\)"):
+        arguments._check_names('method', ['plane'], tmp_path)
+    (tmp_path / 'other.py').write_text('METHODS.register_module(name=NAME, module=Other)\n')
+    arguments._check_names('method', ['plane'], tmp_path)

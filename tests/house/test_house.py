@@ -20,6 +20,7 @@ CONTRACT = 'benchmark.surface'
 
 COMMANDS = {
     'benchmark.run',
+    'benchmark.running',
     'benchmark.tables',
     'benchmark.deploy',
     'benchmark.predict',
@@ -35,7 +36,8 @@ MAY_IMPORT = {
     'benchmark.deploy': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.predict': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.export': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
-    'benchmark.run': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
+    'benchmark.run': {CONTRACT, 'benchmark.engine', 'benchmark.report', 'benchmark.running'},
+    'benchmark.running': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
     'methods': {CONTRACT, 'methods'},
     'datasets': {CONTRACT, 'datasets'},
 }

@@ -41,6 +41,71 @@ def test_off_a_terminal_only_finished_experiments_are_printed(capsys):
     assert not err
 
 
+class Clock:
+    """A clock that stands until it is set."""
+
+    def __init__(self):
+        self.time = 1000.0
+
+    def __call__(self):
+        return self.time
+
+
+def test_off_a_terminal_a_line_a_minute_tells_what_runs(capsys):
+    clock = Clock()
+    with Progress({'faces': 40}, 3, now=clock) as progress:
+        progress.start('faces', 'mmanet', 0)
+        for epoch in range(31):
+            clock.time = 1000.0 + 10 * epoch
+            progress.report('training', epoch, 40, 10.0 * epoch)
+        out, err = capsys.readouterr()
+        assert out == ''
+        assert err.splitlines() == [
+            f'running   faces  mmanet  seed 0: training, epoch {epoch} of 40 | 0 of 3 done | '
+            f'{left} left'
+            for epoch, left in ((6, '5:40'), (12, '4:40'), (18, '3:40'), (24, '2:40'), (30, '1:40'))
+        ]
+        clock.time += 59.9
+        progress.report('testing', 0, 0, 0.0)
+        progress.end('ACER 5.00 % mean')
+        out, err = capsys.readouterr()
+        assert out == '[1/3] faces  mmanet  seed 0  ACER 5.00 % mean  (6:00)\n'
+        assert not err
+        clock.time += 0.1
+        progress.start('faces', 'rfnet', 1)
+        assert capsys.readouterr().err == (
+            'running   faces  rfnet  seed 1: starting | 1 of 3 done | 1:40 left\n'
+        )
+
+
+def test_off_a_terminal_the_line_names_all_jobs_that_work(capsys):
+    clock = Clock()
+    with Progress({'faces': 8}, 3, jobs=3, now=clock) as progress:
+        progress.start('faces', 'mmanet', 0, job=0)
+        progress.start('faces', 'rfnet', 0, job=1)
+        progress.start('faces', 'hemis', 0, job=2)
+        progress.end('done', job=1)
+        capsys.readouterr()
+        progress.report('teacher complete', 2, 4, 30.0, job=0)
+        clock.time += 60
+        progress.report('testing', 0, 0, 0.0, job=2)
+        # The time of an epoch is not known yet, and job 1 has nothing left to do.
+        assert capsys.readouterr().err == (
+            'running   faces  mmanet  seed 0: teacher complete, epoch 2 of 4 | '
+            'faces  hemis  seed 0: testing | 1 of 3 done\n'
+        )
+
+
+def test_on_a_terminal_no_line_a_minute_is_printed(monkeypatch):
+    stream, clock = Terminal(), Clock()
+    monkeypatch.setattr(sys, 'stderr', stream)
+    with Progress({'faces': 4}, 1, now=clock) as progress:
+        progress.start('faces', 'mmanet', 0)
+        clock.time += 600
+        progress.report('training', 1, 4, 5.0)
+    assert 'running' not in stream.getvalue()
+
+
 def test_the_time_left_follows_each_data_set_s_mean_epoch():
     progress = Progress({'faces': 4, 'rooms': 2}, 2)
     assert progress.remaining() is None

@@ -13,13 +13,13 @@ from tasks import TASKS, Toy
 
 import methods
 from benchmark import registry
+from benchmark.engine.arguments import pairs
 from benchmark.engine.experiment import folder_name
 from benchmark.engine.plan import (
     Request,
     check_options,
     experiments,
     open_datasets,
-    pairs,
     protocol_for,
 )
 from benchmark.engine.protocol import CHOICES, Protocol
@@ -347,9 +347,9 @@ def test_protocols_that_differ_in_any_field_have_different_ids(field):
 def test_in_another_process_protocol_ids_are_the_same_and_what_few_runs_need_is_not_loaded():
     code = """
 import sys
-from benchmark import run
+from benchmark import running
 from benchmark.engine.protocol import Protocol
-run.discover()
+running.discover()
 print(Protocol(lr=0.3).id('data'), {'sklearn', 'matplotlib', 'onnx'} & {*sys.modules})
 """
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, check=True, cwd=ROOT)

@@ -31,7 +31,7 @@ import gc, json, os, pty, runpy, sys
 ROOT, work, cases = json.loads(sys.argv[1])
 sys.path[0] = ROOT
 import torch; torch.set_num_threads(1)
-import benchmark.run, benchmark.tables, datasets.prepare, datasets.preview
+import benchmark.running, benchmark.tables, datasets.prepare, datasets.preview
 import torch._inductor  # what PyTorch itself loads when a training begins
 from benchmark.engine.hooks import Checkpoint
 benchmark.registry.discover()

@@ -10,7 +10,7 @@ from made_pages import HOSTILE, add, add_rooms, made, outcomes_of
 from made_records import make_failure, make_record, save
 from sklearn.metrics import brier_score_loss, confusion_matrix
 
-from benchmark import run, tables
+from benchmark import running, tables
 from benchmark.files import ROOT
 from benchmark.missing import subset_ids
 from benchmark.records import store
@@ -313,13 +313,13 @@ def test_run_writes_the_page_after_the_tables(results, monkeypatch, capsys):
 
         protocol_id = 'uniform-last-0'
 
-    monkeypatch.setattr(run.plan, 'flat', lambda grid: grid)
-    assert run.show_tables([Experiment], results)
+    monkeypatch.setattr(running.plan, 'flat', lambda grid: grid)
+    assert running.show_tables([Experiment], results)
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f'written: {results / "index.html"}'
     (results / 'index.html').unlink()
     (results / 'index.html').mkdir()
-    assert not run.show_tables([Experiment], results)
+    assert not running.show_tables([Experiment], results)
     assert 'index.html: cannot be written' in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 from made_records import SUBSETS, make_outcomes, make_record, save
 
-from benchmark import files, run, tables
+from benchmark import files, running, tables
 from benchmark.records import store
 from benchmark.report import writer
 
@@ -142,10 +142,10 @@ def test_the_end_of_a_run_writes_tables_again_when_records_have_come(tmp_path, m
 
     monkeypatch.setattr(writer, '_write', write)
     data = type('Data', (), {'name': 'faces'})
-    monkeypatch.setattr(run.plan, 'flat', lambda grid: grid)
-    monkeypatch.setattr(run.writer, 'show', lambda *_: None)
+    monkeypatch.setattr(running.plan, 'flat', lambda grid: grid)
+    monkeypatch.setattr(running.writer, 'show', lambda *_: None)
     experiment = type('Experiment', (), {'data': data, 'protocol_id': ''})
-    assert run.show_tables([experiment], tmp_path)
+    assert running.show_tables([experiment], tmp_path)
     assert tables_made == [1, 2]
 
 

@@ -1,0 +1,129 @@
+"""Checks of a command's arguments that need neither PyTorch nor data, so that they come at once."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmark.engine.grids import GRIDS
+from benchmark.errors import UserError, unknown
+from benchmark.files import ROOT
+
+REGISTERED = re.compile(r"^@(?:METHODS|DATASETS)\.register_module\('([^']+)'\)$", re.MULTILINE)
+"""How a file of methods/ or datasets/ registers a name."""
+
+
+class Shard(NamedTuple):
+    """One of several shares of a command's experiments; `number` counts from 1."""
+
+    number: int
+    total: int
+
+
+def shard(given: str) -> Shard:
+    """Reads the value of --shard.
+
+    Raises:
+        UserError: It is not of the form i/n, or i is not one of 1 to n.
+    """
+    match = re.fullmatch(r'([0-9]{1,9})/([0-9]{1,9})', given)
+    found = Shard(*map(int, match.groups())) if match else Shard(0, 0)
+    if not 1 <= found.number <= found.total:
+        raise UserError(
+            f'--shard: expected i/n with i from 1 to n, e.g. 2/8, found {ascii(given[:40])}'
+        )
+    return found
+
+
+DURATION = re.compile(
+    r'(?:(?P<h>\d+(?:\.\d+)?) *(?:h|hours?))?'
+    r' *(?:(?P<min>\d+(?:\.\d+)?) *(?:m|min|minutes?))?'
+    r' *(?:(?P<s>\d+(?:\.\d+)?) *(?:s|sec|seconds?))?',
+    re.ASCII,
+)
+"""A time in hours, minutes and seconds, each of which may be left out."""
+
+
+def seconds(given: str) -> float:
+    """Reads the value of --budget, e.g. '4h' or '1h30min', in seconds.
+
+    Raises:
+        UserError: It is not of this form, or no time at all.
+    """
+    match = DURATION.fullmatch(given[:40].strip(' '))
+    parts = match.groupdict(default='0') if match else {}
+    found = sum(float(parts.get(unit, 0)) * n for unit, n in (('h', 3600), ('min', 60), ('s', 1)))
+    if not 0 < found < math.inf:
+        raise UserError(
+            '--budget: expected a time in hours, minutes or seconds, e.g. 4h, 90min or 1h30min, '
+            f'found {ascii(given[:40])}'
+        )
+    return found
+
+
+def check(args: argparse.Namespace) -> None:
+    """Checks what can be checked without importing a method or opening data.
+
+    What passes is checked again where it is used: a name may belong to a file that cannot be
+    imported.
+
+    Raises:
+        UserError: A number is out of range, words are not of their form, two options exclude each
+            other, or there is no such grid, method or data set.
+    """
+    for option in ('threads', 'jobs'):
+        if (given := getattr(args, option)) is not None and given < 1:
+            raise UserError(f'--{option}: expected 1 or more, found {given}')
+    if args.untuned and args.tune is not None:
+        raise UserError(
+            '--untuned: expected no --tune beside it, which would have nothing to choose'
+        )
+    if args.budget is not None and args.force:
+        raise UserError('--budget: expected no --force beside it, whose time is not forecast')
+    pairs(args.cfg_options)
+    if args.grid is not None and args.grid not in GRIDS:
+        raise unknown('grid', args.grid, GRIDS)
+    # A program that has loaded the registry may have registered what no file shows.
+    if not args.list and 'benchmark.registry' not in sys.modules:
+        _check_names('method', args.methods, ROOT / 'methods')
+        _check_names('dataset', args.datasets, ROOT / 'datasets')
+
+
+def pairs(words: Sequence[str]) -> dict[str, str]:
+    """Reads the KEY=VALUE words of --cfg-options, as text.
+
+    Raises:
+        UserError: A word is not of this form, or a key is given twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition('=')
+        if not (key and equals):
+            raise UserError(f'--cfg-options: expected KEY=VALUE, found {word!r}')
+        if key in found:
+            raise UserError(f'--cfg-options: expected one value of {key}, found two')
+        found[key] = value
+    return found
+
+
+def _check_names(what: str, specs: Sequence[str], folder: Path) -> None:
+    """Checks that some file seems to register each name that is no file's own.
+
+    Raises:
+        UserError: No file does; the nearest name is given.
+    """
+    files = sorted(folder.glob('[!_]*.py'))
+    texts = [file.read_text(encoding='utf-8') for file in files]
+    known = {name for text in texts for name in REGISTERED.findall(text)}
+    if sum(text.count('.register_module(') for text in texts) != len(known):
+        return  # some file registers its names otherwise, which only an import shows
+    stems = {file.stem for file in files}  # of a file that is broken, the import tells why
+    for spec in specs:
+        name = spec.partition(':')[0]
+        if '.py:' not in spec and name not in known | stems:
+            raise unknown(what, name, known)

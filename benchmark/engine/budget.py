@@ -1,0 +1,81 @@
+"""What of a command's experiments fits into a given time, by steps measured on this machine."""
+
+from __future__ import annotations
+
+from benchmark.engine.building import Machine
+from benchmark.engine.experiment import Experiment
+from benchmark.engine.forecast import Forecast
+from benchmark.engine.grid import is_done, steps
+from benchmark.engine.notes import named
+from benchmark.engine.plan import Grid
+from benchmark.engine.tuning import Search
+from benchmark.errors import UserError
+from benchmark.progress import duration
+
+
+def within(grid: Grid, machine: Machine, budget: float) -> Grid:
+    """Returns what fits into a time, and prints that and what does not.
+
+    The items are taken in order; one that does not fit is left out, and later ones may fit. What is
+    recorded takes no time, and of a stopped training the rest counts. A search is taken with all
+    its trials and seeds, or not at all.
+
+    Args:
+        grid: What would run.
+        machine: Where it would run. Of several jobs each has the whole time.
+        budget: Seconds.
+
+    Raises:
+        UserError: There is something to run, and nothing of it fits.
+    """
+    forecast, kept = Forecast(machine), []
+    fitting: list[float] = []
+    left_out: list[float] = []
+    longest = 0.0
+    for item in grid:
+        todo = [e for e in steps(item) if not is_done(e)]
+        if not todo:
+            kept.append(item)
+            continue
+        before = forecast.trained
+        each = [_seconds(forecast, e) for e in todo]
+        # The experiments of a search run side by side, and each of them in one job.
+        fits = sum(fitting) + sum(each) <= budget * machine.jobs and max(each) <= budget
+        told = f'{_name(item)}  about {duration(sum(each))}'
+        print(f'{"fits" if fits else "left out":8}  {told}', flush=True)
+        if fits:
+            kept.append(item)
+            fitting.append(sum(each))
+            longest = max(longest, *each)
+        else:
+            forecast.trained = before  # its teacher would be trained by another
+            left_out.append(sum(each))
+    if left_out and not fitting:
+        raise UserError(
+            f'--budget: nothing fits into {duration(budget)}; the shortest takes about '
+            f'{duration(min(left_out))}'
+        )
+    if fitting:
+        beside = f', {machine.jobs} experiments at a time' if machine.jobs > 1 else ''
+        print(
+            f'budget of {duration(budget)}: {len(fitting)} of {len(fitting) + len(left_out)} fit, '
+            f'expected {duration(max(sum(fitting) / machine.jobs, longest))}{beside}'
+            f'{"; the others are not begun" if left_out else ""}'
+        )
+    return kept
+
+
+def _seconds(forecast: Forecast, e: Experiment) -> float:
+    """Returns how long an experiment will take; one that fails in its first steps ends at once."""
+    try:
+        _ = e.readable
+        return forecast.seconds(e, tests=not e.trial)
+    except Exception:  # whatever it is, the run records it
+        return 0.0
+
+
+def _name(item: Experiment | Search) -> str:
+    if isinstance(item, Search):
+        seeds = ' '.join(map(str, item.seeds))
+        return f'{item.data.name}  {item.label}  {item.trials} trials, seeds {seeds}'
+    return f'{item.data.name}  {named(item)}  seed {item.seed}'

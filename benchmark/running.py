@@ -1,0 +1,120 @@
+"""What `benchmark/run.py` does once its arguments are read: it plans, trains, tests and shows.
+
+Everything that takes long to import is imported here, so that arguments are refused without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from benchmark.engine import plan
+from benchmark.engine.budget import within
+from benchmark.engine.dry_run import show_plan
+from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
+from benchmark.engine.listing import show_list
+from benchmark.engine.request import prepare
+from benchmark.engine.sharing import share_of
+from benchmark.errors import UserError
+from benchmark.files import sweep
+from benchmark.progress import Reporter
+from benchmark.records import store
+from benchmark.registry import discover
+from benchmark.report import writer
+from benchmark.report.page import document
+
+LEFT_BEHIND = 600.0
+"""Seconds after which a half-written table or page is that of a killed process."""
+
+
+def start(args: argparse.Namespace, typed: bool) -> int:
+    """Does what the arguments say.
+
+    Args:
+        args: The arguments.
+        typed: Whether they were typed. Other processes know nothing of what a Python program that
+            calls this has registered, and cannot help it.
+
+    Returns:
+        The exit status of the command, as of `benchmark.run.main`.
+
+    Raises:
+        UserError: The arguments do not hold together.
+    """
+    discover()
+    if args.list:
+        return show_list(args.data_root)
+    refused: list[str] | None = [] if args.dry_run else None
+    # Planning writes what a named grid means into the arguments; helpers plan from those typed.
+    helper = partial(help_out, argparse.Namespace(**vars(args))) if typed else None
+    grid, machine = prepare(args, refused)
+    able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
+    if args.shard is not None:
+        able = share_of(able, args.shard)
+        print('share {} of {}: {} of {} experiments'.format(*args.shard, *map(count, (able, grid))))
+        if not able and not refused:
+            return 0
+    if args.budget is not None:
+        able = within(able, machine if typed else replace(machine, jobs=1), args.budget)
+    if refused is not None:
+        return 0 if show_plan(able, machine, len(refused)) else 1
+    ok = execute(able, machine, args.force, writer.brief, helper)
+    shown = show_tables(grid, args.results, args.gaps is not None)
+    return 0 if ok and shown else 1
+
+
+def count(grid: plan.Grid) -> int:
+    """Returns how many experiments and trials a grid has."""
+    return sum(len(steps(item)) for item in grid)
+
+
+def help_out(args: argparse.Namespace, before: Stamps, told: Reporter) -> bool:
+    """Takes a share of a command's experiments, in a process of its own.
+
+    Args:
+        args: The arguments of the command.
+        before: What the command runs, and what was recorded of it when it began.
+        told: Is told what happens.
+
+    Returns:
+        Whether everything is recorded.
+    """
+    with (
+        # The process that started this one has said all that is to be said of the plan.
+        open(os.devnull, 'w') as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        discover()
+        grid, machine = prepare(args)
+    mine = [item for item in grid if any(e.folder in before for e in steps(item))]
+    return Worker(machine, told, args.force, writer.brief, before).work(mine)
+
+
+def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
+    """Writes the tables of the grid's data sets, prints them, and writes the page of all data sets.
+
+    Returns:
+        Whether all of that was written; an error line tells what was not, and why.
+    """
+    recorded, made, errors = plan.flat(grid), {}, []
+    with contextlib.suppress(OSError):  # of another user; nothing depends on it
+        sweep(results / 'tables', LEFT_BEHIND)
+        sweep(results, LEFT_BEHIND, inside=False)  # the page; runs are swept under their locks
+    names = dict.fromkeys(e.data.name for e in recorded)
+    for name in names:
+        write = partial(writer.write_tables, results, name, by_gaps=by_gaps)
+        try:
+            made[name] = store.up_to_date(writer.folder_of(name, results / 'runs'), write)
+        except UserError as error:
+            errors.append(error)
+    for why in errors:
+        print(f'error: {why}', file=sys.stderr)
+    for name, table in made.items():
+        writer.show(table, {e.protocol_id for e in recorded if e.data.name == name})
+    return (not made or document.show(results)) and not errors
