@@ -6,8 +6,9 @@ Prints every change that no test noticed, and the share of those that one did. E
 in a temporary copy of the project. Every test run is a fork of this process, which has imported
 the libraries already: importing them anew would take longer than most of the tests.
 
-Measured with seed 0: 22 of 24 changes noticed in `metrics`, `missing` and `statistics`
-(`--count 8`), 4 of 4 in `losses` (`--count 4`), 14 of 16 in `hooks` and `execution` (`--count 8`).
+Measured with seed 0 and `--count 8`: 8 of 8 changes noticed in each of `metrics`, `missing`,
+`statistics`, `hooks` and `execution`, 7 of 8 in `losses`. The eighth there divides by at least 2
+where it should be 1, in a place that is 0 whenever there is one labelled pixel.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ TESTS = {
     'benchmark/engine/recording.py': ('engine/test_evaluation', 'engine/test_run'),
     'methods/common/losses.py': (
         *('methods/test_rfnet', 'methods/test_mmformer', 'methods/test_esanet'),
-        *('methods/test_networks', 'methods/test_mmanet'),
+        *('methods/test_networks', 'methods/test_mmanet', 'methods/test_task_loss'),
     ),
 }
 """Module -> the files below `tests/` that guard it, the quick ones first."""

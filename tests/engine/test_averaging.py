@@ -145,18 +145,21 @@ def test_a_stopped_run_ends_with_the_same_average(at, selection, tmp_path, monke
     whole = experiment(tmp_path / 'whole', selection=selection)
     run(whole)
     e = experiment(tmp_path / 'parts', selection=selection)
-    real = hooks.Checkpoint._save
+    real, saved = hooks.Checkpoint._save, []
 
     def save(self, runner):
         real(self, runner)
-        if runner.epoch == at:
+        saved.append(runner.epoch)
+        if runner.epoch == at and saved == list(range(1, at + 1)):
             raise Stopped
 
     with monkeypatch.context() as patch:
         patch.setattr(hooks.Checkpoint, '_save', save)
         with pytest.raises(Stopped):
             run(e)
-    run(e)
+        run(e)
+    # It goes on from there, and does not begin anew.
+    assert saved == [*range(1, at + 1), *range(at, 4)]
     expected, found = weights_in(whole.folder), weights_in(e.folder)
     assert all(torch.equal(found[k], v) for k, v in expected.items())
 
