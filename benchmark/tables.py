@@ -10,6 +10,8 @@ if __name__ == '__main__':
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse  # noqa: E402
+import re  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
 from functools import partial  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
@@ -18,6 +20,7 @@ from benchmark.files import user_path  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.report import writer  # noqa: E402
 from benchmark.report.cost_table import TextTable  # noqa: E402
+from benchmark.report.selection import Selection  # noqa: E402
 from benchmark.report.table import Table  # noqa: E402
 from benchmark.report.writer import Lacking  # noqa: E402
 from benchmark.streams import command, telling  # noqa: E402
@@ -31,6 +34,10 @@ EXAMPLES = """examples:
       also the table with rows by training gaps
   python benchmark/tables.py results --baseline modality_dropout
       also every method against one: differences, intervals, how many seeds would be needed
+  python benchmark/tables.py results --only hemis mmanet --summaries mean worst
+      two rows alone, which are also compared among themselves only
+  python benchmark/tables.py results --where depth=off --fail rgb=0.05
+      ranked for a system whose depth sensor is gone and whose camera fails now and then
   python benchmark/tables.py results --transpose
       LaTeX with a row per subset and a column per method
   python benchmark/tables.py mine --runs results/reference/runs --columns rgb=RGB depth=D
@@ -96,7 +103,41 @@ def parser() -> argparse.ArgumentParser:
         action='store_true',
         help='in LaTeX, a row per subset (with circles for its modalities) and a column per method',
     )
+    _add_selection(p)
     return p
+
+
+def _add_selection(p: argparse.ArgumentParser) -> None:
+    """Adds what is shown of the records: rows, summaries, sensors that are off or fail."""
+    p.add_argument(
+        '--only',
+        nargs='+',
+        default=(),
+        metavar='METHOD',
+        help='the rows to show and to compare, e.g. hemis mmanet:alpha=0; the name of a method '
+        'that is no row stands for all rows of the method (default: all)',
+    )
+    p.add_argument(
+        '--summaries',
+        nargs='+',
+        default=(),
+        metavar='NAME',
+        help='the summaries to show beside the subsets: mean, worst, missing_1, expected, ... '
+        '(default: all)',
+    )
+    p.add_argument(
+        '--where',
+        default='',
+        metavar='MODALITY=off,...',
+        help='rank on the subsets without these modalities, as if their sensors were gone',
+    )
+    p.add_argument(
+        '--fail',
+        default='',
+        metavar='MODALITY=P,...',
+        help='add the expected score if each modality is missing with its probability, '
+        'independently of the others, and rank by it, e.g. thermal=0.05,rgb=0.05',
+    )
 
 
 def titles(words: list[str]) -> dict[str, str]:
@@ -114,6 +155,21 @@ def titles(words: list[str]) -> dict[str, str]:
             raise UserError(f'--columns: expected one title of {subset}, found two')
         found[subset] = title or subset
     return found
+
+
+def with_summaries(
+    columns: dict[str, str] | None, summaries: Sequence[str]
+) -> dict[str, str] | None:
+    """Adds the words of --summaries to the columns to show.
+
+    Raises:
+        UserError: A word is no summary.
+    """
+    for word in summaries:
+        if not re.fullmatch(r'mean|worst|expected|missing_\d+', word):
+            known = ('mean', 'worst', 'expected', 'missing_0', 'missing_1', 'missing_2')
+            raise unknown('summary', word, known)
+    return {**(columns or {}), **{word: word for word in summaries}} or None
 
 
 class Written(NamedTuple):
@@ -142,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     runs = args.runs or args.results / 'runs'
-    columns = titles(args.columns) if args.columns else None
+    columns = with_summaries(titles(args.columns or []), args.summaries)
     names = args.datasets or writer.datasets(runs)
     if not names:
         raise UserError(f'{runs}: no runs found')
@@ -177,8 +233,8 @@ def _tell(errors: list[UserError], asked: int, args: argparse.Namespace) -> int:
     """
     lacking = [error for error in errors if isinstance(error, Lacking)]
     failed = [error for error in errors if not isinstance(error, Lacking)]
-    for error in failed:
-        print(f'error: {error}', file=sys.stderr)
+    for told in dict.fromkeys(map(str, failed)):
+        print(f'error: {told}', file=sys.stderr)
     if lacking and (len(lacking) == asked or args.datasets):
         raise _nearest(lacking, args.metric)
     for left_out in lacking:
@@ -199,6 +255,7 @@ def _write(
         columns,
         args.transpose,
         args.common_samples,
+        Selection(tuple(args.only), args.where, args.fail),
     )
     try:
         against = writer.write_baseline(args.results, made, args.baseline) if args.baseline else []
