@@ -10,17 +10,16 @@ if __name__ == '__main__':
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse  # noqa: E402
-import re  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
 from functools import partial  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
 from benchmark.errors import UserError, unknown  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
 from benchmark.records import store  # noqa: E402
-from benchmark.report import writer  # noqa: E402
+from benchmark.report import paper_text, writer  # noqa: E402
 from benchmark.report.cost_table import TextTable  # noqa: E402
-from benchmark.report.selection import Selection  # noqa: E402
+from benchmark.report.layouts import LAYOUTS  # noqa: E402
+from benchmark.report.selection import Selection, with_summaries  # noqa: E402
 from benchmark.report.table import Table  # noqa: E402
 from benchmark.report.writer import Lacking  # noqa: E402
 from benchmark.streams import command, telling  # noqa: E402
@@ -34,8 +33,10 @@ EXAMPLES = """examples:
       also the table with rows by training gaps
   python benchmark/tables.py results --baseline modality_dropout
       also every method against one: differences, intervals, how many seeds would be needed
+  python benchmark/tables.py results --datasets synth_faces --layout mmanet-table1
+      the table of a paper, with the published numbers and what is missing of ours
   python benchmark/tables.py results --only hemis mmanet --summaries mean worst
-      two rows alone, which are also compared among themselves only
+      two rows alone, compared among themselves
   python benchmark/tables.py results --where depth=off --fail rgb=0.05
       ranked for a system whose depth sensor is gone and whose camera fails now and then
   python benchmark/tables.py results --transpose
@@ -108,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_selection(p: argparse.ArgumentParser) -> None:
-    """Adds what is shown of the records: rows, summaries, sensors that are off or fail."""
+    """Adds what is shown of the records: rows, summaries, sensors that fail, a paper's table."""
     p.add_argument(
         '--only',
         nargs='+',
@@ -138,6 +139,13 @@ def _add_selection(p: argparse.ArgumentParser) -> None:
         help='add the expected score if each modality is missing with its probability, '
         'independently of the others, and rank by it, e.g. thermal=0.05,rgb=0.05',
     )
+    p.add_argument(
+        '--layout',
+        default='',
+        metavar='NAME',
+        help="also make a paper's table, with its published numbers beside ours: "
+        f'{", ".join(LAYOUTS)}; written to NAME-LAYOUT.*',
+    )
 
 
 def titles(words: list[str]) -> dict[str, str]:
@@ -157,33 +165,20 @@ def titles(words: list[str]) -> dict[str, str]:
     return found
 
 
-def with_summaries(
-    columns: dict[str, str] | None, summaries: Sequence[str]
-) -> dict[str, str] | None:
-    """Adds the words of --summaries to the columns to show.
-
-    Raises:
-        UserError: A word is no summary.
-    """
-    for word in summaries:
-        if not re.fullmatch(r'mean|worst|expected|missing_\d+', word):
-            known = ('mean', 'worst', 'expected', 'missing_0', 'missing_1', 'missing_2')
-            raise unknown('summary', word, known)
-    return {**(columns or {}), **{word: word for word in summaries}} or None
-
-
 class Written(NamedTuple):
     """What was written of one data set, to be printed once all others are written, too.
 
     Attributes:
         table: The table.
         against: The tables of --baseline.
-        lacking: Why there are none of those, if so.
+        papers: Those of --layout.
+        lacking: Why something of these is not there.
     """
 
     table: Table
     against: list[TextTable]
-    lacking: Lacking | None
+    papers: list[paper_text.Written]
+    lacking: list[Lacking]
 
 
 @telling
@@ -198,6 +193,10 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     runs = args.runs or args.results / 'runs'
+    if args.layout and args.layout not in LAYOUTS:
+        raise unknown('layout', args.layout, LAYOUTS)
+    if args.layout and args.columns:
+        raise UserError('--layout: expected no --columns beside it, whose rows are all subsets')
     columns = with_summaries(titles(args.columns or []), args.summaries)
     names = args.datasets or writer.datasets(runs)
     if not names:
@@ -206,6 +205,8 @@ def main(argv: list[str] | None = None) -> int:
     for written in made:
         writer.show(written.table)
         writer.show_baseline(written.against)
+        for paper in written.papers:
+            paper_text.show(paper)
     return _tell(errors, len(names), args)
 
 
@@ -222,7 +223,7 @@ def _write_all(
             made.append(store.up_to_date(folder, write))
         except UserError as error:
             errors.append(error)
-    return made, [*errors, *(written.lacking for written in made if written.lacking)]
+    return made, [*errors, *(lack for written in made for lack in written.lacking)]
 
 
 def _tell(errors: list[UserError], asked: int, args: argparse.Namespace) -> int:
@@ -257,11 +258,19 @@ def _write(
         args.common_samples,
         Selection(tuple(args.only), args.where, args.fail),
     )
+    written = Written(made, [], [], [])
     try:
-        against = writer.write_baseline(args.results, made, args.baseline) if args.baseline else []
+        if args.baseline:
+            written.against.extend(writer.write_baseline(args.results, made, args.baseline))
     except Lacking as lack:
-        return Written(made, [], lack)
-    return Written(made, against, None)
+        written.lacking.append(lack)
+    try:
+        if args.layout:
+            words = args.layout, args.only, args.summaries
+            written.papers.append(paper_text.write(args.results, made, *words))
+    except Lacking as lack:
+        written.lacking.append(lack)
+    return written
 
 
 def _nearest(lacking: list[Lacking], metric: str) -> UserError:

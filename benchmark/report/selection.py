@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -146,6 +147,21 @@ class Selection:
 
 
 EVERYTHING = Selection()
+
+
+def with_summaries(
+    columns: dict[str, str] | None, summaries: Sequence[str]
+) -> dict[str, str] | None:
+    """Adds the words of --summaries to the columns to show.
+
+    Raises:
+        UserError: A word is no summary.
+    """
+    for word in summaries:
+        if not re.fullmatch(r'mean|worst|expected|missing_\d+', word):
+            known = ('mean', 'worst', 'expected', 'missing_0', 'missing_1', 'missing_2')
+            raise unknown('summary', word, known)
+    return {**(columns or {}), **{word: word for word in summaries}} or None
 
 
 def _modalities(record: Record) -> list[str]:

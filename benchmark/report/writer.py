@@ -198,10 +198,11 @@ def _table_or_lacking(dataset: str, *arguments: Any) -> Table:
 
 def _write(stem: Path, made: Table) -> None:
     for suffix, render in FORMATS.items():
-        _write_text(stem.with_name(f'{stem.name}.{suffix}'), render(made))
+        write_text(stem.with_name(f'{stem.name}.{suffix}'), render(made))
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that appears under its name whole or not at all."""
     with writing(path) as file:
         file.write(text.encode())
 
@@ -239,11 +240,11 @@ def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
         parts += section(text, 2)
     left_out = [f'Not compared: {reason}' for reason in reasons]
     parts += [escaping.markdown(f'{line}.') for line in left_out]
-    _write_text(stem.with_name(f'{stem.name}.md'), '\n\n'.join(parts) + '\n')
+    write_text(stem.with_name(f'{stem.name}.md'), '\n\n'.join(parts) + '\n')
     tex = latex_of((text for each in tables for text in each), left_out)
-    _write_text(stem.with_name(f'{stem.name}.tex'), tex)
+    write_text(stem.with_name(f'{stem.name}.tex'), tex)
     rows = comma_separated(baseline.plain(able, name))
-    _write_text(stem.with_name(f'{stem.name}.csv'), rows)
+    write_text(stem.with_name(f'{stem.name}.csv'), rows)
     return [each[0] for each in tables]
 
 
