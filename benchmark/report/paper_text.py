@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,13 +16,16 @@ from benchmark.report.runs import NoColumn
 from benchmark.report.standings import MAIN
 from benchmark.report.table import Table
 
+WIDE = 4
+"""Most methods with published numbers that a page or a terminal shows side by side."""
+
 
 class Written(NamedTuple):
     """What was written of a layout.
 
     Attributes:
         stem: The path of the files without their suffixes.
-        tables: The tables.
+        tables: The tables, as the terminal shows them.
         notes: What is missing, a line each.
     """
 
@@ -49,26 +53,44 @@ def write(
         found = papers(made, name, only, summaries or (MAIN,))
     except NoColumn as error:
         raise writer.Lacking(f'{made.dataset}: {error}') from None
-    tables = [text_table(paper) for paper in found]
+    narrow = [text_table(part) for paper in found for part in _parts(paper)]
     missing = list(dict.fromkeys(line for paper in found for line in paper.missing))
-    rows = [row for paper in found for row in paper.printed.values()]
+    rows = list({row['method']: row for p in found for row in p.printed.values()}.values())
     if not rows:
-        missing.append(f'published numbers: results/published has none for {made.dataset}')
-    notes = [*(f'missing: {line}' for line in missing), *dict.fromkeys(published.sources(rows))]
+        told = f'published numbers: results/published has none of this table for {made.dataset}'
+        missing.append(told)
+    missing = [f'missing: {line}' for line in missing]
+    sources = published.sources(rows)
     base = made.stem.name if made.stem else made.dataset
     stem = results / 'tables' / f'{base}-{name}'
     parts = [escaping.markdown(f'# {made.dataset}: {name}')]
-    for text in tables:
-        parts += section(text, 2)
-    parts += ['\n'.join(f'- {escaping.markdown(note)}' for note in notes)] if notes else []
+    for paper in found:
+        parts += section(text_table(paper), 2)
+    parts += ['\n'.join(f'- {escaping.markdown(note)}' for note in [*missing, *sources])]
+    # A reader of the paper does not run commands, and its author finds them in the source.
+    comments = ''.join(f'% {escaping.terminal(line)}\n' for line in missing)
     content = {
         'md': '\n\n'.join(parts) + '\n',
-        'tex': latex_of(tables, notes),
+        'tex': comments + latex_of(narrow, sources),
         'csv': comma_separated(_plain(found, name)),
     }
-    for suffix, text in content.items():
-        writer.write_text(stem.with_name(f'{stem.name}.{suffix}'), text)
-    return Written(stem, tables, [f'missing: {line}' for line in missing])
+    for suffix, whole in content.items():
+        writer.write_text(stem.with_name(f'{stem.name}.{suffix}'), whole)
+    return Written(stem, narrow, missing)
+
+
+def _parts(paper: Paper) -> list[Paper]:
+    """Returns a table that is no wider than a page, or several that are."""
+    count = len(paper.columns)
+    size = math.ceil(count / math.ceil(count / WIDE)) if paper.printed else count
+    parts = []
+    for start in range(0, count, size):
+        chosen = slice(start, start + size)
+        columns = paper.columns[chosen]
+        rows = {key: entries[chosen] for key, entries in paper.rows.items()}
+        printed = {c.spec: paper.printed[c.spec] for c in columns if c.spec in paper.printed}
+        parts.append(replace(paper, columns=columns, rows=rows, printed=printed))
+    return parts
 
 
 def show(written: Written) -> None:
@@ -95,9 +117,9 @@ def _plain(found: Iterable[Paper], name: str) -> list[list[float | str]]:
             for column, entry in zip(paper.columns, entries, strict=True):
                 row = paper.printed.get(column.spec)
                 told = [row['method'], 'yes' if row['comparable'] else 'no'] if row else ['', '']
-                own = [paper.runs.key, paper.metric, key, column.spec, entry.seeds]
-                numbers = [entry.mean, entry.std, entry.printed]
-                lines.append([name, *own, *numbers, *told, entry.difference])
+                own = [name, paper.runs.key, paper.metric, key, column.spec]
+                numbers = [entry.seeds, entry.mean, entry.std, entry.printed]
+                lines.append([*own, *numbers, *told, entry.difference])
     return lines
 
 
@@ -110,7 +132,7 @@ def text_table(paper: Paper) -> TextTable:
         header.append(column.spec)
         if row := paper.printed.get(column.spec):
             sign = '' if row['comparable'] else '‡'
-            header += [f'{row["method"]} (published){sign}', f'difference{sign}']
+            header += [f'published{sign}', f'diff.{sign}']
     signs = '' if all(row['comparable'] for row in paper.printed.values()) else '‡'
     two = paper.layout.drop and len(paper.columns) == 2
     both = two and len(paper.printed) == 2
@@ -164,7 +186,11 @@ def _caption(paper: Paper) -> str:
     else:
         parts.append('A filled circle is a modality that is available at test.')
     if paper.printed:
-        parts.append('The difference is our score less the published one.')
+        pairs = ', '.join(f'{k} {row["method"]}' for k, row in paper.printed.items())
+        parts.append(
+            f'Published beside our score is the one that a paper has ({pairs}); diff. is our score '
+            'less the published one.'
+        )
     if paper.told:
         parts.append(paper.told)
     if paper.layout.drop:

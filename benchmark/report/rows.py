@@ -116,7 +116,8 @@ def _reach(runs: Runs, members: Sequence[int]) -> tuple[float, ...]:
     """Returns the ends in percent of the 95 % interval of the expected score over the seeds."""
     if runs.absent is None:
         return ()
-    low, high = statistics.interval(runs.values[members, list(runs.columns).index(EXPECTED)])
+    values = runs.values[members, list(runs.columns).index(EXPECTED)]
+    low, high = statistics.interval(values[~np.isnan(values)].tolist())
     return 100 * low, 100 * high
 
 

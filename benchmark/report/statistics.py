@@ -136,9 +136,11 @@ def expectations(
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Returns the 95 % t-interval of the mean over seeds, NaN for a single seed."""
+    """Returns the 95 % t-interval of the mean over seeds, NaN for fewer than two seeds."""
+    if len(values) < 2:
+        return math.nan, math.nan
     mean, std = over_seeds(values)
-    reach = float(t.ppf(0.975, max(len(values) - 1, 1))) * std / math.sqrt(len(values))
+    reach = float(t.ppf(0.975, len(values) - 1)) * std / math.sqrt(len(values))
     return mean - reach, mean + reach
 
 

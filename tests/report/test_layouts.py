@@ -178,9 +178,10 @@ def test_circles_and_marks_are_in_every_format(tmp_path):
     written = paper_text.write(tmp_path, table, 'mmanet-table1')
     assert written.stem.name == 'casia_surf-mmanet-table1'
     text = written.stem.with_suffix('.md').read_text()
-    assert '| rgb | depth | ir | customized | Customized (SF) (published)‡ | difference‡ |' in text
+    assert '| rgb | depth | ir | customized | published‡ | diff.‡ | modality_dropout |' in text
     assert '| ● | ○ | ● |' in text
     assert '‡ not comparable: Customized (SF)' in text
+    assert 'modality_dropout Unified (SF-MD)' in text
     assert 'MMANet (Wei et al., CVPR 2023, arXiv 2304.08028), Table 1' in text
     tex = written.stem.with_suffix('.tex').read_text()
     assert r'$\bullet$ & $\circ$ & $\bullet$ &' in tex
@@ -338,7 +339,7 @@ def test_the_command_prints_and_writes_the_layout_beside_the_ordinary_table(fold
     assert tables.main([str(folder), '--layout', 'mmanet-classification']) == 0
     told = capsys.readouterr().out
     assert 'missing: lcr: no run; this fills it: python benchmark/run.py' in told
-    assert 'missing: published numbers: results/published has none for faces' in told
+    assert 'missing: published numbers: results/published has none of this table for faces' in told
     assert 'faces-mmanet-classification.md, .tex, .csv' in told
     files = {f.name for f in (folder / 'tables').iterdir()}
     assert {'faces.md', 'faces-mmanet-classification.csv'} <= files
@@ -366,3 +367,31 @@ def test_the_tables_of_papers_compile(dataset, layout, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert 'Missing character' not in done.stdout
+
+
+def test_what_is_missing_is_a_comment_in_latex_and_a_source_is_told_once(tmp_path):
+    table = table_of(made('brats2018', ['hemis', 'rfnet']), 'brats2018')
+    written = paper_text.write(tmp_path, table, 'rfnet-subsets')
+    lines = written.stem.with_suffix('.tex').read_text().splitlines()
+    assert lines[0].startswith('% missing: uhved: no run; this fills it: python benchmark/run.py')
+    assert not [x for x in lines if 'missing' in x and not x.startswith('%')]
+    text = written.stem.with_suffix('.md').read_text()
+    (source,) = (x for x in text.splitlines() if x.startswith('- published HeMIS'))
+    assert source.count('RFNet, protocol C') == 1
+
+
+def test_many_methods_are_split_for_the_page_and_are_whole_in_markdown(tmp_path):
+    records = made('casia_surf', ['modality_dropout', 'mmanet'])
+    written = paper_text.write(tmp_path, table_of(records, 'casia_surf'), 'mmanet-classification')
+    shown = [title for text in written.tables for title in text.header if '‡' not in title]
+    assert shown == ['rgb', 'depth', 'ir', 'modality_dropout', 'hemis', 'lcr',
+                     'rgb', 'depth', 'ir', 'rfnet', 'mmformer', 'mmanet']  # fmt: skip
+    # A cell of the last method stands beneath its title in both.
+    first = written.tables[1].rows[0]
+    own = scores(records, 'mmanet', 'ACER', 'rgb').mean()
+    assert float(first[9].split()[0]) == pytest.approx(own, abs=0.005)
+    lines = written.stem.with_suffix('.md').read_text().splitlines()
+    (header,) = (line for line in lines if line.startswith('| rgb |'))
+    assert 'modality_dropout' in header
+    assert 'mmanet' in header
+    assert written.stem.with_suffix('.tex').read_text().count(r'\begin{table*}') == 2
