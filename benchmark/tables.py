@@ -16,8 +16,10 @@ from typing import NamedTuple  # noqa: E402
 from benchmark.errors import UserError, unknown  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
 from benchmark.records import store  # noqa: E402
-from benchmark.report import writer  # noqa: E402
+from benchmark.report import paper_text, writer  # noqa: E402
 from benchmark.report.cost_table import TextTable  # noqa: E402
+from benchmark.report.layouts import LAYOUTS  # noqa: E402
+from benchmark.report.selection import Selection, with_summaries  # noqa: E402
 from benchmark.report.table import Table  # noqa: E402
 from benchmark.report.writer import Lacking  # noqa: E402
 from benchmark.streams import command, telling  # noqa: E402
@@ -31,6 +33,12 @@ EXAMPLES = """examples:
       also the table with rows by training gaps
   python benchmark/tables.py results --baseline modality_dropout
       also every method against one: differences, intervals, how many seeds would be needed
+  python benchmark/tables.py results --datasets synth_faces --layout mmanet-table1
+      the table of a paper, with the published numbers and what is missing of ours
+  python benchmark/tables.py results --only hemis mmanet --summaries mean worst
+      two rows alone, compared among themselves
+  python benchmark/tables.py results --where depth=off --fail rgb=0.05
+      ranked for a system whose depth sensor is gone and whose camera fails now and then
   python benchmark/tables.py results --transpose
       LaTeX with a row per subset and a column per method
   python benchmark/tables.py mine --runs results/reference/runs --columns rgb=RGB depth=D
@@ -96,7 +104,48 @@ def parser() -> argparse.ArgumentParser:
         action='store_true',
         help='in LaTeX, a row per subset (with circles for its modalities) and a column per method',
     )
+    _add_selection(p)
     return p
+
+
+def _add_selection(p: argparse.ArgumentParser) -> None:
+    """Adds what is shown of the records: rows, summaries, sensors that fail, a paper's table."""
+    p.add_argument(
+        '--only',
+        nargs='+',
+        default=(),
+        metavar='METHOD',
+        help='the rows to show and to compare, e.g. hemis mmanet:alpha=0; the name of a method '
+        'that is no row stands for all rows of the method (default: all)',
+    )
+    p.add_argument(
+        '--summaries',
+        nargs='+',
+        default=(),
+        metavar='NAME',
+        help='the summaries to show beside the subsets: mean, worst, missing_1, expected, ... '
+        '(default: all)',
+    )
+    p.add_argument(
+        '--where',
+        default='',
+        metavar='MODALITY=off,...',
+        help='rank on the subsets without these modalities, as if their sensors were gone',
+    )
+    p.add_argument(
+        '--fail',
+        default='',
+        metavar='MODALITY=P,...',
+        help='add the expected score if each modality is missing with its probability, '
+        'independently of the others, and rank by it, e.g. thermal=0.05,rgb=0.05',
+    )
+    p.add_argument(
+        '--layout',
+        default='',
+        metavar='NAME',
+        help="also make a paper's table, with its published numbers beside ours: "
+        f'{", ".join(LAYOUTS)}; written to NAME-LAYOUT.*',
+    )
 
 
 def titles(words: list[str]) -> dict[str, str]:
@@ -122,12 +171,14 @@ class Written(NamedTuple):
     Attributes:
         table: The table.
         against: The tables of --baseline.
-        lacking: Why there are none of those, if so.
+        papers: Those of --layout.
+        lacking: Why something of these is not there.
     """
 
     table: Table
     against: list[TextTable]
-    lacking: Lacking | None
+    papers: list[paper_text.Written]
+    lacking: list[Lacking]
 
 
 @telling
@@ -142,7 +193,11 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     runs = args.runs or args.results / 'runs'
-    columns = titles(args.columns) if args.columns else None
+    if args.layout and args.layout not in LAYOUTS:
+        raise unknown('layout', args.layout, LAYOUTS)
+    if args.layout and args.columns:
+        raise UserError('--layout: expected no --columns beside it, whose rows are all subsets')
+    columns = with_summaries(titles(args.columns or []), args.summaries)
     names = args.datasets or writer.datasets(runs)
     if not names:
         raise UserError(f'{runs}: no runs found')
@@ -150,6 +205,8 @@ def main(argv: list[str] | None = None) -> int:
     for written in made:
         writer.show(written.table)
         writer.show_baseline(written.against)
+        for paper in written.papers:
+            paper_text.show(paper)
     return _tell(errors, len(names), args)
 
 
@@ -166,7 +223,7 @@ def _write_all(
             made.append(store.up_to_date(folder, write))
         except UserError as error:
             errors.append(error)
-    return made, [*errors, *(written.lacking for written in made if written.lacking)]
+    return made, [*errors, *(lack for written in made for lack in written.lacking)]
 
 
 def _tell(errors: list[UserError], asked: int, args: argparse.Namespace) -> int:
@@ -177,8 +234,8 @@ def _tell(errors: list[UserError], asked: int, args: argparse.Namespace) -> int:
     """
     lacking = [error for error in errors if isinstance(error, Lacking)]
     failed = [error for error in errors if not isinstance(error, Lacking)]
-    for error in failed:
-        print(f'error: {error}', file=sys.stderr)
+    for told in dict.fromkeys(map(str, failed)):
+        print(f'error: {told}', file=sys.stderr)
     if lacking and (len(lacking) == asked or args.datasets):
         raise _nearest(lacking, args.metric)
     for left_out in lacking:
@@ -199,12 +256,21 @@ def _write(
         columns,
         args.transpose,
         args.common_samples,
+        Selection(tuple(args.only), args.where, args.fail),
     )
+    written = Written(made, [], [], [])
     try:
-        against = writer.write_baseline(args.results, made, args.baseline) if args.baseline else []
+        if args.baseline:
+            written.against.extend(writer.write_baseline(args.results, made, args.baseline))
     except Lacking as lack:
-        return Written(made, [], lack)
-    return Written(made, against, None)
+        written.lacking.append(lack)
+    try:
+        if args.layout:
+            words = args.layout, args.only, args.summaries
+            written.papers.append(paper_text.write(args.results, made, *words))
+    except Lacking as lack:
+        written.lacking.append(lack)
+    return written
 
 
 def _nearest(lacking: list[Lacking], metric: str) -> UserError:

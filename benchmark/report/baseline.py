@@ -13,7 +13,7 @@ from benchmark.report import comparison, settings
 from benchmark.report.comparison import MOST_SEEDS, Comparison, p_text
 from benchmark.report.cost_table import TextTable
 from benchmark.report.runs import Runs
-from benchmark.report.standings import MAIN, MIN_UNITS
+from benchmark.report.standings import MIN_UNITS
 
 POINTS = (0.5, 1.0, 2.0)
 """Differences in points for which the seeds needed are told."""
@@ -56,7 +56,9 @@ def against(runs: Runs, baseline: str) -> list[Line]:
     if baseline in standings.left_out:
         raise UserError(f'--baseline {baseline}: it has {standings.left_out[baseline]}')
     others = [label for label in standings.ranked if label != baseline]
-    return [line for c in (MAIN, *runs.subsets) for line in _column(runs, baseline, others, c)]
+    return [
+        line for c in (standings.main, *runs.subsets) for line in _column(runs, baseline, others, c)
+    ]
 
 
 def _column(runs: Runs, baseline: str, others: Sequence[str], column: str) -> Iterator[Line]:
@@ -102,7 +104,7 @@ def tables(runs: Runs, baseline: str) -> list[TextTable]:
         told = ', '.join(standings.partial)
         caption += f' Tested on some subsets alone and hence not compared in the mean: {told}.'
     made = []
-    for column in (MAIN, *runs.subsets):
+    for column in (standings.main, *runs.subsets):
         few = standings.effective[column] < MIN_UNITS
         note = f' Not tested: fewer than {MIN_UNITS} independent samples.' if few else ''
         made.append(

@@ -10,7 +10,7 @@ import numpy as np
 from benchmark.records.schema import Record, Unscored
 from benchmark.report import gaps, settings
 from benchmark.report.comparison import LEVEL
-from benchmark.report.runs import Runs
+from benchmark.report.runs import EXPECTED, Runs
 from benchmark.report.standings import MIN_UNITS
 from benchmark.report.table import Block
 
@@ -77,6 +77,7 @@ def caption(block: Block) -> str:
         told += [f'Protocol {runs.protocol_id}: {protocol}.', settings.training_gaps(runs)]
         summaries += ', and missing k is the mean over the subsets that lack k modalities'
     columns = f'{_deviation(runs)}. The scores are on {settings.samples(runs)}. {summaries}.'
+    columns += f' {block.told}' if block.told else ''
     marks = 'Methods are compared only under the same training gaps. ' if block.by_gaps else ''
     return '\n\n'.join([' '.join(about), ' '.join(told), columns, f'{marks}{significance(runs)}'])
 
@@ -94,15 +95,16 @@ def significance(runs: Runs) -> str:
     standings = runs.standings
     if standings.lacking:
         return f'No score is marked: {standings.lacking}.'
+    main = 'expected score' if standings.main == EXPECTED else standings.main
     text = (
         'The best score is bold if it differs significantly from the second, the second is '
         f'underlined if it differs from the third: p < {LEVEL} in a t-test on '
         f'{len(standings.seeds)} shared seeds, whose error joins the variance by test samples '
         "(paired bootstrap) and the variance between seeds. Holm's correction is over the tests "
-        'of the mean, and over those of all other columns.'
+        f'of the {main}, and over those of all other columns.'
     )
     if standings.ranks:
-        text += ' Rank: the 95 % interval of the rank in the mean.'
+        text += f' Rank: the 95 % interval of the rank in the {main}.'
     small = [
         k for k, count in standings.effective.items() if count < MIN_UNITS and k in runs.titles
     ]

@@ -7,7 +7,9 @@ from typing import Any, cast
 import numpy as np
 
 from benchmark.records import metrics, verification
+from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError
+from benchmark.report.runs import Loader
 
 
 def restricted(record: Record, outcomes: Outcomes) -> tuple[Record, Outcomes]:
@@ -37,3 +39,34 @@ def restricted(record: Record, outcomes: Outcomes) -> tuple[Record, Outcomes]:
         'n': {**record['n'], 'test': dict.fromkeys(subsets, int(rows.sum()))},
     }
     return cast(Record, changed), kept
+
+
+def on_common_samples(
+    complete: list[Record], load: Loader, left_out: list[str]
+) -> tuple[list[Record], Loader]:
+    """Returns the records on the samples that every subset was tested on, and their outcomes.
+
+    Args:
+        complete: The records.
+        load: Returns the outcomes of a record's run.
+        left_out: Takes one line for each run that has none, and one for the samples left out.
+    """
+    records: list[Record] = []
+    kept: dict[str, Outcomes] = {}
+    for record in complete:
+        try:
+            outcomes = load(record)
+            if outcomes is None:
+                raise RecordError('no outcomes')
+            changed, kept[record['identity']] = restricted(record, outcomes)
+        except RecordError as error:
+            told = f'{record["method"]["label"]} seed {record["seed"]}: {error}'
+            left_out.append(f'{told}; {unfinished(record)}')
+            continue
+        records.append(changed)
+        every = max(record['n']['test'].values())
+        number = next(iter(changed['n']['test'].values()))
+        if number < every:
+            line = f'at least {every - number:,} test samples that were not tested on every subset'
+            left_out += [] if line in left_out else [line]
+    return records, lambda record: kept[record['identity']]

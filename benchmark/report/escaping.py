@@ -15,6 +15,8 @@ _TEX: dict[str, str | int | None] = {
     '±': r'$\pm$',
     '↓': r'$\downarrow$',
     '↑': r'$\uparrow$',
+    '●': r'$\bullet$',
+    '○': r'$\circ$',
     '†': r'$^\dagger$',
     '‡': r'$^\ddagger$',
 }

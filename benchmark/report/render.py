@@ -13,7 +13,9 @@ from tabulate import tabulate
 
 from benchmark.report import captions, escaping, published
 from benchmark.report.cost_table import TextTable
-from benchmark.report.table import Block, Cell, Table
+from benchmark.report.rows import Cell
+from benchmark.report.runs import EXPECTED
+from benchmark.report.table import Block, Table
 
 BLANK = Cell(math.nan)
 
@@ -236,7 +238,7 @@ def _terminal_block(block: Block, color: bool) -> str:
     if color:
         style = {'best': '\033[1m{}\033[0m', 'second': '\033[4m{}\033[0m', '': '{}'}
     columns, count = list(block.columns), len(block.subsets)
-    shown = columns[count:] if count > WIDE else columns[: count + 2]
+    shown = columns[count:] if count > WIDE else columns[: count + 2 + (EXPECTED in columns)]
     text = _text_table(block, shown, style, None)
     marked = any(row.cells.get(c, BLANK).mark for row in block.rows for c in columns)
     notes = ['* best and _ second, where marked'] if marked and not color else []

@@ -16,10 +16,21 @@ from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError, scores_in
 from benchmark.report import statistics
 from benchmark.report.samples import Samples, agreeing, run_name
-from benchmark.report.standings import Scores, Standings
+from benchmark.report.standings import MAIN, Scores, Standings
 
 Loader = Callable[[Record], Outcomes | None]
 """Returns the outcomes of a record's run, or None if they are not at hand."""
+
+
+Absent = Callable[[Sequence[str]], np.ndarray | None]
+
+
+def _never(_: Sequence[str]) -> None:
+    """Says that no expected score is asked for."""
+
+
+EXPECTED = 'expected'
+"""The column of the expected score when modalities are missing with given probabilities."""
 
 
 class NoColumn(UserError):
@@ -57,6 +68,8 @@ class Runs:
         problems: Takes one line for each run left out and for each unusable file of outcomes.
         metric: The metric to show, by default the data set's own.
         titles: Id of a subset or summary -> column title of those to show, by default all.
+        absent: Returns of the M modalities (M,) the probability of each of being missing, which
+            adds the column `EXPECTED` and ranks by it, or None.
 
     Raises:
         UserError: The metric's direction is not known, or a column of `titles` does not exist.
@@ -70,6 +83,7 @@ class Runs:
         problems: list[str],
         metric: str = '',
         titles: Mapping[str, str] | None = None,
+        absent: Absent = _never,
     ) -> None:
         agreed = list(agreeing(members, problems))
         self.key, self.data = key, (agreed or members)[0]['dataset']
@@ -83,7 +97,12 @@ class Runs:
         tested = {subset for record in counted for subset in record['scores']['test']}
         self.subsets = [s for s in subset_ids(self.data['modalities']) if s in tested]
         self.columns = statistics.columns(self.subsets, len(self.data['modalities']))
-        summaries = list(self.columns)[len(self.subsets) :]
+        self.absent = absent(self.data['modalities'])
+        if self.absent is not None:
+            able = statistics.possible(self.data['modalities'], self.absent)
+            self.columns[EXPECTED] = [s for s in self.subsets if s in able]
+        summaries = [c for c in list(self.columns)[len(self.subsets) :] if self.columns[c]]
+        summaries.sort(key=lambda column: column != EXPECTED)
         self.titles = _titles(dict(titles or {}), self.subsets, summaries)
         self.samples = Samples()
         kept = list(self._counted(found, problems))
@@ -135,7 +154,15 @@ class Runs:
     def summarise(self, values: np.ndarray) -> np.ndarray:
         """Appends the summaries to scores of subsets: (..., S) -> (..., columns)."""
         sizes = np.array([s.count('+') + 1 for s in self.subsets])
-        return statistics.with_summaries(values, sizes, len(self.data['modalities']), self.higher)
+        count = len(self.data['modalities'])
+        row = statistics.with_summaries(values, sizes, count, self.higher)
+        if self.absent is None:
+            return row
+        guess = self.data['chance'] if self.main else None
+        weighed = statistics.expectations(
+            values, self.subsets, self.data['modalities'], self.absent, guess
+        )
+        return np.concatenate([row, weighed[..., None]], axis=-1)
 
     def summarised(self, scores: Mapping[str, float | None]) -> dict[str, float]:
         """Returns column id -> score of a row that does not stem from runs.
@@ -165,6 +192,7 @@ class Runs:
                 metric=self.metric,
                 higher=self.higher,
                 summarise=self.summarise,
+                main=MAIN if self.absent is None else EXPECTED,
             )
         )
 
@@ -229,6 +257,7 @@ def gather(
     problems: list[str],
     metric: str = '',
     titles: Mapping[str, str] | None = None,
+    absent: Absent = _never,
 ) -> list[Runs]:
     """Returns the runs of each protocol among the records of a data set; arguments as of `Runs`."""
     members: dict[tuple[str, str], list[Record]] = {}
@@ -239,7 +268,7 @@ def gather(
     gathered = []
     for (protocol, data), records in sorted(members.items()):
         key = f'{protocol}@{data}' if protocols.count(protocol) > 1 else protocol
-        gathered.append(Runs(key, records, outcomes, problems, metric, titles))
+        gathered.append(Runs(key, records, outcomes, problems, metric, titles, absent))
     return [runs for runs in gathered if runs.records]
 
 

@@ -21,7 +21,7 @@ SHARE = 4
 """A class needs at least this part of `MIN_UNITS`, where a metric is the mean over classes."""
 
 MAIN = 'mean'
-"""The column whose tests are a family of their own, the primary one."""
+"""The primary column, whose tests are a family of their own, unless another one is given."""
 
 
 class Scores(NamedTuple):
@@ -35,6 +35,7 @@ class Scores(NamedTuple):
         metric: The metric that they contribute to.
         higher: Whether a higher score is better.
         summarise: Appends the summaries to scores of subsets: (..., S) -> (..., columns).
+        main: The primary column, by which rows are ranked.
     """
 
     columns: Mapping[str, Sequence[str]]
@@ -44,6 +45,7 @@ class Scores(NamedTuple):
     metric: str
     higher: bool
     summarise: Callable[[np.ndarray], np.ndarray]
+    main: str = MAIN
 
 
 class Standings:
@@ -56,6 +58,7 @@ class Standings:
 
     Attributes:
         scores: As given.
+        main: The primary column.
         left_out: Label -> why a row is not ranked: it has no outcomes or too few seeds.
         ranked: The labels of the other rows.
         seeds: The seeds that all ranked rows have.
@@ -63,7 +66,7 @@ class Standings:
     """
 
     def __init__(self, scores: Scores) -> None:
-        self.scores = scores
+        self.scores, self.main = scores, scores.main
         self.left_out = {
             label: told for label, runs in scores.rows.items() if (told := self._unfit(runs))
         }
@@ -203,9 +206,8 @@ class Standings:
 
         `missing_0` is the complete subset, and `worst` may be the same subset in all runs.
         """
-        columns = self.scores.columns
         runs = [i for members in self.runs.values() for i in members]
-        order = [MAIN, *(column for column in columns if column != MAIN)]
+        order = sorted(self.scores.columns, key=lambda column: column != self.main)
         first: dict[bytes, str] = {}
         found = {}
         for column in order:
@@ -219,16 +221,16 @@ class Standings:
         """Row label -> column id -> mark, of the rows whose advantage is significant.
 
         The best is marked where it differs from the second, the second where it differs from the
-        third. The tests of the mean are one family, those of all other columns another; a copy of a
-        column has the marks of its original. A mark is given only where the order on the shared
-        seeds is that of the scores shown, down to the row that the marked one differs from.
+        third. The tests of the primary column are one family, those of all others another; a copy
+        of a column has the marks of its original. A mark is given only where the order on the
+        shared seeds is that of the scores shown, down to the row that the marked differs from.
         """
         if self.lacking:
             return {}
         copies = self.copies()
         own = [column for column in self.scores.columns if column not in copies]
         found: dict[str, dict[str, Mark]] = {}
-        for family in ([MAIN], [column for column in own if column != MAIN]):
+        for family in ([self.main], [column for column in own if column != self.main]):
             tests = [test for column in family for test in self._tests(column)]
             adjusted = comparison.holm([p for *_, p in tests])
             for (column, label, mark, _), p in zip(tests, adjusted, strict=True):
@@ -271,24 +273,24 @@ class Standings:
     @property
     def partial(self) -> list[str]:
         """The ranked rows that were not tested on all subsets."""
-        return [label for label, runs in self.runs.items() if not self._whole(runs, MAIN)]
+        return [label for label, runs in self.runs.items() if not self._whole(runs, self.main)]
 
     @cached_property
     def ranks(self) -> dict[str, tuple[int, int]]:
-        """Row label -> 95 % interval of its rank in the mean over subsets.
+        """Row label -> 95 % interval of its rank in the primary column.
 
         A row's rank is at least one more than the number of rows that are significantly better, and
         at most the number of rows less those that are significantly worse, where the p-values of
         the row's differences from all others are corrected by Holm. Rows that were not tested on
         all subsets have no rank.
         """
-        if self.lacking or self.effective[MAIN] < MIN_UNITS:
+        if self.lacking or self.effective[self.main] < MIN_UNITS:
             return {}
-        rows = self._order(MAIN, self.runs)
+        rows = self._order(self.main, self.runs)
         sign = 1 if self.scores.higher else -1
         found = {}
         for label in rows:
-            others = [self.compare(other, label, MAIN) for other in rows if other != label]
+            others = [self.compare(other, label, self.main) for other in rows if other != label]
             adjusted = comparison.holm([1.0 if np.isnan(c.p) else c.p for c in others])
             ahead = [
                 sign * c.difference for c, p in zip(others, adjusted, strict=True) if p < LEVEL

@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.stats import t
 
-from benchmark.missing import subset_id, subset_masks
+from benchmark.missing import subset_id, subset_ids, subset_masks
 from benchmark.records.metrics import nanmean, tested
 from benchmark.records.schema import Outcomes
 
@@ -82,12 +83,65 @@ def expected(
         empty: The score without any modality, which is chance. If it is not known, the case that
             all are missing is left out, and the result is NaN if no other can occur.
     """
-    masks = subset_masks(len(names))
-    weights = np.where(masks, 1 - absent, absent).prod(1)
-    total = float(weights @ np.array([scores[subset_id(names, mask)] for mask in masks]))
-    if empty is not None:
-        return total + float(np.prod(absent)) * empty
-    return total / float(weights.sum()) if weights.any() else math.nan
+    weights = probabilities(absent, empty is None)
+    found = [scores[subset_id(names, mask)] for mask in subset_masks(len(names))]
+    return float(weights @ np.array(found)) + float(np.prod(absent)) * (empty or 0.0)
+
+
+def probabilities(absent: np.ndarray, given_one: bool) -> np.ndarray:
+    """Returns the probability of each subset if modalities are missing independently.
+
+    Args:
+        absent: (M,) probability of being missing.
+        given_one: Whether the case that all are missing is left out, so that the sum is 1.
+
+    Returns:
+        (2^M-1,) in the order of `subset_masks`; NaN where only the case left out can occur.
+    """
+    weights = np.where(subset_masks(len(absent)), 1 - absent, absent).prod(1)
+    if given_one:
+        return weights / weights.sum() if weights.any() else np.full_like(weights, np.nan)
+    return weights
+
+
+def possible(names: Sequence[str], absent: np.ndarray) -> list[str]:
+    """Returns the subsets that can occur if modalities are missing with these probabilities."""
+    weights = probabilities(absent, False)
+    return [subset for subset, w in zip(subset_ids(names), weights, strict=True) if w]
+
+
+def expectations(
+    values: np.ndarray,
+    subsets: Sequence[str],
+    names: Sequence[str],
+    absent: np.ndarray,
+    empty: float | None,
+) -> np.ndarray:
+    """Returns `expected` of many scores: (..., S) -> (...), NaN where a subset that counts lacks.
+
+    Args:
+        values: (..., S) scores of subsets.
+        subsets: The ids of the S subsets.
+        names: The modalities in order.
+        absent: (M,) probability of being missing.
+        empty: As of `expected`.
+    """
+    weights = dict(zip(subset_ids(names), probabilities(absent, empty is None), strict=True))
+    counted = possible(names, absent)
+    total = np.full(values.shape[:-1], float(np.prod(absent)) * (empty or 0.0))
+    for subset in counted:
+        found = values[..., list(subsets).index(subset)] if subset in subsets else np.nan
+        total = total + weights[subset] * found
+    return total
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the 95 % t-interval of the mean over seeds, NaN for fewer than two seeds."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    mean, std = over_seeds(values)
+    reach = float(t.ppf(0.975, len(values) - 1)) * std / math.sqrt(len(values))
+    return mean - reach, mean + reach
 
 
 def gap_closed(value: float, ceiling: float, chance: float) -> float:

@@ -9,13 +9,13 @@ from typing import Any
 from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.records import metrics, store
-from benchmark.records.repetition import unfinished
-from benchmark.records.schema import Outcomes, Record, RecordError, Unscored, test_scores
+from benchmark.records.schema import Outcomes, Record, Unscored, test_scores
 from benchmark.report import baseline, captions, common, escaping, gaps
 from benchmark.report.cost_table import TextTable
 from benchmark.report.published import published
 from benchmark.report.render import FORMATS, comma_separated, grid, latex_of, section, terminal
-from benchmark.report.runs import Loader, NoColumn, gather
+from benchmark.report.runs import Loader, NoColumn, Runs, gather
+from benchmark.report.selection import EVERYTHING, Selection
 from benchmark.report.table import Block, Table
 
 
@@ -40,6 +40,7 @@ def table(
     columns: Mapping[str, str] | None = None,
     metric: str = '',
     by_gaps: bool = False,
+    selection: Selection = EVERYTHING,
 ) -> Table:
     """Makes the table of one data set.
 
@@ -52,23 +53,44 @@ def table(
             smallest first.
         metric: The metric to show, by default the data set's own.
         by_gaps: Whether to make the table by training gaps, too.
+        selection: Which methods to show, and which sensors are off or fail.
     """
-    complete, rest, problems = list(complete), list(unscored), list[str]()
+    complete, unscored = list(complete), list(unscored)
+    shown = set(map(id, selection.kept([*complete, *unscored])))
+    complete = [r for r in complete if id(r) in shown]
+    complete, outcomes = selection.without(complete, outcomes)
+    unscored = [r for r in unscored if id(r) in shown]
+    rest, problems = unscored, list[str]()
     name = next((record['dataset']['name'] for record in [*complete, *rest]), '')
     blocks = []
-    gathered = gather(complete, outcomes, problems, metric, columns)
+    gathered = gather(complete, outcomes, problems, metric, columns, selection.absent)
     for runs in gathered:
         own = runs.protocol_id, runs.data['fingerprint']
         here = [r for r in rest if (r['protocol_id'], r['dataset']['fingerprint']) == own]
-        blocks.append(Block({'': runs}, here, list(published)))
+        blocks.append(Block({'': runs}, here, *_beside(selection, runs, published)))
         rest = [r for r in rest if r not in here]
     unfinished = captions.by_protocol(rest)
     joined = None
     if by_gaps:
         found = gaps.joined(gathered).items()
-        members = [Block(leads, [r for r in unscored if gaps.base(r) == k]) for k, leads in found]
+        members = [
+            Block(leads, [r for r in unscored if gaps.base(r) == k], told=_told(selection, leads))
+            for k, leads in found
+        ]
         joined = Table(name, members, problems, unfinished=unfinished)
     return Table(name, blocks, problems, joined, unfinished=unfinished)
+
+
+def _beside(
+    selection: Selection, runs: Runs, published: Iterable[Mapping[str, Any]]
+) -> tuple[list[Mapping[str, Any]], str]:
+    """Returns the rows of papers to show beneath runs, and sentences on what was asked for."""
+    names = runs.data['modalities']
+    return selection.published(list(published), names), selection.told(names)
+
+
+def _told(selection: Selection, leads: Mapping[str, Runs]) -> str:
+    return selection.told(next(iter(leads.values())).data['modalities'])
 
 
 def write_tables(
@@ -80,6 +102,7 @@ def write_tables(
     columns: Mapping[str, str] | None = None,
     transposed: bool = False,
     same_samples: bool = False,
+    selection: Selection = EVERYTHING,
 ) -> Table:
     """Reads the records of a data set and writes `<results>/tables/<dataset>.md`, `.tex`, `.csv`.
 
@@ -94,10 +117,11 @@ def write_tables(
         transposed: Whether LaTeX has a row per subset and a column per method.
         same_samples: Whether to score all subsets on the test samples that every subset was tested
             on; the names of the files then end in '-common'.
+        selection: Which rows and subsets to show; the names of the files end in what it says.
 
     Raises:
-        Lacking: No record holds the metric, a column does not exist, or `by_gaps` is set and no run
-            has training gaps.
+        Lacking: No record holds the metric, a column, method or modality does not exist, or
+            `by_gaps` is set and no run has training gaps.
         UserError: There is no record, or the tables cannot be written.
     """
     root = folder_of(dataset, runs or results / 'runs')
@@ -110,18 +134,16 @@ def write_tables(
     left_out: list[str] = []
     load = loader(found)
     if same_samples:
-        complete, load = _on_common_samples(complete, load, left_out)
-    printed = published(dataset, left_out)
-    made = _table_or_lacking(dataset, complete, load, unscored, printed, columns, metric, by_gaps)
+        complete, load = common.on_common_samples(complete, load, left_out)
+    asked = (published(dataset, left_out), columns, metric, by_gaps, selection)
+    made = _table_or_lacking(dataset, complete, load, unscored, *asked)
     if metric and not made.blocks:
-        held = _held(found)  # and the outcomes do not tell the metric either
-        if metric in held:
-            raise Lacking(f'{dataset}: no run has outcomes that prove its {metric}')
-        raise Lacking(unknown(f'metric of {dataset}', metric, held), held)
+        raise _unproven(dataset, metric, _held(found))
     told = [*found.problems, *left_out, *made.problems]
     problems = [line.replace(f'{root}/', '') for line in told]
     own = {'', *(r['dataset']['metric'] for r in complete)}
     suffix = ('' if metric in own else f'-{metric}') + ('-common' if same_samples else '')
+    suffix += selection.suffix
     stem, other = (results / 'tables' / f'{dataset}{part}{suffix}' for part in ('', '-gaps'))
     lost = made.unfinished
     joined = made.gaps and Table(dataset, made.gaps.blocks, problems, None, False, other, lost)
@@ -131,6 +153,13 @@ def write_tables(
     for each in filter(None, (joined, made)):
         _write(each.stem or stem, each)
     return made
+
+
+def _unproven(dataset: str, metric: str, held: set[str]) -> Lacking:
+    """Returns the error on a metric that the outcomes do not tell, and the records may hold."""
+    if metric in held:
+        return Lacking(f'{dataset}: no run has outcomes that prove its {metric}')
+    return Lacking(unknown(f'metric of {dataset}', metric, held), held)
 
 
 def datasets(runs: Path) -> list[str]:
@@ -167,49 +196,19 @@ def _table_or_lacking(dataset: str, *arguments: Any) -> Table:
         raise Lacking(f'{dataset}: {error}') from None
 
 
-def _on_common_samples(
-    complete: list[Record], load: Loader, left_out: list[str]
-) -> tuple[list[Record], Loader]:
-    """Returns the records on the samples that every subset was tested on, and their outcomes.
-
-    Args:
-        complete: The records.
-        load: Returns the outcomes of a record's run.
-        left_out: Takes one line for each run that has none, and one for the samples left out.
-    """
-    records: list[Record] = []
-    kept: dict[str, Outcomes] = {}
-    for record in complete:
-        try:
-            outcomes = load(record)
-            if outcomes is None:
-                raise RecordError('no outcomes')
-            changed, kept[record['identity']] = common.restricted(record, outcomes)
-        except RecordError as error:
-            told = f'{record["method"]["label"]} seed {record["seed"]}: {error}'
-            left_out.append(f'{told}; {unfinished(record)}')
-            continue
-        records.append(changed)
-        every = max(record['n']['test'].values())
-        number = next(iter(changed['n']['test'].values()))
-        if number < every:
-            line = f'at least {every - number:,} test samples that were not tested on every subset'
-            left_out += [] if line in left_out else [line]
-    return records, lambda record: kept[record['identity']]
-
-
 def _write(stem: Path, made: Table) -> None:
     for suffix, render in FORMATS.items():
-        _write_text(stem.with_name(f'{stem.name}.{suffix}'), render(made))
+        write_text(stem.with_name(f'{stem.name}.{suffix}'), render(made))
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that appears under its name whole or not at all."""
     with writing(path) as file:
         file.write(text.encode())
 
 
 def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
-    """Writes `<results>/tables/<dataset>-baseline.md`, `.tex` and `.csv`: every method against one.
+    """Writes the files of the table with `-baseline` in their names: every method against one.
 
     Args:
         results: The results folder.
@@ -235,17 +234,17 @@ def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
             reasons.append(f'{runs.key}: {error}')
     if not able:
         raise Lacking('; '.join(reasons))
-    stem = results / 'tables' / f'{made.dataset}-baseline'
+    stem = results / 'tables' / f'{made.stem.name if made.stem else made.dataset}-baseline'
     parts = [escaping.markdown(f'# {made.dataset} against {name}')]
     for text in (text for each in tables for text in each):
         parts += section(text, 2)
     left_out = [f'Not compared: {reason}' for reason in reasons]
     parts += [escaping.markdown(f'{line}.') for line in left_out]
-    _write_text(stem.with_name(f'{stem.name}.md'), '\n\n'.join(parts) + '\n')
+    write_text(stem.with_name(f'{stem.name}.md'), '\n\n'.join(parts) + '\n')
     tex = latex_of((text for each in tables for text in each), left_out)
-    _write_text(stem.with_name(f'{stem.name}.tex'), tex)
+    write_text(stem.with_name(f'{stem.name}.tex'), tex)
     rows = comma_separated(baseline.plain(able, name))
-    _write_text(stem.with_name(f'{stem.name}.csv'), rows)
+    write_text(stem.with_name(f'{stem.name}.csv'), rows)
     return [each[0] for each in tables]
 
 

@@ -469,13 +469,11 @@ def test_markdown_as_text():
         'No score is marked: there is one method only.',
         '',
     ]
-    header = 'method | rgb | mean | worst | missing 0 | missing 1 | APCER % | BPCER % '
+    header = 'method | rgb | mean | worst | missing 1 | APCER % | BPCER % '
     header += '| seeds | options'
     cell = '0.75 ± 0.35'
     assert lines[12] == f'| {header} |'
-    assert (
-        lines[14] == f'| m_1 | {cell} | {cell} | {cell} |  | {cell} | 0.50 | 1.00 | 2 | default |'
-    )
+    assert lines[14] == f'| m_1 | {cell} | {cell} | {cell} | {cell} | 0.50 | 1.00 | 2 | default |'
     assert "- column 'options': default: those of the method" in lines
 
 

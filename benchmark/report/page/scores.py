@@ -17,8 +17,8 @@ from benchmark.report.page.view import (
     section,
     tidy,
 )
+from benchmark.report.rows import Cell, Row
 from benchmark.report.standings import MAIN
-from benchmark.report.table import Cell, Row
 
 WIDE = 31
 """Most subsets that the table shows one by one; the heatmap has all."""

@@ -1,0 +1,210 @@
+"""The rows of a table, made from runs and from what papers print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from benchmark.records.schema import Record, scores_in, test_scores
+from benchmark.report import cost_table, gaps, statistics
+from benchmark.report.runs import EXPECTED, Runs
+from benchmark.report.standings import Mark
+
+BESIDE = {
+    'ACER': ('APCER', 'BPCER'),
+    'APCER': ('BPCER',),
+    'BPCER': ('APCER',),
+    'accuracy': ('UAR',),
+    'UAR': ('accuracy',),
+}
+"""Metric -> those without which it misleads; a row tells their means over subsets and seeds."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean over seeds and its standard deviation, in percent; NaN is shown as nothing.
+
+    A cell of another kind has a text, which is shown in the place of the mean.
+    """
+
+    mean: float
+    std: float = math.nan
+    mark: Mark = ''
+    text: str = ''
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a block.
+
+    Attributes:
+        label: The method spec, or the name of a reference.
+        kind: 'method', 'reference' (ceiling, chance, majority), 'published', or 'number' (of test
+            samples, where columns have different ones).
+        cells: Column id -> cell, of the columns that the row has.
+        sign: Footnote sign after the label.
+        lead: What stands before the label: the training gaps, where a block has several.
+        key: Key of the runs that the row stems from.
+        seeds: Number of seeds.
+        extra: Title -> text of the further columns in the Markdown file.
+        facts: Name -> plain number or text of the further columns in the CSV file.
+    """
+
+    label: str
+    kind: Literal['method', 'reference', 'published', 'number']
+    cells: dict[str, Cell]
+    sign: str = ''
+    lead: str = ''
+    key: str = ''
+    seeds: int = 0
+    extra: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, float | str] = field(default_factory=dict)
+
+
+def number_row(unit: str, numbers: Mapping[str, int]) -> Row:
+    """Returns the row of the numbers of test samples or clusters by subset."""
+    cells = {subset: Cell(math.nan, text=f'{n:,}') for subset, n in numbers.items()}
+    return Row(f'test {unit}', 'number', cells)
+
+
+def method_row(label: str, runs: Runs, lead: str) -> Row:
+    """Returns the row of one method over its seeds."""
+    members = runs.groups[label]
+    chosen, marks = [runs.records[i] for i in members], runs.standings.marks.get(label, {})
+    cells = {}
+    for key, values in zip(runs.columns, runs.values[members].T, strict=True):
+        tested = values[~np.isnan(values)]
+        mean, std = statistics.over_seeds(tested) if len(tested) else (math.nan, math.nan)
+        cells[key] = Cell(100 * mean, 100 * std, marks.get(key, ''))
+    closed = _gap_closed(chosen) if runs.main else ''
+    costs = cost_table.facts(chosen) if runs.main and not lead else {}
+    ranks, beside = runs.standings.ranks, _beside(runs, chosen)
+    reach = _reach(runs, members)
+    places = dict(zip(('rank_low', 'rank_high'), ranks.get(label, ()), strict=False))
+    return Row(
+        label=label,
+        kind='method',
+        cells=cells,
+        sign='†' if any(record['collapsed'] for record in chosen) else '',
+        lead=lead,
+        key=runs.key,
+        seeds=len(chosen),
+        extra={
+            **({'gap closed %': closed} if closed else {}),
+            **{f'{name} %': f'{value:.2f}' for name, value in beside.items()},
+            **({f'{EXPECTED} 95 %': _span(*reach)} if reach else {}),
+            **({'rank 95 %': _rank_text(ranks, label)} if ranks else {}),
+            'seeds': str(len(chosen)),
+            'options': _options(chosen[0]),
+        },
+        facts={
+            **{f'mean_{k}': v for k, v in beside.items()},
+            **_facts(runs),
+            **dict(zip((f'{EXPECTED}_low', f'{EXPECTED}_high'), reach, strict=False)),
+            **places,
+            **_worst(runs, members),
+            **(gaps.facts(runs) if lead else costs),
+        },
+    )
+
+
+def _reach(runs: Runs, members: Sequence[int]) -> tuple[float, ...]:
+    """Returns the ends in percent of the 95 % interval of the expected score over the seeds."""
+    if runs.absent is None:
+        return ()
+    values = runs.values[members, list(runs.columns).index(EXPECTED)]
+    low, high = statistics.interval(values[~np.isnan(values)].tolist())
+    return 100 * low, 100 * high
+
+
+def _span(low: float, high: float) -> str:
+    return '' if math.isnan(low) else f'{low:.2f} to {high:.2f}'
+
+
+def _worst(runs: Runs, members: Sequence[int]) -> dict[str, float | str]:
+    """Returns what the CSV file says of the column 'worst': the worst subset of each seed."""
+    values = runs.values[members, : len(runs.subsets)]
+    if 'worst' not in runs.titles or np.isnan(values).all(1).any():
+        return {}
+    found = np.nanargmin(values if runs.higher else -values, axis=1)
+    told = ', '.join(runs.subsets[k] for k in found)
+    return {'worst_is': f'of each seed the score of its worst subset ({told})'}
+
+
+def _beside(runs: Runs, chosen: Sequence[Record]) -> dict[str, float]:
+    """Returns the means in percent of the metrics that must be read together with the shown one."""
+    found = {}
+    for name in BESIDE.get(runs.metric, ()):
+        scores = [value for record in chosen for value in scores_in(record, name).values()]
+        if scores:
+            found[name] = 100 * float(np.mean(scores))
+    return found
+
+
+def _facts(runs: Runs) -> dict[str, float | str]:
+    """Returns what the CSV file tells of the data: options, encoder, sizes, units."""
+    options = ' '.join(f'{key}={value}' for key, value in runs.data['options'].items())
+    numbers = runs.units
+    return {
+        'dataset_options': options,
+        **({'encoder': runs.data['encoder']} if 'encoder' in runs.data else {}),
+        'unit': runs.unit,
+        **{f'n_{split}': count for split, count in runs.sizes.items()},
+        **({f'n_{s}': n for s, n in numbers.items()} if len(set(numbers.values())) > 1 else {}),
+    }
+
+
+def _rank_text(ranks: Mapping[str, tuple[int, int]], label: str) -> str:
+    """Returns the interval of a row's rank in the mean, '' for a row that is not ranked."""
+    low, high = ranks.get(label, (0, 0))
+    return f'{low} to {high}' if low < high else str(low or '')
+
+
+def _options(record: Record) -> str:
+    """Says where a row's options come from, or that a search could choose none."""
+    method = record['method']
+    fixed = method['source'] == 'default' and method.get('tunable') == []
+    return 'no search space' if fixed else method['source']
+
+
+def _gap_closed(chosen: Sequence[Record]) -> str:
+    """Returns (score - chance) / (ceiling - chance) in percent, the mean over subsets and seeds."""
+    chance, ceiling = chosen[0]['dataset']['chance'], chosen[0]['dataset']['ceiling']
+    if chance is None:
+        return ''
+    closed = [
+        statistics.gap_closed(value, ceiling[subset], chance)
+        for record in chosen
+        for subset, value in test_scores(record).items()
+        if subset in ceiling
+    ]
+    return f'{100 * np.nanmean(closed):.1f}' if closed else ''
+
+
+def references(runs: Runs) -> list[Row]:
+    """Returns the rows of the ideal observer and of chance, where they are known."""
+    ceiling, chance, rows = runs.data['ceiling'], runs.data['chance'], []
+    if ceiling:
+        best = {key: Cell(100 * value) for key, value in runs.summarised(ceiling).items()}
+        rows.append(Row('ceiling (ideal observer)', 'reference', best))
+    if chance is not None:
+        guessed = dict.fromkeys(runs.columns, Cell(100 * chance))
+        rows.append(Row('chance', 'reference', guessed))
+    if runs.metric == 'accuracy' and runs.samples.majority:
+        most = {key: Cell(100 * v) for key, v in runs.summarised(runs.samples.majority).items()}
+        rows.append(Row('majority (most frequent class)', 'reference', most))
+    return rows
+
+
+def published_row(row: Mapping[str, Any], runs: Runs) -> Row:
+    """Returns a row of a paper, which may name the modalities of a subset in another order."""
+    scores = {frozenset(subset.split('+')): value for subset, value in row['scores'].items()}
+    values = runs.summarised({s: scores.get(frozenset(s.split('+'))) for s in runs.subsets})
+    if row.get('mean') is not None:
+        values['mean'] = row['mean']
+    cells = {key: Cell(value) for key, value in values.items()}
+    return Row(f'{row["method"]} (published)', 'published', cells, '' if row['comparable'] else '‡')
