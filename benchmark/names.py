@@ -19,7 +19,9 @@ LONGEST = 64
 MODALITIES = 12
 """The greatest number of modalities: each of the 2^12 - 1 subsets is tested and is a column."""
 
-COLUMN = re.compile(r'mean|worst|expected|ceiling|chance|method|protocol|seeds|missing_.*|.*_std', re.I)
+COLUMN = re.compile(
+    r'mean|worst|expected|ceiling|chance|method|protocol|seeds|missing_.*|.*_std', re.I
+)
 """Ids of columns and rows of tables, which no modality may be called."""
 
 MARKUP = re.compile(r'^[=@\t]|<[A-Za-z/!?]')
