@@ -186,8 +186,8 @@ def test_every_row_of_a_folder_counts_for_its_fingerprint(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    'name', ['mean', 'Worst', 'expected', 'missing_0', 'ceiling', 'seeds', 'rgb_std', 'a b', '<b>', '=1+1',
-             'a\x1b[31m', 'a\nb', '-a', 'train', 'x' * 70]
+    'name', ['mean', 'Worst', 'expected', 'missing_0', 'ceiling', 'seeds', 'rgb_std', 'a b', '<b>',
+             '=1+1', 'a\x1b[31m', 'a\nb', '-a', 'train', 'x' * 70]
 )  # fmt: skip
 def test_modalities_have_names_that_tables_can_bear(name, tmp_path):
     file = tmp_path / 'x.npz'
