@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmark.engine import cost
+from benchmark.report.page import document
 
 torch.set_num_threads(1)
 
@@ -94,4 +95,17 @@ def _counted_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, 'flops', flops)
+        yield
+
+
+PAGE = ('test_page', 'test_disk', 'test_streams')
+"""Beginnings of the files whose tests look at the page of a results folder."""
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _page_where_it_is_looked_at(request):
+    """Writes the page of all results in tests of the page alone: most commands end with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.path.stem.startswith(PAGE):
+            patch.setattr(document, 'show', lambda results: True)
         yield
