@@ -72,19 +72,20 @@ def discover() -> None:
 def _import(module: str, file: Path) -> None:
     try:
         importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end the interpreter
         BROKEN[str(file.relative_to(ROOT))] = _where(error, file)
         if isinstance(error, Taken):
             # Which of the two files a user means by the name is not known.
             CLAIMED.setdefault(error.name, f'{file.relative_to(ROOT)}: {error}')
 
 
-def _where(error: Exception, file: Path) -> str:
+def _where(error: BaseException, file: Path) -> str:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
     if isinstance(error, Taken):
         return str(error)
     line = f' (line {frames[-1].lineno})' if frames else ''
-    return f'{type(error).__name__}: {error}{line}'
+    told = ' '.join(f'{type(error).__name__}: {error}'.split())
+    return f'{"".join(c for c in told if c.isprintable())}{line}'
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -129,7 +130,7 @@ def load_file(path: Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end the interpreter
         del sys.modules[name]
         raise UserError(f'{path}: {_where(error, path.resolve())}') from error
 

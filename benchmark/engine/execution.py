@@ -194,7 +194,7 @@ def make_folder(folder: Path) -> None:
         raise UserError(f'{folder}: cannot be written: {error.strerror}') from None
 
 
-def describe(experiment: Experiment, error: Exception) -> tuple[str, str | None]:
+def describe(experiment: Experiment, error: BaseException) -> tuple[str, str | None]:
     """Returns one line on an error, and its traceback where it was a fault of the code.
 
     Mistakes of the user, a full disk and a results folder that vanished are none.
@@ -226,7 +226,7 @@ def log(experiment: Experiment, trace: str | None) -> None:
         raise UserError(f'{path}: cannot be written: {error.strerror}') from error
 
 
-def failure(experiment: Experiment, error: Exception, machine: Machine) -> str:
+def failure(experiment: Experiment, error: BaseException, machine: Machine) -> str:
     """Records a run that ended in an error, unless a complete record stands there already.
 
     Args:
@@ -248,6 +248,6 @@ def failure(experiment: Experiment, error: Exception, machine: Machine) -> str:
                 experiment.folder / store.RECORD,
                 {**record, **environment.circumstances(machine.device)},
             )
-    except (UserError, OSError):
+    except (UserError, OSError, store.RecordError):  # of options, such as nan, that no record holds
         return message
     return f'{message} (see {experiment.folder / training.LOG})' if trace is not None else message

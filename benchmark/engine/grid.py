@@ -234,12 +234,12 @@ class Worker:
             record = run(e, self.machine, self.progress.report, self.force)
         except Busy:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # code of a method may end the interpreter
             return self._fail(e, error)
         self.progress.end(self.brief(record))
         return True
 
-    def _fail(self, e: Experiment, error: Exception) -> bool:
+    def _fail(self, e: Experiment, error: BaseException) -> bool:
         word = 'refused' if isinstance(error, CannotTrain) else 'FAILED'
         self.progress.end(f'{word}: {failure(e, error, self.machine)}')
         return False

@@ -246,7 +246,7 @@ def attempt(
         result = _train(trial, machine, report, force)
     except Busy:
         raise
-    except Exception as error:  # whatever a setting does to a method, the others are tried
+    except (Exception, SystemExit) as error:  # whatever a setting does, the others are tried
         message, trace = execution.describe(trial, error)
         execution.log(trial, trace)
         status = 'diverged' if isinstance(error, TrainingDiverged) else 'failed'

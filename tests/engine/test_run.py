@@ -349,12 +349,13 @@ def test_a_nan_loss_stops_the_run_and_names_step_and_term(tmp_path, method_file,
     assert 'Traceback' not in told
 
 
-def test_a_method_that_raises_is_recorded_and_the_others_run(tmp_path, method_file, capsys):
-    spec = method_file("    def decode(self, features, mask):\n        raise KeyError('oops')\n")
+@pytest.mark.parametrize('error', ['KeyError', 'SystemExit'])
+def test_a_method_that_raises_is_recorded_and_the_others_run(error, tmp_path, method_file, capsys):
+    spec = method_file(f"    def decode(self, features, mask):\n        raise {error}('oops')\n")
     assert run.main(arguments(tmp_path, spec, 'modality_dropout')) == 1
     told = capsys.readouterr().out
     failed = only_record(tmp_path, 'odd')
-    assert 'KeyError' in failed['error']
+    assert error in failed['error']
     assert 'train.log' in told
     assert 'Traceback' not in told
     log = record_files(tmp_path)[0].parents[3] / 'odd'
