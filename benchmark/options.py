@@ -12,7 +12,7 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -20,6 +20,28 @@ from benchmark.errors import UserError, unknown
 
 TUPLE = '/'
 """Separates the items of a tuple, since commas separate options."""
+
+
+def keyed(words: Iterable[str], where: str, form: str) -> dict[str, str]:
+    """Reads words of the form key=value, as text.
+
+    Args:
+        words: The words.
+        where: Where they stand, for messages.
+        form: What is expected of each, for messages.
+
+    Raises:
+        UserError: A word is not of this form, or a key is given twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition('=')
+        if not (key and equals):
+            raise UserError(f'{where}: expected {form}, found {word!r}')
+        if key in found:
+            raise UserError(f'{where}: expected one value of {key}, found two')
+        found[key] = value
+    return found
 
 
 class Option(NamedTuple):

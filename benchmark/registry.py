@@ -15,6 +15,7 @@ from mmengine.registry import Registry
 
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT, user_path
+from benchmark.options import keyed
 
 
 class Taken(UserError):
@@ -98,15 +99,8 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
         path, _, spec = spec.partition('.py:')
         load_file(Path(f'{path}.py'))
     name, _, tail = spec.partition(':')
-    options = {}
-    for part in filter(None, tail.split(',')):
-        key, equals, value = part.partition('=')
-        if not (key and equals):
-            raise UserError(f'{spec!r}: expected key=value after the colon, found {part!r}')
-        if key in options:
-            raise UserError(f'{spec!r}: expected one value of {key}, found two')
-        options[key] = value
-    return name, options
+    parts = filter(None, tail.split(','))
+    return name, keyed(parts, repr(spec), 'key=value after the colon')
 
 
 def load_file(path: Path) -> None:

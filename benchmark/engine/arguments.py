@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.engine.grids import GRIDS
+from benchmark.engine.grids import grid_of
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT
+from benchmark.options import keyed
 
 REGISTERED = re.compile(r"^@(?:METHODS|DATASETS)\.register_module\('([^']+)'\)$", re.MULTILINE)
 """How a file of methods/ or datasets/ registers a name."""
@@ -86,8 +87,8 @@ def check(args: argparse.Namespace) -> None:
     if args.budget is not None and args.force:
         raise UserError('--budget: expected no --force beside it, whose time is not forecast')
     pairs(args.cfg_options)
-    if args.grid is not None and args.grid not in GRIDS:
-        raise unknown('grid', args.grid, GRIDS)
+    if args.grid is not None:
+        grid_of(args.grid)
     # A program that has loaded the registry may have registered what no file shows.
     if not args.list and 'benchmark.registry' not in sys.modules:
         _check_names('method', args.methods, ROOT / 'methods')
@@ -100,15 +101,7 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
     Raises:
         UserError: A word is not of this form, or a key is given twice.
     """
-    found: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition('=')
-        if not (key and equals):
-            raise UserError(f'--cfg-options: expected KEY=VALUE, found {word!r}')
-        if key in found:
-            raise UserError(f'--cfg-options: expected one value of {key}, found two')
-        found[key] = value
-    return found
+    return keyed(words, '--cfg-options', 'KEY=VALUE')
 
 
 def _check_names(what: str, specs: Sequence[str], folder: Path) -> None:

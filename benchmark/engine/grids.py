@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from benchmark.errors import unknown
+
 
 @dataclass(frozen=True)
 class NamedGrid:
@@ -83,3 +85,14 @@ GRIDS = {
 }
 """The grids by name. Rates 0.1 to 0.9 are those that RedCore's released scripts name (in steps of
 0.1); the losses are those that MMANet's paper compares with its own."""
+
+
+def grid_of(name: str) -> NamedGrid:
+    """Returns a grid.
+
+    Raises:
+        UserError: There is no such grid; the nearest name is given.
+    """
+    if name not in GRIDS:
+        raise unknown('grid', name, GRIDS)
+    return GRIDS[name]

@@ -12,10 +12,10 @@ from benchmark.engine import plan
 from benchmark.engine.arguments import pairs
 from benchmark.engine.building import Machine, use_threads
 from benchmark.engine.execution import make_folder
-from benchmark.engine.grids import GRIDS, NamedGrid
+from benchmark.engine.grids import NamedGrid, grid_of
 from benchmark.engine.jobs import usual
 from benchmark.engine.tuning import Search
-from benchmark.errors import UserError, listing, unknown
+from benchmark.errors import UserError, listing
 from benchmark.options import options_of
 from benchmark.registry import DATASETS, METHODS, lookup, parse_spec
 
@@ -113,9 +113,7 @@ def named_grid(name: str, datasets: Sequence[str], given: Mapping[str, str]) -> 
         UserError: There is no such grid, a data set lacks an option that the grid varies, or the
             option is given beside the grid.
     """
-    if name not in GRIDS:
-        raise unknown('grid', name, GRIDS)
-    grid = GRIDS[name]
+    grid = grid_of(name)
     for key in dict.fromkeys(key for setting in grid.settings for key in setting):
         for spec in datasets:
             dataset, own = parse_spec(spec)

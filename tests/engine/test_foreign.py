@@ -1,5 +1,6 @@
 """State files of another training in the place of one's own: their weights fit, but are wrong."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -31,18 +32,25 @@ def record_of(e):
     return scientific(execution.run(e, MACHINE, lambda *_: None))
 
 
+@contextlib.contextmanager
+def dying():
+    """Stops each training after its first epoch has been saved."""
+    real = hooks.Checkpoint._save
+
+    def save(self, runner):
+        real(self, runner)
+        raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hooks.Checkpoint, '_save', save)
+        yield
+
+
 @pytest.fixture(scope='module')
 def stopped(tmp_path_factory):
     """Results of two seeds that were stopped after an epoch."""
     results = tmp_path_factory.mktemp('stopped')
-    with pytest.MonkeyPatch.context() as patch:
-        real = hooks.Checkpoint._save
-
-        def save(self, runner):
-            real(self, runner)
-            raise Stopped
-
-        patch.setattr(hooks.Checkpoint, '_save', save)
+    with dying():
         for seed in (0, 1):
             with pytest.raises(Stopped):
                 execution.run(run_of(results, seed), MACHINE, lambda *_: None)
@@ -93,14 +101,7 @@ def half(tmp_path_factory):
     """Results of such a run, of which each network was stopped after an epoch; and its record."""
     results = tmp_path_factory.mktemp('half')
     e = parts_of(results / 'half')
-    with pytest.MonkeyPatch.context() as patch:
-        real = hooks.Checkpoint._save
-
-        def save(self, runner):
-            real(self, runner)
-            raise Stopped
-
-        patch.setattr(hooks.Checkpoint, '_save', save)
+    with dying():
         for part in e.parts:
             with pytest.raises(Stopped):
                 execution._train_part(e, part, MACHINE, None, lambda *_: None)
