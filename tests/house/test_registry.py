@@ -490,3 +490,18 @@ def test_a_sampler_of_any_length_fits_into_a_folder_s_name():
     ids = {Protocol(sampler=sampler).id('f') for sampler in long}
     assert len(ids) == 2
     assert all(len(name) < 120 for name in ids)
+
+
+def planned(file, folder):
+    request = Request([f'{file}:odd'], [0], {}, folder, 'cpu')
+    return experiments(request, [Toy(TASKS['vectors'])])
+
+
+@pytest.mark.parametrize('space', ["{'alpha': 3}", "{'alpha': 'uniform'}", '3', "['alpha']"])
+def test_what_is_no_distribution_is_refused_with_file_and_option(space, tmp_path):
+    init = '    def __init__(self, task, alpha: float = 1.0):\n        super().__init__(task)\n'
+    file = method_file(tmp_path, body=f'{init}    search = {space}\n')
+    with pytest.raises(UserError, match='search of odd: ') as told:
+        planned(file, tmp_path)
+    assert str(told.value).startswith(f'{file}: ')
+    assert ('alpha: expected Uniform, LogUniform or Choice' in str(told.value)) == (':' in space)
