@@ -505,3 +505,24 @@ def test_what_is_no_distribution_is_refused_with_file_and_option(space, tmp_path
         planned(file, tmp_path)
     assert str(told.value).startswith(f'{file}: ')
     assert ('alpha: expected Uniform, LogUniform or Choice' in str(told.value)) == (':' in space)
+
+
+@pytest.mark.parametrize(
+    ('option', 'expected'),
+    [
+        ("alpha: float = float('nan')", 'expected text, finite numbers'),
+        ("alpha: tuple = (1.0, float('inf'))", 'expected text, finite numbers'),
+        ('alpha: object = object()', 'expected text, finite numbers'),
+        ('alpha: int', 'expected a default value'),
+        ('*, alpha', 'expected a default value'),
+    ],
+)
+def test_an_option_whose_value_no_record_can_hold_is_refused_in_the_plan(
+    option, expected, tmp_path
+):
+    init = f'    def __init__(self, task, {option}):\n        super().__init__(task)\n'
+    file = method_file(tmp_path, body=init)
+    with pytest.raises(UserError, match=expected) as told:
+        planned(file, tmp_path)
+    assert str(told.value).startswith(f'{file}: odd:alpha: ')
+    assert str(told.value).isprintable()
