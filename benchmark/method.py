@@ -520,6 +520,19 @@ class Method(BaseModel):
 
         Returns:
             The sum, and all terms with the sum as 'loss', detached, for the log.
+
+        Raises:
+            UserError: `loss` returned something else, or no term to minimise.
         """
+        told = f'loss of {type(self).__name__}: expected name -> scalar tensor'
+        if not isinstance(losses, dict):
+            raise UserError(f'{told}, found {type(losses).__name__}')
+        for name, value in losses.items():
+            if not isinstance(value, Tensor) or value.ndim:
+                shape = f' {tuple(value.shape)}' if isinstance(value, Tensor) else ''
+                raise UserError(f'{told}, found {type(value).__name__}{shape} as {name!r}')
+        if not any('loss' in name for name in losses):
+            found = ', '.join(map(repr, losses)) or 'no term'
+            raise UserError(f"{told} with 'loss' in one name or more, found {found}")
         total = torch.stack([v for k, v in losses.items() if 'loss' in k]).sum()
         return total, {**{k: v.detach() for k, v in losses.items()}, 'loss': total.detach()}

@@ -6,6 +6,7 @@ A file that fails to import is noted and named when asked for; the others keep w
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -16,6 +17,15 @@ from mmengine.registry import Registry
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT, user_path
 from benchmark.options import keyed
+
+LONGEST = 60
+"""Most characters in a registered name, which becomes part of the names of folders."""
+
+
+def file_of(cls: type) -> Path:
+    """Returns the file of a class, relative to the project where it lies inside it."""
+    file = Path(getattr(sys.modules.get(cls.__module__), '__file__', None) or cls.__module__)
+    return file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
 
 
 class Taken(UserError):
@@ -28,8 +38,7 @@ class Taken(UserError):
     """
 
     def __init__(self, registry: str, name: str, owner: type) -> None:
-        file = Path(sys.modules[owner.__module__].__file__ or '')
-        where = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+        where = file_of(owner)
         super().__init__(f'{registry} {name!r} is registered by {where} already; choose a new name')
         self.name = name
 
@@ -42,8 +51,14 @@ class Names(Registry):
 
         Raises:
             Taken: Another class has the name.
+            UserError: The name cannot be typed, or cannot be part of the name of a folder.
         """
         for taken in [name] if isinstance(name, str) else name or []:
+            if not re.fullmatch(r'\w[\w.+-]*', taken) or len(taken) > LONGEST:
+                raise UserError(
+                    f'{self.name} name: expected a letter or digit, then letters, digits and '
+                    f'. _ + -, at most {LONGEST} characters in all, found {taken[:100]!r}'
+                )
             if taken in self.module_dict and not force:
                 raise Taken(self.name, taken, self.module_dict[taken])
         return super().register_module(name, force, module)
@@ -73,7 +88,9 @@ def discover() -> None:
 def _import(module: str, file: Path) -> None:
     try:
         importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # a script may end the interpreter
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a script may end the interpreter
         BROKEN[str(file.relative_to(ROOT))] = _where(error, file)
         if isinstance(error, Taken):
             # Which of the two files a user means by the name is not known.
@@ -85,7 +102,8 @@ def _where(error: BaseException, file: Path) -> str:
     if isinstance(error, Taken):
         return str(error)
     line = f' (line {frames[-1].lineno})' if frames else ''
-    told = ' '.join(f'{type(error).__name__}: {error}'.split())
+    kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
+    told = ' '.join(f'{kind}{error}'.split())
     return f'{"".join(c for c in told if c.isprintable())}{line}'
 
 
@@ -124,8 +142,10 @@ def load_file(path: Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # a script may end the interpreter
+    except BaseException as error:  # a script may end the interpreter
         del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise UserError(f'{path}: {_where(error, path.resolve())}') from error
 
 

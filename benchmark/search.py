@@ -6,9 +6,11 @@ digits, so that a chosen value can be quoted and typed on the command line again
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark.errors import UserError, unknown
 from benchmark.missing import generator
 
 
@@ -95,6 +97,32 @@ class Choice:
 
 
 Distribution = Uniform | LogUniform | Choice
+
+
+def check_space(where: str, method: str, space: Any, options: Collection[str]) -> None:
+    """Checks that a search space names options of the method, each with a distribution.
+
+    Args:
+        where: File of the method, for the message.
+        method: Name of the method.
+        space: What the method declares.
+        options: Names of the method's options.
+
+    Raises:
+        UserError: The message names the file, the option and what was expected.
+    """
+    if not isinstance(space, Mapping):
+        raise UserError(
+            f'{where}: search of {method}: expected option -> distribution, found {space!r:.80}'
+        )
+    for key, distribution in space.items():
+        if key not in options:
+            raise unknown(f'option in the search space of {method}', key, options)
+        if not isinstance(distribution, Distribution):
+            raise UserError(
+                f'{where}: search of {method}: {key}: expected Uniform, LogUniform or Choice of '
+                f'benchmark.search, found {distribution!r:.80}'
+            )
 
 
 def draw(method: str, key: str, trial: int, distribution: Distribution) -> Any:

@@ -152,10 +152,15 @@ class SubsetEvaluator(Evaluator):
             number: Which batch of the split this is, for the message.
 
         Raises:
-            UserError: The logits are of another number of samples, classes or axes.
+            UserError: The logits are no tensor, or of another number of samples, classes or axes.
             TrainingDiverged: A logit of a sample that has the subset is NaN or infinite.
         """
         expected = (len(batch.ids), len(self.task.classes))
+        if not isinstance(logits, Tensor):
+            raise UserError(
+                f'prediction: expected logits {expected} as a tensor, '
+                f'found {type(logits).__name__}; `decode` or `predict` of the method returns them'
+            )
         if tuple(logits.shape[:2]) != expected or logits.ndim != self._axes:
             raise UserError(
                 f'prediction: expected logits {expected}{" and H, W" if self._axes == 4 else ""}, '

@@ -16,15 +16,15 @@ from benchmark.dataset import Dataset
 from benchmark.engine import state, values
 from benchmark.engine.loading import split_of
 from benchmark.engine.protocol import Protocol
-from benchmark.errors import COMPLETE_ONLY, UserError, unknown
+from benchmark.errors import COMPLETE_ONLY, UserError
 from benchmark.method import Method
 from benchmark.missing import Sampler, derive, hide, parse_rates, subset_ids
 from benchmark.options import Spec, options_of
 from benchmark.records import store
 from benchmark.records.metrics import higher_is_better
 from benchmark.records.schema import SCHEMA
-from benchmark.registry import METHODS, lookup
-from benchmark.search import Distribution
+from benchmark.registry import METHODS, file_of, lookup
+from benchmark.search import Distribution, check_space
 from benchmark.source import code_of
 
 
@@ -284,12 +284,11 @@ def search_space(spec: Spec, options: dict[str, Any]) -> dict[str, Distribution]
         options: Every option with the value that applies without tuning.
 
     Raises:
-        UserError: The method declares a distribution for an option that it does not have.
+        UserError: The method declares an option that it does not have, or no distribution.
     """
-    declared = lookup(METHODS, spec.name).search_space(options)
-    for key in declared:
-        if key not in options:
-            raise unknown(f'option in the search space of {spec.name}', key, options)
+    cls = lookup(METHODS, spec.name)
+    declared = cls.search_space(options)
+    check_space(str(file_of(cls)), spec.name, declared, options)
     given = dict(spec.given)
     return {key: d for key, d in sorted(declared.items()) if key not in given}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,11 @@ from benchmark.engine.experiment import CannotTrain, Experiment, experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.tuning import Search, search
 from benchmark.errors import UserError, listing, unknown
+from benchmark.method import Method
 from benchmark.missing import Sampler, parse_rates, spell_rates, spelled
 from benchmark.options import Spec, options_of, resolve, typed
-from benchmark.registry import DATASETS, METHODS, lookup, parse_spec
+from benchmark.records.identity import dumps
+from benchmark.registry import DATASETS, METHODS, file_of, lookup, parse_spec
 
 UNSCORED = ('root', 'name', 'cache', 'duplicates')
 """Options of data sets that change no score, and so belong to no identity."""
@@ -191,7 +195,34 @@ def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
 
 def _spec(text: str) -> Spec:
     name, given = parse_spec(text)
-    return Spec(name, tuple(sorted(typed(lookup(METHODS, name), name, given).items())))
+    cls = lookup(METHODS, name)
+    _check_defaults(cls, name)
+    return Spec(name, tuple(sorted(typed(cls, name, given).items())))
+
+
+def _check_defaults(cls: type[Method], name: str) -> None:
+    """Checks that every option of a method has a value which a record can hold.
+
+    Raises:
+        UserError: The message names the file, the option and what was expected.
+    """
+    where, (_, *parameters) = f'{file_of(cls)}: {name}', inspect.signature(cls).parameters.values()
+    own = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    for p in own:
+        if p.default is p.empty:
+            raise UserError(
+                f'{where}:{p.name}: expected a default value, since every argument of a method '
+                'after the task is an option, found none'
+            )
+    values = [(p.name, p.default) for p in own]
+    for key, value in [*values, *(i for s in cls.settings.values() for i in s.items())]:
+        try:
+            json.dumps(json.loads(dumps(value)), allow_nan=False)
+        except (TypeError, ValueError):
+            raise UserError(
+                f'{where}:{key}: expected text, finite numbers, true, false or none, which a '
+                f'record can hold, found {value!r:.80}'
+            ) from None
 
 
 def _expanded(spec: Spec, data: Dataset, protocol: Protocol, request: Request) -> Grid:

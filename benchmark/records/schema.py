@@ -167,12 +167,37 @@ class Tuning(TypedDict):
     seconds: float
 
 
+class Rules(TypedDict, total=False):
+    """The training and selection rules, `benchmark.engine.protocol.Protocol`.
+
+    Records lack the fields that are younger than they are.
+    """
+
+    sampler: str
+    rates: str
+    selection: str
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    weight_decay: float
+    momentum: float
+    schedule: str
+    warmup: float
+    val_interval: int
+    precision: str
+    clip: float
+    loss: str
+    ema: float
+    nesterov: bool
+
+
 class _Run(TypedDict):
     schema: int
     identity: str
     method: MethodInfo
     dataset: DatasetInfo
-    protocol: dict[str, Any]
+    protocol: Rules
     protocol_id: str
     seed: int
     environment: dict[str, str]

@@ -264,9 +264,13 @@ def _stamps(folder: Path) -> dict[Path, tuple[int, int] | None]:
 
 
 def _check_place(path: Path, record: Record | Unscored, first: Path) -> None:
-    """Checks that a record lies in the folder of its protocol and seed, and nowhere else."""
-    place = '/'.join(path.parts[-3:-1])
-    expected = f'{record["protocol_id"]}/seed{record["seed"]}'
+    """Checks that a record lies in the folder of its data set, protocol and seed, and only there.
+
+    The name of the method's folder between them is not checked.
+    """
+    folders = path.absolute().parts
+    place = '/'.join([*folders[-5:-4], *folders[-3:-1]])
+    expected = f'{record["dataset"]["name"]}/{record["protocol_id"]}/seed{record["seed"]}'
     if place != expected:
         raise RecordError(f'{path}: a record of {expected} in the folder {place}')
     if first != path:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from repetitions import scientific
+from tasks import TASKS
 
 from benchmark import files, run, tables
 from benchmark.engine import hooks, state, training
@@ -347,6 +348,40 @@ def test_a_nan_loss_stops_the_run_and_names_step_and_term(tmp_path, method_file,
     assert only_record(tmp_path, 'odd')['status'] == 'failed'
     assert only_record(tmp_path, 'modality_dropout')['status'] == 'complete'
     assert 'Traceback' not in told
+
+
+@pytest.mark.parametrize(
+    ('returned', 'found'),
+    [
+        (None, 'found NoneType'),
+        (torch.zeros(()), 'found Tensor'),
+        ({}, 'found no term'),
+        ({'task': torch.zeros(())}, "found 'task'"),
+        ({'loss_task': 1.0}, "found float as 'loss_task'"),
+        ({'loss_task': torch.zeros(4)}, "found Tensor (4,) as 'loss_task'"),
+    ],
+)
+def test_a_loss_of_another_form_is_told_in_one_line(returned, found):
+    method = METHODS.module_dict['modality_dropout'](TASKS['vectors'])
+    with pytest.raises(UserError) as told:
+        method.parse_losses(returned)
+    assert str(told.value).startswith('loss of ModalityDropout: expected name -> scalar tensor')
+    assert str(told.value).endswith(found)
+
+
+@pytest.mark.parametrize('returned', ['None', '(super().decode(features, mask), 1)'])
+def test_a_prediction_that_is_no_tensor_is_told_in_one_line(
+    returned, tmp_path, method_file, capsys
+):
+    spec = method_file(
+        '    def decode(self, features, mask):\n'
+        f'        return super().decode(features, mask) if self.training else {returned}\n'
+    )
+    assert run.main(arguments(tmp_path, spec)) == 1
+    error = only_record(tmp_path, 'odd')['error']
+    assert error.startswith('prediction: expected logits (')
+    assert f'found {"NoneType" if returned == "None" else "tuple"}; `decode`' in error
+    assert 'Traceback' not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('error', ['KeyError', 'SystemExit'])

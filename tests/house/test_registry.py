@@ -76,6 +76,22 @@ def test_the_nearest_name_is_given_where_there_is_one():
     assert 'known: mmanet, rfnet' in str(unknown('method', 'zzz', ['rfnet', 'mmanet']))
 
 
+@pytest.mark.parametrize('name', ['..', '', '.hid', 'a/b', 'a:b', 'a b', '\\x1b[31m', 'z' * 61])
+def test_a_name_that_no_folder_can_have_or_nobody_can_type_is_refused_with_its_file(name, tmp_path):
+    file = method_file(tmp_path, name, file='odd')
+    with pytest.raises(UserError, match='method name: expected a letter or digit') as error:
+        load_file(file)
+    assert str(error.value).startswith(f'{file}: ')
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize('name', ['a', '3d', 'my_method.v2', 'MMANet+', 'größe', 'z' * 60])
+def test_a_name_that_a_folder_can_have_is_taken(name, tmp_path):
+    load_file(method_file(tmp_path, name, file='fine'))
+    assert lookup(METHODS, name)
+
+
 @pytest.mark.parametrize('name', ['json', 'benchmark.errors', 'methods.mmanet', 'torch'])
 def test_a_module_of_python_is_no_method(name):
     with pytest.raises(UserError, match=f"unknown method '{name}'"):
@@ -311,6 +327,7 @@ def test_one_data_set_spelled_twice_is_opened_once_and_two_of_a_name_are_refused
         'def f(:',
         'import absent',
         'raise SystemExit(0)',
+        'raise BaseException',
         "raise ValueError('two\\nlines \\x1b[31m')",
     ],
 )
@@ -473,3 +490,39 @@ def test_a_sampler_of_any_length_fits_into_a_folder_s_name():
     ids = {Protocol(sampler=sampler).id('f') for sampler in long}
     assert len(ids) == 2
     assert all(len(name) < 120 for name in ids)
+
+
+def planned(file, folder):
+    request = Request([f'{file}:odd'], [0], {}, folder, 'cpu')
+    return experiments(request, [Toy(TASKS['vectors'])])
+
+
+@pytest.mark.parametrize('space', ["{'alpha': 3}", "{'alpha': 'uniform'}", '3', "['alpha']"])
+def test_what_is_no_distribution_is_refused_with_file_and_option(space, tmp_path):
+    init = '    def __init__(self, task, alpha: float = 1.0):\n        super().__init__(task)\n'
+    file = method_file(tmp_path, body=f'{init}    search = {space}\n')
+    with pytest.raises(UserError, match='search of odd: ') as told:
+        planned(file, tmp_path)
+    assert str(told.value).startswith(f'{file}: ')
+    assert ('alpha: expected Uniform, LogUniform or Choice' in str(told.value)) == (':' in space)
+
+
+@pytest.mark.parametrize(
+    ('option', 'expected'),
+    [
+        ("alpha: float = float('nan')", 'expected text, finite numbers'),
+        ("alpha: tuple = (1.0, float('inf'))", 'expected text, finite numbers'),
+        ('alpha: object = object()', 'expected text, finite numbers'),
+        ('alpha: int', 'expected a default value'),
+        ('*, alpha', 'expected a default value'),
+    ],
+)
+def test_an_option_whose_value_no_record_can_hold_is_refused_in_the_plan(
+    option, expected, tmp_path
+):
+    init = f'    def __init__(self, task, {option}):\n        super().__init__(task)\n'
+    file = method_file(tmp_path, body=init)
+    with pytest.raises(UserError, match=expected) as told:
+        planned(file, tmp_path)
+    assert str(told.value).startswith(f'{file}: odd:alpha: ')
+    assert str(told.value).isprintable()

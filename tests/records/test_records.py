@@ -3,15 +3,18 @@
 import json
 import os
 import shutil
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 from made_records import SUBSETS, make_failure, make_outcomes, make_record, make_refusal, save
 from repetitions import scientific
 
+from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.files import writing
 from benchmark.records import store
+from benchmark.records.schema import Rules
 
 OUTCOMES = make_outcomes(dict.fromkeys(SUBSETS, 20))
 
@@ -231,3 +234,30 @@ def test_torn_outcomes_are_named(tmp_path, keep):
         store.read_outcomes(path)
     with pytest.raises(store.RecordError, match='absent.npz'):
         store.read_outcomes(tmp_path / 'absent.npz')
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [('lr', 'xxx'), ('epochs', [[[]]]), ('epochs', 1.5), ('nesterov', 1), ('rates', None)],
+)
+def test_a_field_of_the_protocol_of_another_type_is_refused(record, field, value):
+    edited = _changed(record, 'protocol', {field: value})
+    edited['identity'] = store.identity(edited)
+    with pytest.raises(store.RecordError, match=f'protocol.{field}: expected '):
+        store.validate(edited)
+
+
+def test_the_rules_of_a_record_are_those_of_the_protocol():
+    types = {key: type(value) for key, value in Protocol.fields().items()}
+    assert get_type_hints(Rules) == types
+
+
+@pytest.mark.parametrize('name', ['rooms', '../../evil', ''])
+def test_a_record_in_the_folder_of_another_data_set_is_named_and_left_out(tmp_path, name):
+    kept = save(tmp_path, make_record('rfnet', 0, OUTCOMES), OUTCOMES)
+    path = save(tmp_path, make_record('mmanet', 0, OUTCOMES), OUTCOMES)
+    store.write(path, make_record('mmanet', 0, OUTCOMES, dataset={'name': name}))
+    found = store.scan(tmp_path)
+    assert list(found.complete) == [kept]
+    assert len(found.problems) == 1
+    assert f'a record of {name}/uniform-last-0/seed0 in the folder faces/' in found.problems[0]
