@@ -100,8 +100,10 @@ class View:
         one answer to all samples: then the accuracy is at best that of the most frequent class, and
         the ACER is always one half.
         """
+        if not self.runs.main:
+            return None
         chance = self.runs.data['chance']
-        if chance is not None or not self.runs.main:
+        if chance is not None:
             return chance
         if self.runs.metric == 'ACER':
             return 0.5

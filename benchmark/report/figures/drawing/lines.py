@@ -1,0 +1,117 @@
+"""Charts of lines, a panel for every six methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from benchmark.report.figures.drawing import sheets
+from benchmark.report.figures.shapes import Lines, Series
+
+MOST = 6
+"""Lines in a panel: more cannot be told apart in grey."""
+
+LEFT, RIGHT, FOOT, HEAD = 0.52, 0.08, 0.36, 0.17
+SIDE_BY_SIDE = 0.05
+"""Distance of two series at one whole number of the x-axis."""
+
+
+def draw(lines: Lines, width: float) -> Iterator[Figure]:
+    """Yields the pages of a chart of lines."""
+    chunks = sheets.balanced(range(len(lines.series)), MOST)
+    across = 2 if width >= 5 and len(chunks) > 1 else 1
+    room = width / across - LEFT - RIGHT
+    plot = min(max(0.6 * room, 1.4), 2.4)
+    names = sheets.fitted([each.name for each in lines.series], room - 0.35)
+    keys = max(sheets.legend_rows([names[n] for n in chunk], room) for chunk in chunks)
+    title = HEAD if len(chunks) > 1 else sheets.MARGIN
+    cell = title + plot + FOOT + keys * sheets.LINE + 0.12
+    limits = _limits(lines)
+    per_page = across * max(int(sheets.TALLEST / cell), 1)
+    for page in sheets.balanced(chunks, per_page):
+        count = -(-len(page) // across)
+        figure, sheet = sheets.blank(width, count * cell)
+        for k, chunk in enumerate(page):
+            left = LEFT + (k % across) * width / across
+            top = (count - k // across) * cell - title
+            axes = sheets.panel(figure, left, top - plot, room, plot)
+            _panel(axes, lines, [lines.series[n] for n in chunk], limits)
+            axes.set_ylabel('\n'.join(sheets.wrapped(lines.y, plot)))
+            axes.set_xlabel('\n'.join(sheets.wrapped(lines.x, room)), labelpad=2)
+            if len(chunks) > 1:
+                told = f'methods {chunk[0] + 1} to {chunk[-1] + 1} of {len(lines.series)}'
+                axes.set_title(told, fontsize=sheets.SMALL, pad=3)
+            looks = [look(n) for n in range(len(chunk))]
+            sheets.legend(sheet, [names[n] for n in chunk], looks, left, top - plot - FOOT, room)
+        yield figure
+
+
+def look(k: int) -> dict[str, Any]:
+    """Returns how the k-th series of a panel is drawn."""
+    return {
+        'color': sheets.COLOURS[k],
+        'linestyle': sheets.DASHES[k],
+        'marker': sheets.MARKERS[k],
+        'markeredgecolor': 'white',
+    }
+
+
+def _limits(lines: Lines) -> tuple[float, float] | None:
+    """Returns the limits of the y-axis that all panels share, or None if each has its own."""
+    if lines.percent:
+        return 0.0, 100.0
+    if not lines.shared:
+        return None
+    values = [y for each in lines.series for line in each.lines for _, y in line]
+    values += [y for each in lines.series for _, y in each.dots]
+    values += [y for each in lines.series for _, low, high in each.band for y in (low, high)]
+    low, high = min(values), max(values)
+    more = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05
+    return low - more, high + more
+
+
+def _panel(
+    axes: Axes, lines: Lines, series: Sequence[Series], limits: tuple[float, float] | None
+) -> None:
+    """Draws the series of one panel."""
+    if lines.percent:
+        axes.plot([0, 100], [0, 100], linestyle=(0, (2, 2)), color=sheets.QUIET, linewidth=0.7)
+        axes.set_xlim(0, 100)
+    for k, each in enumerate(series):
+        style = look(k)
+        aside = (k - (len(series) - 1) / 2) * SIDE_BY_SIDE if lines.whole else 0.0
+        if each.band:
+            x, low, high = zip(*each.band, strict=True)
+            places = [v + aside for v in x]
+            axes.fill_between(places, low, high, color=style['color'], alpha=0.15, linewidth=0)
+        for line in each.lines:
+            axes.plot(
+                [x + aside for x, _ in line],
+                [y for _, y in line],
+                # Many markers hide the line.
+                markevery=(k, 5) if len(line) > 12 else None,
+                **{**style, 'linewidth': 1.0 if len(each.lines) == 1 else 0.7},
+            )
+        axes.plot(
+            [x + aside for x, _ in each.dots],
+            [y for _, y in each.dots],
+            linestyle='',
+            marker=style['marker'],
+            markersize=2.2,
+            markerfacecolor='none',
+            markeredgecolor=style['color'],
+            markeredgewidth=0.4,
+        )
+    if limits is not None:
+        axes.set_ylim(*limits)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if lines.whole:
+        shown = sorted({x for each in series for line in each.lines for x, _ in line})
+        axes.set_xticks([int(x) for x in shown])
+        axes.set_xlim(math.floor(shown[0]) - 0.3, math.ceil(shown[-1]) + 0.3)
