@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -288,10 +289,6 @@ def _cells(picture: Picture) -> list[list[str | float]]:
 
 def _boxes(warned: Sequence[str]) -> str:
     """Says which characters the font lacks, if warnings tell of any."""
-    lacking = sorted({text.partition('missing from')[0].strip() for text in warned
-                      if 'missing from' in text})  # fmt: skip
-    return (
-        f'the font lacks these characters, which are shown as boxes: {", ".join(lacking)}'
-        if lacking
-        else ''
-    )
+    numbers = {int(n) for text in warned for n in re.findall(r'Glyph (\d+) .*missing from', text)}
+    lacking = ' '.join(map(chr, sorted(numbers)))
+    return f'the font shows boxes in the place of {lacking}' if lacking else ''

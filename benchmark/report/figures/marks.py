@@ -184,7 +184,7 @@ def cost(source: Source) -> Iterator[Picture]:
         'cost',
         'Cost and score',
         section['about'],
-        Scatter(panels, [view.methods[m] for m in order]),
+        Scatter(panels, [view.methods[m] for m in order], view.runs.higher),
         *numbers_of(part, view.methods),
         f'FLOPs on {left} subsets are not shown; --subsets names others' if left else '',
     )
@@ -199,7 +199,7 @@ def risk(source: Source) -> Iterator[Picture]:
 def reliability(source: Source) -> Iterator[Picture]:
     """Yields the share of right answers by stated confidence."""
     axes = ('confidence', 'stated confidence (%)'), ('accuracy', 'right answers (%)')
-    yield from _curves(source, 'reliability', '-reliability', *axes, 'Reliability', percent=True)
+    yield from _curves(source, 'reliability', '-reliability', *axes, 'Reliability', diagonal=True)
 
 
 def _curves(

@@ -74,8 +74,8 @@ class Lines:
         x: Title of the x-axis.
         y: Title of the y-axis.
         whole: Whether x is a whole number, at which the series stand side by side.
-        shared: Whether all panels have one y-axis.
-        percent: Whether both axes are shares from 0 to 100, with the diagonal.
+        shared: Whether the numbers of different methods are comparable.
+        diagonal: Whether both axes are percentages, on whose diagonal a method should lie.
     """
 
     series: Sequence[Series]
@@ -83,7 +83,7 @@ class Lines:
     y: str
     whole: bool = False
     shared: bool = True
-    percent: bool = False
+    diagonal: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,12 @@ class Scatter:
     Attributes:
         panels: For each panel the title of the x-axis, that of the y-axis, and the points.
         names: The names of the methods, of which the first has the number 1.
+        higher: Whether a higher score is better.
     """
 
     panels: Sequence[tuple[str, str, Sequence[Point]]]
     names: Sequence[str]
+    higher: bool
 
 
 @dataclass(frozen=True)

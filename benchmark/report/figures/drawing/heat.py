@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from benchmark.report.figures.drawing import sheets
 from benchmark.report.figures.shapes import Colouring, Column, Heat, Value
@@ -18,6 +18,9 @@ ROW = 0.17
 CIRCLES = 0.13
 LEAST = 0.1
 """Inches of the narrowest column."""
+
+EVEN = 0.179
+"""Luminance on which black and white texts have one contrast."""
 
 GAP = 0.4
 """Columns between subsets and summaries."""
@@ -71,11 +74,18 @@ def texts_of(
 ) -> list[list[str]] | None:
     """Returns the numbers with as many digits as fit into `room` inches; None if none fit."""
     for digits in (2, 1):
-        mark = '+' if signed else ''
-        found = [['–' if v is None else f'{v:{mark}.{digits}f}' for v in row] for row in values]
+        found = [[_text(v, digits, signed) for v in row] for row in values]
         if max((sheets.measure(text) for row in found for text in row), default=0.0) + 0.05 <= room:
             return found
     return None
+
+
+def _text(value: Value, digits: int, signed: bool) -> str:
+    """Returns a number with a true minus, a plus where signs matter, and no sign of zero."""
+    if value is None:
+        return '–'
+    text = f'{round(value, digits) + 0.0:.{digits}f}'.replace('-', '−')
+    return f'+{text}' if signed and round(value, digits) > 0 else text
 
 
 def draw(heat: Heat, width: float) -> Iterator[Figure]:
@@ -93,17 +103,20 @@ def draw(heat: Heat, width: float) -> Iterator[Figure]:
     label = heat.label
     if texts is None and heat.colouring in ('signed', 'against'):
         label = label.replace('is orange', 'is orange and hatched')
-    head = sheets.wrapped(label, space)
+    head = sheets.wrapped(label, width - 2 * sheets.MARGIN)
     top = sheets.MARGIN + len(head) * LINE_HEAD + BAR
-    bottom = sheets.MARGIN + _foot(heat)
-    rows = sheets.balanced(range(len(heat.rows)), int((sheets.TALLEST - top - bottom) / ROW))
-    for part in rows:
-        for block in blocks:
-            figure, sheet = sheets.blank(width, top + len(part) * ROW + bottom)
+    foot = sheets.MARGIN + _foot(heat)
+    for part in sheets.balanced(range(len(heat.rows)), int((sheets.TALLEST - top - foot) / ROW)):
+        high = len(part) * ROW + foot
+        for stacked in sheets.balanced(blocks, int((sheets.TALLEST - top) / high)):
+            figure, sheet = sheets.blank(width, top + len(stacked) * high)
             bar(sheet, head, scale, left, space)
-            _cells(sheet, heat, scale, texts, part, block, (left, bottom, cell))
-            _names(sheet, heat, part, room, bottom)
-            _columns(sheet, heat, [heat.columns[k] for k in block], (left, bottom, cell), room)
+            for n, block in enumerate(stacked):
+                bottom = (len(stacked) - 1 - n) * high + foot
+                _cells(sheet, heat, scale, texts, part, block, (left, bottom, cell))
+                _names(sheet, heat, part, room, bottom)
+                columns = [heat.columns[k] for k in block]
+                _columns(sheet, heat, columns, (left, bottom, cell), room)
             yield figure
 
 
@@ -117,8 +130,10 @@ def _foot(heat: Heat) -> float:
 def bar(sheet: Axes, head: Sequence[str], scale: Scale | None, left: float, space: float) -> None:
     """Draws the title at the top, and beneath it the bar of a scale, if there is one."""
     top = sheet.get_ylim()[1] - sheets.MARGIN
+    over = max(sheets.measure(line, sheets.TEXT) for line in head) > space
     for k, line in enumerate(head):
-        sheet.text(left, top - (k + 0.5) * LINE_HEAD, line, va='center')
+        x = sheets.MARGIN if over else left
+        sheet.text(x, top - (k + 0.5) * LINE_HEAD, line, va='center')
     if scale is None:
         return
     y, length = top - len(head) * LINE_HEAD - 0.1, min(space, 2.0)
@@ -146,7 +161,7 @@ def bar(sheet: Axes, head: Sequence[str], scale: Scale | None, left: float, spac
 
 def _short(value: float) -> str:
     """Returns a number with about three digits, and no negative zero."""
-    return f'{round(value, 1) + 0.0:.1f}' if abs(value) < 100 else f'{value:.0f}'
+    return _text(value, 1 if abs(value) < 100 else 0, False)
 
 
 def _places(columns: Sequence[Column], left: float, cell: float) -> list[float]:
@@ -166,53 +181,69 @@ def _cells(
 ) -> None:
     left, bottom, cell = place
     edges = _places([heat.columns[k] for k in block], left, cell)
+    cells = []
     for line, r in enumerate(rows):
         y = bottom + (len(rows) - 1 - line) * ROW
         for k, x in zip(block, edges, strict=True):
             value = heat.values[r][k]
             text = '–' if value is None else '' if texts is None else texts[r][k]
-            box(sheet, (x, y, cell, ROW), value, scale, text, texts is None)
+            cells.append(Cell(x, y, value, text))
+    boxes(sheet, cells, (cell, ROW), scale, texts is None)
 
 
-def box(
-    sheet: Axes,
-    place: tuple[float, float, float, float],
-    value: Value,
-    scale: Scale,
-    text: str,
-    hatched: bool,
+def luminance(colour: Sequence[float]) -> float:
+    """Returns the relative luminance of a colour of red, green and blue from 0 to 1 (WCAG 2)."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+class Cell(NamedTuple):
+    """A cell: its lower left corner in inches, its number, and what stands in it."""
+
+    x: float
+    y: float
+    value: Value
+    text: str
+
+
+def boxes(
+    sheet: Axes, cells: Sequence[Cell], size: tuple[float, float], scale: Scale, hatched: bool
 ) -> None:
-    """Draws one cell.
+    """Draws cells.
 
     Args:
         sheet: Where.
-        place: Left, bottom, width and height in inches.
-        value: The number; a cell without one is white.
-        scale: Its colour.
-        text: What stands in the cell.
-        hatched: Whether a cell that is worse than the baseline is hatched.
+        cells: The cells; those without a number are white.
+        size: Width and height of a cell in inches.
+        scale: The colours.
+        hatched: Whether cells that are worse than the baseline are hatched.
     """
-    x, y, w, h = place
-    colour: tuple[float, ...] = (1.0, 1.0, 1.0)
-    if value is not None:
-        colour = tuple(scale.colours(scale.share(value))[:3])
-    bright = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]
-    worse = value is not None and scale.low == -scale.high and scale.share(value) < 0.5
-    sheet.add_patch(
-        Rectangle(
-            (x, y),
-            w,
-            h,
-            facecolor=colour,
-            edgecolor='white',
-            linewidth=0.5 if w > 0.12 else 0.25,
-            hatch='/////' if hatched and worse else None,
-        )
+    wide, high = size
+    corners = [(0, 0), (wide, 0), (wide, high), (0, high)]
+    shapes = [[(c.x + dx, c.y + dy) for dx, dy in corners] for c in cells]
+    white = (1.0, 1.0, 1.0)
+    colours = [white if c.value is None else scale.colours(scale.share(c.value))[:3] for c in cells]
+    edge = 0.5 if wide > 0.12 else 0.25
+    sheet.add_collection(
+        PolyCollection(shapes, facecolors=colours, edgecolors='white', linewidths=edge)
     )
-    ink = 'black' if bright > 0.45 else 'white'
-    if text:
-        sheet.text(x + w / 2, y + h / 2 - 0.005, text, size=sheets.SMALL, color=ink, ha='center',
-                   va='center')  # fmt: skip
+    worse = [
+        shape
+        for c, shape in zip(cells, shapes, strict=True)
+        if c.value is not None and scale.low == -scale.high and scale.share(c.value) < 0.5
+    ]
+    if hatched and worse:
+        sheet.add_collection(
+            PolyCollection(
+                worse, facecolors='none', edgecolors='#555555', linewidths=0, hatch='/////'
+            )
+        )
+    for c, colour in zip(cells, colours, strict=True):
+        if c.text:
+            ink = 'black' if luminance(colour) > EVEN else 'white'
+            # The middle of digits is a little above that of a line of text.
+            at = c.x + wide / 2, c.y + high / 2 - 0.005
+            sheet.text(*at, c.text, size=sheets.SMALL, color=ink, ha='center', va='center')
 
 
 def _names(sheet: Axes, heat: Heat, rows: Sequence[int], room: float, bottom: float) -> None:
@@ -233,15 +264,19 @@ def _columns(
     left, bottom, cell = place
     edges, size = _places(columns, left, cell), min(0.085, 0.8 * cell)
     members = [(x, c.members) for x, c in zip(edges, columns, strict=True) if c.members is not None]
-    if members:
-        for m, name in enumerate(sheets.fitted(heat.modalities, room)):
-            y = bottom - 0.05 - (m + 0.5) * CIRCLES
-            sheet.text(sheets.MARGIN + room, y, name, size=sheets.SMALL, ha='right', va='center')
-            for x, there in members:
-                face = '#222222' if m in there else 'white'
-                sheet.plot([x + cell / 2], [y], 'o', markersize=72 * size, markerfacecolor=face,
-                           markeredgecolor='#222222' if m in there else '#aaaaaa',
-                           markeredgewidth=0.5)  # fmt: skip
+    fit = sheets.fitted(heat.modalities, room) if members else []
+    rows = [bottom - 0.05 - (m + 0.5) * CIRCLES for m in range(len(fit))]
+    for y, name in zip(rows, fit, strict=True):
+        sheet.text(sheets.MARGIN + room, y, name, size=sheets.SMALL, ha='right', va='center')
+    for filled, face, line in ((False, 'white', '#aaaaaa'), (True, '#222222', '#222222')):
+        at = [
+            (x + cell / 2, y)
+            for m, y in enumerate(rows)
+            for x, there in members
+            if (m in there) == filled
+        ]
+        sheet.plot([x for x, _ in at], [y for _, y in at], 'o', markersize=72 * size,
+                   markerfacecolor=face, markeredgecolor=line, markeredgewidth=0.5)  # fmt: skip
     for x, column in zip(edges, columns, strict=True):
         if column.members is None:
             wide = sheets.measure(column.title) <= cell

@@ -75,11 +75,12 @@ def _matrix(
     wide, high = cell
     sheet.text(x, top - TITLE / 2, title, size=sheets.SMALL, va='center')
     texts = heat.texts_of(values, wide, False) if numbers else None
-    for r, row in enumerate(values):
-        for c, value in enumerate(row):
-            place = x + c * wide, top - TITLE - (r + 1) * high, wide, high
-            text = texts[r][c] if texts else ''
-            heat.box(sheet, place, value, SCALE, text, False)
+    cells = [
+        heat.Cell(x + c * wide, top - TITLE - (r + 1) * high, value, texts[r][c] if texts else '')
+        for r, row in enumerate(values)
+        for c, value in enumerate(row)
+    ]
+    heat.boxes(sheet, cells, cell, SCALE, False)
 
 
 def _names(

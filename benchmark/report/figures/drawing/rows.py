@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from benchmark.report.figures.drawing import sheets
 from benchmark.report.figures.shapes import Group, Rows
 
-ROW, APART = 0.17, 0.075
+ROW, APART = 0.17, 0.062
 """Inches of the lowest row, and from one group to the next in a row."""
 
 TICKS = 0.2
@@ -41,7 +41,10 @@ def draw(shape: Rows, width: float) -> Iterator[Figure]:
             aside = (k - (len(shape.groups) - 1) / 2) * APART / height
             _group(axes, group, set(part), aside, k, shape.whole)
         axes.set_xlim(*limits)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=shape.whole, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        if shape.whole:
+            last = int(limits[1])
+            axes.set_xticks(range(1, last + 1, -(-last // 8)))
         axes.set_ylim(part[-1] + 0.5, part[0] - 0.5)
         axes.set_yticks(list(part), [fit[r] for r in part])
         axes.tick_params(axis='y', length=0)

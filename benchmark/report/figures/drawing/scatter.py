@@ -12,9 +12,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from benchmark.report.figures.drawing import sheets
 from benchmark.report.figures.shapes import Point, Scatter
 
-LEFT, RIGHT, FOOT = 0.5, 0.1, 0.36
+LEFT, RIGHT, FOOT = 0.5, 0.17, 0.36
+MOST = 10
+"""Names that are listed one beneath the other."""
+
 WIDE = 8
 """How many times the lowest cost the highest is, above which the axis is logarithmic."""
+
+KEY = 'filled: on the Pareto front; triangle: worse than the axis shows, with its score'
 
 UNITS = ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
 
@@ -24,12 +29,15 @@ def draw(shape: Scatter, width: float) -> Iterator[Figure]:
     across = 2 if width >= 5 and len(shape.panels) > 1 else 1
     room = width / across - LEFT - RIGHT
     numbers = [f'{k + 1} {name}' for k, name in enumerate(shape.names)]
-    keys = sheets.fitted(numbers, width - 2 * LEFT)
     space = width - LEFT - RIGHT
-    foot = sheets.legend_rows(keys, space, 0.0) * sheets.LINE + 0.1
+    # A long list stands in two columns at least.
+    keys = sheets.fitted(numbers, space / (1 if len(numbers) <= MOST else 2) - 0.13)
+    far = any(poor(points, shape.higher) for _, _, points in shape.panels)
+    told = sheets.wrapped(KEY if far else KEY.partition(';')[0], space)
+    foot = (sheets.legend_rows(keys, space, 0.0) + len(told)) * sheets.LINE + 0.13
     count = -(-len(shape.panels) // across)
     fair = (sheets.TALLEST - foot) / count - FOOT - 0.1
-    plot = min(max(min(fair, 0.65 * room), 1.2), 2.4)
+    plot = min(max(min(fair, 0.7 * room), 1.2), 2.4)
     cell = plot + FOOT + 0.1
     per_page = across * max(int((sheets.TALLEST - foot) / cell), 1)
     for page in sheets.balanced(shape.panels, per_page):
@@ -39,10 +47,13 @@ def draw(shape: Scatter, width: float) -> Iterator[Figure]:
             left = LEFT + (k % across) * width / across
             bottom = foot + (rows - 1 - k // across) * cell + FOOT
             axes = sheets.panel(figure, left, bottom, room, plot)
-            _panel(axes, points, (room, plot))
+            _panel(axes, points, shape.higher, (room, plot))
             axes.set_xlabel(sheets.fitted([x], room, sheets.TEXT)[0], labelpad=2)
             axes.set_ylabel('\n'.join(sheets.wrapped(y, plot)))
-        _list(sheet, keys, LEFT, foot - 0.08, space)
+        for k, line in enumerate(told):
+            y = foot - 0.08 - (k + 0.5) * sheets.LINE
+            sheet.text(LEFT, y, line, size=sheets.SMALL, va='center')
+        _list(sheet, keys, LEFT, foot - 0.11 - len(told) * sheets.LINE, space)
         yield figure
 
 
@@ -63,69 +74,103 @@ def told(value: float) -> str:
     return f'{value:g}'
 
 
-def _panel(axes: Axes, points: Sequence[Point], size: tuple[float, float]) -> None:
+def poor(points: Sequence[Point], higher: bool) -> set[int]:
+    """Returns the numbers of those so poor that the others could not be told apart beside them.
+
+    They are at most a fifth of the points and not on the Pareto front; leaving out each of them
+    halves the range of the scores.
+    """
+    ranked = sorted(points, key=lambda p: p.y, reverse=higher)
+    found: set[int] = set()
+    for _ in range(len(points) // 5):
+        *others, last = ranked
+        whole, left = (abs(some[-1].y - some[0].y) for some in (ranked, others))
+        if last.front or 2 * left > whole:
+            break
+        found.add(last.number)
+        ranked = others
+    return found
+
+
+def _panel(axes: Axes, points: Sequence[Point], higher: bool, size: tuple[float, float]) -> None:
     """Draws the points of one kind of cost."""
-    costs, scores = [p.x for p in points], [p.y for p in points]
-    if max(costs) > WIDE * min(costs):
-        axes.set_xscale('log')
-        axes.xaxis.set_major_locator(
-            LogLocator(subs=(1, 3) if max(costs) < 99 * min(costs) else (1,))
-        )
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        span = math.log(max(costs) / min(costs))
-        axes.set_xlim(min(costs) * math.exp(-0.1 * span), max(costs) * math.exp(0.12 * span))
-    else:
-        span = max(costs) - min(costs) or max(costs)
-        axes.set_xlim(min(costs) - 0.1 * span, max(costs) + 0.12 * span)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: told(value)))
+    far = poor(points, higher)
+    _cost_axis(axes, [p.x for p in points])
+    scores = [p.y for p in points if p.number not in far]
     more = 0.12 * (max(scores) - min(scores)) or 1.0
-    axes.set_ylim(min(scores) - more, max(scores) + more)
+    low, high = min(scores) - more, max(scores) + more
+    axes.set_ylim(low, high)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     front = sorted((p for p in points if p.front), key=lambda p: p.x)
-    axes.plot([p.x for p in front], [p.y for p in front], color=sheets.COLOURS[0],
-              linestyle=(0, (4, 2)), linewidth=0.8)  # fmt: skip
+    colour, dashed = sheets.COLOURS[0], (0, (4, 2))
+    axes.plot([p.x for p in front], [p.y for p in front], color=colour, linestyle=dashed,
+              linewidth=0.8)  # fmt: skip
+    shown = []
     for p in points:
-        face = sheets.COLOURS[0] if p.front else 'white'
-        axes.plot([p.x], [p.y], 'o', markersize=4, markerfacecolor=face,
-                  markeredgecolor=sheets.COLOURS[0], markeredgewidth=0.7)  # fmt: skip
-    _number(axes, points, size)
+        y, marker = p.y, 'o'
+        if p.number in far:
+            y, marker = (low + more / 3, 'v') if higher else (high - more / 3, '^')
+        axes.plot([p.x], [y], marker, markersize=4, markerfacecolor=colour if p.front else 'white',
+                  markeredgecolor=colour, markeredgewidth=0.7)  # fmt: skip
+        told = f'{p.number} ({p.y:.2f})' if p.number in far else f'{p.number}'
+        shown.append((told, p.x, y))
+    _number(axes, shown, size)
+
+
+def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
+    """Sets the x-axis, which is logarithmic where the costs differ much."""
+    low, high = min(costs), max(costs)
+    if high > WIDE * low:
+        axes.set_xscale('log')
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 99 * low else (1,)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        room = (high / low) ** 0.1
+        axes.set_xlim(low / room, high * room)
+    else:
+        room = 0.1 * (high - low or high)
+        axes.set_xlim(low - room, high + room)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: told(value)))
 
 
 Box = tuple[float, float, float, float]
 
 
-def _number(axes: Axes, points: Sequence[Point], size: tuple[float, float]) -> None:
-    """Writes each point's number beside it, where it covers no other point and no other number."""
+def _number(
+    axes: Axes, points: Sequence[tuple[str, float, float]], size: tuple[float, float]
+) -> None:
+    """Writes each point's text beside it, where it covers no other point and no other text.
+
+    Args:
+        axes: Where.
+        points: Text and place of each point.
+        size: Width and height of the axes in inches.
+    """
     inverted = axes.transData + axes.transAxes.inverted()
-    places = [
-        (fx * size[0], fy * size[1]) for fx, fy in (inverted.transform((p.x, p.y)) for p in points)
-    ]
+    shares = [inverted.transform((x, y)) for _, x, y in points]
+    places = [(x * size[0], y * size[1]) for x, y in shares]
     taken: list[Box] = [(x - 0.03, y - 0.03, x + 0.03, y + 0.03) for x, y in places]
-    for p, place in zip(points, places, strict=True):
-        text = f'{p.number}'
-        wide, high = sheets.measure(text, sheets.SMALL) / 2 + 0.01, 0.05
+    for (text, x, y), place in zip(points, places, strict=True):
+        wide, high = sheets.measure(text) / 2 + 0.01, 0.05
         best = min(
             _candidates(place, wide, high),
             key=lambda c: (_covered(c, taken, size, (wide, high)), math.dist(c, place)),
         )
-        x, y = best
-        taken.append((x - wide, y - high, x + wide, y + high))
-        # The line is short where the number is beside its point.
+        taken.append((best[0] - wide, best[1] - high, best[0] + wide, best[1] + high))
+        line = {'arrowstyle': '-', 'linewidth': 0.4, 'color': sheets.QUIET, 'shrinkA': 1,
+                'shrinkB': 1}  # fmt: skip
         axes.annotate(
             text,
-            (p.x, p.y),
-            xytext=(x / size[0], y / size[1]),
+            (x, y),
+            xytext=(best[0] / size[0], best[1] / size[1]),
             textcoords='axes fraction',
             fontsize=sheets.SMALL,
             ha='center',
             va='center',
             annotation_clip=False,
-            arrowprops={
-                'arrowstyle': '-', 'linewidth': 0.4, 'color': sheets.QUIET, 'shrinkA': 1,
-                'shrinkB': 1,
-            } if math.dist(best, place) > 0.15 else None,
-        )  # fmt: skip
+            # Beside its point a number needs no line.
+            arrowprops=line if math.dist(best, place) > max(wide, high) + 0.05 else None,
+        )
 
 
 def _candidates(

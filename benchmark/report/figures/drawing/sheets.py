@@ -29,6 +29,9 @@ TALLEST = 8.75
 
 MARGIN = 0.05
 
+DOTS = 1200
+"""Dots per inch at which texts are measured."""
+
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#b0568f', '#000000', '#8a6d00', '#56b4e9', '#7f7f7f')
 """They differ for readers who confuse red and green (after Okabe and Ito, 2008)."""
 
@@ -87,9 +90,10 @@ def styled() -> Iterator[None]:
 def measure(text: str, size: float = SMALL) -> float:
     """Returns how many inches wide a text is in points `size`."""
     font = font_manager.get_font(font_manager.findfont(FONT))
-    font.set_size(size, 72)
+    # Letters are rounded to whole dots: these are small enough.
+    font.set_size(size, DOTS)
     font.set_text(text, 0.0)
-    return float(font.get_width_height()[0] / 64 / 72)
+    return float(font.get_width_height()[0] / 64 / DOTS)
 
 
 def fitted(names: Sequence[str], room: float, size: float = SMALL) -> list[str]:
