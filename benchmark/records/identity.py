@@ -1,4 +1,4 @@
-"""The identity of a record, which is all that can change a score, and the hash of its content."""
+"""What identifies a record and its protocol, and the hash of a record's content."""
 
 from __future__ import annotations
 
@@ -40,6 +40,21 @@ def identity(record: Mapping[str, Any]) -> str:
     if 'tuning' in record:
         chosen['tuning'] = {field: record['tuning'][field] for field in SEARCH}
     return hashlib.sha256(dumps(chosen).encode()).hexdigest()[:16]
+
+
+def protocol_id(protocol: Mapping[str, Any], fingerprint: str) -> str:
+    """Returns the name of the folder of a protocol, readable and unique per protocol and data.
+
+    Args:
+        protocol: Its fields as records hold them.
+        fingerprint: The data set's, so that runs on other data or other options of a generated
+            data set never share a folder.
+    """
+    body = json.dumps([protocol, fingerprint], sort_keys=True)
+    # A sampler may name many modalities; the hash tells two of one beginning apart.
+    sampler = str(protocol['sampler']).replace(':', '_')[:80]
+    words = [sampler, 'gaps' if protocol.get('rates') else '', str(protocol['selection'])]
+    return '-'.join([*filter(None, words), hashlib.sha256(body.encode()).hexdigest()[:8]])
 
 
 def content(record: Mapping[str, Any]) -> str:
