@@ -13,6 +13,7 @@ from toy_runs import arrays, trained
 from benchmark import predict
 from benchmark.engine import prediction
 from benchmark.engine.deployed import load
+from benchmark.errors import UserError
 from benchmark.files import ROOT
 from benchmark.records import store
 from datasets import prepare
@@ -170,6 +171,53 @@ def test_image_folders_are_scored_as_in_the_record(rooms):
     found = prediction.evaluate(model, prediction.opened(model.card, request, True).split, 0)
     record = store.read(rooms / store.RECORD)
     assert {s: score.metrics for s, score in found.items()} == record['scores']['test']
+
+
+def copied(rooms, folder):
+    """Returns a copy of the test samples of `rooms`, with their label maps."""
+    for kind in ('rgb', 'depth', 'labels'):
+        shutil.copytree(rooms.parents[5] / 'rooms' / kind / 'test', folder / kind)
+    return folder
+
+
+def pixels(file):
+    with Image.open(file) as opened:
+        return np.asarray(opened)
+
+
+@pytest.mark.parametrize(
+    ('change', 'found'),
+    [
+        (lambda x: (x / 65535).astype(np.float32), 'floating-point numbers'),
+        (lambda x: (x // 16).astype(np.uint8), 'whole numbers of 8 bits'),
+    ],
+)
+@pytest.mark.parametrize('words', [['--evaluate'], ['--out', 'out']])
+def test_images_hold_numbers_as_in_the_training(rooms, tmp_path, capsys, change, found, words):
+    new = copied(rooms, tmp_path)
+    file = new / 'depth' / 'r2.png'
+    np.save(file.with_suffix('.npy'), change(pixels(file)))
+    file.unlink()
+    assert predict.main([str(rooms), str(new), *words]) == 2
+    expected = 'r2.npy: expected whole numbers of 16 bits as depth had in the training, found '
+    assert expected + found in capsys.readouterr().err
+
+
+def test_a_run_that_kept_no_type_of_numbers_compares_the_new_images_alone(rooms, tmp_path):
+    new, card = copied(rooms, tmp_path), load(rooms).card
+    older = {
+        m: {k: v for k, v in facts.items() if k != 'numbers'}
+        for m, facts in card.intake.preparation.items()
+    }
+    older = card._replace(intake=card.intake._replace(preparation=older))
+    request = prediction.Request(new, '', (), 0)
+    notes = prediction.opened(older, request, True).notes
+    assert [note.partition(':')[0] for note in notes] == ['depth', 'rgb']
+    assert 'whole numbers of 16 bits, which is not checked' in notes[0]
+    file = new / 'depth' / 'r2.png'
+    Image.fromarray((pixels(file) // 16).astype(np.uint8)).save(file)
+    with pytest.raises(UserError, match='expected whole numbers of 16 bits like r0.png, found'):
+        prediction.opened(older, request, True)
 
 
 AFFINES = (

@@ -16,6 +16,7 @@ from benchmark.files import writing
 from benchmark.method import Modality
 from datasets.common.families.image_folders import LABELS, MAPS, TABLE, listed
 from datasets.common.families.image_labels import table
+from datasets.common.io import inspection
 from datasets.common.io.any_image import AnyImage
 from datasets.common.io.files import Files, lines
 from datasets.common.io.images import LabelFile, Scaled, encoded
@@ -57,10 +58,36 @@ def unseen_images(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
         available=np.array([[s in images[m] for m in task.names] for s in samples]),
         ids=np.array(samples),
     )
+    told = _check_numbers(images, samples, intake)
     lacking = {m: sum(s not in images[m] for s in samples) for m in task.names}
-    told = [f'{n} of {len(samples)} samples lack {m}' for m, n in lacking.items() if n]
+    told += [f'{n} of {len(samples)} samples lack {m}' for m, n in lacking.items() if n]
     save = functools.partial(_save, images, decoders, bool(intake.options.get('binary')))
     return Unseen(split, save if task.kind == 'segmentation' else None, told)
+
+
+def _check_numbers(images: Images, samples: Sequence[str], intake: Intake) -> list[str]:
+    """Decodes all images once and checks that their numbers are of the type of the training's.
+
+    Returns:
+        What the user ought to know, in lines.
+
+    Raises:
+        UserError: An image is broken or has numbers of another type.
+    """
+    told = []
+    for name, files in images.items():
+        paths = [files[s] for s in samples if s in files]
+        pictures = inspection.pictures_of(paths, intake.options.get('layout', ''))
+        trained = intake.preparation[name].get('numbers')
+        if trained:
+            inspection.check_numbers(paths, pictures, trained, f'as {name} had in the training')
+        elif paths:
+            inspection.check_numbers(paths, pictures, pictures[0].numbers, f'like {paths[0].name}')
+            told.append(
+                f'{name}: the run is of a version that did not keep which numbers the images of '
+                f'the training hold; the new ones hold {pictures[0].numbers}, which is not checked'
+            )
+    return told
 
 
 def _decoder(modality: Modality, intake: Intake) -> AnyImage:
