@@ -220,6 +220,16 @@ def test_a_run_that_kept_no_type_of_numbers_compares_the_new_images_alone(rooms,
         prediction.opened(older, request, True)
 
 
+def test_label_maps_are_as_large_as_the_images_to_score(rooms, tmp_path, capsys):
+    new = copied(rooms, tmp_path)
+    file = new / 'labels' / 'r1.png'
+    Image.fromarray(pixels(file)[:30, :30]).save(file)
+    assert predict.main([str(rooms), str(new), '--evaluate']) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'r1.png: expected a label map as large as an image of its sample' in line
+    assert line.endswith('(depth (40, 48), rgb (40, 48)), found (30, 30)')
+
+
 AFFINES = (
     np.diag([1.0, 1, 1, 1]),
     np.array([[0, -1.0, 0, 9], [0, 0, 2, -3], [-1, 0, 0, 5], [0, 0, 0, 1]]),

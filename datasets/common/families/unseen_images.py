@@ -15,7 +15,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.method import Modality
 from datasets.common.families.image_folders import LABELS, MAPS, TABLE, listed
-from datasets.common.families.image_labels import table
+from datasets.common.families.image_labels import Sizes, map_values, table
 from datasets.common.io import inspection
 from datasets.common.io.any_image import AnyImage
 from datasets.common.io.files import Files, lines
@@ -41,6 +41,7 @@ def unseen_images(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
     if not every:
         raise UserError(f'{root}: expected images in some of {", ".join(task.names)}/, found none')
     samples = _of_part(root, every, part)
+    sizes, told = _looked_at(images, samples, intake)
     decoders = {m.name: _decoder(m, intake) for m in task.modalities}
     scales = {m: Scaled.of(facts) for m, facts in intake.preparation.items()}
     split = Split(
@@ -54,30 +55,33 @@ def unseen_images(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
             )
             for m in task.modalities
         },
-        target=_target(root, intake, samples) if labelled else no_target(task, len(samples)),
+        target=_target(root, intake, samples, sizes) if labelled else no_target(task, len(samples)),
         available=np.array([[s in images[m] for m in task.names] for s in samples]),
         ids=np.array(samples),
     )
-    told = _check_numbers(images, samples, intake)
     lacking = {m: sum(s not in images[m] for s in samples) for m in task.names}
     told += [f'{n} of {len(samples)} samples lack {m}' for m, n in lacking.items() if n]
     save = functools.partial(_save, images, decoders, bool(intake.options.get('binary')))
     return Unseen(split, save if task.kind == 'segmentation' else None, told)
 
 
-def _check_numbers(images: Images, samples: Sequence[str], intake: Intake) -> list[str]:
+def _looked_at(images: Images, samples: Sequence[str], intake: Intake) -> tuple[Sizes, list[str]]:
     """Decodes all images once and checks that their numbers are of the type of the training's.
 
     Returns:
-        What the user ought to know, in lines.
+        Sample -> modality -> (H, W) of its image, and what the user ought to know, in lines.
 
     Raises:
         UserError: An image is broken or has numbers of another type.
     """
+    sizes: dict[str, dict[str, tuple[int, int]]] = {s: {} for s in samples}
     told = []
     for name, files in images.items():
-        paths = [files[s] for s in samples if s in files]
+        there = [s for s in samples if s in files]
+        paths = [files[s] for s in there]
         pictures = inspection.pictures_of(paths, intake.options.get('layout', ''))
+        for sample, picture in zip(there, pictures, strict=True):
+            sizes[sample][name] = picture.shape[1:]
         trained = intake.preparation[name].get('numbers')
         if trained:
             inspection.check_numbers(paths, pictures, trained, f'as {name} had in the training')
@@ -87,7 +91,7 @@ def _check_numbers(images: Images, samples: Sequence[str], intake: Intake) -> li
                 f'{name}: the run is of a version that did not keep which numbers the images of '
                 f'the training hold; the new ones hold {pictures[0].numbers}, which is not checked'
             )
-    return told
+    return sizes, told
 
 
 def _decoder(modality: Modality, intake: Intake) -> AnyImage:
@@ -126,8 +130,8 @@ def _of_part(root: Path, samples: list[str], part: str) -> list[str]:
     return found
 
 
-def _target(root: Path, intake: Intake, samples: Sequence[str]) -> Rows:
-    """Returns the labels of samples."""
+def _target(root: Path, intake: Intake, samples: Sequence[str], sizes: Sizes) -> Rows:
+    """Returns the labels of samples, whose images have these sizes."""
     task = intake.task
     found: Mapping[str, Any]
     if task.kind == 'segmentation':
@@ -138,6 +142,7 @@ def _target(root: Path, intake: Intake, samples: Sequence[str]) -> Rows:
         if sample not in found:
             raise UserError(f'{root}: expected a label of sample {sample!r} to score, found none')
     if task.kind == 'segmentation':
+        map_values({s: found[s] for s in samples}, sizes)
         size = (task.modalities[0].shape[1], task.modalities[0].shape[2])
         decode = LabelFile(size, len(task.classes), table(bool(intake.options.get('binary'))))
         return Files([found[s] for s in samples], decode, size)
