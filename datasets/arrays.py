@@ -259,8 +259,11 @@ class Arrays(Dataset):
         )
 
     def preparation(self, split: Split) -> Preparation:
-        """Returns the moments of the training samples."""
-        return {m: facts_of(one.mean[0], one.std[0]) for m, one in self.measured.items()}
+        """Returns the moments of the training samples, and how images were stored."""
+        return {
+            m: {**facts_of(one.mean[0], one.std[0]), **self.inputs[m].facts}
+            for m, one in self.measured.items()
+        }
 
     @classmethod
     def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:
@@ -268,9 +271,9 @@ class Arrays(Dataset):
         return unseen_arrays(Path(root or ''), intake, labelled, part)
 
     def _standardised(self, name: str, rows: np.ndarray) -> Rows:
-        x, _, real = self.inputs[name]
-        mean, std, _ = self.measured[name]
-        standardised = Standardised(x, rows, (mean, std), real, f'{self.file}: inputs/{name}')
+        one, (mean, std, _) = self.inputs[name], self.measured[name]
+        told = f'{self.file}: inputs/{name}'
+        standardised = Standardised(one.values, rows, (mean, std), one.real, told)
         if self.streams:
             return standardised
         # Values of a row that is not available are never read, and may be anything.

@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmark.errors import UserError, unknown
 from benchmark.names import check_modalities
+from datasets.common.io.inspection import numbers_of
 from datasets.common.io.layouts import LAYOUTS, layout_of
 from datasets.common.io.rows import real_frames
 
@@ -31,11 +32,21 @@ class Input(NamedTuple):
         values: (N, D), (N, T, D) or (N, C, H, W).
         kind: 'vector', 'sequence' or 'image'.
         real: (N, T) bool, which frames of a sequence are no padding; None if it has no lengths.
+        layout: Which axis of an array of four axes held the channels; '' for other arrays.
     """
 
     values: np.ndarray
     kind: str
     real: np.ndarray | None
+    layout: str = ''
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What new images are checked by (`benchmark.dataset.Preparation`); nothing for others."""
+        if self.kind != 'image':
+            return {}
+        layout = {'layout': self.layout} if self.layout else {}
+        return {'numbers': numbers_of(self.values.dtype), **layout}
 
 
 def read_inputs(
@@ -117,7 +128,7 @@ def _input(root: Path, raw: Mapping[str, np.ndarray], name: str) -> Input:
             expected = f'a key layout/{name} that says channels_first or channels_last'
             raise fail(root, f'inputs/{name}', expected, f'{x.shape}, which leaves it open')
         x = x.transpose(0, 3, 1, 2) if layout == 'channels_last' else x
-    return Input(x, kind, _real(root, raw.get(f'length/{name}'), name, x, kind))
+    return Input(x, kind, _real(root, raw.get(f'length/{name}'), name, x, kind), layout)
 
 
 def _word(root: Path, raw: Mapping[str, np.ndarray], key: str, choices: Iterable[str]) -> str:
