@@ -230,6 +230,18 @@ def test_label_maps_are_as_large_as_the_images_to_score(rooms, tmp_path, capsys)
     assert line.endswith('(depth (40, 48), rgb (40, 48)), found (30, 30)')
 
 
+def test_a_list_that_names_a_sample_twice_is_refused(rooms, tmp_path, capsys):
+    new = copied(rooms, tmp_path)
+    (new / 'test.txt').write_text('r0\nr1\nr3\n')
+    request = prediction.Request(new, '', (), 0)
+    assert prediction.opened(load(rooms).card, request, True).split.ids.tolist() == [
+        'r0', 'r1', 'r3'
+    ]  # fmt: skip
+    (new / 'test.txt').write_text('r0\nr1\nr0.png\n')
+    assert predict.main([str(rooms), str(new), '--evaluate']) == 2
+    assert f"{new}: sample 'r0' is in test, twice" in capsys.readouterr().err
+
+
 AFFINES = (
     np.diag([1.0, 1, 1, 1]),
     np.array([[0, -1.0, 0, 9], [0, 0, 2, -3], [-1, 0, 0, 5], [0, 0, 0, 1]]),

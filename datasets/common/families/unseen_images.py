@@ -22,6 +22,7 @@ from datasets.common.io.files import Files, lines
 from datasets.common.io.images import LabelFile, Scaled, encoded
 from datasets.common.io.paths import has_file, has_folder
 from datasets.common.io.pictures import resized
+from datasets.common.io.splits import check_disjoint
 from datasets.common.io.tables import read_table, stem
 
 Images = Mapping[str, Mapping[str, Path]]
@@ -122,8 +123,7 @@ def _of_part(root: Path, samples: list[str], part: str) -> list[str]:
         )
     else:
         return samples
-    if not found:
-        raise UserError(f'{root}: expected some samples of {wanted}, found none')
+    check_disjoint(root, {wanted: found})
     for sample in found:
         if sample not in samples:
             raise UserError(f'{root}: expected some image of sample {sample!r}, found none')
