@@ -242,6 +242,27 @@ def test_a_list_that_names_a_sample_twice_is_refused(rooms, tmp_path, capsys):
     assert f"{new}: sample 'r0' is in test, twice" in capsys.readouterr().err
 
 
+def test_label_maps_without_a_labelled_pixel_give_no_score(rooms, tmp_path):
+    given = load(rooms).card
+    options = {**given.intake.options, 'binary': False}
+    card = given._replace(intake=given.intake._replace(options=options))
+    new = copied(rooms, tmp_path)
+    for k in range(4):
+        Image.fromarray(np.full(SIZE, 255, np.uint8)).save(new / 'labels' / f'r{k}.png')
+    request = prediction.Request(new, '', (), 0)
+    with pytest.raises(UserError, match='expected some labelled pixel in the samples to score'):
+        prediction.opened(card, request, True)
+    assert prediction.opened(card, request, False).split.target.shape == (4, 32, 32)
+    values = np.full(SIZE, 255, np.uint8)
+    values[:4, :4] = 1
+    Image.fromarray(values).save(new / 'labels' / 'r3.png')
+    assert len(prediction.opened(card, request, True).split) == 4
+    # The sample with the labels is not scored where none of its modalities may be used.
+    (new / 'depth' / 'r3.png').unlink()
+    with pytest.raises(UserError, match='expected some labelled pixel'):
+        prediction.opened(card, request._replace(without=['rgb']), True)
+
+
 AFFINES = (
     np.diag([1.0, 1, 1, 1]),
     np.array([[0, -1.0, 0, 9], [0, 0, 2, -3], [-1, 0, 0, 5], [0, 0, 0, 1]]),
