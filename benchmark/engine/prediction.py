@@ -16,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from benchmark import shown
 from benchmark.dataset import Split, Unseen
 from benchmark.engine.card import Card
 from benchmark.engine.deployed import Model
@@ -129,10 +130,10 @@ def predict(model: Model, unseen: Unseen, folder: Path, workers: int) -> dict[st
     header = ['file'] if dense else ['prediction', *(f'p({name})' for name in model.classes)]
     text, counts = io.StringIO(), Counter[str]()
     table = csv.writer(text, lineterminator='\n')
-    table.writerow(['id', 'modalities', *header])
+    table.writerow(map(shown.csv, ['id', 'modalities', *header]))
     for name, subset, values in rows:
         counts[subset] += 1
-        table.writerow([name, subset, *values])
+        table.writerow(map(shown.csv, [name, subset, *values]))
     with writing(folder / TABLE) as file:
         file.write(text.getvalue().encode())
     return dict(counts)

@@ -1,9 +1,11 @@
 """`predict.py`: files of predictions in the input's own geometry, and scores without training."""
 
 import csv
+import dataclasses
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +80,21 @@ def test_a_modality_that_is_off_lacks_or_is_not_available_is_not_used(vectors, t
         assert (row['modalities'] == 'rgb+gait') == (k % 2 == 1)
         assert (row == off[name]) == (k % 2 == 1)
     assert '12 samples predicted: 6 from rgb+gait, 6 from rgb+gait+scan' in capsys.readouterr().out
+
+
+def test_names_of_samples_and_classes_are_no_formulas_in_the_table(vectors, tmp_path):
+    model = load(vectors['hemis'])
+    names = ('-2+3', '+4|x', 'cat')
+    model.task = dataclasses.replace(model.task, classes=names)
+    request = prediction.Request(Path(unlabelled(tmp_path)), '', (), 0)
+    unseen = prediction.opened(model.card, request, False)
+    ids = np.array([f'=1+{name}' for name in unseen.split.ids])
+    unseen = unseen._replace(split=dataclasses.replace(unseen.split, ids=ids))
+    prediction.predict(model, unseen, tmp_path / 'out', 0)
+    rows = table(tmp_path / 'out')
+    assert list(rows) == [f"'{name}" for name in ids]
+    assert {row['prediction'] for row in rows.values()} <= {"'-2+3", "'+4|x", 'cat'}
+    assert {f'p({name})' for name in names} <= set(rows["'=1+row-0"])
 
 
 def test_evaluate_gives_the_scores_of_the_record(vectors, tmp_path):
