@@ -457,3 +457,18 @@ def test_new_images_hold_numbers_as_in_the_training(how, tmp_path):
             Arrays.unseen(new, intake_of(data), False, 'test')
         (note,) = Arrays.unseen(new, intake_of(data, 'numbers'), False, 'test').notes
         assert f'the new ones hold {numbers}, which is not checked' in note
+
+
+@HOW
+def test_classes_in_bytes_are_those_of_the_training(how, tmp_path):
+    given = write(tmp_path / 'a', how, classes=np.array([b'cat', 'öde'.encode()]))
+    data = Arrays(root=str(given))
+    found = Arrays.unseen(given, intake_of(data), True, 'test')
+    np.testing.assert_array_equal(found.split.target[np.arange(6)], TARGET[SPLIT == 2])
+    other = write(tmp_path / 'b', how, classes=np.array([b'dog', b'cat']))
+    expected = 'classes: expected cat, öde as in the training, found dog, cat'
+    with pytest.raises(UserError, match=expected):
+        Arrays.unseen(other, intake_of(data), True, 'test')
+    spoiled = write(tmp_path / 'c', how, classes=np.array([b'cat', b'\xff']))
+    with pytest.raises(UserError, match='classes: expected text in UTF-8, found'):
+        Arrays.unseen(spoiled, intake_of(data), True, 'test')

@@ -88,6 +88,18 @@ def fail(root: Path, key: str, expected: str, found: Any) -> UserError:
     return UserError(f'{root}: {key}: expected {expected}, found {found}')
 
 
+def texts(root: Path, key: str, given: np.ndarray) -> tuple[str, ...]:
+    """Returns the names (n,) that a key holds, as text or as bytes.
+
+    Raises:
+        UserError: Bytes are no text in UTF-8.
+    """
+    try:
+        return tuple(c.decode() if isinstance(c, bytes) else str(c) for c in given.tolist())
+    except UnicodeDecodeError as error:
+        raise fail(root, key, 'text in UTF-8', f'{error.object!r}') from None
+
+
 def about(x: np.ndarray) -> str:
     """Returns type and shape of an array, for messages."""
     return f'{x.dtype} {x.shape}'

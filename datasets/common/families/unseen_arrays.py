@@ -11,7 +11,7 @@ import numpy as np
 from benchmark.dataset import SPLITS, Intake, Rows, Split, Unseen, no_target
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
-from datasets.common.families.array_inputs import Input, about, fail, read_inputs
+from datasets.common.families.array_inputs import Input, about, fail, read_inputs, texts
 from datasets.common.io.rows import Chosen, Standardised
 from datasets.common.io.stored import load
 
@@ -166,7 +166,7 @@ def _target(
     if target.shape != (count, *size) or target.dtype.kind not in 'iub':
         raise fail(root, 'target', f'integers {(count, *size)}', about(target))
     if 'classes' in raw:
-        names = tuple(map(str, np.asarray(raw['classes']).ravel().tolist()))
+        names = texts(root, 'classes', np.ravel(raw['classes']))
         if names != task.classes:
             expected = f'{", ".join(task.classes)} as in the training'
             raise fail(root, 'classes', expected, ', '.join(names))
