@@ -523,3 +523,31 @@ def test_other_folders_are_modalities(tmp_path):
     root = dense(tmp_path / 'x')
     (root / 'nir').rename(root / 'segway_targeting')
     assert Folders(root=str(root)).task.names == ('rgb', 'segway_targeting')
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'found'),
+    [
+        ('png', {'format': 'JPEG'}, 'JPEG'),
+        ('png', {'format': 'WEBP'}, 'WEBP'),
+        ('bmp', {'format': 'GIF'}, 'GIF'),
+        ('tif', {'format': 'TIFF', 'compression': 'jpeg'}, 'TIFF with the compression jpeg'),
+    ],
+)
+def test_labels_that_a_compression_may_have_changed_are_refused(name, options, found, tmp_path):
+    root = dense(tmp_path / 'x')
+    (file,) = (root / 'labels' / 'test').glob('1.*')
+    mask = np.array(Image.open(file))
+    file.unlink()
+    Image.fromarray(mask).save(file.with_suffix(f'.{name}'), **options)
+    told(
+        rf'1\.{name}: expected labels in the format PNG, TIFF, BMP.*found the content {found},',
+        root,
+    )
+
+
+@pytest.mark.parametrize(('name', 'options'), [('tif', {'compression': 'tiff_lzw'}), ('bmp', {})])
+def test_labels_are_the_same_in_every_format_without_loss(name, options, tmp_path):
+    mask = scene(0)[0]
+    file = save(tmp_path / f'a.{name}', mask, **options)
+    np.testing.assert_array_equal(np.asarray(labels(file)), mask)

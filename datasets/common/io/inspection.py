@@ -22,7 +22,7 @@ from datasets.common.io.files import decoded
 from datasets.common.io.layouts import Layout
 from datasets.common.io.remembered import remembered
 
-VERSION = 5
+VERSION = 6
 """Raised when the functions below find something else in the same file."""
 
 
