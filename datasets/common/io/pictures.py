@@ -114,12 +114,19 @@ def pixels(path: Path) -> np.ndarray:
     beside the pixels becomes a channel. CMYK stays as it is, four channels.
 
     Raises:
-        UserError: The file cannot be read in full (`opened`).
+        UserError: The file cannot be read in full (`opened`), or names the grey value that is
+            transparent in pixels of other than 8 bits, which Pillow would not find.
         OSError: The file is missing, is no image, or is truncated.
     """
     with opened(path) as image:
         opaque = 'transparency' not in image.info and image.mode != 'PA'
-        if image.mode in ('P', 'PA', 'RGB'):
+        coloured = image.mode in ('P', 'PA', 'RGB')
+        if not (opaque or coloured or (image.mode == 'L' and ';' not in _stored(image))):
+            raise UserError(
+                f'{path}: expected a transparent grey value in pixels of 8 bits alone, found '
+                f'{_stored(image)}; an .npy file can hold the opacity as a channel'
+            )
+        if coloured:
             mode = 'RGB' if opaque else 'RGBA'
         else:
             mode = image.mode if opaque or image.mode != 'L' else 'LA'
