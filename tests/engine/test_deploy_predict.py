@@ -339,6 +339,30 @@ def test_volumes_are_scored_as_in_the_record(scans, tmp_path):
     assert {s: score.metrics for s, score in found.items()} == record['scores']['test']
 
 
+def test_a_case_has_one_folder_and_one_file_of_a_modality(scans, tmp_path):
+    source, new = scans.parents[5] / 'source', tmp_path / 'new'
+    shutil.copytree(source / 'case0', new / 'case0')
+    card, request = load(scans).card, prediction.Request(new, '', (), 0)
+    shutil.copy(source / 'case1' / 't1.nii.gz', new / 'case0' / '._t1.nii.gz')
+    shutil.copy(source / 'case1' / 't1.nii.gz', new / 'case0' / 'T2.nii.gz')
+    found = prediction.opened(card, request, False)
+    assert found.notes == ['left aside: case0/._t1.nii.gz, case0/T2.nii.gz']
+    shutil.copy(source / 'case1' / 't1.nii.gz', new / 'case0' / 'case0_t1.nii.gz')
+    with pytest.raises(UserError, match='case case0: expected one t1, found .* and .*t1.nii.gz'):
+        prediction.opened(card, request, False)
+    (new / 'case0' / 'case0_t1.nii.gz').unlink()
+    shutil.copytree(source / 'case1', new / 'other' / 'case0')
+    with pytest.raises(UserError, match='expected one folder of case case0, found .*other/case0'):
+        prediction.opened(card, request, False)
+
+
+def test_the_folder_of_a_case_may_be_the_place_where_the_command_runs(scans, monkeypatch):
+    monkeypatch.chdir(scans.parents[5] / 'source' / 'case0')
+    request = prediction.Request(Path('.'), '', (), 0)
+    found = prediction.opened(load(scans).card, request, False)
+    assert set(found.split.groups) == {'case0'}
+
+
 WRONG = [
     ([], 'error: expected --out FOLDER for the predictions, or --evaluate, found neither'),
     (['--out', 'x', '--without', 'scam'], "unknown modality in --without: 'scam'; did you mean"),
