@@ -259,6 +259,24 @@ def test_a_list_that_names_a_sample_twice_is_refused(rooms, tmp_path, capsys):
     assert f"{new}: sample 'r0' is in test, twice" in capsys.readouterr().err
 
 
+def test_new_images_that_name_other_splits_alone_are_not_all_taken_for_the_test(rooms, tmp_path):
+    new, card = copied(rooms, tmp_path), load(rooms).card
+    request = prediction.Request(new, '', (), 0)
+    assert len(prediction.opened(card, request, True).split) == 4
+    (new / 'train.txt').write_text('r0\nr1\n')
+    expected = r'expected all samples in sub-folders .* a list test.txt .* --split all takes all'
+    with pytest.raises(UserError, match=expected):
+        prediction.opened(card, request, True)
+    assert len(prediction.opened(card, request._replace(part='all'), True).split) == 4
+    assert len(prediction.opened(card, request._replace(part='train'), True).split) == 2
+    (new / 'train.txt').unlink()
+    for kind in ('rgb', 'depth', 'labels'):
+        (new / kind / 'train').mkdir()
+        (new / kind / 'r0.png').rename(new / kind / 'train' / 'r0.png')
+    with pytest.raises(UserError, match=expected):
+        prediction.opened(card, request, True)
+
+
 def test_label_maps_without_a_labelled_pixel_give_no_score(rooms, tmp_path):
     given = load(rooms).card
     options = {**given.intake.options, 'binary': False}

@@ -110,16 +110,18 @@ def _of_part(root: Path, samples: list[str], part: str) -> list[str]:
         return samples
     wanted = part or 'test'
     file, where = root / f'{wanted}.txt', root / TABLE
-    if all(s.partition('/')[0] in SPLITS and '/' in s for s in samples):
+    folders = {s.partition('/')[0] if '/' in s else '' for s in samples}
+    if folders <= set(SPLITS):
         found = [s for s in samples if s.startswith(f'{wanted}/')]
     elif has_file(file):
         found = [stem(s) for s in lines(file)]
     elif has_file(where) and 'split' in (rows := read_table(where))[0]:
         found = [row['sample'] for row in rows if row['split'] == wanted]
-    elif part:
+    elif part or folders & set(SPLITS) or any(has_file(root / f'{s}.txt') for s in SPLITS):
+        # Without a part, all samples would be those of the training as well.
         raise UserError(
-            f'{root}: expected sub-folders {part}, a list {part}.txt or a column split in {TABLE}, '
-            'found none'
+            f'{root}: expected all samples in sub-folders train, val and test, a list '
+            f'{wanted}.txt or a column split in {TABLE}, found none; --split all takes all samples'
         )
     else:
         return samples
