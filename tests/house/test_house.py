@@ -25,6 +25,7 @@ COMMANDS = {
     'benchmark.deploy',
     'benchmark.predict',
     'benchmark.export',
+    'benchmark.show',
 }
 
 MAY_IMPORT = {
@@ -36,6 +37,7 @@ MAY_IMPORT = {
     'benchmark.deploy': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.predict': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.export': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
+    'benchmark.show': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
     'benchmark.run': {CONTRACT, 'benchmark.engine', 'benchmark.report', 'benchmark.running'},
     'benchmark.running': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
     'methods': {CONTRACT, 'methods'},
