@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import export, predict, run, tables
+from benchmark import compare, export, predict, run, tables
 from benchmark.engine.grids import GRIDS
 from benchmark.registry import DATASETS, METHODS, discover
 from benchmark.report.page import command as report
@@ -137,8 +137,8 @@ def test_the_page_on_records_says_what_every_field_means():
 
 
 def flags():
-    """Every option of the seven commands."""
-    for command in (run, tables, report, predict, export):
+    """Every option of the eight commands."""
+    for command in (run, tables, report, predict, export, compare):
         parser = command.parser()
         yield from (s for action in parser._actions for s in action.option_strings)
     for command in ('prepare', 'preview'):
@@ -164,7 +164,7 @@ def commands():
     for page in [ROOT / 'README.md', *PAGES]:
         text = page.read_text().replace('\\\n', ' ')
         found = re.findall(
-            r'python benchmark/(run|tables|report|predict|export)\.py([^`\n]*)', text
+            r'python benchmark/(run|tables|report|predict|export|compare)\.py([^`\n]*)', text
         )
         for command, words in found:
             # A variable of the shell is a number or a name; operators and ellipses end a command.
@@ -191,7 +191,8 @@ def names_in(registry, specs):
 
 @pytest.mark.parametrize(('page', 'command', 'words'), sorted(set(commands())))
 def test_every_command_line_parses(page, command, words):
-    known = {'run': run, 'tables': tables, 'report': report, 'predict': predict, 'export': export}
+    modules = (run, tables, predict, export, compare)
+    known = {'report': report, **{m.__name__.rpartition('.')[2]: m for m in modules}}
     parser = known[command].parser()
     if '--help' in words:
         with pytest.raises(SystemExit) as end:

@@ -25,6 +25,7 @@ COMMANDS = {
     'benchmark.deploy',
     'benchmark.predict',
     'benchmark.export',
+    'benchmark.compare',
 }
 
 MAY_IMPORT = {
@@ -38,6 +39,7 @@ MAY_IMPORT = {
     'benchmark.export': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.run': {CONTRACT, 'benchmark.engine', 'benchmark.report', 'benchmark.running'},
     'benchmark.running': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
+    'benchmark.compare': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.running'},
     'methods': {CONTRACT, 'methods'},
     'datasets': {CONTRACT, 'datasets'},
 }
