@@ -7,7 +7,6 @@ lies beside, so that nothing which other code computed is believed.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -28,6 +27,7 @@ from benchmark.missing import subset_id, subset_ids
 from benchmark.options import keyed
 from benchmark.records import store, verification
 from benchmark.records.checks import one_line
+from benchmark.records.identity import protocol_id
 from benchmark.records.predictions import Predictions
 from benchmark.records.schema import EXTERNAL, SCHEMA, Outcomes, Record
 from benchmark.registry import DATASETS, parse_spec
@@ -101,7 +101,9 @@ def record(found: Predictions, data: Dataset, results: Path) -> Compared:
     """
     outcomes, notes = outcomes_of(found, data)
     label = found.method.removesuffix(SUFFIX) + SUFFIX
-    folder = place(results, 'runs', data, label, protocol_id(data)) / f'seed{found.seed}'
+    folder = (
+        place(results, 'runs', data, label, protocol_id({}, data.fingerprint)) / f'seed{found.seed}'
+    )
     file = folder / store.RECORD
     try:
         made = _record(found, data, outcomes, label)
@@ -112,12 +114,6 @@ def record(found: Predictions, data: Dataset, results: Path) -> Compared:
     except store.RecordError as error:
         raise UserError(f'{found.file}: {error}') from error
     return Compared(file, cast(Record, made), notes)
-
-
-def protocol_id(data: Dataset) -> str:
-    """Returns the id of the protocol of other code, which has no fields, on a data set."""
-    body = json.dumps([{}, data.fingerprint], sort_keys=True)
-    return f'{EXTERNAL}-{hashlib.sha256(body.encode()).hexdigest()[:8]}'
 
 
 def _other(file: Path, identity: str) -> bool:
@@ -146,7 +142,7 @@ def _record(found: Predictions, data: Dataset, outcomes: Outcomes, label: str) -
         },
         'dataset': {k: v for k, v in described(data).items() if k != 'encoder'},
         'protocol': {},
-        'protocol_id': protocol_id(data),
+        'protocol_id': protocol_id({}, data.fingerprint),
         'seed': found.seed,
     }
     empty: dict[str, Any] = {subset: {} for subset in tested}

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from benchmark.files import stamp, writing
 from benchmark.records import archive, verification
 from benchmark.records.checks import check, one_line
-from benchmark.records.identity import content, dumps, identity
+from benchmark.records.identity import content, dumps, identity, protocol_id
 from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError, Unscored
 
@@ -111,6 +111,12 @@ def validate(record: Any, where: str = 'record') -> Record | Unscored:
             raise RecordError(
                 f'identity: {record["identity"]} is not that of the content '
                 f'({identity(record)}): the record was edited, or made by another version'
+            )
+        own = protocol_id(record['protocol'], record['dataset']['fingerprint'])
+        if record['protocol_id'] != own:
+            raise RecordError(
+                f'protocol_id: expected {own}, which is that of the protocol and the data, '
+                f'found {record["protocol_id"]}'
             )
         if record.get('content', found := content(record)) != found:
             raise RecordError('content: the record was edited, or damaged')

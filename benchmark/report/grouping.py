@@ -11,30 +11,24 @@ from typing import Any
 from benchmark.records.schema import Record, is_external
 
 
-def blocks(complete: Iterable[Record]) -> dict[str, list[Record]]:
-    """Returns key of a block -> its records: one protocol on the same data.
+def blocks(complete: Iterable[Record]) -> list[list[Record]]:
+    """Returns the records of each block: of one protocol, which no other data share.
 
     Predictions of other code are of no protocol. They stand in every block of the same data, whose
-    test samples are the same, after the runs of this project, or in one of their own.
-
-    Returns:
-        The key is the protocol's id, with the fingerprint of the data where it has several.
+    test samples are the same, after the runs of this project, or in a block of their own.
     """
-    members: dict[tuple[str, str], list[Record]] = {}
-    guests: dict[tuple[str, str], list[Record]] = {}
+    members: dict[str, list[Record]] = {}
+    guests: dict[str, list[Record]] = {}
     for record in complete:
-        found = guests if is_external(record) else members
-        key = record['protocol_id'], record['dataset']['fingerprint']
-        found.setdefault(key, []).append(record)
-    known = {data for _, data in members}
-    alone = {key: records for key, records in guests.items() if key[1] not in known}
-    protocols = [protocol for protocol, _ in (*members, *alone)]
-    made = {}
-    for (protocol, data), records in [*sorted(members.items()), *sorted(alone.items())]:
-        beside = [r for (_, of), own in guests.items() if of == data for r in own]
-        key = f'{protocol}@{data}' if protocols.count(protocol) > 1 else protocol
-        made[key] = records if (protocol, data) in alone else [*records, *beside]
-    return made
+        if is_external(record):
+            guests.setdefault(record['dataset']['fingerprint'], []).append(record)
+        else:
+            members.setdefault(record['protocol_id'], []).append(record)
+    own = [records for _, records in sorted(members.items())]
+    data = [records[0]['dataset']['fingerprint'] for records in own]
+    alone = [records for of, records in sorted(guests.items()) if of not in data]
+    beside = [[*o, *guests.get(of, [])] for o, of in zip(own, data, strict=True)]
+    return [*beside, *alone]
 
 
 def rows(records: Sequence[Record]) -> dict[str, list[int]]:

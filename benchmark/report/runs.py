@@ -43,8 +43,7 @@ class Runs:
     Runs whose records contradict their outcomes are left out, so that there may be none.
 
     Attributes:
-        key: The protocol's id, and the fingerprint of the data where the protocol has several.
-        protocol_id: The protocol's id.
+        protocol_id: The protocol's id, which no other data share.
         data: The description of the data set.
         metric: The metric of the scores.
         main: Whether this is the data set's own metric, whose differences alone can be tested.
@@ -62,7 +61,6 @@ class Runs:
         seeds: The number of seeds of the rows that have most.
 
     Args:
-        key: As above.
         members: The records of the protocol, at least one.
         outcomes: Returns the outcomes of a record's run.
         problems: Takes one line for each run left out and for each unusable file of outcomes.
@@ -77,7 +75,6 @@ class Runs:
 
     def __init__(
         self,
-        key: str,
         members: Sequence[Record],
         outcomes: Loader,
         problems: list[str],
@@ -86,7 +83,7 @@ class Runs:
         absent: Absent = _never,
     ) -> None:
         agreed = list(agreeing(members, problems))
-        self.key, self.data = key, (agreed or members)[0]['dataset']
+        self.data = (agreed or members)[0]['dataset']
         self.protocol_id = members[0]['protocol_id']
         self.metric = metric or self.data['metric']
         self.main = self.metric == self.data['metric']
@@ -267,7 +264,7 @@ def gather(
 ) -> list[Runs]:
     """Returns the runs of each protocol among the records of a data set; arguments as of `Runs`."""
     gathered = [
-        Runs(key, records, outcomes, problems, metric, titles, absent)
-        for key, records in grouping.blocks(complete).items()
+        Runs(records, outcomes, problems, metric, titles, absent)
+        for records in grouping.blocks(complete)
     ]
     return [runs for runs in gathered if runs.records]

@@ -65,8 +65,7 @@ def table(
     blocks = []
     gathered = gather(complete, outcomes, problems, metric, columns, selection.absent)
     for runs in gathered:
-        own = runs.protocol_id, runs.data['fingerprint']
-        here = [r for r in rest if (r['protocol_id'], r['dataset']['fingerprint']) == own]
+        here = [r for r in rest if r['protocol_id'] == runs.protocol_id]
         blocks.append(Block({'': runs}, here, *_beside(selection, runs, published)))
         rest = [r for r in rest if r not in here]
     unfinished = captions.by_protocol(rest)
@@ -234,7 +233,7 @@ def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
             tables.append(baseline.tables(runs, name))
             able.append(runs)
         except UserError as error:
-            reasons.append(f'{runs.key}: {error}')
+            reasons.append(f'{runs.protocol_id}: {error}')
     if not able:
         raise Lacking('; '.join(reasons))
     stem = results / 'tables' / f'{made.stem.name if made.stem else made.dataset}-baseline'

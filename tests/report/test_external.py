@@ -6,10 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
-from made_records import NAMES, SUBSETS, make_outcomes, make_record, save
+from made_records import ID, NAMES, SUBSETS, make_outcomes, make_record, save
 
 from benchmark import tables
 from benchmark.records import repetition
+from benchmark.records.identity import identity, protocol_id
 from benchmark.report import captions, writer
 from benchmark.report.page import bundle, document
 from benchmark.report.render import csv as to_csv
@@ -34,13 +35,13 @@ class Kept:
         found = make_outcomes(dict.fromkeys(subsets, errors), [seed, errors, *label.encode()])
         if external:
             method = {'name': 'net', 'options': {}, 'source': 'external', 'code': f'{seed}'}
-            other = {'method': method, 'protocol_id': 'external-1', 'cost': NO_COST}
-            changes = {**other, 'environment': {}, 'gaps': {'rates': {}}, **changes}
+            changes = {'method': method, 'cost': NO_COST, **changes}
         record = make_record(label, seed, found, **changes)
         if external:
-            record |= {'protocol': {}, 'environment': {}}
+            own = protocol_id({}, record['dataset']['fingerprint'])
+            record |= {'protocol': {}, 'protocol_id': own, 'environment': {}}
             record['gaps'] = {'rates': {}, 'mask_hash': '', 'dropped': 0}
-            record['identity'] = writer.store.identity(record)
+            record['identity'] = identity(record)
         self.records.append(record)
         self.outcomes[record['identity']] = found
         return record
@@ -74,7 +75,7 @@ def test_rows_of_other_code_stand_and_are_tested_beside_ours(both):
     made = both.table()
     (block,) = made.blocks
     assert made.problems == []
-    assert block.protocols == {'uniform-last-0'}
+    assert block.protocols == {ID}
     assert marks(block) == {'good': 'second', 'poor': '', GUEST: 'best'}
     assert block.first.external == [GUEST]
     row = next(row for row in block.rows if row.label == GUEST)
@@ -97,7 +98,7 @@ def test_the_text_says_what_may_be_concluded_and_what_is_not_known(both):
     (block,) = both.table().blocks
     told = captions.caption(block)
     assert f'Rows of other code: {GUEST}.' in told
-    assert 'Protocol uniform-last-0: training masks drawn uniformly' in told
+    assert f'Protocol {ID}: training masks drawn uniformly' in told
     assert 'not between methods under one protocol' in told
     assert any('external: other code was trained' in line for line in captions.origins(block))
     assert not any('different versions of the code' in line for line in captions.notes(block))
@@ -124,7 +125,8 @@ def test_without_runs_of_ours_other_code_has_a_block_of_its_own():
     (block,) = kept.table().blocks
     assert block.cost is None
     told = captions.caption(block)
-    assert 'Protocol external-1: that of other code, which is not known.' in told
+    assert block.first.protocol_id.startswith('external-')
+    assert f'Protocol {block.first.protocol_id}: that of other code, which is not known.' in told
     assert 'training data are complete' not in told
 
 
@@ -135,16 +137,15 @@ def test_other_data_are_another_block(ours):
 
 
 def test_other_code_stands_in_every_protocol_of_the_data(both):
-    both.add('good', 0, 9, protocol={'epochs': 4}, protocol_id='uniform-last-1')
+    both.add('good', 0, 9, protocol={'epochs': 4})
     found = [block.first.external for block in both.table().blocks]
     assert found == [[GUEST], [GUEST]]
 
 
 def test_the_table_by_training_gaps_leaves_other_code_out(both):
     for seed in range(3):
-        changes = {'protocol': {'rates': 'rgb=0.5'}, 'protocol_id': 'gaps'}
         rates = {'rates': dict(zip(NAMES, (0.5, 0, 0), strict=True))}
-        both.add('good', seed, 30, gaps=rates, **changes)
+        both.add('good', seed, 30, gaps=rates, protocol={'rates': 'rgb=0.5'})
     (block,) = both.table(by_gaps=True).gaps.blocks
     assert {row.label for row in block.rows if row.kind == 'method'} == {'good', 'poor'}
 
