@@ -203,7 +203,7 @@ def outcomes_of(found: Predictions, data: Dataset) -> tuple[Outcomes, list[str]]
         subset = subset_id(task.names, mask)
         if subset in measured:
             raise found.wrong('subsets', f'{subset} once', f'{given} again')
-        has = (split.available >= mask).all(1)
+        has = np.asarray((split.available >= mask).all(1))
         if not has.any():
             raise found.wrong(f'subset {subset}', 'one that some test sample has', 'none that does')
         measured[subset], dropped = reader.read(given, has)

@@ -114,15 +114,16 @@ def _read_table(file: Path) -> list[Predictions]:
         told = ' '.join(str(error).split())
         raise UserError(f'{file}: cannot be read as a table: {told}') from None
     kind, classes = _check_header(file, header)
-    trainings: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    trainings: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise wrong(file, f'row {number}', f'{len(header)} fields', len(row))
         cells = dict(zip(header, row, strict=True))
-        trainings.setdefault(tuple(cells[key] for key in KEYS[:3]), []).append(cells)
+        key = cells['method'], cells['dataset'], cells['seed']
+        trainings.setdefault(key, []).append(cells)
     if not trainings:
         raise wrong(file, 'rows', 'a row for each sample and subset', 'none')
-    return [_training(file, *key, own, kind, classes) for key, own in trainings.items()]
+    return [_training(file, key, own, kind, classes) for key, own in trainings.items()]
 
 
 def _check_header(file: Path, header: Sequence[str]) -> tuple[str, list[str]]:
@@ -154,14 +155,13 @@ def _check_header(file: Path, header: Sequence[str]) -> tuple[str, list[str]]:
 
 def _training(
     file: Path,
-    method: str,
-    dataset: str,
-    seed: str,
+    key: tuple[str, str, str],
     rows: Sequence[Mapping[str, str]],
     kind: str,
     classes: Sequence[str],
 ) -> Predictions:
-    """Makes arrays of the rows of one training."""
+    """Makes arrays of the rows of one training, which method, data set and seed identify."""
+    method, dataset, seed = key
     if not re.fullmatch(r'\d{1,10}', seed):
         raise wrong(file, 'seed', 'a whole number', repr(seed[:100]))
     place = {name: k for k, name in enumerate(dict.fromkeys(row['id'] for row in rows))}
