@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.records.schema import SCHEMA
+from benchmark.records.schema import EXTERNAL, SCHEMA
 
 IDENTITY = {
     'method': ('name', 'options', 'version', 'code'),
@@ -46,14 +46,15 @@ def protocol_id(protocol: Mapping[str, Any], fingerprint: str) -> str:
     """Returns the name of the folder of a protocol, readable and unique per protocol and data.
 
     Args:
-        protocol: Its fields as records hold them.
+        protocol: Its fields as records hold them; predictions of other code have none.
         fingerprint: The data set's, so that runs on other data or other options of a generated
             data set never share a folder.
     """
     body = json.dumps([protocol, fingerprint], sort_keys=True)
     # A sampler may name many modalities; the hash tells two of one beginning apart.
-    sampler = str(protocol['sampler']).replace(':', '_')[:80]
-    words = [sampler, 'gaps' if protocol.get('rates') else '', str(protocol['selection'])]
+    sampler = str(protocol.get('sampler', '')).replace(':', '_')[:80]
+    words = [sampler, 'gaps' if protocol.get('rates') else '', str(protocol.get('selection', ''))]
+    words = words if protocol else [EXTERNAL]
     return '-'.join([*filter(None, words), hashlib.sha256(body.encode()).hexdigest()[:8]])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.records import metrics, store
-from benchmark.records.schema import Outcomes, Record, Unscored, test_scores
+from benchmark.records.schema import Outcomes, Record, Unscored, is_external, test_scores
 from benchmark.report import baseline, captions, common, escaping, gaps
 from benchmark.report.cost_table import TextTable
 from benchmark.report.published import published
@@ -71,6 +71,9 @@ def table(
     unfinished = captions.by_protocol(rest)
     joined = None
     if by_gaps:
+        ours = [r for r in complete if not is_external(r)]  # the gaps of others are not known
+        if len(ours) < len(complete):
+            gathered = gather(ours, outcomes, [], metric, columns, selection.absent)
         found = gaps.joined(gathered).items()
         members = [
             Block(leads, [r for r in unscored if gaps.base(r) == k], told=_told(selection, leads))
@@ -138,7 +141,7 @@ def write_tables(
     made = _table_or_lacking(dataset, complete, load, unscored, *asked)
     if metric and not made.blocks:
         raise _unproven(dataset, metric, _held(found))
-    told = [*found.problems, *left_out, *made.problems]
+    told = dict.fromkeys([*found.problems, *left_out, *made.problems])
     problems = [line.replace(f'{root}/', '') for line in told]
     own = {'', *(r['dataset']['metric'] for r in complete)}
     suffix = ('' if metric in own else f'-{metric}') + ('-common' if same_samples else '')
