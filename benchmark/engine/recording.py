@@ -81,11 +81,7 @@ def finish(
     record['outcomes'] = {
         name: store.write_outcomes(
             experiment.folder / name,
-            outcomes(
-                experiment.data.task,
-                split_of(experiment.data, split),
-                {s: found for e in evaluators for s, found in e.outcomes.items()},
-            ),
+            _of_split(experiment, split, evaluators),
         )
         for name, (split, evaluators) in files.items()
     }
@@ -140,6 +136,13 @@ def _gap_report(experiment: Experiment) -> dict[str, Any]:
         'mask_hash': mask_hash(kept),
         'dropped': int((~kept.any(1)).sum()),
     }
+
+
+def _of_split(
+    experiment: Experiment, name: str, evaluators: list[SubsetEvaluator]
+) -> store.Outcomes:
+    measured = {subset: found for e in evaluators for subset, found in e.outcomes.items()}
+    return outcomes(experiment.data.task, split_of(experiment.data, name), measured)
 
 
 def outcomes(

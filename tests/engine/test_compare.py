@@ -1,6 +1,7 @@
 """`compare.py`: predictions of other code from a file to the tables, and runs to such files."""
 
 import csv
+import re
 import subprocess
 import sys
 
@@ -30,7 +31,7 @@ def folder(tmp_path_factory):
 
 
 def compared(folder, *files, results='results'):
-    words = ['--datasets', 'arrays', '--data-root', str(folder / 'arr.npz')]
+    words = ['--datasets', 'arrays:width=4', '--data-root', str(folder / 'arr.npz')]
     return compare.main([*map(str, files), *words, '--results', str(folder / results)])
 
 
@@ -53,6 +54,14 @@ def test_an_exported_run_has_the_cells_of_the_run(folder, capsys):
         assert [own[c] for c in cells] == [other[c] for c in cells]
         assert own['rgb'] != ''
         assert own['protocol'] == other['protocol']
+
+
+def test_data_that_are_opened_otherwise_are_refused(folder, capsys):
+    (file,) = (folder / 'out').glob('*logistic*')
+    words = ['--datasets', 'arrays', '--data-root', str(folder / 'arr.npz')]
+    assert compare.main([str(file), *words, '--results', str(folder / 'four')]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r'fingerprint: expected \w+ of arr as .*, found \w+ of arr:width=4: ', line)
 
 
 def test_a_table_of_the_same_predictions_has_the_same_cells(folder):
