@@ -19,7 +19,7 @@ from benchmark.engine.locks import holding
 from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
 from benchmark.method import Method
-from benchmark.records import store
+from benchmark.records import gallery, store
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 """Errors of a disk that is full, gone or broken, whichever file met them."""
@@ -49,7 +49,8 @@ def run(
         TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
     trained, teacher_cost = train(experiment, machine, report, force)
-    state.make_room(experiment.folder, store.RECORD, store.OUTCOMES, store.VALIDATION)
+    names = (store.RECORD, store.OUTCOMES, store.VALIDATION, gallery.FILE)
+    state.make_room(experiment.folder, *names)
     card.write(experiment, machine.device)
     report('testing', 0, 0, 0.0)
     return finish(experiment, machine, trained, teacher_cost)

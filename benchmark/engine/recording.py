@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from benchmark.dataset import SPLITS, Split
-from benchmark.engine import cost, environment, notes, training
+from benchmark.engine import cost, environment, notes, showing, training
 from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
+from benchmark.errors import UserError
 from benchmark.method import Method, Task
 from benchmark.missing import mask_hash
 from benchmark.records import store, verification
@@ -76,17 +77,38 @@ def finish(
         },
         **environment.circumstances(machine.device),
     }
-    files = {store.VALIDATION: ('val', validated), store.OUTCOMES: ('test', tested)}
     keep_other(experiment)
-    record['outcomes'] = {
-        name: store.write_outcomes(
-            experiment.folder / name,
-            _of_split(experiment, split, evaluators),
-        )
-        for name, (split, evaluators) in files.items()
-    }
+    record['outcomes'] = _keep(experiment, trained, {'val': validated, 'test': tested})
     store.write(experiment.folder / store.RECORD, record)
     return cast(store.Record, record)
+
+
+def _keep(
+    experiment: Experiment, trained: list[Trained], found: dict[str, list[SubsetEvaluator]]
+) -> dict[str, str]:
+    """Writes outcomes, and pictures of some test samples where a run keeps them by itself.
+
+    Returns:
+        File of outcomes -> its SHA-256.
+    """
+    hashes, data = {}, experiment.data
+    for name, split in ((store.VALIDATION, 'val'), (store.OUTCOMES, 'test')):
+        measured = {s: kept for e in found[split] for s, kept in e.outcomes.items()}
+        made = outcomes(data.task, split_of(data, split), measured)
+        hashes[name] = store.write_outcomes(experiment.folder / name, made)
+    networks = {
+        part.only[0] if part.only else '': method
+        for part, (method, _) in zip(experiment.parts, trained, strict=True)
+    }
+    try:
+        showing.keep(experiment, networks, made, hashes[store.OUTCOMES])
+    except UserError:
+        raise
+    except Exception as error:
+        # No picture is worth a training.
+        told = f'{type(error).__name__}: {error}'
+        print(f'{experiment.folder}: no pictures of samples: {told}', flush=True)
+    return hashes
 
 
 def _method(experiment: Experiment) -> dict[str, Any]:
@@ -136,13 +158,6 @@ def _gap_report(experiment: Experiment) -> dict[str, Any]:
         'mask_hash': mask_hash(kept),
         'dropped': int((~kept.any(1)).sum()),
     }
-
-
-def _of_split(
-    experiment: Experiment, name: str, evaluators: list[SubsetEvaluator]
-) -> store.Outcomes:
-    measured = {subset: found for e in evaluators for subset, found in e.outcomes.items()}
-    return outcomes(experiment.data.task, split_of(experiment.data, name), measured)
 
 
 def outcomes(

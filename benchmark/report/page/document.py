@@ -17,7 +17,16 @@ from benchmark.files import writing
 from benchmark.records import store
 from benchmark.records.schema import Outcomes, Record
 from benchmark.report import captions, escaping, published, writer
-from benchmark.report.page import bundle, charts, costs, curves, lattice, predictions, scores
+from benchmark.report.page import (
+    bundle,
+    charts,
+    costs,
+    curves,
+    gallery,
+    lattice,
+    predictions,
+    scores,
+)
 from benchmark.report.page.view import Section, View, lacking, section, tidy
 from benchmark.report.runs import Loader
 
@@ -161,6 +170,7 @@ def block(
         ('Calibration', lambda: predictions.calibrated(view, seen)),
         ('Classes', lambda: predictions.confused(view, seen)),
         ('Training', lambda: curves.section_of(view, folder)),
+        ('Samples', lambda: gallery.section_of(view, folder)),
     ]
     sections = [_or_reason(f'{view.id}s{k}', *maker) for k, maker in enumerate(makers)]
     return {
@@ -195,6 +205,7 @@ def render(made: Sequence[dict[str, Any]], errors: Sequence[str] = ()) -> str:
         errors: Why a data set is not among them.
     """
     blocks = [block for each in made for block in each['blocks']]
+    gallery.limited(blocks)
     shown = {
         'charts': charts.CHARTS,
         'blocks': {b['id']: {'methods': b['methods']} for b in blocks},
@@ -203,21 +214,27 @@ def render(made: Sequence[dict[str, Any]], errors: Sequence[str] = ()) -> str:
             for b in blocks
             for each in b['sections']
             for part in each['parts']
-            if part['kind'] != 'lacking'
+            if part['kind'] not in ('lacking', 'gallery')
         },
     }
-    return _template().render(
+    return template('page.html.j2').render(
         datasets=made,
         errors=errors,
         data=_json(shown),
         vega=_code(bundle.javascript()) if shown['parts'] else '',
         script=_code((HERE / 'page.js').read_text(encoding='utf-8')),
-        style=(HERE / 'page.css').read_text(encoding='utf-8'),
+        style=style(),
     )
 
 
+def style() -> str:
+    """Returns the style of the page, pictures of samples included."""
+    return '\n'.join((HERE / f'{n}.css').read_text(encoding='utf-8') for n in ('page', 'gallery'))
+
+
 @functools.cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Returns a template of this folder."""
     import jinja2  # the help of the commands does not need it
 
     environment = jinja2.Environment(
@@ -227,7 +244,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template('page.html.j2')
+    return environment.get_template(name)
 
 
 def _json(value: Any) -> str:
