@@ -81,10 +81,10 @@ class Areas:
         where = f'{kind}/{subset}'
         areas = self._areas(where, kind, kinds[kind])
         true = self._labelled(has)
-        there = (areas >= 0).all((1, 2)) & (areas[:, 2].any(1) | ~true.any(1))
+        there = (areas >= 0).all((1, 2)) & (self.dice | areas[:, 2].any(1))
         if self.dice and self.split.groups is not None:
             has = np.isin(self.units, np.asarray(self.split.groups)[has])
-        self._complete(subset, has & ~there, self.units)
+        self._complete(subset, has & ~there & (self.dice | true.any(1)), self.units)
         self._check_areas(where, areas, true, has)
         return {'ids': np.flatnonzero(has), 'areas': areas[has]}, int((there & ~has).sum())
 

@@ -190,7 +190,7 @@ def outcomes_of(found: Predictions, data: Dataset) -> tuple[Outcomes, list[str]]
     task, split = data.task, split_of(data, 'test')
     if found.fingerprint not in ('', data.fingerprint):
         expected = f'{data.fingerprint} of {data.name} as it is opened here'
-        told = f'{found.fingerprint}: other files, or other options of the data set'
+        told = f'{found.fingerprint} of {found.dataset}: other files, or other options'
         raise found.wrong('fingerprint', expected, told)
     if found.classes and found.classes != task.classes:
         told = ', '.join(found.classes)[:200]

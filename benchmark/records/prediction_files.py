@@ -234,8 +234,7 @@ def write(file: Path, record: Record, outcomes: Outcomes) -> None:
             f'{method["label"]} on {data["name"]}: its outcomes do not name the samples, as those '
             f'of older versions; this repeats the run: {repetition.command(record, force=True)}'
         )
-    options = repetition.changed(data) if repetition.is_registered(data) else {}
-    spec = Spec(data['name'], tuple(sorted(options.items())))
+    spec = Spec(data['name'], tuple(sorted(repetition.changed(data).items())))
     about = {'method': method['label'], 'dataset': str(spec), 'seed': record['seed']}
     about |= {'classes': data['classes'], 'fingerprint': data['fingerprint']}
     arrays = {'id': outcomes['name'], **{key: np.asarray(value) for key, value in about.items()}}

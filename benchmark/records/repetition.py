@@ -34,21 +34,14 @@ def command(record: Record, force: bool = False) -> str:
     spec, trials = method['label'], record.get('tuning', {}).get('trials')
     if trials is not None:
         spec = spec.removesuffix(f' (tuned {trials})')
-    ours, options = is_registered(data), changed(data)
+    # Data of the user's own are called by the name of their file, not by that of their reader.
+    ours, options = (ROOT / 'datasets' / f'{data["name"]}.py').is_file(), changed(data)
     fields = {**record['protocol'], **(options if ours else {})}
     given = [f'{key}={spell(value)}' for key, value in fields.items() if value not in ('', None)]
     words = ['--methods', spec, '--datasets', data['name'] if ours else 'DATASET']
     words += ['--seeds', str(record['seed']), '--cfg-options', *given]
     words += [] if trials is None else ['--tune', str(trials)]
     return f'python benchmark/run.py {shlex.join(words)}' + (' --force' if force else '')
-
-
-def is_registered(data: DatasetInfo) -> bool:
-    """Returns whether a data set is one of this project's.
-
-    Data of the user's own are called by the name of their file, not by that of their reader.
-    """
-    return (ROOT / 'datasets' / f'{data["name"]}.py').is_file()
 
 
 def changed(data: DatasetInfo) -> dict[str, Any]:

@@ -57,6 +57,9 @@ def _setting(record: Record) -> dict[str, Any]:
     """Returns what makes a row of its own, beside its label."""
     method = record['method']
     setting = {'method': method['name'], 'version': method['version'], **method['options']}
+    if is_external(record):
+        # Another training of a method of this name, of which nothing is known.
+        setting |= {'external': True}
     if 'tuning' in record:
         # A search may choose the untuned setting, and is a row of its own nevertheless.
         setting |= {'trials': record['tuning']['trials'], 'searched': record['tuning']['space']}

@@ -1,6 +1,7 @@
 """`compare.py`: predictions of other code from a file to the tables, and runs to such files."""
 
 import csv
+import re
 import subprocess
 import sys
 
@@ -30,7 +31,7 @@ def folder(tmp_path_factory):
 
 
 def compared(folder, *files, results='results'):
-    words = ['--datasets', 'arrays', '--data-root', str(folder / 'arr.npz')]
+    words = ['--datasets', 'arrays:width=4', '--data-root', str(folder / 'arr.npz')]
     return compare.main([*map(str, files), *words, '--results', str(folder / results)])
 
 
@@ -53,6 +54,14 @@ def test_an_exported_run_has_the_cells_of_the_run(folder, capsys):
         assert [own[c] for c in cells] == [other[c] for c in cells]
         assert own['rgb'] != ''
         assert own['protocol'] == other['protocol']
+
+
+def test_data_that_are_opened_otherwise_are_refused(folder, capsys):
+    (file,) = (folder / 'out').glob('*logistic*')
+    words = ['--datasets', 'arrays', '--data-root', str(folder / 'arr.npz')]
+    assert compare.main([str(file), *words, '--results', str(folder / 'four')]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r'fingerprint: expected \w+ of arr as .*, found \w+ of arr:width=4: ', line)
 
 
 def test_a_table_of_the_same_predictions_has_the_same_cells(folder):
@@ -164,3 +173,28 @@ def test_the_protocol_of_other_code_is_of_its_data_alone(folder):
         assert (record['method']['source'] == 'external') == (record['protocol'] == {})
         if not record['protocol']:
             assert record['protocol_id'].startswith('external-')
+
+
+def test_the_example_of_the_page_makes_files_that_fit(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    inputs = {f'inputs/{name}': rng.normal(size=(90, 4)) for name in ('rgb', 'ir')}
+    split, target = np.arange(90) % 3, rng.integers(0, 2, 90)
+    np.savez(tmp_path / 'parts.npz', split=split, target=target, **inputs)
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / 'docs' / 'external.md').read_text()
+    stated = {}
+
+    def probabilities(rows, subset, seed):
+        p = np.random.default_rng([seed, len(subset)]).dirichlet([1, 1], len(rows))
+        stated[subset, seed] = (p.argmax(1) == target[rows]).mean()
+        return p
+
+    exec(re.search(r'```python\n(.*?)```', page, re.S)[1], {'probabilities': probabilities})
+    words = re.search(r'compare.py (mynet-0.*--data-root \S+)', page)[1].split()
+    assert compare.main([*words, '--results', str(tmp_path / 'r')]) == 0
+    with (tmp_path / 'r' / 'tables' / 'parts.csv').open() as file:
+        row = next(csv.DictReader(file))
+    assert row['method'] == 'MyNet (external)'
+    for subset in ('rgb', 'ir', 'rgb+ir'):
+        mean = 100 * np.mean([stated[subset, seed] for seed in (0, 1, 2)])
+        assert float(row[subset]) == pytest.approx(mean, abs=1e-3)

@@ -130,6 +130,17 @@ def test_without_runs_of_ours_other_code_has_a_block_of_its_own():
     assert 'training data are complete' not in told
 
 
+def test_a_method_of_the_same_name_is_another_row(ours):
+    method = {'name': 'good', 'options': {'alpha': 1.0}, 'source': 'external'}
+    ours.add('good (external)', 0, 5, external=True, method=method)
+    (block,) = ours.table().blocks
+    assert {label: len(members) for label, members in block.first.groups.items()} == {
+        'good': 3,
+        'good (external)': 1,
+        'poor': 3,
+    }
+
+
 def test_other_data_are_another_block(ours):
     ours.add(GUEST, 0, 5, external=True, dataset={'fingerprint': 'xyz'})
     first, second = ours.table().blocks
