@@ -16,7 +16,7 @@ from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
 from benchmark.method import Method, Task
 from benchmark.missing import mask_hash
-from benchmark.records import store, verification
+from benchmark.records import curves, store, verification
 
 
 class Trained(NamedTuple):
@@ -75,17 +75,32 @@ def finish(
         },
         **environment.circumstances(machine.device),
     }
-    files = {store.VALIDATION: ('val', validated), store.OUTCOMES: ('test', tested)}
     keep_other(experiment)
-    record['outcomes'] = {
-        name: store.write_outcomes(
-            experiment.folder / name,
-            _outcomes(experiment.data.task, split_of(experiment.data, split), evaluators),
-        )
-        for name, (split, evaluators) in files.items()
-    }
+    files = {store.VALIDATION: ('val', validated), store.OUTCOMES: ('test', tested)}
+    record['outcomes'] = {name: _write(experiment, name, *told) for name, told in files.items()}
+    record |= _curves(experiment, trained)
     store.write(experiment.folder / store.RECORD, record)
     return cast(store.Record, record)
+
+
+def _write(experiment: Experiment, name: str, split: str, evaluators: list[SubsetEvaluator]) -> str:
+    """Writes a file of outcomes, and returns its SHA-256."""
+    data = experiment.data
+    found = _outcomes(data.task, split_of(data, split), evaluators)
+    return store.write_outcomes(experiment.folder / name, found)
+
+
+def _curves(experiment: Experiment, trained: list[Trained]) -> dict[str, str]:
+    """Writes the curves of each network, and returns their field; a fit without epochs has none."""
+    networks = {
+        ''.join(part.only or []): summary['curves']
+        for part, (_, summary) in zip(experiment.parts, trained, strict=True)
+        if 'curves' in summary
+    }
+    if not networks:
+        return {}
+    place = experiment.folder / curves.CURVES
+    return {'curves': curves.write(place, experiment.identity, networks)}
 
 
 def _method(experiment: Experiment) -> dict[str, Any]:
@@ -108,14 +123,15 @@ def _predict(
 def keep_other(experiment: Experiment) -> None:
     """Moves a record of another version of the method aside instead of overwriting it.
 
-    Its outcomes go along, and go first: an interruption leaves the record to be moved later.
+    What lies beside it goes along, and goes first: an interruption leaves the record to be moved
+    later.
     """
     file = experiment.folder / store.RECORD
     with contextlib.suppress(store.RecordError):
         found = store.read(file)
         if found['identity'] == experiment.identity:
             return
-        for name in (store.OUTCOMES, store.VALIDATION, store.RECORD):
+        for name in (*store.BESIDE, store.RECORD):
             part = file.with_name(name)
             if part.is_file():
                 part.rename(part.with_stem(f'{part.stem}-{found["identity"]}'))

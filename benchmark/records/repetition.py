@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 from benchmark.files import ROOT
 from benchmark.options import spell
@@ -36,9 +37,11 @@ def command(record: Record, force: bool = False) -> str:
     options = {
         key: data['options'][key] for key in data.get('changed', ()) if key in data['options']
     }
-    fields = {**record['protocol'], **(options if ours else {})}
+    fields: dict[str, Any] = {**record['protocol'], **(options if ours else {})}
+    masked = fields.pop('mask', '')
     given = [f'{key}={spell(value)}' for key, value in fields.items() if value not in ('', None)]
     words = ['--methods', spec, '--datasets', data['name'] if ours else 'DATASET']
     words += ['--seeds', str(record['seed']), '--cfg-options', *given]
     words += [] if trials is None else ['--tune', str(trials)]
+    words += ['--mask', 'FILE'] if masked else []
     return f'python benchmark/run.py {shlex.join(words)}' + (' --force' if force else '')

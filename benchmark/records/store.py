@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from benchmark.files import stamp, writing
 from benchmark.records import archive, verification
 from benchmark.records.checks import check, one_line
+from benchmark.records.curves import CURVES
 from benchmark.records.identity import content, dumps, identity
 from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError, Unscored
@@ -29,6 +30,9 @@ OUTCOMES = 'outcomes.npz'
 """What was predicted for the test split."""
 VALIDATION = 'validation.npz'
 """What the tested network predicted for the validation split, in the same form."""
+
+BESIDE = (OUTCOMES, VALIDATION, CURVES)
+"""What belongs to a record and lies beside it."""
 
 MAX_BYTES = 32 * 2**20
 """Size of the largest file that is read as a record."""
