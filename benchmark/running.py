@@ -19,6 +19,7 @@ from benchmark.engine.budget import within
 from benchmark.engine.dry_run import show_plan
 from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
 from benchmark.engine.listing import show_list
+from benchmark.engine.manifest import export
 from benchmark.engine.request import prepare
 from benchmark.engine.sharing import share_of
 from benchmark.errors import UserError
@@ -54,6 +55,8 @@ def start(args: argparse.Namespace, typed: bool) -> int:
     # Planning writes what a named grid means into the arguments; helpers plan from those typed.
     helper = partial(help_out, argparse.Namespace(**vars(args))) if typed else None
     grid, machine = prepare(args, refused)
+    if args.export_mask is not None:
+        export(args.export_mask, ((e.data, e.protocol, e.seed) for e in plan.flat(grid)))
     able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
     if args.shard is not None:
         able = share_of(able, args.shard)

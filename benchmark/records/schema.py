@@ -195,6 +195,8 @@ class Rules(TypedDict, total=False):
     loss: str
     ema: float
     nesterov: bool
+    mechanism: str
+    mask: str
 
 
 class _Run(TypedDict):
@@ -255,11 +257,13 @@ class Record(_Complete, total=False):
     `predicted` gives, per subset, the share of each class among the test predictions. `collapsed`
     lists the subsets on which nearly all predictions are of one class. `outcomes` gives the SHA-256
     of each file of outcomes beside the record, by the file's name; without these files the run does
-    not count as finished. Records of older versions have neither `outcomes` nor `samples`.
+    not count as finished. `curves` is the SHA-256 of the file of curves beside the record, if the
+    training had epochs. Records of older versions have no `samples`, `outcomes` or `curves`.
     """
 
     samples: SampleCounts
     outcomes: dict[str, str]
+    curves: str
 
 
 def is_external(record: Record | Unscored) -> bool:
