@@ -229,8 +229,8 @@ def test_a_run_that_kept_no_type_of_numbers_compares_the_new_images_alone(rooms,
     older = card._replace(intake=card.intake._replace(preparation=older))
     request = prediction.Request(new, '', (), 0)
     notes = prediction.opened(older, request, True).notes
-    assert [note.partition(':')[0] for note in notes] == ['depth', 'rgb']
-    assert 'whole numbers of 16 bits, which is not checked' in notes[0]
+    (note,) = notes
+    assert note.endswith(': depth whole numbers of 16 bits, rgb whole numbers of 8 bits')
     file = new / 'depth' / 'r2.png'
     Image.fromarray((pixels(file) // 16).astype(np.uint8)).save(file)
     with pytest.raises(UserError, match='expected whole numbers of 16 bits like r0.png, found'):

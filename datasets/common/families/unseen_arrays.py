@@ -12,6 +12,7 @@ from benchmark.dataset import SPLITS, Intake, Rows, Split, Unseen, no_target
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from datasets.common.families.array_inputs import Input, about, fail, read_inputs, texts
+from datasets.common.io import notes
 from datasets.common.io.rows import Chosen, Standardised
 from datasets.common.io.stored import load
 
@@ -50,13 +51,10 @@ def unseen_arrays(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
         ids=np.array([f'row-{row}' for row in rows]),
     )
     others = [k for k in raw if k.startswith('inputs/') and k.partition('/')[2] not in inputs]
-    told = [
-        f'{root}: inputs/{name}: the run is of a version that did not keep which numbers the '
-        f'images of the training hold; the new ones hold {one.facts["numbers"]}, which is not '
-        'checked'
-        for name, one in inputs.items()
-        if one.kind == 'image' and 'numbers' not in intake.preparation[name]
-    ]
+    numbers = {m: one.facts['numbers'] for m, one in inputs.items() if one.kind == 'image'}
+    told = notes.unchecked(
+        {m: kind for m, kind in numbers.items() if 'numbers' not in intake.preparation[m]}
+    )
     if others:
         told.append(f'{root}: left aside: {", ".join(others)}, which the network does not use')
     return Unseen(split, notes=told)

@@ -16,7 +16,7 @@ from benchmark.files import writing
 from benchmark.method import Modality
 from datasets.common.families.image_folders import LABELS, MAPS, TABLE, listed
 from datasets.common.families.image_labels import Sizes, map_values, table
-from datasets.common.io import inspection
+from datasets.common.io import inspection, notes
 from datasets.common.io.any_image import AnyImage
 from datasets.common.io.files import Files, lines
 from datasets.common.io.images import LabelFile, Scaled, encoded
@@ -76,7 +76,7 @@ def _looked_at(images: Images, samples: Sequence[str], intake: Intake) -> tuple[
         UserError: An image is broken or has numbers of another type.
     """
     sizes: dict[str, dict[str, tuple[int, int]]] = {s: {} for s in samples}
-    told = []
+    numbers: dict[str, str] = {}
     for name, files in images.items():
         there = [s for s in samples if s in files]
         paths = [files[s] for s in there]
@@ -88,11 +88,8 @@ def _looked_at(images: Images, samples: Sequence[str], intake: Intake) -> tuple[
             inspection.check_numbers(paths, pictures, trained, f'as {name} had in the training')
         elif paths:
             inspection.check_numbers(paths, pictures, pictures[0].numbers, f'like {paths[0].name}')
-            told.append(
-                f'{name}: the run is of a version that did not keep which numbers the images of '
-                f'the training hold; the new ones hold {pictures[0].numbers}, which is not checked'
-            )
-    return sizes, told
+            numbers[name] = pictures[0].numbers
+    return sizes, notes.unchecked(numbers)
 
 
 def _decoder(modality: Modality, intake: Intake) -> AnyImage:
