@@ -100,10 +100,9 @@ def record(found: Predictions, data: Dataset, results: Path) -> Compared:
         UserError: The predictions do not fit the data set, or nothing can be written.
     """
     outcomes, notes = outcomes_of(found, data)
-    label = found.method.removesuffix(SUFFIX) + SUFFIX
-    folder = (
-        place(results, 'runs', data, label, protocol_id({}, data.fingerprint)) / f'seed{found.seed}'
-    )
+    name, own = found.method.removesuffix(SUFFIX), protocol_id({}, data.fingerprint)
+    label = name + SUFFIX
+    folder = place(results, 'runs', data, f'{name}-{EXTERNAL}', own) / f'seed{found.seed}'
     file = folder / store.RECORD
     try:
         made = _record(found, data, outcomes, label)

@@ -14,7 +14,7 @@ from benchmark.records.identity import identity, protocol_id
 from benchmark.report import captions, writer
 from benchmark.report.page import bundle, document
 from benchmark.report.render import csv as to_csv
-from benchmark.report.render import markdown
+from benchmark.report.render import markdown, terminal
 from benchmark.report.selection import Selection
 
 GUEST = 'net (external)'
@@ -103,6 +103,7 @@ def test_the_text_says_what_may_be_concluded_and_what_is_not_known(both):
     assert any('external: other code was trained' in line for line in captions.origins(block))
     assert not any('different versions of the code' in line for line in captions.notes(block))
     assert f'| {GUEST}' in markdown(both.table())
+    assert 'external: predictions of other code' in terminal(both.table())
     both.records = both.records[:6]
     assert 'other code' not in captions.caption(both.table().blocks[0])
 
