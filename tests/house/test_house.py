@@ -26,6 +26,8 @@ COMMANDS = {
     'benchmark.deploy',
     'benchmark.predict',
     'benchmark.export',
+    'benchmark.show',
+    'benchmark.compare',
 }
 
 MAY_IMPORT = {
@@ -38,8 +40,10 @@ MAY_IMPORT = {
     'benchmark.deploy': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.predict': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.export': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
+    'benchmark.show': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
     'benchmark.run': {CONTRACT, 'benchmark.engine', 'benchmark.report', 'benchmark.running'},
     'benchmark.running': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
+    'benchmark.compare': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.running'},
     'methods': {CONTRACT, 'methods'},
     'datasets': {CONTRACT, 'datasets'},
 }

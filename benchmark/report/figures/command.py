@@ -227,7 +227,7 @@ def _data_set(
     for view in found.views:
         runs = view.runs
         end = ('' if runs.main else f'-{runs.metric}') + suffix
-        stem = f'{out.name}-{runs.key}' if len(found.views) > 1 else out.name
+        stem = f'{out.name}-{runs.protocol_id}' if len(found.views) > 1 else out.name
         training = curves.section_of(view, found.folder)
         source = Source(view, found.seen(view), training, asked)
         for chart in settings.charts:

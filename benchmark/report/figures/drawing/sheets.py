@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ TALLEST = 8.75
 
 MARGIN = 0.05
 
-DOTS = 1200
+DOTS = 600
 """Dots per inch at which texts are measured."""
 
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#b0568f', '#000000', '#8a6d00', '#56b4e9', '#7f7f7f')
@@ -115,12 +116,14 @@ def _cut(name: str, room: float, size: float) -> str:
     """Returns the start and the end of a name that is too wide."""
     if measure(name, size) <= room:
         return name
-    for kept in range(len(name) - 1, 1, -1):
+
+    def short(kept: int) -> str:
         start = kept * 2 // 3
-        short = f'{name[:start]}…{name[len(name) - (kept - start) :]}'
-        if measure(short, size) <= room:
-            return short
-    return '…'
+        return f'{name[:start]}…{name[len(name) - (kept - start) :]}'
+
+    widths = range(1, len(name))
+    fit = bisect.bisect_right(widths, room, key=lambda kept: measure(short(kept), size))
+    return short(fit) if fit else '…'
 
 
 def wrapped(text: str, room: float, size: float = TEXT) -> list[str]:
