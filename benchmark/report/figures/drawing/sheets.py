@@ -43,7 +43,8 @@ DASHES: tuple[Any, ...] = ('-', (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (
 QUIET, GRID = '#777777', '#dddddd'
 
 ONE_WAY = LinearSegmentedColormap.from_list('one way', ['#f4f8fb', '#8fbcdd', '#0072b2', '#00324f'])
-TWO_WAYS = LinearSegmentedColormap.from_list('two ways', ['#c24f00', '#f5f5f5', '#0072b2'])
+# Light enough for black numbers everywhere.
+TWO_WAYS = LinearSegmentedColormap.from_list('two ways', ['#dd6e1f', '#f7f7f7', '#4a97cc'])
 
 # The names of the keys differ between versions of matplotlib, which types them.
 STYLE: Any = {
@@ -66,7 +67,7 @@ STYLE: Any = {
     'lines.linewidth': 1.0,
     'lines.markersize': 3.5,
     'lines.markeredgewidth': 0.5,
-    'hatch.linewidth': 0.5,
+    'hatch.linewidth': 0.4,
     # A name with dollar signs is no formula.
     'text.parse_math': False,
     'savefig.dpi': 300,
