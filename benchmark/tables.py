@@ -13,7 +13,7 @@ import argparse  # noqa: E402
 from functools import partial  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
-from benchmark.errors import UserError, unknown  # noqa: E402
+from benchmark.errors import UserError, noting, unknown  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.report import paper_text, writer  # noqa: E402
@@ -219,10 +219,8 @@ def _write_all(
     folders = {name: writer.folder_of(name, runs) for name in names}
     for name, folder in folders.items():
         write = partial(_write, args, name, runs, columns)
-        try:
+        with noting(f'{name}: its tables', errors):
             made.append(store.up_to_date(folder, write))
-        except UserError as error:
-            errors.append(error)
     return made, [*errors, *(lack for written in made for lack in written.lacking)]
 
 

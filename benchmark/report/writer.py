@@ -87,8 +87,8 @@ def _beside(
     selection: Selection, runs: Runs, published: Iterable[Mapping[str, Any]]
 ) -> tuple[list[Mapping[str, Any]], str]:
     """Returns the rows of papers to show beneath runs, and sentences on what was asked for."""
-    names = runs.data['modalities']
-    return selection.published(list(published), names), selection.told(names)
+    told = selection.told(runs.data['modalities'])
+    return selection.published(list(published), runs.data), told
 
 
 def _told(selection: Selection, leads: Mapping[str, Runs]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, noting
 from benchmark.files import writing
 from benchmark.records import store
 from benchmark.records.schema import Outcomes, Record
@@ -58,14 +58,8 @@ def write(results: Path, runs: Path | None = None, datasets: Sequence[str] = ())
     made: list[dict[str, Any]] = []
     errors: list[UserError] = []
     for name in names:
-        try:
+        with noting(f'{name}: its part of the page', errors):
             made.append(dataset(name, writer.folder_of(name, root), f'd{len(made)}'))
-        except UserError as error:
-            errors.append(error)
-        except Exception as error:
-            # Whatever one file holds, the page tells of the others.
-            told = f'{type(error).__name__}: {error}'
-            errors.append(UserError(f'{root / name}: no page can be made of it: {told}'))
     text = render(made, tidy(map(str, errors)))
     with writing(results / NAME) as file:
         file.write(text.encode())
@@ -80,17 +74,12 @@ def show(results: Path, runs: Path | None = None, datasets: Sequence[str] = ()) 
     Returns:
         Whether all data sets are on the page.
     """
-    errors: list[Exception] = []
-    try:
+    errors: list[UserError] = []
+    with noting(f'{results / NAME}', errors):
         errors += store.up_to_date(runs or results / 'runs', lambda: write(results, runs, datasets))
         print(f'written: {results / NAME}')
-    except UserError as error:
-        errors.append(error)
-    except Exception as error:
-        told = f'{type(error).__name__}: {error}'
-        errors.append(UserError(f'{results / NAME}: cannot be made: {told}'))
     for why in errors:
-        print(f'error: {escaping.terminal(str(why))}', file=sys.stderr)
+        print(f'error: {why}', file=sys.stderr)
     return not errors
 
 
