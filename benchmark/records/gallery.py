@@ -182,7 +182,7 @@ def _answers(shown: Mapping[str, Any]) -> list[Answer]:
 
 def _pictures(shown: Mapping[str, Any]) -> list[Picture]:
     """Returns all pictures of a sample."""
-    answers = [a[k] for a in _answers(shown) for k in ('map', 'mistakes') if k in a]  # type: ignore[literal-required]
+    answers = [a[k] for a in _answers(shown) for k in ('map', 'mistakes') if k in a]
     return [*shown['inputs'].values(), *answers, *([shown['truth']] if 'truth' in shown else [])]
 
 

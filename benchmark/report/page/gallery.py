@@ -290,5 +290,5 @@ def _cell(
     if data['metric'] == 'Dice':
         wrong, dice = 100 * answer.get('wrong', 0), 100 * (1 - answer['error'])
         error = f'{wrong:.1f} % of the slice, Dice of the volume {dice:.1f} %'
-    tiles = [tile(answer[kind]) for kind in ('map', 'mistakes') if kind in answer]  # type: ignore[literal-required]
+    tiles = [tile(answer[kind]) for kind in ('map', 'mistakes') if kind in answer]
     return {'bars': [], 'tiles': tiles, 'error': f'wrong: {error}'}
