@@ -70,7 +70,7 @@ def outcomes_of(task, split, seed=0):
         'kind': task.kind, 'metric': task.metric, 'live': task.live,
         'classes': list(task.classes), 'modalities': list(task.names),
     }  # fmt: skip
-    return network, recording._outcomes(task, split, [evaluator]), data
+    return network, recording.outcomes(task, split, evaluator.outcomes), data
 
 
 def made_of(task, split, rules, **more):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmark import registry, run, show, tables
+from benchmark import compare, registry, run, show, tables
 from benchmark.engine import arguments
 from benchmark.errors import UserError
 from benchmark.files import ROOT
@@ -15,7 +15,9 @@ from benchmark.report.page import command as report
 
 
 @pytest.mark.parametrize(
-    'command', [run, tables, report, show], ids=['run', 'tables', 'report', 'show']
+    'command',
+    [run, tables, report, show, compare],
+    ids=['run', 'tables', 'report', 'show', 'compare'],
 )
 def test_every_option_has_a_text_and_the_command_has_examples(command):
     parser = command.parser()

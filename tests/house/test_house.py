@@ -26,6 +26,7 @@ COMMANDS = {
     'benchmark.predict',
     'benchmark.export',
     'benchmark.show',
+    'benchmark.compare',
 }
 
 MAY_IMPORT = {
@@ -40,6 +41,7 @@ MAY_IMPORT = {
     'benchmark.show': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
     'benchmark.run': {CONTRACT, 'benchmark.engine', 'benchmark.report', 'benchmark.running'},
     'benchmark.running': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
+    'benchmark.compare': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.running'},
     'methods': {CONTRACT, 'methods'},
     'datasets': {CONTRACT, 'datasets'},
 }

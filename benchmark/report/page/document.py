@@ -176,7 +176,7 @@ def block(
     return {
         'id': view.id,
         'title': escaping.terminal(captions.title(view.block)),
-        'protocol': escaping.terminal(view.runs.key),
+        'protocol': escaping.terminal(view.runs.protocol_id),
         'size': escaping.terminal(captions.size(view.block)),
         'caption': escaping.terminal(captions.caption(view.block)),
         'methods': view.methods,
