@@ -633,12 +633,6 @@ def test_the_script_makes_tables_from_anywhere(written, tmp_path_factory):
     assert re.fullmatch(r'error: .*runs: no runs found\n', done.stderr)
 
 
-def test_tables_are_made_without_torch():
-    code = 'import sys, benchmark.tables; print({"torch", "mmengine"} & set(sys.modules))'
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == 'set()\n'
-
-
 @pytest.mark.parametrize(
     ('words', 'told'),
     [
