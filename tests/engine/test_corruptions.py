@@ -18,7 +18,7 @@ from benchmark.records.kinds import KINDS
 
 IMAGE = Modality('depth', (2, 40, 48))
 SEQUENCE = Modality('gait', (20, 3))
-PADDED = Modality('words', (20, 4), padded=True)
+PADDED = Modality('words', (40, 4), padded=True)
 VECTOR = Modality('scan', (40,))
 MODALITIES = (IMAGE, SEQUENCE, PADDED, VECTOR)
 
@@ -255,10 +255,10 @@ def test_padding_and_its_mark_stay_and_real_frames_are_those_of_a_shorter_sequen
     x, y = sample(PADDED), one(PADDED, kind, 3)
     np.testing.assert_array_equal(y[:, -1], x[:, -1])
     np.testing.assert_array_equal(y[-6:], x[-6:])
-    plain = Modality('words', (14, 3))
+    plain = Modality('words', (34, 3))
     units = dataclasses.replace(sensor(PADDED), modality=plain)
-    expected = corrupt(kind, 3, x[:14, :3], units, 'a', sample(PADDED, 99)[:14, :3])
-    np.testing.assert_array_equal(y[:14, :3], expected)
+    expected = corrupt(kind, 3, x[:34, :3], units, 'a', sample(PADDED, 99)[:34, :3])
+    np.testing.assert_array_equal(y[:34, :3], expected)
 
 
 def test_a_padded_sequence_without_any_frame_stays_as_it_is():
