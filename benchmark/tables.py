@@ -107,17 +107,17 @@ def parser() -> argparse.ArgumentParser:
         action='store_true',
         help='in LaTeX, a row per subset (with circles for its modalities) and a column per method',
     )
-    p.add_argument(
-        '--corruptions',
-        action='store_true',
-        help='also make the tables of the tests under corruptions; written to NAME-corruptions.*',
-    )
     _add_selection(p)
     return p
 
 
 def _add_selection(p: argparse.ArgumentParser) -> None:
     """Adds what is shown of the records: rows, summaries, sensors that fail, a paper's table."""
+    p.add_argument(
+        '--corruptions',
+        action='store_true',
+        help='also make the tables of the tests under corruptions; written to NAME-corruptions.*',
+    )
     p.add_argument(
         '--only',
         nargs='+',

@@ -5,6 +5,7 @@ Several processes may do so in one results folder, as they may train there.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -13,14 +14,16 @@ from typing import Any, cast
 
 from benchmark.dataset import Dataset
 from benchmark.engine.building import Machine
-from benchmark.engine.execution import describe, deterministic
+from benchmark.engine.corrupted import Bench
+from benchmark.engine.execution import describe, deterministic, log
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.grid import WAIT
 from benchmark.engine.jobs import share
 from benchmark.engine.loading import split_of
 from benchmark.engine.locks import Busy, holding
 from benchmark.engine.notes import named
-from benchmark.engine.robustness import Bench, Request, known, lacking, test
+from benchmark.engine.robustness import Request, known, lacking, test
+from benchmark.errors import UserError
 from benchmark.progress import Progress, Reporter, duration
 from benchmark.records.corruptions import Tests, subsets_of
 from benchmark.records.schema import Record
@@ -45,9 +48,10 @@ def execute(
         helper: What each of several processes does; without it this process does everything.
     """
     todo = pending(experiments, request)
-    show(todo, request)
     if not todo:
+        print('corruptions: what is recorded is tested already')
         return True
+    show(todo, request)
     jobs = max(1, min(machine.jobs, len(todo))) if helper else 1
     with Progress({}, len(todo), jobs) as progress:
         if helper and jobs > 1:
@@ -112,13 +116,7 @@ def work(
         busy = []
         for e, record in left:
             try:
-                with holding(e.folder):
-                    if not lacking(known(e.folder, record), request, e.data.task):
-                        continue
-                    if e.data not in benches:
-                        splits = split_of(e.data, 'train'), split_of(e.data, 'test')
-                        benches[e.data] = Bench(e.data.task, *splits)
-                    ok &= _one(e, record, benches[e.data], machine, request, told)
+                ok &= _one(e, record, benches, machine, request, told)
             except Busy:
                 busy.append((e, record))
         if busy:
@@ -129,14 +127,36 @@ def work(
     return ok
 
 
-def _one(e: Experiment, record: Record, bench: Bench, *rest: Any) -> bool:
-    """Tests one run whose folder is held; a failure is told and does not stop the others."""
-    machine, request, told = rest
-    told.start(e.data.name, named(e), e.seed)
+def _one(
+    e: Experiment,
+    record: Record,
+    benches: dict[Dataset, Bench],
+    machine: Machine,
+    request: Request,
+    told: Reporter,
+) -> bool:
+    """Tests one run; a failure is told and does not stop the others.
+
+    Raises:
+        Busy: Another process has the run.
+    """
     try:
-        tests = test(e, record, bench, machine, request, lambda s: told.report(s, 0, 0, 0.0))
+        with holding(e.folder):
+            if not lacking(known(e.folder, record), request, e.data.task):
+                return True
+            told.start(e.data.name, named(e), e.seed)
+            if e.data not in benches:
+                splits = split_of(e.data, 'val'), split_of(e.data, 'test')
+                benches[e.data] = Bench(e.data.task, *splits)
+            bench = benches[e.data]
+            tests = test(e, record, bench, machine, request, lambda s: told.report(s, 0, 0, 0.0))
+    except Busy:
+        raise
     except (Exception, SystemExit) as error:  # code of a method may end the interpreter
-        told.end(f'FAILED under corruptions: {describe(e, error)[0]}')
+        message, trace = describe(e, error)
+        with contextlib.suppress(UserError):
+            log(e, trace)
+        told.end(f'FAILED under corruptions: {message}')
         return False
     told.end(brief(tests, record))
     return True

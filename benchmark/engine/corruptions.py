@@ -2,8 +2,9 @@
 
 A corruption acts on what the network is given at test: after the data set has decoded and
 normalised a sample. It therefore works for every data set, and units that belong to the sensor,
-such as grey values, are replaced by statistics of the modality on the training split. The value 0
-stands for what was not measured, as in the readers of this project.
+such as grey values, are replaced by statistics of the modality on the validation split: training
+samples may be hidden by training gaps, and what is hidden is never read. The value 0 stands for
+what was not measured, as in the readers of this project.
 
 What is drawn depends on the modality, the corruption and the name of the sample, and on nothing
 else: neither on the network nor on its seed, the batch, the order of the samples, or the subset.
@@ -62,7 +63,7 @@ DEPTH = ('depth', 'disparity')
 """Words in the name of a modality that measures depth."""
 
 MEASURED = 256
-"""Most training samples that the statistics of a modality are taken from."""
+"""Most validation samples that the statistics of a modality are taken from."""
 
 RANGE = (0.005, 0.995)
 """Quantiles between which the values of a modality are said to lie: single outliers do not count.
@@ -84,9 +85,9 @@ class Sensor:
 
     Attributes:
         modality: The modality.
-        std: Standard deviation in the training samples: of each channel (C, 1, 1), of each feature
-            of the frames (1, D), or of each feature (D,); without the mark of padding.
-        low: Lower end of the values in the training samples, of the same shape.
+        std: Standard deviation in the validation samples: of each channel (C, 1, 1), of each
+            feature of the frames (1, D), or of each feature (D,); without the mark of padding.
+        low: Lower end of the values in the validation samples, of the same shape.
         high: Their upper end.
     """
 
@@ -97,11 +98,11 @@ class Sensor:
 
 
 def measured(modality: Modality, rows: Rows, available: np.ndarray) -> Sensor:
-    """Returns a modality with its statistics on the training split.
+    """Returns a modality with its statistics on the validation split.
 
     Args:
         modality: The modality.
-        rows: Its samples in the training split.
+        rows: Its samples in the validation split.
         available: (N,) bool, which of them exist; at most `MEASURED` of these are read, evenly
             spaced in the order of the split.
     """

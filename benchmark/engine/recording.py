@@ -16,7 +16,7 @@ from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
 from benchmark.method import Method, Task
 from benchmark.missing import mask_hash
-from benchmark.records import store, verification
+from benchmark.records import corruptions, store, verification
 
 
 class Trained(NamedTuple):
@@ -115,7 +115,7 @@ def keep_other(experiment: Experiment) -> None:
         found = store.read(file)
         if found['identity'] == experiment.identity:
             return
-        for name in (store.OUTCOMES, store.VALIDATION, store.RECORD):
+        for name in (store.OUTCOMES, store.VALIDATION, corruptions.FILE, store.RECORD):
             part = file.with_name(name)
             if part.is_file():
                 part.rename(part.with_stem(f'{part.stem}-{found["identity"]}'))

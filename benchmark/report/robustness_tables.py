@@ -173,8 +173,9 @@ def _about(found: Robustness, known: bool) -> str:
     )
     last = (
         f'The other columns are the scores under {told}, each as the mean over the modalities that '
-        'it fits. ± is the standard deviation over seeds; differences are not tested. An empty '
-        'cell is of a row that lacks some of the tests.'
+        'it fits. ± is the standard deviation over seeds; differences are not tested. A cell is '
+        'empty where a row lacks some of the tests, and a relative robustness also where a clean '
+        'score is not better than that without any input.'
     )
     return f'{first}\n\n{trend}\n\n{last}'
 

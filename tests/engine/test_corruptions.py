@@ -120,7 +120,7 @@ def test_patches_are_whole_cells_of_a_grid():
     assert lost.sum() == round(0.6 * 15)
 
 
-def test_gaussian_noise_is_normal_in_deviations_of_the_training_split():
+def test_gaussian_noise_is_normal_in_deviations_of_the_validation_split():
     wide = Modality('rgb', (2, 60, 60))
     rng = np.random.default_rng(0)
     rows = rng.normal([[[[1]], [[-2]]]], [[[[3]], [[0.5]]]], (20, 2, 60, 60))
@@ -270,7 +270,7 @@ def test_a_padded_sequence_without_any_frame_stays_as_it_is():
 @pytest.mark.parametrize(
     'modality', [m for t in TASKS.values() for m in t.modalities], ids=lambda m: m.name
 )
-def test_units_are_the_deviations_of_available_training_samples(modality):
+def test_units_are_the_deviations_of_available_samples(modality):
     rng = np.random.default_rng(0)
     rows = rng.normal(2, 3, (40, *modality.shape))
     if modality.padded:
@@ -290,13 +290,13 @@ def test_units_are_the_deviations_of_available_training_samples(modality):
     assert found.std.ndim == len(modality.shape)
 
 
-def test_units_of_a_modality_that_no_training_sample_has_are_0():
+def test_units_of_a_modality_that_no_sample_has_are_0():
     for modality in MODALITIES:
         found = measured(modality, np.ones((3, *modality.shape)), np.zeros(3, bool))
         assert not found.std.any()
 
 
-def test_at_most_some_training_samples_are_read(monkeypatch):
+def test_at_most_some_samples_are_read(monkeypatch):
     monkeypatch.setattr(corruptions, 'MEASURED', 10)
     read = []
 

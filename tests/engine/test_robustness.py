@@ -8,16 +8,18 @@ import torch
 from tasks import TASKS, Toy, batch_of
 from toy_runs import arrays, trained
 
-from benchmark import run, tables
+from benchmark import run, running, tables
 from benchmark.engine import corruptions, execution, loading, robustness
+from benchmark.engine.corrupted import CLEAN, Bench
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.loading import Samples
-from benchmark.engine.robustness import CLEAN, Bench, Request, lacking, predictions, tally
+from benchmark.engine.robustness import Request, lacking, predictions, tally
 from benchmark.method import IGNORE, Method, Modality, Task
 from benchmark.missing import subset_id, subset_masks
 from benchmark.records import corruptions as files
 from benchmark.records import kinds, store
 from benchmark.records.corruptions import subsets_of
+from benchmark.registry import DATASETS
 from methods.hemis import HeMIS
 from methods.modality_dropout import ModalityDropout
 
@@ -33,7 +35,7 @@ class Networks:
 
 def bench_of(task, sizes=(40, 16, 24)):
     data = Toy(task, sizes)
-    return Bench(task, data.split('train'), data.split('test'))
+    return Bench(task, data.split('val'), data.split('test'))
 
 
 def loader_over(bench, batch=8):
@@ -130,7 +132,7 @@ def test_a_split_in_another_order_shows_the_same_strangers():
         target=test.target[order],
         ids=test.ids[order],
     )
-    other = Bench(bench.task, bench.train, moved)
+    other = Bench(bench.task, bench.val, moved)
     for place, position in enumerate(order):
         assert order[other.stranger('rgb', place)] == bench.stranger('rgb', position)
 
@@ -258,16 +260,17 @@ def test_sums_over_batches_give_the_score_of_the_usual_test(task):
 
 
 def test_a_network_of_its_own_is_asked_for_its_subset_alone():
-    task = TASKS['faces']
+    task = TASKS['vectors']
     bench = bench_of(task)
-    nets = {subset_id(task.names, m): network(task) for m in subset_masks(3)}
+    nets = {subset_id(task.names, m): network(task) for m in subset_masks(2)}
     for k, net in enumerate(nets.values()):
         torch.nn.init.constant_(list(net.parameters())[-1], float(k))
-    apart = tally(Networks(task, nets), bench, loader_over(bench), 'rgb', [('blur', 2)])
-    for subset, net in nets.items():
-        if 'rgb' in subset:
-            own = tally(Networks(task, {'': net}), bench, loader_over(bench), 'rgb', [('blur', 2)])
-            assert own.cells(('blur', 2))[subset] == apart.cells(('blur', 2))[subset]
+    grade = 'drift', 5
+    apart = tally(Networks(task, nets), bench, loader_over(bench), 'a', [grade]).cells(grade)
+    assert apart.keys() == {'a', 'a+b'}
+    for subset, cell in apart.items():
+        one = Networks(task, {'': nets[subset]})
+        assert tally(one, bench, loader_over(bench), 'a', [grade]).cells(grade)[subset] == cell
 
 
 def test_nothing_that_is_known_is_tested_again():
@@ -313,11 +316,15 @@ def test_recorded_runs_are_tested_without_training_and_their_records_stay(
 ):
     before = contents(folder)
     monkeypatch.setattr(execution, '_fit', None)  # nothing may be trained
+    cls, opened = DATASETS.module_dict['arrays'], []
+    real = cls.split
+    monkeypatch.setattr(cls, 'split', lambda self, name: opened.append(name) or real(self, name))
     assert command(folder, '--corruptions', 'gaussian,frozen', '--severities', '1,5') == 0
     told = capsys.readouterr().out
     # Two kinds, two severities, three modalities; four subsets each.
     assert '2 runs, each on 12 corrupted inputs and 48 subsets of these; about' in told
     assert told.count('mean under corruption') == 2
+    assert set(opened) == {'val', 'test'}
     after = contents(folder)
     assert {f: after[f] for f in before} == before
     assert [f.name for f in after.keys() - before.keys()] == [files.FILE] * 2
@@ -382,6 +389,30 @@ def test_what_an_interrupted_test_has_finished_is_kept(folder, runs, monkeypatch
     monkeypatch.setattr(robustness, 'tally', lambda *a: asked.append(a[3]) or real(*a))
     assert command(folder, *words) == 0
     assert asked == ['scan', 'rgb', 'gait', 'scan']
+
+
+class Told(list):
+    """Stands for the process that shows what another one tells."""
+
+    def start(self, *words):
+        self.append(words)
+
+    report = end = waiting = start
+
+
+def test_another_process_takes_its_share_of_the_runs(folder, runs, monkeypatch):
+    words = ['--corruptions', 'blur', '--severities', '1', '--results', str(folder / 'results')]
+    words += ['--methods', 'hemis', 'logistic', *WORDS, '--data-root', str(folder / 'mine.npz')]
+    args, told = run.parser().parse_args(words), Told()
+    assert running.help_test(args, {runs['hemis']}, told)
+    assert told[0] == ('mine', 'hemis', 0)
+    assert told[-1][0].endswith('mean under corruption')
+    tested = {
+        name
+        for name, path in runs.items()
+        if 'blur' in files.read(path, store.read(path / store.RECORD))['tests']['rgb']
+    }
+    assert tested == {'hemis'}
 
 
 def test_a_run_whose_networks_are_gone_fails_alone(folder, runs, capsys):
