@@ -28,7 +28,7 @@ from benchmark.progress import Reporter
 from benchmark.records import store
 from benchmark.records.kinds import SEVERITIES
 from benchmark.registry import discover
-from benchmark.report import writer
+from benchmark.report import robustness_tables, writer
 from benchmark.report.page import document
 
 LEFT_BEHIND = 600.0
@@ -70,7 +70,7 @@ def start(args: argparse.Namespace, typed: bool) -> int:
     ok = execute(able, machine, args.force, writer.brief, helper)
     if request := request_of(args):
         ok &= corruption_runs.execute(plan.flat(able), machine, request, tester)
-    shown = show_tables(grid, args.results, args.gaps is not None)
+    shown = show_tables(grid, args.results, args.gaps is not None, request is not None)
     return 0 if ok and shown else 1
 
 
@@ -128,8 +128,16 @@ def again(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
         return prepare(args)
 
 
-def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
+def show_tables(
+    grid: plan.Grid, results: Path, by_gaps: bool = False, corrupted: bool = False
+) -> bool:
     """Writes the tables of the grid's data sets, prints them, and writes the page of all data sets.
+
+    Args:
+        grid: The grid.
+        results: The results folder.
+        by_gaps: Whether to make the tables by training gaps, too.
+        corrupted: Whether to make the tables of the tests under corruptions, too.
 
     Returns:
         Whether all of that was written; an error line tells what was not, and why.
@@ -149,4 +157,8 @@ def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
         print(f'error: {why}', file=sys.stderr)
     for name, table in made.items():
         writer.show(table, {e.protocol_id for e in recorded if e.data.name == name})
+        if corrupted:
+            with contextlib.suppress(writer.Lacking):  # why nothing was tested has been told
+                root = writer.folder_of(name, results / 'runs')
+                writer.show_texts(robustness_tables.of(results, table, root))
     return (not made or document.show(results)) and not errors

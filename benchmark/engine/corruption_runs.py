@@ -165,7 +165,7 @@ def _one(
 def brief(tests: Tests, record: Record) -> str:
     """Tells in one line the clean score of all modalities, and the mean under corruption."""
     whole = '+'.join(record['dataset']['modalities'])
-    clean = tests['clean'].get(whole, {}).get('score')
+    clean = tests['clean'][whole]['score'] if whole in tests['clean'] else None
     scores = [
         cells[whole]['score']
         for kinds in tests['tests'].values()

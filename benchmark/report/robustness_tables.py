@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.files import writing
 from benchmark.records import corruptions
 from benchmark.records.corruptions import subsets_of
 from benchmark.records.kinds import KINDS
@@ -16,7 +15,7 @@ from benchmark.report.cost_table import TextTable
 from benchmark.report.render import comma_separated, latex_of, section
 from benchmark.report.robustness import FEWEST, Robustness
 from benchmark.report.table import Table
-from benchmark.report.writer import Lacking
+from benchmark.report.writer import Lacking, write_text
 
 WIDE = 4
 """Most modalities of which the tables show every pair of a corrupted and an absent one."""
@@ -213,13 +212,13 @@ def write(results: Path, stem: str, found: Sequence[Robustness], problems: Seque
     for text in made:
         parts += section(text, 2)
     parts += map(escaping.markdown, left_out)
-    rows = [[*HEADER, 'score', 'score_std'], *(line for one in found for line in lines(one))]
+    rows: list[list[float | str]] = [[*HEADER, 'score', 'score_std']]
+    rows += (line for one in found for line in lines(one))
     contents = {
         'md': '\n\n'.join(parts) + '\n',
         'tex': latex_of(made, left_out),
         'csv': comma_separated(rows),
     }
-    for suffix, text in contents.items():
-        with writing(path.with_name(f'{path.name}.{suffix}')) as file:
-            file.write(text.encode())
+    for suffix, content in contents.items():
+        write_text(path.with_name(f'{path.name}.{suffix}'), content)
     return path
