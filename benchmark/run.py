@@ -51,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_what(p)
+    _add_gaps(p)
     _add_how(p)
+    _add_curves(p)
     _add_which(p)
     return p
 
@@ -101,6 +103,16 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         "those of a method's paper, or its defaults",
     )
     p.add_argument(
+        '--grid',
+        metavar='NAME',
+        help='run a named comparison instead of --methods: '
+        + '; '.join(f'{name} ({grid.about})' for name, grid in GRIDS.items()),
+    )
+
+
+def _add_gaps(p: argparse.ArgumentParser) -> None:
+    """Adds the options that say which training samples lack which modality."""
+    p.add_argument(
         '--gaps',
         nargs='+',
         metavar='RATES',
@@ -108,10 +120,18 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         'for none), e.g. complete rgb=0.2,depth=0.5, and print one table of all',
     )
     p.add_argument(
-        '--grid',
-        metavar='NAME',
-        help='run a named comparison instead of --methods: '
-        + '; '.join(f'{name} ({grid.about})' for name, grid in GRIDS.items()),
+        '--mask',
+        type=partial(user_path, what='--mask'),
+        metavar='FILE',
+        help='read which modalities each training sample has from a CSV file with the column id '
+        'and one of 0 and 1 for each modality, e.g. gaps.csv',
+    )
+    p.add_argument(
+        '--export-mask',
+        type=partial(user_path, what='--export-mask'),
+        metavar='FILE',
+        help='write which modalities each training sample has to such a file, e.g. gaps.csv; with '
+        '--dry-run nothing is trained',
     )
 
 
@@ -159,6 +179,22 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         metavar='N',
         help='experiments that run at the same time, each in a process of its own, e.g. 2; '
         'default: on a CPU one for each core and thread if the data lie in memory, else 1',
+    )
+
+
+def _add_curves(p: argparse.ArgumentParser) -> None:
+    """Adds the options on the curves of trainings: they change no score."""
+    p.add_argument(
+        '--curves',
+        action='store_true',
+        help='evaluate the validation split on every subset during the training also where only '
+        'the curves need it: every val_interval epochs',
+    )
+    p.add_argument(
+        '--visualizer',
+        choices=tuple(arguments.VISUALIZERS),
+        help='also tell the curves to TensorBoard, Weights & Biases or MLflow, in the folder of '
+        'each run',
     )
 
 

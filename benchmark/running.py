@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from benchmark.engine.building import Machine
 from benchmark.engine.dry_run import show_plan
 from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
 from benchmark.engine.listing import show_list
+from benchmark.engine.manifest import export
 from benchmark.engine.request import prepare
 from benchmark.engine.robustness import Request
 from benchmark.engine.sharing import share_of
@@ -57,6 +59,8 @@ def start(args: argparse.Namespace, typed: bool) -> int:
     asked = argparse.Namespace(**vars(args))
     helper, tester = (partial(f, asked) if typed else None for f in (help_out, help_test))
     grid, machine = prepare(args, refused)
+    if args.export_mask is not None:
+        export(args.export_mask, ((e.data, e.protocol, e.seed) for e in plan.flat(grid)))
     able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
     if args.shard is not None:
         able = share_of(able, args.shard)
@@ -131,7 +135,7 @@ def again(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
 def show_tables(
     grid: plan.Grid, results: Path, by_gaps: bool = False, corrupted: bool = False
 ) -> bool:
-    """Writes the tables of the grid's data sets, prints them, and writes the page of all data sets.
+    """Shows the tables of the grid's protocols, and writes the page of all data sets.
 
     Args:
         grid: The grid.
@@ -142,12 +146,34 @@ def show_tables(
     Returns:
         Whether all of that was written; an error line tells what was not, and why.
     """
-    recorded, made, errors = plan.flat(grid), {}, []
+    protocols: dict[str, set[str]] = {}
+    for e in plan.flat(grid):
+        protocols.setdefault(e.data.name, set()).add(e.protocol_id)
+    return show(protocols, results, by_gaps, corrupted)
+
+
+def show(
+    protocols: Mapping[str, set[str] | None],
+    results: Path,
+    by_gaps: bool = False,
+    corrupted: bool = False,
+) -> bool:
+    """Writes the tables of data sets, prints them, and writes the page of all data sets.
+
+    Args:
+        protocols: Name of each data set -> the protocol ids to print, None for all.
+        results: The results folder.
+        by_gaps: Whether to make the tables by training gaps, too.
+        corrupted: Whether to make the tables of the tests under corruptions, too.
+
+    Returns:
+        Whether all of that was written; an error line tells what was not, and why.
+    """
+    made, errors = {}, []
     with contextlib.suppress(OSError):  # of another user; nothing depends on it
         sweep(results / 'tables', LEFT_BEHIND)
         sweep(results, LEFT_BEHIND, inside=False)  # the page; runs are swept under their locks
-    names = dict.fromkeys(e.data.name for e in recorded)
-    for name in names:
+    for name in protocols:
         write = partial(writer.write_tables, results, name, by_gaps=by_gaps)
         try:
             made[name] = store.up_to_date(writer.folder_of(name, results / 'runs'), write)
@@ -156,7 +182,7 @@ def show_tables(
     for why in errors:
         print(f'error: {why}', file=sys.stderr)
     for name, table in made.items():
-        writer.show(table, {e.protocol_id for e in recorded if e.data.name == name})
+        writer.show(table, protocols[name])
         if corrupted:
             with contextlib.suppress(writer.Lacking):  # why nothing was tested has been told
                 root = writer.folder_of(name, results / 'runs')

@@ -49,7 +49,7 @@ def run(
         TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
     trained, teacher_cost = train(experiment, machine, report, force)
-    state.make_room(experiment.folder, store.RECORD, store.OUTCOMES, store.VALIDATION)
+    state.make_room(experiment.folder, store.RECORD, *store.BESIDE)
     card.write(experiment, machine.device)
     report('testing', 0, 0, 0.0)
     return finish(experiment, machine, trained, teacher_cost)
@@ -169,11 +169,12 @@ def _fit(
         report(0, 0, 0.0)
         summary = fitting.fit(method, experiment, part, machine)
     else:
+        own = part.folder, identity, experiment.seed, machine.device, part.only
         summary = training.train(
             method,
             loaders(experiment, part, machine),
             experiment.protocol,
-            training.Job(part.folder, identity, experiment.seed, machine.device, part.only),
+            training.Job(*own, machine.curves, machine.visualizer, experiment.about),
             lambda epoch, seconds: report(epoch, epochs, seconds),
         )
     summary['peak_memory_mb'] = cost.peak_memory(machine.device)

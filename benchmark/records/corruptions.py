@@ -20,10 +20,9 @@ from benchmark.missing import subset_ids
 from benchmark.records import metrics, store
 from benchmark.records.checks import check_form
 from benchmark.records.identity import content
-from benchmark.records.kinds import KINDS, SEVERITIES
+from benchmark.records.kinds import FILE, KINDS, SEVERITIES
 from benchmark.records.schema import Record, RecordError
 
-FILE = 'corruptions.json'
 FORMAT = 1
 
 TOLERANCE = 1e-6

@@ -23,6 +23,9 @@ KINDS = {
 }
 """Name of a corruption -> the same in words, in the order of tables."""
 
+FILE = 'corruptions.json'
+"""The file of a run's tests under corruptions, beside its record."""
+
 SEVERITIES = (1, 2, 3, 4, 5)
 """The grades of every corruption; 0 stands for the clean input."""
 

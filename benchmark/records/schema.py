@@ -12,6 +12,9 @@ import numpy as np
 
 SCHEMA = 1
 
+EXTERNAL = 'external'
+"""What the source of a method's options says of predictions that other code made."""
+
 Outcomes = dict[str, np.ndarray]
 """What a run predicted for the N samples of a split, in the split's order.
 
@@ -38,17 +41,19 @@ class _Method(TypedDict):
     label: str
     options: dict[str, Any]
     version: int
-    source: Literal['default', 'paper settings', 'settings.json', 'tuned', 'given']
+    source: Literal['default', 'paper settings', 'settings.json', 'tuned', 'given', 'external']
 
 
 class MethodInfo(_Method, total=False):
     """The method and its options.
 
-    `label` names its row in tables. `source` says where the options come from. `tunable` lists the
-    options that a search may choose. `code` is the hash of the method's source code and of its
-    teacher's. `notes` tells where values of `results/settings.json` come from, and where the
-    training did otherwise than the options say: a schedule that it was too short for, smaller
-    batches. The oldest records lack these three.
+    `label` names its row in tables. `source` says where the options come from; it is 'external'
+    where other code trained the method and made the predictions, so that training, options and
+    cost are not known. `tunable` lists the options that a search may choose. `code` is the hash of
+    the method's source code and of its teacher's, or of external predictions. `notes` tells where
+    values of `results/settings.json` come from, and where the training did otherwise than the
+    options say: a schedule that it was too short for, smaller batches; of external predictions
+    what their file says. The oldest records lack these three.
     """
 
     tunable: list[str]
@@ -190,6 +195,8 @@ class Rules(TypedDict, total=False):
     loss: str
     ema: float
     nesterov: bool
+    mechanism: str
+    mask: str
 
 
 class _Run(TypedDict):
@@ -250,11 +257,18 @@ class Record(_Complete, total=False):
     `predicted` gives, per subset, the share of each class among the test predictions. `collapsed`
     lists the subsets on which nearly all predictions are of one class. `outcomes` gives the SHA-256
     of each file of outcomes beside the record, by the file's name; without these files the run does
-    not count as finished. Records of older versions have neither `outcomes` nor `samples`.
+    not count as finished. `curves` is the SHA-256 of the file of curves beside the record, if the
+    training had epochs. Records of older versions have no `samples`, `outcomes` or `curves`.
     """
 
     samples: SampleCounts
     outcomes: dict[str, str]
+    curves: str
+
+
+def is_external(record: Record | Unscored) -> bool:
+    """Returns whether other code trained the method and made the predictions."""
+    return record['method']['source'] == EXTERNAL
 
 
 class RecordError(ValueError):

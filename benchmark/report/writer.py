@@ -9,7 +9,7 @@ from typing import Any
 from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.records import metrics, store
-from benchmark.records.schema import Outcomes, Record, Unscored, test_scores
+from benchmark.records.schema import Outcomes, Record, Unscored, is_external, test_scores
 from benchmark.report import baseline, captions, common, escaping, gaps
 from benchmark.report.cost_table import TextTable
 from benchmark.report.published import published
@@ -65,13 +65,15 @@ def table(
     blocks = []
     gathered = gather(complete, outcomes, problems, metric, columns, selection.absent)
     for runs in gathered:
-        own = runs.protocol_id, runs.data['fingerprint']
-        here = [r for r in rest if (r['protocol_id'], r['dataset']['fingerprint']) == own]
+        here = [r for r in rest if r['protocol_id'] == runs.protocol_id]
         blocks.append(Block({'': runs}, here, *_beside(selection, runs, published)))
         rest = [r for r in rest if r not in here]
     unfinished = captions.by_protocol(rest)
     joined = None
     if by_gaps:
+        ours = [r for r in complete if not is_external(r)]  # the gaps of others are not known
+        if len(ours) < len(complete):
+            gathered = gather(ours, outcomes, [], metric, columns, selection.absent)
         found = gaps.joined(gathered).items()
         members = [
             Block(leads, [r for r in unscored if gaps.base(r) == k], told=_told(selection, leads))
@@ -139,7 +141,7 @@ def write_tables(
     made = _table_or_lacking(dataset, complete, load, unscored, *asked)
     if metric and not made.blocks:
         raise _unproven(dataset, metric, _held(found))
-    told = [*found.problems, *left_out, *made.problems]
+    told = dict.fromkeys([*found.problems, *left_out, *made.problems])
     problems = [line.replace(f'{root}/', '') for line in told]
     own = {'', *(r['dataset']['metric'] for r in complete)}
     suffix = ('' if metric in own else f'-{metric}') + ('-common' if same_samples else '')
@@ -231,7 +233,7 @@ def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
             tables.append(baseline.tables(runs, name))
             able.append(runs)
         except UserError as error:
-            reasons.append(f'{runs.key}: {error}')
+            reasons.append(f'{runs.protocol_id}: {error}')
     if not able:
         raise Lacking('; '.join(reasons))
     stem = results / 'tables' / f'{made.stem.name if made.stem else made.dataset}-baseline'

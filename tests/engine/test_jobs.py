@@ -146,8 +146,10 @@ def test_an_interruption_ends_all_jobs(forked):
         os.kill(started[0], 0)
 
 
-def shares(jobs_started):
+def shares(jobs_started, method):
     """Starts a job that says nothing any more, and tells the number of its process."""
+    context = multiprocessing.get_context(method)
+    jobs.multiprocessing.get_context = lambda _: context
 
     class Telling(Progress):
         """Passes on what the job tells."""
@@ -170,11 +172,11 @@ def ends(process, seconds=20.0):
 
 
 @pytest.mark.skipif(not Path('/proc/self').exists(), reason='asks Linux for the processes')
-@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGTERM])
-def test_jobs_end_with_the_process_that_started_them(how):
+@pytest.mark.parametrize(('how', 'method'), [(signal.SIGKILL, 'spawn'), (signal.SIGTERM, 'fork')])
+def test_jobs_end_with_the_process_that_started_them(how, method):
     context = multiprocessing.get_context('fork')  # spares it the imports
     ours, theirs = context.Pipe(duplex=False)
-    parent = context.Process(target=shares, args=(theirs,))
+    parent = context.Process(target=shares, args=(theirs, method))
     parent.start()
     theirs.close()
     job = ours.recv()
@@ -185,7 +187,9 @@ def test_jobs_end_with_the_process_that_started_them(how):
 
 
 def typed(results):
-    """The command with two jobs, as if it had been typed."""
+    """The command with two jobs, as if it had been typed; they are forks, too."""
+    context = multiprocessing.get_context('fork')
+    jobs.multiprocessing.get_context = lambda _: context
     sys.argv = command(results, 2)[1:]
     run.main()
 

@@ -285,8 +285,8 @@ def test_more_classes_than_int16_holds_have_wider_labels():
     task = dataclasses.replace(TASKS['vectors'], classes=tuple(map(str, range(40_000))))
     split = Toy(TASKS['vectors']).split('val')
     split.target[0] = 39_999
-    assert recording._outcomes(task, split, [])['target'][0] == 39_999
-    assert recording._outcomes(TASKS['vectors'], split, [])['target'].dtype == np.int16
+    assert recording.outcomes(task, split, {})['target'][0] == 39_999
+    assert recording.outcomes(TASKS['vectors'], split, {})['target'].dtype == np.int16
 
 
 @pytest.mark.parametrize('kind', ['several classes', 'rooms'])

@@ -23,6 +23,7 @@ from benchmark.report.page import (
     corrupted,
     costs,
     curves,
+    gallery,
     lattice,
     predictions,
     scores,
@@ -181,12 +182,13 @@ def block(
         ('Classes', lambda: predictions.confused(view, seen)),
         ('Corruptions', lambda: corrupted.section_of(view, tests)),
         ('Training', lambda: curves.section_of(view, folder)),
+        ('Samples', lambda: gallery.section_of(view, folder)),
     ]
     sections = [_or_reason(f'{view.id}s{k}', *maker) for k, maker in enumerate(makers)]
     return {
         'id': view.id,
         'title': escaping.terminal(captions.title(view.block)),
-        'protocol': escaping.terminal(view.runs.key),
+        'protocol': escaping.terminal(view.runs.protocol_id),
         'size': escaping.terminal(captions.size(view.block)),
         'caption': escaping.terminal(captions.caption(view.block)),
         'methods': view.methods,
@@ -215,6 +217,7 @@ def render(made: Sequence[dict[str, Any]], errors: Sequence[str] = ()) -> str:
         errors: Why a data set is not among them.
     """
     blocks = [block for each in made for block in each['blocks']]
+    gallery.limited(blocks)
     shown = {
         'charts': charts.CHARTS,
         'blocks': {b['id']: {'methods': b['methods']} for b in blocks},
@@ -223,21 +226,27 @@ def render(made: Sequence[dict[str, Any]], errors: Sequence[str] = ()) -> str:
             for b in blocks
             for each in b['sections']
             for part in each['parts']
-            if part['kind'] != 'lacking'
+            if part['kind'] not in ('lacking', 'gallery')
         },
     }
-    return _template().render(
+    return template('page.html.j2').render(
         datasets=made,
         errors=errors,
         data=_json(shown),
         vega=_code(bundle.javascript()) if shown['parts'] else '',
         script=_code((HERE / 'page.js').read_text(encoding='utf-8')),
-        style=(HERE / 'page.css').read_text(encoding='utf-8'),
+        style=style(),
     )
 
 
+def style() -> str:
+    """Returns the style of the page, pictures of samples included."""
+    return '\n'.join((HERE / f'{n}.css').read_text(encoding='utf-8') for n in ('page', 'gallery'))
+
+
 @functools.cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Returns a template of this folder."""
     import jinja2  # the help of the commands does not need it
 
     environment = jinja2.Environment(
@@ -247,7 +256,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template('page.html.j2')
+    return environment.get_template(name)
 
 
 def _json(value: Any) -> str:
