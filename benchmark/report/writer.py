@@ -293,7 +293,7 @@ def show(made: Table, protocols: set[str] | None = None) -> None:
             print(f'written: {part.stem}.md, .tex, .csv')
 
 
-def show_baseline(tables: Iterable[TextTable]) -> None:
-    """Prints what `write_baseline` returned."""
+def show_texts(tables: Iterable[TextTable]) -> None:
+    """Prints tables of text, for example those that `write_baseline` returned."""
     for text in tables:
         print(f'\n{text.title}\n{grid(text)}\n{text.caption}')

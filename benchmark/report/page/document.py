@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError, noting
 from benchmark.files import writing
-from benchmark.records import store
+from benchmark.records import corruptions, store
 from benchmark.records.schema import Outcomes, Record
 from benchmark.report import captions, escaping, published, writer
 from benchmark.report.page import (
     bundle,
     charts,
+    corrupted,
     costs,
     curves,
     gallery,
@@ -104,12 +105,20 @@ def dataset(name: str, root: Path, id: str) -> dict[str, Any]:
     left_out: list[str] = []
     table = writer.table(complete, load, unscored, published.published(name, left_out))
     lost = itertools.chain(*table.unfinished.values())
-    told = [*found.problems, *left_out, *table.problems, *lost, *_unfinished(root)]
+    tested = corruptions.scan(root)
+    told = [
+        *found.problems,
+        *tested.problems,
+        *left_out,
+        *table.problems,
+        *lost,
+        *_unfinished(root),
+    ]
     views = [View(f'{id}b{k}', block) for k, block in enumerate(table.blocks)]
     return {
         'id': id,
         'name': escaping.terminal(name),
-        'blocks': [block(view, seen, lambda r: folders[r['identity']]) for view in views],
+        'blocks': [block(v, seen, lambda r: folders[r['identity']], tested.tests) for v in views],
         'problems': tidy(line.replace(f'{root}/', '') for line in told),
     }
 
@@ -140,6 +149,7 @@ def block(
     view: View,
     noted: Mapping[str, dict[str, predictions.Seen]],
     folder: Callable[[Record], Path],
+    tests: Mapping[str, corruptions.Tests],
 ) -> dict[str, Any]:
     """Returns all that the page tells of a block.
 
@@ -147,6 +157,7 @@ def block(
         view: The block.
         noted: Identity of a run -> what is kept of its outcomes.
         folder: Returns the folder of a record's run.
+        tests: Identity of a run -> its tests under corruptions.
     """
     seen = [noted.get(record['identity'], {}) for record in view.runs.records]
     makers: list[tuple[str, Callable[[], Section]]] = [
@@ -158,6 +169,7 @@ def block(
         ('Cost', lambda: costs.section_of(view)),
         ('Calibration', lambda: predictions.calibrated(view, seen)),
         ('Classes', lambda: predictions.confused(view, seen)),
+        ('Corruptions', lambda: corrupted.section_of(view, tests)),
         ('Training', lambda: curves.section_of(view, folder)),
         ('Samples', lambda: gallery.section_of(view, folder)),
     ]
