@@ -108,6 +108,21 @@ def unseen_volumes(
         groups=np.array([case for case, _ in rows]),
     )
     files = {case: next(found[m] for m in names if m in found) for case, found in cases.items()}
+    told = [*_told(cases, names, files), *notes.aside(aside)]
+    back = {number: label for label, number in (table or {}).items()}
+    return Unseen(split, Saver(files, size, back), told)
+
+
+def _told(
+    cases: Mapping[str, Files], names: tuple[str, ...], files: Mapping[str, Path]
+) -> list[str]:
+    """Returns what the user ought to know of the cases, in lines.
+
+    Args:
+        cases: Case -> its files.
+        names: The modalities.
+        files: Case -> one volume of it.
+    """
     lacking = {m: sum(m not in found for found in cases.values()) for m in names}
     told = [f'{n} of {len(cases)} cases lack {m}' for m, n in lacking.items() if n]
     if plain := sum(suffix(file.name) == '.npy' for file in files.values()):
@@ -116,9 +131,7 @@ def unseen_volumes(
             'slices are taken to go from the feet to the head, rows from left to right and '
             'columns from back to front'
         )
-    told += notes.aside(aside)
-    back = {number: label for label, number in (table or {}).items()}
-    return Unseen(split, Saver(files, size, back), told)
+    return told
 
 
 def with_arrays(root: Path | None, found: Unseen, intake: Intake) -> Unseen:
