@@ -87,8 +87,8 @@ def _beside(
     selection: Selection, runs: Runs, published: Iterable[Mapping[str, Any]]
 ) -> tuple[list[Mapping[str, Any]], str]:
     """Returns the rows of papers to show beneath runs, and sentences on what was asked for."""
-    names = runs.data['modalities']
-    return selection.published(list(published), names), selection.told(names)
+    told = selection.told(runs.data['modalities'])
+    return selection.published(list(published), runs.data), told
 
 
 def _told(selection: Selection, leads: Mapping[str, Runs]) -> str:
@@ -293,7 +293,7 @@ def show(made: Table, protocols: set[str] | None = None) -> None:
             print(f'written: {part.stem}.md, .tex, .csv')
 
 
-def show_baseline(tables: Iterable[TextTable]) -> None:
-    """Prints what `write_baseline` returned."""
+def show_texts(tables: Iterable[TextTable]) -> None:
+    """Prints tables of text, for example those that `write_baseline` returned."""
     for text in tables:
         print(f'\n{text.title}\n{grid(text)}\n{text.caption}')

@@ -7,17 +7,18 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, noting
 from benchmark.files import writing
-from benchmark.records import store
+from benchmark.records import corruptions, store
 from benchmark.report import captions, escaping, published, writer
 from benchmark.report.page import (
     bundle,
     charts,
+    corrupted,
     costs,
     curves,
     gallery,
@@ -56,14 +57,8 @@ def write(results: Path, runs: Path | None = None, datasets: Sequence[str] = ())
     made: list[dict[str, Any]] = []
     errors: list[UserError] = []
     for name in names:
-        try:
+        with noting(f'{name}: its part of the page', errors):
             made.append(dataset(name, writer.folder_of(name, root), f'd{len(made)}'))
-        except UserError as error:
-            errors.append(error)
-        except Exception as error:
-            # Whatever one file holds, the page tells of the others.
-            told = f'{type(error).__name__}: {error}'
-            errors.append(UserError(f'{root / name}: no page can be made of it: {told}'))
     text = render(made, tidy(map(str, errors)))
     with writing(results / NAME) as file:
         file.write(text.encode())
@@ -78,17 +73,12 @@ def show(results: Path, runs: Path | None = None, datasets: Sequence[str] = ()) 
     Returns:
         Whether all data sets are on the page.
     """
-    errors: list[Exception] = []
-    try:
+    errors: list[UserError] = []
+    with noting(f'{results / NAME}', errors):
         errors += store.up_to_date(runs or results / 'runs', lambda: write(results, runs, datasets))
         print(f'written: {results / NAME}')
-    except UserError as error:
-        errors.append(error)
-    except Exception as error:
-        told = f'{type(error).__name__}: {error}'
-        errors.append(UserError(f'{results / NAME}: cannot be made: {told}'))
     for why in errors:
-        print(f'error: {escaping.terminal(str(why))}', file=sys.stderr)
+        print(f'error: {why}', file=sys.stderr)
     return not errors
 
 
@@ -105,11 +95,12 @@ def dataset(name: str, root: Path, id: str) -> dict[str, Any]:
     """
     found = reading.read(name, root, id)
     lost = itertools.chain(*found.table.unfinished.values())
-    told = [*found.problems, *lost, *_unfinished(root)]
+    tested = corruptions.scan(root)
+    told = [*found.problems, *tested.problems, *lost, *_unfinished(root)]
     return {
         'id': id,
         'name': escaping.terminal(name),
-        'blocks': [block(view, found) for view in found.views],
+        'blocks': [block(view, found, tested.tests) for view in found.views],
         'problems': tidy(line.replace(f'{root}/', '') for line in told),
     }
 
@@ -120,12 +111,15 @@ def _unfinished(root: Path) -> list[str]:
     return [f'not finished: {d}' for d in folders if not (d / store.RECORD).is_file()]
 
 
-def block(view: View, found: reading.Reading) -> dict[str, Any]:
+def block(
+    view: View, found: reading.Reading, tests: Mapping[str, corruptions.Tests]
+) -> dict[str, Any]:
     """Returns all that the page tells of a block.
 
     Args:
         view: The block.
         found: What was read of its data set.
+        tests: Identity of a run -> its tests under corruptions.
     """
     seen = found.seen(view)
     makers: list[tuple[str, Callable[[], Section]]] = [
@@ -137,6 +131,7 @@ def block(view: View, found: reading.Reading) -> dict[str, Any]:
         ('Cost', lambda: costs.section_of(view)),
         ('Calibration', lambda: predictions.calibrated(view, seen)),
         ('Classes', lambda: predictions.confused(view, seen)),
+        ('Corruptions', lambda: corrupted.section_of(view, tests)),
         ('Training', lambda: curves.section_of(view, found.folder)),
         ('Samples', lambda: gallery.section_of(view, found.folder)),
     ]

@@ -51,8 +51,8 @@ def draw(shape: Scatter, width: float) -> Iterator[Figure]:
             axes.set_xlabel(sheets.fitted([x], room, sheets.TEXT)[0], labelpad=2)
             axes.set_ylabel('\n'.join(sheets.wrapped(y, plot)))
         for k, line in enumerate(told):
-            at = foot - 0.08 - (k + 0.5) * sheets.LINE
-            sheet.text(LEFT, at, line, size=sheets.SMALL, va='center')
+            height = foot - 0.08 - (k + 0.5) * sheets.LINE
+            sheet.text(LEFT, height, line, size=sheets.SMALL, va='center')
         _list(sheet, keys, LEFT, foot - 0.11 - len(told) * sheets.LINE, space)
         yield figure
 
