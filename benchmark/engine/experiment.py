@@ -14,13 +14,13 @@ import numpy as np
 
 from benchmark.dataset import Dataset
 from benchmark.engine import gaps, state, values
+from benchmark.engine.description import described
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError
 from benchmark.method import Method
 from benchmark.missing import Sampler, subset_ids
-from benchmark.options import Spec, options_of
+from benchmark.options import Spec
 from benchmark.records import store
-from benchmark.records.metrics import higher_is_better
 from benchmark.records.schema import SCHEMA
 from benchmark.registry import METHODS, file_of, lookup
 from benchmark.search import Distribution, check_space
@@ -141,7 +141,6 @@ class Experiment:
     @functools.cached_property
     def header(self) -> dict[str, Any]:
         """The part of the record that is known before anything runs."""
-        task = self.data.task
         header: dict[str, Any] = {
             'schema': SCHEMA,
             'method': {
@@ -153,22 +152,7 @@ class Experiment:
                 'tunable': list(self.tunable),
                 'code': self.code,
             },
-            'dataset': {
-                'name': self.data.name,
-                'options': self.data.options,
-                'changed': _changed(self.data),
-                'fingerprint': self.data.fingerprint,
-                'kind': task.kind,
-                'modalities': list(task.names),
-                'classes': list(task.classes),
-                'metric': task.metric,
-                'higher_is_better': higher_is_better(task.metric),
-                'live': task.live,
-                'ceiling': self.data.bounds[0],
-                'chance': self.data.bounds[1],
-                'encoder': task.encoder,
-                **({'regions': [name for name, _ in task.regions]} if task.regions else {}),
-            },
+            'dataset': described(self.data),
             'protocol': self.protocol.recorded(),
             'protocol_id': self.protocol_id,
             'seed': self.seed,
@@ -292,9 +276,3 @@ def search_space(spec: Spec, options: dict[str, Any]) -> dict[str, Distribution]
     check_space(str(file_of(cls)), spec.name, declared, options)
     given = dict(spec.given)
     return {key: d for key, d in sorted(declared.items()) if key not in given}
-
-
-def _changed(data: Dataset) -> list[str]:
-    """Returns which options of a data set are not its defaults."""
-    defaults = options_of(type(data))
-    return [k for k, v in data.options.items() if k not in defaults or defaults[k].default != v]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 from benchmark.errors import UserError, unknown
 from benchmark.method import LOSSES
 from benchmark.options import read
+from benchmark.records.identity import protocol_id
 
 CHOICES = {
     'selection': ('last', 'mean', 'worst', 'full'),
@@ -199,13 +198,5 @@ class Protocol:
         return {field.name: field.default for field in dataclasses.fields(cls)}
 
     def id(self, fingerprint: str) -> str:
-        """Returns a readable folder name, unique per protocol and data.
-
-        Args:
-            fingerprint: The dataset's, so that runs on other data or other options of a generated
-                dataset never share a folder.
-        """
-        body = json.dumps([self.recorded(), fingerprint], sort_keys=True)
-        # A sampler may name many modalities; the hash tells two of one beginning apart.
-        words = [self.sampler.replace(':', '_')[:80], 'gaps' if self.gaps else '', self.selection]
-        return '-'.join([*filter(None, words), hashlib.sha256(body.encode()).hexdigest()[:8]])
+        """Returns the id of the protocol on data of this fingerprint, as records state it."""
+        return protocol_id(self.recorded(), fingerprint)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from benchmark.dataset import SPLITS, Split
-from benchmark.engine import cost, environment, notes, training
+from benchmark.engine import cost, environment, notes, showing, training
 from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
+from benchmark.errors import UserError
 from benchmark.method import Method, Task
 from benchmark.missing import mask_hash
 from benchmark.records import curves, store, verification
@@ -76,18 +78,38 @@ def finish(
         **environment.circumstances(machine.device),
     }
     keep_other(experiment)
-    files = {store.VALIDATION: ('val', validated), store.OUTCOMES: ('test', tested)}
-    record['outcomes'] = {name: _write(experiment, name, *told) for name, told in files.items()}
+    record['outcomes'] = _keep(experiment, trained, {'val': validated, 'test': tested})
     record |= _curves(experiment, trained)
     store.write(experiment.folder / store.RECORD, record)
     return cast(store.Record, record)
 
 
-def _write(experiment: Experiment, name: str, split: str, evaluators: list[SubsetEvaluator]) -> str:
-    """Writes a file of outcomes, and returns its SHA-256."""
-    data = experiment.data
-    found = _outcomes(data.task, split_of(data, split), evaluators)
-    return store.write_outcomes(experiment.folder / name, found)
+def _keep(
+    experiment: Experiment, trained: list[Trained], found: dict[str, list[SubsetEvaluator]]
+) -> dict[str, str]:
+    """Writes outcomes, and pictures of some test samples where a run keeps them by itself.
+
+    Returns:
+        File of outcomes -> its SHA-256.
+    """
+    hashes, data = {}, experiment.data
+    for name, split in ((store.VALIDATION, 'val'), (store.OUTCOMES, 'test')):
+        measured = {s: kept for e in found[split] for s, kept in e.outcomes.items()}
+        made = outcomes(data.task, split_of(data, split), measured)
+        hashes[name] = store.write_outcomes(experiment.folder / name, made)
+    networks = {
+        part.only[0] if part.only else '': method
+        for part, (method, _) in zip(experiment.parts, trained, strict=True)
+    }
+    try:
+        showing.keep(experiment, networks, made, hashes[store.OUTCOMES])
+    except UserError:
+        raise
+    except Exception as error:
+        # No picture is worth a training.
+        told = f'{type(error).__name__}: {error}'
+        print(f'{experiment.folder}: no pictures of samples: {told}', flush=True)
+    return hashes
 
 
 def _curves(experiment: Experiment, trained: list[Trained]) -> dict[str, str]:
@@ -153,15 +175,23 @@ def _gap_report(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _outcomes(task: Task, split: Split, evaluators: list[SubsetEvaluator]) -> store.Outcomes:
-    """Returns per-sample outcomes of every subset in the order of a split."""
-    arrays = _samples_of(task, split)
+def outcomes(
+    task: Task, split: Split, measured: Mapping[str, Mapping[str, np.ndarray]]
+) -> store.Outcomes:
+    """Returns per-sample outcomes of every subset in the order of a split.
+
+    Args:
+        task: The task.
+        split: The split.
+        measured: Subset id -> what a `SubsetMetric` keeps of the samples that have the subset.
+    """
+    arrays = samples_of(task, split)
     samples, classes = len(arrays['name']), len(task.classes)
     # Classes are counted below zero, since -1 stands for a sample that was not tested.
     label = np.result_type(np.int16, np.min_scalar_type(-classes))
     if task.kind == 'classification':
         arrays['target'] = np.asarray(split.target[np.arange(samples)]).astype(label)
-    for subset, found in ((s, o) for e in evaluators for s, o in e.outcomes.items()):
+    for subset, found in measured.items():
         for key, values in found.items():
             if key == 'ids':
                 continue
@@ -174,7 +204,7 @@ def _outcomes(task: Task, split: Split, evaluators: list[SubsetEvaluator]) -> st
     return arrays
 
 
-def _samples_of(task: Task, split: Split) -> store.Outcomes:
+def samples_of(task: Task, split: Split) -> store.Outcomes:
     """Returns 'name' and, where the data set has clusters, 'cluster' of what is counted."""
     names, clusters = np.asarray(split.ids), split.clusters
     if task.metric == 'Dice' and split.groups is not None:

@@ -47,8 +47,13 @@ def dependence(record: Record | Unscored) -> str:
 
 
 def realised(runs: Runs) -> dict[str, float]:
-    """Returns modality -> percentage of the training samples that lack it, over all runs."""
-    found = [record['gaps']['rates'] for record in runs.records]
+    """Returns modality -> percentage of the training samples that lack it, over all runs.
+
+    It is empty where other code trained all rows, whose training data are not known.
+    """
+    found = [record['gaps']['rates'] for record in runs.own]
+    if not found:
+        return {}
     return {
         name: 100 * float(np.mean([rates[name] for rates in found]))
         for name in runs.data['modalities']

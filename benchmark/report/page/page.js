@@ -250,6 +250,15 @@
     filter(element.closest('.block'));
   };
 
+  /* Pictures of samples: the columns of the chosen methods. */
+
+  const showChosen = (block) => {
+    const wanted = new Set(chosen(block));
+    for (const cell of block.querySelectorAll('[data-method]')) {
+      cell.hidden = !wanted.has(Number(cell.dataset.method));
+    }
+  };
+
   /* Parts are drawn when they come into sight, so that a long page opens at once. */
 
   const DRAW = { figure: drawFigure, grid: drawGrid, sliders: drawSliders };
@@ -273,7 +282,9 @@
   }
   for (const block of document.querySelectorAll('section.block[aria-labelledby]')) {
     block.querySelector('.filter').addEventListener('input', () => filter(block));
+    showChosen(block);
     block.querySelector('.chosen')?.addEventListener('change', () => {
+      showChosen(block);
       for (const element of block.querySelectorAll('figure.part')) if (drawn.has(element)) draw(element);
     });
   }
