@@ -1,15 +1,23 @@
-"""What the tests of a process share; one thread, since two suites would fight for the cores."""
+"""What the tests of a process share.
 
+The libraries are imported in the fixtures: pytest-xdist reads this file in a process of its own,
+which runs no tests, before it starts those that do.
+"""
+
+import gc
 import os
 from pathlib import Path
 
 import pytest
-import torch
 
-from benchmark.engine import cost
-from benchmark.report.page import document
 
-torch.set_num_threads(1)
+def pytest_collection_finish():
+    """Takes what has been imported out of the search for garbage, which took a third of the time.
+
+    The libraries are a million objects that stay for as long as the process does.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class Disk:
@@ -78,11 +86,21 @@ def _unsynced():
 
 
 @pytest.fixture(autouse=True, scope='session')
+def _one_thread():
+    """Computes in one thread, since the processes of two suites would fight for the cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope='session')
 def _counted_once():
     """Counts the FLOPs of equal networks once, which takes as long as training them for an epoch.
 
     The tests of the counting import the function itself.
     """
+    from benchmark.engine import cost
+
     real, counted = cost.flops, {}
 
     def flops(method, only=None):
@@ -105,6 +123,8 @@ PAGE = ('test_page', 'test_disk', 'test_streams')
 @pytest.fixture(autouse=True, scope='module')
 def _page_where_it_is_looked_at(request):
     """Writes the page of all results in tests of the page alone: most commands end with it."""
+    from benchmark.report.page import document
+
     with pytest.MonkeyPatch.context() as patch:
         if not request.path.stem.startswith(PAGE):
             patch.setattr(document, 'show', lambda results: True)

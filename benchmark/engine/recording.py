@@ -18,7 +18,7 @@ from benchmark.engine.loading import split_of
 from benchmark.errors import UserError
 from benchmark.method import Method, Task
 from benchmark.missing import mask_hash
-from benchmark.records import store, verification
+from benchmark.records import curves, store, verification
 
 
 class Trained(NamedTuple):
@@ -79,6 +79,7 @@ def finish(
     }
     keep_other(experiment)
     record['outcomes'] = _keep(experiment, trained, {'val': validated, 'test': tested})
+    record |= _curves(experiment, trained)
     store.write(experiment.folder / store.RECORD, record)
     return cast(store.Record, record)
 
@@ -111,6 +112,19 @@ def _keep(
     return hashes
 
 
+def _curves(experiment: Experiment, trained: list[Trained]) -> dict[str, str]:
+    """Writes the curves of each network, and returns their field; a fit without epochs has none."""
+    networks = {
+        ''.join(part.only or []): summary['curves']
+        for part, (_, summary) in zip(experiment.parts, trained, strict=True)
+        if 'curves' in summary
+    }
+    if not networks:
+        return {}
+    place = experiment.folder / curves.CURVES
+    return {'curves': curves.write(place, experiment.identity, networks)}
+
+
 def _method(experiment: Experiment) -> dict[str, Any]:
     """Returns the method as the header of a record has it, with the notes on its training."""
     told = notes.of(experiment)
@@ -131,14 +145,15 @@ def _predict(
 def keep_other(experiment: Experiment) -> None:
     """Moves a record of another version of the method aside instead of overwriting it.
 
-    Its outcomes go along, and go first: an interruption leaves the record to be moved later.
+    What lies beside it goes along, and goes first: an interruption leaves the record to be moved
+    later.
     """
     file = experiment.folder / store.RECORD
     with contextlib.suppress(store.RecordError):
         found = store.read(file)
         if found['identity'] == experiment.identity:
             return
-        for name in (store.OUTCOMES, store.VALIDATION, store.RECORD):
+        for name in (*store.BESIDE, store.RECORD):
             part = file.with_name(name)
             if part.is_file():
                 part.rename(part.with_stem(f'{part.stem}-{found["identity"]}'))

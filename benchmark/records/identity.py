@@ -53,8 +53,8 @@ def protocol_id(protocol: Mapping[str, Any], fingerprint: str) -> str:
     body = json.dumps([protocol, fingerprint], sort_keys=True)
     # A sampler may name many modalities; the hash tells two of one beginning apart.
     sampler = str(protocol.get('sampler', '')).replace(':', '_')[:80]
-    words = [sampler, 'gaps' if protocol.get('rates') else '', str(protocol.get('selection', ''))]
-    words = words if protocol else [EXTERNAL]
+    gaps = 'gaps' if protocol.get('rates') or protocol.get('mask') else ''
+    words = [sampler, gaps, str(protocol.get('selection', ''))] if protocol else [EXTERNAL]
     return '-'.join([*filter(None, words), hashlib.sha256(body.encode()).hexdigest()[:8]])
 
 

@@ -82,12 +82,14 @@ class DatasetInfo(_Dataset, total=False):
     ideal observer on each subset and `chance` the score of guessing, where they are known.
     `regions` names the regions of Dice in the order of the outcomes. `encoder` says in words which
     network encodes the inputs, and its width. `changed` names those of the options that are not the
-    data set's defaults.
+    data set's defaults. `reader` is the registered name that the data set was opened by, such as
+    'arrays', which is another one than `name` for data of the user's own.
     """
 
     regions: list[str]
     encoder: str
     changed: list[str]
+    reader: str
 
 
 SubsetMetrics = dict[str, dict[str, float | None]]
@@ -195,6 +197,8 @@ class Rules(TypedDict, total=False):
     loss: str
     ema: float
     nesterov: bool
+    mechanism: str
+    mask: str
 
 
 class _Run(TypedDict):
@@ -255,11 +259,13 @@ class Record(_Complete, total=False):
     `predicted` gives, per subset, the share of each class among the test predictions. `collapsed`
     lists the subsets on which nearly all predictions are of one class. `outcomes` gives the SHA-256
     of each file of outcomes beside the record, by the file's name; without these files the run does
-    not count as finished. Records of older versions have neither `outcomes` nor `samples`.
+    not count as finished. `curves` is the SHA-256 of the file of curves beside the record, if the
+    training had epochs. Records of older versions have no `samples`, `outcomes` or `curves`.
     """
 
     samples: SampleCounts
     outcomes: dict[str, str]
+    curves: str
 
 
 def is_external(record: Record | Unscored) -> bool:

@@ -142,6 +142,8 @@ def _by_rates(layout: Layout, columns: tuple[Column, ...], blocks: Iterable[Bloc
     """Returns a table for the protocols that differ in the missing rates alone."""
     members: dict[str, dict[str, Block]] = {}
     for block in blocks:
+        if gaps.dependence(block.first.records[0]):
+            continue  # in the papers the gaps depend on nothing
         group = members.setdefault(gaps.base(block.first.records[0]), {})
         group[gaps.given(block.first)] = block
     return [p for group in members.values() if (p := _sweep(layout, columns, group)) is not None]

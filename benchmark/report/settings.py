@@ -79,7 +79,8 @@ def training_gaps(runs: Runs) -> str:
     if not any(rates.values()):
         return 'The training data are complete.'
     told = ', '.join(f'{name} {rate:.1f} %' for name, rate in rates.items())
-    return f'Training samples that lack a modality: {told}.'
+    why = gaps.dependence(runs.records[0])
+    return f'Training samples that lack a modality: {told}{f" ({why})" if why else ""}.'
 
 
 def samples(runs: Runs) -> str:

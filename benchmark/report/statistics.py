@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from benchmark.missing import subset_id, subset_ids, subset_masks
 from benchmark.records.metrics import nanmean, tested
@@ -140,7 +140,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 2:
         return math.nan, math.nan
     mean, std = over_seeds(values)
-    reach = float(t.ppf(0.975, len(values) - 1)) * std / math.sqrt(len(values))
+    reach = float(stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values))
     return mean - reach, mean + reach
 
 

@@ -202,7 +202,7 @@ def test_curves_come_from_the_logs_and_what_lacks_is_said(known, tmp_path):
     found = {(r['m'], r['kind'], r['epoch']): r['value'] for r in rows if r['seed'] == 0}
     assert found == {(1, 0, 0): 0.7, (1, 0, 1): 0.6, (1, 1, 1): 45.0}
     add(tmp_path / 'runs', 'm', 0)
-    assert 'No file train.log with epochs' in made(tmp_path)[0]
+    assert 'nor a file train.log with epochs' in made(tmp_path)[0]
 
 
 def test_no_name_can_act(tmp_path):
@@ -289,7 +289,7 @@ def test_a_page_that_fails_is_one_line(results, monkeypatch, capsys):
     assert command.main([str(results)]) == 2
     told = capsys.readouterr()
     page = results / 'index.html'
-    assert told.err == f'error: {page}: cannot be made: ZeroDivisionError: oops\n'
+    assert told.err == f'error: {page} cannot be made: ZeroDivisionError: oops\n'
     assert not page.exists()
 
 

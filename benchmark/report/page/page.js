@@ -156,11 +156,13 @@
   };
 
   const numbersOf = (part, rows) => {
-    const digits = (value) => (Number.isInteger(value) ? 0 : 2);
+    // Learning rates and losses may be far below one hundredth.
+    const told = (value) => (typeof value === 'number' && Math.abs(value) < 0.1 && !Number.isInteger(value)
+      ? String(Number(value.toPrecision(3))) : shown(value, Number.isInteger(value) ? 0 : 2));
     const lines = rows.map((row) => {
       const line = make('tr');
       line.append(make('th', row.method, { scope: 'row' }));
-      for (const [field] of part.columns) line.append(make('td', shown(row[field], digits(row[field]))));
+      for (const [field] of part.columns) line.append(make('td', told(row[field])));
       return line;
     });
     return table(part.text, ['method', ...part.columns.map(([, title]) => title)], lines);
