@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.report import statistics
+from benchmark.report import escaping, statistics
 from benchmark.report.figures.shapes import (
     Group,
     Lines,
@@ -21,11 +21,12 @@ from benchmark.report.figures.shapes import (
 )
 from benchmark.report.figures.source import Source, numbers_of, part_of, present, rows_of
 from benchmark.report.page import costs, lattice, predictions, scores
+from benchmark.report.page.curves import LOSS, MEAN
 from benchmark.report.page.view import Part
 from benchmark.report.writer import Lacking
 
-STEPS = np.linspace(0, 1, 21)
-"""Probabilities of a failure at which the expected score is drawn."""
+STEPS = np.linspace(0, 0.3, 13)
+"""Probabilities of a failure at which the expected score is drawn: above, methods are alike."""
 
 
 def _series(source: Source, make: Callable[[int], Series | None]) -> list[Series]:
@@ -253,13 +254,23 @@ def _line(name: str, rows: Iterable[dict[str, Any]], m: int, x: str, y: str) -> 
 
 
 def curves(source: Source) -> Iterator[Picture]:
-    """Yields loss and validation score by epoch, a line for each seed."""
+    """Yields the loss, the mean of validation, and that of chosen subsets, a line for each seed."""
     view = source.view
     part = part_of(source.curves, '-curves')
     options = part['selects'][0]['options']
+    wanted = {LOSS: 'loss', MEAN: 'validation'}
+    chosen = enumerate(view.runs.subsets)
+    wanted |= {
+        f'validation of {escaping.terminal(subset)}': f'validation-{k + 1}'
+        for k, subset in chosen
+        if subset in source.asked.subsets
+    }
+    left = len([option for option in options if option not in wanted])
+    told = 'terms of the loss, learning rate or single subsets'
+    note = f'{left} curves are not shown ({told}); the page has them' if left else ''
     for kind, option in enumerate(options):
         rows = [row for row in rows_of(part) if row['kind'] == kind]
-        if not rows:
+        if option not in wanted or not rows:
             continue
         series = []
         for m in _order(source, rows):
@@ -268,10 +279,9 @@ def curves(source: Source) -> Iterator[Picture]:
             lines = [[(r['epoch'], r['value']) for r in own if r['seed'] == s] for s in seeds]
             series.append(Series(view.methods[m], lines))
         here = {**part, 'rows': [row for row in part['rows'] if row[1] == kind]}
-        name = 'loss' if option == options[0] else option.partition(',')[0]
         # Losses of different methods are not comparable.
-        shape = Lines(series, 'epoch', option, shared=kind > 0)
+        shape = Lines(series, 'epoch', option, shared=option != LOSS)
+        name, about = f'curves-{wanted[option]}', source.curves['about']
         numbers = numbers_of(here, view.methods)
-        yield Picture(
-            f'curves-{name}', f'Training: {option}', source.curves['about'], shape, *numbers
-        )
+        yield Picture(name, f'Training: {option}', about, shape, *numbers, note)
+        note = ''

@@ -86,7 +86,7 @@ def read(
         [View(f'{id}b{k}', block) for k, block in enumerate(table.blocks)],
         {record['identity']: path.parent for path, record in found.complete.items()},
         noted,
-        [*found.problems, *left_out, *table.problems],
+        list(dict.fromkeys([*found.problems, *left_out, *table.problems])),
     )
 
 

@@ -235,7 +235,7 @@ def boxes(
     if hatched and worse:
         sheet.add_collection(
             PolyCollection(
-                worse, facecolors='none', edgecolors='#555555', linewidths=0, hatch='/////'
+                worse, facecolors='none', edgecolors=sheets.QUIET, linewidths=0, hatch='////'
             )
         )
     for c, colour in zip(cells, colours, strict=True):

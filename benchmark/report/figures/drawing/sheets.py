@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ TALLEST = 8.75
 
 MARGIN = 0.05
 
-DOTS = 1200
+DOTS = 600
 """Dots per inch at which texts are measured."""
 
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#b0568f', '#000000', '#8a6d00', '#56b4e9', '#7f7f7f')
@@ -42,7 +43,8 @@ DASHES: tuple[Any, ...] = ('-', (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (
 QUIET, GRID = '#777777', '#dddddd'
 
 ONE_WAY = LinearSegmentedColormap.from_list('one way', ['#f4f8fb', '#8fbcdd', '#0072b2', '#00324f'])
-TWO_WAYS = LinearSegmentedColormap.from_list('two ways', ['#c24f00', '#f5f5f5', '#0072b2'])
+# Light enough for black numbers everywhere.
+TWO_WAYS = LinearSegmentedColormap.from_list('two ways', ['#dd6e1f', '#f7f7f7', '#4a97cc'])
 
 # The names of the keys differ between versions of matplotlib, which types them.
 STYLE: Any = {
@@ -65,7 +67,7 @@ STYLE: Any = {
     'lines.linewidth': 1.0,
     'lines.markersize': 3.5,
     'lines.markeredgewidth': 0.5,
-    'hatch.linewidth': 0.5,
+    'hatch.linewidth': 0.4,
     # A name with dollar signs is no formula.
     'text.parse_math': False,
     'savefig.dpi': 300,
@@ -115,12 +117,14 @@ def _cut(name: str, room: float, size: float) -> str:
     """Returns the start and the end of a name that is too wide."""
     if measure(name, size) <= room:
         return name
-    for kept in range(len(name) - 1, 1, -1):
+
+    def short(kept: int) -> str:
         start = kept * 2 // 3
-        short = f'{name[:start]}…{name[len(name) - (kept - start) :]}'
-        if measure(short, size) <= room:
-            return short
-    return '…'
+        return f'{name[:start]}…{name[len(name) - (kept - start) :]}'
+
+    widths = range(1, len(name))
+    fit = bisect.bisect_right(widths, room, key=lambda kept: measure(short(kept), size))
+    return short(fit) if fit else '…'
 
 
 def wrapped(text: str, room: float, size: float = TEXT) -> list[str]:
