@@ -69,7 +69,10 @@ Preparation = Mapping[str, Mapping[str, Any]]
 'mean' and 'std' are nested lists that broadcast to a sample; the input is (x - mean) / std, and 0
 where std is 0, for what does not vary in the training samples. 'hole', if there is one, is the
 value of pixels at which nothing was measured, which become 0. 'dtype' is the type in which files
-are decoded. A modality that is not listed enters the network as its reader gives it.
+are decoded. 'numbers' says in words which numbers the files hold, such as 'whole numbers of 8
+bits': those of new samples must be the same. 'layout' is that of an array of images in the
+training, which settles what the shape of a new one leaves open. A modality that is not listed
+enters the network as its reader gives it.
 """
 
 

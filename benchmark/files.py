@@ -66,8 +66,12 @@ def check_file(path: Path) -> None:
         raise ValueError('expected a file, found a folder, pipe, socket or device')
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, strict: bool = False) -> Any:
     """Returns what a JSON file holds; anybody may have made the file.
+
+    Args:
+        path: The file.
+        strict: Whether NaN, Infinity and a field that stands twice in an object are refused.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -78,9 +82,22 @@ def read_json(path: Path) -> Any:
     if path.stat().st_size > LARGEST:
         raise ValueError(f'expected at most {LARGEST} bytes, found {path.stat().st_size}')
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        hooks: dict[str, Any] = {'object_pairs_hook': _once, 'parse_constant': _refuse}
+        return json.loads(path.read_text(encoding='utf-8'), **(hooks if strict else {}))
     except RecursionError as error:
         raise ValueError('it is nested too deep') from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of its fields; json would keep the last of two fields of one name."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError('a field stands there twice')
+    return found
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f'{constant} is no number in JSON')
 
 
 class Entry(NamedTuple):

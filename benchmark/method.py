@@ -383,8 +383,25 @@ class Method(BaseModel):
 
         Returns:
             (B, K) or (B, K, H, W).
+
+        Raises:
+            UserError: `decode` returned something else than a tensor.
         """
-        return self.decode(self.encode(inputs), mask)
+        return self._logits('decode', self.decode(self.encode(inputs), mask))
+
+    def _logits(self, function: str, found: Any) -> Tensor:
+        """Returns what a function of the method gave as logits.
+
+        Raises:
+            UserError: It is no tensor.
+        """
+        if isinstance(found, Tensor):
+            return found
+        shape = '(B, K, H, W)' if self.task.kind == 'segmentation' else '(B, K)'
+        raise UserError(
+            f'{function} of {type(self).__name__}: expected logits {shape} as a tensor, '
+            f'found {type(found).__name__}'
+        )
 
     @classmethod
     def search_space(cls, options: dict[str, Any]) -> dict[str, Distribution]:
@@ -471,7 +488,11 @@ class Method(BaseModel):
         Returns:
             A scalar in float32; 0 if everything is labelled IGNORE, as in a batch of unlabelled
             frames.
+
+        Raises:
+            UserError: The logits are no tensor.
         """
+        logits = self._logits('decode or predict', logits)
         name = self.task.loss or LOSSES[self.task.kind][0]
         if name == 'own':
             return self.own_loss(logits, target)

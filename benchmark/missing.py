@@ -195,18 +195,31 @@ def spelled(settings: Sequence[str], names: Sequence[str], dataset: str) -> list
 
 
 def hide(
-    available: np.ndarray, ids: Sequence[str] | np.ndarray, rates: np.ndarray, seed: int
+    available: np.ndarray,
+    ids: Sequence[str] | np.ndarray,
+    rates: np.ndarray,
+    seed: int,
+    statistics: np.ndarray | None = None,
+    strength: float = 1.0,
 ) -> np.ndarray:
     """Simulates training gaps: floor(U r_m) of U units lack modality m in every epoch.
 
     A unit is a sample, or all samples of one name: a scan that was not made lacks in every slice of
-    its volume. Which units lose a modality depends on their names, not on their order.
+    its volume. Which units lose a modality depends on their names, not on their order, and on
+    statistics, where they are given. The units are then drawn one after the other, each among those
+    that are left with a probability proportional to exp(b z): z is the mean statistic of the unit's
+    samples, standardised over all units, and b the strength. This is done by the Gumbel-max trick:
+    the units with the largest b z + g are hidden, where g is a Gumbel variable of each unit.
 
     Args:
         available: (N, M) bool, what the data have.
         ids: (N,) names of the units; samples of one name lose a modality together.
         rates: (M,) missing rates.
         seed: Seed of the gaps.
+        statistics: (N, M) what the loss of each modality depends on. NaN where it is not known; a
+            unit of which nothing is known has the mean of the others.
+        strength: b. Of two units whose statistics differ by one standard deviation, the one with
+            the larger statistic is exp(b) times as likely to be drawn next.
 
     Returns:
         (N, M) bool, what remains; rows may be empty.
@@ -218,8 +231,30 @@ def hide(
     for m in np.flatnonzero(hidden):
         keys = [hashlib.sha256(f'{seed}/{m}/{i}'.encode()).digest() for i in units]
         order = np.argsort(np.array(keys, dtype='S32'), kind='stable')
+        if statistics is not None:
+            # Small hashes become large variables: with b = 0 the order would stay as it is.
+            shares = np.array([int.from_bytes(key[:8], 'big') / 2**64 for key in keys])
+            gumbel = -np.log(-np.log1p(-shares.clip(2**-64, 1 - 2**-53)))
+            z = _standardised(statistics[:, m], unit_of)
+            order = np.argsort(-strength * z - gumbel, kind='stable')
         kept[np.isin(unit_of, order[: hidden[m]]), m] = False
     return kept
+
+
+def _standardised(values: np.ndarray, unit_of: np.ndarray) -> np.ndarray:
+    """Returns the mean of each unit with mean 0 and deviation 1 over the units; 0 if not known.
+
+    Args:
+        values: (N,) values, NaN where they are not known.
+        unit_of: (N,) number of the unit of each sample.
+    """
+    known = ~np.isnan(values)
+    counts = np.bincount(unit_of, known)
+    sums = np.bincount(unit_of, np.where(known, values, 0))
+    means = np.divide(sums, counts, where=counts > 0, out=np.full(len(counts), np.nan))
+    if not known.any() or not (deviation := np.nanstd(means)):
+        return np.zeros(len(counts))
+    return np.nan_to_num((means - np.nanmean(means)) / deviation)
 
 
 def mask_hash(mask: np.ndarray) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING  # noqa: E402
 
 from benchmark.errors import UserError  # noqa: E402
 from benchmark.files import user_path, writing  # noqa: E402
+from benchmark.shown import terminal  # noqa: E402
 from benchmark.streams import command, telling  # noqa: E402
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     request = prediction.Request(args.data, args.split, args.without, args.workers)
     unseen = prediction.opened(model.card, request, args.evaluate)
     for note in (*model.notes, *unseen.notes):
-        print(note)
+        print(terminal(note))
     if args.evaluate:
         _show(model, prediction.evaluate(model, unseen.split, args.workers), args.out)
         return 0
@@ -131,7 +132,8 @@ def _show(model: Model, scores: dict[str, SubsetScore], out: Path | None) -> Non
         s: [score.metrics.get(name, float('nan')) for name in names] for s, score in scores.items()
     }
     shown = [[s, scores[s].n, *(100 * x for x in found)] for s, found in values.items()]
-    print(f'{model.card.method["label"]}, trained on {model.card.dataset["name"]} (%)')
+    label, data = model.card.method['label'], model.card.dataset['name']
+    print(f'{terminal(label)}, trained on {terminal(data)} (%)')
     print(tabulate(shown, ['subset', 'n', *names], floatfmt='.2f'))
     if out is None:
         return

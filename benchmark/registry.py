@@ -17,6 +17,7 @@ from mmengine.registry import Registry
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT, user_path
 from benchmark.options import keyed
+from benchmark.shown import terminal
 
 LONGEST = 60
 """Most characters in a registered name, which becomes part of the names of folders."""
@@ -103,8 +104,7 @@ def _where(error: BaseException, file: Path) -> str:
         return str(error)
     line = f' (line {frames[-1].lineno})' if frames else ''
     kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
-    told = ' '.join(f'{kind}{error}'.split())
-    return f'{"".join(c for c in told if c.isprintable())}{line}'
+    return f'{terminal(f"{kind}{error}")}{line}'
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:

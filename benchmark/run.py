@@ -21,6 +21,7 @@ from functools import partial  # noqa: E402
 from benchmark.engine import arguments  # noqa: E402
 from benchmark.engine.grids import GRIDS  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
+from benchmark.records import kinds  # noqa: E402
 from benchmark.streams import command, telling  # noqa: E402
 
 EXAMPLES = """examples:
@@ -34,6 +35,7 @@ EXAMPLES = """examples:
   python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
   python benchmark/run.py --methods mmanet rfnet --seeds 0 1 2 --shard 1/3
+  python benchmark/run.py --methods mmanet rfnet --corruptions --dry-run
   python benchmark/run.py --status /tmp/results
   python benchmark/run.py --list --data-root /data/nyuv2
 """
@@ -49,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_what(p)
+    _add_gaps(p)
     _add_how(p)
+    _add_curves(p)
     _add_which(p)
     return p
 
@@ -99,6 +103,16 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         "those of a method's paper, or its defaults",
     )
     p.add_argument(
+        '--grid',
+        metavar='NAME',
+        help='run a named comparison instead of --methods: '
+        + '; '.join(f'{name} ({grid.about})' for name, grid in GRIDS.items()),
+    )
+
+
+def _add_gaps(p: argparse.ArgumentParser) -> None:
+    """Adds the options that say which training samples lack which modality."""
+    p.add_argument(
         '--gaps',
         nargs='+',
         metavar='RATES',
@@ -106,10 +120,18 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         'for none), e.g. complete rgb=0.2,depth=0.5, and print one table of all',
     )
     p.add_argument(
-        '--grid',
-        metavar='NAME',
-        help='run a named comparison instead of --methods: '
-        + '; '.join(f'{name} ({grid.about})' for name, grid in GRIDS.items()),
+        '--mask',
+        type=partial(user_path, what='--mask'),
+        metavar='FILE',
+        help='read which modalities each training sample has from a CSV file with the column id '
+        'and one of 0 and 1 for each modality, e.g. gaps.csv',
+    )
+    p.add_argument(
+        '--export-mask',
+        type=partial(user_path, what='--export-mask'),
+        metavar='FILE',
+        help='write which modalities each training sample has to such a file, e.g. gaps.csv; with '
+        '--dry-run nothing is trained',
     )
 
 
@@ -160,6 +182,22 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_curves(p: argparse.ArgumentParser) -> None:
+    """Adds the options on the curves of trainings: they change no score."""
+    p.add_argument(
+        '--curves',
+        action='store_true',
+        help='evaluate the validation split on every subset during the training also where only '
+        'the curves need it: every val_interval epochs',
+    )
+    p.add_argument(
+        '--visualizer',
+        choices=tuple(arguments.VISUALIZERS),
+        help='also tell the curves to TensorBoard, Weights & Biases or MLflow, in the folder of '
+        'each run',
+    )
+
+
 def _add_which(p: argparse.ArgumentParser) -> None:
     """Adds the options that say which experiments run now, and what is only shown."""
     p.add_argument(
@@ -185,9 +223,29 @@ def _add_which(p: argparse.ArgumentParser) -> None:
         help='print what is done, running, resumable or failed in a results folder, '
         'e.g. /tmp/results (default: that of --results)',
     )
+    _add_corruptions(p)
     p.add_argument('--dry-run', action='store_true', help='print the plan and the expected time')
     p.add_argument('--list', action='store_true', help='print the methods and data sets')
     p.add_argument('--force', action='store_true', help='run again what is recorded')
+
+
+def _add_corruptions(p: argparse.ArgumentParser) -> None:
+    """Adds the options of tests beside the record, which change no score of it."""
+    p.add_argument(
+        '--corruptions',
+        nargs='?',
+        type=kinds.kinds,
+        const=tuple(kinds.KINDS),
+        metavar='KIND,...',
+        help='then test the same networks under graded corruptions of one modality, also of '
+        'recorded runs, e.g. gaussian,frozen (default: all that fit a modality)',
+    )
+    p.add_argument(
+        '--severities',
+        type=kinds.severities,
+        metavar='N,...',
+        help='severities of --corruptions, e.g. 1,3,5 (default: 1,2,3,4,5)',
+    )
 
 
 @telling
@@ -208,6 +266,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return status.show(args.results if args.status is True else args.status, terminal)
     arguments.check(args)
+    kinds.check(args.corruptions, args.severities)
     # PyTorch, which takes seconds to import, and which nothing above needs.
     from benchmark import running
 

@@ -13,7 +13,7 @@ from benchmark.method import IGNORE, Modality, Task
 from benchmark.names import check_classes
 from benchmark.registry import DATASETS
 from datasets.common.families.array_contents import Measured, measure, read_contents
-from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs
+from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs, texts
 from datasets.common.families.unseen_arrays import Foreground, unseen_arrays
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities, shared
@@ -182,17 +182,13 @@ class Arrays(Dataset):
             raise self._fail('target', expected, f'{top}')
         check_number(f'{self.file}: target', max(count, 0 if given is None else len(given)))
         check_trained_classes(f'{self.file}: target', labels['train'], ignored)
-        names = tuple(map(str, range(count))) if given is None else self._text('classes', given)
+        names = (
+            tuple(map(str, range(count))) if given is None else texts(self.file, 'classes', given)
+        )
         check_classes(f'{self.file}: classes', names)
         trained = {0, 1} if self.binary else labels['train']
         self.untrained = set(range(len(names))) - trained
         return names
-
-    def _text(self, key: str, given: np.ndarray) -> tuple[str, ...]:
-        try:
-            return tuple(c.decode() if isinstance(c, bytes) else str(c) for c in given.tolist())
-        except UnicodeDecodeError as error:
-            raise self._fail(key, 'text in UTF-8', f'{error.object!r}') from None
 
     def _values(self, rows: np.ndarray) -> frozenset[int]:
         """Returns all labels of samples."""
@@ -214,7 +210,7 @@ class Arrays(Dataset):
         if given.shape != (len(self.target),) or given.dtype.kind not in 'iuSU':
             expected = f'names or whole numbers ({len(self.target)},)'
             raise self._fail('cluster', expected, about(given))
-        names = self._text('cluster', given)
+        names = texts(self.file, 'cluster', given)
         for row, name in enumerate(names):
             if not name.strip() or not name.isprintable():
                 raise self._fail('cluster', 'printable names', f'{ascii(name)} in row {row}')
@@ -259,8 +255,11 @@ class Arrays(Dataset):
         )
 
     def preparation(self, split: Split) -> Preparation:
-        """Returns the moments of the training samples."""
-        return {m: facts_of(one.mean[0], one.std[0]) for m, one in self.measured.items()}
+        """Returns the moments of the training samples, and how images were stored."""
+        return {
+            m: {**facts_of(one.mean[0], one.std[0]), **self.inputs[m].facts}
+            for m, one in self.measured.items()
+        }
 
     @classmethod
     def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:
@@ -268,9 +267,9 @@ class Arrays(Dataset):
         return unseen_arrays(Path(root or ''), intake, labelled, part)
 
     def _standardised(self, name: str, rows: np.ndarray) -> Rows:
-        x, _, real = self.inputs[name]
-        mean, std, _ = self.measured[name]
-        standardised = Standardised(x, rows, (mean, std), real, f'{self.file}: inputs/{name}')
+        one, (mean, std, _) = self.inputs[name], self.measured[name]
+        told = f'{self.file}: inputs/{name}'
+        standardised = Standardised(one.values, rows, (mean, std), one.real, told)
         if self.streams:
             return standardised
         # Values of a row that is not available are never read, and may be anything.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Intake, Rows, Split, Unseen
+from benchmark.dataset import Dataset, Intake, Preparation, Rows, Split, Unseen
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.missing import derive
@@ -108,6 +108,7 @@ class Folders(Dataset):
         self.nearest = _some_of(nearest, self.found.images)
         self._measured: dict[str, Scaled] = {}
         self.types: dict[str, str] = {}
+        self.numbers: dict[str, str] = {}
         self.spans: dict[str, np.ndarray] = {}
         self.constant: list[str] = []
         self.task = self._task(width)
@@ -160,16 +161,12 @@ class Folders(Dataset):
         known = [s for split in splits.values() for s in split if s in files]
         if not any(s in files for s in splits['train']):
             raise UserError(f'{self.root / name}: expected some training sample, found none')
-        pictures = inspection.pictures_of([files[s] for s in known], self.layout)
+        paths = [files[s] for s in known]
+        pictures = inspection.pictures_of(paths, self.layout)
         first = pictures[0]
+        inspection.check_numbers(paths, pictures, first.numbers, f'like {paths[0].name}')
         expected = (first.shape[0], *(self.size or first.shape[1:]))
-        for sample, (shape, numbers, *_) in zip(known, pictures, strict=True):
-            # The same scene in 8 and in 16 bits would be two hundred times as bright.
-            if numbers != first.numbers:
-                raise UserError(
-                    f'{files[sample]}: expected {first.numbers} like {files[known[0]].name}, '
-                    f'found {numbers}'
-                )
+        for sample, (shape, *_) in zip(known, pictures, strict=True):
             found = (shape[0], *(self.size or shape[1:]))
             if found != expected:
                 hint = '' if self.size or found[0] != expected[0] else '; use size=HxW'
@@ -179,6 +176,7 @@ class Folders(Dataset):
                 )
             sizes.setdefault(sample, {})[name] = shape[1:]
         self.types[name] = max(picture.dtype for picture in pictures)
+        self.numbers[name] = first.numbers
         self._look_for_constants(name, dict(zip(known, pictures, strict=True)))
         return Modality(name, expected)
 
@@ -232,6 +230,11 @@ class Folders(Dataset):
             return Files(paths, decode, size, cache=self.cache, cache_folder=self.root / '.cache')
         index = {label: k for k, label in enumerate(self.task.classes)}
         return np.array([index[names[s]] for s in samples], np.int64)
+
+    def preparation(self, split: Split) -> Preparation:
+        """Returns the normalisation of the images, and the type of their numbers."""
+        found = super().preparation(split)
+        return {m: {**facts, 'numbers': self.numbers[m]} for m, facts in found.items()}
 
     @classmethod
     def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:

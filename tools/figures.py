@@ -101,7 +101,7 @@ def points(
         if setting in held:
             raise UserError(
                 f'{settings.named(runs)}: expected one protocol for train={setting[0]} '
-                f'width={setting[1]}, found {held[setting].key} and {runs.key}'
+                f'width={setting[1]}, found {held[setting].protocol_id} and {runs.protocol_id}'
             )
         held[setting] = runs
         found += [p for m in METHODS if (p := _point(m, setting, runs, outcomes))]
@@ -112,7 +112,7 @@ def points(
 def _point(method: str, setting: tuple[int, int], runs: Runs, outcomes: Loader) -> Point | None:
     """Returns the comparison of a method with the baseline, None where one of them lacks."""
     chosen = [runs.records[i] for m in (BASELINE, method) for i in runs.groups.get(m, [])]
-    pair = Runs(runs.key, chosen, outcomes, []) if chosen else runs
+    pair = Runs(chosen, outcomes, []) if chosen else runs
     if {BASELINE, method} - set(pair.groups):
         return None
     seeds = {m: {pair.records[i]['seed']: i for i in pair.groups[m]} for m in (BASELINE, method)}

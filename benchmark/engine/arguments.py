@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import re
 import sys
@@ -17,6 +18,10 @@ from benchmark.options import keyed
 
 REGISTERED = re.compile(r"^@(?:METHODS|DATASETS)\.register_module\('([^']+)'\)$", re.MULTILINE)
 """How a file of methods/ or datasets/ registers a name."""
+
+
+VISUALIZERS = ('tensorboard', 'wandb', 'mlflow')
+"""What can show curves; each is the name of a package that has to be installed."""
 
 
 class Shard(NamedTuple):
@@ -86,6 +91,11 @@ def check(args: argparse.Namespace) -> None:
         )
     if args.budget is not None and args.force:
         raise UserError('--budget: expected no --force beside it, whose time is not forecast')
+    if args.visualizer is not None and importlib.util.find_spec(args.visualizer) is None:
+        raise UserError(
+            f'--visualizer {args.visualizer}: expected an installed package {args.visualizer}, '
+            f'found none; install it: pip install {args.visualizer}'
+        )
     pairs(args.cfg_options)
     if args.grid is not None:
         grid_of(args.grid)

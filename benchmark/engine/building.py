@@ -53,11 +53,15 @@ class Machine:
         workers: Loader processes; by default none for data in memory and one per core that this
             process may use, up to 8, for data that are decoded as they are read.
         jobs: How many experiments run at the same time, which share the cores.
+        curves: Whether trainings validate every `val_interval` epochs, for their curves alone.
+        visualizer: What else shows the curves: 'tensorboard', 'wandb', 'mlflow' or nothing.
     """
 
     device: str
     workers: int | None = None
     jobs: int = 1
+    curves: bool = False
+    visualizer: str = ''
 
     def loader(self, data: Dataset) -> tuple[int, bool]:
         """Returns how many loader processes these data get, and whether memory is pinned."""

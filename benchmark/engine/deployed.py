@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Model:
 
         Raises:
             UserError: Nothing is given, a modality is unknown, or an input has another shape or
-                values that are not finite.
+                values that are not finite or not in the range of the training's images.
         """
         given = self._given(inputs)
         batches = {name: x.ndim > len(self._modality(name).shape) for name, x in given.items()}
@@ -179,9 +180,31 @@ class Model:
             row = int(np.flatnonzero(bad)[0])
             raise UserError(f'{name}: expected finite numbers, found others in sample {row}')
         facts = None if prepared else self.card.intake.preparation.get(name)
+        if facts is not None:
+            _check_range(name, x[allowed], facts.get('numbers', ''))
         ready = np.zeros(x.shape, np.float32)
         ready[allowed] = x[allowed] if facts is None else _normalised(x[allowed], facts)
         return torch.from_numpy(ready)
+
+
+def _check_range(name: str, x: np.ndarray, trained: str) -> None:
+    """Checks that values may be those of images as in the training.
+
+    Args:
+        name: The modality.
+        x: Rows (B, *shape), finite.
+        trained: The type of the training's numbers, e.g. 'whole numbers of 8 bits'; '' if unknown.
+
+    Raises:
+        UserError: A value is none of them, such as 4095 where they had 8 bits.
+    """
+    bits = re.fullmatch(r'whole numbers of (\d+) bits?', trained)
+    if not bits or not x.size:
+        return
+    top = float(np.abs(x.astype(np.float64)).max())
+    # Interpolation may overshoot the range a little.
+    if top > 2 ** (1 + int(bits[1])):
+        raise UserError(f'{name}: expected {trained} as in the training, found {top:g}')
 
 
 def _numbers(values: Any) -> np.ndarray:

@@ -72,7 +72,7 @@ class DiceMetric(SubsetMetric):
         """Keeps (position, areas (3, R), predicted pixels (K,)) of each slice."""
         for sample in data_samples:
             target = sample['gt_sem_seg']['data']
-            pred, known = _padded(sample['pred_sem_seg']['data'], target), target != IGNORE
+            pred, known = padded(sample['pred_sem_seg']['data'], target), target != IGNORE
             areas = [self._areas(pred, target, known, classes) for _, classes in self.task.regions]
             shares = torch.bincount(pred[known], minlength=len(self.task.classes))
             self.results.append((sample['id'], torch.stack(areas, 1), shares))
@@ -100,7 +100,7 @@ class DiceMetric(SubsetMetric):
         return {'Dice': float(each.mean()), **dict(zip(names, each.tolist(), strict=True))}
 
 
-def _padded(pred: Tensor, target: Tensor) -> Tensor:
+def padded(pred: Tensor, target: Tensor) -> Tensor:
     """Returns a prediction (h, w) padded with 0 about its centre to the size (H, W) of a target."""
     high, wide = (t - p for t, p in zip(target.shape, pred.shape, strict=True))
     return F.pad(pred, (wide // 2, wide - wide // 2, high // 2, high - high // 2))

@@ -49,7 +49,7 @@ def run(
         TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
     trained, teacher_cost = train(experiment, machine, report, force)
-    state.make_room(experiment.folder, store.RECORD, store.OUTCOMES, store.VALIDATION)
+    state.make_room(experiment.folder, store.RECORD, *store.BESIDE)
     card.write(experiment, machine.device)
     report('testing', 0, 0, 0.0)
     return finish(experiment, machine, trained, teacher_cost)
@@ -74,7 +74,7 @@ def train(
         raise UserError(f'{experiment.label}: expected {trials} trials to have run before it')
     if force:
         clear(experiment)
-    _prepare(machine)
+    deterministic(machine)
     _ = experiment.readable  # refuses before a teacher is trained
     teacher = experiment.teacher
     teacher_cost = {'seconds': 0.0, 'peak_memory_mb': 0.0}
@@ -89,7 +89,8 @@ def train(
     return trained, teacher_cost
 
 
-def _prepare(machine: Machine) -> None:
+def deterministic(machine: Machine) -> None:
+    """Makes the same computation give the same numbers, also on a GPU."""
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     # Some CUDA kernels have no deterministic form; those warn instead of stopping the run.
@@ -168,11 +169,12 @@ def _fit(
         report(0, 0, 0.0)
         summary = fitting.fit(method, experiment, part, machine)
     else:
+        own = part.folder, identity, experiment.seed, machine.device, part.only
         summary = training.train(
             method,
             loaders(experiment, part, machine),
             experiment.protocol,
-            training.Job(part.folder, identity, experiment.seed, machine.device, part.only),
+            training.Job(*own, machine.curves, machine.visualizer, experiment.about),
             lambda epoch, seconds: report(epoch, epochs, seconds),
         )
     summary['peak_memory_mb'] = cost.peak_memory(machine.device)

@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmark.dataset import Dataset
-from benchmark.engine import state, values
-from benchmark.engine.loading import split_of
+from benchmark.engine import gaps, state, values
+from benchmark.engine.description import described
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError
 from benchmark.method import Method
-from benchmark.missing import Sampler, derive, hide, parse_rates, subset_ids
-from benchmark.options import Spec, options_of
+from benchmark.missing import Sampler, subset_ids
+from benchmark.options import Spec
 from benchmark.records import store
-from benchmark.records.metrics import higher_is_better
 from benchmark.records.schema import SCHEMA
 from benchmark.registry import METHODS, file_of, lookup
 from benchmark.search import Distribution, check_space
@@ -120,11 +119,7 @@ class Experiment:
         Raises:
             CannotTrain: The method needs complete data, and these are not.
         """
-        train = split_of(self.data, 'train')
-        given = self.protocol.rates
-        rates = parse_rates(given or '0', self.data.task.names, f'rates={given}')
-        units = train.ids if train.groups is None else train.groups
-        kept = hide(train.available, units, rates, derive(self.seed, 'gaps'))
+        kept = gaps.kept(self.data, self.protocol, self.seed)
         if self.method.needs_complete and not kept.all():
             raise CannotTrain(
                 f'{self.label} on {self.data.name}: this method {COMPLETE_ONLY}, '
@@ -136,17 +131,16 @@ class Experiment:
         """Checks what can be checked without data.
 
         Raises:
-            UserError: The network, the sampler or the rates do not fit the method and data set.
+            UserError: The network, the sampler or the gaps do not fit the method and data set.
         """
-        task, given = self.data.task, self.protocol.rates
+        task = self.data.task
         self.method.check_network(task)
-        parse_rates(given or '0', task.names, f'rates={given}')
+        gaps.check(task, self.protocol)
         Sampler(self.protocol.sampler, task.names)
 
     @functools.cached_property
     def header(self) -> dict[str, Any]:
         """The part of the record that is known before anything runs."""
-        task = self.data.task
         header: dict[str, Any] = {
             'schema': SCHEMA,
             'method': {
@@ -158,22 +152,7 @@ class Experiment:
                 'tunable': list(self.tunable),
                 'code': self.code,
             },
-            'dataset': {
-                'name': self.data.name,
-                'options': self.data.options,
-                'changed': _changed(self.data),
-                'fingerprint': self.data.fingerprint,
-                'kind': task.kind,
-                'modalities': list(task.names),
-                'classes': list(task.classes),
-                'metric': task.metric,
-                'higher_is_better': higher_is_better(task.metric),
-                'live': task.live,
-                'ceiling': self.data.bounds[0],
-                'chance': self.data.bounds[1],
-                'encoder': task.encoder,
-                **({'regions': [name for name, _ in task.regions]} if task.regions else {}),
-            },
+            'dataset': described(self.data),
             'protocol': self.protocol.recorded(),
             'protocol_id': self.protocol_id,
             'seed': self.seed,
@@ -186,6 +165,12 @@ class Experiment:
     def identity(self) -> str:
         """Hash of all that can change a score."""
         return self.header['identity']
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the experiment is, as a list of runs tells it."""
+        own = {'dataset': self.data.name, 'method': self.label, 'seed': self.seed}
+        return {**own, 'protocol': self.protocol_id, **self.protocol.recorded()}
 
     def identity_of(self, part: Part) -> str:
         """Returns the identity of one of the networks: that of the experiment, and its subset."""
@@ -291,9 +276,3 @@ def search_space(spec: Spec, options: dict[str, Any]) -> dict[str, Distribution]
     check_space(str(file_of(cls)), spec.name, declared, options)
     given = dict(spec.given)
     return {key: d for key, d in sorted(declared.items()) if key not in given}
-
-
-def _changed(data: Dataset) -> list[str]:
-    """Returns which options of a data set are not its defaults."""
-    defaults = options_of(type(data))
-    return [k for k, v in data.options.items() if k not in defaults or defaults[k].default != v]

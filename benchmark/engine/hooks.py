@@ -18,6 +18,8 @@ from benchmark.engine import state
 from benchmark.errors import UserError
 from benchmark.method import SubsetScore
 from benchmark.missing import derive
+from benchmark.records.checks import check_form
+from benchmark.records.curves import Curve
 from benchmark.records.metrics import higher_is_better
 
 
@@ -44,10 +46,14 @@ class LossWatch(Hook):
     """Logs the mean of each loss term per epoch and stops at the first NaN or infinity.
 
     The terms stay on the device until the epoch ends: no step waits for them.
+
+    Attributes:
+        means: Loss term -> its mean over the steps of the last epoch.
     """
 
     def __init__(self) -> None:
         self.steps: list[dict[str, torch.Tensor]] = []
+        self.means: dict[str, float] = {}
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -73,8 +79,9 @@ class LossWatch(Hook):
                 f'loss is not finite at step {first + step} (epoch {runner.epoch}): '
                 f'{", ".join(terms)}'
             )
-        means = ', '.join(f'{n} {v:.4f}' for n, v in zip(names, table.mean(0), strict=True))
-        runner.logger.info(f'epoch {runner.epoch}: {means}')
+        self.means = dict(zip(names, table.mean(0).tolist(), strict=True))
+        told = ', '.join(f'{n} {v:.4f}' for n, v in self.means.items())
+        runner.logger.info(f'epoch {runner.epoch}: {told}')
 
 
 class Selection(Hook):
@@ -200,6 +207,7 @@ class Checkpoint(Hook):
         identity: Identity of the network, which the file holds.
         selection: Its state travels along.
         averaging: Likewise.
+        curves: What the training has recorded so far; it travels along.
         progress: Called with (finished epochs, seconds of training so far).
     """
 
@@ -211,11 +219,12 @@ class Checkpoint(Hook):
         identity: str,
         selection: Selection,
         averaging: Averaging,
+        curves: Curve,
         progress: Callable[[int, float], None],
     ) -> None:
         self.file, self.identity = file, identity
         self.selection, self.progress = selection, progress
-        self.averaging = averaging
+        self.averaging, self.curves = averaging, curves
         self.seconds = 0.0
         self._since: float
 
@@ -245,6 +254,7 @@ class Checkpoint(Hook):
             'schedulers': [_plain(s.state_dict()) for s in runner.param_schedulers],
             'seconds': self.seconds,
             'selection': json.dumps(self.selection.state),
+            'curves': json.dumps(self.curves),
         }
         if self.averaging.decay:
             content['average'] = self.averaging.average
@@ -265,6 +275,9 @@ class Checkpoint(Hook):
         runner.train_loop._epoch, runner.train_loop._iter = content['epoch'], content['iter']
         self.seconds = content['seconds']
         self.selection.state = json.loads(content['selection'])
+        if 'curves' in content:  # older versions kept none
+            check_form(found := json.loads(content['curves']), Curve)
+            self.curves.update(found)
         if self.averaging.decay:
             own = self.averaging.weights(runner.model)
             kept = zip(own, content['average'], strict=True)

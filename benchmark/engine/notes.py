@@ -17,8 +17,8 @@ from benchmark.missing import Sampler
 
 
 def named(e: Experiment) -> str:
-    """Returns an experiment's label, with the missing rates of its training data."""
-    return f'{e.label}  rates={e.protocol.rates}' if e.protocol.rates else e.label
+    """Returns an experiment's label, with the gaps of its training data."""
+    return f'{e.label}  {e.protocol.gaps}' if e.protocol.gaps else e.label
 
 
 def tell(todo: Iterable[Experiment]) -> None:

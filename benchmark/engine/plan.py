@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.dataset import Dataset
-from benchmark.engine import selectable, values
+from benchmark.engine import gaps, manifest, selectable, values
 from benchmark.engine.experiment import CannotTrain, Experiment, experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.tuning import Search, search
 from benchmark.errors import UserError, listing, unknown
 from benchmark.method import Method
-from benchmark.missing import Sampler, parse_rates, spell_rates, spelled
+from benchmark.missing import Sampler, spelled
 from benchmark.options import Spec, options_of, resolve, typed
 from benchmark.records.identity import dumps
 from benchmark.registry import DATASETS, METHODS, file_of, lookup, parse_spec
@@ -43,6 +43,7 @@ class Request:
         refused: Takes what a plan refuses, so that the rest is planned; None for a run, which ends
             at the first refusal.
         untuned: Leaves out the values of `results/settings.json`.
+        mask: A file that says which modalities each training sample has.
     """
 
     methods: Sequence[str]
@@ -54,6 +55,7 @@ class Request:
     gaps: Sequence[str] | None = None
     refused: list[str] | None = None
     untuned: bool = False
+    mask: Path | None = None
 
 
 def open_datasets(
@@ -157,11 +159,7 @@ def protocol_for(data: Dataset, options: dict[str, str], device: str) -> Protoco
         if k.startswith(f'{data.spec}.') and k.partition('.')[2] in fields
     }
     given, names = {**plain, **dotted}, data.task.names
-    # One spelling of the same rates: what they are called is part of the protocol's id.
-    if given.get('rates') == 'complete':
-        given['rates'] = ''
-    if rates := given.get('rates'):
-        given['rates'] = spell_rates(parse_rates(rates, names, f'rates={rates}'), names)
+    given |= gaps.spelled(given, names)
     if sampler := given.get('sampler'):
         given['sampler'] = Sampler(sampler, names).canonical
     return Protocol.build(data.recipe, given, device, data.task.kind)
@@ -243,6 +241,9 @@ def _protocols(datasets: Sequence[Dataset], request: Request) -> list[tuple[Data
     for key in request.options if request.gaps is not None else ():
         if key.rpartition('.')[2] == 'rates':
             raise UserError(f'--gaps: expected no {key} in --cfg-options beside it')
+    if request.mask is not None and (len(datasets) > 1 or request.gaps is not None):
+        told = '--gaps' if request.gaps is not None else ', '.join(d.name for d in datasets)
+        raise UserError(f'--mask: expected one data set and no --gaps beside it, found {told}')
     found: list[tuple[Dataset, Protocol]] = []
     for data in datasets:
         with listing(data.name, request.refused):
@@ -252,6 +253,8 @@ def _protocols(datasets: Sequence[Dataset], request: Request) -> list[tuple[Data
                 settings = [{'rates': r} for r in rates]
             for own in settings:
                 protocol = protocol_for(data, {**request.options, **own}, request.device)
+                if request.mask is not None:
+                    protocol = manifest.applied(request.mask, data, protocol)
                 found.append((data, protocol))
     return found
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from benchmark import shown
 from benchmark.dataset import Split, Unseen
 from benchmark.engine.card import Card
 from benchmark.engine.deployed import Model
@@ -23,7 +24,7 @@ from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.loading import Samples, test_loader
 from benchmark.errors import UserError, unknown
 from benchmark.files import writing
-from benchmark.method import SubsetScore
+from benchmark.method import IGNORE, SubsetScore
 from benchmark.missing import subset_id
 from benchmark.registry import DATASETS, lookup
 
@@ -51,8 +52,9 @@ def opened(card: Card, request: Request, labelled: bool) -> Unseen:
     """Opens the samples of a request; those without a modality that may be used are left out.
 
     Raises:
-        UserError: A modality is unknown, the samples do not fit the networks or cannot be read, or
-            none of them has a modality that may be used.
+        UserError: A modality is unknown, the samples do not fit the networks or cannot be read,
+            none of them has a modality that may be used, or none that is to be scored has a
+            labelled pixel.
     """
     names = card.intake.task.names
     for name in request.without:
@@ -70,7 +72,21 @@ def opened(card: Card, request: Request, labelled: bool) -> Unseen:
         found = found._replace(notes=[*found.notes, told])
     if lost == len(kept):
         raise UserError(f'{request.root or card.dataset["name"]}: {found.notes[-1]}')
-    return found._replace(split=replace(found.split, available=kept))
+    split = replace(found.split, available=kept)
+    if labelled and card.intake.task.kind == 'segmentation' and not _has_label(split):
+        raise UserError(
+            f'{request.root or card.dataset["name"]}: expected some labelled pixel in the samples '
+            f'to score, found {IGNORE} everywhere, which is ignored'
+        )
+    return found._replace(split=split)
+
+
+def _has_label(split: Split) -> bool:
+    """Returns whether some pixel of a label map is not ignored; it stops at the first."""
+    used = np.flatnonzero(split.available.any(1))
+    return any(
+        (np.asarray(split.target[used[k : k + 1]]) != IGNORE).any() for k in range(len(used))
+    )
 
 
 def evaluate(model: Model, split: Split, workers: int) -> dict[str, SubsetScore]:
@@ -114,10 +130,10 @@ def predict(model: Model, unseen: Unseen, folder: Path, workers: int) -> dict[st
     header = ['file'] if dense else ['prediction', *(f'p({name})' for name in model.classes)]
     text, counts = io.StringIO(), Counter[str]()
     table = csv.writer(text, lineterminator='\n')
-    table.writerow(['id', 'modalities', *header])
+    table.writerow(map(shown.csv, ['id', 'modalities', *header]))
     for name, subset, values in rows:
         counts[subset] += 1
-        table.writerow([name, subset, *values])
+        table.writerow(map(shown.csv, [name, subset, *values]))
     with writing(folder / TABLE) as file:
         file.write(text.getvalue().encode())
     return dict(counts)

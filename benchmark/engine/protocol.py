@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 from benchmark.errors import UserError, unknown
 from benchmark.method import LOSSES
 from benchmark.options import read
+from benchmark.records.identity import protocol_id
 
 CHOICES = {
     'selection': ('last', 'mean', 'worst', 'full'),
@@ -34,7 +33,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
 }
 
-LATER = ('clip', 'loss', 'ema', 'nesterov')
+LATER = ('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask')
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
 
@@ -55,6 +54,12 @@ class Protocol:
         sampler: Distribution of the training masks (`benchmark.missing.SAMPLERS`).
         rates: Missing rates that simulate training gaps, e.g. 'rgb=0.2,depth=0.5': the same 20 %
             of the training samples lack rgb in every epoch. Empty for complete training data.
+        mechanism: What it depends on which training samples these are: 'mcar' (nothing),
+            'mar:rgb' (the mean intensity of rgb, which is always there), 'mar:class' (the label) or
+            'mnar' (the mean intensity of the modality that is missing), each but the first also
+            with a strength, e.g. 'mnar:2' (`benchmark.engine.gaps`).
+        mask: Hash of the file that says instead which modalities each training sample has
+            (`--mask`); empty without one.
         selection: Which epoch is tested: the 'last' one, or the one with the best validation
             score: its 'mean' over the subsets, the 'worst' subset, or the 'full' set of modalities.
         epochs: Number of epochs.
@@ -98,6 +103,8 @@ class Protocol:
     loss: str = ''
     ema: float = 0.0
     nesterov: bool = True
+    mechanism: str = 'mcar'
+    mask: str = ''
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():
@@ -126,6 +133,14 @@ class Protocol:
             expected = 'ascending fractions such as step:0.5/0.8'
             raise UserError(f'schedule: expected {expected}, found {self.schedule!r}')
         return found
+
+    @property
+    def gaps(self) -> str:
+        """The training gaps as they are typed; empty for none."""
+        parts = [f'rates={self.rates}'] if self.rates else []
+        parts += [f'mechanism={self.mechanism}'] if self.mechanism != 'mcar' else []
+        parts += [f'mask={self.mask}'] if self.mask else []
+        return ' '.join(parts)
 
     def recorded(self) -> dict[str, Any]:
         """Returns the fields as records and ids hold them."""
@@ -183,13 +198,5 @@ class Protocol:
         return {field.name: field.default for field in dataclasses.fields(cls)}
 
     def id(self, fingerprint: str) -> str:
-        """Returns a readable folder name, unique per protocol and data.
-
-        Args:
-            fingerprint: The dataset's, so that runs on other data or other options of a generated
-                dataset never share a folder.
-        """
-        body = json.dumps([self.recorded(), fingerprint], sort_keys=True)
-        # A sampler may name many modalities; the hash tells two of one beginning apart.
-        words = [self.sampler.replace(':', '_')[:80], 'gaps' if self.rates else '', self.selection]
-        return '-'.join([*filter(None, words), hashlib.sha256(body.encode()).hexdigest()[:8]])
+        """Returns the id of the protocol on data of this fingerprint, as records state it."""
+        return protocol_id(self.recorded(), fingerprint)

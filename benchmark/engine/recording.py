@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from benchmark.dataset import SPLITS, Split
-from benchmark.engine import cost, environment, notes, training
+from benchmark.engine import cost, environment, notes, showing, training
 from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
+from benchmark.errors import UserError
 from benchmark.method import Method, Task
 from benchmark.missing import mask_hash
-from benchmark.records import store, verification
+from benchmark.records import curves, store, verification
 
 
 class Trained(NamedTuple):
@@ -75,17 +77,52 @@ def finish(
         },
         **environment.circumstances(machine.device),
     }
-    files = {store.VALIDATION: ('val', validated), store.OUTCOMES: ('test', tested)}
     keep_other(experiment)
-    record['outcomes'] = {
-        name: store.write_outcomes(
-            experiment.folder / name,
-            _outcomes(experiment.data.task, split_of(experiment.data, split), evaluators),
-        )
-        for name, (split, evaluators) in files.items()
-    }
+    record['outcomes'] = _keep(experiment, trained, {'val': validated, 'test': tested})
+    record |= _curves(experiment, trained)
     store.write(experiment.folder / store.RECORD, record)
     return cast(store.Record, record)
+
+
+def _keep(
+    experiment: Experiment, trained: list[Trained], found: dict[str, list[SubsetEvaluator]]
+) -> dict[str, str]:
+    """Writes outcomes, and pictures of some test samples where a run keeps them by itself.
+
+    Returns:
+        File of outcomes -> its SHA-256.
+    """
+    hashes, data = {}, experiment.data
+    for name, split in ((store.VALIDATION, 'val'), (store.OUTCOMES, 'test')):
+        measured = {s: kept for e in found[split] for s, kept in e.outcomes.items()}
+        made = outcomes(data.task, split_of(data, split), measured)
+        hashes[name] = store.write_outcomes(experiment.folder / name, made)
+    networks = {
+        part.only[0] if part.only else '': method
+        for part, (method, _) in zip(experiment.parts, trained, strict=True)
+    }
+    try:
+        showing.keep(experiment, networks, made, hashes[store.OUTCOMES])
+    except UserError:
+        raise
+    except Exception as error:
+        # No picture is worth a training.
+        told = f'{type(error).__name__}: {error}'
+        print(f'{experiment.folder}: no pictures of samples: {told}', flush=True)
+    return hashes
+
+
+def _curves(experiment: Experiment, trained: list[Trained]) -> dict[str, str]:
+    """Writes the curves of each network, and returns their field; a fit without epochs has none."""
+    networks = {
+        ''.join(part.only or []): summary['curves']
+        for part, (_, summary) in zip(experiment.parts, trained, strict=True)
+        if 'curves' in summary
+    }
+    if not networks:
+        return {}
+    place = experiment.folder / curves.CURVES
+    return {'curves': curves.write(place, experiment.identity, networks)}
 
 
 def _method(experiment: Experiment) -> dict[str, Any]:
@@ -108,14 +145,15 @@ def _predict(
 def keep_other(experiment: Experiment) -> None:
     """Moves a record of another version of the method aside instead of overwriting it.
 
-    Its outcomes go along, and go first: an interruption leaves the record to be moved later.
+    What lies beside it goes along, and goes first: an interruption leaves the record to be moved
+    later.
     """
     file = experiment.folder / store.RECORD
     with contextlib.suppress(store.RecordError):
         found = store.read(file)
         if found['identity'] == experiment.identity:
             return
-        for name in (store.OUTCOMES, store.VALIDATION, store.RECORD):
+        for name in (*store.BESIDE, store.RECORD):
             part = file.with_name(name)
             if part.is_file():
                 part.rename(part.with_stem(f'{part.stem}-{found["identity"]}'))
@@ -137,15 +175,23 @@ def _gap_report(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _outcomes(task: Task, split: Split, evaluators: list[SubsetEvaluator]) -> store.Outcomes:
-    """Returns per-sample outcomes of every subset in the order of a split."""
-    arrays = _samples_of(task, split)
+def outcomes(
+    task: Task, split: Split, measured: Mapping[str, Mapping[str, np.ndarray]]
+) -> store.Outcomes:
+    """Returns per-sample outcomes of every subset in the order of a split.
+
+    Args:
+        task: The task.
+        split: The split.
+        measured: Subset id -> what a `SubsetMetric` keeps of the samples that have the subset.
+    """
+    arrays = samples_of(task, split)
     samples, classes = len(arrays['name']), len(task.classes)
     # Classes are counted below zero, since -1 stands for a sample that was not tested.
     label = np.result_type(np.int16, np.min_scalar_type(-classes))
     if task.kind == 'classification':
         arrays['target'] = np.asarray(split.target[np.arange(samples)]).astype(label)
-    for subset, found in ((s, o) for e in evaluators for s, o in e.outcomes.items()):
+    for subset, found in measured.items():
         for key, values in found.items():
             if key == 'ids':
                 continue
@@ -158,7 +204,7 @@ def _outcomes(task: Task, split: Split, evaluators: list[SubsetEvaluator]) -> st
     return arrays
 
 
-def _samples_of(task: Task, split: Split) -> store.Outcomes:
+def samples_of(task: Task, split: Split) -> store.Outcomes:
     """Returns 'name' and, where the data set has clusters, 'cluster' of what is counted."""
     names, clusters = np.asarray(split.ids), split.clusters
     if task.metric == 'Dice' and split.groups is not None:

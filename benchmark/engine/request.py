@@ -54,13 +54,13 @@ def prepare(
     results = args.results.resolve()
     make_folder(results)
     asked = args.methods, args.seeds, options, results, device, args.tune, args.gaps
-    request = plan.Request(*asked, refused, args.untuned)
+    request = plan.Request(*asked, refused, args.untuned, args.mask)
     grid = plan.experiments(request, opened)
     if args.tune is not None:
         for label in sorted({e.label for e in grid if not isinstance(e, Search)}):
             print(f'{label}: nothing to tune')
     jobs = args.jobs or usual(device, torch.get_num_threads(), opened)
-    return grid, Machine(device, args.workers, jobs)
+    return grid, Machine(device, args.workers, jobs, args.curves, args.visualizer or '')
 
 
 def checked(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from mmengine.hooks import Hook
 from mmengine.optim.scheduler.momentum_scheduler import MomentumSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from benchmark.engine import state
+from benchmark.engine.curves import Curves, Showing
 from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
 from benchmark.engine.hooks import Averaging, Checkpoint, EpochState, LossWatch, Selection
 from benchmark.engine.loading import Samples
@@ -145,6 +148,10 @@ class Job:
         seed: Seed of the experiment.
         device: 'cpu' or 'cuda'.
         only: Subset ids to validate on; all by default.
+        curves: Whether the validation split is evaluated every `val_interval` epochs although
+            nothing but the curves needs it.
+        visualizer: What also shows the curves: 'tensorboard', 'wandb', 'mlflow' or nothing.
+        about: What the training is, as plain values, for the visualiser.
     """
 
     folder: Path
@@ -152,6 +159,9 @@ class Job:
     seed: int
     device: str
     only: list[str] | None = None
+    curves: bool = False
+    visualizer: str = ''
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -171,7 +181,7 @@ def train(
         progress: Called after each epoch with (finished epochs, seconds so far).
 
     Returns:
-        'seconds' of training, 'epoch' that was selected, and its validation 'scores'.
+        'seconds' of training, 'epoch' that was selected, its validation 'scores', and 'curves'.
 
     Raises:
         TrainingDiverged: A loss or prediction became NaN or infinite.
@@ -181,8 +191,12 @@ def train(
     selection = Selection(protocol.selection, method.task.metric, full, job.folder)
     averaging = Averaging(protocol.ema)
     resume = job.folder / state.RESUME
-    checkpoint = Checkpoint(resume, job.identity, selection, averaging, progress)
-    runner = _runner(method, loaders, protocol, job, (selection, averaging, checkpoint))
+    curves = Curves(method.task.metric, watch := LossWatch())
+    checkpoint = Checkpoint(resume, job.identity, selection, averaging, curves.state, progress)
+    own = job.visualizer, job.folder, job.about, job.identity, curves
+    showing = [Showing(*own)] if job.visualizer else []
+    hooks = [watch, curves, *showing, selection, averaging, checkpoint]
+    runner = _runner(method, loaders, protocol, job, hooks, checkpoint.restore)
     try:
         runner.train()
         averaging.use(method)
@@ -195,11 +209,14 @@ def train(
         state.discard(job.folder, *state.LEFTOVERS)
         raise
     finally:
+        for hook in showing:
+            hook.close()
         runner.close()
     return {
         'seconds': checkpoint.seconds,
         'epoch': selection.state['epoch'],
         'scores': selection.state['scores'],
+        'curves': curves.state,
     }
 
 
@@ -208,21 +225,22 @@ def _runner(
     loaders: tuple[DataLoader, DataLoader],
     protocol: Protocol,
     job: Job,
-    keepers: tuple[Selection, Averaging, Checkpoint],
+    hooks: Sequence[Hook],
+    restore: Callable[[Runner, Mapping[str, Any]], None],
 ) -> SilentRunner:
-    selection, _, checkpoint = keepers
     train_split, val_split = (cast(Samples, loader.dataset).split for loader in loaders)
     method.data_preprocessor.augment = train_split.augment
     # Validation costs time: without a listener or a rule, only the last epoch's is wanted.
     listens = type(method).on_validation is not Method.on_validation
-    interval = protocol.val_interval if listens or selection.rule != 'last' else protocol.epochs
+    wanted = listens or protocol.selection != 'last' or job.curves
+    interval = protocol.val_interval if wanted else protocol.epochs
     saved = state.read_resume(job.folder, job.identity, method.state_dict())
     if saved is None:
         state.begin(job.folder, job.identity, protocol.epochs)
     return SilentRunner(
         job.device,
         job.folder / LOG,
-        (lambda runner: checkpoint.restore(runner, saved)) if saved is not None else None,
+        (lambda runner: restore(runner, saved)) if saved is not None else None,
         model=method,
         train_dataloader=loaders[0],
         train_cfg={'by_epoch': True, 'max_epochs': protocol.epochs, 'val_interval': interval},
@@ -231,7 +249,7 @@ def _runner(
         val_dataloader=loaders[1],
         val_cfg={'type': SubsetValLoop},
         val_evaluator=SubsetEvaluator(method.task, job.only, val_split),
-        custom_hooks=[EpochState(job.seed, protocol.epochs), LossWatch(), *keepers],
+        custom_hooks=[EpochState(job.seed, protocol.epochs), *hooks],
         randomness={'seed': derive(job.seed, 'runner')},
     )
 

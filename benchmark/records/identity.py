@@ -1,4 +1,4 @@
-"""The identity of a record, which is all that can change a score, and the hash of its content."""
+"""What identifies a record and its protocol, and the hash of a record's content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.records.schema import SCHEMA
+from benchmark.records.schema import EXTERNAL, SCHEMA
 
 IDENTITY = {
     'method': ('name', 'options', 'version', 'code'),
@@ -40,6 +40,22 @@ def identity(record: Mapping[str, Any]) -> str:
     if 'tuning' in record:
         chosen['tuning'] = {field: record['tuning'][field] for field in SEARCH}
     return hashlib.sha256(dumps(chosen).encode()).hexdigest()[:16]
+
+
+def protocol_id(protocol: Mapping[str, Any], fingerprint: str) -> str:
+    """Returns the name of the folder of a protocol, readable and unique per protocol and data.
+
+    Args:
+        protocol: Its fields as records hold them; predictions of other code have none.
+        fingerprint: The data set's, so that runs on other data or other options of a generated
+            data set never share a folder.
+    """
+    body = json.dumps([protocol, fingerprint], sort_keys=True)
+    # A sampler may name many modalities; the hash tells two of one beginning apart.
+    sampler = str(protocol.get('sampler', '')).replace(':', '_')[:80]
+    gaps = 'gaps' if protocol.get('rates') or protocol.get('mask') else ''
+    words = [sampler, gaps, str(protocol.get('selection', ''))] if protocol else [EXTERNAL]
+    return '-'.join([*filter(None, words), hashlib.sha256(body.encode()).hexdigest()[:8]])
 
 
 def content(record: Mapping[str, Any]) -> str:

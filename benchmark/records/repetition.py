@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 from benchmark.files import ROOT
 from benchmark.options import spell
-from benchmark.records.schema import Record
+from benchmark.records.schema import DatasetInfo, Record, is_external
 
 
 def unfinished(record: Record, force: bool = False) -> str:
@@ -27,18 +28,25 @@ def command(record: Record, force: bool = False) -> str:
         record: The record of the run.
         force: Whether to train anew.
     """
+    if is_external(record):
+        return 'python benchmark/compare.py FILE'
     method, data = record['method'], record['dataset']
     spec, trials = method['label'], record.get('tuning', {}).get('trials')
     if trials is not None:
         spec = spec.removesuffix(f' (tuned {trials})')
     # Data of the user's own are called by the name of their file, not by that of their reader.
     ours = (ROOT / 'datasets' / f'{data["name"]}.py').is_file()
-    options = {
-        key: data['options'][key] for key in data.get('changed', ()) if key in data['options']
-    }
-    fields = {**record['protocol'], **(options if ours else {})}
+    reader = data.get('reader', data['name'] if ours else '')
+    fields: dict[str, Any] = {**record['protocol'], **(changed(data) if reader else {})}
+    masked = fields.pop('mask', '')
     given = [f'{key}={spell(value)}' for key, value in fields.items() if value not in ('', None)]
-    words = ['--methods', spec, '--datasets', data['name'] if ours else 'DATASET']
+    words = ['--methods', spec, '--datasets', reader or 'DATASET']
     words += ['--seeds', str(record['seed']), '--cfg-options', *given]
     words += [] if trials is None else ['--tune', str(trials)]
+    words += ['--mask', 'FILE'] if masked else []
     return f'python benchmark/run.py {shlex.join(words)}' + (' --force' if force else '')
+
+
+def changed(data: DatasetInfo) -> dict[str, Any]:
+    """Returns the options of a data set that are not its defaults."""
+    return {key: data['options'][key] for key in data.get('changed', ()) if key in data['options']}

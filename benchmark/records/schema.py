@@ -12,6 +12,9 @@ import numpy as np
 
 SCHEMA = 1
 
+EXTERNAL = 'external'
+"""What the source of a method's options says of predictions that other code made."""
+
 Outcomes = dict[str, np.ndarray]
 """What a run predicted for the N samples of a split, in the split's order.
 
@@ -38,17 +41,19 @@ class _Method(TypedDict):
     label: str
     options: dict[str, Any]
     version: int
-    source: Literal['default', 'paper settings', 'settings.json', 'tuned', 'given']
+    source: Literal['default', 'paper settings', 'settings.json', 'tuned', 'given', 'external']
 
 
 class MethodInfo(_Method, total=False):
     """The method and its options.
 
-    `label` names its row in tables. `source` says where the options come from. `tunable` lists the
-    options that a search may choose. `code` is the hash of the method's source code and of its
-    teacher's. `notes` tells where values of `results/settings.json` come from, and where the
-    training did otherwise than the options say: a schedule that it was too short for, smaller
-    batches. The oldest records lack these three.
+    `label` names its row in tables. `source` says where the options come from; it is 'external'
+    where other code trained the method and made the predictions, so that training, options and
+    cost are not known. `tunable` lists the options that a search may choose. `code` is the hash of
+    the method's source code and of its teacher's, or of external predictions. `notes` tells where
+    values of `results/settings.json` come from, and where the training did otherwise than the
+    options say: a schedule that it was too short for, smaller batches; of external predictions
+    what their file says. The oldest records lack these three.
     """
 
     tunable: list[str]
@@ -77,12 +82,14 @@ class DatasetInfo(_Dataset, total=False):
     ideal observer on each subset and `chance` the score of guessing, where they are known.
     `regions` names the regions of Dice in the order of the outcomes. `encoder` says in words which
     network encodes the inputs, and its width. `changed` names those of the options that are not the
-    data set's defaults.
+    data set's defaults. `reader` is the registered name that the data set was opened by, such as
+    'arrays', which is another one than `name` for data of the user's own.
     """
 
     regions: list[str]
     encoder: str
     changed: list[str]
+    reader: str
 
 
 SubsetMetrics = dict[str, dict[str, float | None]]
@@ -190,6 +197,8 @@ class Rules(TypedDict, total=False):
     loss: str
     ema: float
     nesterov: bool
+    mechanism: str
+    mask: str
 
 
 class _Run(TypedDict):
@@ -250,11 +259,18 @@ class Record(_Complete, total=False):
     `predicted` gives, per subset, the share of each class among the test predictions. `collapsed`
     lists the subsets on which nearly all predictions are of one class. `outcomes` gives the SHA-256
     of each file of outcomes beside the record, by the file's name; without these files the run does
-    not count as finished. Records of older versions have neither `outcomes` nor `samples`.
+    not count as finished. `curves` is the SHA-256 of the file of curves beside the record, if the
+    training had epochs. Records of older versions have no `samples`, `outcomes` or `curves`.
     """
 
     samples: SampleCounts
     outcomes: dict[str, str]
+    curves: str
+
+
+def is_external(record: Record | Unscored) -> bool:
+    """Returns whether other code trained the method and made the predictions."""
+    return record['method']['source'] == EXTERNAL
 
 
 class RecordError(ValueError):

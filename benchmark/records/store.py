@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from benchmark.files import stamp, writing
-from benchmark.records import archive, verification
+from benchmark.files import read_json, stamp, writing
+from benchmark.records import archive, gallery, kinds, verification
 from benchmark.records.checks import check, one_line
-from benchmark.records.identity import content, dumps, identity
+from benchmark.records.curves import CURVES
+from benchmark.records.identity import content, dumps, identity, protocol_id
 from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError, Unscored
 
@@ -30,8 +31,8 @@ OUTCOMES = 'outcomes.npz'
 VALIDATION = 'validation.npz'
 """What the tested network predicted for the validation split, in the same form."""
 
-MAX_BYTES = 32 * 2**20
-"""Size of the largest file that is read as a record."""
+BESIDE = (OUTCOMES, VALIDATION, CURVES, gallery.FILE, kinds.FILE)
+"""What belongs to a record and lies beside it."""
 
 _PROVEN: dict[tuple[object, ...], str] = {}
 """Record and times of its files -> what `unproven` found; a plan asks several times."""
@@ -74,25 +75,10 @@ def read(path: Path) -> Record | Unscored:
         RecordError: The file is damaged, edited, of another schema, or no record at all.
     """
     try:
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:
-            raise ValueError(f'expected a file of at most {MAX_BYTES} bytes')
-        text = path.read_text(encoding='utf-8')
-        record = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
-    except (OSError, ValueError, RecursionError) as error:
+        record = read_json(path, strict=True)
+    except (OSError, ValueError) as error:
         raise RecordError(f'{path}: cannot be read as a record: {error}') from error
     return validate(record, str(path))
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Makes an object of its fields; json would keep the last of two fields of one name."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError('a field stands there twice')
-    return found
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f'{constant} is no number in JSON')
 
 
 def validate(record: Any, where: str = 'record') -> Record | Unscored:
@@ -111,6 +97,12 @@ def validate(record: Any, where: str = 'record') -> Record | Unscored:
             raise RecordError(
                 f'identity: {record["identity"]} is not that of the content '
                 f'({identity(record)}): the record was edited, or made by another version'
+            )
+        own = protocol_id(record['protocol'], record['dataset']['fingerprint'])
+        if record['protocol_id'] != own:
+            raise RecordError(
+                f'protocol_id: expected {own}, which is that of the protocol and the data, '
+                f'found {record["protocol_id"]}'
             )
         if record.get('content', found := content(record)) != found:
             raise RecordError('content: the record was edited, or damaged')

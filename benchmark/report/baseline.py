@@ -109,7 +109,7 @@ def tables(runs: Runs, baseline: str) -> list[TextTable]:
         note = f' Not tested: fewer than {MIN_UNITS} independent samples.' if few else ''
         made.append(
             TextTable(
-                title=f'{settings.named(runs)}: {column} against {baseline} ({runs.key})',
+                title=f'{settings.named(runs)}: {column} against {baseline} ({runs.protocol_id})',
                 caption=caption + note,
                 header=[
                     'method',
@@ -161,5 +161,5 @@ def plain(gathered: Iterable[Runs], baseline: str) -> list[list[float | str]]:
             points = [100 * v for v in (found.difference, found.low, found.high)]
             numbers = [*points, found.p, line.p, line.deviations, line.better]
             needed = ['' if n is None else n for n in line.seeds] or [''] * len(POINTS)
-            rows.append([runs.key, line.column, line.method, baseline, *numbers, *needed])
+            rows.append([runs.protocol_id, line.column, line.method, baseline, *numbers, *needed])
     return rows

@@ -28,6 +28,7 @@ ORIGINS = {
     'settings.json': 'settings.json: those of results/settings.json',
     'given': 'given: as typed',
     'tuned': 'tuned: chosen by --tune',
+    'external': 'external: other code was trained, with options of its own',
 }
 """Value of the column 'options' -> whose options they are."""
 
@@ -79,7 +80,20 @@ def caption(block: Block) -> str:
     columns = f'{_deviation(runs)}. The scores are on {settings.samples(runs)}. {summaries}.'
     columns += f' {block.told}' if block.told else ''
     marks = 'Methods are compared only under the same training gaps. ' if block.by_gaps else ''
-    return '\n\n'.join([' '.join(about), ' '.join(told), columns, f'{marks}{significance(runs)}'])
+    parts = [' '.join(about), ' '.join(filter(None, told)), columns, external(runs)]
+    return '\n\n'.join([*filter(None, parts), f'{marks}{significance(runs)}'])
+
+
+def external(runs: Runs) -> str:
+    """Says what may be concluded from rows of other code, '' if there are none."""
+    if not runs.external:
+        return ''
+    return (
+        f'Rows of other code: {", ".join(runs.external)}. Their predictions are on the same test '
+        'samples and are scored and tested as all others. How these networks were trained and '
+        'selected, on which data, with how many parameters and how much tuning is not known: a '
+        'difference is one between trained networks, and not between methods under one protocol.'
+    )
 
 
 def _deviation(runs: Runs) -> str:
@@ -201,7 +215,7 @@ def _trained(runs: Runs) -> Iterator[str]:
     for label, members in runs.groups.items():
         methods = [runs.records[i]['method'] for i in members]
         told = dict.fromkeys(note for method in methods for note in method.get('notes', []))
-        if len({method.get('code') for method in methods}) > 1:
+        if label not in runs.external and len({m.get('code') for m in methods}) > 1:
             told['its seeds were trained with different versions of the code'] = None
         for note in told:
             rows.setdefault(note, []).append(label)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.missing import subset_ids
-from benchmark.records.schema import Record
+from benchmark.records.schema import Record, is_external
 from benchmark.report.runs import Runs
 
 UNITS = {'T': 1e12, 'G': 1e9, 'M': 1e6, 'k': 1e3}
@@ -44,8 +44,10 @@ def facts(chosen: Sequence[Record]) -> dict[str, float | str]:
 
     Returns:
         Parameters, FLOPs of one sample per subset, seconds (means over seeds), and the largest
-        memory in MiB.
+        memory in MiB; nothing of other code, whose cost is not known.
     """
+    if is_external(chosen[0]):
+        return {}
     costs = [record['cost'] for record in chosen]
     first, subsets = costs[0], subset_ids(chosen[0]['dataset']['modalities'])
     own, teacher, test = (
@@ -64,14 +66,17 @@ def facts(chosen: Sequence[Record]) -> dict[str, float | str]:
     }
 
 
-def text_table(runs: Runs, subsets: Mapping[str, str]) -> TextTable:
-    """Returns the table of what each method cost.
+def text_table(runs: Runs, subsets: Mapping[str, str]) -> TextTable | None:
+    """Returns the table of what each method cost, None if that is known of none.
 
     Args:
         runs: The runs of one protocol.
         subsets: Subset id -> column title, of the subsets to show.
     """
-    rows = {k: facts([runs.records[i] for i in members]) for k, members in runs.groups.items()}
+    every = {k: facts([runs.records[i] for i in members]) for k, members in runs.groups.items()}
+    rows = {label: row for label, row in every.items() if row}
+    if not rows:
+        return None
     found = {key for row in rows.values() for key, value in row.items()}
     flops = {f'flops_{s}': title for s, title in subsets.items() if f'flops_{s}' in found}
     titles = {
@@ -92,7 +97,7 @@ def text_table(runs: Runs, subsets: Mapping[str, str]) -> TextTable:
     told = f'; under each subset, {per_sample}FLOPs of one sample' if flops else ''
     return TextTable(
         title=f'Cost: parameters in {size}{told}',
-        caption=' '.join(_caption(titles, bool(flops), runs.records)),
+        caption=' '.join(_caption(titles, bool(flops), runs.own)),
         header=['method', *titles.values()],
         rows=[
             [label, *(_text(row.get(key), units.get(key)) for key in titles)]

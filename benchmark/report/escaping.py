@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+from benchmark.shown import csv, terminal
+
+__all__ = ['csv', 'markdown', 'terminal', 'tex']
+
 _TEX: dict[str, str | int | None] = {
     **{c: f'\\{c}' for c in '&%$#_{}'},
     '\\': r'\textbackslash{}',
@@ -25,11 +29,6 @@ _MARKDOWN = re.compile(r'[\\`*\[\]|]|(?<!\w)_|_(?!\w)')
 """What Markdown may take for markup; an underscore within a word is none."""
 
 
-def terminal(text: str) -> str:
-    """Returns text in one line without control characters, which a terminal would obey."""
-    return ''.join(c if c.isprintable() else '\ufffd' for c in ' '.join(text.split()))
-
-
 def markdown(text: str) -> str:
     """Returns text that Markdown shows as it is, also in a cell of a table."""
     shown = _MARKDOWN.sub(lambda found: f'\\{found[0]}', terminal(text))
@@ -39,9 +38,3 @@ def markdown(text: str) -> str:
 def tex(text: str) -> str:
     """Returns text that LaTeX shows as it is."""
     return terminal(text).translate(str.maketrans(_TEX))
-
-
-def csv(text: str) -> str:
-    """Returns text that a spreadsheet does not compute: formulas get an apostrophe in front."""
-    shown = terminal(text)
-    return f"'{shown}" if shown.startswith(('=', '+', '-', '@')) else shown

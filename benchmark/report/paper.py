@@ -106,7 +106,7 @@ def papers(
         found = [p for block in blocks for p in _by_subsets(layout, columns, block, summaries)]
     if not found:
         specs = [column.spec for column in columns]
-        records = [r for block in made.blocks for r in block.first.records]
+        records = [r for block in made.blocks for r in block.first.own]
         told = f'; this makes them: {_command(records[0], specs, [0, 1, 2])}' if records else ''
         raise NoColumn(f'--layout {name}: no run of {", ".join(specs)}{told}')
     return found
@@ -142,6 +142,8 @@ def _by_rates(layout: Layout, columns: tuple[Column, ...], blocks: Iterable[Bloc
     """Returns a table for the protocols that differ in the missing rates alone."""
     members: dict[str, dict[str, Block]] = {}
     for block in blocks:
+        if gaps.dependence(block.first.records[0]):
+            continue  # in the papers the gaps depend on nothing
         group = members.setdefault(gaps.base(block.first.records[0]), {})
         group[gaps.given(block.first)] = block
     return [p for group in members.values() if (p := _sweep(layout, columns, group)) is not None]
@@ -159,7 +161,7 @@ def _sweep(layout: Layout, columns: tuple[Column, ...], group: dict[str, Block])
         if rates not in group:
             rows[title] = [Entry() for _ in columns]
             specs = [column.spec for column in columns]
-            seeds = sorted({r['seed'] for r in first.records})
+            seeds = sorted({r['seed'] for r in first.own})
             missing.append(f'{title} %: no run; this fills it: {_command(record, specs, seeds)}')
             continue
         runs = group[rates].first
@@ -233,7 +235,7 @@ def _same_subsets(runs: Runs, scores: np.ndarray, printed: Mapping[str, Any]) ->
 def _missing(runs: Runs, labels: Mapping[str, str], unscored: Sequence[Unscored]) -> Iterator[str]:
     """Yields a line for each method that has no run or fewer seeds than others."""
     members = [i for label in labels.values() for i in runs.groups.get(label, ())]
-    seeds = sorted({r['seed'] for r in ([runs.records[i] for i in members] or runs.records)})
+    seeds = sorted({r['seed'] for r in ([runs.records[i] for i in members] or runs.own)})
     for spec, label in labels.items():
         own = {runs.records[i]['seed'] for i in runs.groups.get(label, ())}
         lost = [seed for seed in seeds if seed not in own]

@@ -117,7 +117,7 @@ def _plain(found: Iterable[Paper], name: str) -> list[list[float | str]]:
             for column, entry in zip(paper.columns, entries, strict=True):
                 row = paper.printed.get(column.spec)
                 told = [row['method'], 'yes' if row['comparable'] else 'no'] if row else ['', '']
-                own = [name, paper.runs.key, paper.metric, key, column.spec]
+                own = [name, paper.runs.protocol_id, paper.metric, key, column.spec]
                 numbers = [entry.seeds, entry.mean, entry.std, entry.printed]
                 lines.append([*own, *numbers, *told, entry.difference])
     return lines

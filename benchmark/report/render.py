@@ -251,7 +251,9 @@ def _terminal_block(block: Block, color: bool) -> str:
         notes.append(f'{count} subsets; the .md file has each')
     if any(row.sign == '‡' for row in block.rows):
         notes.append('‡ not comparable; the .md file says why')
-    key = '' if block.by_gaps else f'{block.first.key}, '
+    if block.first.external:
+        notes.append('external: predictions of other code; the .md file says what that means')
+    key = '' if block.by_gaps else f'{block.first.protocol_id}, '
     return '\n'.join(
         [f'{escaping.terminal(text.title)}  ({key}{captions.size(block)})', grid(text), *notes]
     )

@@ -91,7 +91,7 @@ def method_row(label: str, runs: Runs, lead: str) -> Row:
         cells=cells,
         sign='†' if any(record['collapsed'] for record in chosen) else '',
         lead=lead,
-        key=runs.key,
+        key=runs.protocol_id,
         seeds=len(chosen),
         extra={
             **({'gap closed %': closed} if closed else {}),

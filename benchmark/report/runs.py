@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +11,8 @@ from benchmark.errors import UserError
 from benchmark.missing import subset_ids
 from benchmark.records import metrics, verification
 from benchmark.records.repetition import unfinished
-from benchmark.records.schema import Outcomes, Record, RecordError, scores_in
-from benchmark.report import statistics
+from benchmark.records.schema import Outcomes, Record, RecordError, is_external, scores_in
+from benchmark.report import grouping, statistics
 from benchmark.report.samples import Samples, agreeing, run_name
 from benchmark.report.standings import MAIN, Scores, Standings
 
@@ -40,11 +38,12 @@ class NoColumn(UserError):
 class Runs:
     """The finished runs of one protocol on the same data; only such runs may be compared.
 
+    Predictions of other code on the same test samples stand beside them.
+
     Runs whose records contradict their outcomes are left out, so that there may be none.
 
     Attributes:
-        key: The protocol's id, and the fingerprint of the data where the protocol has several.
-        protocol_id: The protocol's id.
+        protocol_id: The protocol's id, which no other data share.
         data: The description of the data set.
         metric: The metric of the scores.
         main: Whether this is the data set's own metric, whose differences alone can be tested.
@@ -62,7 +61,6 @@ class Runs:
         seeds: The number of seeds of the rows that have most.
 
     Args:
-        key: As above.
         members: The records of the protocol, at least one.
         outcomes: Returns the outcomes of a record's run.
         problems: Takes one line for each run left out and for each unusable file of outcomes.
@@ -77,7 +75,6 @@ class Runs:
 
     def __init__(
         self,
-        key: str,
         members: Sequence[Record],
         outcomes: Loader,
         problems: list[str],
@@ -86,7 +83,7 @@ class Runs:
         absent: Absent = _never,
     ) -> None:
         agreed = list(agreeing(members, problems))
-        self.key, self.data = key, (agreed or members)[0]['dataset']
+        self.data = (agreed or members)[0]['dataset']
         self.protocol_id = members[0]['protocol_id']
         self.metric = metric or self.data['metric']
         self.main = self.metric == self.data['metric']
@@ -115,8 +112,18 @@ class Runs:
         scores = [scores_in(record, self.metric) for record in self.records]
         values = [[found.get(s, np.nan) for s in self.subsets] for found in scores]
         self.values = self.summarise(np.array(values).reshape(len(kept), len(self.subsets)))
-        self.groups = _groups(self.records)
+        self.groups = grouping.rows(self.records)
         self.seeds = max(map(len, self.groups.values()), default=0)
+
+    @property
+    def own(self) -> list[Record]:
+        """The records of runs of this project, without predictions of other code."""
+        return [record for record in self.records if not is_external(record)]
+
+    @property
+    def external(self) -> list[str]:
+        """The labels of the rows whose predictions other code made."""
+        return [k for k, members in self.groups.items() if is_external(self.records[members[0]])]
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -179,15 +186,11 @@ class Runs:
     @cached_property
     def standings(self) -> Standings:
         """What can be said of the differences between the rows."""
-        rows = {
-            label: {self.records[i]['seed']: i for i in members}
-            for label, members in self.groups.items()
-        }
         return Standings(
             Scores(
                 columns=self.columns,
                 values=self.values,
-                rows=rows,
+                rows=grouping.seeds(self.records, self.groups),
                 units=self.contributions,
                 metric=self.metric,
                 higher=self.higher,
@@ -260,41 +263,8 @@ def gather(
     absent: Absent = _never,
 ) -> list[Runs]:
     """Returns the runs of each protocol among the records of a data set; arguments as of `Runs`."""
-    members: dict[tuple[str, str], list[Record]] = {}
-    for record in complete:
-        found = record['protocol_id'], record['dataset']['fingerprint']
-        members.setdefault(found, []).append(record)
-    protocols = [protocol for protocol, _ in members]
-    gathered = []
-    for (protocol, data), records in sorted(members.items()):
-        key = f'{protocol}@{data}' if protocols.count(protocol) > 1 else protocol
-        gathered.append(Runs(key, records, outcomes, problems, metric, titles, absent))
+    gathered = [
+        Runs(records, outcomes, problems, metric, titles, absent)
+        for records in grouping.blocks(complete)
+    ]
     return [runs for runs in gathered if runs.records]
-
-
-def _groups(records: Sequence[Record]) -> dict[str, list[int]]:
-    """Groups runs that differ in the seed alone; a label is made unique by what differs."""
-    rows: dict[str, list[int]] = {}
-    for i, record in enumerate(records):
-        rows.setdefault(json.dumps(_setting(record), sort_keys=True), []).append(i)
-    labelled: dict[str, list[list[int]]] = {}
-    for found in rows.values():
-        labelled.setdefault(records[found[0]]['method']['label'], []).append(found)
-    groups = {}
-    for label, twins in sorted(labelled.items()):
-        settings = [_setting(records[found[0]]) for found in twins]
-        for found, own in zip(twins, settings, strict=True):
-            differing = [k for k, v in own.items() if any(s.get(k) != v for s in settings)]
-            told = ', '.join(f'{key}={own[key]}' for key in differing)
-            groups[f'{label} ({told})' if told else label] = found
-    return groups
-
-
-def _setting(record: Record) -> dict[str, Any]:
-    """Returns what makes a row of its own, beside its label."""
-    method = record['method']
-    setting = {'method': method['name'], 'version': method['version'], **method['options']}
-    if 'tuning' in record:
-        # A search may choose the untuned setting, and is a row of its own nevertheless.
-        setting |= {'trials': record['tuning']['trials'], 'searched': record['tuning']['space']}
-    return setting

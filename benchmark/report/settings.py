@@ -54,6 +54,8 @@ def data(runs: Runs) -> list[str]:
 
 def words(protocol: Mapping[str, Any]) -> str:
     """Says a protocol in words; fields that it lacks are left out."""
+    if not protocol:
+        return 'that of other code, which is not known'
     sampler, plural = protocol.get('sampler', ''), '' if protocol.get('warmup') == 1 else 's'
     told = [
         SAMPLER.get(sampler, f'training masks drawn by {sampler}') + ' unless a method has its own',
@@ -70,12 +72,15 @@ def words(protocol: Mapping[str, Any]) -> str:
 
 
 def training_gaps(runs: Runs) -> str:
-    """Says which share of the training samples lacks which modality."""
+    """Says which share of the training samples lacks which modality, '' where this is not known."""
     rates = gaps.realised(runs)
+    if not rates:
+        return ''
     if not any(rates.values()):
         return 'The training data are complete.'
     told = ', '.join(f'{name} {rate:.1f} %' for name, rate in rates.items())
-    return f'Training samples that lack a modality: {told}.'
+    why = gaps.dependence(runs.records[0])
+    return f'Training samples that lack a modality: {told}{f" ({why})" if why else ""}.'
 
 
 def samples(runs: Runs) -> str:

@@ -91,7 +91,7 @@ class Block:
 
     @property
     def cost(self) -> TextTable | None:
-        """What the methods cost; a block by training gaps or of another metric leaves it out."""
+        """What the methods cost, if that is known; not by training gaps or of another metric."""
         if self.by_gaps or not self.first.main:
             return None
         return cost_table.text_table(self.first, self.subsets)

@@ -9,7 +9,7 @@ from typing import Any
 from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.records import metrics, store
-from benchmark.records.schema import Outcomes, Record, Unscored, test_scores
+from benchmark.records.schema import Outcomes, Record, Unscored, is_external, test_scores
 from benchmark.report import baseline, captions, common, escaping, gaps
 from benchmark.report.cost_table import TextTable
 from benchmark.report.published import published
@@ -65,13 +65,15 @@ def table(
     blocks = []
     gathered = gather(complete, outcomes, problems, metric, columns, selection.absent)
     for runs in gathered:
-        own = runs.protocol_id, runs.data['fingerprint']
-        here = [r for r in rest if (r['protocol_id'], r['dataset']['fingerprint']) == own]
+        here = [r for r in rest if r['protocol_id'] == runs.protocol_id]
         blocks.append(Block({'': runs}, here, *_beside(selection, runs, published)))
         rest = [r for r in rest if r not in here]
     unfinished = captions.by_protocol(rest)
     joined = None
     if by_gaps:
+        ours = [r for r in complete if not is_external(r)]  # the gaps of others are not known
+        if len(ours) < len(complete):
+            gathered = gather(ours, outcomes, [], metric, columns, selection.absent)
         found = gaps.joined(gathered).items()
         members = [
             Block(leads, [r for r in unscored if gaps.base(r) == k], told=_told(selection, leads))
@@ -85,8 +87,8 @@ def _beside(
     selection: Selection, runs: Runs, published: Iterable[Mapping[str, Any]]
 ) -> tuple[list[Mapping[str, Any]], str]:
     """Returns the rows of papers to show beneath runs, and sentences on what was asked for."""
-    names = runs.data['modalities']
-    return selection.published(list(published), names), selection.told(names)
+    told = selection.told(runs.data['modalities'])
+    return selection.published(list(published), runs.data), told
 
 
 def _told(selection: Selection, leads: Mapping[str, Runs]) -> str:
@@ -138,8 +140,8 @@ def write_tables(
     asked = (published(dataset, left_out), columns, metric, by_gaps, selection)
     made = _table_or_lacking(dataset, complete, load, unscored, *asked)
     if metric and not made.blocks:
-        raise _unproven(dataset, metric, _held(found))
-    told = [*found.problems, *left_out, *made.problems]
+        raise unproven(dataset, metric, found)
+    told = dict.fromkeys([*found.problems, *left_out, *made.problems])
     problems = [line.replace(f'{root}/', '') for line in told]
     own = {'', *(r['dataset']['metric'] for r in complete)}
     suffix = ('' if metric in own else f'-{metric}') + ('-common' if same_samples else '')
@@ -155,9 +157,9 @@ def write_tables(
     return made
 
 
-def _unproven(dataset: str, metric: str, held: set[str]) -> Lacking:
+def unproven(dataset: str, metric: str, found: store.Scan) -> Lacking:
     """Returns the error on a metric that the outcomes do not tell, and the records may hold."""
-    if metric in held:
+    if metric in (held := _held(found)):
         return Lacking(f'{dataset}: no run has outcomes that prove its {metric}')
     return Lacking(unknown(f'metric of {dataset}', metric, held), held)
 
@@ -231,7 +233,7 @@ def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
             tables.append(baseline.tables(runs, name))
             able.append(runs)
         except UserError as error:
-            reasons.append(f'{runs.key}: {error}')
+            reasons.append(f'{runs.protocol_id}: {error}')
     if not able:
         raise Lacking('; '.join(reasons))
     stem = results / 'tables' / f'{made.stem.name if made.stem else made.dataset}-baseline'
@@ -291,7 +293,7 @@ def show(made: Table, protocols: set[str] | None = None) -> None:
             print(f'written: {part.stem}.md, .tex, .csv')
 
 
-def show_baseline(tables: Iterable[TextTable]) -> None:
-    """Prints what `write_baseline` returned."""
+def show_texts(tables: Iterable[TextTable]) -> None:
+    """Prints tables of text, for example those that `write_baseline` returned."""
     for text in tables:
         print(f'\n{text.title}\n{grid(text)}\n{text.caption}')

@@ -1,12 +1,14 @@
 """What users' arrays may hold: the right reading, or one line that says what is wrong."""
 
 import io
+import json
 import zipfile
 
 import numpy as np
 import pytest
 
 from benchmark import run
+from benchmark.dataset import Intake
 from benchmark.engine import plan
 from benchmark.errors import UserError
 from benchmark.registry import discover
@@ -404,3 +406,69 @@ def test_narrow_images_beside_label_maps_need_no_kind(how, tmp_path):
     keys = {'inputs__a': RNG.normal(size=(N, 2, 40)), 'inputs__b': None, 'target': target}
     data = Arrays(root=str(write(tmp_path / 'x', how, **keys)))
     assert data.task.modalities[0].shape == (1, 2, 40)
+
+
+def intake_of(data, *without):
+    """What a network that was trained on the data takes in, as `model.json` keeps it."""
+    known = json.loads(json.dumps(data.preparation(data.split('val'))))
+    kept = {m: {k: v for k, v in facts.items() if k not in without} for m, facts in known.items()}
+    return Intake(data.task, {}, kept)
+
+
+CUBES = RNG.normal(size=(N, 5, 5, 5)) + np.arange(5)
+"""Images whose shape does not tell which axis holds the channels."""
+OTHERS = {
+    'channels_first': ('channels_last', (0, 2, 3, 1)),
+    'channels_last': ('channels_first', (0, 3, 1, 2)),
+}
+"""Layout -> the other one, and the axes that lead there."""
+
+
+@HOW
+@pytest.mark.parametrize('layout', ['channels_first', 'channels_last'])
+def test_new_arrays_are_laid_out_as_those_of_the_training(how, layout, tmp_path):
+    data = Arrays(root=str(write(tmp_path / 'a', how, inputs__b=CUBES, layout__b=np.array(layout))))
+    new = write(tmp_path / 'new', how, inputs__b=CUBES)
+    every = np.arange(len(data.split('test')))
+    expected = data.split('test').inputs['b'][every]
+    found = Arrays.unseen(new, intake_of(data), True, 'test')
+    np.testing.assert_array_equal(found.split.inputs['b'][every], expected)
+    # What the user says of the new array counts more than the training.
+    turned, axes = OTHERS[layout]
+    values, key = CUBES.transpose(axes), np.array(turned)
+    other = write(tmp_path / 'other', how, inputs__b=values, layout__b=key)
+    found = Arrays.unseen(other, intake_of(data), True, 'test')
+    np.testing.assert_array_equal(found.split.inputs['b'][every], expected)
+    with pytest.raises(UserError, match='inputs/b: expected a key layout/b that says channels_'):
+        Arrays.unseen(new, intake_of(data, 'layout'), True, 'test')
+
+
+@HOW
+def test_new_images_hold_numbers_as_in_the_training(how, tmp_path):
+    images = RNG.integers(255, size=(N, 3, 8, 8)).astype(np.uint8)
+    data = Arrays(root=str(write(tmp_path / 'a', how, inputs__b=images)))
+    for values, numbers in (
+        (images / 255, 'floating-point numbers'),
+        (images * np.uint16(257), 'whole numbers of 16 bits'),
+    ):
+        new = write(tmp_path / numbers[:3], how, inputs__b=values)
+        expected = f'inputs/b: expected whole numbers of 8 bits as in the training, found {numbers}'
+        with pytest.raises(UserError, match=expected):
+            Arrays.unseen(new, intake_of(data), False, 'test')
+        (note,) = Arrays.unseen(new, intake_of(data, 'numbers'), False, 'test').notes
+        assert note.endswith(f'those of the new ones are not compared: b {numbers}')
+
+
+@HOW
+def test_classes_in_bytes_are_those_of_the_training(how, tmp_path):
+    given = write(tmp_path / 'a', how, classes=np.array([b'cat', 'öde'.encode()]))
+    data = Arrays(root=str(given))
+    found = Arrays.unseen(given, intake_of(data), True, 'test')
+    np.testing.assert_array_equal(found.split.target[np.arange(6)], TARGET[SPLIT == 2])
+    other = write(tmp_path / 'b', how, classes=np.array([b'dog', b'cat']))
+    expected = 'classes: expected cat, öde as in the training, found dog, cat'
+    with pytest.raises(UserError, match=expected):
+        Arrays.unseen(other, intake_of(data), True, 'test')
+    spoiled = write(tmp_path / 'c', how, classes=np.array([b'cat', b'\xff']))
+    with pytest.raises(UserError, match='classes: expected text in UTF-8, found'):
+        Arrays.unseen(spoiled, intake_of(data), True, 'test')

@@ -303,14 +303,21 @@ def test_labels_of_other_types_are_the_same_labels(as_labels, tmp_path):
     assert (before[np.arange(3)] == after[np.arange(3)]).all()
 
 
-def grey_png(values, bits):
-    """Returns a grey PNG of few bits a pixel, which Pillow reads but does not write."""
+def grey_png(values, bits, transparent=None):
+    """Returns a grey PNG of few bits a pixel, which Pillow reads but does not write.
+
+    Args:
+        values: (H, W).
+        bits: Bits of a pixel.
+        transparent: The grey value that is transparent; no one by default.
+    """
     height, width = values.shape
     pixels = np.unpackbits(values.astype(np.uint8)[..., None], axis=2)[..., -bits:]
     rows = np.packbits(pixels.reshape(height, -1), axis=1)
     head = struct.pack('>IIBBBBB', width, height, bits, 0, 0, 0, 0)
     body = zlib.compress(np.insert(rows, 0, 0, axis=1).tobytes())
-    chunks = ((b'IHDR', head), (b'IDAT', body), (b'IEND', b''))
+    key = [] if transparent is None else [(b'tRNS', struct.pack('>H', transparent))]
+    chunks = ((b'IHDR', head), *key, (b'IDAT', body), (b'IEND', b''))
     return b'\x89PNG\r\n\x1a\n' + b''.join(
         struct.pack('>I', len(x)) + kind + x + struct.pack('>I', zlib.crc32(kind + x))
         for kind, x in chunks
@@ -523,3 +530,47 @@ def test_other_folders_are_modalities(tmp_path):
     root = dense(tmp_path / 'x')
     (root / 'nir').rename(root / 'segway_targeting')
     assert Folders(root=str(root)).task.names == ('rgb', 'segway_targeting')
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'found'),
+    [
+        ('png', {'format': 'JPEG'}, 'JPEG'),
+        ('png', {'format': 'WEBP'}, 'WEBP'),
+        ('bmp', {'format': 'GIF'}, 'GIF'),
+        ('tif', {'format': 'TIFF', 'compression': 'jpeg'}, 'TIFF with the compression jpeg'),
+    ],
+)
+def test_labels_that_a_compression_may_have_changed_are_refused(name, options, found, tmp_path):
+    root = dense(tmp_path / 'x')
+    (file,) = (root / 'labels' / 'test').glob('1.*')
+    mask = np.array(Image.open(file))
+    file.unlink()
+    Image.fromarray(mask).save(file.with_suffix(f'.{name}'), **options)
+    told(
+        rf'1\.{name}: expected labels in the format PNG, TIFF, BMP.*found the content {found},',
+        root,
+    )
+
+
+@pytest.mark.parametrize(('name', 'options'), [('tif', {'compression': 'tiff_lzw'}), ('bmp', {})])
+def test_labels_are_the_same_in_every_format_without_loss(name, options, tmp_path):
+    mask = scene(0)[0]
+    file = save(tmp_path / f'a.{name}', mask, **options)
+    np.testing.assert_array_equal(np.asarray(labels(file)), mask)
+
+
+def test_a_transparent_grey_value_becomes_a_channel_or_is_refused(tmp_path):
+    values = np.arange(48).reshape(4, 12) % 4
+    (tmp_path / 'eight.png').write_bytes(grey_png(values, 8, 3))
+    found = AnyImage(None)(tmp_path / 'eight.png')
+    np.testing.assert_array_equal(found, [values, np.where(values == 3, 0, 255)])
+    for bits in (1, 2, 4):
+        (tmp_path / 'few.png').write_bytes(grey_png(values, bits, 1))
+        with pytest.raises(UserError, match='few.png: expected a transparent grey value in pixels'):
+            AnyImage(None)(tmp_path / 'few.png')
+        (tmp_path / 'few.png').write_bytes(grey_png(values, bits))
+        assert AnyImage(None)(tmp_path / 'few.png').shape == (1, 4, 12)
+    file = save(tmp_path / 'deep.png', (values * 999).astype(np.uint16), transparency=999)
+    with pytest.raises(UserError, match=r'deep.png: .* found I;16B; an .npy file'):
+        AnyImage(None)(file)

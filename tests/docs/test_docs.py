@@ -13,15 +13,27 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import export, predict, run, tables
+from benchmark import compare, export, predict, run, show, tables
 from benchmark.engine.grids import GRIDS
 from benchmark.registry import DATASETS, METHODS, discover
+from benchmark.report.figures import command as plot
 from benchmark.report.page import command as report
 
 ROOT = Path(run.__file__).resolve().parent.parent
 DOCS = ROOT / 'docs'
 PAGES = [p for p in sorted(DOCS.rglob('*.md')) if 'build' not in p.relative_to(DOCS).parts]
 OPTIONS = (DOCS / 'options.md').read_text()
+COMMANDS = {
+    'run': run,
+    'tables': tables,
+    'report': report,
+    'plot': plot,
+    'show': show,
+    'predict': predict,
+    'export': export,
+    'compare': compare,
+}
+"""The commands in `benchmark/` by name."""
 
 sys.path.insert(0, str(DOCS / '_ext'))
 pages = importlib.import_module('pages')
@@ -137,8 +149,8 @@ def test_the_page_on_records_says_what_every_field_means():
 
 
 def flags():
-    """Every option of the seven commands."""
-    for command in (run, tables, report, predict, export):
+    """Every option of the commands."""
+    for command in COMMANDS.values():
         parser = command.parser()
         yield from (s for action in parser._actions for s in action.option_strings)
     for command in ('prepare', 'preview'):
@@ -163,9 +175,7 @@ def commands():
     """(Page, command, words) of every command of `benchmark/` in the README and on the pages."""
     for page in [ROOT / 'README.md', *PAGES]:
         text = page.read_text().replace('\\\n', ' ')
-        found = re.findall(
-            r'python benchmark/(run|tables|report|predict|export)\.py([^`\n]*)', text
-        )
+        found = re.findall(rf'python benchmark/({"|".join(COMMANDS)})\.py([^`\n]*)', text)
         for command, words in found:
             # A variable of the shell is a number or a name; operators and ellipses end a command.
             plain = re.sub(r'"?\$\{?\w+\}?"?', '0', re.split(r'\s(?:[&|;]|>>?\s|\.{3})', words)[0])
@@ -191,8 +201,7 @@ def names_in(registry, specs):
 
 @pytest.mark.parametrize(('page', 'command', 'words'), sorted(set(commands())))
 def test_every_command_line_parses(page, command, words):
-    known = {'run': run, 'tables': tables, 'report': report, 'predict': predict, 'export': export}
-    parser = known[command].parser()
+    parser = COMMANDS[command].parser()
     if '--help' in words:
         with pytest.raises(SystemExit) as end:
             parser.parse_args(shlex.split(words))

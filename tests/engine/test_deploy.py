@@ -123,6 +123,20 @@ def test_bad_inputs_are_told_in_one_line(runs, inputs, message):
     assert '\n' not in str(caught.value)
 
 
+def test_values_beyond_the_range_of_the_training_s_images_are_refused(runs):
+    model, (raw, _) = load(runs['hemis']), raw_test()
+    assert model.card.intake.preparation['rgb']['numbers'] == 'floating-point numbers'
+    deep = {'rgb': np.full((2, 3, 32, 32), 4095, np.uint16), 'scan': raw['scan'][:2]}
+    assert model(deep).shape == (2, 3)
+    model.card.intake.preparation['rgb']['numbers'] = 'whole numbers of 8 bits'
+    expected = 'rgb: expected whole numbers of 8 bits as in the training, found 4095'
+    with pytest.raises(UserError, match=expected):
+        model(deep)
+    # What the mask leaves out may hold any value, and interpolated values may overshoot.
+    assert model(deep, [[0, 0, 1], [0, 0, 1]]).shape == (2, 3)
+    assert model({'rgb': np.full((3, 32, 32), 270.5)}).shape == (3,)
+
+
 @pytest.mark.parametrize(
     ('mask', 'message'),
     [

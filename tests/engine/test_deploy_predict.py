@@ -1,9 +1,11 @@
 """`predict.py`: files of predictions in the input's own geometry, and scores without training."""
 
 import csv
+import dataclasses
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from toy_runs import arrays, trained
 from benchmark import predict
 from benchmark.engine import prediction
 from benchmark.engine.deployed import load
+from benchmark.errors import UserError
 from benchmark.files import ROOT
 from benchmark.records import store
 from datasets import prepare
@@ -77,6 +80,21 @@ def test_a_modality_that_is_off_lacks_or_is_not_available_is_not_used(vectors, t
         assert (row['modalities'] == 'rgb+gait') == (k % 2 == 1)
         assert (row == off[name]) == (k % 2 == 1)
     assert '12 samples predicted: 6 from rgb+gait, 6 from rgb+gait+scan' in capsys.readouterr().out
+
+
+def test_names_of_samples_and_classes_are_no_formulas_in_the_table(vectors, tmp_path):
+    model = load(vectors['hemis'])
+    names = ('-2+3', '+4|x', 'cat')
+    model.task = dataclasses.replace(model.task, classes=names)
+    request = prediction.Request(Path(unlabelled(tmp_path)), '', (), 0)
+    unseen = prediction.opened(model.card, request, False)
+    ids = np.array([f'=1+{name}' for name in unseen.split.ids])
+    unseen = unseen._replace(split=dataclasses.replace(unseen.split, ids=ids))
+    prediction.predict(model, unseen, tmp_path / 'out', 0)
+    rows = table(tmp_path / 'out')
+    assert list(rows) == [f"'{name}" for name in ids]
+    assert {row['prediction'] for row in rows.values()} <= {"'-2+3", "'+4|x", 'cat'}
+    assert {f'p({name})' for name in names} <= set(rows["'=1+row-0"])
 
 
 def test_evaluate_gives_the_scores_of_the_record(vectors, tmp_path):
@@ -172,6 +190,114 @@ def test_image_folders_are_scored_as_in_the_record(rooms):
     assert {s: score.metrics for s, score in found.items()} == record['scores']['test']
 
 
+def copied(rooms, folder):
+    """Returns a copy of the test samples of `rooms`, with their label maps."""
+    for kind in ('rgb', 'depth', 'labels'):
+        shutil.copytree(rooms.parents[5] / 'rooms' / kind / 'test', folder / kind)
+    return folder
+
+
+def pixels(file):
+    with Image.open(file) as opened:
+        return np.asarray(opened)
+
+
+@pytest.mark.parametrize(
+    ('change', 'found'),
+    [
+        (lambda x: (x / 65535).astype(np.float32), 'floating-point numbers'),
+        (lambda x: (x // 16).astype(np.uint8), 'whole numbers of 8 bits'),
+    ],
+)
+@pytest.mark.parametrize('words', [['--evaluate'], ['--out', 'out']])
+def test_images_hold_numbers_as_in_the_training(rooms, tmp_path, capsys, change, found, words):
+    new = copied(rooms, tmp_path)
+    file = new / 'depth' / 'r2.png'
+    np.save(file.with_suffix('.npy'), change(pixels(file)))
+    file.unlink()
+    assert predict.main([str(rooms), str(new), *words]) == 2
+    expected = 'r2.npy: expected whole numbers of 16 bits as depth had in the training, found '
+    assert expected + found in capsys.readouterr().err
+
+
+def test_a_run_that_kept_no_type_of_numbers_compares_the_new_images_alone(rooms, tmp_path):
+    new, card = copied(rooms, tmp_path), load(rooms).card
+    older = {
+        m: {k: v for k, v in facts.items() if k != 'numbers'}
+        for m, facts in card.intake.preparation.items()
+    }
+    older = card._replace(intake=card.intake._replace(preparation=older))
+    request = prediction.Request(new, '', (), 0)
+    notes = prediction.opened(older, request, True).notes
+    (note,) = notes
+    assert note.endswith(': depth whole numbers of 16 bits, rgb whole numbers of 8 bits')
+    file = new / 'depth' / 'r2.png'
+    Image.fromarray((pixels(file) // 16).astype(np.uint8)).save(file)
+    with pytest.raises(UserError, match='expected whole numbers of 16 bits like r0.png, found'):
+        prediction.opened(older, request, True)
+
+
+def test_label_maps_are_as_large_as_the_images_to_score(rooms, tmp_path, capsys):
+    new = copied(rooms, tmp_path)
+    file = new / 'labels' / 'r1.png'
+    Image.fromarray(pixels(file)[:30, :30]).save(file)
+    assert predict.main([str(rooms), str(new), '--evaluate']) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'r1.png: expected a label map as large as an image of its sample' in line
+    assert line.endswith('(depth (40, 48), rgb (40, 48)), found (30, 30)')
+
+
+def test_a_list_that_names_a_sample_twice_is_refused(rooms, tmp_path, capsys):
+    new = copied(rooms, tmp_path)
+    (new / 'test.txt').write_text('r0\nr1\nr3\n')
+    request = prediction.Request(new, '', (), 0)
+    assert prediction.opened(load(rooms).card, request, True).split.ids.tolist() == [
+        'r0', 'r1', 'r3'
+    ]  # fmt: skip
+    (new / 'test.txt').write_text('r0\nr1\nr0.png\n')
+    assert predict.main([str(rooms), str(new), '--evaluate']) == 2
+    assert f"{new}: sample 'r0' is in test, twice" in capsys.readouterr().err
+
+
+def test_new_images_that_name_other_splits_alone_are_not_all_taken_for_the_test(rooms, tmp_path):
+    new, card = copied(rooms, tmp_path), load(rooms).card
+    request = prediction.Request(new, '', (), 0)
+    assert len(prediction.opened(card, request, True).split) == 4
+    (new / 'train.txt').write_text('r0\nr1\n')
+    expected = r'expected all samples in sub-folders .* a list test.txt .* --split all takes all'
+    with pytest.raises(UserError, match=expected):
+        prediction.opened(card, request, True)
+    assert len(prediction.opened(card, request._replace(part='all'), True).split) == 4
+    assert len(prediction.opened(card, request._replace(part='train'), True).split) == 2
+    (new / 'train.txt').unlink()
+    for kind in ('rgb', 'depth', 'labels'):
+        (new / kind / 'train').mkdir()
+        (new / kind / 'r0.png').rename(new / kind / 'train' / 'r0.png')
+    with pytest.raises(UserError, match=expected):
+        prediction.opened(card, request, True)
+
+
+def test_label_maps_without_a_labelled_pixel_give_no_score(rooms, tmp_path):
+    given = load(rooms).card
+    options = {**given.intake.options, 'binary': False}
+    card = given._replace(intake=given.intake._replace(options=options))
+    new = copied(rooms, tmp_path)
+    for k in range(4):
+        Image.fromarray(np.full(SIZE, 255, np.uint8)).save(new / 'labels' / f'r{k}.png')
+    request = prediction.Request(new, '', (), 0)
+    with pytest.raises(UserError, match='expected some labelled pixel in the samples to score'):
+        prediction.opened(card, request, True)
+    assert prediction.opened(card, request, False).split.target.shape == (4, 32, 32)
+    values = np.full(SIZE, 255, np.uint8)
+    values[:4, :4] = 1
+    Image.fromarray(values).save(new / 'labels' / 'r3.png')
+    assert len(prediction.opened(card, request, True).split) == 4
+    # The sample with the labels is not scored where none of its modalities may be used.
+    (new / 'depth' / 'r3.png').unlink()
+    with pytest.raises(UserError, match='expected some labelled pixel'):
+        prediction.opened(card, request._replace(without=['rgb']), True)
+
+
 AFFINES = (
     np.diag([1.0, 1, 1, 1]),
     np.array([[0, -1.0, 0, 9], [0, 0, 2, -3], [-1, 0, 0, 5], [0, 0, 0, 1]]),
@@ -229,6 +355,30 @@ def test_volumes_are_scored_as_in_the_record(scans, tmp_path):
     request = prediction.Request(tmp_path / 'new', '', (), 0)
     found = prediction.evaluate(model, prediction.opened(model.card, request, True).split, 0)
     assert {s: score.metrics for s, score in found.items()} == record['scores']['test']
+
+
+def test_a_case_has_one_folder_and_one_file_of_a_modality(scans, tmp_path):
+    source, new = scans.parents[5] / 'source', tmp_path / 'new'
+    shutil.copytree(source / 'case0', new / 'case0')
+    card, request = load(scans).card, prediction.Request(new, '', (), 0)
+    shutil.copy(source / 'case1' / 't1.nii.gz', new / 'case0' / '._t1.nii.gz')
+    shutil.copy(source / 'case1' / 't1.nii.gz', new / 'case0' / 'T2.nii.gz')
+    found = prediction.opened(card, request, False)
+    assert found.notes == ['left aside: case0/._t1.nii.gz, case0/T2.nii.gz']
+    shutil.copy(source / 'case1' / 't1.nii.gz', new / 'case0' / 'case0_t1.nii.gz')
+    with pytest.raises(UserError, match='case case0: expected one t1, found .* and .*t1.nii.gz'):
+        prediction.opened(card, request, False)
+    (new / 'case0' / 'case0_t1.nii.gz').unlink()
+    shutil.copytree(source / 'case1', new / 'other' / 'case0')
+    with pytest.raises(UserError, match='expected one folder of case case0, found .*other/case0'):
+        prediction.opened(card, request, False)
+
+
+def test_the_folder_of_a_case_may_be_the_place_where_the_command_runs(scans, monkeypatch):
+    monkeypatch.chdir(scans.parents[5] / 'source' / 'case0')
+    request = prediction.Request(Path('.'), '', (), 0)
+    found = prediction.opened(load(scans).card, request, False)
+    assert set(found.split.groups) == {'case0'}
 
 
 WRONG = [

@@ -47,7 +47,8 @@ def full(monkeypatch):
 
 
 WRITTEN = ['resume.json', 'resume.pth', 'best.pth', 'checkpoint.pth', 'trained.json',
-           'model.json', 'validation.npz', 'outcomes.npz', 'record.json']  # fmt: skip
+           'model.json', 'validation.npz', 'outcomes.npz', 'gallery.json',
+           'record.json']  # fmt: skip
 
 
 @pytest.mark.parametrize('name', WRITTEN)

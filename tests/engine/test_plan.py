@@ -10,7 +10,8 @@ from tasks import TASKS, Toy
 from benchmark import run
 from benchmark.engine import dry_run, grid, notes, plan
 from benchmark.engine.building import Machine
-from benchmark.engine.experiment import _changed, experiment
+from benchmark.engine.description import _changed
+from benchmark.engine.experiment import experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.options import Spec
 from benchmark.records import store

@@ -169,8 +169,8 @@ def test_what_was_damaged_is_made_again(name, damage, begun, whole, tmp_path):
     assert finished(e)[0] == whole
     assert e.recorded() is not None
     assert sorted(p.name for p in e.folder.iterdir()) == [
-        'checkpoint.pth', 'model.json', 'outcomes.npz', 'record.json', 'train.log', 'trained.json',
-        'validation.npz',
+        'checkpoint.pth', 'curves.json', 'gallery.json', 'model.json', 'outcomes.npz',
+        'record.json', 'train.log', 'trained.json', 'validation.npz',
     ]  # fmt: skip
 
 

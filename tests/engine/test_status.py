@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 import torch
-from made_records import make_failure, make_outcomes, make_record, make_refusal, save
+from made_records import ID, make_failure, make_outcomes, make_record, make_refusal, save
 from tasks import TASKS, Toy
 
 from benchmark import run
@@ -23,7 +23,7 @@ from benchmark.records import store
 from benchmark.registry import discover
 
 discover()
-BLOCK = 'faces uniform-last-0'
+BLOCK = f'faces {ID}'
 
 
 def told(results, capsys):
@@ -47,7 +47,7 @@ def done(results, label, *seeds):
 
 def begun(results, method, seed, epoch=None, epochs=30):
     """The folder of a training that was stopped after some epochs."""
-    folder = results / 'runs' / 'faces' / method / 'uniform-last-0' / f'seed{seed}'
+    folder = results / 'runs' / 'faces' / method / ID / f'seed{seed}'
     folder.mkdir(parents=True)
     state.begin(folder, 'some', epochs)
     if epoch is not None:
@@ -98,11 +98,15 @@ def test_a_lock_that_is_a_folder_holds_for_as_long_as_it_is_renewed(tmp_path):
 def test_data_sets_and_protocols_are_told_apart(tmp_path, capsys):
     done(tmp_path, 'mmanet', 0)
     outcomes = make_outcomes({'rgb': 3})
-    other = make_record('mmanet', 0, outcomes, dataset={'name': 'rooms'}, protocol_id='worst-1')
+    other = make_record('mmanet', 0, outcomes, dataset={'name': 'rooms'}, protocol={'epochs': 9})
     save(tmp_path / 'runs', other, outcomes)
     assert told(tmp_path, capsys) == [
-        BLOCK, '  mmanet  seed 0 done', 'rooms worst-1', '  mmanet  seed 0 done', '2 runs: 2 done',
-    ]  # fmt: skip
+        BLOCK,
+        '  mmanet  seed 0 done',
+        f'rooms {other["protocol_id"]}',
+        '  mmanet  seed 0 done',
+        '2 runs: 2 done',
+    ]
 
 
 def test_a_network_for_each_subset_is_told_by_its_subset(tmp_path, capsys):
@@ -120,7 +124,7 @@ def test_a_network_for_each_subset_is_told_by_its_subset(tmp_path, capsys):
 
 def test_foreign_and_damaged_files_are_one_line_each(tmp_path, capsys):
     done(tmp_path, 'mmanet', 0, 1)
-    seed = tmp_path / 'runs' / 'faces' / 'mmanet' / 'uniform-last-0' / 'seed1'
+    seed = tmp_path / 'runs' / 'faces' / 'mmanet' / ID / 'seed1'
     (seed / store.RECORD).write_text('{"torn')
     (seed.parent / 'seedling').mkdir()
     (tmp_path / 'runs' / 'notes\x1b[31m.txt').touch()

@@ -9,6 +9,7 @@ from sklearn.metrics import confusion_matrix
 
 from benchmark.missing import subset_ids
 from benchmark.records import store
+from benchmark.records.identity import protocol_id
 from benchmark.records.schema import SCHEMA, Failure
 
 NAMES = ['rgb', 'depth', 'ir']
@@ -69,7 +70,6 @@ def make_record(label: str, seed: int, outcomes: dict, **changes) -> dict:
             'chance': None,
         },
         'protocol': {'sampler': 'uniform', 'selection': 'last', 'epochs': 3},
-        'protocol_id': 'uniform-last-0',
         'seed': seed,
         'scores': {'val': {}, 'test': {s: {'ACER': acer_of(outcomes, s)} for s in subsets}},
         'n': {'val': {}, 'test': dict.fromkeys(subsets, len(outcomes['target']))},
@@ -92,7 +92,8 @@ def make_record(label: str, seed: int, outcomes: dict, **changes) -> dict:
     }
     for part, values in changes.items():
         record[part] = {**record[part], **values} if isinstance(values, dict) else values
-    return {**record, 'identity': store.identity(record)}
+    own = protocol_id(record['protocol'], record['dataset']['fingerprint'])
+    return {'protocol_id': own, **record, 'identity': store.identity(record)}
 
 
 def make_failure(label: str, seed: int, error: str) -> dict:
@@ -116,3 +117,7 @@ def save(runs, record: dict, outcomes: dict | None = None):
         store.write_outcomes(folder / store.OUTCOMES, outcomes)
     store.write(folder / store.RECORD, record)
     return folder / store.RECORD
+
+
+ID = make_record('any', 0, make_outcomes({}))['protocol_id']
+"""Id of the protocol of the records made here."""

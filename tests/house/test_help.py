@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmark import registry, run, tables
+from benchmark import compare, registry, run, show, tables
 from benchmark.engine import arguments
 from benchmark.errors import UserError
 from benchmark.files import ROOT
@@ -14,7 +14,11 @@ from benchmark.registry import COMMANDS, DATASETS, METHODS, lookup
 from benchmark.report.page import command as report
 
 
-@pytest.mark.parametrize('command', [run, tables, report], ids=['run', 'tables', 'report'])
+@pytest.mark.parametrize(
+    'command',
+    [run, tables, report, show, compare],
+    ids=['run', 'tables', 'report', 'show', 'compare'],
+)
 def test_every_option_has_a_text_and_the_command_has_examples(command):
     parser = command.parser()
     examples = parser.format_help().split('examples:')[1]

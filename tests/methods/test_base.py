@@ -48,6 +48,28 @@ def test_terms_without_loss_in_their_name_are_logged_and_not_minimised():
     }
 
 
+@pytest.mark.parametrize('given', [None, (torch.zeros(6, 2), 1), [0.5]])
+@pytest.mark.parametrize('function', ['decode', 'predict'])
+@pytest.mark.parametrize('task', ['vectors', 'rooms'])
+def test_logits_of_another_type_are_told_in_training_with_the_function(given, function, task):
+    class Odd(Method):
+        def encode(self, inputs):
+            return inputs
+
+        def loss(self, batch):
+            logits = self.predict(batch.inputs, batch.mask)
+            return {'loss_task': self.task_loss(logits, batch.target)}
+
+    setattr(Odd, function, lambda self, *_: given)
+    shape = '(B, K)' if task == 'vectors' else '(B, K, H, W)'
+    names = 'decode' if function == 'decode' else 'decode or predict'
+    with pytest.raises(UserError) as told:
+        Odd(TASKS[task]).loss(batch_of(TASKS[task]))
+    assert str(told.value) == (
+        f'{names} of Odd: expected logits {shape} as a tensor, found {type(given).__name__}'
+    )
+
+
 def test_a_method_without_its_teacher_lacks_the_attribute():
     method = METHODS.module_dict['mmanet'](TASKS['vectors'])
     assert not hasattr(method, 'teacher_network')

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from made_records import SUBSETS, make_outcomes, make_record, save
 
+from benchmark import files
 from benchmark.records import archive, store
 
 OUTCOMES = make_outcomes(dict.fromkeys(SUBSETS, 20))
@@ -137,7 +138,7 @@ def test_bytes_that_are_no_text_folders_and_huge_files_are_refused(saved):
     with pytest.raises(store.RecordError):
         store.read(saved)
     with saved.open('wb') as file:
-        file.truncate(store.MAX_BYTES + 1)
+        file.truncate(files.LARGEST + 1)
     with pytest.raises(store.RecordError, match='at most'):
         store.read(saved)
     saved.unlink()

@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 from typing import get_type_hints
 
 import numpy as np
 import pytest
-from made_records import SUBSETS, make_failure, make_outcomes, make_record, make_refusal, save
+from made_records import ID, SUBSETS, make_failure, make_outcomes, make_record, make_refusal, save
 from repetitions import scientific
 
 from benchmark.engine.protocol import Protocol
@@ -137,6 +138,14 @@ def test_what_is_wrong_is_told_in_one_line_naming_the_file(tmp_path, record, spo
     assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('name', ['mean', 'worst', 'missing_1', 'expected', 'Ceiling'])
+def test_a_modality_with_the_name_of_a_column_is_refused(name):
+    made = make_record('m', 0, OUTCOMES, dataset={'modalities': [*SUBSETS[:2], name]})
+    told = f"dataset.modalities: expected no names of columns of tables, found '{name}'"
+    with pytest.raises(store.RecordError, match=re.escape(told)):
+        store.validate(made)
+
+
 def test_an_invalid_record_is_never_written(tmp_path, record):
     with pytest.raises(store.RecordError, match='seed'):
         save(tmp_path, {**record, 'seed': 'zero'})
@@ -247,6 +256,13 @@ def test_a_field_of_the_protocol_of_another_type_is_refused(record, field, value
         store.validate(edited)
 
 
+def test_a_protocol_id_that_is_not_that_of_the_protocol_is_refused(record):
+    for found in ('uniform-last-0', ''):
+        expected = f'protocol_id: expected {ID}, .* found {found}$'
+        with pytest.raises(store.RecordError, match=expected):
+            store.validate({**record, 'protocol_id': found})
+
+
 def test_the_rules_of_a_record_are_those_of_the_protocol():
     types = {key: type(value) for key, value in Protocol.fields().items()}
     assert get_type_hints(Rules) == types
@@ -260,4 +276,4 @@ def test_a_record_in_the_folder_of_another_data_set_is_named_and_left_out(tmp_pa
     found = store.scan(tmp_path)
     assert list(found.complete) == [kept]
     assert len(found.problems) == 1
-    assert f'a record of {name}/uniform-last-0/seed0 in the folder faces/' in found.problems[0]
+    assert f'a record of {name}/{ID}/seed0 in the folder faces/' in found.problems[0]

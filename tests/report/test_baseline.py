@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from made_records import SUBSETS, make_outcomes, make_record, save
+from made_records import ID, SUBSETS, make_outcomes, make_record, save
 from scipy import stats
 
 from benchmark import tables
@@ -63,11 +63,11 @@ def test_the_mean_is_that_of_the_subsets(folder):
 def test_the_command_prints_the_mean_and_writes_every_subset(folder, capsys):
     assert tables.main([str(folder), '--baseline', 'base']) == 0
     out = capsys.readouterr().out
-    assert 'faces: mean against base (uniform-last-0)' in out
+    assert f'faces: mean against base ({ID})' in out
     assert 'on seeds 0, 1, 2, 3' in out
     text = (folder / 'tables/faces-baseline.md').read_text()
     for column in ('mean', *SUBSETS):
-        assert f'## faces: {column} against base (uniform-last-0)' in text
+        assert f'## faces: {column} against base ({ID})' in text
     assert text.count('| good |') == 8
     rows = list(csv.DictReader(io.StringIO((folder / 'tables/faces-baseline.csv').read_text())))
     assert len(rows) == 2 * 8

@@ -4,7 +4,7 @@ import csv
 import io
 
 import pytest
-from made_records import SUBSETS, make_failure, make_outcomes, make_record
+from made_records import ID, SUBSETS, make_failure, make_outcomes, make_record
 
 from benchmark.report import captions, escaping, writer
 from benchmark.report.render import csv as to_csv
@@ -67,5 +67,5 @@ def test_whatever_one_file_raises_it_is_named_and_the_others_stand():
     made = writer.table(records, load)
     assert [row.label for row in made.blocks[0].rows] == ['good']
     (problem,) = made.problems
-    assert 'bad uniform-last-0 seed 0: ZeroDivisionError: odd file' in problem
+    assert f'bad {ID} seed 0: ZeroDivisionError: odd file' in problem
     assert captions.notes(made.blocks[0]) == []

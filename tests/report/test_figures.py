@@ -23,16 +23,8 @@ def write(folder, label, setting, seed, errors, dataset='faces', epochs=3):
         'options': {'train': train, 'width': width},
         'fingerprint': f'{train}-{width}',
     }
-    record = make_record(
-        label,
-        seed,
-        outcomes,
-        dataset=about,
-        protocol={'epochs': epochs},
-        protocol_id=f'uniform-last-{train}-{width}-{epochs}',
-    )
-    save(folder / 'runs', record, outcomes)
-    return outcomes
+    record = make_record(label, seed, outcomes, dataset=about, protocol={'epochs': epochs})
+    return save(folder / 'runs', record, outcomes)
 
 
 @pytest.fixture
@@ -145,8 +137,7 @@ def test_the_page_counts_what_is_proven_and_lists_what_lacks(folder):
 
 
 def test_a_missing_seed_is_named_and_the_shared_ones_are_compared(folder):
-    for path in folder.glob('runs/faces/customized/uniform-last-250-4-3/seed1/*'):
-        path.unlink()
+    write(folder, 'customized', (250, 4), 1, 0).unlink()
     found, lacking, _ = figures.read(folder)
     assert found[0].seeds == (0, 2)
     assert np.isnan(found[0].gain.p)

@@ -38,9 +38,13 @@ def gaps(rates, **protocol):
     """What training gaps change in a record."""
     return {
         'protocol': {'rates': rates, **protocol},
-        'protocol_id': f'uniform-{rates}{"".join(map(str, protocol.values()))}',
         'gaps': {'rates': dict(zip(NAMES, REALISED[rates], strict=True))},
     }
+
+
+def named(rates, **protocol):
+    """The id of the protocol of such a record."""
+    return make_record('any', 0, make_outcomes({}), **gaps(rates, **protocol))['protocol_id']
 
 
 class Runs:
@@ -58,9 +62,9 @@ class Runs:
         return record
 
     def fail(self, label, seed, rates, error, make=make_failure):
-        failure, own = make(label, seed, error), gaps(rates)
-        protocol = {**failure['protocol'], **own['protocol']}
-        failure |= {'protocol': protocol, 'protocol_id': own['protocol_id']}
+        failure = make(label, seed, error)
+        protocol = {**failure['protocol'], **gaps(rates)['protocol']}
+        failure |= {'protocol': protocol, 'protocol_id': named(rates)}
         self.failed.append(failure)
 
     def load(self, record):
@@ -140,7 +144,7 @@ def test_gaps_of_the_same_realised_rates_are_told_apart():
     runs = Runs()
     for text in ('0.5', 'rgb=0.5,depth=0.5,ir=0.5'):
         changes = {'gaps': {'rates': dict.fromkeys(NAMES, 0.5)}, 'protocol': {'rates': text}}
-        runs.add('m', 0, 9, HALF, {**changes, 'protocol_id': f'id-{text}'})
+        runs.add('m', 0, 9, HALF, changes)
     assert [row.lead for row in runs.only_block().rows] == [
         '50/50/50 (rates=0.5)',
         '50/50/50 (rates=rgb=0.5,depth=0.5,ir=0.5)',
@@ -152,10 +156,11 @@ def test_protocols_that_differ_in_more_than_rates_are_never_joined(runs):
     runs.add('good', 0, 9, HALF, epochs=9)
     runs.add('good', 0, 9, HALF, {'dataset': {'fingerprint': 'xyz'}})
     runs.add('good', 0, 9, '', selection='worst')
-    blocks = runs.joined().blocks
-    assert [len(block.rows) for block in blocks] == [6, 2, 1]
-    assert blocks[2].protocols == {'uniform-rgb=0.5'}
-    assert blocks[1].protocols == {'uniform-9', 'uniform-rgb=0.59'}
+    other = runs.records[-2]['protocol_id']
+    blocks = {frozenset(b.protocols): len(b.rows) for b in runs.joined().blocks}
+    assert sorted(blocks.values()) == [1, 2, 6]
+    assert blocks[frozenset({other})] == 1
+    assert blocks[frozenset({named('', epochs=9), named(HALF, epochs=9)})] == 2
 
 
 def test_the_ceiling_stands_once_beneath_all_gaps(runs):
@@ -172,12 +177,12 @@ def test_refused_methods_are_noted_once_with_the_gaps(runs):
     block = runs.only_block()
     assert captions.failures(block) == [
         f'refused: needy on 50/0/0, 20/50/80: {REASON}',
-        'failed: broken seed 0 (uniform-rgb=0.5): out of memory',
+        f'failed: broken seed 0 ({named(HALF)}): out of memory',
     ]
     usual = writer.table(runs.records, runs.load, runs.failed).blocks
     told = [line for b in usual for line in captions.failures(b) if 'needy' in line]
     assert sorted(told) == sorted(
-        f'refused: needy (uniform-{text}): {REASON}' for text in (HALF, MIXED)
+        f'refused: needy ({named(text)}): {REASON}' for text in (HALF, MIXED)
     )
 
 
@@ -231,7 +236,7 @@ def test_markdown_and_terminal_have_a_column_for_the_gaps(runs):
     )
     assert lines[1].split('  ')[0] == 'training gaps % (rgb/depth/ir)'
     assert re.match(r'20/50/80 +poor +\d', lines[8])
-    assert 'faces' in terminal(table, {'uniform-rgb=0.5'})
+    assert 'faces' in terminal(table, {named(HALF)})
     assert terminal(table, {'uniform-other'}) == ''
 
 
@@ -256,7 +261,7 @@ def test_csv_holds_given_and_realised_rates(runs):
     rows = list(csv.DictReader(io.StringIO(to_csv(runs.joined()))))
     assert [r['method'] for r in rows] == ['good', 'poor'] * 3
     last = rows[-1]
-    assert (last['protocol'], last['rates'], last['seeds']) == (f'uniform-{MIXED}', MIXED, '3')
+    assert (last['protocol'], last['rates'], last['seeds']) == (named(MIXED), MIXED, '3')
     assert [float(last[f'missing_{m}_in_training']) for m in NAMES] == pytest.approx([20, 50, 80])
     assert float(last['worst']) > float(rows[0]['worst'])
     assert rows[0]['rates'] == ''
@@ -275,7 +280,7 @@ def test_tables_are_remade_from_records_by_the_script(written, runs, capsys):
     before = {p.name: p.read_bytes() for p in (written / 'tables').iterdir()}
     assert tables.main([str(written), '--gaps']) == 0
     out = capsys.readouterr().out
-    assert 'faces: ACER ↓ (%)  (uniform-rgb=0.5' in out
+    assert f'faces: ACER ↓ (%)  ({named(HALF)}' in out
     assert 'training gaps % (rgb/depth/ir)' in out
     after = {p.name: p.read_bytes() for p in (written / 'tables').iterdir()}
     assert {name: after[name] for name in before} == before

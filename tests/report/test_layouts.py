@@ -247,8 +247,8 @@ def test_a_variant_does_not_stand_for_the_method():
 def sweep_of():
     records = []
     for k, rates in enumerate(('', '0.3', 'rgb=0.2,depth=0.5,ir=0.8')):
-        own = {'protocol': {'rates': rates}, 'protocol_id': f'uniform-{k}'}
-        for record in made('casia_surf', ['modality_dropout', 'redcore'][: 2 - (k == 1)], **own):
+        methods = ['modality_dropout', 'redcore'][: 2 - (k == 1)]
+        for record in made('casia_surf', methods, protocol={'rates': rates}):
             share = {'': [0, 0, 0], '0.3': [0.3] * 3}.get(rates, [0.2, 0.5, 0.8])
             record['gaps']['rates'] = dict(zip(NAMES['casia_surf'], share, strict=True))
             for s in SUBSETS:
@@ -262,7 +262,7 @@ def test_redcores_sweep_has_a_row_for_each_missing_rate():
     (paper,) = papers(table_of(records, 'casia_surf'), 'redcore-rates')
     assert list(paper.rows) == ['0/0/0', '10/10/10', '30/30/30', '50/50/50', '70/70/70',
                                 '90/90/90', '20/50/80']  # fmt: skip
-    chosen = [r for r in records if r['protocol_id'] == 'uniform-2']
+    chosen = [r for r in records if r['protocol']['rates'].startswith('rgb')]
     every = [scores(chosen, 'redcore', 'ACER', s) for s in SUBSETS]
     entry = entries(paper, 'redcore')['20/50/80']
     assert entry.mean == pytest.approx(np.mean(every))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_records import SAMPLES, SUBSETS, TARGET, make_outcomes, make_record, save
+from made_records import ID, SAMPLES, SUBSETS, TARGET, make_outcomes, make_record, save
 from sklearn.metrics import confusion_matrix
 
 from benchmark import tables
@@ -156,7 +156,7 @@ def test_a_run_without_the_metric_is_named_and_an_undefined_value_is_blank(folde
     save(folder.path / 'runs', half, ranked)
     table = folder.table(metric='EER')
     for label in ('old', 'unproven'):
-        assert f'{label} uniform-last-0 seed 0: its outcomes do not tell EER' in table.problems
+        assert f'{label} {ID} seed 0: its outcomes do not tell EER' in table.problems
     row = row_of(table.blocks[0], 'half')
     assert np.isnan(row['ir'].mean)
     assert row['mean'].mean == pytest.approx(25)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from made_pages import HOSTILE, add, add_rooms, made, outcomes_of
-from made_records import make_failure, make_record, save
+from made_records import ID, make_failure, make_record, save
 from sklearn.metrics import brier_score_loss, confusion_matrix
 
 from benchmark import running, tables
@@ -202,7 +202,7 @@ def test_curves_come_from_the_logs_and_what_lacks_is_said(known, tmp_path):
     found = {(r['m'], r['kind'], r['epoch']): r['value'] for r in rows if r['seed'] == 0}
     assert found == {(1, 0, 0): 0.7, (1, 0, 1): 0.6, (1, 1, 1): 45.0}
     add(tmp_path / 'runs', 'm', 0)
-    assert 'No file train.log with epochs' in made(tmp_path)[0]
+    assert 'nor a file train.log with epochs' in made(tmp_path)[0]
 
 
 def test_no_name_can_act(tmp_path):
@@ -233,10 +233,10 @@ def test_failed_and_unfinished_runs_are_named(tmp_path):
     add(tmp_path / 'runs', 'm', 0)
     record = make_failure('broken', 0, 'loss is NaN')
     save(tmp_path / 'runs', record)
-    (tmp_path / 'runs' / 'faces' / 'slow' / 'uniform-last-0' / 'seed4').mkdir(parents=True)
+    (tmp_path / 'runs' / 'faces' / 'slow' / ID / 'seed4').mkdir(parents=True)
     text, _ = made(tmp_path)
-    assert 'failed: broken seed 0 (uniform-last-0): loss is NaN' in text
-    assert 'not finished: slow/uniform-last-0/seed4' in text
+    assert f'failed: broken seed 0 ({ID}): loss is NaN' in text
+    assert f'not finished: slow/{ID}/seed4' in text
 
 
 def test_without_a_finished_run_the_page_says_so(tmp_path):
@@ -289,7 +289,7 @@ def test_a_page_that_fails_is_one_line(results, monkeypatch, capsys):
     assert command.main([str(results)]) == 2
     told = capsys.readouterr()
     page = results / 'index.html'
-    assert told.err == f'error: {page}: cannot be made: ZeroDivisionError: oops\n'
+    assert told.err == f'error: {page} cannot be made: ZeroDivisionError: oops\n'
     assert not page.exists()
 
 
@@ -311,7 +311,7 @@ def test_run_writes_the_page_after_the_tables(results, monkeypatch, capsys):
         class data:
             name = 'faces'
 
-        protocol_id = 'uniform-last-0'
+        protocol_id = ID
 
     monkeypatch.setattr(running.plan, 'flat', lambda grid: grid)
     assert running.show_tables([Experiment], results)

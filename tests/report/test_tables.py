@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_records import (
+    ID,
     SAMPLES,
     SUBSETS,
     TARGET,
@@ -23,6 +24,7 @@ from made_records import (
 )
 from sklearn.metrics import balanced_accuracy_score
 
+from benchmark import running
 from benchmark import tables as commands
 from benchmark.errors import UserError
 from benchmark.missing import subset_ids
@@ -184,7 +186,7 @@ def test_a_record_whose_score_is_not_that_of_its_outcomes_is_left_out_and_named(
     three.records[0]['scores']['test']['ir']['ACER'] = 0.001
     table = three.table()
     assert len(table.problems) == 1
-    assert 'good uniform-last-0 seed 0: ACER of ir is 0.001000' in table.problems[0]
+    assert f'good {ID} seed 0: ACER of ir is 0.001000' in table.problems[0]
     (good,) = (row for row in table.blocks[0].rows if row.label == 'good')
     assert good.seeds == 2
     assert 'good: 2 of 3 seeds' in captions.notes(table.blocks[0])
@@ -211,18 +213,14 @@ def test_one_seed_prints_no_deviation_and_says_so():
 
 
 def test_protocols_and_data_are_never_mixed(three):
-    three.add('good', 0, 9, protocol={'epochs': 9}, protocol_id='uniform-last-1')
+    three.add('good', 0, 9, protocol={'epochs': 9})
     three.add('good', 0, 9, dataset={'fingerprint': 'xyz'})
-    blocks = three.table().blocks
-    assert [b.first.key for b in blocks] == [
-        'uniform-last-0@abc',
-        'uniform-last-0@xyz',
-        'uniform-last-1',
-    ]
-    assert [len(b.rows) for b in blocks] == [3, 1, 1]
-    shown = terminal(three.table(), {'uniform-last-1'})
-    assert 'uniform-last-1' in shown
-    assert 'uniform-last-0' not in shown
+    longer, other = (record['protocol_id'] for record in three.records[-2:])
+    blocks = {b.first.protocol_id: len(b.rows) for b in three.table().blocks}
+    assert blocks == {ID: 3, longer: 1, other: 1}
+    shown = terminal(three.table(), {longer})
+    assert longer in shown
+    assert ID not in shown
 
 
 def test_variants_of_one_label_are_rows_of_their_own():
@@ -293,7 +291,7 @@ def test_a_run_that_describes_the_data_in_another_way_is_left_out(part, field, v
     table = three.table()
     (problem,) = table.problems
     told = 'samples' if part == 'samples' else field
-    assert problem.startswith(f'good uniform-last-0 seed 0: {told}: other runs on the same data')
+    assert problem.startswith(f'good {ID} seed 0: {told}: other runs on the same data')
     assert table.blocks[0].first.data == three.records[1]['dataset']
     assert next(row.seeds for row in table.blocks[0].rows if row.label == 'good') == 2
 
@@ -316,13 +314,13 @@ def test_every_format_explains_the_column_worst(three):
 def test_failed_runs_are_listed_and_not_counted(three):
     failed = [make_failure('good', 7, 'out of\nmemory')]
     block = three.only_block(unscored=failed)
-    assert captions.failures(block) == ['failed: good seed 7 (uniform-last-0): out of memory']
+    assert captions.failures(block) == [f'failed: good seed 7 ({ID}): out of memory']
     assert captions.failures(block)[0] in markdown(three.table(unscored=failed))
     assert captions.failures(block)[0] in terminal(three.table(unscored=failed))
     alone = writer.table([], three.load, failed)
     assert alone.blocks == alone.problems == []
-    assert alone.unfinished == {'uniform-last-0': captions.failures(block)}
-    told = f'## uniform-last-0: no finished run\n\n- {captions.failures(block)[0]}\n'
+    assert alone.unfinished == {ID: captions.failures(block)}
+    told = f'## {ID}: no finished run\n\n- {captions.failures(block)[0]}\n'
     assert markdown(alone).endswith(told)
 
 
@@ -330,7 +328,7 @@ def test_a_refusal_is_told_with_the_tables_of_its_own_protocol_alone(three, caps
     refused = {**make_refusal('needy', 0, 'no'), 'protocol_id': 'uniform-last-9'}
     table = three.table(unscored=[refused])
     line = 'not counted: refused: needy (uniform-last-9): no'
-    for protocols, told in ((None, True), ({'uniform-last-9'}, True), ({'uniform-last-0'}, False)):
+    for protocols, told in ((None, True), ({'uniform-last-9'}, True), ({ID}, False)):
         writer.show(table, protocols)
         assert (line in capsys.readouterr().out) == told
     assert 'needy' not in markdown(table).partition('## uniform-last-9')[0]
@@ -458,7 +456,7 @@ def test_markdown_as_text():
     assert lines[4:12] == [
         'ACER in percent, lower is better. Samples: 400 test.',
         '',
-        'Protocol uniform-last-0: training masks drawn uniformly from the subsets unless a method '
+        f'Protocol {ID}: training masks drawn uniformly from the subsets unless a method '
         'has its own, tested after the last epoch. The training data are complete.',
         '',
         '± is the standard deviation (ddof = 1) over 2 seeds. The scores are on 400 test samples. '
@@ -535,13 +533,13 @@ def test_transposed_latex_has_a_row_per_subset_with_circles(written):
 
 
 def test_csv_holds_plain_numbers_per_variant_and_protocol(three):
-    three.add('good', 0, 9, protocol={'epochs': 9}, protocol_id='uniform-last-1')
+    three.add('good', 0, 9, protocol={'selection': 'worst'})
     rows = list(csv.DictReader(io.StringIO(to_csv(three.table(published=PUBLISHED)))))
     assert [(r['method'], r['protocol'], r['seeds']) for r in rows] == [
-        ('fair', 'uniform-last-0', '3'),
-        ('good', 'uniform-last-0', '3'),
-        ('poor', 'uniform-last-0', '3'),
-        ('good', 'uniform-last-1', '1'),
+        ('fair', ID, '3'),
+        ('good', ID, '3'),
+        ('poor', ID, '3'),
+        ('good', three.records[-1]['protocol_id'], '1'),
     ]
     keys = [*SUBSETS, 'mean', 'worst', 'missing_0', 'missing_1', 'missing_2']
     scores = ['method', 'protocol', 'seeds', *keys, *(f'{k}_std' for k in keys)]
@@ -581,9 +579,9 @@ def written(tmp_path, three):
 
 
 def test_tables_are_written_from_files_and_name_what_does_not_count(written, three):
-    torn = written / 'runs/faces/good/uniform-last-0/seed0/record.json'
+    torn = written / f'runs/faces/good/{ID}/seed0/record.json'
     torn.write_text('{')
-    lost = written / 'runs/faces/poor/uniform-last-0/seed0/outcomes.npz'
+    lost = written / f'runs/faces/poor/{ID}/seed0/outcomes.npz'
     lost.write_bytes(lost.read_bytes()[:99])
     save(written / 'runs', make_failure('good', 5, 'no memory'))
     table = writer.write_tables(written, 'faces')
@@ -593,8 +591,8 @@ def test_tables_are_written_from_files_and_name_what_does_not_count(written, thr
     assert (folder / 'faces.tex').read_text() == latex(table)
     assert (folder / 'faces.csv').read_text() == to_csv(table)
     assert [p.split(':')[0] for p in table.problems] == [
-        'good/uniform-last-0/seed0/record.json',
-        'poor uniform-last-0 seed 0',
+        f'good/{ID}/seed0/record.json',
+        f'poor {ID} seed 0',
     ]
     assert 'failed: good seed 5' in markdown(table)
     assert {row.label: row.seeds for row in table.blocks[0].rows} == {
@@ -734,6 +732,28 @@ def test_a_row_whose_seeds_collapse_differently_has_one_line():
         '† m collapsed: for every sample it predicts attack on rgb (seed 0, 3); '
         'attack on every subset (seed 1); attack on rgb, ir (seed 2)'
     ]
+
+
+def test_whatever_goes_wrong_with_a_data_set_leaves_the_others_their_tables(
+    tmp_path, capsys, monkeypatch
+):
+    outcomes = make_outcomes(dict.fromkeys(SUBSETS, 40))
+    for name in ('first', 'other'):
+        save(tmp_path / 'runs', make_record('m', 0, outcomes, dataset={'name': name}), outcomes)
+    whole = writer.table
+
+    def broken(complete, *arguments):
+        if complete and complete[0]['dataset']['name'] == 'first':
+            raise ZeroDivisionError('odd')
+        return whole(complete, *arguments)
+
+    monkeypatch.setattr(writer, 'table', broken)
+    assert commands.main([str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told == 'error: first: its tables cannot be made: ZeroDivisionError: odd\n'
+    assert (tmp_path / 'tables' / 'other.md').is_file()
+    assert not running.show({'first': None, 'other': None}, tmp_path)
+    assert capsys.readouterr().err.startswith(told)
 
 
 def test_a_data_set_without_a_column_leaves_the_others_their_tables(tmp_path, capsys):

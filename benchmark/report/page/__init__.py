@@ -2,5 +2,5 @@
 
 A section is a dict with `id`, `title`, `about` and `parts`. A part is a dict whose `kind` says what
 the page makes of it: a chart ('figure'), a table with coloured cells ('grid'), the sliders
-('sliders'), or a sentence on what is missing ('lacking').
+('sliders'), pictures of samples ('gallery'), or a sentence on what is missing ('lacking').
 """

@@ -156,11 +156,13 @@
   };
 
   const numbersOf = (part, rows) => {
-    const digits = (value) => (Number.isInteger(value) ? 0 : 2);
+    // Learning rates and losses may be far below one hundredth.
+    const told = (value) => (typeof value === 'number' && Math.abs(value) < 0.1 && !Number.isInteger(value)
+      ? String(Number(value.toPrecision(3))) : shown(value, Number.isInteger(value) ? 0 : 2));
     const lines = rows.map((row) => {
       const line = make('tr');
       line.append(make('th', row.method, { scope: 'row' }));
-      for (const [field] of part.columns) line.append(make('td', shown(row[field], digits(row[field]))));
+      for (const [field] of part.columns) line.append(make('td', told(row[field])));
       return line;
     });
     return table(part.text, ['method', ...part.columns.map(([, title]) => title)], lines);
@@ -248,6 +250,15 @@
     filter(element.closest('.block'));
   };
 
+  /* Pictures of samples: the columns of the chosen methods. */
+
+  const showChosen = (block) => {
+    const wanted = new Set(chosen(block));
+    for (const cell of block.querySelectorAll('[data-method]')) {
+      cell.hidden = !wanted.has(Number(cell.dataset.method));
+    }
+  };
+
   /* Parts are drawn when they come into sight, so that a long page opens at once. */
 
   const DRAW = { figure: drawFigure, grid: drawGrid, sliders: drawSliders };
@@ -271,7 +282,9 @@
   }
   for (const block of document.querySelectorAll('section.block[aria-labelledby]')) {
     block.querySelector('.filter').addEventListener('input', () => filter(block));
+    showChosen(block);
     block.querySelector('.chosen')?.addEventListener('change', () => {
+      showChosen(block);
       for (const element of block.querySelectorAll('figure.part')) if (drawn.has(element)) draw(element);
     });
   }

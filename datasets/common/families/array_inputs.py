@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmark.errors import UserError, unknown
 from benchmark.names import check_modalities
+from datasets.common.io.inspection import numbers_of
 from datasets.common.io.layouts import LAYOUTS, layout_of
 from datasets.common.io.rows import real_frames
 
@@ -31,11 +32,21 @@ class Input(NamedTuple):
         values: (N, D), (N, T, D) or (N, C, H, W).
         kind: 'vector', 'sequence' or 'image'.
         real: (N, T) bool, which frames of a sequence are no padding; None if it has no lengths.
+        layout: Which axis of an array of four axes held the channels; '' for other arrays.
     """
 
     values: np.ndarray
     kind: str
     real: np.ndarray | None
+    layout: str = ''
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What new images are checked by (`benchmark.dataset.Preparation`); nothing for others."""
+        if self.kind != 'image':
+            return {}
+        layout = {'layout': self.layout} if self.layout else {}
+        return {'numbers': numbers_of(self.values.dtype), **layout}
 
 
 def read_inputs(
@@ -75,6 +86,18 @@ def is_read(key: str, inputs: Iterable[str]) -> bool:
 def fail(root: Path, key: str, expected: str, found: Any) -> UserError:
     """Returns the error for the content of a key."""
     return UserError(f'{root}: {key}: expected {expected}, found {found}')
+
+
+def texts(root: Path, key: str, given: np.ndarray) -> tuple[str, ...]:
+    """Returns the names (n,) that a key holds, as text or as bytes.
+
+    Raises:
+        UserError: Bytes are no text in UTF-8.
+    """
+    try:
+        return tuple(c.decode() if isinstance(c, bytes) else str(c) for c in given.tolist())
+    except UnicodeDecodeError as error:
+        raise fail(root, key, 'text in UTF-8', f'{error.object!r}') from None
 
 
 def about(x: np.ndarray) -> str:
@@ -117,7 +140,7 @@ def _input(root: Path, raw: Mapping[str, np.ndarray], name: str) -> Input:
             expected = f'a key layout/{name} that says channels_first or channels_last'
             raise fail(root, f'inputs/{name}', expected, f'{x.shape}, which leaves it open')
         x = x.transpose(0, 3, 1, 2) if layout == 'channels_last' else x
-    return Input(x, kind, _real(root, raw.get(f'length/{name}'), name, x, kind))
+    return Input(x, kind, _real(root, raw.get(f'length/{name}'), name, x, kind), layout)
 
 
 def _word(root: Path, raw: Mapping[str, np.ndarray], key: str, choices: Iterable[str]) -> str:

@@ -44,7 +44,10 @@ def map_classes(root: Path, found: ImageFolder, sizes: Sizes, binary: bool) -> t
             no class; the training split has fewer than two classes; or another split has no
             labelled pixel.
     """
-    values = {name: _values(found, samples, sizes) for name, samples in found.splits.items()}
+    values = {
+        name: map_values({s: found.maps[s] for s in samples}, sizes)
+        for name, samples in found.splits.items()
+    }
     for name, labels in values.items():
         if labels == {IGNORE} and not binary:
             raise UserError(
@@ -67,14 +70,22 @@ def map_classes(root: Path, found: ImageFolder, sizes: Sizes, binary: bool) -> t
     return names
 
 
-def _values(found: ImageFolder, samples: list[str], sizes: Sizes) -> frozenset[int]:
-    """Returns all values in the label maps of samples, whose sizes are checked."""
-    maps = inspection.maps([found.maps[s] for s in samples])
-    for sample, one in zip(samples, maps, strict=True):
+def map_values(files: Mapping[str, Path], sizes: Sizes) -> frozenset[int]:
+    """Decodes label maps once and returns all values in them.
+
+    Args:
+        files: Sample -> label map.
+        sizes: Sizes of the images, one of which each label map must have.
+
+    Raises:
+        UserError: A label map is broken or has another size than the images of its sample.
+    """
+    maps = inspection.maps(list(files.values()))
+    for (sample, file), one in zip(files.items(), maps, strict=True):
         if one.size not in sizes[sample].values():
             images = ', '.join(f'{m} {size}' for m, size in sizes[sample].items())
             raise UserError(
-                f'{found.maps[sample]}: expected a label map as large as an image of its sample '
+                f'{file}: expected a label map as large as an image of its sample '
                 f'({images}), found {one.size}'
             )
     return frozenset().union(*(one.values for one in maps))

@@ -11,7 +11,8 @@ import numpy as np
 from benchmark.dataset import SPLITS, Intake, Rows, Split, Unseen, no_target
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
-from datasets.common.families.array_inputs import Input, about, fail, read_inputs
+from datasets.common.families.array_inputs import Input, about, fail, read_inputs, texts
+from datasets.common.io import notes
 from datasets.common.io.rows import Chosen, Standardised
 from datasets.common.io.stored import load
 
@@ -30,7 +31,7 @@ def unseen_arrays(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
     The arguments and errors are those of `benchmark.dataset.Dataset.unseen`.
     """
     task, raw = intake.task, load(root)
-    inputs = _inputs(root, raw, task)
+    inputs = _inputs(root, raw, intake)
     count = len(next(iter(inputs.values())).values)
     for name, one in inputs.items():
         if len(one.values) != count:
@@ -50,12 +51,18 @@ def unseen_arrays(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
         ids=np.array([f'row-{row}' for row in rows]),
     )
     others = [k for k in raw if k.startswith('inputs/') and k.partition('/')[2] not in inputs]
-    told = [f'{root}: left aside: {", ".join(others)}, which the network does not use']
-    return Unseen(split, notes=told if others else [])
+    numbers = {m: one.facts['numbers'] for m, one in inputs.items() if one.kind == 'image'}
+    told = notes.unchecked(
+        {m: kind for m, kind in numbers.items() if 'numbers' not in intake.preparation[m]}
+    )
+    if others:
+        told.append(f'{root}: left aside: {", ".join(others)}, which the network does not use')
+    return Unseen(split, notes=told)
 
 
-def _inputs(root: Path, raw: Mapping[str, np.ndarray], task: Task) -> dict[str, Input]:
-    """Returns the inputs that are there, checked against the task."""
+def _inputs(root: Path, raw: Mapping[str, np.ndarray], intake: Intake) -> dict[str, Input]:
+    """Returns the inputs that are there, checked against those of the training."""
+    task = intake.task
     there = [m for m in task.modalities if f'inputs/{m.name}' in raw]
     if not there:
         wanted = ', '.join(f'inputs/{name}' for name in task.names)
@@ -65,10 +72,8 @@ def _inputs(root: Path, raw: Mapping[str, np.ndarray], task: Task) -> dict[str, 
     for m in there:
         known.setdefault(f'kind/{m.name}', np.array(m.kind))
         shape = raw[f'inputs/{m.name}'].shape[1:]
-        if len(shape) == 3 and shape in (m.shape, (*m.shape[1:], m.shape[0])):
-            first = shape == m.shape
-            layout = np.array('channels_first' if first else 'channels_last')
-            known.setdefault(f'layout/{m.name}', layout)
+        if layout := _layout(m, shape, intake.preparation[m.name].get('layout', '')):
+            known.setdefault(f'layout/{m.name}', np.array(layout))
     known['target'] = np.zeros((1, 1, 1) if task.kind == 'segmentation' else 1, int)
     found = read_inputs(root, known, [m.name for m in there])
     for m in there:
@@ -77,7 +82,32 @@ def _inputs(root: Path, raw: Mapping[str, np.ndarray], task: Task) -> dict[str, 
         if found[m.name].kind != m.kind or shape != expected:
             told = f'{m.kind} {expected} per sample, as in the training'
             raise fail(root, f'inputs/{m.name}', told, f'{found[m.name].kind} {shape}')
+        _check_numbers(root, m.name, found[m.name], intake.preparation[m.name].get('numbers'))
     return found
+
+
+def _layout(modality: Modality, shape: tuple[int, ...], trained: str) -> str:
+    """Returns the layout in which new images fit the network, that of the training if both do.
+
+    Args:
+        modality: The modality of the network.
+        shape: That of a new sample.
+        trained: The layout of the training; '' where the run did not keep it.
+
+    Returns:
+        'channels_first' or 'channels_last'; '' where this cannot be known, and for other arrays.
+    """
+    channels, *plane = modality.shape
+    shapes = {'channels_first': modality.shape, 'channels_last': (*plane, channels)}
+    fitting = [layout for layout, wanted in shapes.items() if len(shape) == 3 and wanted == shape]
+    return fitting[0] if len(fitting) == 1 else trained if fitting else ''
+
+
+def _check_numbers(root: Path, name: str, one: Input, trained: str | None) -> None:
+    """Checks that images hold numbers as in the training: in 16 bits they would be too bright."""
+    found = one.facts.get('numbers')
+    if trained and found != trained:
+        raise fail(root, f'inputs/{name}', f'{trained} as in the training', found)
 
 
 def _rows(root: Path, raw: Mapping[str, np.ndarray], count: int, part: str) -> np.ndarray:
@@ -134,7 +164,7 @@ def _target(
     if target.shape != (count, *size) or target.dtype.kind not in 'iub':
         raise fail(root, 'target', f'integers {(count, *size)}', about(target))
     if 'classes' in raw:
-        names = tuple(map(str, np.asarray(raw['classes']).ravel().tolist()))
+        names = texts(root, 'classes', np.ravel(raw['classes']))
         if names != task.classes:
             expected = f'{", ".join(task.classes)} as in the training'
             raise fail(root, 'classes', expected, ', '.join(names))

@@ -15,12 +15,14 @@ from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.method import Modality
 from datasets.common.families.image_folders import LABELS, MAPS, TABLE, listed
-from datasets.common.families.image_labels import table
+from datasets.common.families.image_labels import Sizes, map_values, table
+from datasets.common.io import inspection, notes
 from datasets.common.io.any_image import AnyImage
 from datasets.common.io.files import Files, lines
 from datasets.common.io.images import LabelFile, Scaled, encoded
 from datasets.common.io.paths import has_file, has_folder
 from datasets.common.io.pictures import resized
+from datasets.common.io.splits import check_disjoint
 from datasets.common.io.tables import read_table, stem
 
 Images = Mapping[str, Mapping[str, Path]]
@@ -40,6 +42,7 @@ def unseen_images(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
     if not every:
         raise UserError(f'{root}: expected images in some of {", ".join(task.names)}/, found none')
     samples = _of_part(root, every, part)
+    sizes, told = _looked_at(images, samples, intake)
     decoders = {m.name: _decoder(m, intake) for m in task.modalities}
     scales = {m: Scaled.of(facts) for m, facts in intake.preparation.items()}
     split = Split(
@@ -53,14 +56,40 @@ def unseen_images(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
             )
             for m in task.modalities
         },
-        target=_target(root, intake, samples) if labelled else no_target(task, len(samples)),
+        target=_target(root, intake, samples, sizes) if labelled else no_target(task, len(samples)),
         available=np.array([[s in images[m] for m in task.names] for s in samples]),
         ids=np.array(samples),
     )
     lacking = {m: sum(s not in images[m] for s in samples) for m in task.names}
-    told = [f'{n} of {len(samples)} samples lack {m}' for m, n in lacking.items() if n]
+    told += [f'{n} of {len(samples)} samples lack {m}' for m, n in lacking.items() if n]
     save = functools.partial(_save, images, decoders, bool(intake.options.get('binary')))
     return Unseen(split, save if task.kind == 'segmentation' else None, told)
+
+
+def _looked_at(images: Images, samples: Sequence[str], intake: Intake) -> tuple[Sizes, list[str]]:
+    """Decodes all images once and checks that their numbers are of the type of the training's.
+
+    Returns:
+        Sample -> modality -> (H, W) of its image, and what the user ought to know, in lines.
+
+    Raises:
+        UserError: An image is broken or has numbers of another type.
+    """
+    sizes: dict[str, dict[str, tuple[int, int]]] = {s: {} for s in samples}
+    numbers: dict[str, str] = {}
+    for name, files in images.items():
+        there = [s for s in samples if s in files]
+        paths = [files[s] for s in there]
+        pictures = inspection.pictures_of(paths, intake.options.get('layout', ''))
+        for sample, picture in zip(there, pictures, strict=True):
+            sizes[sample][name] = picture.shape[1:]
+        trained = intake.preparation[name].get('numbers')
+        if trained:
+            inspection.check_numbers(paths, pictures, trained, f'as {name} had in the training')
+        elif paths:
+            inspection.check_numbers(paths, pictures, pictures[0].numbers, f'like {paths[0].name}')
+            numbers[name] = pictures[0].numbers
+    return sizes, notes.unchecked(numbers)
 
 
 def _decoder(modality: Modality, intake: Intake) -> AnyImage:
@@ -78,29 +107,30 @@ def _of_part(root: Path, samples: list[str], part: str) -> list[str]:
         return samples
     wanted = part or 'test'
     file, where = root / f'{wanted}.txt', root / TABLE
-    if all(s.partition('/')[0] in SPLITS and '/' in s for s in samples):
+    folders = {s.partition('/')[0] if '/' in s else '' for s in samples}
+    if folders <= set(SPLITS):
         found = [s for s in samples if s.startswith(f'{wanted}/')]
     elif has_file(file):
         found = [stem(s) for s in lines(file)]
     elif has_file(where) and 'split' in (rows := read_table(where))[0]:
         found = [row['sample'] for row in rows if row['split'] == wanted]
-    elif part:
+    elif part or folders & set(SPLITS) or any(has_file(root / f'{s}.txt') for s in SPLITS):
+        # Without a part, all samples would be those of the training as well.
         raise UserError(
-            f'{root}: expected sub-folders {part}, a list {part}.txt or a column split in {TABLE}, '
-            'found none'
+            f'{root}: expected all samples in sub-folders train, val and test, a list '
+            f'{wanted}.txt or a column split in {TABLE}, found none; --split all takes all samples'
         )
     else:
         return samples
-    if not found:
-        raise UserError(f'{root}: expected some samples of {wanted}, found none')
+    check_disjoint(root, {wanted: found})
     for sample in found:
         if sample not in samples:
             raise UserError(f'{root}: expected some image of sample {sample!r}, found none')
     return found
 
 
-def _target(root: Path, intake: Intake, samples: Sequence[str]) -> Rows:
-    """Returns the labels of samples."""
+def _target(root: Path, intake: Intake, samples: Sequence[str], sizes: Sizes) -> Rows:
+    """Returns the labels of samples, whose images have these sizes."""
     task = intake.task
     found: Mapping[str, Any]
     if task.kind == 'segmentation':
@@ -111,6 +141,7 @@ def _target(root: Path, intake: Intake, samples: Sequence[str]) -> Rows:
         if sample not in found:
             raise UserError(f'{root}: expected a label of sample {sample!r} to score, found none')
     if task.kind == 'segmentation':
+        map_values({s: found[s] for s in samples}, sizes)
         size = (task.modalities[0].shape[1], task.modalities[0].shape[2])
         decode = LabelFile(size, len(task.classes), table(bool(intake.options.get('binary'))))
         return Files([found[s] for s in samples], decode, size)

@@ -16,6 +16,7 @@ from benchmark.files import writing
 from datasets.common.families.volume_files import Files, finite, labels, one_grid, standardised
 from datasets.common.families.volume_rows import Size, Slices, margin_of, window
 from datasets.common.families.volumes import SEGMENTATION
+from datasets.common.io import notes
 from datasets.common.io.folders import walk_all
 from datasets.common.io.nifti import encoded_like, grid, load_volume, suffix
 from datasets.common.io.paths import check_access
@@ -78,7 +79,7 @@ def unseen_volumes(
     if part not in ('', 'all'):
         raise UserError(f'--split {part}: expected a prepared root, found a folder of cases {root}')
     names = intake.task.names
-    cases = _cases(root, names)
+    cases, aside = _cases(root, names)
     if labelled and (bare := [case for case, files in cases.items() if SEGMENTATION not in files]):
         raise UserError(f'{root}: expected {SEGMENTATION} of case {bare[0]} to score, found none')
     grids = {case: one_grid(case, files).shape for case, files in cases.items()}
@@ -103,6 +104,7 @@ def unseen_volumes(
     files = {case: next(found[m] for m in names if m in found) for case, found in cases.items()}
     lacking = {m: sum(m not in found for found in cases.values()) for m in names}
     told = [f'{n} of {len(cases)} cases lack {m}' for m, n in lacking.items() if n]
+    told += notes.aside(aside)
     back = {number: label for label, number in (table or {}).items()}
     return Unseen(split, Saver(files, size, back), told)
 
@@ -116,20 +118,43 @@ def with_arrays(root: Path | None, found: Unseen, intake: Intake) -> Unseen:
     return found._replace(save=Saver(files, (shape[1], shape[2]), {}))
 
 
-def _cases(root: Path, names: tuple[str, ...]) -> dict[str, Files]:
-    """Returns the cases below a folder that have some modality, in the order of their names."""
+def _cases(root: Path, names: tuple[str, ...]) -> tuple[dict[str, Files], list[str]]:
+    """Returns the cases below a folder that have some modality, in the order of their names.
+
+    Returns:
+        Case -> its files, and the files that belong to none, as paths below the folder.
+
+    Raises:
+        UserError: There is no case, two folders have the name of one, or two files are of one
+            modality.
+    """
     check_access(root)
     cases: dict[str, Files] = {}
+    aside = []
     for file in walk_all(root):
-        case, kind = file.parent.name, file.name[: -len(suffix(file.name)) or None]
+        # The folder may be that of a case, and be given as '.'.
+        case = file.parent.name or file.parent.resolve().name
+        kind = file.name[: -len(suffix(file.name)) or None]
         kind = kind.removeprefix(case).lstrip('_-.') or kind
-        if suffix(file.name) and kind in (*names, SEGMENTATION):
-            cases.setdefault(case, {})[kind] = file
+        path = file.relative_to(root)
+        hidden = any(part.startswith('.') for part in path.parts)
+        if hidden or not suffix(file.name) or kind not in (*names, SEGMENTATION):
+            aside.append(str(path))
+            continue
+        known = cases.setdefault(case, {})
+        if other := next((f for f in known.values() if f.parent != file.parent), None):
+            raise UserError(
+                f'{root}: expected one folder of case {case}, found {other.parent} and '
+                f'{file.parent}'
+            )
+        if kind in known:
+            raise UserError(f'case {case}: expected one {kind}, found {known[kind]} and {file}')
+        known[kind] = file
     found = {case: files for case, files in sorted(cases.items()) if set(files) - {SEGMENTATION}}
     if not found:
         expected = ' or '.join(f'<case>/{name}.nii.gz' for name in names)
         raise UserError(f'{root}: expected {expected}, found none')
-    return found
+    return found, aside
 
 
 @functools.lru_cache(KEPT)

@@ -22,7 +22,7 @@ from datasets.common.io.files import decoded
 from datasets.common.io.layouts import Layout
 from datasets.common.io.remembered import remembered
 
-VERSION = 5
+VERSION = 6
 """Raised when the functions below find something else in the same file."""
 
 
@@ -85,13 +85,34 @@ def pictures_of(paths: Sequence[Path], layout: Layout = '') -> list[Picture]:
         stored = decoded(path, decode.stored)
         values = decode.checked(path, stored)
         ends = values.min((1, 2)).tolist(), values.max((1, 2)).tolist()
-        return json.dumps([stored.shape, _numbers(stored.dtype), values.dtype.name, *ends])
+        return json.dumps([stored.shape, numbers_of(stored.dtype), values.dtype.name, *ends])
 
     found = remembered(f'image {VERSION} {layout}', paths, look)
     return [Picture(tuple(shape), *more) for shape, *more in map(json.loads, found)]
 
 
-def _numbers(dtype: np.dtype) -> str:
+def check_numbers(
+    paths: Sequence[Path], pictures: Sequence[Picture], expected: str, like: str
+) -> None:
+    """Checks that images have numbers of one type.
+
+    The same scene in 8 and in 16 bits would be two hundred times as bright.
+
+    Args:
+        paths: Their files.
+        pictures: What the files hold.
+        expected: The type in words (`numbers_of`).
+        like: What has this type, for the message, e.g. 'like a.png'.
+
+    Raises:
+        UserError: One has numbers of another type.
+    """
+    for path, picture in zip(paths, pictures, strict=True):
+        if picture.numbers != expected:
+            raise UserError(f'{path}: expected {expected} {like}, found {picture.numbers}')
+
+
+def numbers_of(dtype: np.dtype) -> str:
     """Returns in words what range the numbers of a type have."""
     if dtype.kind == 'f':
         return 'floating-point numbers'

@@ -72,6 +72,19 @@ def aside(names: Iterable[str]) -> list[str]:
     return [f'left aside: {_listed(list(map(printable, known)))}'] if known else []
 
 
+def unchecked(numbers: Mapping[str, str]) -> list[str]:
+    """Returns a line on new images whose numbers cannot be compared with those of a training.
+
+    Args:
+        numbers: Modality -> the type of the numbers of its new images, in words.
+    """
+    told = ', '.join(f'{name} {kind}' for name, kind in numbers.items())
+    lacking = 'the run is of a version that did not keep which numbers the images of the training'
+    return (
+        [f'{lacking} hold, so that those of the new ones are not compared: {told}'] if told else []
+    )
+
+
 def gone(names: Iterable[str]) -> list[str]:
     """Returns a line that names files which are no longer there; no line if all are."""
     known = sorted(names)

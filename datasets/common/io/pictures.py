@@ -15,6 +15,9 @@ ORIENTATION = 0x0112
 SAMPLE_FORMAT = 339
 """TIFF tag of the numbers: 1 for unsigned ones, which is what applies without it, 2 for signed."""
 
+EXACT = ('PNG', 'TIFF', 'BMP')
+"""Formats of label maps, as Pillow names them. A TIFF file may hold JPEG all the same."""
+
 
 def opened(path: Path, size: tuple[int, int] | None = None) -> ImageFile.ImageFile:
     """Opens an image file; its pixels are decoded later, when they are read.
@@ -111,17 +114,40 @@ def pixels(path: Path) -> np.ndarray:
     beside the pixels becomes a channel. CMYK stays as it is, four channels.
 
     Raises:
-        UserError: The file cannot be read in full (`opened`).
+        UserError: The file cannot be read in full (`opened`), or names the grey value that is
+            transparent in pixels of other than 8 bits, which Pillow would not find.
         OSError: The file is missing, is no image, or is truncated.
     """
     with opened(path) as image:
         opaque = 'transparency' not in image.info and image.mode != 'PA'
-        if image.mode in ('P', 'PA', 'RGB'):
+        coloured = image.mode in ('P', 'PA', 'RGB')
+        if not (opaque or coloured or (image.mode == 'L' and ';' not in _stored(image))):
+            raise UserError(
+                f'{path}: expected a transparent grey value in pixels of 8 bits alone, found '
+                f'{_stored(image)}; an .npy file can hold the opacity as a channel'
+            )
+        if coloured:
             mode = 'RGB' if opaque else 'RGBA'
         else:
             mode = image.mode if opaque or image.mode != 'L' else 'LA'
         values = np.asarray(upright(image if image.mode == mode else image.convert(mode)))
         return _numbers(image, values)
+
+
+def _check_exact(path: Path, image: Image.Image) -> None:
+    """Checks that the format of an image keeps every number as it was written.
+
+    Raises:
+        UserError: It may be one whose compression changes labels along edges, such as JPEG.
+    """
+    how = str(image.info.get('compression', ''))
+    if image.format in EXACT and not any(lossy in how for lossy in ('jpeg', 'webp')):
+        return
+    inside = f'{image.format} with the compression {how}' if image.format in EXACT else image.format
+    raise UserError(
+        f'{path}: expected labels in the format {", ".join(EXACT)}, without loss, found the '
+        f'content {inside}, which may have changed labels along edges'
+    )
 
 
 def labels(path: Path, source: tuple[int, int] | None = None) -> Image.Image:
@@ -134,10 +160,12 @@ def labels(path: Path, source: tuple[int, int] | None = None) -> Image.Image:
         source: (H, W) that the image must have; None accepts every size.
 
     Raises:
-        UserError: The image has several channels, another size, or labels that are not 0 to 255.
+        UserError: The format of the content, whatever its name says, may have changed labels; or
+            the image has several channels, another size, or labels that are not 0 to 255.
         OSError: The file is missing, is no image, or is truncated.
     """
     with opened(path, source) as image:
+        _check_exact(path, image)
         if image.mode not in ('1', 'L', 'P') and not image.mode.startswith('I'):
             raise UserError(
                 f'{path}: expected one channel of whole numbers, the labels, found mode '
