@@ -139,9 +139,7 @@ def _case(modality: str, subset: str, names: Sequence[str]) -> str:
 
 def _title(found: Robustness, what: str) -> str:
     runs = found.runs
-    return (
-        f'{runs.data["name"]}, {runs.key}: {runs.metric} {"↑" if runs.higher else "↓"} (%) {what}'
-    )
+    return f'{runs.data["name"]}, {runs.protocol_id}: {runs.metric} {"↑" if runs.higher else "↓"} (%) {what}'
 
 
 def _cell(seeds: np.ndarray) -> str:
@@ -185,7 +183,7 @@ def lines(found: Robustness) -> Iterator[list[float | str]]:
         seeds = len(found.rows[curve.label])
         for severity, mean, std in zip(curve.severities, curve.mean, curve.std, strict=True):
             if not np.isnan(mean):
-                where = curve.label, found.runs.key, curve.modality, curve.kind
+                where = curve.label, found.runs.protocol_id, curve.modality, curve.kind
                 numbers = [100 * float(mean), 100 * float(std)]
                 yield [*where, severity, curve.subset, seeds, *numbers]
 
