@@ -24,7 +24,7 @@ from benchmark.engine.manifest import export
 from benchmark.engine.request import prepare
 from benchmark.engine.robustness import Request
 from benchmark.engine.sharing import share_of
-from benchmark.errors import UserError
+from benchmark.errors import UserError, noting
 from benchmark.files import sweep
 from benchmark.progress import Reporter
 from benchmark.records import store
@@ -32,6 +32,7 @@ from benchmark.records.kinds import SEVERITIES
 from benchmark.registry import discover
 from benchmark.report import robustness_tables, writer
 from benchmark.report.page import document
+from benchmark.report.table import Table
 
 LEFT_BEHIND = 600.0
 """Seconds after which a half-written table or page is that of a killed process."""
@@ -169,16 +170,15 @@ def show(
     Returns:
         Whether all of that was written; an error line tells what was not, and why.
     """
-    made, errors = {}, []
+    made: dict[str, Table] = {}
+    errors: list[UserError] = []
     with contextlib.suppress(OSError):  # of another user; nothing depends on it
         sweep(results / 'tables', LEFT_BEHIND)
         sweep(results, LEFT_BEHIND, inside=False)  # the page; runs are swept under their locks
     for name in protocols:
         write = partial(writer.write_tables, results, name, by_gaps=by_gaps)
-        try:
+        with noting(f'{name}: its tables', errors):
             made[name] = store.up_to_date(writer.folder_of(name, results / 'runs'), write)
-        except UserError as error:
-            errors.append(error)
     for why in errors:
         print(f'error: {why}', file=sys.stderr)
     for name, table in made.items():

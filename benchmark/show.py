@@ -108,7 +108,10 @@ def main(argv: list[str] | None = None) -> int:
     from benchmark.report.page import gallery_page
 
     use_threads(None, args.device)
-    runs = [showing.opened(run, args.device, args.method_file) for run in args.runs]
+    folders, others = showing.recorded(list(dict.fromkeys(args.runs)))
+    for folder in others:
+        print(f'left out: {folder} holds no record, as the folder of a teacher')
+    runs = [showing.opened(run, args.device, args.method_file) for run in folders]
     showing.check_together(runs)
     for note in dict.fromkeys(note for run in runs for note in run.model.notes):
         print(note)

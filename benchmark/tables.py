@@ -14,10 +14,10 @@ from collections.abc import Callable  # noqa: E402
 from functools import partial  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
-from benchmark.errors import UserError, unknown  # noqa: E402
-from benchmark.files import user_path  # noqa: E402
+from benchmark.errors import UserError, noting, unknown  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.report import paper_text, robustness_tables, writer  # noqa: E402
+from benchmark.report.arguments import add_metric, add_records, add_selection  # noqa: E402
 from benchmark.report.cost_table import TextTable  # noqa: E402
 from benchmark.report.layouts import LAYOUTS  # noqa: E402
 from benchmark.report.selection import Selection, with_summaries  # noqa: E402
@@ -57,26 +57,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument(
-        'results',
-        type=partial(user_path, what='RESULTS'),
-        help='folder with the runs in runs/; the tables go to tables/ in it',
-    )
-    p.add_argument(
-        '--runs',
-        type=partial(user_path, what='--runs'),
-        metavar='FOLDER',
-        help='folder of runs (default: RESULTS/runs)',
-    )
-    p.add_argument(
-        '--datasets', nargs='+', metavar='NAME', help='data sets, e.g. synth_faces (default: all)'
-    )
-    p.add_argument(
-        '--metric',
-        default='',
-        metavar='NAME',
-        help="a metric that the records hold, e.g. APCER (default: the data set's own)",
-    )
+    add_records(p, 'the tables go to tables/ in it')
+    add_metric(p)
     p.add_argument(
         '--gaps',
         action='store_true',
@@ -107,46 +89,12 @@ def parser() -> argparse.ArgumentParser:
         action='store_true',
         help='in LaTeX, a row per subset (with circles for its modalities) and a column per method',
     )
-    _add_selection(p)
-    return p
-
-
-def _add_selection(p: argparse.ArgumentParser) -> None:
-    """Adds what is shown of the records: rows, summaries, sensors that fail, a paper's table."""
     p.add_argument(
         '--corruptions',
         action='store_true',
         help='also make the tables of the tests under corruptions; written to NAME-corruptions.*',
     )
-    p.add_argument(
-        '--only',
-        nargs='+',
-        default=(),
-        metavar='METHOD',
-        help='the rows to show and to compare, e.g. hemis mmanet:alpha=0; the name of a method '
-        'that is no row stands for all rows of the method (default: all)',
-    )
-    p.add_argument(
-        '--summaries',
-        nargs='+',
-        default=(),
-        metavar='NAME',
-        help='the summaries to show beside the subsets: mean, worst, missing_1, expected, ... '
-        '(default: all)',
-    )
-    p.add_argument(
-        '--where',
-        default='',
-        metavar='MODALITY=off,...',
-        help='rank on the subsets without these modalities, as if their sensors were gone',
-    )
-    p.add_argument(
-        '--fail',
-        default='',
-        metavar='MODALITY=P,...',
-        help='add the expected score if each modality is missing with its probability, '
-        'independently of the others, and rank by it, e.g. thermal=0.05,rgb=0.05',
-    )
+    add_selection(p)
     p.add_argument(
         '--layout',
         default='',
@@ -154,6 +102,7 @@ def _add_selection(p: argparse.ArgumentParser) -> None:
         help="also make a paper's table, with its published numbers beside ours: "
         f'{", ".join(LAYOUTS)}; written to NAME-LAYOUT.*',
     )
+    return p
 
 
 def titles(words: list[str]) -> dict[str, str]:
@@ -231,10 +180,8 @@ def _write_all(
     folders = {name: writer.folder_of(name, runs) for name in names}
     for name, folder in folders.items():
         write = partial(_write, args, name, runs, columns)
-        try:
+        with noting(f'{name}: its tables', errors):
             made.append(store.up_to_date(folder, write))
-        except UserError as error:
-            errors.append(error)
     return made, [*errors, *(lack for written in made for lack in written.lacking)]
 
 

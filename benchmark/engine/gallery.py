@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +18,7 @@ from benchmark.engine.evaluation import padded, subset_logits
 from benchmark.engine.loading import Samples
 from benchmark.method import Batch, Method, Task
 from benchmark.missing import subset_id, subset_ids, subset_masks
-from benchmark.records.gallery import FORMAT, Answer, Gallery, Picture, Shown
+from benchmark.records.gallery import FORMAT, Answer, Gallery, Picture, Shown, key_of
 from benchmark.records.schema import DatasetInfo, Outcomes
 
 MOST_SUBSETS = 31
@@ -90,7 +89,7 @@ class Pictures:
 
     def keep(self, png: bytes, text: str) -> Picture:
         """Keeps a PNG file and returns how it is referred to."""
-        key = hashlib.sha256(png).hexdigest()[:16]
+        key = key_of(png)
         self.kept[key] = base64.b64encode(png).decode()
         return {'key': key, 'text': text}
 

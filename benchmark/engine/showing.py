@@ -52,8 +52,10 @@ def opened(folder: Path, device: str = 'cpu', method_file: Path | None = None) -
     Raises:
         UserError: It is not there, not finished, damaged or of an older version.
     """
+    file = (folder.parent if folder.is_file() else folder) / store.RECORD
+    if not file.is_file():
+        raise UserError(_unrecorded(file.parent))
     model = deployed.load(folder, device, method_file)
-    file = model.card.folder / store.RECORD
     try:
         record = store.read(file)
         if record['status'] != 'complete':
@@ -64,6 +66,31 @@ def opened(folder: Path, device: str = 'cpu', method_file: Path | None = None) -
     except RecordError as error:
         raise UserError(str(error)) from None
     return Run(file.parent, model, record, outcomes)
+
+
+def _unrecorded(folder: Path) -> str:
+    """Says why a folder cannot be shown."""
+    if not folder.is_dir():
+        return f'{folder}: expected the folder of a run, found nothing there'
+    below = [file.parent for file in sorted(folder.rglob(store.RECORD))]
+    if below:
+        more = f' and {len(below) - 3} more' if below[3:] else ''
+        return f'{folder}: expected one run, found {", ".join(map(str, below[:3]))}{more}'
+    return (
+        f'{folder}: expected a finished run, found no {store.RECORD}; folders of teachers and of '
+        'trainings that have not ended have none'
+    )
+
+
+def recorded(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Returns which of several folders hold a record, and which do not, as those of teachers.
+
+    A pattern of the shell (`runs/parts/*/*/seed0`) names both. If none has a record, the first
+    counts as one that has, so that opening it tells why it has none.
+    """
+    there = [f for f in folders if f.is_file() or (f / store.RECORD).is_file()]
+    there = there or list(folders[:1])
+    return there, [f for f in folders if f not in there]
 
 
 def check_together(runs: Sequence[Run]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -103,6 +104,11 @@ class Gallery(TypedDict):
     pictures: dict[str, str]
 
 
+def key_of(png: bytes) -> str:
+    """Returns the name of a picture, which follows from its content."""
+    return hashlib.sha256(png).hexdigest()[:16]
+
+
 def write(folder: Path, gallery: Gallery) -> None:
     """Writes the file into the folder of a run, whole or not at all.
 
@@ -152,7 +158,7 @@ def _checked(found: dict[str, Any], record: Record) -> Gallery:
     if not isinstance(pictures, dict):
         raise RecordError('pictures: expected names and PNG files')
     for key, text in pictures.items():
-        if not key.isalnum() or not _is_png(text):
+        if not _is_png(key, text):
             raise RecordError(f'pictures: expected PNG files in base64, found another at {key!r}')
     classes = len(record['dataset']['classes'])
     if any(not COLOUR.fullmatch(colour) for colour in found['colours']):
@@ -176,12 +182,13 @@ def _answers(shown: Mapping[str, Any]) -> list[Answer]:
 
 def _pictures(shown: Mapping[str, Any]) -> list[Picture]:
     """Returns all pictures of a sample."""
-    answers = [a[k] for a in _answers(shown) for k in ('map', 'mistakes') if k in a]  # type: ignore[literal-required]
+    answers = [a[k] for a in _answers(shown) for k in ('map', 'mistakes') if k in a]
     return [*shown['inputs'].values(), *answers, *([shown['truth']] if 'truth' in shown else [])]
 
 
-def _is_png(text: Any) -> bool:
+def _is_png(key: str, text: Any) -> bool:
     try:
-        return base64.b64decode(text, validate=True).startswith(PNG)
+        png = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError):
         return False
+    return png.startswith(PNG) and key_of(png) == key

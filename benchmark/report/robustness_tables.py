@@ -139,8 +139,8 @@ def _case(modality: str, subset: str, names: Sequence[str]) -> str:
 
 def _title(found: Robustness, what: str) -> str:
     runs = found.runs
-    direction = '↑' if runs.higher else '↓'
-    return f'{runs.data["name"]}, {runs.protocol_id}: {runs.metric} {direction} (%) {what}'
+    metric = f'{runs.metric} {"↑" if runs.higher else "↓"} (%)'
+    return f'{runs.data["name"]}, {runs.protocol_id}: {metric} {what}'
 
 
 def _cell(seeds: np.ndarray) -> str:

@@ -122,7 +122,7 @@ def test_only_samples_that_have_a_subset_count(tmp_path):
 
 CLASS = [
     ({'classes': ('dog', 'cat', 'hen')}, 'classes: expected cat, dog, hen in this order'),
-    ({'fingerprint': 'xyz'}, 'fingerprint: expected abc of made'),
+    ({'fingerprint': 'x\nz'}, 'fingerprint: expected abc of made as it is opened here, found x z'),
     ({'target': np.where(np.arange(40) == 7, (KINDS + 1) % 3, KINDS)}, "target of 's7': expected"),
     (
         {'target': KINDS + 1},

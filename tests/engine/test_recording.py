@@ -277,7 +277,7 @@ def test_pixels_beyond_what_float32_counts_are_counted_one_by_one():
 def test_an_error_is_recorded_in_one_line(tmp_path):
     e, _ = untrained(TASKS['vectors'], tmp_path)
     execution.failure(e, UserError('two\nlines \x1b[31m'), MACHINE)
-    assert store.read(tmp_path / store.RECORD)['error'] == 'two lines  [31m'
+    assert store.read(tmp_path / store.RECORD)['error'] == 'two lines \ufffd[31m'
     assert '\\u001b' not in (tmp_path / store.RECORD).read_text()
 
 

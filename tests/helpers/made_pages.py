@@ -1,13 +1,18 @@
 """Pages made of records by hand, for the tests of what reads them."""
 
+import base64
+import io
 import json
 import re
 
 import numpy as np
 from made_records import make_record, save
+from PIL import Image
 
+from benchmark.files import digest
 from benchmark.missing import subset_ids
-from benchmark.records import metrics
+from benchmark.records import gallery as gallery_files
+from benchmark.records import metrics, store
 from benchmark.report.page import document
 
 HOSTILE = '=A1*2</script><b>{{x}}</b><!--$\\alpha$"\'&amp;'
@@ -89,6 +94,54 @@ def add_rooms(runs, label, seed, names=('rgb', 'depth'), **dataset):
     )
     save(runs, record, outcomes)
     return outcomes
+
+
+def png(*pixels):
+    """A PNG file of some grey pixels in a row, in base64."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([pixels], np.uint8)).save(buffer, 'PNG')
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def picture_of(first, second, text=''):
+    """How a gallery refers to the picture of two grey pixels."""
+    content = base64.b64decode(png(first, second))
+    return {'key': gallery_files.key_of(content), 'text': text}
+
+
+def add_gallery(path, samples=(('s1', 'random', 1),), start=0, **changes):
+    """Keeps made-up pictures beside the record of a run; the first modality is not recorded.
+
+    `start` is the grey of the first pixel of all pictures. A sample is its name, the rule that
+    chose it, and its class, or all that the file holds of it.
+    """
+    record = json.loads(path.read_text())
+    record['outcomes'] = {store.OUTCOMES: digest(path.with_name(store.OUTCOMES)).sha256}
+    store.write(path, record)
+    names, classes = record['dataset']['modalities'], len(record['dataset']['classes'])
+    keys = [picture_of(start, k)['key'] for k in range(len(names))]
+    pictures = dict(zip(keys, (png(start, k) for k in range(len(names))), strict=True))
+    inputs = {m: picture_of(start, k, m) for k, m in enumerate(names) if k}
+    shares = [0.75, *[0.25 / (classes - 1)] * (classes - 1)]
+    answers = {s: {'error': 0.125, 'shares': shares} for s in subset_ids(names[1:])}
+    gallery = {
+        'format': gallery_files.FORMAT,
+        'identity': record['identity'],
+        'outcomes': record['outcomes'][store.OUTCOMES],
+        'chosen': 1,
+        'of': 60,
+        'differs': 0.0,
+        'colours': [],
+        'samples': [
+            sample if isinstance(sample, dict) else
+            {'rule': sample[1], 'value': 0.5, 'name': sample[0], 'place': '', 'label': sample[2],
+             'inputs': inputs, 'answers': answers}
+            for sample in samples
+        ],
+        'pictures': pictures,
+        **changes,
+    }  # fmt: skip
+    gallery_files.write(path.parent, gallery)
 
 
 def made(results):

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from made_pages import HOSTILE, add, add_rooms, made, outcomes_of
+from made_pages import HOSTILE, add, add_gallery, add_rooms, made, outcomes_of
 from made_records import acer_of, make_failure, save
 
 from benchmark.missing import subset_ids
@@ -41,7 +41,9 @@ def results(tmp_path_factory):
     runs = root / 'runs'
     for label in ('one', 'other', 'third'):
         for seed in range(3):
-            add(runs, label, seed, samples=100, log=True)
+            path = add(runs, label, seed, samples=100, log=True)
+            if seed == 0 and label != 'third':
+                add_gallery(path)
     record = make_failure('broken', 0, HOSTILE)
     record['dataset'] |= {'name': 'none'}
     save(runs, {**record, 'identity': store.identity(record)})
@@ -188,6 +190,19 @@ def test_the_heatmap_shows_differences_to_a_baseline(shown, faces):
     # A lower ACER is better.
     assert hues == ['var(--bad)' if v > 0 else 'var(--good)' for v in found[0]]
     heat.get_by_label('Show').select_option(index=0)
+
+
+def test_pictures_are_shown_for_the_chosen_methods_and_need_no_request(shown, faces):
+    column = faces.locator('.answers th', has_text='other')
+    first = faces.locator('.answers .tile[role=img]').first
+    assert 'url("data:image/png' in first.evaluate('e => getComputedStyle(e).backgroundImage')
+    assert column.is_visible()
+    box = faces.get_by_role('checkbox', name='other')
+    box.uncheck()
+    assert not column.is_visible()
+    assert faces.locator('.answers th', has_text='one').first.is_visible()
+    box.check()
+    assert column.is_visible()
 
 
 def test_charts_show_the_chosen_methods_and_their_numbers(shown, faces):

@@ -115,7 +115,7 @@ def part(
     data: DatasetInfo,
     kept: Sequence[Kept],
     notes: Sequence[str] = (),
-    largest: int | None = LARGEST,
+    all: bool = False,
 ) -> Part:
     """Returns what the template shows.
 
@@ -124,9 +124,9 @@ def part(
         data: The data set.
         kept: The pictures of each method, in the order of their columns; at least one.
         notes: What else is told.
-        largest: Most characters of all pictures together, None for no limit.
+        all: Whether all methods are shown, however large their pictures are together.
     """
-    fitting, told = _fitting(kept, largest), list(notes)
+    fitting, told = list(kept) if all else _fitting(kept), list(notes)
     if left := [each.method for each in kept if each not in fitting]:
         told.append(f'Left out, so that the page stays small: {", ".join(left)}.')
     for each in fitting:
@@ -164,13 +164,13 @@ def part(
     }
 
 
-def _fitting(kept: Sequence[Kept], largest: int | None) -> list[Kept]:
+def _fitting(kept: Sequence[Kept]) -> list[Kept]:
     """Returns the first methods whose pictures are together small enough, at least one."""
     found: list[Kept] = []
     pictures: dict[str, str] = {}
     for each in kept:
         pictures |= each.gallery['pictures']
-        if found and largest is not None and sum(map(len, pictures.values())) > largest:
+        if found and sum(map(len, pictures.values())) > LARGEST:
             break
         found.append(each)
     return found
@@ -290,5 +290,5 @@ def _cell(
     if data['metric'] == 'Dice':
         wrong, dice = 100 * answer.get('wrong', 0), 100 * (1 - answer['error'])
         error = f'{wrong:.1f} % of the slice, Dice of the volume {dice:.1f} %'
-    tiles = [tile(answer[kind]) for kind in ('map', 'mistakes') if kind in answer]  # type: ignore[literal-required]
+    tiles = [tile(answer[kind]) for kind in ('map', 'mistakes') if kind in answer]
     return {'bars': [], 'tiles': tiles, 'error': f'wrong: {error}'}

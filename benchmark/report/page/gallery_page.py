@@ -34,7 +34,7 @@ def write(path: Path, records: Sequence[Record], galleries: Sequence[Gallery]) -
     kept = [Kept(name, k, r['seed'], gallery) for name, k, r, gallery in columns]
     text = document.template('show.html.j2').render(
         name=escaping.terminal(data['name']),
-        part=part('samples', data, kept, largest=None),
+        part=part('samples', data, kept, all=True),
         runs=[_told(name, record) for name, record in zip(names, records, strict=True)],
         style=document.style(),
     )
