@@ -32,6 +32,7 @@ EXAMPLES = """examples:
   python benchmark/run.py --methods modality_dropout --gaps complete rgb=0.2,depth=0.5
   python benchmark/run.py --methods mmanet rfnet --tune 8 --dry-run
   python benchmark/run.py --methods mmanet dmrnet --untuned
+  python benchmark/run.py --methods rfnet --curves --visualizer tensorboard
   python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
   python benchmark/run.py --methods mmanet rfnet --seeds 0 1 2 --shard 1/3

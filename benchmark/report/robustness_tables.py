@@ -139,7 +139,8 @@ def _case(modality: str, subset: str, names: Sequence[str]) -> str:
 
 def _title(found: Robustness, what: str) -> str:
     runs = found.runs
-    return f'{runs.data["name"]}, {runs.protocol_id}: {runs.metric} {"↑" if runs.higher else "↓"} (%) {what}'
+    metric = f'{runs.metric} {"↑" if runs.higher else "↓"} (%)'
+    return f'{runs.data["name"]}, {runs.protocol_id}: {metric} {what}'
 
 
 def _cell(seeds: np.ndarray) -> str:

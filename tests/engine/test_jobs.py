@@ -169,10 +169,8 @@ def test_an_interruption_ends_all_jobs(forked):
         os.kill(started[0], 0)
 
 
-def shares(jobs_started, method):
+def shares(jobs_started):
     """Starts a job that says nothing any more, and tells the number of its process."""
-    context = multiprocessing.get_context(method)
-    jobs.multiprocessing.get_context = lambda _: context
 
     class Telling(Progress):
         """Passes on what the job tells."""
@@ -195,11 +193,11 @@ def ends(process, seconds=20.0):
 
 
 @pytest.mark.skipif(not Path('/proc/self').exists(), reason='asks Linux for the processes')
-@pytest.mark.parametrize(('how', 'method'), [(signal.SIGKILL, 'spawn'), (signal.SIGTERM, 'fork')])
-def test_jobs_end_with_the_process_that_started_them(how, method):
-    context = multiprocessing.get_context('fork')  # spares it the imports
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGTERM])
+def test_jobs_end_with_the_process_that_started_them(how, forked):
+    context = multiprocessing.get_context('fork')
     ours, theirs = context.Pipe(duplex=False)
-    parent = context.Process(target=shares, args=(theirs, method))
+    parent = context.Process(target=shares, args=(theirs,))
     parent.start()
     theirs.close()
     job = ours.recv()
@@ -210,14 +208,14 @@ def test_jobs_end_with_the_process_that_started_them(how, method):
 
 
 def typed(results):
-    """The command with two jobs, as if it had been typed; they are forks, too."""
-    context = multiprocessing.get_context('fork')
-    jobs.multiprocessing.get_context = lambda _: context
+    """The command with two jobs, as if it had been typed."""
     sys.argv = command(results, 2)[1:]
     run.main()
 
 
-def test_a_command_whose_process_was_killed_is_finished_by_the_next(tmp_path, alone, capsys):
+def test_a_command_whose_process_was_killed_is_finished_by_the_next(
+    tmp_path, alone, forked, capsys
+):
     parent = multiprocessing.get_context('fork').Process(target=typed, args=(tmp_path,))
     parent.start()
     until = time.monotonic() + 200
