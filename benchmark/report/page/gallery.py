@@ -144,6 +144,7 @@ def part(
     used: dict[str, str] = {}
     groups = [
         {
+            'rule': rule,
             'title': TITLES[rule],
             'text': _told(rule, first.gallery, data),
             'samples': [_sample(id, data, s, fitting, used) for s in _samples(fitting, rule)],
