@@ -4,6 +4,8 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
+from benchmark.shown import terminal
+
 COMPLETE_ONLY = 'trains on complete samples only'
 """Why a method refuses training data with gaps, in messages and tables."""
 
@@ -15,7 +17,8 @@ class UserError(Exception):
         # A loader process wraps what it raises in its traceback; the mistake is the last line.
         if 'in DataLoader worker process' in message:
             message = message.strip().splitlines()[-1].partition('UserError: ')[2]
-        super().__init__(message)
+        # Names in data and files may hold what a terminal would obey.
+        super().__init__(terminal(message))
 
 
 def unknown(what: str, found: str, choices: Iterable[str]) -> UserError:
@@ -31,6 +34,22 @@ def unknown(what: str, found: str, choices: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(found.lower(), folded, n=1, cutoff=0.5)
     hint = f'; did you mean {folded[near[0]]!r}?' if near else ''
     return UserError(f'unknown {what} {found!r}{hint} (known: {", ".join(names) or "none"})')
+
+
+@contextlib.contextmanager
+def noting(what: str, errors: list[UserError]) -> Iterator[None]:
+    """Notes whatever goes wrong in the block, so that what comes after it is done nevertheless.
+
+    Args:
+        what: What is made in the block.
+        errors: Takes the error; one that is no mistake of the user's becomes one that names `what`.
+    """
+    try:
+        yield
+    except UserError as error:
+        errors.append(error)
+    except Exception as error:
+        errors.append(UserError(f'{what} cannot be made: {type(error).__name__}: {error}'))
 
 
 @contextlib.contextmanager

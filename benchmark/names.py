@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from torch import nn
-
 from benchmark.errors import UserError
 
 LONGEST = 64
@@ -59,6 +57,8 @@ def check_modalities(dataset: str, names: Sequence[str]) -> None:
         UserError: There is none or more than `MODALITIES`, a name occurs twice, holds anything but
             letters, digits, '_' and '-', is too long, or means something else in tables or PyTorch.
     """
+    from torch import nn  # records are checked without PyTorch
+
     if not 1 <= len(names) <= MODALITIES:
         raise UserError(
             f'{dataset}: expected 1 to {MODALITIES} modalities, because every subset of them is '

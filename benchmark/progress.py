@@ -18,6 +18,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Display
 
+from benchmark.shown import printable
+
 EVERY = 60.0
 """Seconds that pass at least between two lines that tell off a terminal what runs."""
 
@@ -180,7 +182,8 @@ class Progress:
 
     def _stays(self, line: str) -> None:
         self.done += 1
-        print(f'[{self.done}/{self.total}] {line}', flush=True)
+        # Errors name samples, whose ids may hold what a terminal would obey.
+        print(f'[{self.done}/{self.total}] {printable(line)}', flush=True)
 
     def _show(self) -> None:
         left = self.remaining()

@@ -21,6 +21,7 @@ from functools import partial  # noqa: E402
 from benchmark.engine import arguments  # noqa: E402
 from benchmark.engine.grids import GRIDS  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
+from benchmark.records import kinds  # noqa: E402
 from benchmark.streams import command, telling  # noqa: E402
 
 EXAMPLES = """examples:
@@ -31,9 +32,11 @@ EXAMPLES = """examples:
   python benchmark/run.py --methods modality_dropout --gaps complete rgb=0.2,depth=0.5
   python benchmark/run.py --methods mmanet rfnet --tune 8 --dry-run
   python benchmark/run.py --methods mmanet dmrnet --untuned
+  python benchmark/run.py --methods rfnet --curves --visualizer tensorboard
   python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
   python benchmark/run.py --methods mmanet rfnet --seeds 0 1 2 --shard 1/3
+  python benchmark/run.py --methods mmanet rfnet --corruptions --dry-run
   python benchmark/run.py --status /tmp/results
   python benchmark/run.py --list --data-root /data/nyuv2
 """
@@ -221,9 +224,29 @@ def _add_which(p: argparse.ArgumentParser) -> None:
         help='print what is done, running, resumable or failed in a results folder, '
         'e.g. /tmp/results (default: that of --results)',
     )
+    _add_corruptions(p)
     p.add_argument('--dry-run', action='store_true', help='print the plan and the expected time')
     p.add_argument('--list', action='store_true', help='print the methods and data sets')
     p.add_argument('--force', action='store_true', help='run again what is recorded')
+
+
+def _add_corruptions(p: argparse.ArgumentParser) -> None:
+    """Adds the options of tests beside the record, which change no score of it."""
+    p.add_argument(
+        '--corruptions',
+        nargs='?',
+        type=kinds.kinds,
+        const=tuple(kinds.KINDS),
+        metavar='KIND,...',
+        help='then test the same networks under graded corruptions of one modality, also of '
+        'recorded runs, e.g. gaussian,frozen (default: all that fit a modality)',
+    )
+    p.add_argument(
+        '--severities',
+        type=kinds.severities,
+        metavar='N,...',
+        help='severities of --corruptions, e.g. 1,3,5 (default: 1,2,3,4,5)',
+    )
 
 
 @telling
@@ -244,6 +267,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return status.show(args.results if args.status is True else args.status, terminal)
     arguments.check(args)
+    kinds.check(args.corruptions, args.severities)
     # PyTorch, which takes seconds to import, and which nothing above needs.
     from benchmark import running
 

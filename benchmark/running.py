@@ -14,21 +14,25 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from benchmark.engine import plan
+from benchmark.engine import corruption_runs, plan
 from benchmark.engine.budget import within
+from benchmark.engine.building import Machine
 from benchmark.engine.dry_run import show_plan
 from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
 from benchmark.engine.listing import show_list
 from benchmark.engine.manifest import export
 from benchmark.engine.request import prepare
+from benchmark.engine.robustness import Request
 from benchmark.engine.sharing import share_of
-from benchmark.errors import UserError
+from benchmark.errors import UserError, noting
 from benchmark.files import sweep
 from benchmark.progress import Reporter
 from benchmark.records import store
+from benchmark.records.kinds import SEVERITIES
 from benchmark.registry import discover
-from benchmark.report import writer
+from benchmark.report import robustness_tables, writer
 from benchmark.report.page import document
+from benchmark.report.table import Table
 
 LEFT_BEHIND = 600.0
 """Seconds after which a half-written table or page is that of a killed process."""
@@ -53,7 +57,8 @@ def start(args: argparse.Namespace, typed: bool) -> int:
         return show_list(args.data_root)
     refused: list[str] | None = [] if args.dry_run else None
     # Planning writes what a named grid means into the arguments; helpers plan from those typed.
-    helper = partial(help_out, argparse.Namespace(**vars(args))) if typed else None
+    asked = argparse.Namespace(**vars(args))
+    helper, tester = (partial(f, asked) if typed else None for f in (help_out, help_test))
     grid, machine = prepare(args, refused)
     if args.export_mask is not None:
         export(args.export_mask, ((e.data, e.protocol, e.seed) for e in plan.flat(grid)))
@@ -66,15 +71,22 @@ def start(args: argparse.Namespace, typed: bool) -> int:
     if args.budget is not None:
         able = within(able, machine if typed else replace(machine, jobs=1), args.budget)
     if refused is not None:
-        return 0 if show_plan(able, machine, len(refused)) else 1
+        return 0 if show_plan(able, machine, len(refused), request_of(args)) else 1
     ok = execute(able, machine, args.force, writer.brief, helper)
-    shown = show_tables(grid, args.results, args.gaps is not None)
+    if request := request_of(args):
+        ok &= corruption_runs.execute(plan.flat(able), machine, request, tester)
+    shown = show_tables(grid, args.results, args.gaps is not None, request is not None)
     return 0 if ok and shown else 1
 
 
 def count(grid: plan.Grid) -> int:
     """Returns how many experiments and trials a grid has."""
     return sum(len(steps(item)) for item in grid)
+
+
+def request_of(args: argparse.Namespace) -> Request | None:
+    """Returns which corruptions the arguments ask for."""
+    return args.corruptions and Request(args.corruptions, args.severities or SEVERITIES)
 
 
 def help_out(args: argparse.Namespace, before: Stamps, told: Reporter) -> bool:
@@ -88,20 +100,49 @@ def help_out(args: argparse.Namespace, before: Stamps, told: Reporter) -> bool:
     Returns:
         Whether everything is recorded.
     """
+    grid, machine = again(args)
+    mine = [item for item in grid if any(e.folder in before for e in steps(item))]
+    return Worker(machine, told, args.force, writer.brief, before).work(mine)
+
+
+def help_test(args: argparse.Namespace, folders: set[Path], told: Reporter) -> bool:
+    """Takes a share of a command's tests under corruptions, in a process of its own.
+
+    Args:
+        args: The arguments of the command.
+        folders: The folders of the runs that are tested.
+        told: Is told what happens.
+
+    Returns:
+        Whether everything is tested.
+    """
+    grid, machine = again(args)
+    mine = [e for e in plan.flat(grid) if e.folder in folders]
+    request = Request(args.corruptions, args.severities or SEVERITIES)
+    return corruption_runs.work(corruption_runs.pending(mine, request), machine, request, told)
+
+
+def again(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
+    """Plans a command once more, silently: the process that started this one has said it all."""
     with (
-        # The process that started this one has said all that is to be said of the plan.
         open(os.devnull, 'w') as nowhere,
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
     ):
         discover()
-        grid, machine = prepare(args)
-    mine = [item for item in grid if any(e.folder in before for e in steps(item))]
-    return Worker(machine, told, args.force, writer.brief, before).work(mine)
+        return prepare(args)
 
 
-def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
+def show_tables(
+    grid: plan.Grid, results: Path, by_gaps: bool = False, corrupted: bool = False
+) -> bool:
     """Shows the tables of the grid's protocols, and writes the page of all data sets.
+
+    Args:
+        grid: The grid.
+        results: The results folder.
+        by_gaps: Whether to make the tables by training gaps, too.
+        corrupted: Whether to make the tables of the tests under corruptions, too.
 
     Returns:
         Whether all of that was written; an error line tells what was not, and why.
@@ -109,32 +150,41 @@ def show_tables(grid: plan.Grid, results: Path, by_gaps: bool = False) -> bool:
     protocols: dict[str, set[str]] = {}
     for e in plan.flat(grid):
         protocols.setdefault(e.data.name, set()).add(e.protocol_id)
-    return show(protocols, results, by_gaps)
+    return show(protocols, results, by_gaps, corrupted)
 
 
-def show(protocols: Mapping[str, set[str] | None], results: Path, by_gaps: bool = False) -> bool:
+def show(
+    protocols: Mapping[str, set[str] | None],
+    results: Path,
+    by_gaps: bool = False,
+    corrupted: bool = False,
+) -> bool:
     """Writes the tables of data sets, prints them, and writes the page of all data sets.
 
     Args:
         protocols: Name of each data set -> the protocol ids to print, None for all.
         results: The results folder.
         by_gaps: Whether to make the tables by training gaps, too.
+        corrupted: Whether to make the tables of the tests under corruptions, too.
 
     Returns:
         Whether all of that was written; an error line tells what was not, and why.
     """
-    made, errors = {}, []
+    made: dict[str, Table] = {}
+    errors: list[UserError] = []
     with contextlib.suppress(OSError):  # of another user; nothing depends on it
         sweep(results / 'tables', LEFT_BEHIND)
         sweep(results, LEFT_BEHIND, inside=False)  # the page; runs are swept under their locks
     for name in protocols:
         write = partial(writer.write_tables, results, name, by_gaps=by_gaps)
-        try:
+        with noting(f'{name}: its tables', errors):
             made[name] = store.up_to_date(writer.folder_of(name, results / 'runs'), write)
-        except UserError as error:
-            errors.append(error)
     for why in errors:
         print(f'error: {why}', file=sys.stderr)
     for name, table in made.items():
         writer.show(table, protocols[name])
+        if corrupted:
+            with contextlib.suppress(writer.Lacking):  # why nothing was tested has been told
+                root = writer.folder_of(name, results / 'runs')
+                writer.show_texts(robustness_tables.of(results, table, root))
     return (not made or document.show(results)) and not errors

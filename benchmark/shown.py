@@ -5,7 +5,12 @@ from __future__ import annotations
 
 def terminal(text: str) -> str:
     """Returns text in one line without control characters, which a terminal would obey."""
-    return ''.join(c if c.isprintable() else '\ufffd' for c in ' '.join(text.split()))
+    return printable(' '.join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Returns text without control characters; its blanks stay."""
+    return ''.join(c if c.isprintable() else '\ufffd' for c in text)
 
 
 def csv(text: str) -> str:

@@ -10,13 +10,14 @@ if __name__ == '__main__':
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from functools import partial  # noqa: E402
-from typing import NamedTuple  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
 
-from benchmark.errors import UserError, unknown  # noqa: E402
-from benchmark.files import user_path  # noqa: E402
+from benchmark.errors import UserError, noting, unknown  # noqa: E402
 from benchmark.records import store  # noqa: E402
-from benchmark.report import paper_text, writer  # noqa: E402
+from benchmark.report import paper_text, robustness_tables, writer  # noqa: E402
+from benchmark.report.arguments import add_metric, add_records, add_selection  # noqa: E402
 from benchmark.report.cost_table import TextTable  # noqa: E402
 from benchmark.report.layouts import LAYOUTS  # noqa: E402
 from benchmark.report.selection import Selection, with_summaries  # noqa: E402
@@ -39,6 +40,8 @@ EXAMPLES = """examples:
       two rows alone, compared among themselves
   python benchmark/tables.py results --where depth=off --fail rgb=0.05
       ranked for a system whose depth sensor is gone and whose camera fails now and then
+  python benchmark/tables.py results --corruptions
+      also the scores under corruptions of runs that `run.py --corruptions` has tested
   python benchmark/tables.py results --transpose
       LaTeX with a row per subset and a column per method
   python benchmark/tables.py mine --runs results/reference/runs --columns rgb=RGB depth=D
@@ -54,26 +57,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument(
-        'results',
-        type=partial(user_path, what='RESULTS'),
-        help='folder with the runs in runs/; the tables go to tables/ in it',
-    )
-    p.add_argument(
-        '--runs',
-        type=partial(user_path, what='--runs'),
-        metavar='FOLDER',
-        help='folder of runs (default: RESULTS/runs)',
-    )
-    p.add_argument(
-        '--datasets', nargs='+', metavar='NAME', help='data sets, e.g. synth_faces (default: all)'
-    )
-    p.add_argument(
-        '--metric',
-        default='',
-        metavar='NAME',
-        help="a metric that the records hold, e.g. APCER (default: the data set's own)",
-    )
+    add_records(p, 'the tables go to tables/ in it')
+    add_metric(p)
     p.add_argument(
         '--gaps',
         action='store_true',
@@ -104,41 +89,12 @@ def parser() -> argparse.ArgumentParser:
         action='store_true',
         help='in LaTeX, a row per subset (with circles for its modalities) and a column per method',
     )
-    _add_selection(p)
-    return p
-
-
-def _add_selection(p: argparse.ArgumentParser) -> None:
-    """Adds what is shown of the records: rows, summaries, sensors that fail, a paper's table."""
     p.add_argument(
-        '--only',
-        nargs='+',
-        default=(),
-        metavar='METHOD',
-        help='the rows to show and to compare, e.g. hemis mmanet:alpha=0; the name of a method '
-        'that is no row stands for all rows of the method (default: all)',
+        '--corruptions',
+        action='store_true',
+        help='also make the tables of the tests under corruptions; written to NAME-corruptions.*',
     )
-    p.add_argument(
-        '--summaries',
-        nargs='+',
-        default=(),
-        metavar='NAME',
-        help='the summaries to show beside the subsets: mean, worst, missing_1, expected, ... '
-        '(default: all)',
-    )
-    p.add_argument(
-        '--where',
-        default='',
-        metavar='MODALITY=off,...',
-        help='rank on the subsets without these modalities, as if their sensors were gone',
-    )
-    p.add_argument(
-        '--fail',
-        default='',
-        metavar='MODALITY=P,...',
-        help='add the expected score if each modality is missing with its probability, '
-        'independently of the others, and rank by it, e.g. thermal=0.05,rgb=0.05',
-    )
+    add_selection(p)
     p.add_argument(
         '--layout',
         default='',
@@ -146,6 +102,7 @@ def _add_selection(p: argparse.ArgumentParser) -> None:
         help="also make a paper's table, with its published numbers beside ours: "
         f'{", ".join(LAYOUTS)}; written to NAME-LAYOUT.*',
     )
+    return p
 
 
 def titles(words: list[str]) -> dict[str, str]:
@@ -172,12 +129,14 @@ class Written(NamedTuple):
         table: The table.
         against: The tables of --baseline.
         papers: Those of --layout.
+        corrupted: Those of --corruptions.
         lacking: Why something of these is not there.
     """
 
     table: Table
     against: list[TextTable]
     papers: list[paper_text.Written]
+    corrupted: list[TextTable]
     lacking: list[Lacking]
 
 
@@ -197,6 +156,8 @@ def main(argv: list[str] | None = None) -> int:
         raise unknown('layout', args.layout, LAYOUTS)
     if args.layout and args.columns:
         raise UserError('--layout: expected no --columns beside it, whose rows are all subsets')
+    if args.corruptions and (args.where or args.metric or args.common_samples):
+        raise UserError('--corruptions: expected no --where, --metric or --common-samples with it')
     columns = with_summaries(titles(args.columns or []), args.summaries)
     names = args.datasets or writer.datasets(runs)
     if not names:
@@ -204,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     made, errors = _write_all(args, names, runs, columns)
     for written in made:
         writer.show(written.table)
-        writer.show_baseline(written.against)
+        writer.show_texts([*written.against, *written.corrupted])
         for paper in written.papers:
             paper_text.show(paper)
     return _tell(errors, len(names), args)
@@ -219,10 +180,8 @@ def _write_all(
     folders = {name: writer.folder_of(name, runs) for name in names}
     for name, folder in folders.items():
         write = partial(_write, args, name, runs, columns)
-        try:
+        with noting(f'{name}: its tables', errors):
             made.append(store.up_to_date(folder, write))
-        except UserError as error:
-            errors.append(error)
     return made, [*errors, *(lack for written in made for lack in written.lacking)]
 
 
@@ -247,8 +206,9 @@ def _write(
     args: argparse.Namespace, name: str, runs: Path, columns: dict[str, str] | None
 ) -> Written:
     """Writes the tables of one data set."""
+    out = args.results
     made = writer.write_tables(
-        args.results,
+        out,
         name,
         runs,
         args.gaps,
@@ -258,18 +218,17 @@ def _write(
         args.common_samples,
         Selection(tuple(args.only), args.where, args.fail),
     )
-    written = Written(made, [], [], [])
-    try:
-        if args.baseline:
-            written.against.extend(writer.write_baseline(args.results, made, args.baseline))
-    except Lacking as lack:
-        written.lacking.append(lack)
-    try:
-        if args.layout:
-            words = args.layout, args.only, args.summaries
-            written.papers.append(paper_text.write(args.results, made, *words))
-    except Lacking as lack:
-        written.lacking.append(lack)
+    written, words = Written(made, [], [], [], []), (args.layout, args.only, args.summaries)
+    also: list[tuple[Any, list[Any], Callable[[], list[Any]]]] = [
+        (args.baseline, written.against, lambda: writer.write_baseline(out, made, args.baseline)),
+        (args.layout, written.papers, lambda: [paper_text.write(out, made, *words)]),
+        (args.corruptions, written.corrupted, lambda: robustness_tables.of(out, made, runs / name)),
+    ]
+    for asked, takes, make in also:
+        try:
+            takes.extend(make() if asked else ())
+        except Lacking as lack:
+            written.lacking.append(lack)
     return written
 
 

@@ -30,10 +30,14 @@ from benchmark.records.checks import one_line
 from benchmark.records.identity import protocol_id
 from benchmark.records.predictions import Predictions
 from benchmark.records.schema import EXTERNAL, SCHEMA, Outcomes, Record
-from benchmark.registry import DATASETS, parse_spec
+from benchmark.registry import DATASETS
 
 SUFFIX = f' ({EXTERNAL})'
 """What the labels of rows of other code end in."""
+
+
+LOCAL = (*plan.UNSCORED, 'pretrained')
+"""Options of data sets that no file decides: they say where data lie and what is loaded."""
 
 
 class Compared(NamedTuple):
@@ -65,22 +69,35 @@ def opened(
         UserError: A data set is not known or cannot be opened, or predictions are of another one.
     """
     options = keyed(words, '--cfg-options', 'KEY=VALUE')
-    wanted = list(specs or dict.fromkeys(one.dataset for one in found))
-    if not specs:
-        for one in found:
-            name = parse_spec(one.dataset)[0]
-            if name not in DATASETS.module_dict:
-                told = unknown('data set', name[:100], DATASETS.module_dict)
-                raise UserError(
-                    f'{one.file}: {told}; data of your own are opened by --datasets arrays '
-                    f'--data-root {name}.npz or the like'
-                )
+    wanted = list(specs or dict.fromkeys(map(_named, found)))
     plan.check_options(options, wanted)
     data = {each.name: each for each in plan.open_datasets(wanted, roots, options)}
     for one in found:
         if _name(one) not in data:
             raise UserError(f'{one.file}: {unknown("data set", _name(one), data)}')
     return [data[_name(one)] for one in found]
+
+
+def _named(found: Predictions) -> str:
+    """Returns the spec of the data set that a file names; anybody may have made the file.
+
+    Raises:
+        UserError: It is no registered data set, or has an option that says what to load.
+    """
+    name, _, tail = found.dataset.partition(':')
+    if name not in DATASETS.module_dict:
+        told = unknown('data set', name[:100], DATASETS.module_dict)
+        raise UserError(
+            f'{found.file}: {told}; data of your own are opened by --datasets arrays --data-root '
+            'FILE or the like'
+        )
+    options = keyed(filter(None, tail.split(',')), f'{found.file}: dataset', 'KEY=VALUE')
+    local = [key for key in options if key in LOCAL]
+    if local or '.py' in tail:
+        raise found.wrong(
+            'dataset', f'no {local[0] if local else "file"}, which only --datasets may say', tail
+        )
+    return found.dataset
 
 
 def _name(found: Predictions) -> str:

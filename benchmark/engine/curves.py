@@ -15,12 +15,16 @@ from mmengine.hooks import Hook
 from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 
+from benchmark.engine import state
 from benchmark.engine.hooks import LossWatch
 from benchmark.method import SubsetScore
 from benchmark.records.curves import Curve
 
 PROJECT = 'incomplete-multimodal-benchmark'
 """What the runs are filed under in Weights & Biases and MLflow."""
+
+TRACKING = os.environ.get('MLFLOW_TRACKING_URI')
+"""Where the user wants MLflow to write; MLflow itself changes the variable at every run."""
 
 
 class Curves(Hook):
@@ -82,10 +86,12 @@ def _short(value: float) -> float:
 def _settings(name: str, folder: Path, about: Mapping[str, Any], identity: str) -> dict[str, Any]:
     """Returns the configuration of one of mmengine's visualisation backends."""
     title = '/'.join(str(about[key]) for key in ('dataset', 'method', 'seed') if key in about)
+    place = folder.absolute() / name
     own: dict[str, dict[str, Any]] = {
-        'tensorboard': {'type': 'TensorboardVisBackend'},
+        'tensorboard': {'type': 'TensorboardVisBackend', 'save_dir': str(place)},
         'wandb': {
             'type': 'WandbVisBackend',
+            'save_dir': str(place.parent),  # it makes a folder of its name there
             'init_kwargs': {
                 'project': PROJECT,
                 'name': title,
@@ -98,13 +104,16 @@ def _settings(name: str, folder: Path, about: Mapping[str, Any], identity: str) 
         },
         'mlflow': {
             'type': 'MLflowVisBackend',
+            'save_dir': str(place),
             'exp_name': PROJECT,
             'run_name': title,
-            'tracking_uri': os.environ.get('MLFLOW_TRACKING_URI'),
+            # MLflow 3 refuses the folder of plain files that mmengine would choose.
+            'tracking_uri': TRACKING or f'sqlite:///{place}/mlflow.db',
+            'artifact_location': place.as_uri(),
             'artifact_suffix': (),  # it would upload weights and logs
         },
     }
-    return {'save_dir': str(folder / name), **own[name]}
+    return own[name]
 
 
 class Showing(Hook):
@@ -132,6 +141,9 @@ class Showing(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Opens the backend and tells it what is trained."""
+        if self.name == 'tensorboard' and not runner.epoch:
+            # TensorBoard would draw a training that was run again over the one before.
+            state.discard(self.folder, self.name)
         settings = _settings(self.name, self.folder, self.about, self.identity)
         with self._failing():
             self.backend = VISBACKENDS.build(settings)
@@ -141,9 +153,9 @@ class Showing(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Tells the losses and the learning rate of the epoch."""
-        state = self.curves.state
-        losses = {f'train/{name}': values[-1] for name, values in state['losses'].items()}
-        self._scalars({**losses, 'train/lr': state['lr'][-1]}, runner.epoch)
+        kept = self.curves.state
+        losses = {f'train/{name}': values[-1] for name, values in kept['losses'].items()}
+        self._scalars({**losses, 'train/lr': kept['lr'][-1]}, runner.epoch)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Tells the validation score of every subset."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 
-from benchmark.engine import notes
+from benchmark.engine import corruption_runs, notes
 from benchmark.engine.building import Machine
 from benchmark.engine.execution import describe
 from benchmark.engine.forecast import Forecast, resumed
 from benchmark.engine.grid import is_done, steps
 from benchmark.engine.notes import named
-from benchmark.engine.plan import Grid
+from benchmark.engine.plan import Grid, flat
+from benchmark.engine.robustness import Request
 from benchmark.progress import duration
 from benchmark.streams import unread
 
 
-def show_plan(grid: Grid, machine: Machine, refused: int = 0) -> bool:
+def show_plan(
+    grid: Grid, machine: Machine, refused: int = 0, corruptions: Request | None = None
+) -> bool:
     """Prints every experiment, whether it is recorded, and the time it is expected to take.
 
     What cannot run is listed with the reason, and the plan goes on, unless nobody reads it.
@@ -24,6 +27,7 @@ def show_plan(grid: Grid, machine: Machine, refused: int = 0) -> bool:
         grid: What would run.
         machine: Where it would run.
         refused: How many refusals were printed before.
+        corruptions: What would be tested after the trainings, if anything.
 
     Returns:
         Whether there is something to run, and nothing is refused.
@@ -53,5 +57,7 @@ def show_plan(grid: Grid, machine: Machine, refused: int = 0) -> bool:
         f'expected: {duration(total / jobs)} on {machine.device}{beside}, from steps measured '
         'just now'
     )
+    if corruptions:
+        corruption_runs.show([(e, e.recorded()) for e in flat(grid)], corruptions)
     print((expected if planned else 'nothing to run') + (f'; {refused} refused' if refused else ''))
     return bool(every) and not refused

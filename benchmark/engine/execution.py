@@ -74,7 +74,7 @@ def train(
         raise UserError(f'{experiment.label}: expected {trials} trials to have run before it')
     if force:
         clear(experiment)
-    _prepare(machine)
+    deterministic(machine)
     _ = experiment.readable  # refuses before a teacher is trained
     teacher = experiment.teacher
     teacher_cost = {'seconds': 0.0, 'peak_memory_mb': 0.0}
@@ -89,7 +89,8 @@ def train(
     return trained, teacher_cost
 
 
-def _prepare(machine: Machine) -> None:
+def deterministic(machine: Machine) -> None:
+    """Makes the same computation give the same numbers, also on a GPU."""
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     # Some CUDA kernels have no deterministic form; those warn instead of stopping the run.

@@ -174,8 +174,8 @@ def _statistics(data: Dataset, mechanism: Mechanism, rates: np.ndarray) -> np.nd
             )
         found[:] = _intensity(data, mechanism.source)[:, None]
     else:
-        for column in np.flatnonzero(rates):
-            found[:, column] = _intensity(data, names[column])
+        for k in np.flatnonzero(rates):
+            found[:, k] = _intensity(data, names[k])
     return found
 
 

@@ -24,7 +24,7 @@ from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.loading import Samples, test_loader
 from benchmark.errors import UserError, unknown
 from benchmark.files import writing
-from benchmark.method import IGNORE, SubsetScore
+from benchmark.method import IGNORE, SubsetScore, Task
 from benchmark.missing import subset_id
 from benchmark.registry import DATASETS, lookup
 
@@ -73,19 +73,25 @@ def opened(card: Card, request: Request, labelled: bool) -> Unseen:
     if lost == len(kept):
         raise UserError(f'{request.root or card.dataset["name"]}: {found.notes[-1]}')
     split = replace(found.split, available=kept)
-    if labelled and card.intake.task.kind == 'segmentation' and not _has_label(split):
-        raise UserError(
-            f'{request.root or card.dataset["name"]}: expected some labelled pixel in the samples '
-            f'to score, found {IGNORE} everywhere, which is ignored'
-        )
+    if labelled and card.intake.task.kind == 'segmentation':
+        _check_labels(split, card.intake.task, str(request.root or card.dataset['name']))
     return found._replace(split=split)
 
 
-def _has_label(split: Split) -> bool:
-    """Returns whether some pixel of a label map is not ignored; it stops at the first."""
-    used = np.flatnonzero(split.available.any(1))
-    return any(
-        (np.asarray(split.target[used[k : k + 1]]) != IGNORE).any() for k in range(len(used))
+def _check_labels(split: Split, task: Task, where: str) -> None:
+    """Looks for the first labelled pixel: one that is not ignored and, for Dice, in a region.
+
+    Raises:
+        UserError: There is none, as a split of a training may not be.
+    """
+    regions = sorted({label for _, labels in task.regions for label in labels})
+    for row in np.flatnonzero(split.available.any(1)):
+        labels = np.asarray(split.target[np.array([row])])
+        if (np.isin(labels, regions) if task.metric == 'Dice' else labels != IGNORE).any():
+            return
+    found = 'no label of a region' if task.metric == 'Dice' else f'{IGNORE}, which is ignored,'
+    raise UserError(
+        f'{where}: expected some labelled pixel in the samples to score, found {found} everywhere'
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from benchmark.missing import subset_ids
+from benchmark.names import COLUMN
 from benchmark.records.metrics import HIGHER_IS_BETTER
 from benchmark.records.schema import SCHEMA, Failure, Record, RecordError, Refusal, Run
 
@@ -156,6 +157,10 @@ def _check_run(record: Run) -> None:
     if len(set(names)) < len(names) or any(not name or '+' in name for name in names):
         raise RecordError(
             f'dataset.modalities: expected different names without "+", found {_told(names)}'
+        )
+    if columns := [name for name in names if COLUMN.fullmatch(name)]:
+        raise RecordError(
+            f'dataset.modalities: expected no names of columns of tables, found {columns[0]!r}'
         )
     if data['higher_is_better'] != HIGHER_IS_BETTER[metric]:
         raise RecordError(f'dataset.higher_is_better: expected {HIGHER_IS_BETTER[metric]}')

@@ -8,7 +8,7 @@ that a run whose file is missing or damaged counts nevertheless, and only its cu
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import TypedDict
 
@@ -99,9 +99,10 @@ def read(path: Path, record: Record) -> dict[str, Curve]:
 
 def _check(curve: Curve) -> None:
     """Checks that every list has a value for each epoch, and that the epochs ascend."""
+    trained: dict[str, Sized] = {'lr': curve['lr'], **curve['losses']}
     for epochs, series in (
-        (curve['epochs'], {'lr': curve['lr'], **curve['losses']}),
-        (curve['validated'], curve['validation']),
+        (curve['epochs'], trained),
+        (curve['validated'], {**curve['validation']}),
     ):
         if any(a >= b for a, b in itertools.pairwise([-1, *epochs])):
             raise RecordError('expected epochs in ascending order')

@@ -10,9 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.errors import UserError, unknown
+from benchmark.records.checks import one_line
 
 LONGEST = 80
 """Most characters in the name of a method."""
+
+
+SHOWN = 1000
+"""Most characters in the spec of a data set."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Predictions:
             raise self.wrong(
                 'method', f'a name of 1 to {LONGEST} printable characters', repr(self.method[:100])
             )
+        if not (self.dataset and self.dataset.isprintable() and len(self.dataset) <= SHOWN):
+            raise self.wrong('dataset', 'the name of a data set', repr(self.dataset[:100]))
         if not 0 <= self.seed < 2**31:
             raise self.wrong('seed', 'a whole number from 0 to 2147483647', self.seed)
         repeated = [name for name, count in Counter(self.ids.tolist()).items() if count > 1]
@@ -112,4 +119,4 @@ class Predictions:
 
 def wrong(file: Path, where: str, expected: str, found: object) -> UserError:
     """Returns the error on a part of a file."""
-    return UserError(f'{file}: {where}: expected {expected}, found {found}')
+    return UserError(one_line(f'{file}: {where}: expected {expected}, found {found}'))

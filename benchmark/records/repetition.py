@@ -35,11 +35,12 @@ def command(record: Record, force: bool = False) -> str:
     if trials is not None:
         spec = spec.removesuffix(f' (tuned {trials})')
     # Data of the user's own are called by the name of their file, not by that of their reader.
-    ours, options = (ROOT / 'datasets' / f'{data["name"]}.py').is_file(), changed(data)
-    fields: dict[str, Any] = {**record['protocol'], **(options if ours else {})}
+    ours = (ROOT / 'datasets' / f'{data["name"]}.py').is_file()
+    reader = data.get('reader', data['name'] if ours else '')
+    fields: dict[str, Any] = {**record['protocol'], **(changed(data) if reader else {})}
     masked = fields.pop('mask', '')
     given = [f'{key}={spell(value)}' for key, value in fields.items() if value not in ('', None)]
-    words = ['--methods', spec, '--datasets', data['name'] if ours else 'DATASET']
+    words = ['--methods', spec, '--datasets', reader or 'DATASET']
     words += ['--seeds', str(record['seed']), '--cfg-options', *given]
     words += [] if trials is None else ['--tune', str(trials)]
     words += ['--mask', 'FILE'] if masked else []

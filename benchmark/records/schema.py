@@ -82,12 +82,14 @@ class DatasetInfo(_Dataset, total=False):
     ideal observer on each subset and `chance` the score of guessing, where they are known.
     `regions` names the regions of Dice in the order of the outcomes. `encoder` says in words which
     network encodes the inputs, and its width. `changed` names those of the options that are not the
-    data set's defaults.
+    data set's defaults. `reader` is the registered name that the data set was opened by, such as
+    'arrays', which is another one than `name` for data of the user's own.
     """
 
     regions: list[str]
     encoder: str
     changed: list[str]
+    reader: str
 
 
 SubsetMetrics = dict[str, dict[str, float | None]]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from benchmark.files import read_json, stamp, writing
-from benchmark.records import archive, gallery, verification
+from benchmark.records import archive, gallery, kinds, verification
 from benchmark.records.checks import check, one_line
 from benchmark.records.curves import CURVES
 from benchmark.records.identity import content, dumps, identity, protocol_id
@@ -31,7 +31,7 @@ OUTCOMES = 'outcomes.npz'
 VALIDATION = 'validation.npz'
 """What the tested network predicted for the validation split, in the same form."""
 
-BESIDE = (OUTCOMES, VALIDATION, CURVES, gallery.FILE)
+BESIDE = (OUTCOMES, VALIDATION, CURVES, gallery.FILE, kinds.FILE)
 """What belongs to a record and lies beside it."""
 
 _PROVEN: dict[tuple[object, ...], str] = {}

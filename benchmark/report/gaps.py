@@ -62,6 +62,8 @@ def realised(runs: Runs) -> dict[str, float]:
 
 def nominal(record: Unscored) -> str:
     """Names the training gaps of a run that did not train by the missing rates of its protocol."""
+    if record['protocol'].get('mask'):
+        return dependence(record)  # the rates are in the file
     rates = record['protocol'].get('rates') or '0'
     found = list(100 * parse_rates(rates, record['dataset']['modalities'], rates))
     return _named(found, record)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmark.records.schema import Record, scores_in, test_scores
+from benchmark.records.schema import Record, is_external, scores_in, test_scores
 from benchmark.report import cost_table, gaps, statistics
 from benchmark.report.runs import EXPECTED, Runs
 from benchmark.report.standings import Mark
@@ -103,7 +103,7 @@ def method_row(label: str, runs: Runs, lead: str) -> Row:
         },
         facts={
             **{f'mean_{k}': v for k, v in beside.items()},
-            **_facts(runs),
+            **_facts(runs, is_external(chosen[0])),
             **dict(zip((f'{EXPECTED}_low', f'{EXPECTED}_high'), reach, strict=False)),
             **places,
             **_worst(runs, members),
@@ -145,13 +145,16 @@ def _beside(runs: Runs, chosen: Sequence[Record]) -> dict[str, float]:
     return found
 
 
-def _facts(runs: Runs) -> dict[str, float | str]:
-    """Returns what the CSV file tells of the data: options, encoder, sizes, units."""
+def _facts(runs: Runs, external: bool) -> dict[str, float | str]:
+    """Returns what the CSV file tells of the data: options, encoder, sizes, units.
+
+    The encoder of other code is not known.
+    """
     options = ' '.join(f'{key}={value}' for key, value in runs.data['options'].items())
     numbers = runs.units
     return {
         'dataset_options': options,
-        **({'encoder': runs.data['encoder']} if 'encoder' in runs.data else {}),
+        **({} if external or 'encoder' not in runs.data else {'encoder': runs.data['encoder']}),
         'unit': runs.unit,
         **{f'n_{split}': count for split, count in runs.sizes.items()},
         **({f'n_{s}': n for s, n in numbers.items()} if len(set(numbers.values())) > 1 else {}),

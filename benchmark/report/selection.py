@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmark.errors import UserError, unknown
 from benchmark.missing import parse_rates
-from benchmark.records.schema import Outcomes, Record
+from benchmark.records.schema import DatasetInfo, Outcomes, Record
 from benchmark.report.runs import EXPECTED, Loader, NoColumn
 
 OFF = 'off'
@@ -118,10 +118,16 @@ class Selection:
         return [_narrowed(r, set(self.off(_modalities(r)))) for r in records], left
 
     def published(
-        self, rows: Sequence[Mapping[str, Any]], names: Sequence[str]
+        self, rows: Sequence[Mapping[str, Any]], data: DatasetInfo
     ) -> list[Mapping[str, Any]]:
-        """Returns the rows of papers, whose printed means count no longer if a modality is gone."""
-        return [{**row, 'mean': None} if self.off(names) else row for row in rows]
+        """Returns the rows of papers, whose printed means count no longer if a modality is gone.
+
+        Data of the user's own have no rows of papers, whatever they are called.
+        """
+        if data.get('reader', data['name']) != data['name']:
+            return []
+        gone = self.off(data['modalities'])
+        return [{**row, 'mean': None} if gone else row for row in rows]
 
     def told(self, names: Sequence[str]) -> str:
         """Says in sentences what of the records is shown."""

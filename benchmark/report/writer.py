@@ -87,8 +87,8 @@ def _beside(
     selection: Selection, runs: Runs, published: Iterable[Mapping[str, Any]]
 ) -> tuple[list[Mapping[str, Any]], str]:
     """Returns the rows of papers to show beneath runs, and sentences on what was asked for."""
-    names = runs.data['modalities']
-    return selection.published(list(published), names), selection.told(names)
+    told = selection.told(runs.data['modalities'])
+    return selection.published(list(published), runs.data), told
 
 
 def _told(selection: Selection, leads: Mapping[str, Runs]) -> str:
@@ -140,7 +140,7 @@ def write_tables(
     asked = (published(dataset, left_out), columns, metric, by_gaps, selection)
     made = _table_or_lacking(dataset, complete, load, unscored, *asked)
     if metric and not made.blocks:
-        raise _unproven(dataset, metric, _held(found))
+        raise unproven(dataset, metric, found)
     told = dict.fromkeys([*found.problems, *left_out, *made.problems])
     problems = [line.replace(f'{root}/', '') for line in told]
     own = {'', *(r['dataset']['metric'] for r in complete)}
@@ -157,9 +157,9 @@ def write_tables(
     return made
 
 
-def _unproven(dataset: str, metric: str, held: set[str]) -> Lacking:
+def unproven(dataset: str, metric: str, found: store.Scan) -> Lacking:
     """Returns the error on a metric that the outcomes do not tell, and the records may hold."""
-    if metric in held:
+    if metric in (held := _held(found)):
         return Lacking(f'{dataset}: no run has outcomes that prove its {metric}')
     return Lacking(unknown(f'metric of {dataset}', metric, held), held)
 
@@ -293,7 +293,7 @@ def show(made: Table, protocols: set[str] | None = None) -> None:
             print(f'written: {part.stem}.md, .tex, .csv')
 
 
-def show_baseline(tables: Iterable[TextTable]) -> None:
-    """Prints what `write_baseline` returned."""
+def show_texts(tables: Iterable[TextTable]) -> None:
+    """Prints tables of text, for example those that `write_baseline` returned."""
     for text in tables:
         print(f'\n{text.title}\n{grid(text)}\n{text.caption}')

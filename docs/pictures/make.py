@@ -1,7 +1,8 @@
-"""Draws the two pictures of the README again: python docs/pictures/make.py.
+"""Draws the pictures of these pages and of the README again: python docs/pictures/make.py.
 
 `data.png` shows samples of the embedded data sets, `table.svg` a table as the terminal shows it,
-made from the reference records. The same records and versions give the same files.
+and `scores.svg` a figure of `benchmark/plot.py`, both made from the reference records. The same
+records and versions give the same files.
 """
 
 from __future__ import annotations
@@ -107,8 +108,24 @@ def table_picture(text: str) -> str:
     return re.sub(r'@font-face \{.*?\}\s*', '', svg, flags=re.S)
 
 
+def figure() -> bytes:
+    """Returns the heatmap that `benchmark/plot.py` draws of METHODS in the reference records.
+
+    Raises:
+        CalledProcessError: The command fails.
+    """
+    chosen = ['--datasets', SHOWN[0], '--chart', 'scores', '--only', *METHODS]
+    with tempfile.TemporaryDirectory() as folder:
+        reference = str(ROOT / 'results' / 'reference')
+        how = ['--format', 'svg', '--width', 'text', '--out', folder]
+        command = [sys.executable, str(ROOT / 'benchmark' / 'plot.py'), reference, *chosen, *how]
+        subprocess.run(command, capture_output=True, check=True)
+        return (Path(folder) / f'{SHOWN[0]}-scores-only.svg').read_bytes()
+
+
 def main() -> None:
-    """Writes both pictures beside this file."""
+    """Writes the pictures beside this file."""
+    (HERE / 'scores.svg').write_bytes(figure())
     data_picture().save(HERE / 'data.png', optimize=True)
     (HERE / 'table.svg').write_text(table_picture(table_text()), encoding='utf-8')
 

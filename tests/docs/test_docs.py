@@ -16,6 +16,7 @@ import pytest
 from benchmark import compare, export, predict, run, show, tables
 from benchmark.engine.grids import GRIDS
 from benchmark.registry import DATASETS, METHODS, discover
+from benchmark.report.figures import command as plot
 from benchmark.report.page import command as report
 
 ROOT = Path(run.__file__).resolve().parent.parent
@@ -26,6 +27,7 @@ COMMANDS = {
     'run': run,
     'tables': tables,
     'report': report,
+    'plot': plot,
     'show': show,
     'predict': predict,
     'export': export,

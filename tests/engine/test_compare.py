@@ -147,6 +147,26 @@ def test_the_data_set_that_a_file_names_is_opened(tmp_path):
     assert len(comparing.split_of(data, 'test')) == 7
 
 
+@pytest.mark.parametrize(
+    ('spec', 'told'),
+    [
+        ('nyuv2:root=/data', 'expected no root, which only --datasets may say'),
+        ('nyuv2:pretrained=http://x/y.pth', 'expected no pretrained, which only --datasets may'),
+        ('synth_faces:test=4/evil.py:x', 'expected no file, which only --datasets may say'),
+        ('evil.py:synth_faces', "unknown data set 'evil.py'"),
+        ('synth_faces:test', 'dataset: expected KEY=VALUE'),
+        ('synth_faces:tset=4', "unknown option of synth_faces 'tset'; did you mean 'test'"),
+    ],
+)
+def test_a_file_of_predictions_loads_no_other_file(spec, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('evil.py', 'synth_faces:test=4/evil.py'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('raise SystemExit(3)')
+    with pytest.raises(UserError, match=re.escape(told)):
+        comparing.opened(of(spec, tmp_path), [], [], [])
+
+
 def test_a_data_set_that_is_not_known_is_refused(tmp_path):
     with pytest.raises(UserError, match="'synth_face'; did you mean 'synth_faces'.*--datasets arr"):
         comparing.opened(of('synth_face', tmp_path), [], [], [])

@@ -84,9 +84,9 @@ def test_classes_alone_give_no_score_that_needs_probabilities(tmp_path):
 
 
 def test_a_given_class_counts_before_the_largest_probability(tmp_path):
-    data, p = Made('ACER', FACES), stated(40, 2)
-    subsets = {'rgb': {'prob': p, 'pred': FACES}}
-    record, _ = scored(at(tmp_path, data.ids, subsets), data, tmp_path)
+    data, p, order = Made('ACER', FACES), stated(40, 2), np.random.default_rng(2).permutation(40)
+    subsets = {'rgb': {'prob': p[order], 'pred': FACES[order]}}
+    record, _ = scored(at(tmp_path, data.ids[order], subsets), data, tmp_path)
     assert record['scores']['test']['rgb']['ACER'] == 0
     assert record['scores']['test']['rgb']['AUC'] == pytest.approx(
         reference.roc_auc_score(FACES, p[:, 1])
@@ -122,7 +122,7 @@ def test_only_samples_that_have_a_subset_count(tmp_path):
 
 CLASS = [
     ({'classes': ('dog', 'cat', 'hen')}, 'classes: expected cat, dog, hen in this order'),
-    ({'fingerprint': 'xyz'}, 'fingerprint: expected abc of made'),
+    ({'fingerprint': 'x\nz'}, 'fingerprint: expected abc of made as it is opened here, found x z'),
     ({'target': np.where(np.arange(40) == 7, (KINDS + 1) % 3, KINDS)}, "target of 's7': expected"),
     (
         {'target': KINDS + 1},
@@ -320,6 +320,10 @@ def test_what_was_exported_gives_the_same_outcomes_and_scores(metric, tmp_path):
     data, record, outcomes = exported(metric, folder)
     prediction_files.write(tmp_path / 'out.npz', record, outcomes)
     (found,) = prediction_files.read(tmp_path / 'out.npz')
+    for subset, kinds in found.subsets.items():
+        if 'logit' in kinds:
+            none = found.subsets[subset]['pred'] < 0
+            np.testing.assert_array_equal(np.isnan(kinds['logit']).all(1), none)
     again = comparing.record(found, data, tmp_path / 'second')
     assert again.record['scores'] == record['scores']
     assert again.record['n'] == record['n']

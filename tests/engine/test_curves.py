@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark import run
 from benchmark.engine import arguments, execution, hooks
+from benchmark.engine import curves as showing
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment as experiment_of
 from benchmark.engine.protocol import Protocol
@@ -304,6 +305,18 @@ def test_a_visualiser_that_fails_ends_no_training(whole, tmp_path, monkeypatch, 
     assert pair[0].read_bytes() == pair[1].read_bytes()
 
 
+@pytest.mark.parametrize('resumed', [False, True])
+def test_only_a_training_that_goes_on_keeps_what_tensorboard_has(resumed, tmp_path, monkeypatch):
+    e = experiment(tmp_path, 'modality_dropout')
+    if resumed:
+        stop(e, monkeypatch, 1)
+    left = e.folder / 'tensorboard' / 'events'
+    left.parent.mkdir(parents=True)
+    left.touch()
+    shown(e, Fake, monkeypatch)
+    assert left.exists() == resumed
+
+
 def test_a_visualiser_is_closed_when_the_training_fails(tmp_path, monkeypatch):
     def fail(*_):
         raise Stopped
@@ -323,13 +336,23 @@ def test_a_visualiser_that_is_not_installed_is_told_in_one_line(name, monkeypatc
     assert '\n' not in str(error.value)
 
 
+def test_mlflow_writes_into_the_run_s_folder_whatever_it_made_of_the_variable(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', 'sqlite:////elsewhere')  # as MLflow itself does
+    monkeypatch.setattr(showing, 'TRACKING', None)
+    own = showing._settings('mlflow', tmp_path, {}, 'x')
+    assert own['tracking_uri'] == f'sqlite:///{tmp_path}/mlflow/mlflow.db'
+    monkeypatch.setattr(showing, 'TRACKING', 'http://host')
+    assert showing._settings('mlflow', tmp_path, {}, 'x')['tracking_uri'] == 'http://host'
+
+
 @pytest.mark.parametrize('name', arguments.VISUALIZERS)
 def test_every_visualiser_is_a_backend_of_mmengine(name, tmp_path):
-    from benchmark.engine.curves import _settings
-
     about = {'dataset': 'd', 'method': 'm:a=1', 'seed': 0}
-    backend = VISBACKENDS.build(_settings(name, tmp_path, about, 'ab/rgb+ir'))
-    assert backend._save_dir == str(tmp_path / name)
+    backend = VISBACKENDS.build(showing._settings(name, tmp_path, about, 'ab/rgb+ir'))
+    inside = backend._save_dir.removeprefix(str(tmp_path)).strip('/')
+    assert inside == ('' if name == 'wandb' else name)
     assert not list(tmp_path.iterdir())  # nothing is opened before something is told
 
 

@@ -374,6 +374,34 @@ def test_a_case_has_one_folder_and_one_file_of_a_modality(scans, tmp_path):
         prediction.opened(card, request, False)
 
 
+def rewritten(file, change):
+    image = nibabel.load(file)
+    nibabel.save(nibabel.Nifti1Image(change(np.asarray(image.dataobj)), image.affine), file)
+
+
+def test_new_volumes_are_refused_and_named_where_a_preparation_would_do_so(scans, tmp_path):
+    source, new = scans.parents[5] / 'source', tmp_path / 'new'
+    shutil.copytree(source / 'case0', new / 'case0')
+    model, request = load(scans), prediction.Request(new, '', (), 0)
+    label = load_volume(new / 'case0' / 'seg.nii.gz').transpose(1, 2, 0)
+    rewritten(new / 'case0' / 't1.nii.gz', lambda x: np.where(label > 0, np.nan, x))
+    every = np.arange(3)
+    assert np.isfinite(
+        prediction.opened(model.card, request, False).split.inputs['t1'][every]
+    ).all()
+    with pytest.raises(UserError, match='t1.nii.gz: expected numbers in the labelled voxels'):
+        prediction.evaluate(model, prediction.opened(model.card, request, True).split, 0)
+    rewritten(new / 'case0' / 'seg.nii.gz', lambda x: 0 * x)
+    with pytest.raises(UserError, match='labelled pixel .* found no label of a region everywhere'):
+        prediction.opened(model.card, request, True)
+    for kind in ('t1', 'flair', 'seg'):
+        file = new / 'case0' / f'{kind}.nii.gz'
+        np.save(new / 'case0' / f'{kind}.npy', load_volume(file))
+        file.unlink()
+    (note,) = prediction.opened(model.card, request, False).notes
+    assert note.startswith('1 of 1 cases are .npy files, which do not say their orientation')
+
+
 def test_the_folder_of_a_case_may_be_the_place_where_the_command_runs(scans, monkeypatch):
     monkeypatch.chdir(scans.parents[5] / 'source' / 'case0')
     request = prediction.Request(Path('.'), '', (), 0)

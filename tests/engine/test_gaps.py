@@ -446,4 +446,7 @@ def test_the_table_by_gaps_joins_and_names_what_the_gaps_depend_on():
         runs((0.25, 0.1), mask='abc'),
     ])  # fmt: skip
     (leads,) = found.values()
+    unscored = [runs((0, 0), given='a=0.5', mechanism='mnar'), runs((0, 0), mask='abc')]
+    told = [tables.nominal(found.records[0]) for found in unscored]
+    assert told == ['50/0 (mechanism=mnar)', 'mask=abc']
     assert list(leads) == ['0/0', '25/10 (mask=abc)', '50/0', '50/0 (mechanism=mnar)']

@@ -45,17 +45,40 @@ def alone(tmp_path_factory):
     return records(results)
 
 
-def test_two_jobs_do_what_one_does(tmp_path, alone):
-    done = subprocess.run(command(tmp_path / 'two', 2), capture_output=True, text=True, timeout=240)
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+    """The results of two jobs, and the command that a user types for them in some folder.
+
+    Another package called datasets is installed, which neither the command nor its jobs may import.
+    """
+    folder = tmp_path_factory.mktemp('two')
+    decoy = folder / 'decoy' / 'datasets'
+    decoy.mkdir(parents=True)
+    (decoy / '__init__.py').write_text("raise SystemExit('the decoy was imported')")
+    env = {**os.environ, 'PYTHONPATH': str(decoy.parent)}
+    return folder / 'results', subprocess.run(
+        command(folder / 'results', 2),
+        capture_output=True, text=True, env=env, cwd=folder, timeout=240, check=False,
+    )  # fmt: skip
+
+
+def test_another_package_called_datasets_is_not_touched(two):
+    _, done = two
+    assert done.returncode == 0, done.stderr
+    assert 'decoy' not in done.stdout + done.stderr
+
+
+def test_two_jobs_do_what_one_does(two, alone):
+    results, done = two
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith('[')]
     assert [line[:5] for line in lines] == ['[1/3]', '[2/3]', '[3/3]']
     assert not any('another process' in line for line in lines)
     # The data are described and the table is printed by one of the processes alone.
     assert done.stdout.count('synth_faces.md, .tex, .csv') == 1
-    assert records(tmp_path / 'two') == alone
-    assert len(records(tmp_path / 'two')) == 3
-    assert list((tmp_path / 'two' / 'runs').rglob('.*')) == []
+    assert records(results) == alone
+    assert len(records(results)) == 3
+    assert list((results / 'runs').rglob('.*')) == []
 
 
 @pytest.fixture
@@ -146,10 +169,8 @@ def test_an_interruption_ends_all_jobs(forked):
         os.kill(started[0], 0)
 
 
-def shares(jobs_started, method):
+def shares(jobs_started):
     """Starts a job that says nothing any more, and tells the number of its process."""
-    context = multiprocessing.get_context(method)
-    jobs.multiprocessing.get_context = lambda _: context
 
     class Telling(Progress):
         """Passes on what the job tells."""
@@ -172,11 +193,11 @@ def ends(process, seconds=20.0):
 
 
 @pytest.mark.skipif(not Path('/proc/self').exists(), reason='asks Linux for the processes')
-@pytest.mark.parametrize(('how', 'method'), [(signal.SIGKILL, 'spawn'), (signal.SIGTERM, 'fork')])
-def test_jobs_end_with_the_process_that_started_them(how, method):
-    context = multiprocessing.get_context('fork')  # spares it the imports
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGTERM])
+def test_jobs_end_with_the_process_that_started_them(how, forked):
+    context = multiprocessing.get_context('fork')
     ours, theirs = context.Pipe(duplex=False)
-    parent = context.Process(target=shares, args=(theirs, method))
+    parent = context.Process(target=shares, args=(theirs,))
     parent.start()
     theirs.close()
     job = ours.recv()
@@ -187,14 +208,14 @@ def test_jobs_end_with_the_process_that_started_them(how, method):
 
 
 def typed(results):
-    """The command with two jobs, as if it had been typed; they are forks, too."""
-    context = multiprocessing.get_context('fork')
-    jobs.multiprocessing.get_context = lambda _: context
+    """The command with two jobs, as if it had been typed."""
     sys.argv = command(results, 2)[1:]
     run.main()
 
 
-def test_a_command_whose_process_was_killed_is_finished_by_the_next(tmp_path, alone, capsys):
+def test_a_command_whose_process_was_killed_is_finished_by_the_next(
+    tmp_path, alone, forked, capsys
+):
     parent = multiprocessing.get_context('fork').Process(target=typed, args=(tmp_path,))
     parent.start()
     until = time.monotonic() + 200

@@ -17,8 +17,8 @@ discover()
 NEEDY = [n for n, c in METHODS.module_dict.items() if c.needs_complete]
 MODEST = [n for n in METHODS.module_dict if n not in NEEDY]
 MACHINE = Machine('cpu')
-FEW = (24, 8, 12)
-"""Samples of the splits, of which every training reads all in three batches."""
+FEW = (16, 8, 8)
+"""Samples of the splits, of which every training reads all in two batches."""
 
 
 def experiment(data, results, method='modality_dropout', **fields):

@@ -20,7 +20,7 @@ from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.engine.subset_metrics import SegmentationMetric, kept_logits
 from benchmark.errors import UserError
 from benchmark.method import IGNORE
-from benchmark.records import metrics, store, verification
+from benchmark.records import corruptions, metrics, store, verification
 from benchmark.registry import METHODS, discover, lookup
 from benchmark.report import writer
 
@@ -192,6 +192,7 @@ def test_a_run_whose_outcomes_do_not_prove_it_is_unfinished(change, tmp_path):
 
 def test_the_record_of_another_version_is_put_aside_with_its_outcomes(tmp_path, monkeypatch):
     e, record = finished(TASKS['vectors'], tmp_path)
+    (tmp_path / corruptions.FILE).write_text('{}')
     before = {file.name: file.read_bytes() for file in tmp_path.glob('*.[jn]*')}
     keep_other(e)
     assert (tmp_path / store.RECORD).is_file()
@@ -199,11 +200,12 @@ def test_the_record_of_another_version_is_put_aside_with_its_outcomes(tmp_path, 
     monkeypatch.setattr(cls, 'version', cls.version + 1)
     later, _ = finished(TASKS['vectors'], tmp_path)
     assert later.identity != record['identity']
-    for name in (store.RECORD, store.OUTCOMES, store.VALIDATION):
+    assert not (tmp_path / corruptions.FILE).exists()
+    for name in (store.RECORD, store.OUTCOMES, store.VALIDATION, corruptions.FILE):
         stem, suffix = name.split('.')
         aside = tmp_path / f'{stem}-{record["identity"]}.{suffix}'
         assert aside.read_bytes() == before[name]
-        assert (tmp_path / name).is_file()
+        assert (tmp_path / name).is_file() or name == corruptions.FILE
     assert later.recorded() is not None
 
 
@@ -275,7 +277,7 @@ def test_pixels_beyond_what_float32_counts_are_counted_one_by_one():
 def test_an_error_is_recorded_in_one_line(tmp_path):
     e, _ = untrained(TASKS['vectors'], tmp_path)
     execution.failure(e, UserError('two\nlines \x1b[31m'), MACHINE)
-    assert store.read(tmp_path / store.RECORD)['error'] == 'two lines  [31m'
+    assert store.read(tmp_path / store.RECORD)['error'] == 'two lines \ufffd[31m'
     assert '\\u001b' not in (tmp_path / store.RECORD).read_text()
 
 

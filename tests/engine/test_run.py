@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -26,9 +25,8 @@ from benchmark.method import SubsetScore
 from benchmark.records import store
 from benchmark.registry import METHODS, discover, lookup
 
-ROOT = Path(run.__file__).resolve().parent.parent
-TINY = ['train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=3']
-SMALL = ['train=64', 'val=16', 'test=32', 'size=24', 'width=8', 'epochs=3', 'batch_size=32']
+TINY = ['train=32', 'val=8', 'test=8', 'size=16', 'width=4', 'batch_size=16', 'epochs=3']
+SMALL = ['train=32', 'val=8', 'test=16', 'size=16', 'width=4', 'batch_size=16', 'epochs=3']
 MMANET = 'mmanet:begin_epoch=2'
 
 
@@ -732,17 +730,3 @@ def test_force_trains_anew_and_finds_the_same(tmp_path):
     assert run.main([*args, '--force']) == 0
     assert file.stat().st_mtime_ns > stamp
     assert scientific(store.read(file)) == scientific(before)
-
-
-def test_another_package_called_datasets_is_not_touched(tmp_path):
-    decoy = tmp_path / 'decoy' / 'datasets'
-    decoy.mkdir(parents=True)
-    (decoy / '__init__.py').write_text("raise SystemExit('the decoy was imported')")
-    env = {**os.environ, 'PYTHONPATH': str(decoy.parent)}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / 'benchmark' / 'run.py'), '--list'],
-        capture_output=True, text=True, env=env, cwd=tmp_path, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert 'synth_faces' in done.stdout
-    assert not done.stderr

@@ -383,7 +383,11 @@ def test_an_interrupted_search_goes_on_to_the_same_choice(tmp_path, monkeypatch)
     whole = grid_of(tmp_path / 'whole', 'stretched')
     assert executed(whole)
     parts = grid_of(tmp_path / 'parts', 'stretched')
-    real, saves, epochs = Checkpoint._save, [], []
+    real, saves, epochs, watch = Checkpoint._save, [], [], LossWatch.after_train_epoch
+
+    def watched(self, runner):
+        epochs.append(runner.epoch)
+        watch(self, runner)
 
     def interrupting(self, runner):
         real(self, runner)
@@ -392,9 +396,7 @@ def test_an_interrupted_search_goes_on_to_the_same_choice(tmp_path, monkeypatch)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Checkpoint, '_save', interrupting)
-    monkeypatch.setattr(
-        LossWatch, 'after_train_epoch', lambda self, runner: epochs.append(runner.epoch)
-    )
+    monkeypatch.setattr(LossWatch, 'after_train_epoch', watched)
     with pytest.raises(KeyboardInterrupt):
         executed(parts)
     assert [result(t) is None for t in trials_of(parts)] == [False, True, True]

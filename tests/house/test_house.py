@@ -22,6 +22,7 @@ COMMANDS = {
     'benchmark.run',
     'benchmark.running',
     'benchmark.tables',
+    'benchmark.plot',
     'benchmark.deploy',
     'benchmark.predict',
     'benchmark.export',
@@ -35,11 +36,18 @@ MAY_IMPORT = {
     'benchmark.engine': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.report': {CONTRACT, 'benchmark.records', 'benchmark.report'},
     'benchmark.tables': {CONTRACT, 'benchmark.records', 'benchmark.report'},
+    'benchmark.plot': {CONTRACT, 'benchmark.records', 'benchmark.report'},
     'benchmark.deploy': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.predict': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.export': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.show': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
-    'benchmark.run': {CONTRACT, 'benchmark.engine', 'benchmark.report', 'benchmark.running'},
+    'benchmark.run': {
+        CONTRACT,
+        'benchmark.records',
+        'benchmark.engine',
+        'benchmark.report',
+        'benchmark.running',
+    },
     'benchmark.running': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
     'benchmark.compare': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.running'},
     'methods': {CONTRACT, 'methods'},
@@ -130,9 +138,10 @@ def test_nothing_depends_on_assert_statements_which_python_can_leave_out(file):
     ]
 
 
-def test_tables_and_page_are_made_without_torch():
-    modules = 'benchmark.tables, benchmark.report.page.command'
-    code = f'import sys, {modules}; sys.exit(bool({{"torch", "mmengine"}} & set(sys.modules)))'
+def test_tables_page_and_figures_are_made_without_torch():
+    modules = 'benchmark.tables, benchmark.report.page.command, benchmark.plot'
+    heavy = '{"torch", "mmengine", "matplotlib"}'
+    code = f'import sys, {modules}; sys.exit(bool({heavy} & set(sys.modules)))'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -30,6 +30,15 @@ def test_a_duration_names_its_units(seconds, text):
     assert duration(seconds) == text
 
 
+def test_a_line_that_stays_holds_nothing_that_a_terminal_obeys(capsys):
+    with Progress({'faces': 1}, 1) as progress:
+        progress.start('faces', 'm', 0)
+        progress.end('FAILED: rgb of a\x1b[2Jb is not finite\r\n')
+    assert capsys.readouterr().out.startswith(
+        '[1/1] faces  m  seed 0  FAILED: rgb of a\ufffd[2Jb is not finite\ufffd\ufffd  ('
+    )
+
+
 def test_off_a_terminal_only_finished_experiments_are_printed(capsys):
     with Progress({'faces': 4}, 2) as progress:
         progress.start('faces', 'mmanet:alpha=[1]', 3)

@@ -76,6 +76,15 @@ def test_the_nearest_name_is_given_where_there_is_one():
     assert 'known: mmanet, rfnet' in str(unknown('method', 'zzz', ['rfnet', 'mmanet']))
 
 
+def test_an_error_is_one_line_that_a_terminal_cannot_obey():
+    error = unknown('key', 'inputs/\x1b[2J', ['inputs/a\nb', 'target\x07'])
+    assert str(error) == (
+        "unknown key 'inputs/\\x1b[2J'; did you mean 'inputs/a\\nb'? "
+        '(known: inputs/a b, target\ufffd)'
+    )
+    assert str(UserError('two\nlines \x1b[31m')) == 'two lines \ufffd[31m'
+
+
 @pytest.mark.parametrize('name', ['..', '', '.hid', 'a/b', 'a:b', 'a b', '\\x1b[31m', 'z' * 61])
 def test_a_name_that_no_folder_can_have_or_nobody_can_type_is_refused_with_its_file(name, tmp_path):
     file = method_file(tmp_path, name, file='odd')

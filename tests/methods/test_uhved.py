@@ -359,7 +359,7 @@ def test_training_lowers_the_loss_and_the_reconstruction_error(kind):
         batch.inputs[name] = 0.1 * x + shown
     optimizer = torch.optim.Adam(net.parameters(), 5e-3)
     history = []
-    for _ in range(40):
+    for _ in range(20):
         total, logged = net.parse_losses(net.loss(batch))
         optimizer.zero_grad()
         total.backward()

@@ -51,6 +51,8 @@ ARCHIVES = [
     ({'metod': 'x'}, "unknown key 'metod'; did you mean 'method'?"),
     ({'method': 7}, 'method: expected a text, found 7'),
     ({'method': 'a\nb'}, 'method: expected a name of 1 to 80 printable characters'),
+    ({'dataset': 'a\nb'}, "dataset: expected the name of a data set, found 'a\\nb'"),
+    ({'fingerprint': 3}, 'fingerprint: expected a text, found 3'),
     ({'method': ''}, 'method: expected a name of 1 to 80 printable characters'),
 ]
 

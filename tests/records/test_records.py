@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from typing import get_type_hints
 
@@ -135,6 +136,14 @@ def test_what_is_wrong_is_told_in_one_line_naming_the_file(tmp_path, record, spo
         store.read(path)
     assert str(error.value).startswith(f'{path}: ')
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['mean', 'worst', 'missing_1', 'expected', 'Ceiling'])
+def test_a_modality_with_the_name_of_a_column_is_refused(name):
+    made = make_record('m', 0, OUTCOMES, dataset={'modalities': [*SUBSETS[:2], name]})
+    told = f"dataset.modalities: expected no names of columns of tables, found '{name}'"
+    with pytest.raises(store.RecordError, match=re.escape(told)):
+        store.validate(made)
 
 
 def test_an_invalid_record_is_never_written(tmp_path, record):

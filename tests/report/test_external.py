@@ -108,15 +108,18 @@ def test_the_text_says_what_may_be_concluded_and_what_is_not_known(both):
     assert 'other code' not in captions.caption(both.table().blocks[0])
 
 
-def test_the_cost_of_other_code_is_not_told(both):
+def test_cost_and_encoder_of_other_code_are_not_told(both):
+    for record in both.records[:6]:
+        record['dataset']['encoder'] = 'width 8'
     made = both.table()
     assert [row[0] for row in made.blocks[0].cost.rows] == ['good', 'poor']
     told = {
-        row['method']: row['parameters']
+        row['method']: (row['parameters'], row['encoder'])
         for row in csv.DictReader(io.StringIO(to_csv(made)))
         if row['seeds']
     }
-    assert told == {'good': '2000000', 'poor': '2000000', GUEST: ''}
+    own = '2000000', 'width 8'
+    assert told == {'good': own, 'poor': own, GUEST: ('', '')}
 
 
 def test_without_runs_of_ours_other_code_has_a_block_of_its_own():

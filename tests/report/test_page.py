@@ -289,7 +289,7 @@ def test_a_page_that_fails_is_one_line(results, monkeypatch, capsys):
     assert command.main([str(results)]) == 2
     told = capsys.readouterr()
     page = results / 'index.html'
-    assert told.err == f'error: {page}: cannot be made: ZeroDivisionError: oops\n'
+    assert told.err == f'error: {page} cannot be made: ZeroDivisionError: oops\n'
     assert not page.exists()
 
 

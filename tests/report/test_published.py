@@ -215,6 +215,21 @@ CHANGES = [
 ]
 
 
+@pytest.mark.parametrize('reader', ['arrays', 'folders', 'faces', ''])
+def test_data_of_the_users_own_have_no_rows_of_papers(reader, folder, tmp_path):
+    row = {'method': 'Net', 'scores': {'rgb': 5.0}, 'mean': 5.0, 'source': 'P', 'runs': 1,
+           'certainty': 'read', 'comparable': True}  # fmt: skip
+    file = {'dataset': 'faces', 'unit': 'percent', 'metric': 'ACER', 'rows': [row]}
+    (published.PUBLISHED / 'faces.json').write_text(json.dumps(file))
+    outcomes = make_outcomes({'rgb': 4, 'depth': 5})
+    data = {'reader': reader} if reader else {}
+    save(tmp_path / 'runs', make_record('m', 0, outcomes, dataset=data), outcomes)
+    made = writer.write_tables(tmp_path, 'faces')
+    assert made.problems == []
+    shown = [row.label for row in made.blocks[0].rows if row.kind == 'published']
+    assert shown == (['Net (published)'] if reader in ('faces', '') else [])
+
+
 @pytest.mark.parametrize('damage', [*DAMAGED, *CHANGES])
 def test_a_damaged_file_is_named_and_its_rows_are_left_out(
     damage, folder, tmp_path, monkeypatch, capsys

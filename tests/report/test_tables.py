@@ -24,6 +24,7 @@ from made_records import (
 )
 from sklearn.metrics import balanced_accuracy_score
 
+from benchmark import running
 from benchmark import tables as commands
 from benchmark.errors import UserError
 from benchmark.missing import subset_ids
@@ -632,12 +633,6 @@ def test_the_script_makes_tables_from_anywhere(written, tmp_path_factory):
     assert re.fullmatch(r'error: .*runs: no runs found\n', done.stderr)
 
 
-def test_tables_are_made_without_torch():
-    code = 'import sys, benchmark.tables; print({"torch", "mmengine"} & set(sys.modules))'
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == 'set()\n'
-
-
 @pytest.mark.parametrize(
     ('words', 'told'),
     [
@@ -737,6 +732,28 @@ def test_a_row_whose_seeds_collapse_differently_has_one_line():
         '† m collapsed: for every sample it predicts attack on rgb (seed 0, 3); '
         'attack on every subset (seed 1); attack on rgb, ir (seed 2)'
     ]
+
+
+def test_whatever_goes_wrong_with_a_data_set_leaves_the_others_their_tables(
+    tmp_path, capsys, monkeypatch
+):
+    outcomes = make_outcomes(dict.fromkeys(SUBSETS, 40))
+    for name in ('first', 'other'):
+        save(tmp_path / 'runs', make_record('m', 0, outcomes, dataset={'name': name}), outcomes)
+    whole = writer.table
+
+    def broken(complete, *arguments):
+        if complete and complete[0]['dataset']['name'] == 'first':
+            raise ZeroDivisionError('odd')
+        return whole(complete, *arguments)
+
+    monkeypatch.setattr(writer, 'table', broken)
+    assert commands.main([str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told == 'error: first: its tables cannot be made: ZeroDivisionError: odd\n'
+    assert (tmp_path / 'tables' / 'other.md').is_file()
+    assert not running.show({'first': None, 'other': None}, tmp_path)
+    assert capsys.readouterr().err.startswith(told)
 
 
 def test_a_data_set_without_a_column_leaves_the_others_their_tables(tmp_path, capsys):

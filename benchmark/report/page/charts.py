@@ -223,6 +223,11 @@ CHARTS: dict[str, Spec] = {
         axis('accuracy', 'right answers (%)', **_PERCENT),
         [DIAGONAL],
     ),
+    'severity': _lines(
+        axis('severity', 'severity', axis={'tickMinStep': 1, 'format': 'd'}),
+        axis('value', '@y'),
+        [],
+    ),
     'curves': _lines(
         axis('epoch', 'epoch', axis={'tickMinStep': 1, 'format': 'd'}),
         axis('value', '@0'),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 
-from benchmark.files import user_path
+from benchmark.report.arguments import add_records
 from benchmark.report.page import document
 
 EXAMPLES = """examples:
@@ -24,20 +23,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument(
-        'results',
-        type=partial(user_path, what='RESULTS'),
-        help='folder with the runs in runs/; the page is index.html in it',
-    )
-    p.add_argument(
-        '--runs',
-        type=partial(user_path, what='--runs'),
-        metavar='FOLDER',
-        help='folder of runs (default: RESULTS/runs)',
-    )
-    p.add_argument(
-        '--datasets', nargs='+', metavar='NAME', help='data sets, e.g. synth_faces (default: all)'
-    )
+    add_records(p, 'the page is index.html in it')
     return p
 
 

@@ -88,8 +88,9 @@ def of_networks(networks: Mapping[str, curves.Curve], subsets: Sequence[str]) ->
     trained: dict[str, list[Line]] = {}
     scores: dict[str, Line] = {}
     for curve in networks.values():
-        for name, values in {RATE: curve['lr'], **curve['losses']}.items():
-            title = LOSS if name == 'loss' else name if name == RATE else f'loss term {name}'
+        trained.setdefault(RATE, []).append(_line(curve['epochs'], curve['lr']))
+        for name, values in curve['losses'].items():
+            title = LOSS if name == 'loss' else f'loss term {name}'
             trained.setdefault(title, []).append(_line(curve['epochs'], values))
         for subset, values in curve['validation'].items():
             scores[subset] = _line(curve['validated'], values, 100)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import json
@@ -12,23 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, noting
 from benchmark.files import writing
-from benchmark.records import store
-from benchmark.records.schema import Outcomes, Record
+from benchmark.records import corruptions, store
 from benchmark.report import captions, escaping, published, writer
 from benchmark.report.page import (
     bundle,
     charts,
+    corrupted,
     costs,
     curves,
     gallery,
     lattice,
     predictions,
+    reading,
     scores,
 )
 from benchmark.report.page.view import Section, View, lacking, section, tidy
-from benchmark.report.runs import Loader
 
 if TYPE_CHECKING:
     import jinja2
@@ -58,14 +57,8 @@ def write(results: Path, runs: Path | None = None, datasets: Sequence[str] = ())
     made: list[dict[str, Any]] = []
     errors: list[UserError] = []
     for name in names:
-        try:
+        with noting(f'{name}: its part of the page', errors):
             made.append(dataset(name, writer.folder_of(name, root), f'd{len(made)}'))
-        except UserError as error:
-            errors.append(error)
-        except Exception as error:
-            # Whatever one file holds, the page tells of the others.
-            told = f'{type(error).__name__}: {error}'
-            errors.append(UserError(f'{root / name}: no page can be made of it: {told}'))
     text = render(made, tidy(map(str, errors)))
     with writing(results / NAME) as file:
         file.write(text.encode())
@@ -80,17 +73,12 @@ def show(results: Path, runs: Path | None = None, datasets: Sequence[str] = ()) 
     Returns:
         Whether all data sets are on the page.
     """
-    errors: list[Exception] = []
-    try:
+    errors: list[UserError] = []
+    with noting(f'{results / NAME}', errors):
         errors += store.up_to_date(runs or results / 'runs', lambda: write(results, runs, datasets))
         print(f'written: {results / NAME}')
-    except UserError as error:
-        errors.append(error)
-    except Exception as error:
-        told = f'{type(error).__name__}: {error}'
-        errors.append(UserError(f'{results / NAME}: cannot be made: {told}'))
     for why in errors:
-        print(f'error: {escaping.terminal(str(why))}', file=sys.stderr)
+        print(f'error: {why}', file=sys.stderr)
     return not errors
 
 
@@ -105,22 +93,14 @@ def dataset(name: str, root: Path, id: str) -> dict[str, Any]:
     Raises:
         UserError: There is no such folder.
     """
-    if not root.is_dir():
-        raise UserError(f'{root}: no such folder')
-    found = store.scan(root)
-    complete, unscored = list(found.complete.values()), list(found.unscored.values())
-    folders = {record['identity']: path.parent for path, record in found.complete.items()}
-    seen: dict[str, dict[str, predictions.Seen]] = {}
-    load = _looking(writer.loader(found), seen)
-    left_out: list[str] = []
-    table = writer.table(complete, load, unscored, published.published(name, left_out))
-    lost = itertools.chain(*table.unfinished.values())
-    told = [*found.problems, *left_out, *table.problems, *lost, *_unfinished(root)]
-    views = [View(f'{id}b{k}', block) for k, block in enumerate(table.blocks)]
+    found = reading.read(name, root, id)
+    lost = itertools.chain(*found.table.unfinished.values())
+    tested = corruptions.scan(root)
+    told = [*found.problems, *tested.problems, *lost, *_unfinished(root)]
     return {
         'id': id,
         'name': escaping.terminal(name),
-        'blocks': [block(view, seen, lambda r: folders[r['identity']]) for view in views],
+        'blocks': [block(view, found, tested.tests) for view in found.views],
         'problems': tidy(line.replace(f'{root}/', '') for line in told),
     }
 
@@ -131,35 +111,17 @@ def _unfinished(root: Path) -> list[str]:
     return [f'not finished: {d}' for d in folders if not (d / store.RECORD).is_file()]
 
 
-def _looking(load: Loader, seen: dict[str, dict[str, predictions.Seen]]) -> Loader:
-    """Returns a loader that also notes what the page keeps of the outcomes it reads.
-
-    Reading outcomes is most of the work, and tables read them once.
-    """
-
-    def look(record: Record) -> Outcomes | None:
-        outcomes = load(record)
-        # What does not fit the record is told where the table is made.
-        with contextlib.suppress(Exception):
-            seen[record['identity']] = predictions.look(record, outcomes)
-        return outcomes
-
-    return look
-
-
 def block(
-    view: View,
-    noted: Mapping[str, dict[str, predictions.Seen]],
-    folder: Callable[[Record], Path],
+    view: View, found: reading.Reading, tests: Mapping[str, corruptions.Tests]
 ) -> dict[str, Any]:
     """Returns all that the page tells of a block.
 
     Args:
         view: The block.
-        noted: Identity of a run -> what is kept of its outcomes.
-        folder: Returns the folder of a record's run.
+        found: What was read of its data set.
+        tests: Identity of a run -> its tests under corruptions.
     """
-    seen = [noted.get(record['identity'], {}) for record in view.runs.records]
+    seen = found.seen(view)
     makers: list[tuple[str, Callable[[], Section]]] = [
         ('Methods and subsets', lambda: scores.heatmap(view)),
         ('Number of missing modalities', lambda: scores.missing(view)),
@@ -169,8 +131,9 @@ def block(
         ('Cost', lambda: costs.section_of(view)),
         ('Calibration', lambda: predictions.calibrated(view, seen)),
         ('Classes', lambda: predictions.confused(view, seen)),
-        ('Training', lambda: curves.section_of(view, folder)),
-        ('Samples', lambda: gallery.section_of(view, folder)),
+        ('Corruptions', lambda: corrupted.section_of(view, tests)),
+        ('Training', lambda: curves.section_of(view, found.folder)),
+        ('Samples', lambda: gallery.section_of(view, found.folder)),
     ]
     sections = [_or_reason(f'{view.id}s{k}', *maker) for k, maker in enumerate(makers)]
     return {

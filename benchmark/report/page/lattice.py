@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from benchmark.missing import subset_ids, subset_masks
 from benchmark.report import statistics
-from benchmark.report.page.view import Section, View, figure, grid, lacking, number, section
+from benchmark.report.page.view import (
+    Part,
+    Section,
+    View,
+    figure,
+    grid,
+    lacking,
+    number,
+    section,
+    tidy,
+)
+
+
+def present(view: View) -> list[str]:
+    """Returns the modalities that some tested subset has: without those whose sensors are off."""
+    tested = {name for subset in view.runs.subsets for name in subset.split('+')}
+    return [name for name in view.runs.data['modalities'] if name in tested]
 
 
 def _lattices(view: View) -> dict[int, list[dict[str, float]]]:
     """Returns method -> for each seed the scores, of runs that have one on every subset."""
     runs = view.runs
-    wanted = len(subset_ids(runs.data['modalities']))
+    wanted = len(subset_ids(present(view)))
     found: dict[int, list[dict[str, float]]] = {}
     for m, members in enumerate(view.members):
         for i in members:
@@ -31,7 +49,7 @@ def _without(view: View, found: dict[int, list[dict[str, float]]]) -> str:
 
 def shapley(view: View) -> Section:
     """Returns Shapley values and pairwise interactions of the modalities."""
-    names, higher, empty = view.runs.data['modalities'], view.runs.higher, view.empty
+    names, higher, empty = present(view), view.runs.higher, view.empty
     title, id = 'What each modality is worth', f'{view.id}-worth'
     found = _lattices(view)
     about = (
@@ -53,7 +71,7 @@ def shapley(view: View) -> Section:
     }
     rows = []
     for m, each in values.items():
-        for k, name in enumerate(view.modalities):
+        for k, name in enumerate(tidy(names)):
             mean, std = statistics.over_seeds([100 * seed[k] for seed in each])
             spread = 0.0 if np.isnan(std) else std
             row = [number(v) for v in (mean, std, mean - spread, mean + spread)]
@@ -75,8 +93,8 @@ def shapley(view: View) -> Section:
 
 
 def _interactions(view: View, found: dict[int, list[dict[str, float]]], empty: float) -> dict:
-    names, higher = view.runs.data['modalities'], view.runs.higher
-    pairs = [f'{a} × {b}' for k, a in enumerate(view.modalities) for b in view.modalities[k + 1 :]]
+    names, higher = present(view), view.runs.higher
+    pairs = [f'{a} × {b}' for a, b in itertools.combinations(tidy(names), 2)]
     rows = []
     for each in found.values():
         seeds = [
@@ -111,13 +129,13 @@ def failing(view: View) -> Section:
     )
     if not found:
         return section(id, title, about, lacking('No method was tested on every subset.'))
-    names = view.runs.data['modalities']
+    names = present(view)
     subsets = subset_ids(names)
     part = {
         'kind': 'sliders',
         'id': f'{view.id}-expected',
         'text': f'Expected {view.score} of each method, best first.',
-        'modalities': view.modalities,
+        'modalities': tidy(names),
         'masks': subset_masks(len(names)).astype(int).tolist(),
         'empty': None if view.empty is None else number(100 * view.empty),
         'values': {
@@ -127,3 +145,19 @@ def failing(view: View) -> Section:
         'higher': view.runs.higher,
     }
     return section(id, title, about, part)
+
+
+def expected(sliders: Part, absent: np.ndarray) -> dict[int, list[float]]:
+    """Returns method -> for each seed the expected score in percent.
+
+    Args:
+        sliders: What `failing` returned, whose sliders the page sets.
+        absent: (M,) probability of each of its modalities of being missing.
+    """
+    empty = sliders['empty']
+    weights = statistics.probabilities(absent, empty is None)
+    none = float(np.prod(absent)) * (empty or 0.0)
+    return {
+        int(m): [float(weights @ np.array(scores)) + none for scores in each]
+        for m, each in sliders['values'].items()
+    }

@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmark.records.metrics import nanmean
 from benchmark.report import escaping
+from benchmark.report.robustness import without_input
 from benchmark.report.runs import Runs
 from benchmark.report.standings import MAIN
 from benchmark.report.table import Block
@@ -94,19 +95,8 @@ class View:
 
     @cached_property
     def empty(self) -> float | None:
-        """The score without any input, or None if it is not known.
-
-        It is the score of guessing where the data set states it. A network that sees nothing gives
-        one answer to all samples: then the accuracy is at best that of the most frequent class, and
-        the ACER is always one half.
-        """
-        chance = self.runs.data['chance']
-        if chance is not None or not self.runs.main:
-            return chance
-        if self.runs.metric == 'ACER':
-            return 0.5
-        majority = self.runs.samples.majority if self.runs.metric == 'accuracy' else {}
-        return next((majority[s] for s in reversed(self.runs.subsets) if s in majority), None)
+        """The score without any input, or None if it is not known."""
+        return without_input(self.runs)
 
     def told_empty(self) -> str:
         """Says what counts as the score without any input."""

@@ -93,20 +93,45 @@ def unseen_volumes(
         return Slices(files, numbers, size, channel, margin, opened)
 
     read_labels = functools.lru_cache(KEPT)(functools.partial(_labels, table=table))
+    masks = {f: c[SEGMENTATION] for c in cases.values() if labelled for f in c.values()}
+
+    @functools.lru_cache(KEPT)
+    def read(file: Path) -> np.ndarray:
+        return _prepared(file, read_labels(masks[file]) if labelled else None)
+
     target = rows_of(SEGMENTATION, False, (high, wide), read_labels) if labelled else None
     split = Split(
-        inputs={m: rows_of(m, True, (0, 0), _prepared) for m in names},
+        inputs={m: rows_of(m, True, (0, 0), read) for m in names},
         target=no_target(intake.task, len(rows)) if target is None else target,
         available=np.array([[m in cases[case] for m in names] for case, _ in rows]),
         ids=np.array([f'{case}/{number:03d}' for case, number in rows]),
         groups=np.array([case for case, _ in rows]),
     )
     files = {case: next(found[m] for m in names if m in found) for case, found in cases.items()}
-    lacking = {m: sum(m not in found for found in cases.values()) for m in names}
-    told = [f'{n} of {len(cases)} cases lack {m}' for m, n in lacking.items() if n]
-    told += notes.aside(aside)
+    told = [*_told(cases, names, files), *notes.aside(aside)]
     back = {number: label for label, number in (table or {}).items()}
     return Unseen(split, Saver(files, size, back), told)
+
+
+def _told(
+    cases: Mapping[str, Files], names: tuple[str, ...], files: Mapping[str, Path]
+) -> list[str]:
+    """Returns what the user ought to know of the cases, in lines.
+
+    Args:
+        cases: Case -> its files.
+        names: The modalities.
+        files: Case -> one volume of it.
+    """
+    lacking = {m: sum(m not in found for found in cases.values()) for m in names}
+    told = [f'{n} of {len(cases)} cases lack {m}' for m, n in lacking.items() if n]
+    if plain := sum(suffix(file.name) == '.npy' for file in files.values()):
+        told.append(
+            f'{plain} of {len(cases)} cases are .npy files, which do not say their orientation: '
+            'slices are taken to go from the feet to the head, rows from left to right and '
+            'columns from back to front'
+        )
+    return told
 
 
 def with_arrays(root: Path | None, found: Unseen, intake: Intake) -> Unseen:
@@ -157,12 +182,20 @@ def _cases(root: Path, names: tuple[str, ...]) -> tuple[dict[str, Files], list[s
     return found, aside
 
 
-@functools.lru_cache(KEPT)
-def _prepared(file: Path) -> np.ndarray:
-    """Returns a volume as `volume_files.prepare_cases` writes it."""
+def _prepared(file: Path, found: np.ndarray | None) -> np.ndarray:
+    """Returns a volume as `volume_files.prepare_cases` writes it.
+
+    Args:
+        file: The volume.
+        found: The labels (S, H, W) of the case, where they are known.
+
+    Raises:
+        UserError: A voxel is infinite, or is NaN where there is a label.
+    """
     volume = load_volume(file)
+    labelled = np.zeros(volume.shape, bool) if found is None else found > 0
     # A single case is predicted without a report of what was found in it.
-    return standardised(finite(Findings(), file, volume, np.zeros(volume.shape, bool)))
+    return standardised(finite(Findings(), file, volume, labelled))
 
 
 def _labels(file: Path, table: dict[int, int] | None) -> np.ndarray:

@@ -1,0 +1,74 @@
+"""Arguments of the commands that show records: which runs are read, and what of them is shown."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+from benchmark.files import user_path
+
+
+def add_records(p: argparse.ArgumentParser, written: str) -> None:
+    """Adds where the runs lie and which data sets are read.
+
+    Args:
+        p: The parser.
+        written: Where in the folder the command writes, for the help.
+    """
+    p.add_argument(
+        'results',
+        type=partial(user_path, what='RESULTS'),
+        help=f'folder with the runs in runs/; {written}',
+    )
+    p.add_argument(
+        '--runs',
+        type=partial(user_path, what='--runs'),
+        metavar='FOLDER',
+        help='folder of runs (default: RESULTS/runs)',
+    )
+    p.add_argument(
+        '--datasets', nargs='+', metavar='NAME', help='data sets, e.g. synth_faces (default: all)'
+    )
+
+
+def add_metric(p: argparse.ArgumentParser) -> None:
+    """Adds the metric to show."""
+    p.add_argument(
+        '--metric',
+        default='',
+        metavar='NAME',
+        help="a metric that the records hold, e.g. APCER (default: the data set's own)",
+    )
+
+
+def add_selection(p: argparse.ArgumentParser) -> None:
+    """Adds the rows and summaries to show, and the sensors that are off or fail."""
+    p.add_argument(
+        '--only',
+        nargs='+',
+        default=(),
+        metavar='METHOD',
+        help='the rows to show and to compare, e.g. hemis mmanet:alpha=0; the name of a method '
+        'that is no row stands for all rows of the method (default: all)',
+    )
+    p.add_argument(
+        '--summaries',
+        nargs='+',
+        default=(),
+        metavar='NAME',
+        help='the summaries to show beside the subsets: mean, worst, missing_1, expected, ... '
+        '(default: all)',
+    )
+    p.add_argument(
+        '--where',
+        default='',
+        metavar='MODALITY=off,...',
+        help='rank on the subsets without these modalities, as if their sensors were gone',
+    )
+    p.add_argument(
+        '--fail',
+        default='',
+        metavar='MODALITY=P,...',
+        help='add the expected score if each modality is missing with its probability, '
+        'independently of the others, and rank by it, e.g. thermal=0.05,rgb=0.05',
+    )

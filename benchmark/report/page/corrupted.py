@@ -1,0 +1,112 @@
+"""The section on corruptions: scores by severity, and what of the clean score is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmark.records.corruptions import Tests
+from benchmark.records.kinds import KINDS
+from benchmark.report.page.view import Section, View, figure, grid, lacking, number, section, tidy
+from benchmark.report.robustness import Robustness
+
+MOST = 20_000
+"""Most rows of the chart; beyond it, only the complete input is shown."""
+
+
+def section_of(view: View, tests: Mapping[str, Tests]) -> Section:
+    """Returns scores by severity, and the relative robustness by modality and corruption.
+
+    Args:
+        view: The block.
+        tests: Identity of a run -> its tests under corruptions.
+    """
+    title, id = 'Corruptions', f'{view.id}-corruptions'
+    found = Robustness(view.runs, tests)
+    if not view.runs.main or not found.rows or not found.kinds:
+        why = 'No run was tested under corruptions. The command that made the runs does so with '
+        return section(id, title, '', lacking(f'{why}--corruptions; nothing is trained again.'))
+    left = [label for label in view.runs.groups if label not in found.rows]
+    about = (
+        'The same networks, tested with one modality corrupted at a time; severity 0 is the clean '
+        f'input. {view.better} The relative robustness is the share of the clean score above '
+        f'{100 * found.empty:.2f} %, the score without any input, that is kept, as the mean over '
+        'severities; it is empty where a row lacks some of the tests.'
+    )
+    if left:
+        about += f' Not tested: {", ".join(tidy(left))}.'
+    return section(id, title, about, _curves(view, found), _kept(view, found))
+
+
+def _curves(view: View, found: Robustness) -> dict[str, Any]:
+    """Returns the score by severity; one modality, corruption and subset at a time."""
+    names, labels = view.runs.data['modalities'], list(view.runs.groups)
+    curves = list(found.curves())
+    if len(curves) * len(found.severities) > MOST:
+        curves = [curve for curve in curves if curve.subset == found.whole]
+    # The complete input first: it is what the reader sees first.
+    subsets = [s for s in reversed(found.subsets) if any(c.subset == s for c in curves)]
+    rows = [
+        [
+            labels.index(curve.label),
+            found.modalities.index(curve.modality),
+            found.kinds.index(curve.kind),
+            subsets.index(curve.subset),
+            severity,
+            number(100 * mean, 2),
+            number(100 * std, 2),
+        ]
+        for curve in curves
+        for severity, mean, std in zip(curve.severities, curve.mean, curve.std, strict=True)
+        if not np.isnan(mean)
+    ]
+    fitting = _subset_titles(subsets, names)
+    return figure(
+        f'{view.id}-severity',
+        'severity',
+        f'Lines: {view.runs.metric} of the chosen methods by severity of a corruption.',
+        ['m', 'modality', 'kind', 'subset', 'severity', 'value', 'std'],
+        rows,
+        {'severity': 'severity', 'value': 'score', 'std': '±'},
+        {'@y': view.score},
+        selects=[
+            {'field': 'modality', 'label': 'Corrupted', 'options': tidy(found.modalities)},
+            {'field': 'kind', 'label': 'by', 'options': [KINDS[kind] for kind in found.kinds]},
+            {'field': 'subset', 'label': 'Given', 'options': tidy(fitting)},
+        ],
+    )
+
+
+def _subset_titles(subsets: list[str], names: list[str]) -> list[str]:
+    return ['all modalities' if s.count('+') + 1 == len(names) else s for s in subsets]
+
+
+def _kept(view: View, found: Robustness) -> dict[str, Any]:
+    """Returns method x corruption: the relative robustness, of one modality or of all."""
+    choices = ['', *found.modalities]
+    rows = [m for m, label in enumerate(view.runs.groups) if label in found.rows]
+    labels = list(view.runs.groups)
+    layers = {
+        str(k): [
+            [
+                number(100 * float(found.relative(labels[m], found.where(modality, kind)).mean()))
+                for kind in ('', *found.kinds)
+            ]
+            for m in rows
+        ]
+        for k, modality in enumerate(choices)
+    }
+    return grid(
+        f'{view.id}-kept',
+        'Relative robustness in percent, mean over severities and seeds.',
+        'method',
+        [view.methods[m] for m in rows],
+        ['all corruptions', *(KINDS[kind] for kind in found.kinds)],
+        layers,
+        [{'label': 'Corrupted', 'options': ['any modality', *tidy(found.modalities)]}],
+        colours=['high'] * len(choices),
+        methods=True,
+        digits=1,
+    )
