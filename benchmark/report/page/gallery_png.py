@@ -20,6 +20,12 @@ TILE, LARGE, GAP, LINE = 96, 160, 10, 18
 FIRST, BAR, NAME = 150, 80, 130
 """Widths of the first column, of a full bar, and of the name of a class."""
 
+TOLD = {
+    'drop': 'Chosen for its large drop from all modalities to the worst subset: an extreme case.',
+    'disagreement': 'Chosen for a large disagreement between the subsets: an extreme case.',
+    'random': 'Chosen at random. One sample proves nothing.',
+}
+
 TEXT, QUIET, PALE, TRUE, OTHER = '#1a1a1a', '#595959', '#c8c8c8', '#0072b2', '#8a8a8a'
 
 
@@ -42,7 +48,7 @@ def write(folder: Path, part: Part) -> list[Path]:
             name = re.sub(r'[^\w.-]+', '-', sample['name'])[:60].strip('-.')
             path = folder / f'{group["rule"]}-{number}-{name}.png'
             with writing(path) as file:
-                _Sheet(part, group['title'], sample).image.save(file, 'PNG', optimize=True)
+                _Sheet(part, TOLD[group['rule']], sample).image.save(file, 'PNG', optimize=True)
             made.append(path)
     return made
 
@@ -52,11 +58,11 @@ class _Sheet:
 
     Args:
         part: What the page shows.
-        title: The rule that chose the sample.
+        told: How the sample was chosen.
         sample: The sample.
     """
 
-    def __init__(self, part: Part, title: str, sample: Mapping[str, Any]) -> None:
+    def __init__(self, part: Part, told: str, sample: Mapping[str, Any]) -> None:
         self.part, self.sample = part, sample
         bars = max((len(c['bars']) for r in sample['rows'] for _, c in r['cells'] if c), default=0)
         self.wide = NAME + BAR + 60 if bars else 2 * (TILE + GAP) + 60
@@ -70,7 +76,7 @@ class _Sheet:
         self.image = Image.new('RGB', (width, height), 'white')
         self.draw = ImageDraw.Draw(self.image)
         self.font = ImageFont.load_default(size=13)
-        self._head(title)
+        self._head(told)
         self._rows(above, columns)
 
     def _text(self, x: int, y: int, text: str, room: int, colour: str = TEXT) -> None:
@@ -98,12 +104,11 @@ class _Sheet:
         self.draw.rectangle((left - 3, top - 1, left + 2 * half + 3, top + 17), 'white')
         self.draw.text((left, top), word, TEXT, self.font)
 
-    def _head(self, title: str) -> None:
+    def _head(self, told: str) -> None:
         sample, room = self.sample, self.image.width - 2 * GAP
         truth = f'; truth: {sample["truth"]}' if sample['truth'] else ''
         value = f'; {sample["value"]}' if sample['value'] else ''
         self._text(GAP, GAP, f'{sample["name"]}{truth}{value}', room)
-        told = f'Chosen by rule: {title.lower()}. This is no fair sample of the test split.'
         self._text(GAP, GAP + LINE, told, room, QUIET)
         x, y = GAP, 3 * LINE
         shown = [(m, sample['inputs'].get(m)) for m in sample['modalities']]
