@@ -163,7 +163,7 @@ class Dataset:
     def check(self) -> None:
         """Checks of all splits what the constructor has not; called before any training.
 
-        Of images the headers are read, so that it takes minutes for the largest data sets.
+        Files are decoded once, so that it takes minutes for the largest data sets.
 
         Raises:
             UserError: A file is broken or of another kind, or could not be read in full.

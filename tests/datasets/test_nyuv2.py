@@ -246,6 +246,39 @@ def test_bad_files_are_told_when_read(root):
     told('rgb', '0100.png: cannot be read')
 
 
+BROKEN = {
+    'rgb of another size': ('rgb', np.zeros((480, 641, 3), np.uint8), 'expected 480x640 pixels'),
+    'rgb with opacity': ('rgb', np.zeros((480, 640, 4), np.uint8), "found mode 'RGBA'"),
+    'depth of 8 bits': ('depth', np.zeros((480, 640), np.uint8), 'expected 16-bit depth'),
+    'labels of another size': ('labels_40', np.ones((240, 640), np.uint8), '480x640 pixels'),
+    'a label of no class': ('labels_40', np.full((480, 640), 99, np.uint8), 'labels 0 to 40'),
+    'a truncated image': ('rgb', None, 'cannot be read'),
+}
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+@pytest.mark.parametrize('how', BROKEN)
+def test_a_broken_file_is_told_before_anything_is_trained(how, split, root):
+    kind, content, match = BROKEN[how]
+    data = opened(root)
+    scene = data.samples[split][0]
+    file = dict(zip(('rgb', 'depth', 'labels_40'), scene.files, strict=True))[kind]
+    if content is None:
+        file.write_bytes(file.read_bytes()[:-200])
+    else:
+        Image.fromarray(content).save(file)
+    with pytest.raises(UserError, match=f'{file.name}: .*{match}'):
+        data.check()
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_a_split_without_a_labelled_pixel_is_told_before_anything_is_trained(split, root):
+    for scene in opened(root).samples[split]:
+        Image.fromarray(np.zeros((480, 640), np.uint8)).save(scene.label)
+    with pytest.raises(UserError, match=f'expected some labelled pixel in {split}, found void'):
+        opened(root).check()
+
+
 def test_bad_archives_are_told(tmp_path, capsys):
     source = archive(tmp_path / 'official')
 

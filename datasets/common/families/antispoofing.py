@@ -15,7 +15,7 @@ from datasets.common.augment.transforms import Geometric
 from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import ImageFile8, Scaled, image_side
-from datasets.common.io.inspection import check_headers
+from datasets.common.io.inspection import check_decoded
 from datasets.common.io.splits import check_disjoint
 
 MODALITIES = ('rgb', 'depth', 'ir')
@@ -108,13 +108,15 @@ class FaceImages(Dataset):
                     raise UserError(f'{self.root}: expected some {kind} in {name}, found none')
 
     def check(self) -> None:
-        """Opens all images without decoding their pixels.
+        """Decodes all images once.
 
         Raises:
-            UserError: A file is no image.
+            UserError: A file is broken, or no image that can be read in full.
         """
-        check_headers(
-            [face.files[m] for faces in self.samples.values() for face in faces for m in MODALITIES]
+        everything = [face for faces in self.samples.values() for face in faces]
+        # One size for every `size`, which therefore does not make the files be read again.
+        check_decoded(
+            [face.files[m] for face in everything for m in MODALITIES], ImageFile8((SIZE, SIZE))
         )
 
     def split(self, name: str) -> Split:

@@ -20,7 +20,7 @@ from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.folders import entries
 from datasets.common.io.images import IMAGENET, ImageFile8, Scaled, image_side
-from datasets.common.io.inspection import check_headers
+from datasets.common.io.inspection import check_decoded
 from datasets.common.io.optional import package
 from datasets.common.io.paths import has_folder
 from datasets.common.io.sounds import check_sounds, read_sound
@@ -31,6 +31,9 @@ HELD_OUT = 0.1
 
 LARGER = 8 / 7
 """Side of a training frame as a multiple of the crop's side: 256 for 224."""
+
+SIDE = 224
+"""Side of the network's input in pixels in DMRNet's code."""
 
 IMAGES = ('.jpg', '.jpeg', '.png')
 
@@ -230,13 +233,15 @@ class AudioVisual(Dataset):
         return empty
 
     def check(self) -> None:
-        """Opens all images without decoding their pixels, and reads all sounds.
+        """Decodes all frames and reads all sounds once.
 
         Raises:
-            UserError: A file is no image, or no whole sound.
+            UserError: A file is broken, is no image that can be read in full, or no whole sound.
         """
         every = [clip for clips in self.clips.values() for clip in clips]
-        check_headers([clip.visual for clip in every])
+        # One size for every `size`, which therefore does not make the files be read again.
+        frames = [clip.visual for clip in every if clip.visual is not None]
+        check_decoded(frames, ImageFile8((SIDE, SIDE)))
         check_sounds([clip.audio for clip in every if clip.audio is not None])
 
     def split(self, name: str) -> Split:

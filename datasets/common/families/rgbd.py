@@ -11,12 +11,12 @@ import numpy as np
 
 from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
-from benchmark.method import Modality, Task
+from benchmark.method import IGNORE, Modality, Task
 from datasets.common.augment.transforms import ColourJitter, Compose, Geometric
 from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import Cache, Decoder, Files, content, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, LabelFile, Scaled
-from datasets.common.io.inspection import check_headers
+from datasets.common.io.inspection import check_decoded, classes_in
 from datasets.common.io.splits import check_disjoint
 
 Size = tuple[int, int]
@@ -148,10 +148,12 @@ class Scenes(Dataset):
         )
 
     def _labels(self, scenes: Sequence[Scene], size: Size) -> Files:
+        return self._files([s.label for s in scenes], self._label_decoder(size), size)
+
+    def _label_decoder(self, size: Size) -> LabelFile:
         count = len(self.layout.classes)
-        table = [255, *range(count), *[-1] * (255 - count)]
-        decode = LabelFile(size, count, table, self.layout.source)
-        return self._files([s.label for s in scenes], decode, size)
+        table = [IGNORE, *range(count), *[-1] * (255 - count)]
+        return LabelFile(size, count, table, self.layout.source)
 
     def _files(
         self,
@@ -185,14 +187,25 @@ class Scenes(Dataset):
         return tuple(weights.tolist())
 
     def check(self) -> None:
-        """Opens all images without decoding their pixels.
+        """Decodes all images and label maps once.
 
         Raises:
-            UserError: A file is no image.
+            UserError: A file is broken, of another size or of another kind; a label is no class; or
+                a split has no labelled pixel.
         """
-        check_headers(
-            [file for scenes in self.samples.values() for scene in scenes for file in scene.files]
-        )
+        layout = self.layout
+        everything = [scene for scenes in self.samples.values() for scene in scenes]
+        # At their own size, so that the option `size` does not make the files be read again.
+        check_decoded([s.rgb for s in everything], ImageFile8(layout.source, source=layout.source))
+        check_decoded([s.depth for s in everything], layout.depth(layout.source))
+        for name, scenes in self.samples.items():
+            maps = [scene.label for scene in scenes]
+            found = frozenset().union(*classes_in(maps, self._label_decoder(layout.source)))
+            if found <= {IGNORE}:
+                raise UserError(
+                    f'{self.root}: expected some labelled pixel in {name}, found void alone, e.g. '
+                    f'in {maps[0]}'
+                )
 
     def split(self, name: str) -> Split:
         """Returns a split; no file of another split is read."""

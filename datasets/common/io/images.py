@@ -42,17 +42,24 @@ class ImageFile8:
         self.size, self.grey, self.source = size, grey, source
 
     def __repr__(self) -> str:
-        return f'ImageFile8({self.size}, {self.grey})'
+        return f'ImageFile8({self.size}, {self.grey}, {self.source})'
 
     def __call__(self, path: Path) -> np.ndarray:
         """Returns the image, uint8 (C, H, W).
 
         Raises:
-            UserError: The image has more than 8 bits per channel, or another size than `source`.
+            UserError: The image has more than 8 bits per channel, an opacity, other colours than
+                red, green and blue, such as CMYK, or another size than `source`.
         """
         with opened(path, self.source) as image:
             if image.mode.startswith(('I', 'F')):
                 raise UserError(f'{path}: expected 8 bits a channel, found mode {image.mode}')
+            if image.mode not in ('1', 'L', 'P', 'RGB') or 'transparency' in image.info:
+                opacity = ' with transparency' if 'transparency' in image.info else ''
+                raise UserError(
+                    f'{path}: expected red, green and blue or grey without opacity, found mode '
+                    f'{image.mode!r}{opacity}'
+                )
             mode = 'L' if self.grey else 'RGB'
             # A JPEG file is decoded at the smallest scale that is not below `size`: this is faster.
             image.draft(mode, self.size if turned(image) else self.size[::-1])
@@ -75,7 +82,7 @@ class DepthFile16:
         self.size, self.source = size, source
 
     def __repr__(self) -> str:
-        return f'DepthFile16({self.size})'
+        return f'DepthFile16({self.size}, {self.source})'
 
     def __call__(self, path: Path) -> np.ndarray:
         """Returns the depth image, uint16 (1, H, W), in the units of the file.
@@ -120,7 +127,7 @@ class LabelFile:
         self.table = np.arange(256) if table is None else np.asarray(table)
 
     def __repr__(self) -> str:
-        return f'LabelFile({self.size}, {self.classes}, {self.table.tolist()})'
+        return f'LabelFile({self.size}, {self.classes}, {self.table.tolist()}, {self.source})'
 
     def __call__(self, path: Path) -> np.ndarray:
         """Returns the label map, uint8 (H, W).

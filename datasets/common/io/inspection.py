@@ -18,7 +18,7 @@ from benchmark.errors import UserError
 from benchmark.method import IGNORE
 from datasets.common.io import pictures
 from datasets.common.io.any_image import AnyImage
-from datasets.common.io.files import decoded
+from datasets.common.io.files import Decoder, decoded
 from datasets.common.io.layouts import Layout
 from datasets.common.io.remembered import remembered
 
@@ -26,26 +26,42 @@ VERSION = 6
 """Raised when the functions below find something else in the same file."""
 
 
-def check_headers(paths: Sequence[Path | None]) -> None:
-    """Opens image and .npy files without reading their pixels; None stands for a missing one.
+def check_decoded(paths: Sequence[Path], decode: Decoder) -> None:
+    """Decodes files once, as the training and the test will; unchanged files are not read again.
+
+    Args:
+        paths: The files.
+        decode: Their decoder; its `repr` tells everything on which its errors depend.
 
     Raises:
-        UserError: A file is missing, is no image or array, or cannot be read in full
-            (`datasets.common.io.pictures.opened`).
+        UserError: A file is missing, is truncated, or is refused by the decoder.
     """
 
     def look(path: Path) -> str:
-        return json.dumps(decoded(path, _header).tolist())
+        decoded(path, decode)
+        return ''
 
-    remembered(f'header {VERSION}', [path for path in paths if path], look)
+    remembered(f'decoded {VERSION} {decode!r}', paths, look)
 
 
-def _header(path: Path) -> np.ndarray:
-    """Returns the size of an image or the shape of an array."""
-    if path.suffix == '.npy':
-        return np.array(np.load(path, mmap_mode='r', allow_pickle=False).shape)
-    with pictures.opened(path) as image:
-        return np.array(image.size)
+def classes_in(paths: Sequence[Path], decode: Decoder) -> list[frozenset[int]]:
+    """Returns the classes in each label map, 255 for what is ignored; each is decoded once.
+
+    Args:
+        paths: The label maps.
+        decode: Their decoder; its `repr` tells everything on which its result depends.
+
+    Raises:
+        UserError: A file is missing, is truncated, or is refused by the decoder.
+    """
+
+    def look(path: Path) -> str:
+        return json.dumps(np.unique(decoded(path, decode)).tolist())
+
+    return [
+        frozenset(json.loads(text))
+        for text in remembered(f'classes {VERSION} {decode!r}', paths, look)
+    ]
 
 
 class Map(NamedTuple):
