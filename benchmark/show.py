@@ -17,13 +17,13 @@ from benchmark.files import user_path  # noqa: E402
 from benchmark.records.gallery import RULES  # noqa: E402
 from benchmark.streams import command, telling  # noqa: E402
 
-NAME = 'gallery.html'
-
 EXAMPLES = """examples:
   python benchmark/show.py RUN
       RUN/gallery/gallery.html, of a run on embedded data: three samples by each rule
   python benchmark/show.py RUN OTHER --data ../parts --rule drop --samples 5 --out look
       the same samples for two runs, side by side, in look/gallery.html
+  python benchmark/show.py RUN --png
+      and a PNG file of each sample, for slides
   python benchmark/show.py RUN OTHER --data ../parts --keep
       and keep the pictures in the folders of the runs, for the page of all results
 RUN is the folder of a run, e.g. results/runs/parts/rfnet/uniform-last-1848b8bb/seed0
@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         '--out', type=path['--out'], metavar='FOLDER', help='default: gallery/ in the first RUN'
     )
+    p.add_argument('--png', action='store_true', help='write a PNG file of each sample, too')
     p.add_argument(
         '--keep', action='store_true', help='keep the pictures in the folders of the runs, too'
     )
@@ -120,8 +121,8 @@ def main(argv: list[str] | None = None) -> int:
     rules = {rule: args.samples for rule in args.rule}
     made = showing.galleries(runs, source, rules, subsets, args.seed)
     out = args.out or runs[0].folder / 'gallery'
-    gallery_page.write(out / NAME, [run.record for run in runs], made)
-    print(f'written: {out / NAME}')
+    for file in gallery_page.write(out, [run.record for run in runs], made, args.png):
+        print(f'written: {file}')
     if args.keep:
         for run, gallery in zip(runs, made, strict=True):
             files.write(run.folder, gallery)

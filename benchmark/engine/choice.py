@@ -49,8 +49,9 @@ def stated(outcomes: Outcomes, subset: str, data: DatasetInfo) -> np.ndarray:
 def errors(outcomes: Outcomes, subset: str, data: DatasetInfo) -> np.ndarray:
     """Returns the error (N,) of each sample on a subset as a fraction, NaN where not tested.
 
-    It is 1 less the probability of the true class; in segmentation the share of the labelled pixels
-    that are wrong; where the metric is Dice, 1 less the mean Dice of the regions of a volume.
+    It is 1 minus the probability of the true class; in segmentation the share of the labelled
+    pixels that are wrong; where the metric is Dice, 1 minus the mean Dice of the regions of a
+    volume.
     """
     if data['kind'] == 'classification':
         rows, target = np.arange(len(outcomes['target'])), outcomes['target'].astype(int)

@@ -31,6 +31,7 @@ Ito, 2008)."""
 BACKGROUND = '#26292e'
 """Colour of class 0 where the metric is Dice."""
 
+SIGNS = 'orange above 0, blue below'
 RIGHT, WRONG = '#d9d9d9', '#b2182b'
 POSITIVE, NEGATIVE = (213, 94, 0), (0, 114, 178)
 
@@ -66,20 +67,22 @@ def sample(
     values = np.nan_to_num(np.asarray(values, np.float64), posinf=0, neginf=0)
     name = modality.name
     if modality.kind == 'vector':
-        return _vector(values), f'{name}, {len(values)} numbers'
+        return _vector(values), f'{name}, {len(values)} numbers, {SIGNS}'
     if modality.kind == 'sequence':
         return _sequence(modality, values, sides)
     if facts is not None and 'mean' in facts:
         values = values * np.asarray(facts['std'], np.float64) + np.asarray(facts['mean'])
     channels = len(values)
     grey = np.moveaxis(values[: 3 if channels == 3 else 1], 0, -1)
-    if name.lower() in SOUNDS:
+    sound = name.lower() in SOUNDS
+    if sound:
         grey = grey[::-1]
     low, high = grey.min(), grey.max()
     scaled = (255 * (grey - low) / (high - low or 1)).round().astype(np.uint8)
     image = Image.fromarray(scaled if channels == 3 else scaled[..., 0])
     size = _fitting(image.size, sides)
     more = f', first of {channels} channels' if channels not in (1, 3) else ''
+    more += ', time to the right, low frequencies below' if sound else ''
     return _png(image.resize(size, Image.Resampling.BOX)), f'{name}{more}'
 
 
@@ -112,7 +115,7 @@ def _sequence(modality: Modality, values: np.ndarray, sides: int) -> tuple[bytes
     if modality.padded:
         values = values[values[:, -1] > 0.5, :-1]
     frames, features = values.shape
-    text = f'{modality.name}, {frames} frames of {features} features, time to the right'
+    text = f'{modality.name}, {frames} frames of {features} features, time to the right, {SIGNS}'
     image = _heat(values.T if frames else np.zeros((1, 1)))
     return _png(image.resize(_fitting(image.size, sides), Image.Resampling.BOX)), text
 

@@ -18,7 +18,7 @@ from benchmark.method import Method
 from benchmark.records import gallery as files
 from benchmark.records import store
 from benchmark.records.gallery import Gallery, Rule
-from benchmark.records.schema import Outcomes, Record, RecordError
+from benchmark.records.schema import Outcomes, Record, RecordError, is_external
 from benchmark.registry import DATASETS, lookup
 
 BY_ITSELF: dict[Rule, int] = {'random': 4}
@@ -55,17 +55,19 @@ def opened(folder: Path, device: str = 'cpu', method_file: Path | None = None) -
     file = (folder.parent if folder.is_file() else folder) / store.RECORD
     if not file.is_file():
         raise UserError(_unrecorded(file.parent))
-    model = deployed.load(folder, device, method_file)
     try:
         record = store.read(file)
         if record['status'] != 'complete':
-            raise UserError(f'{file}: expected a finished run, found one that {record["status"]}')
+            found = f'one that {"was " * (record["status"] == "refused")}{record["status"]}'
+            raise UserError(f'{file}: expected a finished run, found {found}')
+        if is_external(record):
+            raise UserError(f'{file}: expected a run, found predictions of other code')
         if name := store.lacking(file, record):
             raise UserError(f'{file.with_name(name)}: missing, damaged or of another run')
         outcomes = store.read_outcomes(file.with_name(store.OUTCOMES), record)
     except RecordError as error:
         raise UserError(str(error)) from None
-    return Run(file.parent, model, record, outcomes)
+    return Run(file.parent, deployed.load(folder, device, method_file), record, outcomes)
 
 
 def _unrecorded(folder: Path) -> str:

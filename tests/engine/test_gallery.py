@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from made_records import make_failure, make_outcomes, make_record, make_refusal, save
 from PIL import Image
 from tasks import TASKS, target_of
 from toy_runs import arrays, trained
@@ -25,6 +26,7 @@ from benchmark.records import gallery as files
 from benchmark.records import store
 from benchmark.records.schema import RecordError
 from benchmark.registry import METHODS, discover
+from benchmark.report.page import gallery_page
 
 discover()
 
@@ -246,11 +248,11 @@ def test_bars_and_fields_tell_the_sign():
     assert not orange[high:].any()
     assert blue[:, wide].sum() == high // 2
     assert not blue[:high].any()
-    assert text == 'scan, 3 numbers'
+    assert text == 'scan, 3 numbers, orange above 0, blue below'
     values = np.array([[1.0, -1, 1], [0, 2, 1], [9, 9, 0]])
     png, text = drawing.sample(Modality('gait', (3, 3), padded=True), values, None)
     assert rgb(png).shape[:2] == (2, 2)  # features, frames that are real
-    assert text == 'gait, 2 frames of 2 features, time to the right'
+    assert text.startswith('gait, 2 frames of 2 features, time to the right, orange above 0')
 
 
 def test_label_maps_name_their_largest_classes_and_many_classes_have_colours_of_their_own():
@@ -323,7 +325,7 @@ def test_show_puts_methods_side_by_side_and_keeps_the_pictures_when_asked(faces,
     words += ['--samples', '2', '--subsets', 'depth', 'ir+rgb', '--out', str(tmp_path)]
     assert show.main(words) == 0
     assert [(run / files.FILE).read_bytes() for run in faces.values()] == before
-    text = (tmp_path / show.NAME).read_text()
+    text = (tmp_path / gallery_page.FILE).read_text()
     for told in ('hemis', 'customized', 'Largest drop', 'not how often it does', 'rgb+ir'):
         assert told in text
     assert text.count('<table class="answers"') == 6
@@ -355,9 +357,31 @@ def test_show_needs_the_data_of_the_training(tmp_path, capsys):
         assert show.main([str(run), *words]) == 2
         assert told in capsys.readouterr().err
     assert show.main([str(run), '--data', str(tmp_path / 'mine.npz')]) == 0
-    text = (run / 'gallery' / show.NAME).read_text()
+    text = (run / 'gallery' / gallery_page.FILE).read_text()
     for told in ('scan, 4 numbers', 'features, time to the right', 'hen'):
         assert told in text
+
+
+def test_what_has_no_network_to_show_is_refused_in_one_line(tmp_path, capsys):
+    answers = make_outcomes({'rgb': 3})
+    other = make_record('theirs', 0, answers, method={'source': 'external'})
+    for path, told in (
+        (save(tmp_path / 'a', make_failure('m', 0, 'no memory')), 'found one that failed'),
+        (save(tmp_path / 'b', make_refusal('m', 0, 'has gaps')), 'found one that was refused'),
+        (save(tmp_path / 'c', other, answers), 'found predictions of other code'),
+        (tmp_path / 'c' / 'record.json', 'expected one run, found '),
+        (tmp_path / 'd' / 'record.json', 'found nothing there'),
+    ):
+        assert show.main([str(path.parent)]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_teachers_among_the_folders_of_a_pattern_are_left_out(faces, tmp_path, capsys):
+    words = ['--rule', 'random', '--samples', '1', '--out', str(tmp_path / 'out')]
+    assert show.main([str(tmp_path), str(faces['hemis']), *words]) == 0
+    assert f'left out: {tmp_path} holds no record' in capsys.readouterr().out
+    assert show.main([str(tmp_path), *words]) == 2
+    assert 'expected a finished run, found no record.json' in capsys.readouterr().err
 
 
 def test_runs_on_other_samples_are_not_shown_side_by_side(faces, tmp_path, capsys):

@@ -2,10 +2,14 @@
 
 import re
 
+import numpy as np
 import pytest
 from made_pages import HOSTILE, add, add_gallery, add_rooms, made, picture_of, png
+from PIL import Image
 
-from benchmark.report.page import bundle, gallery
+from benchmark.records import gallery as files
+from benchmark.records import store
+from benchmark.report.page import bundle, gallery, gallery_page, gallery_png
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -111,3 +115,26 @@ def test_label_maps_have_a_legend_and_words(tmp_path):
     assert '<span class="swatch" style="background:#0000ff"></span> floor' in text
     assert text.count('aria-label="wall 75 %, floor 25 %"') == 2  # truth and answer
     assert 'wrong: 30.0 %' in text
+
+
+def test_each_sample_is_a_png_file_with_the_pictures_of_its_rows(tmp_path):
+    path = add_run(tmp_path, 'one')
+    add_gallery(path, [('a/b ..', 'drop', 1), ('s2', 'random', 0)])
+    record = store.read(path)
+    found = files.read(path.parent, record)
+    page, *made = gallery_page.write(tmp_path / 'out', [record], [found], png=True)
+    assert page.name == 'gallery.html'
+    assert [f.name for f in made] == ['drop-1-a-b.png', 'random-1-s2.png']
+    drawn = np.asarray(Image.open(made[0]).convert('L'))
+    # The pictures of depth and ir are two grey pixels, 0 and the number of the modality.
+    tile, step = gallery_png.TILE, gallery_png.TILE + gallery_png.GAP
+    rows = drawn[-(gallery_png.GAP + 3 * (tile + gallery_png.LINE + gallery_png.GAP)) :]
+    start = gallery_png.FIRST + np.arange(3) * step
+    given = [[True, False], [False, True], [True, True]]
+    for k, (depth, ir) in enumerate(given):
+        top = k * (tile + gallery_png.LINE + gallery_png.GAP) + gallery_png.GAP // 2
+        for there, left, grey in ((depth, start[1], 1), (ir, start[2], 2)):
+            cut = rows[top : top + tile // 2, left : left + tile]
+            assert (
+                (cut[:, : tile // 2] == 0).all() and (cut[:, tile // 2 :] == grey).all()
+            ) == there

@@ -43,7 +43,7 @@ CHOICE = {
     'method. A few samples prove nothing: the scores of a run are those of all test samples.',
 }
 ERRORS = {
-    'classification': 'The error is 100 % less the probability of the true class.',
+    'classification': 'The error is 100 % minus the probability of the true class.',
     'mIoU': 'The error is the share of the labelled pixels that are wrong, which are red.',
     'Dice': 'One slice of each volume is shown, the middle one of those in which the largest '
     'region lies. Wrong pixels are red. Dice is the mean over the regions of the whole volume.',
@@ -144,6 +144,7 @@ def part(
     used: dict[str, str] = {}
     groups = [
         {
+            'rule': rule,
             'title': TITLES[rule],
             'text': _told(rule, first.gallery, data),
             'samples': [_sample(id, data, s, fitting, used) for s in _samples(fitting, rule)],

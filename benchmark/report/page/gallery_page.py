@@ -9,20 +9,28 @@ from benchmark.files import writing
 from benchmark.records.gallery import Gallery
 from benchmark.records.schema import Record, test_scores
 from benchmark.report import escaping
-from benchmark.report.page import document
+from benchmark.report.page import document, gallery_png
 from benchmark.report.page.gallery import Kept, part
 
+FILE = 'gallery.html'
 
-def write(path: Path, records: Sequence[Record], galleries: Sequence[Gallery]) -> None:
-    """Writes the page.
+
+def write(
+    folder: Path, records: Sequence[Record], galleries: Sequence[Gallery], png: bool = False
+) -> list[Path]:
+    """Writes the page and, where wanted, a PNG file for each sample.
 
     Args:
-        path: The file.
+        folder: The folder.
         records: The runs, in the order of the columns.
         galleries: The pictures of each.
+        png: Whether PNG files are written.
+
+    Returns:
+        The files.
 
     Raises:
-        UserError: It cannot be written.
+        UserError: A file cannot be written.
     """
     data = records[0]['dataset']
     labels = [escaping.terminal(record['method']['label']) for record in records]
@@ -32,14 +40,16 @@ def write(path: Path, records: Sequence[Record], galleries: Sequence[Gallery]) -
     ]
     columns = zip(names, range(len(names)), records, galleries, strict=True)
     kept = [Kept(name, k, r['seed'], gallery) for name, k, r, gallery in columns]
+    shown = part('samples', data, kept, all=True)
     text = document.template('show.html.j2').render(
         name=escaping.terminal(data['name']),
-        part=part('samples', data, kept, all=True),
+        part=shown,
         runs=[_told(name, record) for name, record in zip(names, records, strict=True)],
         style=document.style(),
     )
-    with writing(path) as file:
+    with writing(folder / FILE) as file:
         file.write(text.encode())
+    return [folder / FILE, *(gallery_png.write(folder, shown) if png else [])]
 
 
 def _told(name: str, record: Record) -> str:
