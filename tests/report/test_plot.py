@@ -500,6 +500,16 @@ def test_panels_have_all_methods_and_one_scale_but_for_those_far_off():
     assert named == {*(each.name for each in shape.series), 'far'}
 
 
+def test_numbers_with_many_digits_have_room_beside_the_axis():
+    series = [Series('m', [[(0, 0.7), (1, 0.6)]])]
+    points = [Point(1, 1.0, 0.7, True), Point(2, 2.0, 0.605, False)]
+    with sheets.styled():
+        (loss,) = pages.draw(Lines(series, 'epoch', 'training loss', shared=False), COLUMN)
+        (cost,) = pages.draw(Scatter([('x', 'ACER (%)', points)], ['m', 'n'], False), COLUMN)
+    assert problems_of(loss) == []
+    assert problems_of(cost) == []
+
+
 def test_a_point_far_off_is_a_triangle_with_its_score():
     points = [Point(k, 10.0 * k, 10.0 + 0.1 * k, k == 1) for k in range(1, 9)]
     points.append(Point(9, 50.0, 60.0, False))

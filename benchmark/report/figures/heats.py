@@ -140,7 +140,7 @@ def calibration(source: Source) -> Iterator[Picture]:
         values, colouring = part['layers'][str(k)], part['colours'][k]
         if not any(value is not None for row in values for value in row):
             continue
-        told = 'overconfident is blue' if colouring == 'signed' else DARK
+        told = 'overconfident is blue, underconfident is orange' if colouring == 'signed' else DARK
         told = f'{title}; {told}'
         capital = title[0].upper() + title[1:]
         about = section['about']

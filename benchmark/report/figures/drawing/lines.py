@@ -16,7 +16,7 @@ from benchmark.report.figures.shapes import Lines, Series
 MOST = 6
 """Lines in a panel: more cannot be told apart in grey."""
 
-LEFT, RIGHT, FOOT, HEAD = 0.52, 0.12, 0.36, 0.17
+LEFT, RIGHT, FOOT, HEAD = 0.58, 0.12, 0.36, 0.17
 OTHER = 2
 """How many times the range of the first panel is that of a panel with a scale of its own."""
 

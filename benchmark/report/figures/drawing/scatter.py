@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from benchmark.report.figures.drawing import sheets
 from benchmark.report.figures.shapes import Point, Scatter
 
-LEFT, RIGHT, FOOT = 0.5, 0.17, 0.36
+LEFT, RIGHT, FOOT = 0.56, 0.17, 0.36
 MOST = 10
 """Names that are listed one beneath the other."""
 
