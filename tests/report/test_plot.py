@@ -506,8 +506,10 @@ def test_numbers_with_many_digits_have_room_beside_the_axis():
     with sheets.styled():
         (loss,) = pages.draw(Lines(series, 'epoch', 'training loss', shared=False), COLUMN)
         (cost,) = pages.draw(Scatter([('x', 'ACER (%)', points)], ['m', 'n'], False), COLUMN)
-    assert problems_of(loss) == []
-    assert problems_of(cost) == []
+    for figure in (loss, cost):
+        assert problems_of(figure) == []
+        # A fiftieth of an inch at least is left at the edge.
+        assert min(box.x0 for _, box in shown(figure)) >= figure.dpi / 50
 
 
 def test_a_point_far_off_is_a_triangle_with_its_score():
