@@ -12,9 +12,9 @@ import pytest
 
 
 def pytest_collection_finish():
-    """Takes what has been imported out of the search for garbage, which took a third of the time.
+    """Takes what has been imported out of the search for garbage.
 
-    The libraries are a million objects that stay for as long as the process does.
+    The libraries are very many objects, and they stay for as long as the process does.
     """
     gc.collect()
     gc.freeze()

@@ -282,8 +282,11 @@ def without_input(runs: Runs) -> float | None:
     answer to all samples: then the accuracy is at best that of the most frequent class, and the
     ACER is always one half.
     """
+    if not runs.main:
+        # Chance is a score in the data set's own metric.
+        return None
     chance = runs.data['chance']
-    if chance is not None or not runs.main:
+    if chance is not None:
         return chance
     if runs.metric == 'ACER':
         return 0.5

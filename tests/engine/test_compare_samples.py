@@ -208,6 +208,24 @@ def test_confusion_matrices_areas_and_label_maps_give_the_same_miou(tmp_path):
         np.testing.assert_array_equal(outcomes[f'areas/{subset}'], areas)
 
 
+def test_a_table_names_the_files_of_label_maps(tmp_path):
+    data = Made('mIoU', MAPS)
+    lines = ['method,dataset,seed,id,modalities,file']
+    (tmp_path / 'maps').mkdir()
+    for k in (4, 2, 0, 1, 5, 3):
+        Image.fromarray(GUESS[k].astype(np.uint8)).save(tmp_path / 'maps' / f'{k}.png')
+        lines.append(f'net,made,0,s{k},ir+rgb,maps/{k}.png')
+    (tmp_path / 'x.csv').write_text('\n'.join(lines))
+    (found,) = prediction_files.read(tmp_path / 'x.csv')
+    outcomes, _ = comparing.outcomes_of(found, data)
+    scores = metrics.of_areas(outcomes['areas/rgb+ir'])
+    assert scores['mIoU'] == pytest.approx(miou(MAPS, GUESS))
+    (tmp_path / 'x.csv').write_text('\n'.join(lines[:-1]))
+    (found,) = prediction_files.read(tmp_path / 'x.csv')
+    with pytest.raises(UserError, match="id: expected all 6 test samples, found 5; 's3' is missi"):
+        comparing.outcomes_of(found, data)
+
+
 def test_slices_are_pooled_to_volumes(tmp_path):
     data = Made('Dice', SLICES, groups=VOLUMES)
     guess = np.random.default_rng(4).integers(0, 3, SLICES.shape)

@@ -394,7 +394,7 @@ def test_one_file_holds_one_mask(tmp_path):
 
 def test_the_repetition_of_a_masked_run_asks_for_the_file():
     record = {
-        'method': {'label': 'rfnet'},
+        'method': {'label': 'rfnet', 'source': 'default'},
         'dataset': {'name': 'synth_faces', 'options': {}},
         'protocol': {'rates': '', 'epochs': 3, 'mask': 'abc'},
         'seed': 0,
@@ -437,7 +437,7 @@ def test_the_table_by_gaps_joins_and_names_what_the_gaps_depend_on():
         protocol = {'rates': fields.pop('given', ''), 'epochs': 1, **fields}
         realised = {'rates': dict(zip('ab', rates, strict=True))}
         record = {'protocol': protocol, 'dataset': data, 'gaps': realised}
-        return SimpleNamespace(records=[record], data=data)
+        return SimpleNamespace(records=[record], own=[record], data=data)
 
     found = tables.joined([
         runs((0.5, 0), given='a=0.5', mechanism='mnar'),

@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib as mpl
 import numpy as np
 import pytest
+from made_corruptions import make_tests
 from made_pages import HOSTILE, add, add_rooms, made, outcomes_of
 from made_records import make_failure, make_record, save
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,8 +23,8 @@ from PIL import Image
 from benchmark import tables
 from benchmark.files import ROOT
 from benchmark.missing import subset_ids
-from benchmark.records import store
-from benchmark.report.figures import command
+from benchmark.records import corruptions, store
+from benchmark.report.figures import command, formats
 from benchmark.report.figures.charts import CHARTS
 from benchmark.report.figures.drawing import heat, lines, pages, scatter, sheets
 from benchmark.report.figures.shapes import (
@@ -39,13 +40,13 @@ from benchmark.report.figures.shapes import (
     Series,
 )
 from benchmark.report.figures.source import Asked, Source
-from benchmark.report.page import bundle, curves, reading
+from benchmark.report.page import bundle, corrupted, curves, reading
 from benchmark.report.selection import Selection
 from benchmark.report.writer import Lacking
 
 NAMES = ['rgb', 'depth', 'ir']
 SUBSETS = subset_ids(NAMES)
-COLUMN, TEXT = command.WIDTHS.values()
+COLUMN, TEXT = formats.WIDTHS.values()
 
 
 def source_of(folder, asked=None, selection=None, dataset='faces', **more):
@@ -72,7 +73,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp('plots')
     for label, seeds in (('one', 3), ('other', 3), ('few', 2)):
         for seed in range(seeds):
-            add(folder / 'runs', label, seed, samples=200, log=label == 'one')
+            add(folder / 'runs', label, seed, samples=80, log=label == 'one')
     return folder
 
 
@@ -238,6 +239,39 @@ def test_segmentation_has_a_row_for_each_class(tmp_path):
     means = np.mean(picture.shape.values, axis=0)
     (scores,) = pictures(source_of(tmp_path, dataset='rooms'), 'scores').values()
     np.testing.assert_allclose(means, scores.shape.values[0][:3], atol=0.01)
+
+
+def test_corruptions_show_what_the_page_shows(tmp_path):
+    for label, more in (('a', 0.0), ('b', 0.05)):
+        for seed in range(2):
+            path = add(tmp_path / 'runs', label, seed, samples=400)
+            make_tests(
+                path, lambda m, k, s, x, more=more, seed=seed: 0.1 + 0.02 * s + more + seed / 50
+            )
+    tests, problems = corruptions.scan(tmp_path / 'runs' / 'faces')
+    assert problems == []
+    source = dataclasses.replace(source_of(tmp_path), tests=tests)
+    severity, share = corrupted.section_of(source.view, tests)['parts']
+    whole, *each = CHARTS['corruptions'](source)
+    assert [p.name for p in each] == ['corruptions-1', 'corruptions-2', 'corruptions-3']
+    for picture, layer in zip([whole, *each], share['layers'].values(), strict=True):
+        assert [table_of(picture)[name] for name in share['rows']] == layer
+    assert list(whole.header) == ['method', *share['cols']]
+    found = pictures(source, 'severity')
+    assert list(found) == [f'severity-{m}-{k}' for m in (1, 2, 3) for k in (1, 2)]
+    names = source.view.methods
+    rows = [dict(zip(severity['fields'], row, strict=True)) for row in severity['rows']]
+    for each in found['severity-2-1'].shape.series:
+        told = [
+            r
+            for r in rows
+            if (names[r['m']], r['modality'], r['kind'], r['subset']) == (each.name, 1, 0, 0)
+        ]
+        assert each.lines == [[(r['severity'], r['value']) for r in told]]
+        assert [high - low for _, low, high in each.band] == pytest.approx(
+            [2 * r['std'] for r in told]
+        )
+        assert [r['severity'] for r in told] == [0, 1, 3, 5]
 
 
 def test_chosen_subsets_and_methods_have_figures_of_their_own(results):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmark.report.figures import heats, marks
+from benchmark.report.figures import heats, marks, severity
 from benchmark.report.figures.shapes import Picture
 from benchmark.report.figures.source import Source
 
@@ -22,6 +22,8 @@ CHARTS: dict[str, Callable[[Source], Iterator[Picture]]] = {
     'reliability': marks.reliability,
     'risk': marks.risk,
     'classes': heats.classes,
+    'corruptions': severity.kept,
+    'severity': severity.curves,
     'curves': marks.curves,
 }
 """Name -> what makes its pictures, in the order of the page."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from benchmark.errors import UserError, unknown
+from benchmark.errors import UserError
 from benchmark.files import user_path, writing
+from benchmark.records import corruptions
 from benchmark.report import escaping, writer
 from benchmark.report.arguments import add_metric, add_records, add_selection
 from benchmark.report.figures.charts import CHARTS
+from benchmark.report.figures.formats import FORMATS, Settings, settings_of
 from benchmark.report.figures.shapes import Picture
 from benchmark.report.figures.source import Asked, Source
 from benchmark.report.page import curves, reading
@@ -25,12 +27,6 @@ from benchmark.streams import telling
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-FORMATS = ('pdf', 'svg', 'png')
-WIDTHS = {'column': 3.25, 'text': 6.75}
-"""Inches of a column and of a page of two columns."""
-
-NARROW, BROAD = 2.5, 20.0
 
 EXAMPLES = """examples:
   python benchmark/plot.py results
@@ -106,57 +102,6 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-class Settings(NamedTuple):
-    """How figures are written.
-
-    Attributes:
-        charts: The names of the charts.
-        formats: The suffixes of the files.
-        width: The width in inches.
-        data: Whether numbers are written, too.
-    """
-
-    charts: Sequence[str]
-    formats: Sequence[str]
-    width: float
-    data: bool
-
-
-def settings_of(args: argparse.Namespace) -> Settings:
-    """Checks how figures are to be written.
-
-    Raises:
-        UserError: A chart or format does not exist, or the width is none.
-    """
-    for name in args.chart:
-        if name not in CHARTS:
-            raise unknown('chart', name, CHARTS)
-    formats = list(dict.fromkeys(args.format.split(',')))
-    for name in formats:
-        if name not in FORMATS:
-            raise unknown('format', name, FORMATS)
-    charts = list(dict.fromkeys(args.chart)) or list(CHARTS)
-    return Settings(charts, formats, width_of(args.width), args.data)
-
-
-def width_of(word: str) -> float:
-    """Returns the inches that a word of --width means.
-
-    Raises:
-        UserError: It is neither a name nor a width that figures can have.
-    """
-    try:
-        found = WIDTHS[word] if word in WIDTHS else float(word)
-    except ValueError:
-        found = 0.0
-    if not NARROW <= found <= BROAD:
-        raise UserError(
-            f'--width: expected {" or ".join(WIDTHS)} or a number of inches from {NARROW:g} to '
-            f'{BROAD:g}, found {word!r}'
-        )
-    return found
-
-
 @telling
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line.
@@ -182,9 +127,10 @@ def main(argv: list[str] | None = None) -> int:
         try:
             folder = writer.folder_of(name, root)
             found = reading.read(name, folder, '', columns, args.metric, selection)
-            for line in found.problems:
+            tests, problems = corruptions.scan(folder)
+            for line in [*found.problems, *problems]:
                 print(f'not counted: {escaping.terminal(line.replace(f"{folder}/", ""))}')
-            written += _data_set(out / name, found, settings, selection.suffix, asked)
+            written += _data_set(out / name, found, settings, selection.suffix, asked, tests)
         except UserError as error:
             errors.append(error)
     return _tell(errors, written, bool(args.datasets))
@@ -207,7 +153,12 @@ def _tell(errors: Sequence[UserError], written: int, named: bool) -> int:
 
 
 def _data_set(
-    out: Path, found: reading.Reading, settings: Settings, suffix: str, asked: Asked
+    out: Path,
+    found: reading.Reading,
+    settings: Settings,
+    suffix: str,
+    asked: Asked,
+    tests: Mapping[str, corruptions.Tests],
 ) -> int:
     """Writes the figures of a data set; returns how many there are.
 
@@ -217,6 +168,7 @@ def _data_set(
         settings: How figures are written.
         suffix: What the names of the files end in.
         asked: What to show.
+        tests: Identity of a run -> its tests under corruptions.
 
     Raises:
         UserError: There is none, or a file cannot be written.
@@ -229,7 +181,7 @@ def _data_set(
         end = ('' if runs.main else f'-{runs.metric}') + suffix
         stem = f'{out.name}-{runs.protocol_id}' if len(found.views) > 1 else out.name
         training = curves.section_of(view, found.folder)
-        source = Source(view, found.seen(view), training, asked)
+        source = Source(view, found.seen(view), training, asked, tests)
         for chart in settings.charts:
             try:
                 for picture in CHARTS[chart](source):

@@ -18,7 +18,7 @@ MEASURES = ('error', 'brier', 'risk', 'confidence')
 """What the names of the figures of `predictions.MEASURES` end in."""
 
 
-def _heat(
+def heat_of(
     source: Source,
     name: str,
     title: str,
@@ -66,7 +66,9 @@ def score(source: Source) -> Iterator[Picture]:
     view, part = source.view, _layers(source)
     title, about = 'Scores by method and subset', f'Mean over seeds. {view.better}'
     dark: Colouring = part['colours'][0]
-    yield _heat(source, 'scores', title, about, part['layers']['0'], f'{view.score}; {DARK}', dark)
+    yield heat_of(
+        source, 'scores', title, about, part['layers']['0'], f'{view.score}; {DARK}', dark
+    )
 
 
 def gap(source: Source) -> Iterator[Picture]:
@@ -79,7 +81,9 @@ def gap(source: Source) -> Iterator[Picture]:
     rows = part['layers']['1']
     shown = {k: c for k, c in source.columns.items() if any(row[k] is not None for row in rows)}
     label = f'gap closed (%); {DARK}'
-    yield _heat(source, 'gap', 'Gap closed by method and subset', about, rows, label, 'high', shown)
+    yield heat_of(
+        source, 'gap', 'Gap closed by method and subset', about, rows, label, 'high', shown
+    )
 
 
 def difference(source: Source) -> Iterator[Picture]:
@@ -94,7 +98,7 @@ def difference(source: Source) -> Iterator[Picture]:
         for m in others
     ]
     against = view.methods[source.baseline]
-    yield _heat(
+    yield heat_of(
         source,
         'difference',
         f'Differences to {against}',
@@ -120,7 +124,7 @@ def interactions(source: Source) -> Iterator[Picture]:
     label = f'interaction (points of {view.runs.metric}); synergy is blue, redundancy is orange'
     arguments = 'interactions', 'Interactions of two modalities', section['about']
     values = part['layers']['']
-    yield _heat(source, *arguments, values, label, 'signed', columns, methods)
+    yield heat_of(source, *arguments, values, label, 'signed', columns, methods)
 
 
 def calibration(source: Source) -> Iterator[Picture]:
@@ -141,7 +145,7 @@ def calibration(source: Source) -> Iterator[Picture]:
         capital = title[0].upper() + title[1:]
         about = section['about']
         full = f'calibration-{name}'
-        yield _heat(source, full, capital, about, values, told, colouring, columns)
+        yield heat_of(source, full, capital, about, values, told, colouring, columns)
 
 
 def classes(source: Source) -> Iterator[Picture]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from benchmark.errors import unknown
+from benchmark.records.corruptions import Tests
 from benchmark.report import escaping
 from benchmark.report.figures.shapes import Column, Value
 from benchmark.report.page import lattice, predictions
@@ -43,12 +44,14 @@ class Source:
         seen: For each of its runs what is kept of the outcomes.
         curves: The section of the page on training.
         asked: What was typed.
+        tests: Identity of a run -> its tests under corruptions.
     """
 
     view: View
     seen: predictions.Runs
     curves: Section
     asked: Asked = field(default_factory=Asked)
+    tests: Mapping[str, Tests] = field(default_factory=dict)
 
     @property
     def order(self) -> list[int]:

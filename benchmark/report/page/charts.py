@@ -199,6 +199,13 @@ def _lines(x: Spec, y: Spec, more: list[Spec], **encoding: Any) -> Spec:
     )
 
 
+# Of few epochs Vega also marks halves, which 'd' would round.
+WHOLE: Spec = {
+    'tickMinStep': 1,
+    'format': 'd',
+    'labelExpr': "datum.value % 1 ? '' : datum.label",
+}
+
 _PERCENT: Any = {'scale': {'domain': [0, 100]}}
 
 DIAGONAL: Spec = {
@@ -229,7 +236,7 @@ CHARTS: dict[str, Spec] = {
         [],
     ),
     'curves': _lines(
-        axis('epoch', 'epoch', axis={'tickMinStep': 1, 'format': 'd'}),
+        axis('epoch', 'epoch', axis=WHOLE),
         axis('value', '@0'),
         [],
         detail={'field': 'seed', 'type': 'nominal'},
