@@ -340,7 +340,8 @@ def lines_shape(count, long=''):
         points = [(x, 10.0 * x + k) for x in range(4)]
         band = [(x, y - 2, y + 2) for x, y in points]
         series.append(Series(f'{long}method{k}', [points], band, [(1, 9.0), (1, 14.0)]))
-    return Lines(series, 'modalities missing at test', 'ACER (%)', whole=True)
+    title = 'severity of Gaussian noise in the depth, given all modalities of the data set'
+    return Lines(series, title, 'ACER (%)', whole=True)
 
 
 def rows_shape(count, long=''):
@@ -421,6 +422,19 @@ def test_cells_show_their_numbers_where_these_fit():
     for row in shape.values:
         for value in row:
             assert f'{value:.2f}' in told
+
+
+def test_titles_that_fit_take_one_line_beneath_the_cells():
+    columns = [Column('all corruptions'), Column('Gaussian noise')]
+    heights = []
+    for titles in (columns, [*columns, *(Column('Gaussian noise') for _ in range(9))]):
+        values = [[1.0] * len(titles)]
+        with sheets.styled():
+            (figure,) = pages.draw(Heat(['m'], titles, values, [], 'x', 'high'), COLUMN)
+        assert problems_of(figure) == []
+        heights.append(figure.get_size_inches()[1])
+    widest = max(sheets.measure(column.title) for column in columns)
+    assert heights[1] - heights[0] == pytest.approx(widest - sheets.LINE)
 
 
 def test_what_was_not_tested_is_a_dash_and_a_minus_is_one():

@@ -105,7 +105,7 @@ def draw(heat: Heat, width: float) -> Iterator[Figure]:
         label = label.replace('is orange', 'is orange and hatched')
     head = sheets.wrapped(label, width - 2 * sheets.MARGIN)
     top = sheets.MARGIN + len(head) * LINE_HEAD + BAR
-    foot = sheets.MARGIN + _foot(heat)
+    foot = sheets.MARGIN + _foot(heat, cell)
     for part in sheets.balanced(range(len(heat.rows)), int((sheets.TALLEST - top - foot) / ROW)):
         high = len(part) * ROW + foot
         for stacked in sheets.balanced(blocks, int((sheets.TALLEST - top) / high)):
@@ -120,9 +120,10 @@ def draw(heat: Heat, width: float) -> Iterator[Figure]:
             yield figure
 
 
-def _foot(heat: Heat) -> float:
+def _foot(heat: Heat, cell: float) -> float:
     """Returns the inches beneath the cells."""
-    titles = [sheets.measure(c.title) for c in heat.columns if c.members is None]
+    widths = [sheets.measure(c.title) for c in heat.columns if c.members is None]
+    titles = [sheets.LINE if wide <= cell else wide for wide in widths]
     circles = len(heat.modalities) * CIRCLES if len(titles) < len(heat.columns) else 0.0
     return max([circles, *titles]) + 0.06
 

@@ -33,7 +33,9 @@ def draw(lines: Lines, width: float) -> Iterator[Figure]:
     names = sheets.fitted([each.name for each in lines.series], room - 0.35)
     keys = max(sheets.legend_rows([names[n] for n in chunk], room) for chunk in chunks)
     title = HEAD if len(chunks) > 1 else sheets.MARGIN
-    cell = title + plot + FOOT + keys * sheets.LINE + 0.12
+    x_title = sheets.wrapped(lines.x, room)
+    foot = FOOT + 0.14 * (len(x_title) - 1)
+    cell = title + plot + foot + keys * sheets.LINE + 0.12
     limits = dict(zip((chunk[0] for chunk in chunks), _limits(lines, chunks), strict=True))
     per_page = across * max(int(sheets.TALLEST / cell), 1)
     for page in sheets.balanced(chunks, per_page):
@@ -47,13 +49,13 @@ def draw(lines: Lines, width: float) -> Iterator[Figure]:
             own = limits[chunk[0]]
             axes.set_ylim(*own)
             axes.set_ylabel('\n'.join(sheets.wrapped(lines.y, plot)))
-            axes.set_xlabel('\n'.join(sheets.wrapped(lines.x, room)), labelpad=2)
+            axes.set_xlabel('\n'.join(x_title), labelpad=2)
             if len(chunks) > 1:
                 told = f'methods {chunk[0] + 1} to {chunk[-1] + 1} of {len(lines.series)}'
                 told += '; other scale' * (lines.shared and own != limits[0])
                 axes.set_title(told, fontsize=sheets.SMALL, pad=3)
             looks = [look(n) for n in range(len(chunk))]
-            sheets.legend(sheet, [names[n] for n in chunk], looks, left, top - plot - FOOT, room)
+            sheets.legend(sheet, [names[n] for n in chunk], looks, left, top - plot - foot, room)
         yield figure
 
 
