@@ -111,6 +111,18 @@ def test_answers_are_those_of_the_network_on_every_subset_that_a_sample_has(kind
             assert answer['error'] == pytest.approx(1 - float(p[split.target[k]]), abs=2e-3)
 
 
+def test_a_network_of_its_own_for_every_subset_answers_to_that_subset():
+    task, split = TASKS['vectors'], split_of(TASKS['vectors'], 3)
+    networks = {s: outcomes_of(task, split, k)[0] for k, s in enumerate(subset_ids(task.names))}
+    batch = Samples(split, task, split.available).__getitems__([0, 1])
+    found = dict(gallery.answers(networks, batch, ['b', 'a+b'], task.names))
+    assert list(found) == ['b', 'a+b']
+    for subset, logits in found.items():
+        for k in range(2):
+            expected = probabilities(networks[subset], split, subset, k)
+            np.testing.assert_allclose(logits[k], expected, atol=1e-6)
+
+
 def test_label_maps_and_mistakes_are_those_of_the_prediction():
     split = split_of(ROOMS, 4, size=(48, 40))  # labels of another size than the inputs
     split.target[0, :5] = IGNORE
@@ -276,7 +288,7 @@ def faces(tmp_path_factory):
     """Method -> run on embedded data."""
     options = ['train=16', 'val=8', 'test=12', 'size=24', 'batch_size=8']
     folder = tmp_path_factory.mktemp('faces')
-    return trained(folder, '', 'synth_faces', 'hemis', 'customized', options=options)
+    return trained(folder, '', 'synth_faces', 'hemis', 'logistic', options=options)
 
 
 def test_runs_on_embedded_data_keep_pictures_of_the_same_samples(faces):
@@ -326,7 +338,7 @@ def test_show_puts_methods_side_by_side_and_keeps_the_pictures_when_asked(faces,
     assert show.main(words) == 0
     assert [(run / files.FILE).read_bytes() for run in faces.values()] == before
     text = (tmp_path / gallery_page.FILE).read_text()
-    for told in ('hemis', 'customized', 'Largest drop', 'not how often it does', 'rgb+ir'):
+    for told in ('hemis', 'logistic', 'Largest drop', 'not how often it does', 'rgb+ir'):
         assert told in text
     assert text.count('<table class="answers"') == 6
     # In each table two rows; depth lacks two modalities, rgb+ir one.
