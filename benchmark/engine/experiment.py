@@ -32,7 +32,7 @@ class CannotTrain(UserError):
 
 
 LONGEST = 120
-"""Most characters in the name of a row's folder; file systems take 255 bytes."""
+"""Most bytes in the name of the folder of a row or a network; file systems take 255."""
 
 
 class Part(NamedTuple):
@@ -110,7 +110,7 @@ class Experiment:
         if not self.method.dedicated:
             return [Part(self.folder, self.sampler, None)]
         ids = subset_ids(self.data.task.names)
-        return [Part(self.folder / s, f'only:{s}', [s]) for s in ids]
+        return [Part(self.folder / _part_name(s), f'only:{s}', [s]) for s in ids]
 
     @functools.cached_property
     def readable(self) -> np.ndarray:
@@ -212,6 +212,11 @@ def folder_name(row: str) -> str:
         return plain
     digest = hashlib.sha256(row.encode()).hexdigest()[:8]
     return f'{plain[: LONGEST - 9]}-{digest}'
+
+
+def _part_name(subset: str) -> str:
+    """Returns the name of the folder of the network for a subset; the names of many are long."""
+    return subset if len(subset.encode()) <= LONGEST else folder_name(subset)
 
 
 def experiment(

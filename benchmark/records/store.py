@@ -121,7 +121,8 @@ def read_outcomes(path: Path, record: Record | None = None) -> Outcomes:
 
     Args:
         path: The file.
-        record: The record of the run, which the outcomes of the test split must fit.
+        record: The record of the run, which the outcomes of the test split must fit, and its
+            validation scores those of the validation split beside them.
 
     Raises:
         RecordError: The file is missing or damaged, or does not belong to the record.
@@ -132,6 +133,7 @@ def read_outcomes(path: Path, record: Record | None = None) -> Outcomes:
             verification.check_fit(record, outcomes)
         except RecordError as error:
             raise RecordError(f'{path}: {error}') from None
+        verification.check_validation(path.with_name(VALIDATION), record)
     return outcomes
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import numpy as np
 
+from benchmark.files import stamp
 from benchmark.missing import subset_ids
+from benchmark.records import archive
+from benchmark.records.identity import content
 from benchmark.records.metrics import ratio, recomputed, tested
-from benchmark.records.schema import Outcomes, Record, RecordError
+from benchmark.records.schema import Outcomes, Record, RecordError, is_external
+
+Measured = Literal['val', 'test']
+"""A split that a run predicts and measures."""
 
 TOLERANCE = 1e-5
 """Largest difference of a recorded score from that of its outcomes.
@@ -19,6 +26,9 @@ Records of older versions hold scores of segmentation that were computed in floa
 
 COLLAPSE = 0.999
 """A subset whose predictions are one class to at least this share counts as collapsed."""
+
+_VALIDATED: set[tuple[object, ...]] = set()
+"""File, times and record of validation outcomes that agree; several tables may need a record."""
 
 _PER_SUBSET = {
     'classification': ('pred', 'logit', 'score'),
@@ -42,14 +52,12 @@ def verified(record: Record, outcomes: Outcomes) -> Record:
     test, numbers, predicted = {}, {}, {}
     for subset in (s for s in subset_ids(data['modalities']) if s in recorded):
         scores = recorded[subset]
+        found = _agreeing(record, outcomes, subset, 'test')
         try:
-            found = recomputed(outcomes, subset, data)
             numbers[subset] = int(tested(outcomes, subset, data['metric']).sum())
             predicted[subset] = _predicted(record, outcomes, subset)
         except (KeyError, ValueError, IndexError) as error:
             raise RecordError(f'outcomes do not fit the record: {error}') from None
-        if told := _contradiction(subset, scores, found):
-            raise RecordError(told)
         test[subset] = {k: scores.get(k, None if np.isnan(v) else v) for k, v in found.items()}
     proven: dict[str, Any] = {
         'scores': {**record['scores'], 'test': test},
@@ -58,6 +66,42 @@ def verified(record: Record, outcomes: Outcomes) -> Record:
         'collapsed': collapsed(predicted),
     }
     return cast(Record, {**record, **proven})
+
+
+def check_validation(file: Path, record: Record) -> None:
+    """Computes the validation scores of a record again from the outcomes of that split.
+
+    Args:
+        file: The outcomes of the validation split, which lie beside the record.
+        record: The record. Those of older versions, and of other code, name no such outcomes.
+
+    Raises:
+        RecordError: The file is damaged, or contradicts one of the scores.
+    """
+    scores = record['scores']['val']
+    if not scores or file.name not in record.get('outcomes', {}):
+        return
+    if (known := (file, stamp(file), content(record))) in _VALIDATED:
+        return
+    outcomes = archive.read(file)
+    try:
+        check_fit(record, outcomes, 'val')
+        for subset in scores:
+            _agreeing(record, outcomes, subset, 'val')
+    except RecordError as error:
+        raise RecordError(f'{file}: {error}') from None
+    _VALIDATED.add(known)
+
+
+def _agreeing(record: Record, outcomes: Outcomes, subset: str, split: Measured) -> dict[str, float]:
+    """Returns every metric that outcomes determine, once the record's are seen to be the same."""
+    try:
+        found = recomputed(outcomes, subset, record['dataset'])
+    except (KeyError, ValueError, IndexError) as error:
+        raise RecordError(f'outcomes do not fit the record: {error}') from None
+    if told := _contradiction(subset, record['scores'][split][subset], found):
+        raise RecordError(told)
+    return found
 
 
 def collapsed(predicted: Mapping[str, list[float]]) -> list[str]:
@@ -101,13 +145,18 @@ def _contradiction(
     return ''
 
 
-def check_fit(record: Record, outcomes: Outcomes) -> None:
-    """Checks that outcomes are those of a test of this record's run, by names, shapes and values.
+def check_fit(record: Record, outcomes: Outcomes, split: Measured = 'test') -> None:
+    """Checks that outcomes are those of this record's run, by names, shapes and values.
+
+    Args:
+        record: The record.
+        outcomes: What the run predicted for a split.
+        split: The split.
 
     Raises:
         RecordError: The message names the array, what was expected and what was found.
     """
-    data, numbers = record['dataset'], record['n']['test']
+    data, numbers = record['dataset'], record['n'][split]
     kinds = _PER_SUBSET[data['kind']]
     known = {*_ABOUT_SAMPLES, *(f'{kind}/{subset}' for kind in kinds for subset in numbers)}
     for name in sorted(outcomes.keys() - known):
@@ -126,27 +175,29 @@ def check_fit(record: Record, outcomes: Outcomes) -> None:
             name == 'name' and len(set(array.tolist())) < samples
         ):
             raise RecordError(f'{name}: expected numbers, or different names as text')
-    _check_units(record, outcomes)
+    _check_units(record, outcomes, split)
     if data['kind'] == 'classification':
-        _check_classes(record, outcomes, samples)
+        _check_classes(record, outcomes, samples, numbers)
     else:
-        _check_areas(record, outcomes, samples)
+        _check_areas(record, outcomes, samples, numbers)
 
 
-def _check_units(record: Record, outcomes: Outcomes) -> None:
+def _check_units(record: Record, outcomes: Outcomes, split: Measured) -> None:
     """Checks the number of independent samples, which are clusters where these are named."""
     named = outcomes.get('cluster', outcomes.get('name'))
     if named is None or 'samples' not in record:
         return
-    count, told = len(np.unique(named)), record['samples']['test']
+    count, told = len(np.unique(named)), record['samples'][split]
     if count != told:
-        raise RecordError(f'samples.test: expected {count} as in the outcomes, found {told}')
+        raise RecordError(f'samples.{split}: expected {count} as in the outcomes, found {told}')
 
 
-def _check_classes(record: Record, outcomes: Outcomes, samples: int) -> None:
+def _check_classes(
+    record: Record, outcomes: Outcomes, samples: int, numbers: Mapping[str, int]
+) -> None:
     classes = len(record['dataset']['classes'])
     _check_labels('target', outcomes['target'], 0, classes)
-    for subset, number in record['n']['test'].items():
+    for subset, number in numbers.items():
         predicted = outcomes[f'pred/{subset}']
         _check_labels(f'pred/{subset}', predicted, -1, classes)
         there = tested(outcomes, subset, record['dataset']['metric'])
@@ -161,6 +212,33 @@ def _check_classes(record: Record, outcomes: Outcomes, samples: int) -> None:
                 raise RecordError(f'{name}: expected fractions {expected}, found {values.shape}')
             if not np.isfinite(values[there]).all():
                 raise RecordError(f'{name}: expected finite numbers')
+        if f'logit/{subset}' in outcomes and not is_external(record):
+            _check_decisions(record, outcomes, subset)
+
+
+def _check_decisions(record: Record, outcomes: Outcomes, subset: str) -> None:
+    """Checks that each sample's prediction is the class of its largest logit.
+
+    Rounding to float16 may make two logits the same, and then either class is one of the largest.
+    Other code may decide by another threshold, so that its predictions are not checked.
+    """
+    data, logit, predicted = (
+        record['dataset'],
+        outcomes[f'logit/{subset}'],
+        outcomes[f'pred/{subset}'],
+    )
+    there = tested(outcomes, subset, data['metric'])
+    logit, predicted = logit[there], predicted[there].astype(int)
+    if logit.ndim == 1:
+        positive = data['live'] if data['metric'] == 'ACER' else 1
+        wrong = np.where(predicted == positive, logit < 0, logit > 0)
+    else:
+        wrong = np.take_along_axis(logit, predicted[:, None], 1)[:, 0] < logit.max(1)
+    if wrong.any():
+        raise RecordError(
+            f'pred/{subset}: expected the class of the largest logit, found another one for '
+            f'{int(wrong.sum())} of {len(wrong)} samples'
+        )
 
 
 def _check_labels(name: str, labels: np.ndarray, least: int, classes: int) -> None:
@@ -170,11 +248,13 @@ def _check_labels(name: str, labels: np.ndarray, least: int, classes: int) -> No
         raise RecordError(f'{name}: expected classes below {classes}, found {labels.max()}')
 
 
-def _check_areas(record: Record, outcomes: Outcomes, samples: int) -> None:
+def _check_areas(
+    record: Record, outcomes: Outcomes, samples: int, numbers: Mapping[str, int]
+) -> None:
     data = record['dataset']
     dice = data['metric'] == 'Dice'
     columns = len(data['regions']) if 'regions' in data else None if dice else len(data['classes'])
-    for subset, number in record['n']['test'].items():
+    for subset, number in numbers.items():
         name, areas = f'areas/{subset}', outcomes[f'areas/{subset}']
         fits = areas.ndim == 3 and areas.shape[1] == 3 and columns in (None, areas.shape[2])
         if not fits or areas.dtype.kind not in 'iu' or not areas.size:

@@ -69,6 +69,9 @@ def place_in(results):
 
 def finished(task, folder):
     e, trained = untrained(task, folder)
+    (network, summary), loader = trained[0], loader_of(e, MACHINE, 'val')
+    found = training.test(network, loader, folder, 'cpu', None).scores
+    summary['scores'] = {s: {'metrics': x.metrics, 'n': x.n} for s, x in found.items()}
     return e, finish(e, MACHINE, trained, {'seconds': 0.0, 'peak_memory_mb': 0.0})
 
 
@@ -170,10 +173,26 @@ def with_more_samples(record, outcomes):
     record['samples']['test'] += 1
 
 
+def with_another_validation_score(record, outcomes):
+    record['scores']['val']['a']['accuracy'] += 0.01
+
+
+def with_another_validation_number(record, outcomes):
+    record['n']['val']['a'] -= 1
+
+
+def with_a_prediction_of_other_logits(record, outcomes):
+    outcomes['logit/a'] = -outcomes['logit/a']
+
+
 @pytest.mark.parametrize(
     'change',
-    [without_a_prediction, with_another_prediction, with_another_number, with_more_samples],
-)
+    [
+        without_a_prediction, with_another_prediction, with_another_number, with_more_samples,
+        with_another_validation_score, with_another_validation_number,
+        with_a_prediction_of_other_logits,
+    ],
+)  # fmt: skip
 def test_a_run_whose_outcomes_do_not_prove_it_is_unfinished(change, tmp_path):
     # All hashes agree: record and outcomes were edited together.
     folder = place_in(tmp_path)

@@ -14,7 +14,7 @@ from tasks import TASKS, Toy
 import methods
 from benchmark import registry
 from benchmark.engine.arguments import pairs
-from benchmark.engine.experiment import folder_name
+from benchmark.engine.experiment import experiment, folder_name
 from benchmark.engine.plan import (
     Request,
     check_options,
@@ -24,8 +24,9 @@ from benchmark.engine.plan import (
 )
 from benchmark.engine.protocol import CHOICES, Protocol
 from benchmark.errors import UserError, unknown
+from benchmark.method import Modality
 from benchmark.missing import Sampler
-from benchmark.options import options_of, read, resolve, spell
+from benchmark.options import Spec, options_of, read, resolve, spell
 from benchmark.registry import DATASETS, METHODS, load_file, lookup, parse_spec
 from benchmark.source import code_of
 
@@ -246,6 +247,19 @@ def test_every_row_has_a_folder_of_its_own_whose_name_any_file_system_takes():
     assert len({name.lower() for name in names}) == len(ROWS)
     assert all(re.fullmatch(r'[\w.,=+-]{1,120}', name, re.ASCII) for name in names)
     assert names[:2] == ['mmanet', 'mmanet-alpha=4']
+
+
+@pytest.mark.parametrize('letter', ['m', 'é'])
+def test_the_networks_of_long_subsets_have_folders_of_their_own(letter, tmp_path):
+    names = tuple(f'{letter * 28}{k}' for k in range(9))
+    modalities = tuple(Modality(name, (6,)) for name in names)
+    data = Toy(dataclasses.replace(TASKS['vectors'], modalities=modalities))
+    protocol = Protocol.build(data.recipe, {}, 'cpu')
+    parts = experiment(Spec('customized'), data, protocol, 0, tmp_path).parts
+    for part in parts:
+        part.folder.mkdir(parents=True)  # fails where it is there, or its name is too long
+    assert parts[0].folder.name == names[0] == parts[0].only[0]
+    assert len(parts) == 2**9 - 1
 
 
 @pytest.mark.parametrize(

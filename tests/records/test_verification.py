@@ -13,7 +13,8 @@ OUTCOMES = make_outcomes(dict.fromkeys(SUBSETS, 20))
 def ranked(kind):
     """Outcomes with a rank of each sample: log-odds, or shares as older versions kept them."""
     rng = np.random.default_rng(0)
-    odds = {s: (rng.normal(size=400) + OUTCOMES['target']).astype(np.float32) for s in SUBSETS}
+    sign = {s: 2 * OUTCOMES[f'pred/{s}'] - 1 for s in SUBSETS}
+    odds = {s: (x * rng.exponential(size=400)).astype(np.float32) for s, x in sign.items()}
     kept = odds if kind == 'logit' else {s: 1 / (1 + np.exp(-x)) for s, x in odds.items()}
     return {**OUTCOMES, **{f'{kind}/{s}': x for s, x in kept.items()}}, odds
 
@@ -57,6 +58,68 @@ def segmented(metric, **changes):
     made['predicted'] = dict.fromkeys(SUBSETS, [1.0, 0.0, 0.0])
     made['scores']['test'] = {s: metrics.recomputed(outcomes, s, made['dataset']) for s in SUBSETS}
     return store.validate(made), outcomes
+
+
+def validated(folder, damage=lambda outcomes: outcomes):
+    """A record with validation scores of ranked outcomes, whose file may hold others."""
+    outcomes, _ = ranked('logit')
+    made = make_record('m', 0, outcomes)
+    whole = verification.verified(made, outcomes)
+    for field in ('scores', 'n'):
+        made[field]['val'] = whole[field]['test']
+    made['outcomes'] = {
+        store.VALIDATION: store.write_outcomes(folder / store.VALIDATION, damage(outcomes)),
+        store.OUTCOMES: store.write_outcomes(folder / store.OUTCOMES, outcomes),
+    }
+    return made
+
+
+@pytest.mark.parametrize('metric', ['ACER', 'APCER', 'BPCER', 'AUC', 'EER', 'accuracy'])
+def test_each_validation_score_is_verified(metric, tmp_path):
+    record = validated(tmp_path)
+    store.read_outcomes(tmp_path / store.OUTCOMES, record)
+    record['scores']['val']['rgb+ir'][metric] += 0.01
+    with pytest.raises(store.RecordError, match=rf'validation\.npz: {metric} of rgb\+ir is'):
+        store.read_outcomes(tmp_path / store.OUTCOMES, record)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'told'),
+    [
+        (lambda o: {k: v for k, v in o.items() if k != 'pred/rgb'}, 'pred/rgb: missing'),
+        (lambda o: {**o, 'pred/rgb': o['pred/rgb'][::-1].copy()}, 'pred/rgb: expected the class'),
+        (lambda o: {**o, 'target': 1 - o['target']}, 'ACER of rgb is|accuracy of rgb is'),
+    ],
+)
+def test_validation_outcomes_of_another_run_are_named(damage, told, tmp_path):
+    record = validated(tmp_path, damage)
+    with pytest.raises(store.RecordError, match=rf'validation\.npz: ({told})'):
+        store.read_outcomes(tmp_path / store.OUTCOMES, record)
+
+
+@pytest.mark.parametrize('metric', ['ACER', 'accuracy'])
+@pytest.mark.parametrize('classes', [2, 3])
+def test_predictions_are_those_of_the_largest_logits(classes, metric):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(400, classes)).astype(np.float16)
+    logits[0] = 1  # equal logits: either class may be predicted
+    predicted = logits.argmax(1).astype(np.int16)
+    predicted[1] = -1  # not tested
+    live = 0  # not the class of the log-odds elsewhere
+    odds = logits[:, live if metric == 'ACER' else 1] * 2 - logits[:, :2].sum(1)
+    kept = odds if classes == 2 else logits
+    outcomes = {'target': (np.arange(400) % classes), 'pred/rgb': predicted, 'logit/rgb': kept}
+    data = {'classes': list('abc')[:classes], 'metric': metric, 'live': live}
+    record = make_record('m', 0, make_outcomes({}), dataset=data)
+    record['n']['test'] = {'rgb': 399}
+    verification.check_fit(record, outcomes)
+    wrong = int(np.flatnonzero(predicted >= 0)[7])
+    outcomes['pred/rgb'] = predicted.copy()
+    outcomes['pred/rgb'][wrong] = (predicted[wrong] + 1) % classes
+    with pytest.raises(store.RecordError, match='largest logit, found another one for 1 of 399'):
+        verification.check_fit(record, outcomes)
+    record['method']['source'] = 'external'  # other code may decide by a threshold of its own
+    verification.check_fit(record, outcomes)
 
 
 @pytest.mark.parametrize('metric', ['mIoU', 'Dice'])

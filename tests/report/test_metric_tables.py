@@ -148,7 +148,7 @@ def test_a_run_without_the_metric_is_named_and_an_undefined_value_is_blank(folde
         scores['EER'] = 0.25
     save(folder.path / 'runs', unproven, outcomes)
     rank = np.where(np.arange(SAMPLES) % 8 < 2, 1 - TARGET, TARGET).astype(np.float32)
-    ranked = {**outcomes, **{f'logit/{s}': rank for s in SUBSETS}}
+    ranked = {**outcomes, **{f'score/{s}': rank for s in SUBSETS}}
     ranked['pred/ir'] = np.where(TARGET == 1, ranked['pred/ir'], -1)
     half = make_record('half', 0, outcomes, dataset=REFERENCES)
     half['scores']['test']['ir'] = {'EER': None, 'ACER': None}
