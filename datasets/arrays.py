@@ -186,8 +186,8 @@ class Arrays(Dataset):
             tuple(map(str, range(count))) if given is None else texts(self.file, 'classes', given)
         )
         check_classes(f'{self.file}: classes', names)
-        trained = {0, 1} if self.binary else labels['train']
-        self.untrained = set(range(len(names))) - trained
+        known = {0: 0, IGNORE: 1} if self.binary else {k: k for k in range(len(names))}
+        self.shown = {k: {known[v] for v in found - {ignored}} for k, found in labels.items()}
         return names
 
     def _values(self, rows: np.ndarray) -> frozenset[int]:
@@ -219,7 +219,7 @@ class Arrays(Dataset):
     def _summary(self) -> list[str]:
         """Returns what was found, for the user, in lines."""
         found = [notes.found(self.task.modalities, self.where)]
-        found += notes.untrained(self.classes, self.untrained)
+        found += notes.labels(self.classes, self.shown)
         if empty := int((~self.available.any(1)).sum()):
             found.append(
                 f'{empty} samples have no modality at all and are neither trained nor tested'

@@ -91,6 +91,7 @@ class Brats(Volumes):
         others: list[Path] = []
         for file in walk_all(work.source):
             if not suffix(file.name).startswith('.nii'):
+                work.remarks.add('files left out, for they are no NIfTI files', str(file))
                 continue
             kind = _kind(file)
             if kind not in (*MODALITIES, SEGMENTATION):

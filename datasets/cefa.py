@@ -12,7 +12,7 @@ from benchmark.registry import DATASETS
 from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root
-from datasets.common.io.folders import entries
+from datasets.common.io.folders import entries, frames_in
 from datasets.common.io.paths import has_folder
 
 FOLDERS = {'rgb': 'profile', 'depth': 'depth', 'ir': 'ir'}
@@ -37,8 +37,6 @@ PROTOCOLS = {
     '4@3': _parts('EA', ('AF', 'CA')),
     '4@5': _parts('EA', ('AF',)),
 }
-
-IMAGES = ('.jpg', '.jpeg', '.png')
 
 
 @DATASETS.register_module('cefa')
@@ -92,12 +90,17 @@ class Cefa(FaceImages):
         if protocol not in PROTOCOLS:
             raise unknown('protocol of cefa', protocol, PROTOCOLS)
         parts = PROTOCOLS[protocol]
-        splits = {name: list(_faces(folder, *part)) for name, part in parts.items()}
-        super().__init__(splits, folder, size, width, cache, duplicates)
+        aside: list[Path] = []
+        splits = {name: list(_faces(folder, *part, aside)) for name, part in parts.items()}
+        super().__init__(splits, folder, size, width, cache, duplicates, aside)
 
 
 def _faces(
-    root: Path, races: tuple[str, ...], subjects: range, kinds: tuple[int, ...]
+    root: Path,
+    races: tuple[str, ...],
+    subjects: range,
+    kinds: tuple[int, ...],
+    aside: list[Path],
 ) -> Iterator[Face]:
     for race in races:
         folder = root / race
@@ -112,12 +115,12 @@ def _faces(
                 raise UserError(f'{video}: expected a name RACE_ID_ACQUISITION_SESSION_KIND')
             subject, kind = int(found[2]), int(found[5])
             if subject in subjects and kind in kinds:
-                yield from _frames(root, video, kind == LIVE)
+                yield from _frames(root, video, kind == LIVE, aside)
 
 
-def _frames(root: Path, video: Path, live: bool) -> Iterator[Face]:
+def _frames(root: Path, video: Path, live: bool, aside: list[Path]) -> Iterator[Face]:
     """Yields the frames of a video, paired by name; pairing by position would hide a lost frame."""
-    frames = {m: _images(video / folder) for m, folder in FOLDERS.items()}
+    frames = {m: _images(video / folder, aside) for m, folder in FOLDERS.items()}
     names = sorted(set().union(*frames.values()))
     for name in names:
         for m in MODALITIES:
@@ -132,7 +135,7 @@ def _frames(root: Path, video: Path, live: bool) -> Iterator[Face]:
         yield Face(f'{video.relative_to(root)}/{name}', files, live, person)
 
 
-def _images(folder: Path) -> dict[str, Path]:
+def _images(folder: Path, aside: list[Path]) -> dict[str, Path]:
     if not has_folder(folder):
         raise UserError(f'{folder}: expected a folder of frames, found nothing there')
-    return {p.stem: p for p in entries(folder) if p.suffix.lower() in IMAGES}
+    return {frame.stem: frame for frame in frames_in(folder, aside)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -14,10 +15,14 @@ from PIL import Image
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
 from datasets.common.families.rgbd import Layout, Scene, SceneOptions, Scenes
+from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
-from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
+from datasets.common.io.folders import walk
+from datasets.common.io.images import DepthArray, DepthFile16, Scaled, encoded, image_size
+from datasets.common.io.inspection import not_finite
 from datasets.common.io.splits import set_apart
+from datasets.common.prepare.archives import Official
 from datasets.common.prepare.preparation import Preparation
 
 SOURCE = (1024, 2048)
@@ -52,38 +57,6 @@ DEPTHS = {'depth': 'depth_raw', 'disparity': 'disparity_raw'}
 
 FARTHEST = 300
 """Greater depths, in metres, are taken for errors of the stereo matching."""
-
-Read = Callable[[], bytes]
-
-
-class DepthArray:
-    """Decodes a .npy file of metres into float32 (1, H, W); errors and holes become 0.
-
-    Args:
-        size: (H, W) to which it is resized, to the nearest pixel.
-    """
-
-    dtype = np.float32
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size = size
-
-    def __repr__(self) -> str:
-        return f'DepthArray({self.size})'
-
-    def __call__(self, path: Path) -> np.ndarray:
-        """Returns float32 (1, H, W).
-
-        Raises:
-            UserError: The array is of another size.
-        """
-        metres = np.load(path, allow_pickle=False)
-        if metres.shape != SOURCE or metres.dtype.kind != 'f':
-            raise UserError(f'{path}: expected float {SOURCE}, found {metres.dtype} {metres.shape}')
-        metres = metres.astype(np.float32)
-        # A comparison with NaN is false, so NaN becomes 0 as well.
-        image = Image.fromarray(np.where(metres <= FARTHEST, metres, 0))
-        return np.asarray(image.resize(self.size[::-1], Image.Resampling.NEAREST))[None]
 
 
 @DATASETS.register_module('cityscapes')
@@ -163,7 +136,7 @@ class Cityscapes(Scenes):
             train=(2 * side[0], 2 * side[1]),
             scale=(0.5, 2.0),
             classes=tuple(CLASSES),
-            depth=DepthArray if metres else lambda s: DepthFile16(s, SOURCE),
+            depth=lambda s: DepthArray(s, SOURCE, FARTHEST) if metres else DepthFile16(s, SOURCE),
             scaled=Scaled(31.7156, 38.7028, 0) if metres else Scaled(9069.706, 7178.336, 0),
         )
         options = SceneOptions(
@@ -178,6 +151,21 @@ class Cityscapes(Scenes):
         train, val = set_apart(published, lambda scene: _city(scene) in HELD_OUT)
         splits = {'train': train, 'val': val, 'test': _scenes(folder, 'valid', DEPTHS[depth])}
         super().__init__(splits, folder, layout, options, weighted=False)
+
+    def check(self) -> None:
+        """Decodes all images and label maps once, and counts depths that are not finite.
+
+        Raises:
+            UserError: See `Scenes.check`.
+        """
+        super().check()
+        bad = {
+            f'depth of {name}': sum(
+                not_finite([s.depth for s in scenes if s.depth.suffix == '.npy'])
+            )
+            for name, scenes in self.samples.items()
+        }
+        self.notes = tuple(dict.fromkeys((*self.notes, *notes.replaced(bad, 'pixels'))))
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:
@@ -232,33 +220,34 @@ def _frame(file: str) -> str:
     return '_'.join(Path(file).name.split('_')[:3])
 
 
-def _official(work: Preparation, kind: str) -> Iterator[tuple[tuple[str, str], Read]]:
-    """Yields ((split, frame), how to read it) from an archive or the folder unpacked from it."""
+def _official(work: Preparation, kind: str) -> Iterator[tuple[tuple[str, str], Official]]:
+    """Yields ((split, frame), file) from an archive or the folder unpacked from it."""
     path = work.find(kind, f'{kind}_trainvaltest.zip')
     wanted = 'gtFine_labelIds.png' if kind == 'gtFine' else ''
     if path.is_dir():
-        every = [(f.relative_to(path).as_posix(), f.read_bytes) for f in sorted(path.rglob('*.*'))]
+        files = [(f.relative_to(path).as_posix(), f) for f in walk(path)]
+        every = [(name, Official(str(f), f.read_bytes)) for name, f in files]
     else:
-        members = work.members(path)
-        every = [(m.name.removeprefix(f'{kind}/'), m.read) for m in members]
-    for name, read in every:
+        members = [(m.name.removeprefix(f'{kind}/'), m) for m in work.members(path)]
+        every = [(name, Official(f'{path}: {m.name}', m.read)) for name, m in members]
+    for name, file in every:
         split = name.partition('/')[0]
         if split in ('train', 'val') and name.endswith(wanted or ('.png', '.json')):
-            yield (split, _frame(name)), read
+            yield (split, _frame(name)), file
 
 
-def _write_scene(work: Preparation, split: str, name: str, read: dict[str, Read]) -> None:
+def _write_scene(work: Preparation, split: str, name: str, official: dict[str, Official]) -> None:
     """Writes one scene's colour image, disparity, depth and labels."""
     files = {
-        'rgb': (f'{name}_leftImg8bit.png', read['leftImg8bit']),
-        'disparity_raw': (f'{name}_disparity.png', read['disparity']),
-        'depth_raw': (f'{name}_depth.npy', lambda: _depth(read['disparity'](), read['camera']())),
-        'labels_19': (f'{name}_gtFine_labelIds.png', lambda: _labels(read['gtFine']())),
+        'rgb': (f'{name}_leftImg8bit.png', official['leftImg8bit'].read),
+        'disparity_raw': (f'{name}_disparity.png', official['disparity'].read),
+        'depth_raw': (f'{name}_depth.npy', lambda: _depth(official)),
+        'labels_19': (f'{name}_gtFine_labelIds.png', lambda: official['gtFine'].decoded(_labels)),
     }
     city = name.partition('_')[0]
     for kind, (file, content) in files.items():
 
-        def copy(path: Path, content: Read = content) -> None:
+        def copy(path: Path, content: Callable[[], bytes] = content) -> None:
             path.write_bytes(content())
 
         work.write(f'{split}/{kind}/{city}/{file}', copy)
@@ -276,11 +265,19 @@ def _write_lists(work: Preparation, split: str, names: list[str]) -> None:
         work.write(f'{split}_{kind}.txt', listed.encode())
 
 
-def _depth(disparity: bytes, camera: bytes) -> bytes:
-    """Returns depth in metres as a .npy file: baseline x focal length / disparity in pixels."""
+def _factor(camera: bytes) -> float:
+    """Returns baseline x focal length, in metres x pixels."""
     parameters = json.loads(camera)
-    factor = parameters['extrinsic']['baseline'] * parameters['intrinsic']['fx']
-    raw = np.asarray(Image.open(io.BytesIO(disparity))).astype(np.float32)
+    factor = float(parameters['extrinsic']['baseline']) * float(parameters['intrinsic']['fx'])
+    if not 0 < factor < math.inf:
+        raise ValueError(f'expected baseline x fx above 0, found {factor}')
+    return factor
+
+
+def _depth(official: dict[str, Official]) -> bytes:
+    """Returns depth in metres as a .npy file: baseline x focal length / disparity in pixels."""
+    factor = official['camera'].decoded(_factor)
+    raw = official['disparity'].decoded(_pixels).astype(np.float32)
     # Files store 256 d + 1, and 0 where the matching found nothing.
     pixels = (raw - 1) / 256
     metres = np.divide(factor, pixels, out=np.zeros_like(pixels), where=pixels > 0)
@@ -294,4 +291,8 @@ def _labels(official: bytes) -> bytes:
     """Returns the label image with 0 for void and 1 to 19."""
     table = np.zeros(256, np.uint8)
     table[list(CLASSES.values())] = np.arange(1, len(CLASSES) + 1)
-    return encoded(table[np.asarray(Image.open(io.BytesIO(official)))])
+    return encoded(table[_pixels(official)])
+
+
+def _pixels(image: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(image)))

@@ -102,6 +102,7 @@ class CMUMOSEI(Dataset):
         check_access(Path(root))
         self.file = Path(root) / FILE if Path(root).is_dir() else Path(root)
         self.padding, self.standardise = padding, standardise
+        self.bad: dict[str, int] = {}
         self.parts = self._read()
         self.splits = {name: self._labelled(name) for name in PARTS}
         check_labelled(self.splits, len(CLASSES), self._where)
@@ -113,7 +114,14 @@ class CMUMOSEI(Dataset):
         self.fingerprint = fingerprint([self.file], labels, padding, standardise, width)
         self.moments = {m: self._moments(m) for m in FEATURES if standardise and m != 'text'}
         constant = (self._constant(m) for m in self.moments)
-        self.notes = (*itertools.chain(*constant), *self._copies(duplicates))
+        shown = {name: set(split.labels.tolist()) for name, split in self.splits.items()}
+        self.notes = (
+            notes.found(shapes, {n: split.ids for n, split in self.splits.items()}, 'clips'),
+            *notes.labels(CLASSES, shown),
+            *notes.replaced(self.bad, 'features'),
+            *itertools.chain(*constant),
+            *self._copies(duplicates),
+        )
 
     def _moments(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
         train = self.parts['train'][modality]
@@ -204,7 +212,9 @@ class CMUMOSEI(Dataset):
                 found = f'{x.dtype} {x.shape}' if isinstance(x, np.ndarray) else type(x).__name__
                 raise UserError(f'{self._where(name)}/{m}: expected {expected}, found {found}')
             if m != 'text':
-                part[m] = np.where(np.isfinite(x), x, 0).astype(working(x.dtype))
+                finite = np.isfinite(x)
+                self.bad[f'{m} of {name}'] = x.size - int(np.count_nonzero(finite))
+                part[m] = np.where(finite, x, 0).astype(working(x.dtype))
 
     def _labelled(self, name: str) -> Labelled:
         part, where = self.parts[name], self._where(name)

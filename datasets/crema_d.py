@@ -11,11 +11,11 @@ from datasets.common.families.audiovisual import (
     Clip,
     ClipOptions,
     Spectrogram,
-    middle_frame,
 )
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
-from datasets.common.io.paths import has_file
+from datasets.common.io.folders import middle_frame
+from datasets.common.io.sounds import sounds_in
 
 CLASSES = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
 SOUND = Spectrogram(rate=22050, seconds=3.0, window=512, hop=353, standardised=True)
@@ -64,20 +64,23 @@ class CremaD(AudioVisual):
         duplicates: Duplicates = 'report',
     ) -> None:
         folder = data_root('crema_d', root, self.how_to_get)
-        train, test = (_clips(folder, folder / f'{name}.csv') for name in ('train', 'test'))
+        aside: list[Path] = []
+        sounds = sounds_in(folder / 'AudioWAV', aside)
+        train, test = (
+            _clips(folder, sounds, folder / f'{k}.csv', aside) for k in ('train', 'test')
+        )
         options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache, duplicates=duplicates)
-        super().__init__(train, test, folder, CLASSES, SOUND, SOUND, options)
+        super().__init__(train, test, folder, CLASSES, SOUND, SOUND, options, aside)
 
 
-def _clips(root: Path, file: Path) -> list[Clip]:
+def _clips(root: Path, sounds: dict[str, Path], file: Path, aside: list[Path]) -> list[Clip]:
     clips = []
     for k, line in enumerate(lines(file), 1):
         name, _, emotion = line.partition(',')
         if emotion not in CLASSES:
             raise unknown(f'emotion in {file}, entry {k}:', emotion, CLASSES)
-        wav = root / 'AudioWAV' / f'{name}.wav'
-        frame = middle_frame(root / 'Image-01-FPS' / name)
+        frame = middle_frame(root / 'Image-01-FPS' / name, aside)
         # The name of a clip begins with the number of its actor.
         actor, label = name.partition('_')[0], CLASSES.index(emotion)
-        clips.append(Clip(name, wav if has_file(wav) else None, frame, label, actor))
+        clips.append(Clip(name, sounds.get(name), frame, label, actor))
     return clips

@@ -15,7 +15,7 @@ from benchmark.missing import derive
 from benchmark.registry import DATASETS
 from datasets.common.augment.transforms import Geometric
 from datasets.common.families.image_folders import read_folder
-from datasets.common.families.image_labels import map_classes, table, table_classes
+from datasets.common.families.image_labels import map_classes, shown, table, table_classes
 from datasets.common.families.unseen_images import unseen_images
 from datasets.common.io import inspection, notes
 from datasets.common.io.any_image import AnyImage
@@ -123,10 +123,10 @@ class Folders(Dataset):
         clusters = {name: [known.get(s, '') for s in samples] for name, samples in splits}
         copied += shared(self.root, clusters, duplicates)
         found = notes.found(self.task.modalities, self.found.splits)
-        untrained = notes.untrained(self.task.classes, self._untrained())
+        labels = notes.labels(self.task.classes, shown(self.found, self.task.classes, binary))
         samples = len(self.found.splits['train'])
         self.recipe, self.recipe_note = recipe(samples, 16 if self.found.dense else 64)
-        self.notes = (found, *untrained, *self.constant, *self.found.summary(), *copied)
+        self.notes = (found, *labels, *self.constant, *self.found.summary(), *copied)
 
     def _task(self, width: int) -> Task:
         sizes: dict[str, dict[str, tuple[int, int]]] = {}
@@ -143,17 +143,6 @@ class Folders(Dataset):
             classes = table_classes(self.root, self.found)
         kind, metric = ('segmentation', 'mIoU') if dense else ('classification', 'accuracy')
         return Task(self.name, kind, shapes, classes, metric, width)
-
-    def _untrained(self) -> set[int]:
-        """Returns the classes that no training sample shows."""
-        train, classes = self.found.splits['train'], self.task.classes
-        if not self.found.dense:
-            known = {self.found.names[sample] for sample in train}
-            return {k for k, name in enumerate(classes) if name not in known}
-        shown = {
-            k for one in inspection.maps([self.found.maps[s] for s in train]) for k in one.values
-        }
-        return set(range(len(classes))) - ({0, 1} if self.binary else shown)
 
     def _modality(self, name: str, sizes: dict[str, dict[str, tuple[int, int]]]) -> Modality:
         """Decodes all images of a modality once; fills in the (H, W) of each sample's image."""

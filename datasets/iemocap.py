@@ -121,7 +121,20 @@ class IEMOCAP(Dataset):
         files = [self.root / f for f in (*(f for f, _ in FEATURES.values()), STATISTICS)]
         self.fingerprint = fingerprint(files, labels, fold, self.frames, width)
         constant = np.flatnonzero(np.isinf(spread(self.mean, self.std, np.float32))).tolist()
-        self.notes = (*notes.constant('audio', constant, ()), *self._copies(duplicates))
+        self.notes = (
+            notes.found(shapes, {n: split.ids for n, split in self.splits.items()}, 'utterances'),
+            *notes.labels(classes, {n: set(s.labels.tolist()) for n, s in self.splits.items()}),
+            *self._gaps(),
+            *notes.constant('audio', constant, ()),
+            *self._copies(duplicates),
+        )
+
+    def _gaps(self) -> list[str]:
+        """Returns what to say of utterances without frames of some modality."""
+        known = [self._looked(file) for file, _ in FEATURES.values()]
+        ids = {name: split.ids.tolist() for name, split in self.splits.items()}
+        there = {n: np.array([[bool(x[i][0]) for x in known] for i in s]) for n, s in ids.items()}
+        return notes.gaps(self.task.names, there, 'utterances')
 
     def _target(self, name: str, what: str = 'label') -> Path:
         return self.root / 'target' / str(self.fold) / f'{FILES[name]}_{what}.npy'
@@ -282,6 +295,5 @@ def _speakers(utterances: Sequence[str]) -> list[str]:
 
 
 def _look(features: np.ndarray) -> tuple[str, bool]:
-    numbers = features.dtype.kind in 'fiub'
     found = hashlib.blake2b(features.tobytes(), digest_size=8).hexdigest() if features.size else ''
-    return found, numbers and bool(np.isfinite(features).all())
+    return found, features.dtype.kind in 'fiub' and bool(np.isfinite(features).all())

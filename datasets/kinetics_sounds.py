@@ -14,12 +14,12 @@ from datasets.common.families.audiovisual import (
     Clip,
     ClipOptions,
     Spectrogram,
-    middle_frame,
 )
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root, lines
-from datasets.common.io.folders import entries
+from datasets.common.io.folders import entries, middle_frame
 from datasets.common.io.paths import has_folder
+from datasets.common.io.sounds import sounds_in
 
 SOUND = Spectrogram(rate=16000, seconds=5.0, window=256, hop=128, standardised=False)
 LONGER = dataclasses.replace(SOUND, seconds=10.0)
@@ -76,29 +76,29 @@ class KineticsSounds(AudioVisual):
         named = folder / 'class.txt'
         classes = tuple(name.replace(' ', '_') for name in lines(named))
         check_classes(str(named), classes)
-        train, test = (_clips(folder, classes, *FOLDERS[name]) for name in ('train', 'test'))
+        aside: list[Path] = []
+        train, test = (_clips(folder, classes, *FOLDERS[k], aside) for k in ('train', 'test'))
         options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache, duplicates=duplicates)
-        super().__init__(train, test, folder, classes, SOUND, LONGER, options)
+        super().__init__(train, test, folder, classes, SOUND, LONGER, options, aside)
 
 
-def _clips(root: Path, classes: tuple[str, ...], audio: str, visual: str) -> list[Clip]:
+def _clips(
+    root: Path, classes: tuple[str, ...], audio: str, visual: str, aside: list[Path]
+) -> list[Clip]:
     sounds, frames = root / audio, root / visual / 'Image-01-FPS'
     for folder in (sounds, frames):
         if not has_folder(folder):
             raise UserError(f'{folder}: expected a folder per class, found nothing there')
     clips = []
     for label, name in enumerate(classes):
-        heard = {f.stem: f for f in _within(sounds / name) if f.suffix == '.wav'}
-        seen = {f.name: f for f in _within(frames / name) if f.is_dir()}
+        heard = sounds_in(sounds / name, aside)
+        within = entries(frames / name) if has_folder(frames / name) else []
+        seen = {f.name: f for f in within if f.is_dir()}
+        aside += [f for f in within if not f.is_dir()]
         for clip in sorted(heard.keys() | seen.keys()):
-            frame = middle_frame(seen[clip]) if clip in seen else None
+            frame = middle_frame(seen[clip], aside) if clip in seen else None
             clips.append(Clip(f'{name}/{clip}', heard.get(clip), frame, label, _video(name, clip)))
     return clips
-
-
-def _within(folder: Path) -> list[Path]:
-    """Returns what is in the folder of a class, of which a split may have no clip."""
-    return entries(folder) if has_folder(folder) else []
 
 
 def _video(action: str, clip: str) -> str:

@@ -362,6 +362,8 @@ def test_classes_that_no_training_sample_has_are_named(tmp_path):
         'no training sample is of class 2, 3',
     )
     assert note(labels, classes=np.array(['a', 'b', 'c'])) == ('no training sample is of class c',)
+    told = 'whoever always answers this class gets the best score there'
+    assert note(np.where(SPLIT == 2, 1, labels)) == (f'all labels of test are of class 1: {told}',)
 
 
 @HOW

@@ -14,7 +14,8 @@ from benchmark import run
 from benchmark.errors import UserError
 from benchmark.method import Batch
 from benchmark.registry import discover
-from datasets.common.families.audiovisual import Spectrogram, middle_frame
+from datasets.common.families.audiovisual import Spectrogram
+from datasets.common.io.folders import middle_frame
 from datasets.crema_d import CLASSES, SOUND, CremaD
 from datasets.kinetics_sounds import KineticsSounds
 
@@ -98,8 +99,10 @@ def test_the_middle_frame_by_name_whatever_the_file_system_lists_first(tmp_path)
     for k in (3, 1, 2):
         frame(tmp_path / f'{k}.jpg', k)
     (tmp_path / 'notes.txt').write_text('x')
-    assert middle_frame(tmp_path).name == '2.jpg'
-    assert middle_frame(tmp_path / 'none') is None
+    aside = []
+    assert middle_frame(tmp_path, aside).name == '2.jpg'
+    assert middle_frame(tmp_path / 'none', aside) is None
+    assert [file.name for file in aside] == ['notes.txt']
 
 
 def test_crema_d_reads_the_lists(tmp_path):
@@ -255,6 +258,15 @@ def test_a_broken_sound_is_told_before_anything_is_trained(how, tmp_path, capsys
     assert not (tmp_path / 'results' / 'runs').exists()
 
 
+def test_a_truncated_frame_is_told_before_anything_is_trained(tmp_path):
+    data = CremaD(root=str(crema_d(tmp_path)))
+    data.check()
+    file = data.clips['test'][0].visual
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(UserError, match=f'{file.name}: cannot be read'):
+        data.check()
+
+
 def test_sounds_that_are_not_finite_are_told_and_strange_chunks_are_no_matter(tmp_path):
     root = crema_d(tmp_path)
     file = root / 'AudioWAV/1000_test_SAD_XX.wav'
@@ -285,7 +297,7 @@ def test_clips_without_any_file_are_counted_and_left_out(tmp_path):
     ):
         CremaD(root=str(root))
     data = CremaD(root=str(root), gaps=True)
-    assert data.notes[0] == f'1 clips have no modality at all and are left out: {clip}'
+    assert f'1 clips have no modality at all and are left out: {clip}' in data.notes
     assert len(data.split('test')) == 5
     data.check()
 
@@ -313,3 +325,26 @@ def test_a_rate_that_no_sound_has_is_told(tmp_path):
         file.write_bytes(whole)
         with pytest.raises(UserError, match=f'expected 1 to 1000000 samples per second, .*{rate}'):
             CremaD(root=str(root)).check()
+
+
+def test_sounds_are_found_whatever_the_case_of_their_suffix(tmp_path):
+    for kind, file in (
+        (CremaD(root=str(crema_d(tmp_path / 'c'))), 'AudioWAV/1000_test_SAD_XX'),
+        (KineticsSounds(root=str(kinetics(tmp_path / 'k'))), 'audio/test/tap_dancing/test1'),
+    ):
+        (kind.root / f'{file}.wav').rename(kind.root / f'{file}.WAV')
+        data = type(kind)(root=str(kind.root), gaps=True)
+        assert data.split('test').available.all()
+        (kind.root / f'{file}.WAV').rename(kind.root / f'{file}.mp3')
+        data = type(kind)(root=str(kind.root), gaps=True)
+        count = sum(map(len, data.clips.values()))
+        assert data.notes[0].startswith('found modalities audio (image 1x')
+        assert f'of {count} clips, 1 lack audio' in data.notes
+        assert f'left aside: {file}.mp3' in data.notes
+
+
+def test_a_test_split_of_one_class_is_told(tmp_path):
+    root = crema_d(tmp_path)
+    (root / 'test.csv').write_text('1000_test_HAP_XX,HAP')
+    told = 'all labels of test are of class HAP: whoever always answers this class gets the best'
+    assert [note for note in CremaD(root=str(root)).notes if note.startswith(told)]

@@ -116,6 +116,28 @@ def test_a_test_file_that_is_no_image_is_told_before_anything_is_trained(tmp_pat
     assert not (tmp_path / 'results' / 'runs').exists()
 
 
+ODD = {
+    'opacity': (Image.new('RGBA', (30, 30)), 'png', "found mode 'RGBA'"),
+    'a transparent colour': (Image.new('P', (30, 30)), 'png', "mode 'P' with transparency"),
+    'CMYK': (Image.new('CMYK', (30, 30)), 'jpeg', "found mode 'CMYK'"),
+    '16 bits': (Image.new('I;16', (30, 30)), 'png', 'expected 8 bits a channel'),
+    'a truncated file': (Image.new('RGB', (30, 30), 'red'), 'jpeg', 'cannot be read'),
+}
+
+
+@pytest.mark.parametrize('how', ODD)
+def test_a_test_image_that_cannot_be_read_in_full_is_told_before_the_training(how, tmp_path):
+    picture, kind, match = ODD[how]
+    data = CasiaSurf(root=str(casia_surf(tmp_path)))
+    data.check()
+    file = tmp_path / 'test/3/ir.jpg'
+    picture.save(file, kind, **({'transparency': 0} if 'colour' in how else {}))
+    if how == 'a truncated file':
+        file.write_bytes(file.read_bytes()[:-60])
+    with pytest.raises(UserError, match=f'ir.jpg: .*{match}'):
+        data.check()
+
+
 def test_the_persons_of_cefa_are_clusters(tmp_path):
     split = Cefa(root=str(cefa(tmp_path)), size=14).split('test')
     assert set(split.clusters) == {'AF/1-400'}
@@ -252,3 +274,15 @@ def test_copies_are_refused_where_they_shall_be(tmp_path):
         )
         with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found'):
             kind(root=str(root), duplicates='refuse')
+
+
+def test_what_was_found_and_what_was_left_aside_is_told(tmp_path):
+    root = cefa(tmp_path)
+    video = 'EA/3-0/3_000_1_1_1'
+    for folder in ('profile', 'depth', 'ir'):
+        (root / video / folder / '0001.jpg').rename(root / video / folder / '0001.bmp')
+    found, left, *_ = Cefa(root=str(root), size=14).notes
+    shapes = ', '.join(f'{m} (image 3x14x14)' for m in SIDES)
+    assert found == f'found modalities {shapes}; samples: train 3, val 4, test 4'
+    names = [f'{video}/{folder}/0001.bmp' for folder in ('depth', 'ir', 'profile')]
+    assert left == f'left aside: {", ".join(names)}'

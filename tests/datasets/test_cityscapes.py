@@ -15,6 +15,7 @@ from benchmark.errors import UserError
 from benchmark.registry import discover
 from datasets import prepare
 from datasets.cityscapes import CLASSES, Cityscapes
+from datasets.common.io.images import DepthArray
 
 discover()
 CITIES = {'train': ('aachen', 'ulm'), 'val': ('munster',)}
@@ -193,3 +194,60 @@ def test_copies_of_training_scenes_are_refused_where_they_shall_be(prepared):
     assert '2 of 2 samples of test are copies of training samples' in str(opened(prepared).notes)
     with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found 2 of 2'):
         opened(prepared, duplicates='refuse')
+
+
+def test_linked_cities_are_read(source, tmp_path):
+    copy = shutil.copytree(source, tmp_path / 'official')
+    elsewhere = (copy / 'leftImg8bit/train/ulm').rename(tmp_path / 'ulm')
+    (copy / 'leftImg8bit/train/ulm').symlink_to(elsewhere)
+    assert prepare.main(['cityscapes', str(copy), str(tmp_path / 'root')]) == 0
+    listed = (tmp_path / 'root/train_rgb.txt').read_text()
+    assert [line.partition('/')[0] for line in listed.split()] == ['aachen'] * 2 + ['ulm'] * 2
+
+
+CAMERA = 'camera/train/aachen/aachen_000000_000019_camera.json'
+DISPARITY = 'disparity/train/aachen/aachen_000000_000019_disparity.png'
+DAMAGED = {
+    'half of the JSON': (CAMERA, '{"extrinsic": {"base', 'JSONDecodeError'),
+    'no focal length': (CAMERA, '{"extrinsic": {"baseline": 1}}', "KeyError: 'intrinsic'"),
+    'a list': (CAMERA, '[]', 'TypeError'),
+    'no baseline': (
+        CAMERA,
+        '{"extrinsic": {"baseline": 0}, "intrinsic": {"fx": 1}}',
+        'ValueError: expected baseline x fx above 0, found 0',
+    ),
+    'no image': (DISPARITY, 'text', 'UnidentifiedImageError'),
+}
+
+
+@pytest.mark.parametrize('how', DAMAGED)
+def test_a_damaged_official_file_is_named(how, source, tmp_path, capsys):
+    file, content, told = DAMAGED[how]
+    copy = shutil.copytree(source, tmp_path / 'official')
+    (copy / file).write_text(content)
+    assert prepare.main(['cityscapes', str(copy), str(tmp_path / 'root')]) == 2
+    error = capsys.readouterr().err
+    assert f'{copy / file}: broken or of another format: {told}' in error
+    assert 'Traceback' not in error
+
+
+def test_depths_that_are_not_finite_are_counted(prepared, tmp_path):
+    root = shutil.copytree(prepared, tmp_path / 'root')
+    data = opened(root)
+    data.check()
+    assert not any('not finite' in note for note in data.notes)
+    file = data.samples['test'][0].depth
+    metres = np.load(file)
+    metres[0, :3] = np.nan, np.inf, -np.inf
+    np.save(file, metres)
+    data = opened(root)
+    data.check()
+    told = 'pixels that are not finite, which become 0: 3 in depth of test'
+    assert data.notes.count(told) == 1
+    decode = DepthArray((1024, 2048), (1024, 2048), 300)
+    assert not decode(file)[0, 0, :3].any()
+
+
+def test_what_was_found_is_told(prepared):
+    told = 'found modalities rgb (image 3x64x128), depth (image 1x64x128); samples: '
+    assert opened(prepared).notes[0] == f'{told}train 2, val 2, test 2'

@@ -61,3 +61,9 @@ def test_at_most_three_are_named_and_they_may_be_refused():
 def test_modalities_that_a_sample_lacks_have_no_hash():
     found = of_modalities(['a', 'b'], {'rgb': ['1', ''], 'ir': ['2', '3']})
     assert found == {'a': {'rgb': '1', 'ir': '2'}, 'b': {'ir': '3'}}
+
+
+def test_names_of_samples_are_only_read():
+    splits = {'train': {'\x1b[31m': {'a': '1'}}, 'val': {'\nb': {'a': '1'}}, 'test': {}}
+    (told,) = copies('x', splits)
+    assert told.isprintable()

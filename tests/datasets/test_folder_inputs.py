@@ -395,8 +395,8 @@ def test_samples_without_any_image_are_counted_and_left_out(tmp_path):
     told("expected an image of sample '001', found none in ir, rgb; gaps=true leaves such", root)
     data = Folders(root=str(root), gaps=True)
     assert data.notes[0].endswith('samples: train 5, val 3, test 2')
-    assert data.notes[1] == '2 samples have no modality at all and are left out: 001, 010'
-    assert data.notes[2] == '1 of 10 samples lack ir'
+    assert data.notes[2] == '2 samples have no modality at all and are left out: 001, 010'
+    assert data.notes[3] == '1 of 10 samples lack ir'
     assert data.split('test').ids.tolist() == ['009', '011']
     for k in (9, 11):
         for m in ('rgb', 'ir'):

@@ -304,7 +304,7 @@ def test_a_corrected_feature_changes_the_fingerprint(file, root, monkeypatch):
 
 
 def test_copies_of_training_utterances_are_told_or_refused(root):
-    (speaker,) = opened(root).notes
+    head, speaker = opened(root).notes
     assert speaker.endswith('in two splits: 1 of 1 of val in train, 1 of 1 of test in train, '
                             '1 of 1 of test in val: Ses01F')  # fmt: skip
     first, other = (UTTERANCES[parts(1)[name][0]] for name in ('trn', 'tst'))
@@ -313,10 +313,10 @@ def test_copies_of_training_utterances_are_told_or_refused(root):
             found = h5[first][()]
         edit(f'{file}.h5', other, found)(root)
     told = f'1 of 6 utterances of test are copies of training utterances: {other} (train: {first})'
-    assert opened(root).notes == (told, speaker)
+    assert opened(root).notes == (head, told, speaker)
     # An utterance without frames of a modality is compared in the others.
     edit('V/denseface.h5', other, np.zeros((0, 342)))(root)
-    assert opened(root).notes == (told, speaker)
+    assert opened(root).notes[2:] == (told, speaker)
     with pytest.raises(UserError, match='duplicates=refuse: expected no copies, found 1 of 6'):
         opened(root, duplicates='refuse')
 
@@ -344,8 +344,8 @@ def test_features_without_a_deviation_become_0_and_are_told(root):
     with h5py.File(root / 'A/comparE_mean_std.h5', 'a') as h5:
         h5['1/std'][5] = 0
     data = opened(root)
-    assert data.notes[0].startswith('audio: features that do not vary in the training samples')
-    assert data.notes[0].endswith('become 0: 5')
+    assert data.notes[1].startswith('audio: features that do not vary in the training samples')
+    assert data.notes[1].endswith('become 0: 5')
     assert (data.split('test').inputs['audio'][np.arange(6)][..., 5] == 0).all()
 
 
@@ -358,3 +358,15 @@ def test_small_differences_of_large_features_are_kept(root):
     with h5py.File(root / 'A/comparE_mean_std.h5', 'a') as h5:
         h5['1/mean'][...] += 1e9
     assert opened(root).split('test').inputs['audio'][rows] == pytest.approx(before, abs=1e-4)
+
+
+def test_what_was_found_and_utterances_without_any_modality_are_told(root):
+    utterance = UTTERANCES[parts(1)['tst'][3]]
+    for file, width in WIDTHS.items():
+        edit(f'{file}.h5', utterance, np.zeros((0, width)))(root)
+    found, gaps, *_ = opened(root).notes
+    assert found.startswith('found modalities audio (sequence ')
+    assert re.search('; utterances: train [0-9]+, val [0-9]+, test 6$', found)
+    lacking = 'of [0-9]+ utterances, 1 lack audio, 1 lack vision, 1 lack text'
+    told = f'{lacking}, 1 have no modality at all and are neither trained nor tested'
+    assert re.fullmatch(told, gaps)

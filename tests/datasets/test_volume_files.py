@@ -288,8 +288,11 @@ def test_brats_names_what_it_leaves_out(tmp_path, capsys):
             values = drawn(k)['seg' if kind == 'seg' else 't1']
             save(tmp_path / 'in' / f'c{k}' / f'c{k}_{kind}.NII.gz', values)
     save(tmp_path / 'in' / 'c0' / 'c0_t1.ce.nii.gz', drawn(0)['t1'])
+    (tmp_path / 'in/c0/c0_t1.mha').write_bytes(b'')
     assert prepare.main(['brats2020', str(tmp_path / 'in'), str(tmp_path / 'root')]) == 0
     out = capsys.readouterr().out
+    assert 'files left out, for they are no NIfTI files (1):' in out
+    assert 'c0/c0_t1.mha\n' in out
     assert 'c0/c0_t1.ce.nii.gz\n' in out
     assert 'cases left out, for they have no seg (1):\n  c3\n' in out
 

@@ -12,6 +12,7 @@ from benchmark.dataset import SPLITS, Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Geometric
+from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import Cache, Files, fingerprint
 from datasets.common.io.images import ImageFile8, Scaled, image_side
@@ -54,6 +55,7 @@ class FaceImages(Dataset):
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: 'none', 'ram' or 'disk'.
         duplicates: Whether copies and clusters in two splits are reported or refused.
+        aside: Files below the root that are no frames.
 
     Raises:
         UserError: A file is missing, a sample is listed twice, a split lacks live faces or attacks,
@@ -80,6 +82,7 @@ class FaceImages(Dataset):
         width: int,
         cache: Cache,
         duplicates: Duplicates,
+        aside: Sequence[Path] = (),
     ) -> None:
         self.root, self.samples, self.cache = root, splits, cache
         self.size = image_side(self.name, size)
@@ -94,11 +97,13 @@ class FaceImages(Dataset):
         files = {name: {face.id: face.files for face in faces} for name, faces in splits.items()}
         persons = {name: [face.person for face in faces] for name, faces in splits.items()}
         copied = copied_files(root, files, duplicates)
-        self.notes = (*copied, *shared(root, persons, duplicates))
         shape = (3, size, size)
         modalities = tuple(Modality(m, shape) for m in MODALITIES)
         classes = ('attack', 'live')
         self.task = Task(self.name, 'classification', modalities, classes, 'ACER', width)
+        found = notes.found(modalities, splits)
+        left = notes.aside(str(file.relative_to(root)) for file in aside)
+        self.notes = (found, *left, *copied, *shared(root, persons, duplicates))
 
     def _check(self) -> None:
         check_disjoint(self.root, {k: [f.id for f in v] for k, v in self.samples.items()})

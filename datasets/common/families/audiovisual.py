@@ -18,11 +18,9 @@ from datasets.common.augment.transforms import Compose, Geometric, ResizedCrop
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import Cache, Files, fingerprint
-from datasets.common.io.folders import entries
 from datasets.common.io.images import IMAGENET, ImageFile8, Scaled, image_side
 from datasets.common.io.inspection import check_decoded
 from datasets.common.io.optional import package
-from datasets.common.io.paths import has_folder
 from datasets.common.io.sounds import check_sounds, read_sound
 from datasets.common.io.splits import check_disjoint, held_out, set_apart
 
@@ -34,8 +32,6 @@ LARGER = 8 / 7
 
 SIDE = 224
 """Side of the network's input in pixels in DMRNet's code."""
-
-IMAGES = ('.jpg', '.jpeg', '.png')
 
 
 @dataclass(frozen=True)
@@ -157,6 +153,7 @@ class AudioVisual(Dataset):
         sound: Decodes sounds for validation and test.
         longer: Decodes sounds for training, which crops them to the length of `sound`.
         options: The options of the subclass's constructor.
+        aside: Files below the root that are neither sounds nor frames.
 
     Raises:
         UserError: A file is missing, a clip is in both splits, a class has no training clip, or
@@ -185,6 +182,7 @@ class AudioVisual(Dataset):
         sound: Spectrogram,
         longer: Spectrogram,
         options: ClipOptions,
+        aside: Sequence[Path] = (),
     ) -> None:
         self.root, self.sound, self.longer = root, sound, longer
         self.size, self.cache = image_side(self.name, options['size']), options['cache']
@@ -202,13 +200,19 @@ class AudioVisual(Dataset):
             name: {clip.id: clip.files for clip in clips} for name, clips in self.clips.items()
         }
         clusters = {name: [clip.cluster for clip in clips] for name, clips in self.clips.items()}
+        shapes = (Modality('audio', sound.shape), Modality('visual', (3, self.size, self.size)))
+        self.task = Task(self.name, 'classification', shapes, classes, 'accuracy', options['width'])
+        available = {name: self._available(clips) for name, clips in self.clips.items()}
+        shown = {name: {clip.label for clip in clips} for name, clips in self.clips.items()}
         self.notes = (
+            notes.found(shapes, self.clips, 'clips'),
+            *notes.labels(classes, shown),
+            *notes.gaps(self.task.names, available, 'clips'),
             *notes.empty(empty, 'clips'),
+            *notes.aside(str(file.relative_to(root)) for file in aside),
             *copied_files(root, files, options['duplicates'], 'clip'),
             *shared(root, clusters, options['duplicates']),
         )
-        shapes = (Modality('audio', sound.shape), Modality('visual', (3, self.size, self.size)))
-        self.task = Task(self.name, 'classification', shapes, classes, 'accuracy', options['width'])
 
     def _check(self, gaps: bool, classes: tuple[str, ...]) -> list[str]:
         """Checks the clips and leaves out those without any file; returns their names."""
@@ -253,11 +257,14 @@ class AudioVisual(Dataset):
         return Split(
             inputs={'audio': self._audio(clips, train), 'visual': self._visual(clips, train)},
             target=np.array([c.label for c in clips], np.int64),
-            available=np.array([[c.audio is not None, c.visual is not None] for c in clips]),
+            available=self._available(clips),
             ids=np.array([c.id for c in clips]),
             clusters=np.array(clusters) if all(clusters) else None,
             augment=self._augmentation() if train else None,
         )
+
+    def _available(self, clips: Sequence[Clip]) -> np.ndarray:
+        return np.array([[c.audio is not None, c.visual is not None] for c in clips])
 
     def _audio(self, clips: Sequence[Clip], train: bool) -> Files:
         decode = self.longer if train else self.sound
@@ -277,11 +284,3 @@ class AudioVisual(Dataset):
     def _augmentation(self) -> Compose:
         frame = ResizedCrop((self.size, self.size), modalities=('visual',))
         return Compose(frame, Geometric(self.sound.shape[1:], flip=0, modalities=('audio',)))
-
-
-def middle_frame(folder: Path) -> Path | None:
-    """Returns the middle one of a folder's images by name, or None if there is none."""
-    if not has_folder(folder):
-        return None
-    frames = [f for f in entries(folder) if f.suffix.lower() in IMAGES]
-    return frames[len(frames) // 2] if frames else None

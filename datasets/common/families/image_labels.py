@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmark.errors import UserError, unknown
@@ -89,6 +89,24 @@ def map_values(files: Mapping[str, Path], sizes: Sizes) -> frozenset[int]:
                 f'({images}), found {one.size}'
             )
     return frozenset().union(*(one.values for one in maps))
+
+
+def shown(found: ImageFolder, classes: Sequence[str], binary: bool) -> dict[str, set[int]]:
+    """Returns split -> the classes of its samples.
+
+    Args:
+        found: The content of the data root.
+        classes: Names of the K classes.
+        binary: Whether label maps are masks with the foreground 255.
+    """
+    splits = found.splits.items()
+    if not found.dense:
+        index = {label: k for k, label in enumerate(classes)}
+        return {name: {index[found.names[s]] for s in samples} for name, samples in splits}
+    known = BINARY if binary else range(IGNORE)
+    maps = {name: inspection.maps([found.maps[s] for s in samples]) for name, samples in splits}
+    values = {name: set().union(*(one.values for one in some)) for name, some in maps.items()}
+    return {name: {known[v] for v in some if v < len(known)} for name, some in values.items()}
 
 
 def _given_names(root: Path) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from datasets.common.augment.transforms import ColourJitter, Compose, Geometric
+from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import Cache, Decoder, Files, content, fingerprint
 from datasets.common.io.images import IMAGENET, ImageFile8, LabelFile, Scaled
@@ -133,7 +134,6 @@ class Scenes(Dataset):
         }
         clusters = {name: [scene.cluster for scene in scenes] for name, scenes in splits.items()}
         copied = copied_files(root, files, options['duplicates'])
-        self.notes = (*copied, *shared(root, clusters, options['duplicates']))
         self.task = Task(
             self.name,
             'segmentation',
@@ -145,6 +145,11 @@ class Scenes(Dataset):
             network=options['network'],
             depth=options['layers'],
             pretrained='' if pretrained == 'none' else pretrained,
+        )
+        self.notes = (
+            notes.found(self.task.modalities, splits),
+            *copied,
+            *shared(root, clusters, options['duplicates']),
         )
 
     def _labels(self, scenes: Sequence[Scene], size: Size) -> Files:
@@ -198,14 +203,17 @@ class Scenes(Dataset):
         # At their own size, so that the option `size` does not make the files be read again.
         check_decoded([s.rgb for s in everything], ImageFile8(layout.source, source=layout.source))
         check_decoded([s.depth for s in everything], layout.depth(layout.source))
+        shown = {}
         for name, scenes in self.samples.items():
             maps = [scene.label for scene in scenes]
             found = frozenset().union(*classes_in(maps, self._label_decoder(layout.source)))
-            if found <= {IGNORE}:
+            shown[name] = found - {IGNORE}
+            if not shown[name]:
                 raise UserError(
                     f'{self.root}: expected some labelled pixel in {name}, found void alone, e.g. '
                     f'in {maps[0]}'
                 )
+        self.notes = tuple(dict.fromkeys((*self.notes, *notes.labels(layout.classes, shown))))
 
     def split(self, name: str) -> Split:
         """Returns a split; no file of another split is read."""

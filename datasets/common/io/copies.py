@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmark.errors import UserError, unknown
-from datasets.common.io.notes import printable
+from benchmark.shown import terminal
 from datasets.common.io.remembered import hashes
 
 Duplicates = Literal['report', 'refuse']
@@ -52,7 +52,8 @@ def copies(
         found = list(_twins(contents[earlier], contents[name]))
         if not found:
             continue
-        pairs = ', '.join(f'{sample} ({earlier}: {twin})' for sample, twin in found[:NAMED])
+        named = found[:NAMED]
+        pairs = ', '.join(f'{terminal(k)} ({earlier}: {terminal(twin)})' for k, twin in named)
         more = ', ...' if found[NAMED:] else ''
         count = f'{len(found)} of {len(contents[name])} {what}s of {name}'
         told.append(f'{count} are copies of {CALLED[earlier]} {what}s: {pairs}{more}')
@@ -107,7 +108,7 @@ def shared(
         for (earlier, later), found in both.items()
         if found
     )
-    named = sorted(map(printable, set().union(*both.values())))
+    named = sorted(map(terminal, set().union(*both.values())))
     more = ', ...' if named[NAMED:] else ''
     told = f'clusters (persons, recordings or the like) in two splits: {counts}: '
     told += f'{", ".join(named[:NAMED])}{more}'

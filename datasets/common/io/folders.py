@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmark.errors import UserError
-from datasets.common.io.paths import check_access
+from datasets.common.io.paths import check_access, has_folder
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.npy')
 """Formats of images; in tables and lists, the name of a sample may end in one of them."""
+
+FRAMES = ('.jpg', '.jpeg', '.png')
+"""Formats of the frames of a video."""
 
 VOLUMES = ('.nii.gz', '.nii', '.npy')
 """Formats of volumes; upper and lower case are the same."""
@@ -104,3 +107,24 @@ def walk_all(folder: Path) -> Iterator[Path]:
             if name.lower().endswith(VOLUMES):
                 raise UserError(f'{base}/{name}: expected a file, found a folder')
         yield from (Path(base, file) for file in sorted(files))
+
+
+def frames_in(folder: Path, aside: list[Path]) -> list[Path]:
+    """Returns the images of a folder in the order of their names; none if there is no folder.
+
+    Args:
+        folder: The folder.
+        aside: Takes what else is in it.
+
+    Raises:
+        UserError: See `entries`.
+    """
+    files = entries(folder) if has_folder(folder) else []
+    aside += [file for file in files if file.suffix.lower() not in FRAMES]
+    return [file for file in files if file.suffix.lower() in FRAMES]
+
+
+def middle_frame(folder: Path, aside: list[Path]) -> Path | None:
+    """Returns the middle one of `frames_in`, or None if there is none."""
+    frames = frames_in(folder, aside)
+    return frames[len(frames) // 2] if frames else None

@@ -103,6 +103,40 @@ class DepthFile16:
         return np.asarray(resized(depth, self.size, nearest=True)).astype(np.uint16)[None]
 
 
+class DepthArray:
+    """Decodes a .npy file of metres into float32 (1, H, W); errors and holes become 0.
+
+    Args:
+        size: (H, W) to which it is resized, to the nearest pixel.
+        source: (H, W) that the array in the file must have.
+        farthest: Greater depths, in metres, and numbers that are not finite are errors.
+    """
+
+    dtype = np.float32
+
+    def __init__(self, size: tuple[int, int], source: tuple[int, int], farthest: float) -> None:
+        self.size, self.source, self.farthest = size, source, farthest
+
+    def __repr__(self) -> str:
+        return f'DepthArray({self.size}, {self.source}, {self.farthest})'
+
+    def __call__(self, path: Path) -> np.ndarray:
+        """Returns float32 (1, H, W).
+
+        Raises:
+            UserError: The array is of another size or type.
+        """
+        metres = np.load(path, allow_pickle=False)
+        if metres.shape != self.source or metres.dtype.kind != 'f':
+            expected = f'float {self.source}'
+            raise UserError(f'{path}: expected {expected}, found {metres.dtype} {metres.shape}')
+        metres = metres.astype(np.float32)
+        # A comparison with NaN is false, and infinity has a sign.
+        valid = np.isfinite(metres) & (metres <= self.farthest)
+        image = Image.fromarray(np.where(valid, metres, 0))
+        return np.asarray(resized(image, self.size, nearest=True))[None]
+
+
 class LabelFile:
     """Decodes a label image into a label map (H, W): class indices, 255 where ignored.
 

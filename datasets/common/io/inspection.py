@@ -64,6 +64,20 @@ def classes_in(paths: Sequence[Path], decode: Decoder) -> list[frozenset[int]]:
     ]
 
 
+def not_finite(paths: Sequence[Path]) -> list[int]:
+    """Returns how many numbers of each .npy file are NaN or infinite; each is read once.
+
+    Raises:
+        UserError: A file is missing or no array.
+    """
+
+    def look(path: Path) -> str:
+        values = decoded(path, lambda file: np.load(file, allow_pickle=False))
+        return str(int((~np.isfinite(values)).sum()))
+
+    return list(map(int, remembered(f'not finite {VERSION}', paths, look)))
+
+
 class Map(NamedTuple):
     """What a label map holds: its (H, W) and the values in it, 255 among them."""
 

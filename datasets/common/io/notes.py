@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
+
+import numpy as np
 
 from benchmark.method import Modality
+from benchmark.shown import terminal
 
 NAMED = 5
 """How many of the things that were left aside are named."""
@@ -24,18 +27,59 @@ def found(
     return f'found modalities {", ".join(map(described, modalities))}; {what}: {counts}'
 
 
-def untrained(classes: Sequence[str], labels: Iterable[int]) -> list[str]:
-    """Returns a line that names the labels of other splits that no training sample has."""
-    names = [classes[label] for label in sorted(labels)]
-    return [f'no training sample is of class {_listed(names)}'] if names else []
+def labels(classes: Sequence[str], shown: Mapping[str, Set[int]]) -> list[str]:
+    """Returns lines on classes that the training lacks, and on other splits of one class alone.
+
+    Args:
+        classes: Names of the K classes.
+        shown: 'train', 'val', 'test' -> the labels, 0 to K - 1, in the split.
+    """
+    lacking = [name for label, name in enumerate(classes) if label not in shown['train']]
+    told = [f'no training sample is of class {_listed(lacking)}'] if lacking else []
+    for split in ('val', 'test'):
+        if len(shown[split]) == 1:
+            (label,) = shown[split]
+            told.append(
+                f'all labels of {split} are of class {_listed([classes[label]])}: whoever always '
+                'answers this class gets the best score there'
+            )
+    return told
 
 
 def empty(names: Sequence[str], what: str = 'samples') -> list[str]:
     """Returns a line that counts the samples which were left out for want of any modality."""
     if not names:
         return []
-    named = ', '.join(names[:3]) + (', ...' if names[3:] else '')
-    return [f'{len(names)} {what} have no modality at all and are left out: {named}']
+    return [f'{len(names)} {what} have no modality at all and are left out: {_listed(names)}']
+
+
+def gaps(
+    modalities: Sequence[str], available: Mapping[str, np.ndarray], what: str = 'samples'
+) -> list[str]:
+    """Returns a line that counts the samples without each modality, in all splits together.
+
+    Args:
+        modalities: Names of the M modalities.
+        available: 'train', 'val', 'test' -> (N, M) bool, what exists of each sample.
+        what: What samples are called.
+    """
+    rows = np.concatenate(list(available.values()))
+    lacking = zip(modalities, (~rows).sum(0).tolist(), strict=True)
+    told = [f'{count} lack {terminal(name)}' for name, count in lacking if count]
+    if nothing := int((~rows.any(1)).sum()):
+        told.append(f'{nothing} have no modality at all and are neither trained nor tested')
+    return [f'of {len(rows)} {what}, {", ".join(told)}'] if told else []
+
+
+def replaced(counts: Mapping[str, int], what: str) -> list[str]:
+    """Returns a line that counts values that are not finite and become 0.
+
+    Args:
+        counts: Where they are -> how many there are.
+        what: What they are.
+    """
+    told = [f'{count} in {terminal(where)}' for where, count in counts.items() if count]
+    return [f'{what} that are not finite, which become 0: {", ".join(told)}'] if told else []
 
 
 def described(modality: Modality) -> str:
@@ -43,7 +87,7 @@ def described(modality: Modality) -> str:
     *more, last = modality.shape
     # The last feature of a padded sequence marks its padding, which the data do not hold.
     shape = 'x'.join(map(str, [*more, last - modality.padded]))
-    return f'{modality.name} ({modality.kind} {shape})'
+    return f'{terminal(modality.name)} ({modality.kind} {shape})'
 
 
 def constant(
@@ -61,15 +105,15 @@ def constant(
         return []
     told = f'; of these, {_listed(list(map(str, varying)))} vary in other splits' if varying else ''
     return [
-        f'{name}: {what}s that do not vary in the training samples, or by no more than rounding, '
-        f'and become 0: {_listed(list(map(str, features)))}{told}'
+        f'{terminal(name)}: {what}s that do not vary in the training samples, or by no more than '
+        f'rounding, and become 0: {_listed(list(map(str, features)))}{told}'
     ]
 
 
 def aside(names: Iterable[str]) -> list[str]:
     """Returns a line that names what was left aside; no line if nothing was."""
     known = sorted(set(names))
-    return [f'left aside: {_listed(list(map(printable, known)))}'] if known else []
+    return [f'left aside: {_listed(known)}'] if known else []
 
 
 def unchecked(numbers: Mapping[str, str]) -> list[str]:
@@ -93,9 +137,4 @@ def gone(names: Iterable[str]) -> list[str]:
 
 def _listed(names: Sequence[str]) -> str:
     more = f' and {len(names) - NAMED} more' if names[NAMED:] else ''
-    return f'{", ".join(names[:NAMED])}{more}'
-
-
-def printable(name: str) -> str:
-    """Returns a name in which every character is seen and none is obeyed by a terminal."""
-    return name if name.isprintable() else ascii(name)
+    return f'{", ".join(map(terminal, names[:NAMED]))}{more}'

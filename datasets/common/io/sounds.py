@@ -12,7 +12,9 @@ import numpy as np
 
 from benchmark.errors import UserError
 from datasets.common.io.files import decoded
+from datasets.common.io.folders import entries
 from datasets.common.io.optional import package
+from datasets.common.io.paths import has_folder
 from datasets.common.io.remembered import remembered
 
 VERSION = 1
@@ -52,6 +54,20 @@ def read_sound(path: Path) -> tuple[int, np.ndarray]:
     if not np.isfinite(found).all():
         raise UserError(f'{path}: expected finite numbers, found others')
     return rate, found.mean(1) if found.ndim == 2 else found
+
+
+def sounds_in(folder: Path, aside: list[Path]) -> dict[str, Path]:
+    """Returns name without suffix -> wav file, in a folder that need not exist.
+
+    Args:
+        folder: The folder.
+        aside: Takes the other files, and the first of two whose names differ in the suffix alone.
+    """
+    files = [f for f in entries(folder) if not f.is_dir()] if has_folder(folder) else []
+    heard = {f.stem: f for f in files if f.suffix.lower() == '.wav'}
+    kept = set(heard.values())
+    aside += [f for f in files if f not in kept]
+    return heard
 
 
 def check_sounds(paths: Sequence[Path]) -> None:

@@ -11,9 +11,10 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from benchmark.errors import UserError
 from datasets.common.io.stored import memory
@@ -28,6 +29,27 @@ BROKEN = (
     ValueError,
 )
 """What zipfile raises on archives that are truncated, encrypted or compressed in unknown ways."""
+
+
+class Official(NamedTuple):
+    """A file of a source, in a folder or in an archive: where it is, and how its bytes are read."""
+
+    name: str
+    read: Callable[[], bytes]
+
+    def decoded(self, decode: Callable[[bytes], Any]) -> Any:
+        """Returns what is in the file.
+
+        Raises:
+            UserError: It cannot be decoded.
+        """
+        content = self.read()
+        try:
+            return decode(content)
+        # JSON that lacks a key and broken images raise exceptions of many types.
+        except Exception as error:
+            reason = f'{type(error).__name__}: {error}'.splitlines()[0]
+            raise UserError(f'{self.name}: broken or of another format: {reason}') from None
 
 
 @dataclass(frozen=True)
