@@ -17,7 +17,7 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 from benchmark.missing import subset_ids
 from benchmark.names import COLUMN
 from benchmark.records.metrics import HIGHER_IS_BETTER
-from benchmark.records.schema import SCHEMA, Failure, Record, RecordError, Refusal, Run
+from benchmark.records.schema import SCHEMA, Failure, Record, RecordError, Refusal, Run, is_external
 
 MAX_DEPTH = 12
 MAX_TEXT = 10_000
@@ -199,6 +199,11 @@ def _check_complete(record: Record) -> None:
             )
     _check_keys('gaps.rates', record['gaps']['rates'], record['dataset']['modalities'])
     _check_fractions('gaps.rates', record['gaps']['rates'].values())
+    lacking = [m for m in record['dataset']['modalities'] if m not in record['gaps']['rates']]
+    if lacking and not is_external(record):  # how other code trained is not known
+        raise RecordError(
+            f'gaps.rates: expected a share of each modality, {lacking[0]!r} is missing'
+        )
     cost = {key: value for key, value in record['cost'].items() if key != 'flops'}
     flops = record['cost']['flops']
     _check_keys('cost.flops', flops, known)

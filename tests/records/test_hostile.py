@@ -19,6 +19,7 @@ from made_records import SUBSETS, make_outcomes, make_record, save
 
 from benchmark import files
 from benchmark.records import archive, store
+from benchmark.report import writer
 
 OUTCOMES = make_outcomes(dict.fromkeys(SUBSETS, 20))
 RECORD = make_record('mmanet', 0, OUTCOMES)
@@ -86,12 +87,19 @@ def test_a_mutated_record_of_an_older_version_never_takes_a_table_down(saved):
     """Without a hash of the content a record may be changed, but not into what nobody can read."""
     rng = random.Random(1)
     old = {k: v for k, v in store.read(saved).items() if k != 'content'}
-    accepted = []
+    accepted, other = [], make_outcomes(dict.fromkeys(SUBSETS, 30), seed=1)
+    runs = saved.parents[4]
+    for seed in (0, 1):  # what most runs say of the data counts
+        save(runs, make_record('whole', seed, other), other)
     for _ in range(300):
         saved.write_text(json.dumps(mutated(old, rng)))
         found = store.scan(saved.parents[3])
-        assert len(found.complete) + len(found.unscored) + len(found.problems) == 1
+        assert len(found.complete) + len(found.unscored) + len(found.problems) == 3
         accepted += found.complete.values()
+        if saved in found.complete:
+            made = writer.write_tables(runs.parent, 'faces', runs)
+            rows = [row.label for block in made.blocks for row in block.rows]
+            assert 'whole' in rows
     for record in accepted:
         assert set(record['scores']['test']) <= set(record['n']['test']) <= set(SUBSETS)
         for scores in record['scores']['test'].values():
@@ -178,6 +186,7 @@ def test_what_does_not_fit_together_is_named(change, told):
         ('predicted', {'sonar': [0.5, 0.5]}, "'sonar' is none of"),
         ('collapsed', ['sonar'], "'sonar' is none of"),
         ('gaps', {'rates': {'rgb': 2}}, 'expected fractions'),
+        ('gaps', {'rates': {'rgb': 0.1}}, "each modality, 'depth' is missing"),
         ('gaps', {'rates': {'sonar': 0.1}}, "'sonar' is none of"),
         ('cost', {'flops': {'sonar': 1}}, "'sonar' is none of"),
         ('cost', {'test_seconds': -1.0}, 'test_seconds: expected at least 0'),
