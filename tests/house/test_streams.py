@@ -1,6 +1,7 @@
 """Output that is not read, has no room or vanishes: no command dies of it, and no file is lost."""
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -134,6 +135,36 @@ def test_a_terminal_that_is_not_utf_8_shows_a_table(encoding, tmp_path):
     shown = (tmp_path / 'shown').read_text(encoding=encoding)
     assert shown.startswith('90.1 ')
     assert shown.endswith(' 0.2 ? ?\n')
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        'tables.py MODÈLE',
+        'report.py MODÈLE',
+        'plot.py MODÈLE',
+        'show.py MODÈLE',
+        'predict.py MODÈLE --out x',
+        'export.py MODÈLE --out x --formats pt2',
+        'compare.py MODÈLE.csv',
+    ],
+)
+@pytest.mark.parametrize('encoding', ['ascii', 'cp1251'])
+def test_every_command_tells_names_to_a_terminal_that_lacks_their_letters(
+    encoding, words, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    monkeypatch.setattr(sys, 'argv', words.split())
+    with (tmp_path / 'shown').open('w', encoding=encoding) as file:
+        for stream in ('stdout', 'stderr'):
+            monkeypatch.setattr(sys, stream, file)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / 'benchmark' / sys.argv[0]), run_name='__main__')
+    shown = (tmp_path / 'shown').read_text(encoding=encoding)
+    assert ended.value.code == 2
+    assert shown.startswith('error: ')
+    assert 'MOD?LE' in shown
 
 
 def test_a_pipe_that_does_not_block_takes_everything(tmp_path):
