@@ -153,40 +153,32 @@ def _exported(file: Path, out: Path) -> Path:
 
 def _compare(args: argparse.Namespace, found: list[Predictions]) -> bool:
     """Records predictions and shows the tables; returns whether all of them were recorded."""
-    _check_once(found)
     # PyTorch takes seconds to load, which a mistake in arguments or files need not cost.
     from benchmark.engine import comparing
     from benchmark.registry import discover
     from benchmark.running import show
 
     discover()
-    data = comparing.opened(found, args.datasets, args.data_root, args.cfg_options)
-    made = [
-        _or_told(partial(comparing.record, one, of, args.results))
-        for one, of in zip(found, data, strict=True)
-    ]
+    data = comparing.Sources(found, args.datasets, args.data_root, args.cfg_options)
+    first: dict[tuple[str, str, int], Predictions] = {}
+
+    def recorded(one: Predictions) -> comparing.Compared:
+        of = data.of(one)
+        other = first.setdefault((one.method, of.fingerprint, one.seed), one)
+        if other is not one:
+            raise UserError(
+                f'{one.file}: expected each training once, found {one.method} seed {one.seed} on '
+                f'{one.dataset} in {other.file}, too'
+            )
+        return comparing.record(one, of, args.results)
+
+    made = [_or_told(partial(recorded, one)) for one in found]
     done = [one for one in made if one]
     for one in done:
         for line in (*one.notes, f'recorded: {one.file}'):
             print(line)
     shown = show(dict.fromkeys(one.record['dataset']['name'] for one in done), args.results)
     return shown and len(done) == len(made)
-
-
-def _check_once(found: list[Predictions]) -> None:
-    """Checks that no two files tell of the same training.
-
-    Raises:
-        UserError: Two do.
-    """
-    first: dict[tuple[str, str, int], Predictions] = {}
-    for one in found:
-        key = one.method, one.dataset.partition(':')[0], one.seed
-        if first.setdefault(key, one) is not one:
-            raise UserError(
-                f'{one.file}: expected each training once, found {one.method} seed {one.seed} on '
-                f'{key[1]} in {first[key].file}, too'
-            )
 
 
 if __name__ == '__main__':

@@ -168,7 +168,9 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
     except OSError as error:
-        raise UserError(f'{path}: cannot be written: {error.strerror or error}') from error
+        blocking = next((p for p in path.parents if p.is_file()), None)
+        why = f'expected a folder, found the file {blocking}' if blocking else error.strerror
+        raise UserError(f'{path}: cannot be written: {why or error}') from error
 
 
 def sweep(folder: Path, older: float = 0.0, inside: bool = True) -> None:

@@ -156,8 +156,9 @@ def main(argv: list[str] | None = None) -> int:
         raise unknown('layout', args.layout, LAYOUTS)
     if args.layout and args.columns:
         raise UserError('--layout: expected no --columns beside it, whose rows are all subsets')
-    if args.corruptions and (args.where or args.metric or args.common_samples):
-        raise UserError('--corruptions: expected no --where, --metric or --common-samples with it')
+    for option in ('where', 'metric', 'common_samples'):
+        if args.corruptions and getattr(args, option):
+            raise UserError(f'--corruptions: expected no --{option.replace("_", "-")} beside it')
     columns = with_summaries(titles(args.columns or []), args.summaries)
     names = args.datasets or writer.datasets(runs)
     if not names:

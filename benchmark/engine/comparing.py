@@ -54,10 +54,8 @@ class Compared(NamedTuple):
     notes: list[str]
 
 
-def opened(
-    found: Sequence[Predictions], specs: Sequence[str], roots: Sequence[Path], words: Sequence[str]
-) -> list[Dataset]:
-    """Opens the data set of each of some predictions, each data set once.
+class Sources:
+    """The data sets that predictions are of; each is opened once.
 
     Args:
         found: The predictions, which name their data sets.
@@ -66,16 +64,40 @@ def opened(
         words: Options of the data sets, as in --cfg-options.
 
     Raises:
-        UserError: A data set is not known or cannot be opened, or predictions are of another one.
+        UserError: An option is none of these data sets, or a data set of `specs` cannot be opened.
     """
-    options = keyed(words, '--cfg-options', 'KEY=VALUE')
-    wanted = list(specs or dict.fromkeys(map(_named, found)))
-    plan.check_options(options, wanted)
-    data = {each.name: each for each in plan.open_datasets(wanted, roots, options)}
-    for one in found:
-        if _name(one) not in data:
-            raise UserError(f'{one.file}: {unknown("data set", _name(one), data)}')
-    return [data[_name(one)] for one in found]
+
+    def __init__(
+        self,
+        found: Sequence[Predictions],
+        specs: Sequence[str],
+        roots: Sequence[Path],
+        words: Sequence[str],
+    ) -> None:
+        self.roots, self.options = roots, keyed(words, '--cfg-options', 'KEY=VALUE')
+        named = dict.fromkeys(_name(one) for one in found if _name(one) in DATASETS.module_dict)
+        plan.check_options(self.options, specs or list(named))
+        opened = plan.open_datasets(specs, roots, self.options) if specs else []
+        self.given = {data.name: data for data in opened}
+        self._opened: dict[str, Dataset] = {}
+
+    def of(self, one: Predictions) -> Dataset:
+        """Returns the data set of predictions.
+
+        Raises:
+            UserError: It is not known or cannot be opened, or is none of those that were given.
+        """
+        if self.given:
+            if _name(one) not in self.given:
+                raise UserError(f'{one.file}: {unknown("data set", _name(one), self.given)}')
+            return self.given[_name(one)]
+        spec = _named(one)
+        if spec not in self._opened:
+            try:
+                (self._opened[spec],) = plan.open_datasets([spec], self.roots, self.options)
+            except UserError as error:
+                raise UserError(f'{one.file}: dataset {spec!r}: {error}') from None
+        return self._opened[spec]
 
 
 def _named(found: Predictions) -> str:

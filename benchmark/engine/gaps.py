@@ -72,7 +72,8 @@ class Mechanism:
             strength = 0.0
         if not strength or not math.isfinite(strength):
             raise UserError(
-                f'mechanism {spec!r}: expected a strength other than 0, e.g. 2, found {given!r}'
+                f'mechanism {spec!r}: expected a finite strength other than 0, e.g. 2, '
+                f'found {given!r}'
             )
         return cls(kind, source, strength)
 
@@ -136,10 +137,19 @@ def kept(data: Dataset, protocol: Protocol, seed: int) -> np.ndarray:
         seed: Seed of the experiment.
 
     Raises:
-        UserError: A statistic on which the gaps depend is not known.
+        UserError: A statistic on which the gaps depend is not known, or nothing is left.
     """
-    if protocol.mask:
-        return GIVEN[data]
+    found = GIVEN[data] if protocol.mask else _drawn(data, protocol, seed)
+    if not found.any():
+        raise UserError(
+            f'{data.name}: expected some training sample with a modality under the training gaps '
+            f'{protocol.gaps or "of the data"}, found none'
+        )
+    return found
+
+
+def _drawn(data: Dataset, protocol: Protocol, seed: int) -> np.ndarray:
+    """Returns what simulated training gaps leave, (N, M) bool."""
     train, task = split_of(data, 'train'), data.task
     rates = _rates(task, protocol)
     units = train.ids if train.groups is None else train.groups

@@ -46,6 +46,8 @@ def applied(path: Path, data: Dataset, protocol: Protocol) -> Protocol:
             f'--mask {path}: expected 0 for {names[column]} of {ids[row]}, which {data.name} does '
             'not have, found 1'
         )
+    if not mask.any():
+        raise UserError(f'--mask {path}: expected some 1, found 0 for every training sample')
     GIVEN[data] = mask
     found = hashlib.sha256(_text(names, ids, mask).encode()).hexdigest()[:16]
     return dataclasses.replace(protocol, mask=found)
@@ -94,7 +96,8 @@ def _read(path: Path, names: tuple[str, ...]) -> dict[str, list[bool]]:
         if sample in rows:
             raise UserError(f'{where}: row {number}: expected {sample!r} once, found it again')
         if wrong := [value for value in values if value not in ('0', '1')]:
-            raise UserError(f'{where}: row {number}: expected 0 or 1, found {wrong[0]!r}')
+            name = head[places[values.index(wrong[0])]]
+            raise UserError(f'{where}: row {number}: {name}: expected 0 or 1, found {wrong[0]!r}')
         rows[sample] = [value == '1' for value in values]
     return rows
 

@@ -71,7 +71,11 @@ def opened(card: Card, request: Request, labelled: bool) -> Unseen:
         told = f'{lost} of {len(kept)} samples have no modality that may be used and are left out'
         found = found._replace(notes=[*found.notes, told])
     if lost == len(kept):
-        raise UserError(f'{request.root or card.dataset["name"]}: {found.notes[-1]}')
+        gone = f' besides --without {" ".join(request.without)}' if request.without else ''
+        raise UserError(
+            f'{request.root or card.dataset["name"]}: expected some sample with a modality{gone}, '
+            'found none'
+        )
     split = replace(found.split, available=kept)
     if labelled and card.intake.task.kind == 'segmentation':
         _check_labels(split, card.intake.task, str(request.root or card.dataset['name']))

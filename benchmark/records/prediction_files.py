@@ -46,12 +46,16 @@ def read(file: Path) -> list[Predictions]:
         UserError: The file cannot be read, or lacks a part, or has one that is not understood.
     """
     if not file.is_file():
-        raise UserError(f'{file}: expected a file of predictions, found no such file')
+        raise UserError(f'{file}: expected a file of predictions, found {_kind(file)}')
     if file.suffix.lower() == '.csv':
         return _read_table(file)
     if file.suffix.lower() == '.npz':
         return [_read_archive(file)]
     raise UserError(f'{file}: expected a name that ends in .npz or .csv')
+
+
+def _kind(path: Path) -> str:
+    return 'a folder' if path.is_dir() else 'no such file'
 
 
 def _read_archive(file: Path) -> Predictions:

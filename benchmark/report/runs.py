@@ -244,7 +244,7 @@ def _titles(
     for key in given:
         if key not in (*subsets, *summaries):
             raise NoColumn(
-                f'columns: no subset or summary {key!r} (tested: {", ".join(subsets)}; '
+                f'no subset or summary {key!r} (tested: {", ".join(subsets)}; '
                 f'summaries: {", ".join(summaries)})'
             )
     plain = {key: key for key in subsets}

@@ -148,6 +148,11 @@ def test_the_page_on_records_says_what_every_field_means():
     assert sorted(told) == sorted(known - inner - {'tuning.tried'})
 
 
+def test_every_link_has_a_text():
+    # Where pages are read as they are, on a web site of repositories, no title is filled in.
+    assert [p.name for p in PAGES if re.search(r'(?<!!)\[\]\(', p.read_text())] == []
+
+
 def flags():
     """Every option of the commands."""
     for command in COMMANDS.values():

@@ -96,8 +96,27 @@ def test_one_bad_file_does_not_stop_the_others(folder, capsys):
 def test_a_training_that_two_files_tell_of_is_refused(folder, capsys):
     (good,) = (folder / 'out').glob('*majority*')
     assert compared(folder, good, good, results='three') == 2
-    assert 'expected each training once, found majority seed 0 on arr' in capsys.readouterr().err
-    assert not (folder / 'three').exists()
+    told = capsys.readouterr()
+    assert 'expected each training once, found majority seed 0 on arr' in told.err
+    assert told.out.count('recorded: ') == 1
+
+
+def test_files_of_other_options_or_of_unknown_data_stop_no_other(tmp_path, capsys):
+    for test in (6, 8):
+        names = [f'test-{k:05}' for k in range(test)]
+        about = {'method': 'm', 'dataset': f'synth_faces:test={test}', 'seed': 0}
+        np.savez(tmp_path / f'{test}.npz', id=names, **about, **{'pred/rgb': np.arange(test) % 2})
+    np.savez(tmp_path / 'odd.npz', id=['a'], method='m', dataset='odd', seed=0, **{'pred/a': [0]})
+    np.savez(tmp_path / 'bad.npz', id=['a'], method='m', dataset='synth_faces:test=x', seed=0,
+             **{'pred/rgb': [0]})  # fmt: skip
+    files = [str(tmp_path / f'{name}.npz') for name in ('odd', 6, 'bad', 8)]
+    assert compare.main([*files, '--results', str(tmp_path / 'r')]) == 2
+    told = capsys.readouterr()
+    assert told.out.count('recorded: ') == 2
+    first, second = told.err.splitlines()
+    assert first.startswith(f"error: {files[0]}: unknown data set 'odd'")
+    assert second.startswith(f"error: {files[2]}: dataset 'synth_faces:test=x': ")
+    assert 'test' in second
 
 
 ARGUMENTS = [
@@ -139,9 +158,14 @@ def of(dataset, folder):
     return prediction_files.read(folder / 'x.npz')
 
 
+def opened(found, *words):
+    """The data set of the only training of a file."""
+    return comparing.Sources(found, *words).of(found[0])
+
+
 def test_the_data_set_that_a_file_names_is_opened(tmp_path):
     found = of('synth_faces:test=7', tmp_path)
-    (data,) = comparing.opened(found, [], [], ['train=20'])
+    data = opened(found, [], [], ['train=20'])
     assert data.options['test'] == 7
     assert data.options['train'] == 20
     assert len(comparing.split_of(data, 'test')) == 7
@@ -164,16 +188,16 @@ def test_a_file_of_predictions_loads_no_other_file(spec, told, tmp_path, monkeyp
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('raise SystemExit(3)')
     with pytest.raises(UserError, match=re.escape(told)):
-        comparing.opened(of(spec, tmp_path), [], [], [])
+        opened(of(spec, tmp_path), [], [], [])
 
 
 def test_a_data_set_that_is_not_known_is_refused(tmp_path):
     with pytest.raises(UserError, match="'synth_face'; did you mean 'synth_faces'.*--datasets arr"):
-        comparing.opened(of('synth_face', tmp_path), [], [], [])
+        opened(of('synth_face', tmp_path), [], [], [])
     with pytest.raises(UserError, match="x.npz: unknown data set 'parts' .known: synth_faces"):
-        comparing.opened(of('parts', tmp_path), ['synth_faces'], [], [])
+        opened(of('parts', tmp_path), ['synth_faces'], [], [])
     with pytest.raises(UserError, match="option in --cfg-options 'tset'; did you mean 'test'"):
-        comparing.opened(of('synth_faces', tmp_path), [], [], ['tset=9'])
+        opened(of('synth_faces', tmp_path), [], [], ['tset=9'])
 
 
 def test_the_command_refuses_a_bad_file_before_it_loads_anything(tmp_path):
@@ -199,7 +223,7 @@ def test_the_example_of_the_page_makes_files_that_fit(tmp_path, monkeypatch, cap
     rng = np.random.default_rng(0)
     inputs = {f'inputs/{name}': rng.normal(size=(90, 4)) for name in ('rgb', 'ir')}
     split, target = np.arange(90) % 3, rng.integers(0, 2, 90)
-    np.savez(tmp_path / 'parts.npz', split=split, target=target, **inputs)
+    np.savez(tmp_path / 'pairs.npz', split=split, target=target, **inputs)
     monkeypatch.chdir(tmp_path)
     page = (ROOT / 'docs' / 'external.md').read_text()
     stated = {}
@@ -212,7 +236,7 @@ def test_the_example_of_the_page_makes_files_that_fit(tmp_path, monkeypatch, cap
     exec(re.search(r'```python\n(.*?)```', page, re.S)[1], {'probabilities': probabilities})
     words = re.search(r'compare.py (mynet-0.*--data-root \S+)', page)[1].split()
     assert compare.main([*words, '--results', str(tmp_path / 'r')]) == 0
-    with (tmp_path / 'r' / 'tables' / 'parts.csv').open() as file:
+    with (tmp_path / 'r' / 'tables' / 'pairs.csv').open() as file:
         row = next(csv.DictReader(file))
     assert row['method'] == 'MyNet (external)'
     for subset in ('rgb', 'ir', 'rgb+ir'):

@@ -96,7 +96,7 @@ def test_a_table_that_cannot_be_written_is_one_line_and_the_others_are_shown(
     assert not running.show_tables([e], tmp_path)
     told = capsys.readouterr()
     assert told.err.count('\n') == 1
-    assert 'tables/toy.md: cannot be written' in told.err
+    assert 'tables/toy.md: cannot be written: expected a folder' in told.err
 
 
 def test_every_table_is_written_before_one_is_printed(tmp_path, monkeypatch):

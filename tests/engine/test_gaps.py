@@ -248,7 +248,10 @@ def test_mechanisms_have_one_spelling(spec, canonical):
         ({'mechanism': 'mcar:2', 'rates': '0.5'}, "unknown mechanism 'mcar:2'"),
         ({'mechanism': 'mar', 'rates': '0.5'}, "unknown modality in mechanism 'mar'"),
         ({'mechanism': 'mar:dept', 'rates': 'ir=0.5'}, "did you mean 'depth'"),
-        ({'mechanism': 'mnar:0', 'rates': '0.5'}, "a strength other than 0, e.g. 2, found '0'"),
+        (
+            {'mechanism': 'mnar:0', 'rates': '0.5'},
+            "finite strength other than 0, e.g. 2, found '0'",
+        ),
         ({'mechanism': 'mnar:x', 'rates': '0.5'}, "found 'x'"),
         ({'mechanism': 'mnar:nan', 'rates': '0.5'}, "found 'nan'"),
         ({'mechanism': 'mar:rgb:1:2', 'rates': 'ir=0.5'}, "found '1:2'"),
@@ -339,9 +342,10 @@ def test_a_manifest_says_what_may_be_read(tmp_path):
         (GOOD[:3], "found none for 1 of them, e.g. 'train-2'"),
         ([*GOOD, ['val-0', 1, 1, 1]], "found 1 that are none of them, e.g. 'val-0'"),
         ([*GOOD, GOOD[1]], "row 5: expected 'train-0' once"),
-        ([*GOOD[:3], ['train-2', 0, 2, 1]], "row 4: expected 0 or 1, found '2'"),
+        ([*GOOD[:3], ['train-2', 0, 2, 1]], "row 4: depth: expected 0 or 1, found '2'"),
         ([*GOOD[:3], ['train-2', 0, 1]], 'row 4: expected 4 values, found 3'),
         ([*GOOD[:3], ['train-2', 'true', 1, 1]], "found 'true'"),
+        ([GOOD[0], *([row[0], 0, 0, 0] for row in GOOD[1:])], 'expected some 1, found 0 for every'),
     ],
 )
 def test_a_bad_manifest_is_told_in_one_line(rows, told, tmp_path):
@@ -351,6 +355,13 @@ def test_a_bad_manifest_is_told_in_one_line(rows, told, tmp_path):
     assert told in str(error.value)
     assert str(error.value).count('a.csv') == 1
     assert '\n' not in str(error.value)
+
+
+def test_gaps_that_leave_nothing_are_refused_for_every_method():
+    data = Toy(TASKS['faces'], FEW)
+    told = 'toy: expected some training sample with a modality under the training gaps rates=1'
+    with pytest.raises(UserError, match=told):
+        gaps.kept(data, built(data, rates='1'), 0)
 
 
 def test_what_is_no_file_of_text_is_no_manifest(tmp_path):

@@ -678,7 +678,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(results, tmp_path, capsys):
     (tmp_path / 'file').write_text('')
     assert run(results, '--out', tmp_path / 'file', '--chart', 'ranks') == 2
     err = capsys.readouterr().err
-    assert 'cannot be written' in err
+    assert f'cannot be written: expected a folder, found the file {tmp_path / "file"}' in err
     assert err.count('\n') == 1
 
 

@@ -767,7 +767,7 @@ def test_a_data_set_without_a_column_leaves_the_others_their_tables(tmp_path, ca
         store.write(place / 'record.json', record)
     assert commands.main([str(tmp_path), '--columns', 'a=A', 'b=B']) == 0
     assert (tmp_path / 'tables' / 'other.md').is_file()
-    assert "left out: first: columns: no subset or summary 'a'" in capsys.readouterr().out
+    assert "left out: first: no subset or summary 'a'" in capsys.readouterr().out
     for name in ('../runs/other', '..', '.', ''):
         assert commands.main([str(tmp_path), '--datasets', name]) == 2
         assert 'expected the name of a data set' in capsys.readouterr().err
