@@ -257,6 +257,7 @@ def test_corruptions_show_what_the_page_shows(tmp_path):
     for picture, layer in zip([whole, *each], share['layers'].values(), strict=True):
         assert [table_of(picture)[name] for name in share['rows']] == layer
     assert list(whole.header) == ['method', *share['cols']]
+    assert whole.shape.empty.startswith('not tested, or a clean score')
     found = pictures(source, 'severity')
     assert list(found) == [f'severity-{m}-{k}' for m in (1, 2, 3) for k in (1, 2)]
     names = source.view.methods
@@ -444,6 +445,11 @@ def test_what_was_not_tested_is_a_dash_and_a_minus_is_one():
     assert heat.texts_of(shape.values, 1.0, True) == [['–', '−1.50', '0.00']]
     assert heat.texts_of([[-0.001]], 1.0, True) == [['0.00']]
     assert heat.texts_of(shape.values, 0.01, True) is None
+    full = dataclasses.replace(shape, values=[[1.0, 2.0, 3.0]])
+    for each, more in ((shape, ['x; – is not known']), (full, ['x'])):
+        with sheets.styled():
+            (figure,) = pages.draw(each, COLUMN)
+        assert [text for text, _ in shown(figure) if text.startswith('x')] == more
 
 
 @pytest.mark.parametrize(('colouring', 'worse'), [('signed', -1.0), ('against', 1.0)])
@@ -481,6 +487,36 @@ def test_series_of_a_panel_differ_without_colour():
     looks = [lines.look(k) for k in range(lines.MOST)]
     assert len({look['marker'] for look in looks}) == lines.MOST
     assert len({str(look['linestyle']) for look in looks}) == lines.MOST
+
+
+def test_lines_and_bands_lie_at_their_place_and_only_dots_stand_side_by_side():
+    series = [
+        Series(name, [[(0, y), (2, y + 9)]], [(0, y - 1, y + 1), (2, y, y + 9)], [(0, y), (2, y)])
+        for name, y in (('a', 10.0), ('b', 20.0))
+    ]
+    with sheets.styled():
+        (figure,) = pages.draw(Lines(series, 'x', 'y', whole=True), COLUMN)
+    panel = figure.axes[1]
+    joined = [line for line in panel.lines if line.get_linestyle() != 'None']
+    assert [list(line.get_xdata()) for line in joined] == [[0, 2], [0, 2]]
+    for band in panel.collections:
+        assert {x for x, _ in band.get_paths()[0].vertices} == {0, 2}
+    first, second = (list(line.get_xdata()) for line in panel.lines if line not in joined)
+    assert np.subtract(second, first) == pytest.approx([lines.SIDE_BY_SIDE] * 2)
+
+
+@pytest.mark.parametrize('repeated', [1, 2, 4])
+def test_a_long_title_of_the_axis_ends_above_the_legend(repeated):
+    title = ' '.join(['severity of Gaussian noise in rgb, given all modalities'] * repeated)
+    with sheets.styled():
+        (figure,) = pages.draw(Lines([Series('m', [[(0, 1.0), (5, 2.0)]])], title, 'y'), COLUMN)
+        shown(figure)
+        sheet, panel = figure.axes
+        below = panel.xaxis.label.get_window_extent().y0
+        marks = [(line.get_window_extent().y1, line.get_markersize()) for line in sheet.lines]
+        tops = [y + size / 2 * figure.dpi / 72 for y, size in marks]
+    assert below >= max(tops)
+    assert below >= max(text.get_window_extent().y1 for text in sheet.texts)
 
 
 def test_panels_have_all_methods_and_one_scale_but_for_those_far_off():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from benchmark.report.figures.shapes import Colouring, Column, Heat, Matrices, Picture, Value
 from benchmark.report.figures.source import Source, part_of, present
@@ -28,6 +29,7 @@ def heat_of(
     colouring: Colouring,
     columns: dict[int, Column] | None = None,
     methods: Sequence[int] | None = None,
+    **more: Any,
 ) -> Picture:
     """Returns the heatmap of one row of `values` per method, best method first.
 
@@ -41,6 +43,7 @@ def heat_of(
         colouring: As of `Heat`.
         columns: Place in a row of `values` -> column, by default those of the block.
         methods: The methods that `values` has, by default all.
+        more: Other attributes of `Heat`.
     """
     shown = source.columns if columns is None else columns
     rows = dict(zip(range(len(values)) if methods is None else methods, values, strict=True))
@@ -51,7 +54,7 @@ def heat_of(
         name,
         title,
         about,
-        Heat(names, list(shown.values()), cells, source.modalities, label, colouring),
+        Heat(names, list(shown.values()), cells, source.modalities, label, colouring, **more),
         ['method', *(column.title for column in shown.values())],
         [[method, *row] for method, row in zip(names, cells, strict=True)],
     )

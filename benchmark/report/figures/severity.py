@@ -31,6 +31,7 @@ def kept(source: Source) -> Iterator[Picture]:
             'high',
             columns,
             methods,
+            empty='not tested, or a clean score that is no better than without input',
         )
 
 

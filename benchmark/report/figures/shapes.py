@@ -38,6 +38,7 @@ class Heat:
         modalities: The names of the modalities, for the circles.
         label: What the colours show.
         colouring: Which numbers are dark or blue.
+        empty: Why a cell has no number.
     """
 
     rows: Sequence[str]
@@ -46,6 +47,7 @@ class Heat:
     modalities: Sequence[str]
     label: str
     colouring: Colouring
+    empty: str = 'not known'
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Lines:
         series: The series, best method first.
         x: Title of the x-axis.
         y: Title of the y-axis.
-        whole: Whether x is a whole number, at which the series stand side by side.
+        whole: Whether x is a whole number, at which the dots of the series stand side by side.
         shared: Whether the numbers of different methods are comparable.
         diagonal: Whether both axes are percentages, on whose diagonal a method should lie.
     """

@@ -14,6 +14,9 @@ from matplotlib.figure import Figure
 from benchmark.report.figures.drawing import sheets
 from benchmark.report.figures.shapes import Colouring, Column, Heat, Value
 
+DASH = '–'
+"""What stands in a cell without a number."""
+
 ROW = 0.17
 CIRCLES = 0.13
 LEAST = 0.1
@@ -83,7 +86,7 @@ def texts_of(
 def _text(value: Value, digits: int, signed: bool) -> str:
     """Returns a number with a true minus, a plus where signs matter, and no sign of zero."""
     if value is None:
-        return '–'
+        return DASH
     text = f'{round(value, digits) + 0.0:.{digits}f}'.replace('-', '−')
     return f'+{text}' if signed and round(value, digits) > 0 else text
 
@@ -103,6 +106,8 @@ def draw(heat: Heat, width: float) -> Iterator[Figure]:
     label = heat.label
     if texts is None and heat.colouring in ('signed', 'against'):
         label = label.replace('is orange', 'is orange and hatched')
+    if any(value is None for row in heat.values for value in row):
+        label = f'{label}; {DASH} is {heat.empty}'
     head = sheets.wrapped(label, width - 2 * sheets.MARGIN)
     top = sheets.MARGIN + len(head) * LINE_HEAD + BAR
     foot = sheets.MARGIN + _foot(heat, cell)
@@ -187,7 +192,7 @@ def _cells(
         y = bottom + (len(rows) - 1 - line) * ROW
         for k, x in zip(block, edges, strict=True):
             value = heat.values[r][k]
-            text = '–' if value is None else '' if texts is None else texts[r][k]
+            text = DASH if value is None else '' if texts is None else texts[r][k]
             cells.append(Cell(x, y, value, text))
     boxes(sheet, cells, (cell, ROW), scale, texts is None)
 

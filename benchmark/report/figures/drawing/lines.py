@@ -21,7 +21,7 @@ OTHER = 2
 """How many times the range of the first panel is that of a panel with a scale of its own."""
 
 SIDE_BY_SIDE = 0.05
-"""Distance of two series at one whole number of the x-axis."""
+"""Distance of the dots of two series at one whole number of the x-axis."""
 
 
 def draw(lines: Lines, width: float) -> Iterator[Figure]:
@@ -112,20 +112,20 @@ def _panel(axes: Axes, lines: Lines, series: Sequence[Series]) -> None:
         axes.set_xlim(corner, 100)
     for k, each in enumerate(series):
         style = look(k)
-        aside = (k - (len(series) - 1) / 2) * SIDE_BY_SIDE if lines.whole else 0.0
         if each.band:
             x, low, high = zip(*each.band, strict=True)
-            places = [v + aside for v in x]
-            axes.fill_between(places, low, high, color=style['color'], alpha=0.15, linewidth=0)
+            axes.fill_between(x, low, high, color=style['color'], alpha=0.15, linewidth=0)
         for line in each.lines:
             axes.plot(
-                [x + aside for x, _ in line],
+                [x for x, _ in line],
                 [y for _, y in line],
                 # Many markers hide the line.
                 markevery=(k, 5) if len(line) > 12 else None,
                 clip_on=not lines.diagonal,
                 **{**style, 'linewidth': 1.0 if len(each.lines) == 1 else 0.7},
             )
+        # A line that is moved sideways lies above or below its place wherever it rises or falls.
+        aside = (k - (len(series) - 1) / 2) * SIDE_BY_SIDE if lines.whole else 0.0
         axes.plot(
             [x + aside for x, _ in each.dots],
             [y for _, y in each.dots],
