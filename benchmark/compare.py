@@ -18,7 +18,7 @@ from benchmark.files import ROOT, user_path  # noqa: E402
 from benchmark.records import prediction_files, store  # noqa: E402
 from benchmark.records.predictions import Predictions  # noqa: E402
 from benchmark.records.schema import RecordError  # noqa: E402
-from benchmark.streams import command, telling  # noqa: E402
+from benchmark.streams import Parser, command, telling  # noqa: E402
 
 T = TypeVar('T')
 
@@ -38,7 +38,7 @@ modalities, classes, probabilities or logits; in segmentation areas, confusions 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog='benchmark/compare.py',
         description=__doc__,
         epilog=EXAMPLES,

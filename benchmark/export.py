@@ -13,7 +13,7 @@ import argparse  # noqa: E402
 from functools import partial  # noqa: E402
 
 from benchmark.files import user_path  # noqa: E402
-from benchmark.streams import command, telling  # noqa: E402
+from benchmark.streams import Parser, command, telling  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmark/export.py RUN
@@ -29,7 +29,7 @@ leaves out may hold any value.
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog='benchmark/export.py',
         description=__doc__,
         epilog=EXAMPLES,

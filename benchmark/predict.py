@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
 from benchmark.files import user_path, writing  # noqa: E402
 from benchmark.shown import terminal  # noqa: E402
-from benchmark.streams import command, telling  # noqa: E402
+from benchmark.streams import Parser, command, telling  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmark.engine.deployed import Model
@@ -36,7 +36,7 @@ RUN is the folder of a run, e.g. results/runs/parts/rfnet/uniform-last-1848b8bb/
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog='benchmark/predict.py',
         description=__doc__,
         epilog=EXAMPLES,

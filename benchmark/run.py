@@ -22,7 +22,7 @@ from benchmark.engine import arguments  # noqa: E402
 from benchmark.engine.grids import GRIDS  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
 from benchmark.records import kinds  # noqa: E402
-from benchmark.streams import command, telling  # noqa: E402
+from benchmark.streams import Parser, command, telling  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmark/run.py --methods mmanet rfnet
@@ -44,7 +44,7 @@ EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog='benchmark/run.py',
         description='Trains methods, tests them on every subset of the modalities, and prints '
         'the tables. Finished experiments are skipped, interrupted ones are resumed.',

@@ -15,7 +15,7 @@ from functools import partial  # noqa: E402
 from benchmark.errors import UserError, unknown  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
 from benchmark.records.gallery import RULES  # noqa: E402
-from benchmark.streams import command, telling  # noqa: E402
+from benchmark.streams import Parser, command, telling  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmark/show.py RUN
@@ -33,7 +33,7 @@ RUN is the folder of a run, e.g. results/runs/parts/rfnet/uniform-last-1848b8bb/
 def parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
     path = {k: partial(user_path, what=k) for k in ('RUN', '--data', '--out', '--method-file')}
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog='benchmark/show.py',
         description=__doc__,
         epilog=EXAMPLES,

@@ -6,6 +6,7 @@ full, and a terminal may vanish. What a command records is worth more than what 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import functools
@@ -17,12 +18,29 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, ParamSpec, TextIO
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, unknown
 
 P = ParamSpec('P')
 
 UNREAD = 128 + signal.SIGPIPE
 """Exit status of a command whose output nobody reads any more, as shells report it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments whose errors are one line, as all errors of the commands are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what is wrong.
+
+        Raises:
+            UserError: Always; an argument that does not exist comes with the nearest name.
+        """
+        what, _, words = message.partition('unrecognized arguments: ')
+        if not what and words:
+            raise unknown(
+                'argument', words.split()[0].partition('=')[0], self._option_string_actions
+            )
+        raise UserError(f'{message}; --help shows all arguments')
 
 
 class Output(io.FileIO):

@@ -23,7 +23,7 @@ from benchmark.report.layouts import LAYOUTS  # noqa: E402
 from benchmark.report.selection import Selection, with_summaries  # noqa: E402
 from benchmark.report.table import Table  # noqa: E402
 from benchmark.report.writer import Lacking  # noqa: E402
-from benchmark.streams import command, telling  # noqa: E402
+from benchmark.streams import Parser, command, telling  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmark/tables.py results
@@ -51,7 +51,7 @@ EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog='benchmark/tables.py',
         description=__doc__,
         epilog=EXAMPLES,

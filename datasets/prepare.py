@@ -22,7 +22,7 @@ from benchmark.errors import UserError
 from benchmark.files import user_path
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
-from benchmark.streams import command, telling
+from benchmark.streams import Parser, command, telling
 from datasets.common.prepare.findings import Findings
 from datasets.common.prepare.manifest import MANIFEST, read_manifest
 from datasets.common.prepare.preparation import Preparation, SourceError
@@ -94,7 +94,7 @@ def prepare(words: list[str]) -> int:
 
 
 def _prepare_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='datasets/prepare.py',
         description='Prepares a data root from official archives. When it has been interrupted, '
         'the same command continues. "datasets/prepare.py check" verifies a data root.',
@@ -147,7 +147,7 @@ def check(words: list[str]) -> int:
 
 
 def _check_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='datasets/prepare.py check',
         description='Verifies a data root and prints every problem: checksums, numbers of samples, '
         'pairing of files, labels, values, and overlap of the splits.',

@@ -22,7 +22,7 @@ from benchmark.errors import UserError
 from benchmark.files import user_path, writing
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
-from benchmark.streams import command
+from benchmark.streams import Parser, command
 
 TILE, MARGIN, TEXT = 144, 6, 22
 """Side of a picture, width of its margin, and height of a line of text, in pixels."""
@@ -165,7 +165,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='datasets/preview.py',
         description='Draws a contact sheet of a data set: the first samples of a split, one in '
         'each row, with class or label map.',

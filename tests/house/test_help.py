@@ -86,7 +86,10 @@ def test_help_is_shown_without_the_libraries_that_take_long_to_import():
 
 
 WRONG = {
-    'option': (['--method', 'a', '--frobnicate'], 'unrecognized arguments: --frobnicate'),
+    'option': (['--method', 'a', '--frobnicate'], "unknown argument '--frobnicate'; did you mean '"),
+    'typo': (['--method', 'a', '--seds', '1'], "'--seds'; did you mean '--seeds'?"),
+    'choice': (['--method', 'a', '--device', 'tpu'], "--device: invalid choice: 'tpu'"),
+    'type': (['--method', 'a', '--seeds', 'x'], "--seeds: invalid int value: 'x'"),
     'number': (['--jobs', '0'], 'error: --jobs: expected 1 or more, found 0'),
     'method': (['--methods', 'mmanett:alpha=4'], "unknown method 'mmanett'; did you mean 'mmanet'"),
     'dataset': (
@@ -103,6 +106,8 @@ def test_wrong_arguments_are_refused_without_these_libraries(wrong):
     words, expected = WRONG[wrong]
     _, told, last = at_once(*words)
     assert expected in told[-1]
+    assert told[-1].startswith('error: ')
+    assert len(told) == 1
     assert last == '2 []'
 
 

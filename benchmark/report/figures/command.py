@@ -23,7 +23,7 @@ from benchmark.report.page import curves, reading
 from benchmark.report.render import comma_separated
 from benchmark.report.selection import Selection, with_summaries
 from benchmark.report.writer import Lacking
-from benchmark.streams import telling
+from benchmark.streams import Parser, telling
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog='benchmark/plot.py',
         description=__doc__,
         epilog=EXAMPLES,

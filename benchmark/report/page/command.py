@@ -6,6 +6,7 @@ import argparse
 
 from benchmark.report.arguments import add_records
 from benchmark.report.page import document
+from benchmark.streams import Parser, telling
 
 EXAMPLES = """examples:
   python benchmark/report.py results
@@ -17,7 +18,7 @@ EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog='benchmark/report.py',
         description=__doc__,
         epilog=EXAMPLES,
@@ -27,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@telling
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns 0, or 2 if something could not be made."""
     args = parser().parse_args(argv)
