@@ -201,11 +201,10 @@ class Robustness:
         found = without_input(self.runs)
         return 0.0 if found is None else found
 
-    @cached_property
-    def effective(self) -> dict[str, float]:
-        """Row -> effective robustness over all tests of all modalities together."""
-        where = self.where()
-        clean = self.where(severity=0)
+    def effective(self, modality: str = '', kind: str = '') -> dict[str, float]:
+        """Returns row -> effective robustness over the tests that `where` chooses."""
+        where = self.where(modality, kind)
+        clean = self.where(modality, kind, 0)
         labels = list(self.values)
         pairs = [
             (self.mean(label, clean).mean(), self.mean(label, where).mean()) for label in labels

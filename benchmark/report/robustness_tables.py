@@ -65,7 +65,7 @@ def tables(found: Robustness) -> list[TextTable]:
 
 
 def _overall(found: Robustness) -> TextTable:
-    effective = found.effective
+    effective = found.effective()
     known = not all(map(np.isnan, effective.values()))
     where, rows = found.where(), []
     for label in found.rows:

@@ -86,7 +86,10 @@ def test_help_is_shown_without_the_libraries_that_take_long_to_import():
 
 
 WRONG = {
-    'option': (['--method', 'a', '--frobnicate'], "unknown argument '--frobnicate'; did you mean '"),
+    'option': (
+        ['--method', 'a', '--frobnicate'],
+        "unknown argument '--frobnicate'; did you mean '",
+    ),
     'typo': (['--method', 'a', '--seds', '1'], "'--seds'; did you mean '--seeds'?"),
     'choice': (['--method', 'a', '--device', 'tpu'], "--device: invalid choice: 'tpu'"),
     'type': (['--method', 'a', '--seeds', 'x'], "--seeds: invalid int value: 'x'"),

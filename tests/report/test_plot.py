@@ -24,6 +24,7 @@ from benchmark import tables
 from benchmark.files import ROOT
 from benchmark.missing import subset_ids
 from benchmark.records import corruptions, store
+from benchmark.report import robustness
 from benchmark.report.figures import command, formats
 from benchmark.report.figures.charts import CHARTS
 from benchmark.report.figures.drawing import heat, lines, pages, scatter, sheets
@@ -241,7 +242,7 @@ def test_segmentation_has_a_row_for_each_class(tmp_path):
     np.testing.assert_allclose(means, scores.shape.values[0][:3], atol=0.01)
 
 
-def test_corruptions_show_what_the_page_shows(tmp_path):
+def test_corruptions_show_what_the_page_shows(tmp_path, monkeypatch):
     for label, more in (('a', 0.0), ('b', 0.05)):
         for seed in range(2):
             path = add(tmp_path / 'runs', label, seed, samples=400)
@@ -252,11 +253,16 @@ def test_corruptions_show_what_the_page_shows(tmp_path):
     assert problems == []
     source = dataclasses.replace(source_of(tmp_path), tests=tests)
     severity, share = corrupted.section_of(source.view, tests)['parts']
-    whole, *each = CHARTS['corruptions'](source)
+    whole, area, *each = CHARTS['corruptions'](source)
+    # Two methods have no trend, so that there is no effective robustness.
+    assert area.name == 'corruptions-area'
     assert [p.name for p in each] == ['corruptions-1', 'corruptions-2', 'corruptions-3']
-    for picture, layer in zip([whole, *each], share['layers'].values(), strict=True):
+    keys = ['0/0', '1/0', '0/1', '0/2', '0/3']
+    for picture, key in zip([whole, area, *each], keys, strict=True):
+        layer = share['layers'][key]
         assert [table_of(picture)[name] for name in share['rows']] == layer
     assert list(whole.header) == ['method', *share['cols']]
+    assert (whole.shape.colouring, area.shape.colouring) == ('high', 'low')
     assert whole.shape.empty.startswith('not tested, or a clean score')
     found = pictures(source, 'severity')
     assert list(found) == [f'severity-{m}-{k}' for m in (1, 2, 3) for k in (1, 2)]
@@ -273,6 +279,11 @@ def test_corruptions_show_what_the_page_shows(tmp_path):
             [2 * r['std'] for r in told]
         )
         assert [r['severity'] for r in told] == [0, 1, 3, 5]
+    monkeypatch.setattr(robustness, 'effective', lambda clean, *_: np.arange(len(clean)) - 0.5)
+    effective = pictures(source, 'corruptions')['corruptions-effective']
+    assert {name: set(row) for name, row in table_of(effective).items()} == {'a': {-50}, 'b': {50}}
+    assert effective.shape.colouring == 'signed'
+    assert effective.note.endswith('of a single modality is not shown; the page has it')
 
 
 def test_chosen_subsets_and_methods_have_figures_of_their_own(results):

@@ -158,10 +158,10 @@ def test_effective_robustness_of_rows_is_that_of_their_means(found):
     rows = list(found.rows)
     x = np.array([found.mean(r, found.where(severity=0)).mean() for r in rows])
     y = np.array([found.mean(r, found.where()).mean() for r in rows])
-    assert list(found.effective.values()) == pytest.approx(
+    assert list(found.effective().values()) == pytest.approx(
         robustness.effective(x, y, False).tolist()
     )
-    assert not np.isnan([*found.effective.values()]).any()
+    assert not np.isnan([*found.effective().values()]).any()
 
 
 def test_curves_have_every_test_with_its_mean_and_deviation(results, found):
@@ -209,7 +209,7 @@ def test_the_tables_are_written_in_three_formats(results, found, capsys):
     cells = [cell.strip() for cell in row.strip('|').split('|')]
     mean = found.mean('c', found.where())
     assert cells[2] == f'{100 * mean.mean():.2f} ± {100 * mean.std(ddof=1):.2f}'
-    assert float(cells[5]) == pytest.approx(100 * found.effective['c'], abs=0.006)
+    assert float(cells[5]) == pytest.approx(100 * found.effective()['c'], abs=0.006)
     assert 'rgb corrupted, without ir' in text
     assert 'ir corrupted, alone' in text
     assert r'\begin{table*}' in stem.with_name(f'{stem.name}.tex').read_text()
@@ -261,10 +261,30 @@ def test_the_page_shows_every_curve_and_what_is_kept(results, found):
     assert row[5] == pytest.approx(100 * found.mean('c', where).mean(), abs=0.005)
     assert kept['cols'] == ['all corruptions', 'Gaussian noise', 'Gaussian blur']
     share = 100 * found.relative('c', found.where('ir', 'blur')).mean()
-    assert kept['layers']['3'][2][2] == pytest.approx(share, abs=1e-3)
+    assert kept['layers']['0/3'][2][2] == pytest.approx(share, abs=1e-3)
     assert math.isclose(
-        kept['layers']['0'][2][0], 100 * found.relative('c', found.where()).mean(), abs_tol=1e-3
+        kept['layers']['0/0'][2][0], 100 * found.relative('c', found.where()).mean(), abs_tol=1e-3
     )
+
+
+def test_the_page_shows_the_area_and_the_effective_robustness_of_the_tables(results, found):
+    kept = section(results / 'runs/faces')['parts'][1]
+    assert kept['colours'] == ['high', 'low', 'signed']  # ACER: a low area is better
+    overall = robustness_tables.tables(found)[0]
+    for name, row, area, effective in zip(
+        kept['rows'], overall.rows, kept['layers']['1/0'], kept['layers']['2/0'], strict=True
+    ):
+        told = dict(zip(overall.header, row, strict=True))
+        assert told['method'] == name
+        assert float(told['area'].split(' ± ')[0]) == pytest.approx(area[0], abs=0.006)
+        assert float(told['effective']) == pytest.approx(effective[0], abs=0.006)
+    rows = list(found.rows)
+    x, y = (
+        np.array([found.mean(r, found.where('ir', 'blur', s)).mean() for r in rows])
+        for s in (0, None)
+    )
+    one = [row[2] for row in kept['layers']['2/3']]
+    assert one == pytest.approx(100 * robustness.effective(x, y, False), abs=1e-3)
 
 
 def test_a_page_without_tests_says_how_they_are_made(tmp_path):

@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from benchmark.report import escaping
-from benchmark.report.figures.heats import DARK, heat_of
+from benchmark.report.figures.heats import DARK, SIGNED, heat_of
 from benchmark.report.figures.shapes import Column, Lines, Picture, Series
 from benchmark.report.figures.source import Source, numbers_of, part_of, rows_of
 from benchmark.report.page import corrupted
+from benchmark.report.robustness import FEWEST
+
+ENDS = 'area', 'effective'
+"""What the names of the figures of all measures but the first end in."""
+
+EMPTY = (
+    'not tested, or a clean score that is no better than without input',
+    'not tested',
+    f'not tested, or without a trend of at least {FEWEST} methods',
+)
+"""Why a measure has no number."""
 
 
 def kept(source: Source) -> Iterator[Picture]:
-    """Yields the relative robustness by corruption: of any modality, and of each one."""
+    """Yields the measures by corruption of any modality, and the first of each modality, too."""
     view = source.view
     section = corrupted.section_of(view, source.tests)
     part = part_of(section, '-kept')
     columns = {k: Column(title) for k, title in enumerate(part['cols'])}
     methods = [view.methods.index(name) for name in part['rows']]
-    for k, modality in enumerate(part['selects'][0]['options']):
-        yield heat_of(
+    measures, modalities = (select['options'] for select in part['selects'])
+    shown = [('', 0, 0), *((f'-{end}', n, 0) for n, end in enumerate(ENDS, 1))]
+    shown += [(f'-{k}', 0, k) for k in range(1, len(modalities))]
+    for end, n, k in shown:
+        values, colouring = part['layers'][f'{n}/{k}'], part['colours'][n]
+        if n and not any(value is not None for row in values for value in row):
+            continue
+        told = f'{measures[n]}, {modalities[k]} corrupted'
+        made = heat_of(
             source,
-            f'corruptions-{k}' if k else 'corruptions',
-            f'Relative robustness, {modality} corrupted',
+            f'corruptions{end}',
+            told[0].upper() + told[1:],
             section['about'],
-            part['layers'][str(k)],
-            f'relative robustness (%), {modality} corrupted; {DARK}',
-            'high',
+            values,
+            f'{told}; {SIGNED if colouring == "signed" else DARK}',
+            colouring,
             columns,
             methods,
-            empty='not tested, or a clean score that is no better than without input',
+            empty=EMPTY[n],
         )
+        left = f'{measures[n]} of a single modality is not shown; the page has it' if n else ''
+        yield dataclasses.replace(made, note=left)
 
 
 def curves(source: Source) -> Iterator[Picture]:

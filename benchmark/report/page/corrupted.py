@@ -10,10 +10,18 @@ import numpy as np
 from benchmark.records.corruptions import Tests
 from benchmark.records.kinds import KINDS
 from benchmark.report.page.view import Section, View, figure, grid, lacking, number, section, tidy
-from benchmark.report.robustness import Robustness
+from benchmark.report.robustness import FEWEST, Robustness
 
 MOST = 20_000
 """Most rows of the chart; beyond it, only the complete input is shown."""
+
+
+MEASURES = (
+    'relative robustness (%)',
+    'area under the severity curve (%)',
+    'effective robustness (points)',
+)
+"""What the table of methods and corruptions shows."""
 
 
 def section_of(view: View, tests: Mapping[str, Tests]) -> Section:
@@ -33,7 +41,11 @@ def section_of(view: View, tests: Mapping[str, Tests]) -> Section:
         'The same networks, tested with one modality corrupted at a time; severity 0 is the clean '
         f'input. {view.better} The relative robustness is the share of the clean score above '
         f'{100 * found.empty:.2f} %, the score without any input, that is kept, as the mean over '
-        'severities; it is empty where a row lacks some of the tests.'
+        'severities. The area under the severity curve is the mean height of that curve. The '
+        'effective robustness is the part of the score under corruption, in points, that the clean '
+        f'score does not explain; it is compared with a trend of at least {FEWEST} rows. A cell is '
+        'empty where a row lacks some of the tests, and a relative robustness also where the clean '
+        'score is no better than that without any input.'
     )
     if left:
         about += f' Not tested: {", ".join(tidy(left))}.'
@@ -84,29 +96,37 @@ def _subset_titles(subsets: list[str], names: list[str]) -> list[str]:
 
 
 def _kept(view: View, found: Robustness) -> dict[str, Any]:
-    """Returns method x corruption: the relative robustness, of one modality or of all."""
+    """Returns method x corruption: a measure of `MEASURES`, of one modality or of all."""
     choices = ['', *found.modalities]
     rows = [m for m, label in enumerate(view.runs.groups) if label in found.rows]
-    labels = list(view.runs.groups)
+    labels = [label for label in view.runs.groups if label in found.rows]
+    columns = [[_measures(found, m, kind) for kind in ('', *found.kinds)] for m in choices]
     layers = {
-        str(k): [
-            [
-                number(100 * float(found.relative(labels[m], found.where(modality, kind)).mean()))
-                for kind in ('', *found.kinds)
-            ]
-            for m in rows
-        ]
-        for k, modality in enumerate(choices)
+        f'{n}/{k}': [[number(100 * column[n][label]) for column in each] for label in labels]
+        for n in range(len(MEASURES))
+        for k, each in enumerate(columns)
     }
     return grid(
         f'{view.id}-kept',
-        'Relative robustness in percent, mean over severities and seeds.',
+        'Means over severities and seeds.',
         'method',
         [view.methods[m] for m in rows],
         ['all corruptions', *(KINDS[kind] for kind in found.kinds)],
         layers,
-        [{'label': 'Corrupted', 'options': ['any modality', *tidy(found.modalities)]}],
-        colours=['high'] * len(choices),
+        [
+            {'label': 'Shown', 'options': list(MEASURES)},
+            {'label': 'Corrupted', 'options': ['any modality', *tidy(found.modalities)]},
+        ],
+        colours=['high', 'high' if view.runs.higher else 'low', 'signed'],
         methods=True,
-        digits=1,
     )
+
+
+def _measures(found: Robustness, modality: str, kind: str) -> list[dict[str, float]]:
+    """Returns for each of `MEASURES` row -> its mean over seeds, as a fraction."""
+    where = found.where(modality, kind)
+    return [
+        {label: float(found.relative(label, where).mean()) for label in found.rows},
+        {label: float(found.area(label, where).mean()) for label in found.rows},
+        found.effective(modality, kind),
+    ]
