@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmark.errors import UserError, unknown
-from benchmark.report import comparison, settings
+from benchmark.report import captions, comparison, settings
 from benchmark.report.comparison import MOST_SEEDS, Comparison, p_text
 from benchmark.report.cost_table import TextTable
 from benchmark.report.runs import Runs
@@ -103,6 +103,7 @@ def tables(runs: Runs, baseline: str) -> list[TextTable]:
     if standings.partial:
         told = ', '.join(standings.partial)
         caption += f' Tested on some subsets alone and hence not compared in the mean: {told}.'
+    caption += f' {captions.numbers(runs)}'.rstrip()
     made = []
     for column in (standings.main, *runs.subsets):
         few = standings.effective[column] < MIN_UNITS

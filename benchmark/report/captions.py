@@ -56,6 +56,14 @@ def size(block: Block) -> str:
     )
 
 
+def numbers(runs: Runs) -> str:
+    """Says on how many samples each subset was tested, if these are not the same; else ''."""
+    if len(set(runs.numbers.values())) < 2:
+        return ''
+    told = ', '.join(f'{subset} {n:,}' for subset, n in runs.numbers.items())
+    return f'Number of test {runs.sample} by subset: {told}.'
+
+
 def caption(block: Block) -> str:
     """Returns sentences on metric, protocol, seeds, test samples, summaries and significance.
 

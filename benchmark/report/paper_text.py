@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.report import escaping, published, settings, writer
+from benchmark.report import captions, escaping, published, settings, writer
 from benchmark.report.cost_table import TextTable
 from benchmark.report.paper import Entry, Paper, papers
 from benchmark.report.render import comma_separated, grid, latex_of, section
@@ -202,4 +202,5 @@ def _caption(paper: Paper) -> str:
     seeds = max((e.seeds for row in paper.rows.values() for e in row), default=0)
     tested = f'± is the standard deviation (ddof = 1) over up to {seeds} seeds. ' * (seeds > 1)
     tested += f'Our scores are on {settings.samples(runs)}. No difference is tested here.'
+    tested += f' {captions.numbers(runs)}'.rstrip()
     return '\n\n'.join([f'{paper.layout.about}.', ' '.join(parts), about, tested])

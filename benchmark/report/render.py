@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from benchmark.report import captions, escaping, published
 from benchmark.report.cost_table import TextTable
-from benchmark.report.rows import Cell
+from benchmark.report.rows import Cell, paired
 from benchmark.report.runs import EXPECTED
 from benchmark.report.table import Block, Table
 
@@ -81,6 +81,12 @@ def _text_table(
     return TextTable(captions.title(block), captions.caption(block), header, rows, len(labels))
 
 
+def _paired(block: Block) -> list[str]:
+    """Returns the titles of the further columns that every format shows."""
+    titles = {title for row in block.rows for title in row.extra}
+    return [title for title in paired(block.widest) if title in titles]
+
+
 def _footnotes(block: Block) -> list[str]:
     return [*captions.notes(block), *captions.failures(block), *published.sources(block.shown)]
 
@@ -112,7 +118,8 @@ def latex(table: Table) -> str:
     for block in table.blocks:
         kinds = [(row.kind, row.lead) for row in block.rows]
         rules = [i for i in range(1, len(kinds)) if kinds[i] != kinds[i - 1]]
-        text = _escaped(_text_table(block, block.columns, style, r'\,$\pm$\,'), escaping.tex)
+        made = _text_table(block, block.columns, style, r'\,$\pm$\,', _paired(block))
+        text = _escaped(made, escaping.tex)
         if table.transposed and not block.by_gaps:
             text, rules = _transposed(text, block), [len(block.subsets)]
         parts.append(_tex_table(text, rules, _footnotes(block)))
@@ -124,8 +131,10 @@ def latex(table: Table) -> str:
 def _transposed(text: TextTable, block: Block) -> TextTable:
     """Turns methods into columns; filled circles tell which modalities a row's subset has."""
     names = block.first.data['modalities']
-    rows = []
-    for k, (column, title) in enumerate(zip(block.columns, text.header[1:], strict=True), 1):
+    rows, extra = [], _paired(block)
+    for k, (column, title) in enumerate(
+        zip([*block.columns, *extra], text.header[1:], strict=True), 1
+    ):
         circles = [r'$\bullet$' if m in column.split('+') else r'$\circ$' for m in names]
         if column not in block.subsets:
             circles = [title, *[''] * (len(names) - 1)]
@@ -239,7 +248,7 @@ def _terminal_block(block: Block, color: bool) -> str:
         style = {'best': '\033[1m{}\033[0m', 'second': '\033[4m{}\033[0m', '': '{}'}
     columns, count = list(block.columns), len(block.subsets)
     shown = columns[count:] if count > WIDE else columns[: count + 2 + (EXPECTED in columns)]
-    text = _text_table(block, shown, style, None)
+    text = _text_table(block, shown, style, None, _paired(block))
     marked = any(row.cells.get(c, BLANK).mark for row in block.rows for c in columns)
     notes = ['* best and _ second, where marked'] if marked and not color else []
     if 'worst' in shown:

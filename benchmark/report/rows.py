@@ -23,6 +23,9 @@ BESIDE = {
 }
 """Metric -> those without which it misleads; a row tells their means over subsets and seeds."""
 
+UNEVEN = 1.5
+"""From how many times its equal share on the most frequent class makes accuracy mislead."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -133,6 +136,17 @@ def _worst(runs: Runs, members: Sequence[int]) -> dict[str, float | str]:
     found = np.nanargmin(values if runs.higher else -values, axis=1)
     told = ', '.join(runs.subsets[k] for k in found)
     return {'worst_is': f'of each seed the score of its worst subset ({told})'}
+
+
+def paired(runs: Runs) -> list[str]:
+    """Returns the titles of what every format must show beside the metric.
+
+    These are the other rate of errors of one kind, and UAR beside the accuracy of uneven classes.
+    """
+    classes, shares = len(runs.data['classes']), runs.samples.majority.values()
+    even = runs.metric == 'accuracy' and max(shares, default=0.0) < UNEVEN / classes
+    told = () if runs.metric == 'ACER' or even else BESIDE.get(runs.metric, ())
+    return [f'{name} %' for name in told]
 
 
 def _beside(runs: Runs, chosen: Sequence[Record]) -> dict[str, float]:

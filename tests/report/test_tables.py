@@ -6,6 +6,7 @@ import itertools
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -412,6 +413,11 @@ def test_rates_that_must_be_read_together_stand_together():
     assert float(told['mean_APCER']) == pytest.approx(1.5)
     other = runs.only_block(metric='APCER').rows[0].extra
     assert (other['BPCER %'], 'APCER %' in other) == ('1.00', False)
+    table = runs.table(metric='APCER')
+    for text in (terminal(table), latex(table), latex(replace(table, transposed=True))):
+        assert re.search(r'BPCER \\?%', text)
+        assert '1.00' in text
+    assert 'BPCER' not in terminal(runs.table())
 
 
 def test_accuracy_has_uar_beside_it_and_the_majority_beneath():
@@ -426,6 +432,22 @@ def test_accuracy_has_uar_beside_it_and_the_majority_beneath():
     assert block.rows[0].extra['UAR %'] == f'{100 * uar:.2f}'
     (majority,) = (row for row in block.rows if row.label.startswith('majority'))
     assert {round(c.mean, 6) for c in majority.cells.values()} == {90}
+    table = writer.table([record], lambda r: outcomes)
+    for text in (terminal(table), latex(table), latex(replace(table, transposed=True))):
+        assert re.search(r'UAR \\?%', text)
+        assert f'{100 * uar:.2f}' in text
+
+
+def test_accuracy_of_even_classes_stands_alone_in_the_terminal():
+    outcomes = make_outcomes(dict.fromkeys(SUBSETS, 40))
+    data = {'metric': 'accuracy', 'higher_is_better': True}
+    record = make_record('m', 0, outcomes, dataset=data)
+    for scores in record['scores']['test'].values():
+        scores['accuracy'] = 0.9
+    table = writer.table([record], lambda r: outcomes)
+    assert table.problems == []
+    assert 'UAR %' in markdown(table)
+    assert 'UAR' not in terminal(table)
 
 
 def test_the_caption_states_options_and_sizes_of_the_data():

@@ -2,28 +2,36 @@
 
 import csv
 import io
+import itertools
 import re
 
 import numpy as np
 import pytest
 from made_records import SAMPLES, SUBSETS, TARGET, acer_of, make_outcomes, make_record
 
-from benchmark.report import captions, writer
+from benchmark.report import baseline, captions, paper_text, writer
+from benchmark.report.page import scores
+from benchmark.report.page.view import View
+from benchmark.report.paper import papers
 from benchmark.report.render import csv as to_csv
 from benchmark.report.render import latex, markdown, terminal
 
 
-def made(size, few=SAMPLES, counts=None, **dataset):
-    """The table of one run, of persons with `size` samples each; ir has the first `few` samples."""
-    outcomes = make_outcomes(dict.fromkeys(SUBSETS, 40))
-    there = {k: outcomes[k][:few] for k in ('target', 'pred/ir')}
-    record = make_record('m', 0, outcomes, dataset=dataset)
-    record |= {'samples': counts} if counts else {}
-    record['scores']['test']['ir']['ACER'] = acer_of(there, 'ir')
-    record['n']['test']['ir'] = few
-    outcomes['pred/ir'] = np.where(np.arange(SAMPLES) < few, outcomes['pred/ir'], -1)
-    outcomes['cluster'] = np.array([f'person{i // size:03}' for i in range(len(TARGET))])
-    table = writer.table([record], lambda r: outcomes)
+def made(size, few=SAMPLES, counts=None, labels=('m',), seeds=1, **dataset):
+    """The table of some runs, of persons with `size` samples each; ir has `few` of the samples."""
+    records, outcomes = [], {}
+    for label, seed in itertools.product(labels, range(seeds)):
+        found = make_outcomes(dict.fromkeys(SUBSETS, 40), [seed, *label.encode()])
+        there = {k: found[k][:few] for k in ('target', 'pred/ir')}
+        record = make_record(label, seed, found, dataset=dataset)
+        record |= {'samples': counts} if counts else {}
+        record['scores']['test']['ir']['ACER'] = acer_of(there, 'ir')
+        record['n']['test']['ir'] = few
+        found['pred/ir'] = np.where(np.arange(SAMPLES) < few, found['pred/ir'], -1)
+        found['cluster'] = np.array([f'person{i // size:03}' for i in range(len(TARGET))])
+        records.append(record)
+        outcomes[record['identity']] = found
+    table = writer.table(records, lambda r: outcomes[r['identity']])
     assert table.problems == []
     return table
 
@@ -65,6 +73,21 @@ def test_columns_of_different_samples_tell_samples_and_clusters_in_every_format(
     told = 'on 84 to 400 test samples of 21 to 100 clusters, by subset.'
     assert told in captions.caption(table.blocks[0])
     assert captions.notes(table.blocks[0]) == []
+
+
+def test_every_table_and_the_page_tell_columns_of_different_samples():
+    both = {'labels': ('hemis', 'rfnet'), 'seeds': 3}
+    whole, few = made(4, **both), made(4, few=84, **both)
+    told = 'Number of test samples by subset: rgb 400, depth 400, ir 84, rgb+depth 400, '
+    for table, there in ((whole, False), (few, True)):
+        (block,) = table.blocks
+        (paper,) = papers(table, 'mmanet-classification')
+        texts = (
+            baseline.tables(block.first, 'rfnet')[0].caption,
+            paper_text.text_table(paper).caption,
+            scores.heatmap(View('b', block))['about'],
+        )
+        assert [told in text for text in texts] == [there] * 3
 
 
 def test_the_samples_of_dice_are_volumes():

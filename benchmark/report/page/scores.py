@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from benchmark.report import escaping, statistics
+from benchmark.report import captions, escaping, statistics
 from benchmark.report.page.view import (
     Section,
     View,
@@ -85,6 +85,7 @@ def heatmap(view: View) -> Section:
         'less that of the baseline; better is blue, worse is orange. The colours are scaled '
         'without the 5 % of the cells at either end.'
     )
+    about += f' {captions.numbers(runs)}'.rstrip()
     if closed is None:
         about += ' The gap closed is not shown: the data set states no ceiling or no chance.'
     part = grid(
