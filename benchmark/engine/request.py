@@ -18,6 +18,7 @@ from benchmark.engine.tuning import Search
 from benchmark.errors import UserError, listing
 from benchmark.options import options_of
 from benchmark.registry import DATASETS, METHODS, lookup, parse_spec
+from benchmark.shown import terminal
 
 LENGTH = ('epochs', 'batch_size')
 """Fields of the protocol that settle how long a training is."""
@@ -84,7 +85,7 @@ def checked(
         with listing(data.name, refused):
             data.check()
             for note in filter(None, (*data.notes, _length(data, options))):
-                print(f'{data.name}: {note}')
+                print(f'{data.name}: {terminal(note)}')
             usable.append(data)
     return usable
 

@@ -21,6 +21,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from benchmark import tables
+from benchmark.errors import UserError
 from benchmark.files import ROOT
 from benchmark.missing import subset_ids
 from benchmark.records import corruptions, store
@@ -719,6 +720,12 @@ def test_without_a_finished_run_there_is_one_line(tmp_path, capsys):
     save(tmp_path / 'runs', make_failure('m', 0, 'loss is NaN'))
     assert run(tmp_path) == 2
     assert capsys.readouterr().err == 'error: faces: there is no finished run\n'
+
+
+def test_what_is_wrong_for_every_data_set_is_told_once(capsys):
+    with pytest.raises(UserError, match='^odd$'):
+        command._tell([UserError('odd'), UserError('odd')], 0, False)
+    assert capsys.readouterr().out == ''
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(results, tmp_path, capsys):

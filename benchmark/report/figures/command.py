@@ -142,6 +142,8 @@ def _tell(errors: Sequence[UserError], written: int, named: bool) -> int:
     Raises:
         UserError: No data set has any, or one has none that was named.
     """
+    # An argument that is wrong for all data sets is told once.
+    errors = list({str(error): error for error in errors}.values())
     failed = [error for error in errors if not isinstance(error, Lacking)]
     if errors and (named or not written):
         for error in errors[1:]:
