@@ -17,7 +17,7 @@ from typing import Any, NamedTuple  # noqa: E402
 from benchmark.errors import UserError, noting, unknown  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.report import paper_text, robustness_tables, writer  # noqa: E402
-from benchmark.report.arguments import add_metric, add_records, add_selection  # noqa: E402
+from benchmark.report.arguments import add_metric, add_records, add_selection, datasets  # noqa: E402
 from benchmark.report.cost_table import TextTable  # noqa: E402
 from benchmark.report.layouts import LAYOUTS  # noqa: E402
 from benchmark.report.selection import Selection, with_summaries  # noqa: E402
@@ -160,9 +160,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.corruptions and getattr(args, option):
             raise UserError(f'--corruptions: expected no --{option.replace("_", "-")} beside it')
     columns = with_summaries(titles(args.columns or []), args.summaries)
-    names = args.datasets or writer.datasets(runs)
-    if not names:
-        raise UserError(f'{runs}: no runs found')
+    names = datasets(runs, args.datasets)
     made, errors = _write_all(args, names, runs, columns)
     for written in made:
         writer.show(written.table)

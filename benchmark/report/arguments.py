@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
+from benchmark.errors import UserError
 from benchmark.files import user_path
 
 
@@ -29,6 +32,20 @@ def add_records(p: argparse.ArgumentParser, written: str) -> None:
     p.add_argument(
         '--datasets', nargs='+', metavar='NAME', help='data sets, e.g. synth_faces (default: all)'
     )
+
+
+def datasets(runs: Path, asked: Sequence[str] | None = None) -> list[str]:
+    """Returns the names of the data sets that were asked for, by default of all that have runs.
+
+    A link that leads nowhere is one, too.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = asked or sorted(d.name for d in runs.glob('*') if d.is_dir() or d.is_symlink())
+    if not found:
+        raise UserError(f'{runs}: no runs found')
+    return list(found)
 
 
 def add_metric(p: argparse.ArgumentParser) -> None:

@@ -164,11 +164,6 @@ def unproven(dataset: str, metric: str, found: store.Scan) -> Lacking:
     return Lacking(unknown(f'metric of {dataset}', metric, held), held)
 
 
-def datasets(runs: Path) -> list[str]:
-    """Returns the names of the data sets that have runs; a link that leads nowhere is one, too."""
-    return sorted(d.name for d in runs.glob('*') if d.is_dir() or d.is_symlink())
-
-
 def folder_of(dataset: str, runs: Path) -> Path:
     """Returns the folder of a data set's records.
 

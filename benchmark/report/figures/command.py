@@ -14,7 +14,7 @@ from benchmark.errors import UserError
 from benchmark.files import user_path, writing
 from benchmark.records import corruptions
 from benchmark.report import escaping, writer
-from benchmark.report.arguments import add_metric, add_records, add_selection
+from benchmark.report.arguments import add_metric, add_records, add_selection, datasets
 from benchmark.report.figures.charts import CHARTS
 from benchmark.report.figures.formats import FORMATS, Settings, settings_of
 from benchmark.report.figures.shapes import Picture
@@ -116,9 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = settings_of(args)
     columns = with_summaries({s: s for s in args.subsets}, args.summaries)
     root = args.runs or args.results / 'runs'
-    names = args.datasets or writer.datasets(root)
-    if not names:
-        raise UserError(f'{root}: no runs found')
+    names = datasets(root, args.datasets)
     out = args.out or args.results / 'figures'
     asked = Asked(args.summaries, args.baseline, args.subsets, bool(args.only))
     selection = Selection(tuple(args.only), args.where, args.fail)
@@ -147,10 +145,10 @@ def _tell(errors: Sequence[UserError], written: int, named: bool) -> int:
     failed = [error for error in errors if not isinstance(error, Lacking)]
     if errors and (named or not written):
         for error in errors[1:]:
-            print(f'left out: {escaping.terminal(str(error))}')
+            print(f'left out: {error}')
         raise errors[0]
     for error in errors:
-        print(f'left out: {escaping.terminal(str(error))}')
+        print(f'left out: {error}')
     return 2 if failed else 0
 
 

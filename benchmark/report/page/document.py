@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.errors import UserError, noting
 from benchmark.files import writing
 from benchmark.records import corruptions, store
-from benchmark.report import captions, escaping, published, writer
+from benchmark.report import arguments, captions, escaping, published, writer
 from benchmark.report.page import (
     bundle,
     charts,
@@ -51,9 +51,7 @@ def write(results: Path, runs: Path | None = None, datasets: Sequence[str] = ())
         UserError: There are no runs, or the page cannot be written.
     """
     root = runs or results / 'runs'
-    names = list(datasets) or writer.datasets(root)
-    if not names:
-        raise UserError(f'{root}: no runs found')
+    names = arguments.datasets(root, datasets)
     made: list[dict[str, Any]] = []
     errors: list[UserError] = []
     for name in names:
