@@ -219,7 +219,7 @@ def test(
     tests = known(experiment.folder, record) or _empty(record, machine)
     todo = lacking(tests, request, bench.task)
     model = load(experiment.folder, machine.device)
-    loader = loader_of(experiment, machine, 'test')
+    loader = loader_of(experiment, machine, 'test', resident=False)  # corrupted on the host
     for modality, grades in todo.items():
         report(f'corrupted {modality}')
         started = time.perf_counter()
