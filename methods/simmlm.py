@@ -81,8 +81,8 @@ class SimMLM(Method):
     both.
 
     What could not be verified: the paper's text; the formulas are those of the released code, of
-    which a public copy was read. A step cannot be compared with it, since its experts are U-Nets for volumes; for equal logits,
-    gate and per-sample errors, fusion and ranking are equal.
+    which a public copy was read. A step cannot be compared with it, since its experts are U-Nets
+    for volumes; for equal logits, gate and errors of samples, fusion and ranking are equal.
 
     Args:
         task: What the data set requires.
