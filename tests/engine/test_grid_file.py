@@ -26,17 +26,17 @@ def written(folder, text, name='sweep.yaml'):
 
 
 def prepared(folder, *words):
-    """The experiments and the machine of a command, none of which is run."""
+    """The items of a command, none of which is run."""
     args = run.parser().parse_args(
         [*words, '--results', str(folder / 'results'), '--device', 'cpu']
     )
     arguments.check(args)
-    grid, machine = request.prepare(args)
-    return plan.flat(grid), machine
+    return request.prepare(args)[0]
 
 
 def planned(folder, *words):
-    return prepared(folder, *words)[0]
+    """The experiments of a command without searches."""
+    return [plan.plain(item) for item in prepared(folder, *words)]
 
 
 @pytest.mark.parametrize('name', sorted(GRIDS))
@@ -126,18 +126,19 @@ def test_what_is_typed_beside_a_file_applies_in_its_place(tmp_path):
         methods: [rfnet]
         datasets: [synth_rooms]
         seeds: [5]
-        options: {epochs: 4, synth_faces.lr: 0.5, clip: 1}
-        tune: 3
+        options: {epochs: 4, synth_faces.lr: 0.5, clip: 1, val: 8, size: 32}
     """
-    file = str(written(tmp_path, text.replace('synth_faces.lr', 'synth_rooms.lr')))
+    rooms = text.replace('synth_faces.lr', 'synth_rooms.lr')
+    (found,) = prepared(tmp_path, '--grid', str(written(tmp_path, rooms + '    tune: 3')))
+    assert (found.trials, found.seeds) == (3, (5,))
+    file = str(written(tmp_path, rooms))
     (found,) = planned(tmp_path, '--grid', file)
     assert (found.seed, found.protocol.epochs, found.protocol.lr) == (5, 4, 0.5)
-    assert found.search['trials'] == 3
     words = ('--seeds', '8', '9', '--cfg-options', 'epochs=6', 'lr=0.25')
     found = planned(tmp_path, '--grid', file, *words)
     assert [e.seed for e in found] == [8, 9]
     assert {(e.protocol.epochs, e.protocol.lr, e.protocol.clip) for e in found} == {(6, 0.25, 1)}
-    file = str(written(tmp_path, text.partition('tune')[0]))
+    file = str(written(tmp_path, text))
     (found,) = planned(tmp_path, '--grid', file, '--datasets', 'synth_faces')
     assert (found.data.name, found.protocol.lr) == ('synth_faces', 0.5)
 

@@ -192,8 +192,8 @@ class Waits(ModalityDropout):
 """
 
 
-def types(folder):
-    """Types a command with two jobs in a process group of its own, as a shell does."""
+def types(folder, count):
+    """Types a command with some jobs in a process group of its own, as a shell does."""
     os.setpgrp()
     for number, name in ((1, 'out'), (2, 'err')):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -202,9 +202,9 @@ def types(folder):
     file = folder / 'own.py'
     sys.argv = [
         'run.py', '--methods', f'{file}:breaks', 'majority', f'{file}:waits', '--seeds', '0', '1',
-        '--datasets', 'synth_faces', '--results', str(folder / 'results'), '--jobs', '2',
-        '--device', 'cpu', '--cfg-options', 'train=32', 'val=16', 'test=16', 'size=24', 'width=8',
-        'batch_size=16', 'epochs=2',
+        '--datasets', 'synth_faces', '--results', str(folder / 'results'), '--jobs', str(count),
+        '--device', 'cpu', '--cfg-options', 'train=16', 'val=8', 'test=8', 'size=16', 'width=8',
+        'batch_size=8', 'epochs=2',
     ]  # fmt: skip
     sys.exit(run.main())
 
@@ -225,7 +225,7 @@ def runs(processes):
 
 def test_a_failure_stops_nothing_and_ctrl_c_stops_all_and_everything_resumes(tmp_path):
     (tmp_path / 'own.py').write_text(METHODS)
-    command = FORK.Process(target=types, args=(tmp_path,))
+    command = FORK.Process(target=types, args=(tmp_path, 2))
     command.start()
     until = time.monotonic() + 200
     while time.monotonic() < until and command.is_alive():
@@ -246,7 +246,7 @@ def test_a_failure_stops_nothing_and_ctrl_c_stops_all_and_everything_resumes(tmp
     assert labels == ['majority', 'majority']
 
     (tmp_path / 'go').touch()
-    command = FORK.Process(target=types, args=(tmp_path,))
+    command = FORK.Process(target=types, args=(tmp_path, 1))
     command.start()
     command.join()
     assert command.exitcode == 1
