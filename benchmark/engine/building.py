@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,20 +29,36 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def use_threads(threads: int | None, device: str) -> None:
+def use_threads(threads: int | None, device: str, jobs: int = 1) -> None:
     """Sets how many threads compute one operation.
 
     On a CPU the default is one: threads that share a small operation wait for each other, and on a
-    loaded machine they wait for most of the time. Where OMP_NUM_THREADS is set, that applies.
+    loaded machine they wait for most of the time. Beside a GPU, several jobs share the cores. Where
+    OMP_NUM_THREADS is set, that applies.
 
     Args:
         threads: The number; None for the default.
         device: 'cpu' or 'cuda'.
+        jobs: How many experiments run at the same time, if that was asked for.
     """
-    if threads is None and device == 'cpu' and 'OMP_NUM_THREADS' not in os.environ:
-        threads = 1
+    if threads is None and 'OMP_NUM_THREADS' not in os.environ:
+        if device == 'cpu':
+            threads = 1
+        elif jobs > 1:
+            threads = max(1, cores() // jobs)
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def use_gpu(gpus: Sequence[int], job: int = 0) -> None:
+    """Makes a GPU the current one of this thread, which 'cuda' means everywhere.
+
+    Args:
+        gpus: The GPUs that jobs get in turn; nothing is changed without any.
+        job: Number of the job, from 0.
+    """
+    if gpus:
+        torch.cuda.set_device(gpus[job % len(gpus)])
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,8 @@ class Machine:
         jobs: How many experiments run at the same time, which share the cores.
         curves: Whether trainings validate every `val_interval` epochs, for their curves alone.
         visualizer: What else shows the curves: 'tensorboard', 'wandb', 'mlflow' or nothing.
+        gpus: The GPUs that the jobs get in turn; without any all compute on the current one.
+        grid: Name and hash of the grid that asks for the runs, which records hold.
     """
 
     device: str
@@ -63,6 +81,8 @@ class Machine:
     jobs: int = 1
     curves: bool = False
     visualizer: str = ''
+    gpus: tuple[int, ...] = ()
+    grid: Mapping[str, str] | None = None
 
     def loader(self, data: Dataset) -> tuple[int, bool]:
         """Returns how many loader processes these data get, and whether memory is pinned."""
