@@ -27,8 +27,9 @@ from benchmark.engine.subset_metrics import (
 )
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Batch, Method, SubsetScore, Task
-from benchmark.missing import subset_id, subset_masks
+from benchmark.missing import subset_id
 from benchmark.records import metrics
+from benchmark.subsets import subset_table
 
 
 def subset_logits(
@@ -131,8 +132,7 @@ class SubsetEvaluator(Evaluator):
         self, task: Task, only: Sequence[str] | None = None, split: Split | None = None
     ) -> None:
         groups = None if split is None else split.groups
-        masks = {subset_id(task.names, m): m for m in subset_masks(len(task.names))}
-        self.masks = {s: m for s, m in masks.items() if only is None or s in only}
+        self.masks = subset_table(task.names, only)
         self.by_subset = {subset: metric_for(task, groups) for subset in self.masks}
         super().__init__(list(self.by_subset.values()))
         self.task, self.split = task, split

@@ -30,7 +30,7 @@ def present(view: View) -> list[str]:
 def _lattices(view: View) -> dict[int, list[dict[str, float]]]:
     """Returns method -> for each seed the scores, of runs that have one on every subset."""
     runs = view.runs
-    wanted = len(subset_ids(present(view)))
+    wanted = 2 ** len(present(view)) - 1
     found: dict[int, list[dict[str, float]]] = {}
     for m, members in enumerate(view.members):
         for i in members:
