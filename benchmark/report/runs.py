@@ -102,6 +102,11 @@ class Runs:
         self.absent = absent(self.data['modalities'])
         if self.absent is not None:
             able = statistics.possible(self.data['modalities'], self.absent)
+            if self.which and (lack := len({*able} - {*self.subsets})):
+                raise NoColumn(
+                    f'--fail: the expected score needs the scores of all {len(able):,} subsets '
+                    f'that can occur, of which {lack:,} were not tested'
+                )
             self.columns[EXPECTED] = [s for s in self.subsets if s in able]
         summaries = [c for c in list(self.columns)[len(self.subsets) :] if self.columns[c]]
         summaries.sort(key=lambda column: column != EXPECTED)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from benchmark.missing import subset_ids, subset_masks
-from benchmark.report import statistics
+from benchmark.report import coverage, statistics
 from benchmark.report.page.view import (
     Part,
     Section,
@@ -47,6 +47,16 @@ def _without(view: View, found: dict[int, list[dict[str, float]]]) -> str:
     return f' Left out, without a score on every subset: {", ".join(left)}.' if left else ''
 
 
+def _untested(view: View) -> str:
+    """Says why there are no scores of every subset."""
+    if not view.runs.which:
+        return 'No method was tested on every subset.'
+    return (
+        f'This needs the scores of all {coverage.every(view.runs):,} subsets, of which '
+        f'{len(view.runs.subsets)} were tested.'
+    )
+
+
 def shapley(view: View) -> Section:
     """Returns Shapley values and pairwise interactions of the modalities."""
     names, higher, empty = present(view), view.runs.higher, view.empty
@@ -64,7 +74,7 @@ def shapley(view: View) -> Section:
         why = 'They need the score without any modality, which the data set does not state.'
         return section(id, title, about, lacking(why))
     if not found:
-        return section(id, title, about, lacking('No method was tested on every subset.'))
+        return section(id, title, about, lacking(_untested(view)))
     values = {
         m: [list(statistics.shapley(scores, names, empty, higher).values()) for scores in each]
         for m, each in found.items()
@@ -128,7 +138,7 @@ def failing(view: View) -> Section:
         f'{view.told_empty() or left_out} {view.better}' + _without(view, found)
     )
     if not found:
-        return section(id, title, about, lacking('No method was tested on every subset.'))
+        return section(id, title, about, lacking(_untested(view)))
     names = present(view)
     subsets = subset_ids(names)
     part = {
