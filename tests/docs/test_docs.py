@@ -133,7 +133,7 @@ def test_every_protocol_field_and_record_field_is_generated():
 RECORDED = {
     '': ('Record', 'Failure'), 'method.': ('MethodInfo',), 'dataset.': ('DatasetInfo',),
     'scores.': ('Scores',), 'samples.': ('SampleCounts',), 'gaps.': ('Gaps',), 'cost.': ('Cost',),
-    'tuning.': ('Tuning',), 'tuning.tried[].': ('Trial',),
+    'tuning.': ('Tuning',), 'tuning.tried[].': ('Trial',), 'grid.': ('GridInfo',),
 }  # fmt: skip
 """How a field is called from the record -> the types whose fields are called so."""
 
@@ -200,7 +200,7 @@ def names_in(registry, specs):
         name, _, tail = spec.partition(':')
         if '.py:' in spec or name in ('0', *EXAMPLES):
             continue
-        given = {part.partition('=')[0] for part in filter(None, tail.split(','))}
+        given = {part.partition('=')[0].rpartition('.')[2] for part in filter(None, tail.split(','))}
         assert given <= inspect.signature(registry.module_dict[name]).parameters.keys(), spec
 
 
