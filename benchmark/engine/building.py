@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from benchmark.dataset import Dataset
 from benchmark.engine.experiment import Experiment, Part
 from benchmark.engine.loading import Samples, split_of, test_loader, train_loader
+from benchmark.engine.resident import Resident, resident
 from benchmark.method import Method
 from benchmark.missing import Sampler, derive
 
@@ -90,6 +91,12 @@ class Machine:
             workers = min(8, max(1, cores() // self.jobs)) if data.streams else 0
         return workers, self.device == 'cuda'
 
+    def resident(self, data: Dataset, name: str) -> Resident | None:
+        """Returns a split on the GPU, if there is one and the split is small and in memory."""
+        if self.device != 'cuda' or self.loader(data)[0]:
+            return None
+        return resident(data, name, split_of(data, name), self.device)
+
 
 def build(experiment: Experiment, device: str) -> Method:
     """Returns the method with weights drawn from the experiment's seed alone."""
@@ -145,18 +152,30 @@ def loaders(experiment: Experiment, part: Part, machine: Machine) -> tuple[DataL
     """
     data, batch_size = experiment.data, experiment.protocol.batch_size
     train = split_of(data, 'train')
+    moved = machine.resident(data, 'train')
     workers, pin = machine.loader(data)
     sampler = Sampler(part.sampler, data.task.names)
-    samples = Samples(train, data.task, experiment.readable, sampler, experiment.seed)
+    samples = Samples(train, data.task, experiment.readable, sampler, experiment.seed, moved)
     return (
-        train_loader(samples, batch_size, workers, pin),
+        train_loader(samples, batch_size, workers, pin and moved is None),
         loader_of(experiment, machine, 'val'),
     )
 
 
-def loader_of(experiment: Experiment, machine: Machine, name: str) -> DataLoader:
-    """Returns the loader of the split 'val' or 'test': in order, every sample once."""
-    split = split_of(experiment.data, name)
-    samples = Samples(split, experiment.data.task, split.available)
-    workers, pin = machine.loader(experiment.data)
-    return test_loader(samples, 2 * experiment.protocol.batch_size, workers, pin)
+def loader_of(
+    experiment: Experiment, machine: Machine, name: str, resident: bool = True
+) -> DataLoader:
+    """Returns the loader of the split 'val' or 'test': in order, every sample once.
+
+    Args:
+        experiment: What is validated or tested.
+        machine: Where.
+        name: The split.
+        resident: Whether batches may be made on the device.
+    """
+    data, split = experiment.data, split_of(experiment.data, name)
+    moved = machine.resident(data, name) if resident else None
+    samples = Samples(split, data.task, split.available, moved=moved)
+    workers, pin = machine.loader(data)
+    size = 2 * experiment.protocol.batch_size
+    return test_loader(samples, size, workers, pin and moved is None)
