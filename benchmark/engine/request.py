@@ -43,7 +43,7 @@ def prepare(
     device = args.device
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    elif device == 'cuda' and not torch.cuda.is_available():
+    elif device == 'cuda' and args.launcher == 'local' and not torch.cuda.is_available():
         raise UserError('--device cuda: no CUDA device was found')
     use_threads(args.threads, device)
     opened: list[Dataset] = []
