@@ -7,6 +7,8 @@ several tasks need are trained by the first array; the tasks of their students w
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -48,19 +50,18 @@ def hand_over(grid: Grid, args: argparse.Namespace, request: Request | None) -> 
     """
     results = args.results.resolve()
     options = slurm_options.options(args.slurm)
+    every = [e for item in grid for e in steps(item)]
+    if done := sum(map(is_done, every)):
+        print(f'{done} of {len(every)} experiments are recorded already')
     left = units(grid, lambda item: _unfinished(item, request))
-    recorded = sum(not _unfinished(item, request) for item in grid)
-    print(f'{recorded} of {len(grid)} experiments are recorded already')
     if args.dry_run:
         _show(left, options)
-        return
-    if not left:
-        return
-    try:
-        with holding(results / slurm_jobs.FOLDER):
-            _submit(left, results, args, options)
-    except Busy:
-        raise UserError(f'{results}: another command submits jobs at this moment') from None
+    elif left:
+        try:
+            with holding(results / slurm_jobs.FOLDER):
+                _submit(left, results, args, options)
+        except Busy:
+            raise UserError(f'{results}: another command submits jobs at this moment') from None
 
 
 def _unfinished(item: Item, request: Request | None) -> bool:
@@ -149,7 +150,9 @@ def _array(
     executor.update_parameters(stderr_to_stdout=True, **options.executor, **dependency)
     task = slurm_task.Task(command, os.getcwd())
     try:
-        return [job.job_id for job in executor.map_array(task, only)]
+        # submitit prints what sbatch says before it raises it.
+        with contextlib.redirect_stderr(io.StringIO()):
+            return [job.job_id for job in executor.map_array(task, only)]
     except (OSError, RuntimeError) as error:
-        why = ' '.join(str(error).split())
-        raise UserError(f'sbatch: Slurm refuses the jobs: {why[:300]}') from error
+        lines = [line.removeprefix('sbatch: error: ') for line in str(error).splitlines()]
+        raise UserError(f'sbatch: Slurm refuses the jobs: {"; ".join(lines)[:300]}') from error

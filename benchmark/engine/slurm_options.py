@@ -18,8 +18,8 @@ from benchmark.options import keyed
 COMMANDS = ('sbatch', 'squeue', 'srun', 'scontrol')
 """Commands of Slurm that are needed where a command is typed."""
 
-GPUS = ('gpus', 'gpus_per_node', 'gpus_per_task', 'gres')
-"""Options that may ask for a GPU."""
+GPUS = ('gpus', 'gpus_per_node', 'gpus_per_task')
+"""Options that ask for a GPU, as gres=gpu does."""
 
 COUNTS = ('array_parallelism', 'cpus_per_gpu', 'cpus_per_task', 'signal_delay_s', 'tasks')
 """Options whose value is a number from 1."""
@@ -57,9 +57,8 @@ class Options(NamedTuple):
     def device(self) -> str:
         """The device of the tasks: 'cuda' if they ask for a GPU."""
         asked = {**self.executor, **self.executor['additional_parameters']}
-        found = [str(asked[key]) for key in GPUS if key in asked]
-        gres = str(asked.get('gres', 'gpu'))
-        return 'cuda' if found and (len(found) > 1 or 'gpu' in gres) else 'cpu'
+        found = any(key in asked for key in GPUS) or 'gpu' in asked.get('gres', '')
+        return 'cuda' if found else 'cpu'
 
 
 def add(p: argparse.ArgumentParser) -> None:

@@ -10,7 +10,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -84,7 +83,7 @@ KillWait=1
 CompleteWait=0
 MpiDefault=none
 SlurmdParameters=config_overrides
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=1 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -196,9 +195,3 @@ def cluster(folder: Path):
         yield found
     finally:
         found.stop()
-
-
-if __name__ == '__main__':
-    with cluster(Path(sys.argv[1])) as running:
-        print(running.environment)
-        input()
