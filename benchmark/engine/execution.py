@@ -248,7 +248,7 @@ def failure(experiment: Experiment, error: BaseException, machine: Machine) -> s
             keep_other(experiment)
             store.write(
                 experiment.folder / store.RECORD,
-                {**record, **environment.circumstances(machine.device)},
+                {**record, **environment.circumstances(machine.device, machine.grid)},
             )
     except (UserError, OSError, store.RecordError):  # of options, such as nan, that no record holds
         return message

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.engine.building import Machine
+from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.execution import describe, log, train
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.grid import WAIT, is_done, steps
@@ -122,6 +122,7 @@ def train_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:
     for e in teachers:
         epochs[e.data.name] = epochs.get(e.data.name, 0) + e.protocol.epochs
     failed = []
+    use_gpu(machine.gpus)
     with Progress(epochs, len(teachers)) as progress:
         for e in teachers:
             progress.start(e.data.name, f'teacher {e.label}', e.seed)

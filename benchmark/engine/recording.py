@@ -75,7 +75,7 @@ def finish(
                 summary['peak_memory_mb'] for summary in [teacher_cost, *(s for _, s in trained)]
             ),
         },
-        **environment.circumstances(machine.device),
+        **environment.circumstances(machine.device, machine.grid),
     }
     keep_other(experiment)
     record['outcomes'] = _keep(experiment, trained, {'val': validated, 'test': tested})

@@ -28,15 +28,6 @@ LARGEST_ARRAY = 1000
 """Most tasks of an array that Slurm takes unless its administrators have changed MaxArraySize."""
 
 
-def device_of(args: argparse.Namespace) -> str:
-    """Returns where the tasks compute; the machine on which a command is typed says nothing.
-
-    Args:
-        args: The arguments of the command.
-    """
-    return slurm_options.options(args.slurm).device if args.device == 'auto' else args.device
-
-
 def hand_over(grid: Grid, args: argparse.Namespace, request: Request | None) -> None:
     """Submits what is neither recorded nor queued, and prints what was submitted and how to look.
 
@@ -139,7 +130,8 @@ def _array(
     import submitit
 
     cloudpickle.register_pickle_by_value(slurm_task)
-    own = ['--launcher', 'local', '--device', args.device, '--results', str(results), '--only']
+    device = slurm_options.device_of(args)
+    own = ['--launcher', 'local', '--device', device, '--results', str(results), '--only']
     command = [sys.executable, str(ROOT / 'benchmark' / 'run.py'), *args.words, *own]
     executor = submitit.SlurmExecutor(
         results / slurm_jobs.FOLDER / '%j', max_num_timeout=options.timeouts

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmark.engine.yaml_file import opened
 from benchmark.errors import UserError, unknown
-from benchmark.files import LARGEST, user_path
+from benchmark.files import user_path
 from benchmark.options import keyed
 
 COMMANDS = ('sbatch', 'squeue', 'srun', 'scontrol')
@@ -97,6 +98,7 @@ def check(args: argparse.Namespace) -> None:
         'force': 'a task that is started again would begin anew; remove the folders of the runs',
         'budget': 'the limit of a task is time=... in --slurm',
         'shard': 'the tasks are shares already',
+        'gpus': 'a task gets its GPUs from Slurm, e.g. by gpus=1 in --slurm',
     }
     for option, why in excluded.items():
         if getattr(args, option):
@@ -113,6 +115,11 @@ def check(args: argparse.Namespace) -> None:
             '--launcher slurm: expected an installed package submitit, found none; install it: '
             "pip install '.[slurm]'"
         )
+
+
+def device_of(args: argparse.Namespace) -> str:
+    """Returns where the tasks compute; the machine on which a command is typed says nothing."""
+    return options(args.slurm).device if args.device == 'auto' else args.device
 
 
 def options(words: Sequence[str]) -> Options:
@@ -158,26 +165,18 @@ def _pairs(words: Iterable[str]) -> list[str]:
 
 
 def _file(path: Path) -> dict[str, Any]:
-    """Reads a file of options.
+    """Reads a file of options; JSON is YAML, too.
 
     Raises:
-        UserError: There is none, it cannot be read, or holds no keys.
+        UserError: There is none, it cannot be read, or holds something else.
     """
-    import yaml
-
-    try:
-        if not path.is_file():
-            raise UserError(f'--slurm: expected KEY=VALUE or a file, found no file {path}')
-        if path.stat().st_size > LARGEST:
-            raise UserError(f'--slurm {path}: expected at most {LARGEST} bytes')
-        # Every scalar stays text: YAML would make 14400 of the time 4:00:00.
-        found = yaml.load(path.read_text(encoding='utf-8'), Loader=yaml.BaseLoader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        why = ' '.join(str(getattr(error, 'strerror', None) or error).split())
-        raise UserError(f'--slurm {path}: cannot be read: {why[:200]}') from error
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise UserError(f'--slurm {path}: expected keys with values, e.g. time: 4:00:00')
-    return found
+    if not path.is_file():
+        raise UserError(f'--slurm: expected KEY=VALUE or a file, found no file {path}')
+    fields = opened(path, '--slurm').fields(KEYS)
+    return {
+        key: [line.text() for line in item.items('commands')] if item.is_list else item.text()
+        for key, item in fields.items()
+    }
 
 
 def _value(key: str, given: Any) -> Any:

@@ -174,6 +174,17 @@ class Tuning(TypedDict):
     seconds: float
 
 
+class GridInfo(TypedDict):
+    """The grid of `--grid` that asked for a run: its name or that of its file, and a SHA-256.
+
+    The hash is that of what the grid runs, not of the text of the file. The identity of a run
+    depends on neither.
+    """
+
+    name: str
+    sha256: str
+
+
 class Rules(TypedDict, total=False):
     """The training and selection rules, `benchmark.engine.protocol.Protocol`.
 
@@ -217,10 +228,12 @@ class _Run(TypedDict):
 class Run(_Run, total=False):
     """The fields of every record; `tuning` is there if the options were tuned.
 
-    `content` is the SHA-256 of all other fields; records of older versions do not have it.
+    `grid` is there if `--grid` asked for the run. `content` is the SHA-256 of all other fields;
+    records of older versions do not have it.
     """
 
     tuning: Tuning
+    grid: GridInfo
     content: str
 
 

@@ -214,9 +214,9 @@ def test_every_command_line_parses(page, command, words):
         return
     args = parser.parse_args(shlex.split(words, comments=True))
     if command == 'run':
-        assert args.methods or args.list or args.status or args.grid in GRIDS
+        assert args.methods or args.list or args.status or args.grid in {*GRIDS, 'sweep.yaml'}
         names_in(METHODS, args.methods)
-        names_in(DATASETS, args.datasets)
+        names_in(DATASETS, args.datasets or [])
         known = set(importlib.import_module('benchmark.engine.protocol').Protocol.fields())
         known |= {
             p for cls in DATASETS.module_dict.values() for p in inspect.signature(cls).parameters

@@ -279,8 +279,10 @@ def test_a_wrong_option_is_one_line(words, error, capsys):
 
 @pytest.mark.parametrize(
     ('text', 'error'),
-    [('time: [', 'cannot be read'), ('- 1', 'expected keys with values'),
-     ('time: {a: 1}', 'time: expected a line of text'), ('\0', 'cannot be read')],
+    [('time: [', 'a.yaml, line [12]: it is no YAML'), ('- 1', 'line 1: expected keys with values'),
+     ('time: {a: 1}', 'line 1: expected one value, found keys with values'),
+     ('time: 5\npartion: gpu', "line 2: unknown key 'partion'; did you mean 'partition'?"),
+     ('time: [5]', 'time: expected a line of text'), ('\0', 'a.yaml: it is no YAML')],
 )  # fmt: skip
 def test_a_wrong_file_is_one_line(text, error, tmp_path):
     (tmp_path / 'a.yaml').write_text(text)
@@ -323,9 +325,9 @@ def test_a_missing_package_is_one_line(capsys, monkeypatch):
 )  # fmt: skip
 def test_tasks_compute_on_a_gpu_if_they_ask_for_one(words, device):
     args = run.parser().parse_args(['--slurm', words])
-    assert slurm.device_of(args) == device
+    assert slurm_options.device_of(args) == device
     args.device = 'cpu'
-    assert slurm.device_of(args) == 'cpu'
+    assert slurm_options.device_of(args) == 'cpu'
 
 
 def test_a_plan_for_gpus_needs_none_here_and_submits_nothing(tmp_path, capsys):
