@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmark.engine.yaml_file import opened
 from benchmark.errors import UserError, unknown
 from benchmark.files import user_path
 from benchmark.options import keyed
@@ -79,8 +78,14 @@ def add(p: argparse.ArgumentParser) -> None:
         help='options of the tasks, or a YAML or JSON file of them, e.g. '
         'partition=gpu,time=4:00:00,gpus_per_node=1,cpus_per_task=4; tasks=N limits their number',
     )
-    # Tells the command in a task which folders of the results are its own.
-    p.add_argument('--only', nargs='+', metavar='FOLDER', help=argparse.SUPPRESS)
+    p.add_argument(
+        '--only',
+        nargs='+',
+        metavar='FOLDER',
+        help='run those experiments of the command alone, or train those teachers, whose folders '
+        'in the results folder are given, e.g. runs/synth_faces/rfnet/uniform-last-65aa7665/seed0; '
+        'so begins a task of --launcher slurm',
+    )
 
 
 def check(args: argparse.Namespace) -> None:
@@ -170,6 +175,8 @@ def _file(path: Path) -> dict[str, Any]:
     Raises:
         UserError: There is none, it cannot be read, or holds something else.
     """
+    from benchmark.engine.yaml_file import opened  # which imports NumPy
+
     if not path.is_file():
         raise UserError(f'--slurm: expected KEY=VALUE or a file, found no file {path}')
     fields = opened(path, '--slurm').fields(KEYS)
