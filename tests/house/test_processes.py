@@ -5,10 +5,9 @@ import importlib.util
 import sys
 
 import pytest
-import torch._inductor  # noqa: F401  PyTorch itself loads it when a training begins
+from forks import get_ready
 
 from benchmark.files import ROOT
-from benchmark.registry import discover
 
 before = list(sys.path)
 spec = importlib.util.spec_from_file_location('processes', ROOT / 'tools' / 'processes.py')
@@ -20,7 +19,7 @@ sys.path[:] = before  # a script may change where modules are found, the tests o
 @pytest.fixture(autouse=True)
 def _ready_to_fork():
     """What all processes need is loaded once, and none searches through it when it ends."""
-    discover()
+    get_ready()
     gc.freeze()
     yield
     gc.unfreeze()
