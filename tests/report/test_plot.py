@@ -5,8 +5,6 @@ import dataclasses
 import itertools
 import math
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib as mpl
@@ -19,10 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
 from PIL import Image
+from scripts import run_script
 
 from benchmark import tables
 from benchmark.errors import UserError
-from benchmark.files import ROOT
 from benchmark.missing import subset_ids
 from benchmark.records import corruptions, store
 from benchmark.report import robustness
@@ -734,9 +732,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(results, tmp_path, capsys):
 
 def test_the_command_runs_from_any_folder(results, tmp_path):
     words = [results, '--out', tmp_path / 'out', '--chart', 'ranks', '--format', 'svg']
-    script = ROOT / 'benchmark' / 'plot.py'
-    done = subprocess.run(
-        [sys.executable, script, *words], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, '')
+    status, _, err = run_script('benchmark/plot.py', words, tmp_path)
+    assert (status, err) == (0, '')
     assert (tmp_path / 'out' / 'faces-ranks.svg').is_file()
