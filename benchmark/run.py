@@ -106,6 +106,13 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         "those of a method's paper, or its defaults",
     )
     p.add_argument(
+        '--subsets',
+        metavar='WHICH',
+        help='the subsets of the modalities that are validated and tested: all, sampled:K, or a '
+        'file with a subset in each line, e.g. sampled:128 (default: all of up to 8 modalities, '
+        'sampled:128 of more)',
+    )
+    p.add_argument(
         '--grid',
         metavar='NAME|FILE',
         help='run a comparison instead of --methods: that of a YAML file, e.g. sweep.yaml, or '

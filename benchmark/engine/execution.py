@@ -169,7 +169,7 @@ def _fit(
         report(0, 0, 0.0)
         summary = fitting.fit(method, experiment, part, machine)
     else:
-        own = part.folder, identity, experiment.seed, machine.device, part.only
+        own = part.folder, identity, experiment.seed, machine.device, experiment.subsets_of(part)
         summary = training.train(
             method,
             loaders(experiment, part, machine),

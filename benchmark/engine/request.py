@@ -41,6 +41,10 @@ def prepare(
         UserError: The arguments do not hold together.
     """
     options = pairs(args.cfg_options)
+    if args.subsets is not None:
+        if 'subsets' in options:
+            raise UserError('--subsets: expected no subsets in --cfg-options beside it')
+        options['subsets'] = args.subsets
     named = fill(args, options)
     if not args.methods:
         raise UserError(f'--methods: expected some of {", ".join(sorted(METHODS.module_dict))}')

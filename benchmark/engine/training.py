@@ -189,7 +189,8 @@ def train(
         Unusable: A damaged state file, whose hash did not show it, has been removed.
     """
     full = job.only[-1] if job.only else '+'.join(method.task.names)
-    selection = Selection(protocol.selection, method.task.metric, full, job.folder)
+    given = protocol.selection, method.task.metric, full, job.folder
+    selection = Selection(*given, protocol.subsets)
     averaging = Averaging(protocol.ema)
     resume = job.folder / state.RESUME
     curves = Curves(method.task.metric, watch := LossWatch())

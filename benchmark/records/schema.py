@@ -175,11 +175,7 @@ class Tuning(TypedDict):
 
 
 class GridInfo(TypedDict):
-    """The grid of `--grid` that asked for a run: its name or that of its file, and a SHA-256.
-
-    The hash is that of what the grid runs, not of the text of the file. The identity of a run
-    depends on neither.
-    """
+    """The grid that asked for a run: its name or that of its file, and a hash of what it runs."""
 
     name: str
     sha256: str
@@ -210,6 +206,7 @@ class Rules(TypedDict, total=False):
     nesterov: bool
     mechanism: str
     mask: str
+    subsets: str
 
 
 class _Run(TypedDict):
@@ -226,10 +223,9 @@ class _Run(TypedDict):
 
 
 class Run(_Run, total=False):
-    """The fields of every record; `tuning` is there if the options were tuned.
+    """The fields of every record; with `tuning` if options were tuned, and `grid` after `--grid`.
 
-    `grid` is there if `--grid` asked for the run. `content` is the SHA-256 of all other fields;
-    records of older versions do not have it.
+    `content` is the SHA-256 of all other fields; records of older versions do not have it.
     """
 
     tuning: Tuning

@@ -2,15 +2,9 @@
 
 import pytest
 import torch
-from tasks import TASKS, Toy, batch_of
+from tasks import TASKS, batch_of
 
-from benchmark.engine import execution, request
-from benchmark.engine.building import Machine
 from benchmark.engine.compiling import compiled
-from benchmark.engine.experiment import experiment as experiment_of
-from benchmark.engine.protocol import Protocol
-from benchmark.options import Spec
-from benchmark.records import store
 from benchmark.registry import METHODS, discover
 
 discover()
