@@ -104,7 +104,7 @@ def seconds(given: str) -> float:
 
 
 def add_speed(p: argparse.ArgumentParser) -> None:
-    """Adds to a command the options that exchange speed for repeatable numbers; scores differ by rounding."""
+    """Adds the options that exchange repeatable numbers for speed; scores differ by rounding."""
     p.add_argument('--compile', action='store_true', help='torch.compile, e.g. on a GPU')
     p.add_argument(
         '--deterministic',
