@@ -26,11 +26,11 @@ from benchmark.method import Task
 from benchmark.missing import subset_id
 from benchmark.options import keyed
 from benchmark.records import store, verification
-from benchmark.records.checks import one_line
 from benchmark.records.identity import protocol_id
 from benchmark.records.predictions import Predictions
 from benchmark.records.schema import EXTERNAL, SCHEMA, Outcomes, Record
 from benchmark.registry import DATASETS
+from benchmark.shown import one_line
 from benchmark.subsets import subset_order
 
 SUFFIX = f' ({EXTERNAL})'

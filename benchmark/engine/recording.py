@@ -75,8 +75,9 @@ def finish(
                 summary['peak_memory_mb'] for summary in [teacher_cost, *(s for _, s in trained)]
             ),
         },
-        **environment.circumstances(machine.device),
+        **environment.circumstances(machine.device, machine.grid),
     }
+    record['environment'] |= machine.unusual
     keep_other(experiment)
     record['outcomes'] = _keep(experiment, trained, {'val': validated, 'test': tested})
     record |= _curves(experiment, trained)

@@ -22,6 +22,7 @@ from benchmark.engine.hooks import Averaging, Checkpoint, EpochState, LossWatch,
 from benchmark.engine.loading import Samples
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.runner import SilentRunner
+from benchmark.engine.wrappers import MixedWrapper, PlainWrapper
 from benchmark.method import Method
 from benchmark.missing import derive
 
@@ -43,11 +44,11 @@ def optim_wrapper(protocol: Protocol) -> dict[str, Any]:
         optimizer.update(momentum=protocol.momentum, nesterov=nesterov)
     clip = {'clip_grad': {'max_norm': protocol.clip}} if protocol.clip else {}
     if protocol.precision == 'float32':
-        return {'type': 'OptimWrapper', 'optimizer': optimizer, **clip}
+        return {'type': PlainWrapper, 'optimizer': optimizer, **clip}
     # bfloat16 has float32's range and needs no loss scaling, whose check would stall each step.
     scale: Any = 'dynamic' if protocol.precision == 'float16' else {'enabled': False}
     return {
-        'type': 'AmpOptimWrapper',
+        'type': MixedWrapper,
         'optimizer': optimizer,
         'dtype': protocol.precision,
         'loss_scale': scale,

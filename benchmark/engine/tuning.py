@@ -252,7 +252,7 @@ def attempt(
         status = 'diverged' if isinstance(error, TrainingDiverged) else 'failed'
         seconds = time.perf_counter() - started
         result = {'status': status, 'error': message, 'seconds': seconds}
-    whole = {**trial.header, **result, **environment.circumstances(machine.device)}
+    whole = {**trial.header, **result, **environment.circumstances(machine.device, machine.grid)}
     state.write_json(trial.folder / TRIAL, whole)
     if result['status'] != 'failed':
         execution.clear(trial)  # the weights of N trials would fill a disk, and nothing reads them

@@ -10,29 +10,22 @@ import math
 import re
 import types
 import typing
-import unicodedata
 from collections.abc import Iterable
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from benchmark.names import COLUMN, MODALITIES
 from benchmark.records.metrics import HIGHER_IS_BETTER
 from benchmark.records.schema import SCHEMA, Failure, Record, RecordError, Refusal, Run, is_external
+from benchmark.shown import MAX_TEXT, unsafe
 from benchmark.subsets import is_subset
 
 MAX_DEPTH = 12
-MAX_TEXT = 10_000
 MAX_NUMBER = 2**63
 
 ROUNDING = 1e-9
 """How far beyond 0 and 1 a fraction may lie that was computed in double precision."""
 
 _BY_STATUS = {'complete': Record, 'failed': Failure, 'refused': Refusal}
-_UNSAFE = {'Cc', 'Cs', 'Zl', 'Zp'}
-
-
-def one_line(text: str) -> str:
-    """Returns a text as a record can hold it: without control characters, and not too long."""
-    return ''.join(' ' if _unsafe(c) else c for c in text[:MAX_TEXT])
 
 
 def check(record: Any) -> None:
@@ -87,12 +80,8 @@ def _check_values(value: Any, field: str, depth: int) -> None:
 def _check_text(text: str, field: str) -> None:
     if len(text) > MAX_TEXT:
         raise RecordError(f'{field}: expected at most {MAX_TEXT} characters, found {len(text)}')
-    if any(map(_unsafe, text)):
+    if any(map(unsafe, text)):
         raise RecordError(f'{field}: expected no control characters, found {_told(text)}')
-
-
-def _unsafe(character: str) -> bool:
-    return unicodedata.category(character) in _UNSAFE
 
 
 def _check_type(value: Any, hint: Any, field: str) -> None:
