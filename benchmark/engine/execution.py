@@ -170,13 +170,9 @@ def _fit(
         report(0, 0, 0.0)
         summary = fitting.fit(method, experiment, part, machine)
     else:
-<<<<<<< HEAD
         if machine.compiled:
             compiled(method)
-        own = part.folder, identity, experiment.seed, machine.device, part.only
-=======
         own = part.folder, identity, experiment.seed, machine.device, experiment.subsets_of(part)
->>>>>>> main
         summary = training.train(
             method,
             loaders(experiment, part, machine),
