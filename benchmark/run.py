@@ -18,7 +18,7 @@ os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # repeatable matrix
 import argparse  # noqa: E402
 from functools import partial  # noqa: E402
 
-from benchmark.engine import arguments  # noqa: E402
+from benchmark.engine import arguments, slurm_options  # noqa: E402
 from benchmark.engine.grids import GRIDS  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
 from benchmark.records import kinds  # noqa: E402
@@ -36,6 +36,7 @@ EXAMPLES = """examples:
   python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
   python benchmark/run.py --methods mmanet rfnet --seeds 0 1 2 --shard 1/3
+  python benchmark/run.py --methods mmanet rfnet --launcher slurm --slurm gpus=1,time=8:00:00
   python benchmark/run.py --methods mmanet rfnet --corruptions --dry-run
   python benchmark/run.py --status /tmp/results
   python benchmark/run.py --list --data-root /data/nyuv2
@@ -54,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
     _add_what(p)
     _add_gaps(p)
     _add_how(p)
+    arguments.add_speed(p)
+    slurm_options.add(p)
     _add_curves(p)
     _add_which(p)
     return p
@@ -73,8 +76,8 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         '--datasets',
         nargs='+',
         metavar='NAME[:KEY=VALUE,...]',
-        default=['synth_faces', 'synth_rooms'],
-        help='data sets to train and test on, e.g. arrays:width=32; default: the two embedded ones',
+        help='data sets to train and test on, e.g. arrays:width=32; default: the two embedded '
+        'ones, or those of the grid',
     )
     p.add_argument(
         '--seeds',
@@ -104,9 +107,16 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         "those of a method's paper, or its defaults",
     )
     p.add_argument(
+        '--subsets',
+        metavar='WHICH',
+        help='the subsets of the modalities that are validated and tested: all, sampled:K, or a '
+        'file with a subset in each line, e.g. sampled:128 (default: all of up to 8 modalities, '
+        'sampled:128 of more)',
+    )
+    p.add_argument(
         '--grid',
-        metavar='NAME',
-        help='run a named comparison instead of --methods: '
+        metavar='NAME|FILE',
+        help='run a comparison instead of --methods: that of a YAML file, e.g. sweep.yaml, or '
         + '; '.join(f'{name} ({grid.about})' for name, grid in GRIDS.items()),
     )
 
@@ -157,9 +167,16 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         '--device',
-        choices=('auto', 'cpu', 'cuda'),
+        type=arguments.device,
         default='auto',
-        help='where to compute, e.g. cpu; auto takes the GPU if there is one',
+        help='where to compute: cpu, cuda, cuda:1 for the second GPU, or auto, which takes the GPU '
+        'if there is one',
+    )
+    p.add_argument(
+        '--gpus',
+        type=arguments.gpus,
+        metavar='N,...',
+        help='GPUs that the jobs get in turn, e.g. 0,1; default: with --jobs all, else the first',
     )
     p.add_argument(
         '--workers',
@@ -179,7 +196,8 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         type=int,
         metavar='N',
         help='experiments that run at the same time, each in a process of its own, e.g. 2; '
-        'default: on a CPU one for each core and thread if the data lie in memory, else 1',
+        'default: one for each GPU of --gpus; on a CPU one for each core and thread if the data '
+        'lie in memory; else 1',
     )
 
 
@@ -262,12 +280,17 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     if args.status is not None:
-        from benchmark.engine import status
+        from benchmark.engine import slurm_jobs, status
         from benchmark.report.escaping import terminal
 
-        return status.show(args.results if args.status is True else args.status, terminal)
+        results = args.results if args.status is True else args.status
+        shown = status.show(results, terminal)
+        slurm_jobs.show(results)
+        return shown
     arguments.check(args)
+    slurm_options.check(args)
     kinds.check(args.corruptions, args.severities)
+    args.words = sys.argv[1:] if argv is None else argv
     # PyTorch, which takes seconds to import, and which nothing above needs.
     from benchmark import running
 

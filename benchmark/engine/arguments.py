@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.engine.grids import grid_of
+from benchmark.engine.grid_file import grid_of
+from benchmark.engine.grids import NamedGrid
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT
 from benchmark.options import keyed
@@ -46,6 +49,34 @@ def shard(given: str) -> Shard:
     return found
 
 
+def device(given: str) -> str:
+    """Reads the value of --device.
+
+    Raises:
+        UserError: It is no device.
+    """
+    if not re.fullmatch(r'auto|cpu|cuda(:[0-9]{1,3})?', given):
+        raise UserError(
+            f'--device: expected auto, cpu, cuda or the number of a GPU, e.g. cuda:1, found '
+            f'{ascii(given[:40])}'
+        )
+    return given
+
+
+def gpus(given: str) -> tuple[int, ...]:
+    """Reads the value of --gpus.
+
+    Raises:
+        UserError: It is no list of numbers, or one stands there twice.
+    """
+    if not re.fullmatch(r'[0-9]{1,3}(,[0-9]{1,3})*', given):
+        raise UserError(f'--gpus: expected numbers of GPUs, e.g. 0,1, found {ascii(given[:40])}')
+    found = tuple(map(int, given.split(',')))
+    if len(set(found)) < len(found):
+        raise UserError(f'--gpus: expected each GPU once, found {given}')
+    return found
+
+
 DURATION = re.compile(
     r'(?:(?P<h>\d+(?:\.\d+)?) *(?:h|hours?))?'
     r' *(?:(?P<min>\d+(?:\.\d+)?) *(?:m|min|minutes?))?'
@@ -72,8 +103,19 @@ def seconds(given: str) -> float:
     return found
 
 
+def add_speed(p: argparse.ArgumentParser) -> None:
+    """Adds the options that exchange repeatable numbers for speed; scores differ by rounding."""
+    p.add_argument('--compile', action='store_true', help='torch.compile, e.g. on a GPU')
+    p.add_argument(
+        '--deterministic',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='repeat the same numbers, e.g. not with --no-deterministic, which is for speed',
+    )
+
+
 def check(args: argparse.Namespace) -> None:
-    """Checks what can be checked without importing a method or opening data.
+    """Checks what can be checked without importing a method or opening data, and reads the grid.
 
     What passes is checked again where it is used: a name may belong to a file that cannot be
     imported.
@@ -85,7 +127,13 @@ def check(args: argparse.Namespace) -> None:
     for option in ('threads', 'jobs'):
         if (given := getattr(args, option)) is not None and given < 1:
             raise UserError(f'--{option}: expected 1 or more, found {given}')
-    if args.untuned and args.tune is not None:
+    if args.compile and not any(map(shutil.which, (os.environ.get('CXX', 'g++'), 'clang++'))):
+        raise UserError('--compile: expected a C++ compiler, found no g++')
+    if args.gpus is not None and args.device not in ('auto', 'cuda'):
+        raise UserError(f'--gpus: expected no --device {args.device} beside it')
+    if args.grid is not None:
+        args.grid = grid_of(args.grid)
+    if args.untuned and (args.tune or (args.grid and args.grid.tune)) is not None:
         raise UserError(
             '--untuned: expected no --tune beside it, which would have nothing to choose'
         )
@@ -97,12 +145,11 @@ def check(args: argparse.Namespace) -> None:
             f'found none; install it: pip install {args.visualizer}'
         )
     pairs(args.cfg_options)
-    if args.grid is not None:
-        grid_of(args.grid)
     # A program that has loaded the registry may have registered what no file shows.
     if not args.list and 'benchmark.registry' not in sys.modules:
-        _check_names('method', args.methods, ROOT / 'methods')
-        _check_names('dataset', args.datasets, ROOT / 'datasets')
+        grid = args.grid or NamedGrid('', ())
+        _check_names('method', args.methods or grid.methods, ROOT / 'methods')
+        _check_names('dataset', args.datasets or grid.datasets, ROOT / 'datasets')
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:

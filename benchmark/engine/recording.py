@@ -75,8 +75,9 @@ def finish(
                 summary['peak_memory_mb'] for summary in [teacher_cost, *(s for _, s in trained)]
             ),
         },
-        **environment.circumstances(machine.device),
+        **environment.circumstances(machine.device, machine.grid),
     }
+    record['environment'] |= machine.unusual
     keep_other(experiment)
     record['outcomes'] = _keep(experiment, trained, {'val': validated, 'test': tested})
     record |= _curves(experiment, trained)
@@ -137,7 +138,7 @@ def _predict(
     """Returns what each network predicts for a split."""
     loader = loader_of(experiment, machine, name)
     return [
-        training.test(method, loader, part.folder, machine.device, part.only)
+        training.test(method, loader, part.folder, machine.device, experiment.subsets_of(part))
         for part, (method, _) in zip(experiment.parts, trained, strict=True)
     ]
 
@@ -220,7 +221,7 @@ def _size(experiment: Experiment, methods: list[Method]) -> dict[str, Any]:
     """Returns parameters, those the deployed networks need, and FLOPs per subset."""
     flops: dict[str, int] = {}
     for part, method in zip(experiment.parts, methods, strict=True):
-        flops.update(cost.flops(method, part.only))
+        flops.update(cost.flops(method, experiment.subsets_of(part)))
     return {
         'parameters': sum(p.numel() for method in methods for p in method.parameters()),
         'deployed_parameters': sum(cost.deployed_parameters(method) for method in methods),

@@ -8,7 +8,7 @@ encoded anew for each corruption and severity.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,14 +22,16 @@ from benchmark.engine import corruptions, environment, state
 from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.corrupted import CLEAN, Bench, Grade
 from benchmark.engine.deployed import Model, load
-from benchmark.engine.evaluation import SubsetEvaluator
+from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.experiment import Experiment
+from benchmark.engine.stacking import decoded
 from benchmark.method import Batch, Method, Task
-from benchmark.missing import subset_id, subset_masks
+from benchmark.missing import subset_id
 from benchmark.records import corruptions as files
 from benchmark.records import metrics
 from benchmark.records.corruptions import Cell, Cells, Tests, subsets_of
 from benchmark.records.schema import Record, RecordError
+from benchmark.subsets import subset_table
 
 
 class Request(NamedTuple):
@@ -63,11 +65,12 @@ class Tally:
     Args:
         task: The metric.
         split: The samples that are tested.
+        subsets: The subsets that they are tested on.
     """
 
-    def __init__(self, task: Task, split: Split) -> None:
+    def __init__(self, task: Task, split: Split, subsets: Sequence[str]) -> None:
         self.task = task
-        self.evaluator = SubsetEvaluator(task, None, split)
+        self.evaluator = SubsetEvaluator(task, subsets, split)
         groups = split.ids if split.groups is None else split.groups
         self.volume = np.unique(groups, return_inverse=True)[1]
         self.sums: dict[tuple[Grade, str], np.ndarray] = {}
@@ -79,29 +82,27 @@ class Tally:
         """Adds what a network says of a batch; arguments of `SubsetEvaluator.process_subset`."""
         subset = subset_id(self.task.names, mask)
         self.evaluator.process_subset(mask, logits, batch, number)
-        results, key = self.evaluator.by_subset[subset].results, (grade, subset)
-        if not results:
+        samples, key = self.evaluator.samples(subset), (grade, subset)
+        if not len(samples['ids']):
             return
         if self.task.metric == 'Dice':
             total = self.sums.setdefault(
                 key, np.full((self.volume.max() + 1, 3, len(self.task.regions)), -1, np.int64)
             )
-            places = self.volume[[found[0] for found in results]]
+            places = self.volume[samples['ids']]
             total[places] = np.maximum(total[places], 0)
-            np.add.at(total, places, np.stack([found[1].numpy() for found in results]))
+            np.add.at(total, places, samples['areas'])
         else:
-            added = self._contributions(results)
+            added = self._contributions(samples)
             self.sums[key] = self.sums.get(key, 0) + added.sum(0)
             self.numbers[key] = self.numbers.get(key, 0) + int(added.any(1).sum())
-        results.clear()
 
-    def _contributions(self, results: Sequence[tuple]) -> np.ndarray:
+    def _contributions(self, samples: dict[str, np.ndarray]) -> np.ndarray:
         metric = self.task.metric
         if metric == 'mIoU':
-            outcomes = {'areas/x': torch.stack([found[1] for found in results]).numpy()}
+            outcomes = {'areas/x': samples['areas']}
         else:
-            target, predicted = (np.array([found[k] for found in results]) for k in (1, 2))
-            outcomes = {'target': target, 'pred/x': predicted}
+            outcomes = {'target': samples['target'], 'pred/x': samples['pred']}
         return metrics.contributions(outcomes, 'x', metric, self.task.live)
 
     def cells(self, grade: Grade) -> Cells:
@@ -141,25 +142,37 @@ def predictions(
             anew = {modality: make().to(device)}
             inputs = {**batch.inputs, **anew}
         # The features of one modality do not depend on another one.
-        seen = {**features, **network.encode(anew)} if once and grade != CLEAN else features
-        for mask in masks:
-            allowed = batch.available & torch.as_tensor(mask, device=device)
-            yield (
-                grade,
-                mask,
-                network.decode(seen, allowed) if once else network.predict(inputs, allowed),
-            )
+        if not once:
+            pairs = subset_logits(network, batch._replace(inputs=inputs), masks)
+        else:
+            seen = features if grade == CLEAN else {**features, **network.encode(anew)}
+            pairs = decoded(network, seen, batch.available, masks)
+        yield from ((grade, mask, logits) for mask, logits in pairs)
 
 
 @torch.no_grad()
 def tally(
-    model: Model, bench: Bench, loader: DataLoader, modality: str, grades: Sequence[Grade]
+    model: Model,
+    bench: Bench,
+    loader: DataLoader,
+    modality: str,
+    grades: Sequence[Grade],
+    tested: Collection[str] | None = None,
 ) -> Tally:
-    """Returns the sums of one pass over the test split with one corrupted modality."""
+    """Returns the sums of one pass over the test split with one corrupted modality.
+
+    Args:
+        model: The networks.
+        bench: The test samples.
+        loader: Their batches.
+        modality: The modality that is corrupted.
+        grades: The corruptions and severities.
+        tested: The subsets that the run was tested on; all by default.
+    """
     names = model.task.names
-    wanted = subsets_of(names, modality)
-    masks = {subset_id(names, mask): mask for mask in subset_masks(len(names))}
-    found = Tally(model.task, bench.test)
+    wanted = [s for s in subsets_of(names, modality) if tested is None or s in tested]
+    masks = subset_table(names, wanted)
+    found = Tally(model.task, bench.test, wanted)
     for number, raw in enumerate(loader):
         makers = {
             grade: lambda raw=raw, grade=grade: bench.corrupted(raw, modality, grade)
@@ -222,11 +235,11 @@ def test(
     tests = known(experiment.folder, record) or _empty(record, machine)
     todo = lacking(tests, request, bench.task)
     model = load(experiment.folder, machine.device)
-    loader = loader_of(experiment, machine, 'test')
+    loader = loader_of(experiment, machine, 'test', resident=False)  # corrupted on the host
     for modality, grades in todo.items():
         report(f'corrupted {modality}')
         started = time.perf_counter()
-        found = tally(model, bench, loader, modality, grades)
+        found = tally(model, bench, loader, modality, grades, record['scores']['test'])
         tests['clean'].update(found.cells(CLEAN))
         kinds = tests['tests'].setdefault(modality, {})
         for kind, severity in grades:
