@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     _add_what(p)
     _add_gaps(p)
     _add_how(p)
+    arguments.add_speed(p)
     slurm_options.add(p)
     _add_curves(p)
     _add_which(p)

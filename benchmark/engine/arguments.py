@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,6 +103,17 @@ def seconds(given: str) -> float:
     return found
 
 
+def add_speed(p: argparse.ArgumentParser) -> None:
+    """Adds the options that exchange repeatable numbers for speed; scores differ by rounding."""
+    p.add_argument('--compile', action='store_true', help='torch.compile, e.g. on a GPU')
+    p.add_argument(
+        '--deterministic',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='repeat the same numbers, e.g. not with --no-deterministic, which is for speed',
+    )
+
+
 def check(args: argparse.Namespace) -> None:
     """Checks what can be checked without importing a method or opening data, and reads the grid.
 
@@ -114,6 +127,8 @@ def check(args: argparse.Namespace) -> None:
     for option in ('threads', 'jobs'):
         if (given := getattr(args, option)) is not None and given < 1:
             raise UserError(f'--{option}: expected 1 or more, found {given}')
+    if args.compile and not any(map(shutil.which, (os.environ.get('CXX', 'g++'), 'clang++'))):
+        raise UserError('--compile: expected a C++ compiler, found no g++')
     if args.gpus is not None and args.device not in ('auto', 'cuda'):
         raise UserError(f'--gpus: expected no --device {args.device} beside it')
     if args.grid is not None:

@@ -58,7 +58,7 @@ def prepare(
     jobs = args.jobs or usual(device, torch.get_num_threads(), opened, len(gpus))
     origin = named.origin if named else None
     how = args.workers, jobs, args.curves, args.visualizer or '', gpus, origin
-    return grid, Machine(device, *how)
+    return grid, Machine(device, *how, args.compile, args.deterministic)
 
 
 def place(args: argparse.Namespace) -> tuple[str, tuple[int, ...]]:
