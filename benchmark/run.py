@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_subsets(p)
     _add_gaps(p)
     _add_how(p)
-    _add_speed(p)
+    arguments.add_speed(p)
     slurm_options.add(p)
     _add_curves(p)
     _add_which(p)
@@ -192,17 +192,6 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         help='experiments that run at the same time, each in a process of its own, e.g. 2; '
         'default: one for each GPU of --gpus; on a CPU one for each core and thread if the data '
         'lie in memory; else 1',
-    )
-
-
-def _add_speed(p: argparse.ArgumentParser) -> None:
-    """Adds the options that exchange speed for repeatable numbers; scores differ by rounding."""
-    p.add_argument('--compile', action='store_true', help='torch.compile, e.g. on a GPU')
-    p.add_argument(
-        '--deterministic',
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help='repeat the same numbers, e.g. not with --no-deterministic, which is for speed',
     )
 
 

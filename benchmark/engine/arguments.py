@@ -134,6 +134,17 @@ def add_corruptions(p: argparse.ArgumentParser) -> None:
     )
 
 
+def add_speed(p: argparse.ArgumentParser) -> None:
+    """Adds the options that exchange repeatable numbers for speed; scores differ by rounding."""
+    p.add_argument('--compile', action='store_true', help='torch.compile, e.g. on a GPU')
+    p.add_argument(
+        '--deterministic',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='repeat the same numbers, e.g. not with --no-deterministic, which is for speed',
+    )
+
+
 def check(args: argparse.Namespace) -> None:
     """Checks what can be checked without importing a method or opening data, and reads the grid.
 

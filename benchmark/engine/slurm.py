@@ -24,6 +24,9 @@ from benchmark.engine.slurm_options import Options
 from benchmark.errors import UserError
 from benchmark.files import ROOT
 
+COMMAND = (sys.executable, str(ROOT / 'benchmark' / 'run.py'))
+"""What a task runs, followed by arguments."""
+
 LARGEST_ARRAY = 1000
 """Most tasks of an array that Slurm takes unless its administrators have changed MaxArraySize."""
 
@@ -132,7 +135,6 @@ def _array(
     cloudpickle.register_pickle_by_value(slurm_task)
     device = slurm_options.device_of(args)
     own = ['--launcher', 'local', '--device', device, '--results', str(results), '--only']
-    command = [sys.executable, str(ROOT / 'benchmark' / 'run.py'), *args.words, *own]
     executor = submitit.SlurmExecutor(
         results / slurm_jobs.FOLDER / '%j', max_num_timeout=options.timeouts
     )
@@ -140,7 +142,7 @@ def _array(
     if before:
         dependency = {'dependency': f'afterany:{":".join(before)}'}
     executor.update_parameters(stderr_to_stdout=True, **options.executor, **dependency)
-    task = slurm_task.Task(command, os.getcwd())
+    task = slurm_task.Task([*COMMAND, *args.words, *own], os.getcwd())
     try:
         # submitit prints what sbatch says before it raises it.
         with contextlib.redirect_stderr(io.StringIO()):
