@@ -104,6 +104,17 @@ def seconds(given: str) -> float:
     return found
 
 
+def add_speed(p: argparse.ArgumentParser) -> None:
+    """Adds the options that exchange repeatable numbers for speed; scores differ by rounding."""
+    p.add_argument('--compile', action='store_true', help='torch.compile, e.g. on a GPU')
+    p.add_argument(
+        '--deterministic',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='repeat the same numbers, e.g. not with --no-deterministic, which is for speed',
+    )
+
+
 def add_subsets(p: argparse.ArgumentParser) -> None:
     """Adds the option that says which subsets of the modalities are tested."""
     p.add_argument(
@@ -131,17 +142,6 @@ def add_corruptions(p: argparse.ArgumentParser) -> None:
         type=kinds.severities,
         metavar='N,...',
         help='severities of --corruptions, e.g. 1,3,5 (default: 1,2,3,4,5)',
-    )
-
-
-def add_speed(p: argparse.ArgumentParser) -> None:
-    """Adds the options that exchange repeatable numbers for speed; scores differ by rounding."""
-    p.add_argument('--compile', action='store_true', help='torch.compile, e.g. on a GPU')
-    p.add_argument(
-        '--deterministic',
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help='repeat the same numbers, e.g. not with --no-deterministic, which is for speed',
     )
 
 
