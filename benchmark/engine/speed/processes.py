@@ -21,7 +21,7 @@ from benchmark.registry import discover
 DATASET = 'synth_faces'
 
 
-def _trainer(pipe: Connection, samples: int) -> None:
+def _trainer(pipe: Connection, sizes: Sizes) -> None:
     """Trains an epoch whenever the pipe says so, and ends with the pipe."""
     from benchmark.engine.speed import trainings
     from benchmark.engine.speed.cases import embedded
@@ -29,7 +29,7 @@ def _trainer(pipe: Connection, samples: int) -> None:
     use_threads(1, 'cpu')
     discover()
     with tempfile.TemporaryDirectory() as folder:
-        e = embedded(trainings.UNIFIED, DATASET, samples, Path(folder))
+        e = embedded(trainings.UNIFIED, DATASET, sizes, Path(folder))
         trainings.harness(e, Path(folder))
         pipe.send('ready')
         while pipe.recv():
@@ -38,12 +38,12 @@ def _trainer(pipe: Connection, samples: int) -> None:
 
 
 @contextmanager
-def _trainers(count: int, samples: int) -> Iterator[list[Connection]]:
+def _trainers(count: int, sizes: Sizes) -> Iterator[list[Connection]]:
     """Starts processes that train when they are told to."""
     context, pipes, processes = multiprocessing.get_context('spawn'), [], []
     for _ in range(count):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_trainer, args=(theirs, samples), daemon=True)
+        process = context.Process(target=_trainer, args=(theirs, sizes), daemon=True)
         process.start()
         pipes.append(ours)
         processes.append(process)
@@ -69,7 +69,7 @@ def jobs(sizes: Sizes) -> Row:
     what = '`--jobs 2`: two trainings at a time / one after the other, without the start'
     if cores() < 2:
         return Row(what, [], note='one core')
-    with _trainers(2, sizes.samples) as pipes:
+    with _trainers(2, sizes) as pipes:
         pairs = in_turns(
             lambda: seconds(lambda: train(pipes)),
             lambda: seconds(lambda: [train([pipe]) for pipe in pipes]),

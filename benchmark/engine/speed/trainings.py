@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.engine import training
-from benchmark.engine.building import build, loaders
+from benchmark.engine.building import build, cores, loaders
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.hooks import EpochState, LossWatch
 from benchmark.engine.loading import split_of
@@ -158,6 +158,24 @@ def memory(sizes: Sizes, folder: Path) -> Row:
     return Row(what, [value], '<= 1.02', f'{early:.0f} MiB and {found[-1]:.0f} MiB')
 
 
+def threads(sizes: Sizes, folder: Path) -> Row:
+    """Compares steps with one thread for each core with steps of one thread."""
+    step, before = (
+        prepared(embedded(UNIFIED, 'synth_rooms', sizes, folder)),
+        torch.get_num_threads(),
+    )
+
+    def timed(count: int) -> float:
+        torch.set_num_threads(count)
+        return seconds(step)
+
+    try:
+        pairs = in_turns(lambda: timed(cores()), lambda: timed(1), 2 * sizes.repeats)
+    finally:
+        torch.set_num_threads(before)
+    return Row(f'synth_rooms: step with {cores()} threads / with one thread', ratios(pairs))
+
+
 def peak(sizes: Sizes, folder: Path) -> list[Row]:
     """Compares the FLOPs of steps with the highest rate of a matrix product."""
     side, width, batch = sizes.paper
@@ -175,12 +193,8 @@ def peak(sizes: Sizes, folder: Path) -> list[Row]:
         for _ in range(min(3, sizes.repeats)):
             best = measuring.matmul_peak(sizes.matmul, 2)
             values.append(flops / seconds(step) / best)
-        told = (
-            f'product of {sizes.matmul} x {sizes.matmul} matrices: {best / 1e9:.0f} GFLOPs a second'
-        )
-        rows.append(
-            Row(f'{name}: FLOPs a second of a step / of a matrix product', values, '', told)
-        )
+        told = f'{best / 1e9:.0f} GFLOPs a second in {sizes.matmul} x {sizes.matmul} matrices'
+        rows.append(Row(f'{name}: FLOPs a second of a step / of matrix products', values, '', told))
     return rows
 
 

@@ -71,7 +71,7 @@ def subsets(e: Experiment, folder: Path, repeats: int, goal: float | None) -> Ro
 def all_subsets(sizes: Sizes, folder: Path) -> list[Row]:
     """Compares the tests of the embedded data and of several numbers of modalities."""
     rows = [
-        subsets(embedded(UNIFIED, name, sizes.samples, folder), folder, sizes.repeats, goal)
+        subsets(embedded(UNIFIED, name, sizes, folder), folder, sizes.repeats, goal)
         for name, goal in EMBEDDED.items()
     ]
     for count in sizes.modalities:
