@@ -18,7 +18,7 @@ os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # repeatable matrix
 import argparse  # noqa: E402
 from functools import partial  # noqa: E402
 
-from benchmark.engine import arguments  # noqa: E402
+from benchmark.engine import arguments, slurm_options  # noqa: E402
 from benchmark.engine.grids import GRIDS  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
 from benchmark.records import kinds  # noqa: E402
@@ -36,6 +36,7 @@ EXAMPLES = """examples:
   python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
   python benchmark/run.py --methods mmanet rfnet --seeds 0 1 2 --shard 1/3
+  python benchmark/run.py --methods mmanet rfnet --launcher slurm --slurm gpus=1,time=8:00:00
   python benchmark/run.py --methods mmanet rfnet --corruptions --dry-run
   python benchmark/run.py --status /tmp/results
   python benchmark/run.py --list --data-root /data/nyuv2
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     _add_gaps(p)
     _add_how(p)
     arguments.add_speed(p)
+    slurm_options.add(p)
     _add_curves(p)
     _add_which(p)
     return p
@@ -278,12 +280,17 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     if args.status is not None:
-        from benchmark.engine import status
+        from benchmark.engine import slurm_jobs, status
         from benchmark.report.escaping import terminal
 
-        return status.show(args.results if args.status is True else args.status, terminal)
+        results = args.results if args.status is True else args.status
+        shown = status.show(results, terminal)
+        slurm_jobs.show(results)
+        return shown
     arguments.check(args)
+    slurm_options.check(args)
     kinds.check(args.corruptions, args.severities)
+    args.words = sys.argv[1:] if argv is None else argv
     # PyTorch, which takes seconds to import, and which nothing above needs.
     from benchmark import running
 
