@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     _add_how(p)
     arguments.add_speed(p)
     slurm_options.add(p)
-    _add_curves(p)
+    arguments.add_curves(p)
     _add_which(p)
     return p
 
@@ -195,22 +195,6 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_curves(p: argparse.ArgumentParser) -> None:
-    """Adds the options on the curves of trainings: they change no score."""
-    p.add_argument(
-        '--curves',
-        action='store_true',
-        help='evaluate the validation split on every subset during the training also where only '
-        'the curves need it: every val_interval epochs',
-    )
-    p.add_argument(
-        '--visualizer',
-        choices=tuple(arguments.VISUALIZERS),
-        help='also tell the curves to TensorBoard, Weights & Biases or MLflow, in the folder of '
-        'each run',
-    )
-
-
 def _add_which(p: argparse.ArgumentParser) -> None:
     """Adds the options that say which experiments run now, and what is only shown."""
     p.add_argument(
@@ -265,6 +249,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments.check(args)
     slurm_options.check(args)
     kinds.check(args.corruptions, args.severities)
+    if args.list:
+        from benchmark.engine.listing import show_list
+
+        return show_list(args.data_root)
     args.words = sys.argv[1:] if argv is None else argv
     # PyTorch, which takes seconds to import, and which nothing above needs.
     from benchmark import running

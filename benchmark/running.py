@@ -19,7 +19,6 @@ from benchmark.engine.budget import within
 from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.dry_run import show_plan
 from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
-from benchmark.engine.listing import show_list
 from benchmark.engine.manifest import export
 from benchmark.engine.picking import picked, train_teachers
 from benchmark.engine.request import prepare
@@ -54,8 +53,6 @@ def start(args: argparse.Namespace, typed: bool) -> int:
         UserError: The arguments do not hold together.
     """
     discover()
-    if args.list:
-        return show_list(args.data_root)
     refused: list[str] | None = [] if args.dry_run else None
     # Planning writes what a named grid means into the arguments; helpers plan from those typed.
     asked = argparse.Namespace(**vars(args))

@@ -145,6 +145,22 @@ def add_corruptions(p: argparse.ArgumentParser) -> None:
     )
 
 
+def add_curves(p: argparse.ArgumentParser) -> None:
+    """Adds the options on the curves of trainings: they change no score."""
+    p.add_argument(
+        '--curves',
+        action='store_true',
+        help='evaluate the validation split on every subset during the training also where only '
+        'the curves need it: every val_interval epochs',
+    )
+    p.add_argument(
+        '--visualizer',
+        choices=tuple(VISUALIZERS),
+        help='also tell the curves to TensorBoard, Weights & Biases or MLflow, in the folder of '
+        'each run',
+    )
+
+
 def check(args: argparse.Namespace) -> None:
     """Checks what can be checked without importing a method or opening data, and reads the grid.
 
