@@ -15,6 +15,7 @@ import mmseg
 import numpy as np
 import torch
 
+from benchmark.engine.parallel import processes
 from benchmark.files import ROOT
 
 
@@ -32,6 +33,7 @@ def circumstances(device: str) -> dict[str, Any]:
             'platform': platform.platform(terse=True),
             'threads': str(torch.get_num_threads()),
             'device': torch.cuda.get_device_name() if on_gpu else 'cpu',
+            **({'processes': str(count)} if (count := processes.count()) > 1 else {}),
         },
         'commit': _commit(),
         'finished': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),

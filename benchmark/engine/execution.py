@@ -16,6 +16,7 @@ from benchmark.engine import card, cost, environment, fitting, state, training
 from benchmark.engine.building import Machine, build, loaders
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
 from benchmark.engine.locks import holding
+from benchmark.engine.parallel import sections
 from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
 from benchmark.method import Method
@@ -170,13 +171,14 @@ def _fit(
         summary = fitting.fit(method, experiment, part, machine)
     else:
         own = part.folder, identity, experiment.seed, machine.device, part.only
-        summary = training.train(
-            method,
-            loaders(experiment, part, machine),
-            experiment.protocol,
-            training.Job(*own, machine.curves, machine.visualizer, experiment.about),
-            lambda epoch, seconds: report(epoch, epochs, seconds),
-        )
+        with sections.shared(sections.TRAIN, experiment, part, method):
+            summary = training.train(
+                method,
+                loaders(experiment, part, machine),
+                experiment.protocol,
+                training.Job(*own, machine.curves, machine.visualizer, experiment.about),
+                lambda epoch, seconds: report(epoch, epochs, seconds),
+            )
     summary['peak_memory_mb'] = cost.peak_memory(machine.device)
     state.keep_trained(part.folder, identity, method.state_dict(), summary)
     return Trained(method.eval(), summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from benchmark.engine.curves import Curves, Showing
 from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
 from benchmark.engine.hooks import Averaging, Checkpoint, EpochState, LossWatch, Selection
 from benchmark.engine.loading import Samples
+from benchmark.engine.parallel import processes
+from benchmark.engine.parallel.sections import InStep
+from benchmark.engine.parallel.sharing import Shares
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.runner import SilentRunner
 from benchmark.method import Method
@@ -195,12 +199,17 @@ def train(
     checkpoint = Checkpoint(resume, job.identity, selection, averaging, curves.state, progress)
     own = job.visualizer, job.folder, job.about, job.identity, curves
     showing = [Showing(*own)] if job.visualizer else []
-    hooks = [watch, curves, *showing, selection, averaging, checkpoint]
+    hooks: list[Hook] = [watch, curves, *showing, selection, averaging, checkpoint]
+    shares: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if processes.world() > 1:
+        hooks.append(InStep())
+        shares = Shares(method, min(protocol.batch_size, len(cast(Samples, loaders[0].dataset)))).on()
     runner = _runner(method, loaders, protocol, job, hooks, checkpoint.restore)
     try:
-        runner.train()
+        with shares:
+            runner.train()
         averaging.use(method)
-        if protocol.selection != 'last':
+        if protocol.selection != 'last' and processes.leads():
             sha256 = selection.state.get('best')
             best = state.load_weights(selection.best, method.state_dict(), sha256)
             method.load_state_dict(best)
@@ -234,9 +243,7 @@ def _runner(
     listens = type(method).on_validation is not Method.on_validation
     wanted = listens or protocol.selection != 'last' or job.curves
     interval = protocol.val_interval if wanted else protocol.epochs
-    saved = state.read_resume(job.folder, job.identity, method.state_dict())
-    if saved is None:
-        state.begin(job.folder, job.identity, protocol.epochs)
+    saved = processes.told(lambda: _saved(method, protocol, job))
     return SilentRunner(
         job.device,
         job.folder / LOG,
@@ -252,6 +259,14 @@ def _runner(
         custom_hooks=[EpochState(job.seed, protocol.epochs), *hooks],
         randomness={'seed': derive(job.seed, 'runner')},
     )
+
+
+def _saved(method: Method, protocol: Protocol, job: Job) -> dict[str, Any] | None:
+    """Returns the state that a training goes on from; without one, says whose the folder is."""
+    saved = state.read_resume(job.folder, job.identity, method.state_dict())
+    if saved is None:
+        state.begin(job.folder, job.identity, protocol.epochs)
+    return saved
 
 
 def test(

@@ -13,7 +13,7 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -36,6 +36,9 @@ _all_gather = getattr(dist, 'all_gather_single', None) or dist.all_gather_into_t
 _words: list[Any] = []
 """The group of processes that words go through, apart from the tensors of a training."""
 
+_together: list[bool] = []
+"""Not empty while the processes work on one thing."""
+
 
 class Rows(NamedTuple):
     """The rows of a batch that belong to one process: from `begin` to before `end` of `total`."""
@@ -49,9 +52,14 @@ class Stopped(Exception):
     """The leading process has given up what the others were helping with."""
 
 
-def world() -> int:
-    """Returns the number of processes."""
+def count() -> int:
+    """Returns the number of processes that were started."""
     return dist.get_world_size() if _words else 1
+
+
+def world() -> int:
+    """Returns the number of processes that work on the same thing now: 1 outside `together`."""
+    return count() if _together else 1
 
 
 def rank() -> int:
@@ -85,10 +93,20 @@ def joined(device: str, **place: Any) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Makes the processes share the work of the block, which all of them have to enter."""
+    _together.append(True)
+    try:
+        yield
+    finally:
+        _together.pop()
+
+
 def own(total: int, process: int | None = None) -> Rows:
     """Returns the rows of a batch of `total` that are a process's, this one's by default."""
-    at, count = rank() if process is None else process, world()
-    return Rows(at * total // count, (at + 1) * total // count, total)
+    at, shares = rank() if process is None else process, world()
+    return Rows(at * total // shares, (at + 1) * total // shares, total)
 
 
 def gather(x: Tensor, total: int) -> Tensor:
@@ -150,7 +168,7 @@ def everyone(value: T) -> list[T]:
 
 def say(value: Any) -> None:
     """Sends a value from the leading process to the others."""
-    if world() > 1:
+    if count() > 1:
         dist.broadcast_object_list([value], 0, _words[0])
 
 
@@ -168,7 +186,7 @@ def hear() -> Any:
 
 
 def told(make: Callable[[], T]) -> T:
-    """Returns in all processes what the leading one finds out.
+    """Returns in all processes that work together what the leading one finds out.
 
     Args:
         make: Finds it out. If it fails, the leading process has to say `Stopped` (`stopping`).
@@ -176,6 +194,8 @@ def told(make: Callable[[], T]) -> T:
     Raises:
         Stopped: The leading process has failed.
     """
+    if world() == 1:
+        return make()
     if not leads():
         return hear()
     value = make()
@@ -213,8 +233,7 @@ def stopped(error: BaseException) -> None:
 
 
 def _meet() -> None:
-    if world() > 1:
-        dist.barrier(_words[0])
+    dist.barrier(_words[0])
 
 
 @contextlib.contextmanager
@@ -231,7 +250,7 @@ def _deadline(error: BaseException) -> Iterator[None]:
 
 def _die(error: BaseException) -> None:
     told = f'{type(error).__name__}: {error}' if not isinstance(error, UserError) else str(error)
-    line = f'error: process {rank()} of {world()} alone failed, which ends all: {told}'
+    line = f'error: process {rank()} of {count()} alone failed, which ends all: {told}'
     print(line, file=sys.__stderr__, flush=True)
     os._exit(1)
 
@@ -246,26 +265,39 @@ def agreed(make: Callable[[], T], sign: Callable[[T], Any]) -> T:
     Raises:
         UserError: A process could not make it, or has made something else.
     """
+    if count() == 1:
+        return make()
     found: Any = None
     try:
         found = make()
         mine: tuple[str, Any] = ('', sign(found))
     except UserError as error:
-        if world() == 1:
-            raise
         mine = (str(error), None)
-    first, *others = everyone(mine)
+    with together():
+        first, *others = everyone(mine)
     if first[0]:
         raise UserError(first[0])
     for number, (error, signed) in enumerate(others, 1):
         if error or signed != first[1]:
             raise UserError(
-                f'process {number} of {world()}: {error}'
+                f'process {number} of {count()}: {error}'
                 if error
-                else f'process {number} of {world()}: expected the experiments and data of '
+                else f'process {number} of {count()}: expected the experiments and data of '
                 'process 0, found others'
             )
     return found
+
+
+def alike(tensors: Iterable[Tensor]) -> None:
+    """Gives tensors the values that they have in the leading process."""
+    kinds: dict[torch.dtype, list[Tensor]] = {}
+    for x in tensors:
+        kinds.setdefault(x.dtype, []).append(x)
+    for same in kinds.values():
+        flat = torch.cat([x.reshape(-1) for x in same])
+        dist.broadcast(flat, 0)
+        for x, values in zip(same, flat.split([x.numel() for x in same]), strict=True):
+            x.copy_(values.view(x.shape))
 
 
 def merged(mine: list[Any]) -> list[Any]:
