@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -182,7 +183,12 @@ def sweep(folder: Path, older: float = 0.0, inside: bool = True) -> None:
             at this moment.
         inside: Whether the folders inside it are swept as well.
     """
-    for left in (folder.rglob if inside else folder.glob)('.part-*'):
+    # Not Path.rglob, which raises where another process removes a folder meanwhile.
+    found = itertools.islice(os.walk(folder), None if inside else 1)
+    below = [Path(place, name) for place, *names in found for name in itertools.chain(*names)]
+    for left in below:
+        if not left.name.startswith('.part-'):
+            continue
         try:
             if time.time() - left.lstat().st_mtime < older:
                 continue

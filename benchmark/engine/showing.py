@@ -74,7 +74,7 @@ def _unrecorded(folder: Path) -> str:
     """Says why a folder cannot be shown."""
     if not folder.is_dir():
         return f'{folder}: expected the folder of a run, found nothing there'
-    below = [file.parent for file in sorted(folder.rglob(store.RECORD))]
+    below = [file.parent for file in sorted(store.files(folder))]
     if below:
         more = f' and {len(below) - 3} more' if below[3:] else ''
         return f'{folder}: expected one run, found {", ".join(map(str, below[:3]))}{more}'

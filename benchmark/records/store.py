@@ -200,7 +200,7 @@ def scan(root: Path) -> Scan:
     """Reads every record under a folder, in the order of their paths."""
     found = Scan({}, {}, [])
     first: dict[str, Path] = {}
-    for path in sorted(_files(root, found.problems)):
+    for path in sorted(files(root, found.problems)):
         try:
             record = read(path)
             _check_place(path, record, first.setdefault(record['identity'], path))
@@ -216,18 +216,21 @@ def scan(root: Path) -> Scan:
     return found
 
 
-def _files(root: Path, problems: list[str]) -> list[Path]:
+def files(root: Path, problems: list[str] | None = None) -> list[Path]:
     """Returns whatever is called as a record is: files, folders, links to nothing or to themselves.
+
+    Other processes may write and remove runs meanwhile, at which Path.rglob raises.
 
     Args:
         root: The folder to search.
         problems: Takes one line for each folder that cannot be read.
     """
+    told = [] if problems is None else problems
 
     def tell(error: OSError) -> None:
         if isinstance(error, FileNotFoundError):
             return  # a results folder without runs, or a run that is removed at this moment
-        problems.append(f'{error.filename}: cannot be read: {error.strerror}')
+        told.append(f'{error.filename}: cannot be read: {error.strerror}')
 
     walk = os.walk(root, onerror=tell)
     return [Path(place) / RECORD for place, *names in walk if RECORD in itertools.chain(*names)]
@@ -254,7 +257,7 @@ def up_to_date(folder: Path, write: Callable[[], T]) -> T:
 
 
 def _stamps(folder: Path) -> dict[Path, tuple[int, int] | None]:
-    return {path: stamp(path) for path in _files(folder, [])}
+    return {path: stamp(path) for path in files(folder)}
 
 
 def _check_place(path: Path, record: Record | Unscored, first: Path) -> None:

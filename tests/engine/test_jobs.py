@@ -219,7 +219,7 @@ def test_a_command_whose_process_was_killed_is_finished_by_the_next(
     parent = multiprocessing.get_context('fork').Process(target=typed, args=(tmp_path,))
     parent.start()
     until = time.monotonic() + 200
-    while not (first := list(tmp_path.rglob(store.RECORD))) and time.monotonic() < until:
+    while not (first := store.files(tmp_path)) and time.monotonic() < until:
         time.sleep(0.01)
     parent.kill()
     parent.join()
@@ -228,8 +228,7 @@ def test_a_command_whose_process_was_killed_is_finished_by_the_next(
     assert run.main(command(tmp_path, 1)[2:]) == 0
     assert 'of 3 experiments are recorded already' in capsys.readouterr().out
     assert (
-        written.items()
-        <= {file: file.stat().st_mtime_ns for file in tmp_path.rglob(store.RECORD)}.items()
+        written.items() <= {file: file.stat().st_mtime_ns for file in store.files(tmp_path)}.items()
     )
     assert records(tmp_path) == alone
 

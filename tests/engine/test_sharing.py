@@ -116,14 +116,13 @@ def test_shares_in_one_folder_run_each_experiment_once(tmp_path, capsys):
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob(store.RECORD)}
+    before = {file: file.stat().st_mtime_ns for file in store.files(tmp_path)}
     assert run.main(command(tmp_path / 'shared', '--shard', '3/3')) == 0
     told = capsys.readouterr().out.splitlines()
     assert told.count('share 3 of 3: 1 of 4 experiments') == 1
     assert sum(line.startswith('[1/1] ') for line in told) == 1
     assert (
-        before.items()
-        <= {file: file.stat().st_mtime_ns for file in tmp_path.rglob(store.RECORD)}.items()
+        before.items() <= {file: file.stat().st_mtime_ns for file in store.files(tmp_path)}.items()
     )
     found = [
         {r['method']['label']: scientific(r) for r in store.scan(part).complete.values()}

@@ -56,7 +56,10 @@ def step(method, batch):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_every_method_trains_and_predicts_whatever_the_size_of_the_images(name):
+    refused = METHODS.module_dict[name].contract_exceptions
     for told, kind in SMALL.items():
+        if 'mixed' in refused and len({m.shape[1:] for m in kind.modalities}) > 1:
+            continue  # a method that takes no images of different sizes
         method, batch = built(name, kind), batch_of(kind, 8)
         assert all(torch.isfinite(x).all() for x in step(method, batch)), told
         with torch.no_grad():

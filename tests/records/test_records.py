@@ -13,7 +13,7 @@ from repetitions import scientific
 
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
-from benchmark.files import writing
+from benchmark.files import sweep, writing
 from benchmark.records import store
 from benchmark.records.schema import Rules
 
@@ -150,6 +150,27 @@ def test_an_invalid_record_is_never_written(tmp_path, record):
     with pytest.raises(store.RecordError, match='seed'):
         save(tmp_path, {**record, 'seed': 'zero'})
     assert not list(tmp_path.rglob('*.json'))
+
+
+def test_a_folder_that_another_process_removes_ends_no_search(tmp_path, record, monkeypatch):
+    """A finished training removes its scratch folders while others look for records."""
+    path = save(tmp_path, record)
+    left, gone = path.with_name('.part-left'), path.with_name('a_folder')
+    left.touch()
+    gone.mkdir()
+    real = os.scandir
+
+    def removed_meanwhile(folder='.'):
+        if str(folder).endswith('a_folder'):
+            raise FileNotFoundError(2, 'No such file or directory', str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, 'scandir', removed_meanwhile)
+    assert store.files(tmp_path) == [path]
+    assert list(store.scan(tmp_path).complete) == [path]
+    assert store.scan(tmp_path).problems == []
+    sweep(tmp_path)
+    assert not left.exists()
 
 
 def test_what_is_no_finished_run_is_told_apart_and_not_counted(tmp_path, record):
