@@ -92,7 +92,7 @@ class Classes:
             expected = 'a prediction of every test sample that has it'
             raise self.found.wrong(f'subset {subset}', expected, f'none of {self.names[k]!r}')
         if kind:
-            kept['logit'] = kept_logits(self.task, torch.from_numpy(logits[has]))
+            kept['logit'] = kept_logits(self.task, torch.from_numpy(logits[has])).numpy()
         return kept, int((there & ~has).sum())
 
     def _logits(

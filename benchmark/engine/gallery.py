@@ -14,8 +14,9 @@ from torch import Tensor
 from benchmark.dataset import Preparation, Split
 from benchmark.engine import choice, drawing
 from benchmark.engine.choice import Chosen
-from benchmark.engine.evaluation import padded, subset_logits
+from benchmark.engine.evaluation import subset_logits
 from benchmark.engine.loading import Samples
+from benchmark.engine.subset_metrics import padded
 from benchmark.method import Batch, Method, Task
 from benchmark.missing import subset_id, subset_ids, subset_masks
 from benchmark.records.gallery import FORMAT, Answer, Gallery, Picture, Shown, key_of

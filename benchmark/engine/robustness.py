@@ -22,8 +22,9 @@ from benchmark.engine import corruptions, environment, state
 from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.corrupted import CLEAN, Bench, Grade
 from benchmark.engine.deployed import Model, load
-from benchmark.engine.evaluation import SubsetEvaluator
+from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.experiment import Experiment
+from benchmark.engine.stacking import decoded
 from benchmark.method import Batch, Method, Task
 from benchmark.missing import subset_id, subset_masks
 from benchmark.records import corruptions as files
@@ -79,29 +80,27 @@ class Tally:
         """Adds what a network says of a batch; arguments of `SubsetEvaluator.process_subset`."""
         subset = subset_id(self.task.names, mask)
         self.evaluator.process_subset(mask, logits, batch, number)
-        results, key = self.evaluator.by_subset[subset].results, (grade, subset)
-        if not results:
+        samples, key = self.evaluator.samples(subset), (grade, subset)
+        if not len(samples['ids']):
             return
         if self.task.metric == 'Dice':
             total = self.sums.setdefault(
                 key, np.full((self.volume.max() + 1, 3, len(self.task.regions)), -1, np.int64)
             )
-            places = self.volume[[found[0] for found in results]]
+            places = self.volume[samples['ids']]
             total[places] = np.maximum(total[places], 0)
-            np.add.at(total, places, np.stack([found[1].numpy() for found in results]))
+            np.add.at(total, places, samples['areas'])
         else:
-            added = self._contributions(results)
+            added = self._contributions(samples)
             self.sums[key] = self.sums.get(key, 0) + added.sum(0)
             self.numbers[key] = self.numbers.get(key, 0) + int(added.any(1).sum())
-        results.clear()
 
-    def _contributions(self, results: Sequence[tuple]) -> np.ndarray:
+    def _contributions(self, samples: dict[str, np.ndarray]) -> np.ndarray:
         metric = self.task.metric
         if metric == 'mIoU':
-            outcomes = {'areas/x': torch.stack([found[1] for found in results]).numpy()}
+            outcomes = {'areas/x': samples['areas']}
         else:
-            target, predicted = (np.array([found[k] for found in results]) for k in (1, 2))
-            outcomes = {'target': target, 'pred/x': predicted}
+            outcomes = {'target': samples['target'], 'pred/x': samples['pred']}
         return metrics.contributions(outcomes, 'x', metric, self.task.live)
 
     def cells(self, grade: Grade) -> Cells:
@@ -141,14 +140,12 @@ def predictions(
             anew = {modality: make().to(device)}
             inputs = {**batch.inputs, **anew}
         # The features of one modality do not depend on another one.
-        seen = {**features, **network.encode(anew)} if once and grade != CLEAN else features
-        for mask in masks:
-            allowed = batch.available & torch.as_tensor(mask, device=device)
-            yield (
-                grade,
-                mask,
-                network.decode(seen, allowed) if once else network.predict(inputs, allowed),
-            )
+        if not once:
+            pairs = subset_logits(network, batch._replace(inputs=inputs), masks)
+        else:
+            seen = features if grade == CLEAN else {**features, **network.encode(anew)}
+            pairs = decoded(network, seen, batch.available, masks)
+        yield from ((grade, mask, logits) for mask, logits in pairs)
 
 
 @torch.no_grad()

@@ -1,16 +1,20 @@
-"""The metrics of one subset of the modalities, and the outcomes that they keep of each sample."""
+"""The metrics of one subset of the modalities, and the outcomes that they keep of each sample.
+
+What is kept of a batch stays on its device until the split has ended: no batch waits for the host.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
-from benchmark.method import IGNORE, Task
+from benchmark.method import IGNORE, Batch, Task
 from benchmark.records import metrics
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -20,7 +24,7 @@ LARGEST_HALF = 65504.0
 """Largest number in float16."""
 
 
-def kept_logits(task: Task, logits: Tensor) -> np.ndarray:
+def kept_logits(task: Task, logits: Tensor) -> Tensor:
     """Returns what outcomes keep of logits (B, K), in the layout of `records.schema.Outcomes`.
 
     Two classes are told by (B,) log-odds. Of more classes all logits are kept; float16 is enough
@@ -31,29 +35,117 @@ def kept_logits(task: Task, logits: Tensor) -> np.ndarray:
         positive = task.live if task.metric == 'ACER' else 1
         # Two finite logits may be so far apart that float32 cannot hold the difference.
         odds = logits[:, positive].double() - logits[:, 1 - positive].double()
-        return odds.clamp(-LARGEST, LARGEST).cpu().numpy().astype(np.float32)
+        return odds.clamp(-LARGEST, LARGEST).float()
     if task.metric == 'ACER':
-        return logits.cpu().numpy()
-    return logits.clamp(-LARGEST_HALF, LARGEST_HALF).cpu().numpy().astype(np.float16)
+        return logits
+    return logits.clamp(-LARGEST_HALF, LARGEST_HALF).half()
+
+
+class Predicted(NamedTuple):
+    """What a network says of a batch under one subset.
+
+    Attributes:
+        logits: (B, K) or (B, K, H, W).
+        has: (B,) bool, the samples that have the subset; the others do not count.
+        number: Which batch of the split this is, for messages.
+    """
+
+    logits: Tensor
+    has: Tensor
+    number: int = 0
+
+
+class NotFinite(Exception):
+    """Logits of samples that have the subset are NaN or infinite.
+
+    Args:
+        number: The batch.
+        ids: Positions of the samples in the split.
+    """
+
+    def __init__(self, number: int, ids: np.ndarray) -> None:
+        super().__init__(number, ids)
+        self.number, self.ids = number, ids
 
 
 class SubsetMetric(BaseMetric):
     """A metric of one subset, which also keeps what the record needs beside its value.
 
+    Args:
+        task: What is measured.
+
     Attributes:
         predicted: After `evaluate`, the share of each class among the predictions.
         outcomes: After `evaluate`, the positions ('ids') of what was measured in the split's order,
-            and per-sample outcomes for them (`benchmark.records.schema.Outcomes`).
+            and per-sample outcomes for them (`benchmark.records.schema.Outcomes`); nothing if no
+            sample has the subset.
     """
 
     default_prefix = ''
     predicted: tuple[float, ...] = ()
-    outcomes: dict[str, np.ndarray]
 
-    @property
-    def measured(self) -> bool:
-        """Whether any sample was handed over since the last evaluation."""
-        return bool(self.results)
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+        self.outcomes: dict[str, np.ndarray] = {}
+
+    def kept(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Returns what is kept of the samples of a batch, (B, ...) each, on the device."""
+        raise NotImplementedError
+
+    def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
+        """Returns the metrics as fractions, and sets `predicted` and `outcomes`.
+
+        Args:
+            samples: What was kept, and the positions ('ids'), of all samples that have the subset.
+        """
+        raise NotImplementedError
+
+    def process(self, data_batch: Batch, data_samples: Any) -> None:
+        """Keeps what the metric needs of a batch, whose `Predicted` is `data_samples`."""
+        logits, has, number = data_samples
+        self.results.append(
+            {
+                'has': has,
+                'finite': finite(logits),
+                'number': torch.full_like(data_batch.ids, number),
+                'ids': data_batch.ids,
+                **self.kept(logits, data_batch),
+            }
+        )
+
+    def samples(self, results: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+        """Returns what was kept of the samples that have the subset, one transfer for each key.
+
+        Raises:
+            NotFinite: A logit of such a sample is NaN or infinite.
+        """
+        table = {k: v.cpu().numpy() for k, v in _joined(results).items()}
+        has = table.pop('has')
+        found = {key: column[has] for key, column in table.items()}
+        wrong, numbers = ~found.pop('finite'), found.pop('number')
+        if wrong.any():
+            first = numbers[wrong][0]
+            raise NotFinite(int(first), found['ids'][wrong & (numbers == first)])
+        return found
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Returns the metrics of all samples since the last evaluation as fractions."""
+        self.predicted, self.outcomes = (), {}
+        if not self.results:  # nothing was predicted under this subset, of which mmengine warns
+            return {}
+        self.results = [_joined(self.results)]
+        return super().evaluate(size)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Returns the metrics as fractions; none if no sample has the subset."""
+        samples = self.samples(results)
+        return self.measure(samples) if len(samples['ids']) else {}
+
+
+def _joined(results: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Returns what was kept of several batches as if it were one."""
+    return {key: torch.cat([kept[key] for kept in results]) for key in results[0]}
 
 
 class ClassificationMetric(SubsetMetric):
@@ -62,25 +154,18 @@ class ClassificationMetric(SubsetMetric):
     The decision is the larger logit. APCER is the share of attacks taken for live, BPCER the share
     of live samples taken for attacks (ISO/IEC 30107-3, over all attacks together), ACER their mean;
     EER and AUC say what other thresholds could do.
-
-    Args:
-        task: Gives the classes and which of them is live.
     """
 
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.task = task
+    def kept(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Keeps target, prediction and logit, which is as in `kept_logits`."""
+        logit = kept_logits(self.task, logits)
+        return {'target': batch.target, 'pred': decisions(logits), 'logit': logit}
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keeps (position, target, prediction, logit) of each sample; logit as in `kept_logits`."""
-        self.results.extend((s['id'], s['target'], s['pred'], s['logit']) for s in data_samples)
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
+    def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
         """Returns the metrics as fractions."""
-        ids, target, pred, logit = (np.array(column) for column in zip(*results, strict=True))
+        target, pred, logit = samples.pop('target'), samples['pred'], samples['logit']
         count = len(self.task.classes)
-        self.predicted = shares_of(np.bincount(pred, minlength=count))
-        self.outcomes = {'ids': ids, 'pred': pred, 'logit': logit}
+        self.predicted, self.outcomes = shares_of(np.bincount(pred, minlength=count)), samples
         if self.task.metric != 'ACER':
             return metrics.of_decisions(target, pred, count)
         rank = logit if logit.ndim == 1 else metrics.log_odds(logit, self.task.live)
@@ -92,33 +177,113 @@ class SegmentationMetric(SubsetMetric):
 
     Classes that neither occur nor are predicted are left out of the mean, as in mmsegmentation,
     whose sums in float32 cannot count more than 2^24 pixels of a class one by one.
-
-    Args:
-        task: Gives the classes.
     """
 
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.task = task
+    def kept(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Keeps the areas (B, 3, K) of each image: right, predicted and labelled pixels."""
+        if logits.shape[2:] != batch.target.shape[1:]:
+            # Scored at the label's own resolution, as ESANet and the papers on its data sets do.
+            size = batch.target.shape[1:]
+            logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
+        table = confusion(decisions(logits), batch.target, len(self.task.classes))
+        right = table.diagonal(dim1=1, dim2=2)
+        return {'areas': torch.stack([right, table.sum(1), table.sum(2)], 1)}
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keeps (position, areas (3, K)) of each image."""
-        count = len(self.task.classes)
-        for sample in data_samples:
-            pred, target = sample['pred_sem_seg']['data'], sample['gt_sem_seg']['data']
-            known = target != IGNORE
-            pred, target = pred[known], target[known]
-            areas = [
-                torch.bincount(x, minlength=count) for x in (target[pred == target], pred, target)
-            ]
-            self.results.append((sample['id'], torch.stack(areas)))
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
+    def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
         """Returns the metrics as fractions."""
-        areas = torch.stack([r[1] for r in results]).numpy()
-        self.predicted = shares_of(areas[:, 1].sum(0))
-        self.outcomes = {'ids': np.array([r[0] for r in results]), 'areas': areas}
-        return metrics.of_areas(areas)
+        self.predicted, self.outcomes = shares_of(samples['areas'][:, 1].sum(0)), samples
+        return metrics.of_areas(samples['areas'])
+
+
+class DiceMetric(SubsetMetric):
+    """Dice of each region, pooled over the slices of a volume and averaged over volumes.
+
+    All labelled voxels count: a network that sees a central window of the slices predicts the
+    background, class 0, outside the window. A volume in which a region is neither labelled nor
+    predicted scores 1 there, as in RFNet's code.
+
+    Args:
+        task: Gives the classes and the regions they make up.
+        groups: (N,) name of the volume of each position of the split; None makes each its own.
+    """
+
+    def __init__(self, task: Task, groups: np.ndarray | None) -> None:
+        super().__init__(task)
+        self.volume = None if groups is None else np.unique(groups, return_inverse=True)[1]
+
+    def kept(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Keeps areas (B, 3, R): found, predicted, labelled; and predicted pixels (B, K)."""
+        pred = padded(decisions(logits), batch.target)
+        table = confusion(pred, batch.target, len(self.task.classes))
+        areas = []
+        for _, classes in self.task.regions:
+            found, labelled = table[:, :, classes], table[:, classes]
+            areas.append(torch.stack([x.sum((1, 2)) for x in (found[:, classes], found, labelled)]))
+        return {'areas': torch.stack(areas, 2).movedim(1, 0), 'shares': table.sum(1)}
+
+    def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
+        """Returns Dice per region and their mean, as fractions."""
+        ids, areas = samples['ids'], samples['areas']
+        self.predicted = shares_of(samples['shares'].sum(0))
+        volumes, place = np.unique(
+            ids if self.volume is None else self.volume[ids], return_inverse=True
+        )
+        pooled = np.zeros((len(volumes), *areas.shape[1:]), np.int64)
+        np.add.at(pooled, place, areas)
+        self.outcomes = {'ids': volumes, 'areas': pooled}
+        each = metrics.dice(pooled).mean(0)
+        names = [f'Dice_{name}' for name, _ in self.task.regions]
+        return {'Dice': float(each.mean()), **dict(zip(names, each.tolist(), strict=True))}
+
+
+def decisions(logits: Tensor) -> Tensor:
+    """Returns the class with the largest logit, the first of several; (B, ...) of (B, K, ...).
+
+    `argmax` gives the same and takes about ten times as long over label maps on a CPU.
+    """
+    return logits.max(1).indices
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Returns whether all logits (B, ...) of each sample are finite, (B,) bool."""
+    flat = logits.flatten(1)
+    return flat.amax(1).isfinite() & flat.amin(1).isfinite()
+
+
+def confusion(pred: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Returns how many labelled pixels of each image have which label and prediction.
+
+    Args:
+        pred: (B, H, W), predicted classes.
+        target: (B, H, W), labels; pixels labelled IGNORE do not count.
+        classes: Number of classes K.
+
+    Returns:
+        (B, K, K) int64; rows are labels, columns predictions.
+    """
+    count = len(target)
+    first = torch.arange(count, device=target.device)[:, None, None] * classes
+    place = torch.where(target == IGNORE, count * classes**2, (first + target) * classes + pred)
+    counts = place.flatten().bincount(minlength=count * classes**2 + 1)
+    return counts[:-1].unflatten(0, (count, classes, classes))
+
+
+def padded(pred: Tensor, target: Tensor) -> Tensor:
+    """Returns predictions (..., h, w) padded with 0 about their centre to the size of targets."""
+    high, wide = (t - p for t, p in zip(target.shape[-2:], pred.shape[-2:], strict=True))
+    return F.pad(pred, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
+
+
+def metric_for(task: Task, groups: np.ndarray | None) -> SubsetMetric:
+    """Returns a fresh metric for one subset.
+
+    Args:
+        task: What is measured.
+        groups: As in `DiceMetric`.
+    """
+    if task.metric == 'Dice':
+        return DiceMetric(task, groups)
+    return SegmentationMetric(task) if task.kind == 'segmentation' else ClassificationMetric(task)
 
 
 def shares_of(counts: np.ndarray) -> tuple[float, ...]:

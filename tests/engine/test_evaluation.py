@@ -21,15 +21,17 @@ from tasks import TASKS, Toy, batch_of
 
 from benchmark.dataset import Split
 from benchmark.engine import loading, training
-from benchmark.engine.evaluation import (
-    ClassificationMetric,
-    DiceMetric,
-    SegmentationMetric,
-    SubsetEvaluator,
-    subset_logits,
-)
+from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.loading import Samples, train_loader
 from benchmark.engine.protocol import Protocol
+from benchmark.engine.subset_metrics import (
+    ClassificationMetric,
+    DiceMetric,
+    Predicted,
+    SegmentationMetric,
+    decisions,
+    finite,
+)
 from benchmark.method import IGNORE, Batch, Modality, Task
 from benchmark.missing import Sampler, subset_ids, subset_masks
 from benchmark.records import metrics
@@ -41,10 +43,21 @@ def faces(live):
     return Task('toy', 'classification', (Modality('rgb', (3,)),), names, 'ACER', live=live)
 
 
+def handed(metric, logits, target, ids):
+    """Hands logits to a metric as one batch of samples that all have the subset."""
+    batch = Batch({}, None, None, torch.as_tensor(target), torch.as_tensor(ids))
+    metric.process(batch, Predicted(logits, torch.ones(len(ids), dtype=torch.bool)))
+
+
+def chosen(pred, classes):
+    """Logits of predictions (B, ...), on axis 1."""
+    return torch.from_numpy(np.moveaxis(np.eye(classes, dtype=np.float32)[pred], -1, 1).copy())
+
+
 def classified(task, target, pred):
     metric = ClassificationMetric(task)
-    rows = enumerate(zip(target, pred, strict=True))
-    metric.process(None, [{'id': i, 'target': t, 'pred': p, 'logit': 0.5} for i, (t, p) in rows])
+    logits = chosen(np.array(pred), len(task.classes))
+    handed(metric, logits, np.array(target), np.arange(len(target)))
     return metric, metric.evaluate(len(target))
 
 
@@ -111,11 +124,9 @@ def test_eer_and_auc_with_and_without_equal_scores(levels):
 def test_eer_is_of_the_live_class():
     task = faces(0)
     metric = ClassificationMetric(task)
-    rows = [(0, 0, 0.9), (0, 0, 0.4), (1, 1, 0.3), (1, 0, 0.6)]
-    metric.process(
-        None,
-        [{'id': i, 'target': t, 'pred': p, 'logit': s} for i, (t, p, s) in enumerate(rows)],
-    )
+    live, logits = torch.tensor([0.9, 0.4, 0.3, 0.6]), torch.zeros(4, 2)
+    logits[:, 0] = live - 0.35
+    handed(metric, logits, [0, 0, 1, 1], [0, 1, 2, 3])
     found = metric.evaluate(4)
     assert found['AUC'] == pytest.approx(roc_auc_score([1, 1, 0, 0], [0.9, 0.4, 0.3, 0.6]))
     assert found['EER'] == pytest.approx(0.5)
@@ -135,8 +146,7 @@ def test_dice_is_pooled_over_the_slices_of_a_volume_and_1_where_nothing_is_there
     pred[4:] = 0
     metric = DiceMetric(TUMOUR, groups)
     for i in (3, 0, 5, 1, 4, 2):
-        p, t = torch.from_numpy(pred[i]), torch.from_numpy(target[i])
-        metric.process(None, [{'id': i, 'pred_sem_seg': {'data': p}, 'gt_sem_seg': {'data': t}}])
+        handed(metric, chosen(pred[[i]], 3), target[[i]], [i])
     found = metric.evaluate(6)
     expected = {}
     for name, classes in REGIONS:
@@ -213,13 +223,9 @@ def test_miou_leaves_out_ignored_pixels_and_absent_classes():
     # Class 4 is predicted but never there; class 5 does not occur at all.
     target, pred = rng.integers(4, size=(7, 8, 8)), rng.integers(5, size=(7, 8, 8))
     target[rng.random(target.shape) < 0.3] = IGNORE
-    metric, (p, t) = SegmentationMetric(task), map(torch.from_numpy, (pred, target))
-    samples = [
-        {'id': 10 + i, 'pred_sem_seg': {'data': p[i]}, 'gt_sem_seg': {'data': t[i]}}
-        for i in range(7)
-    ]
-    metric.process(None, samples[:4])
-    metric.process(None, samples[4:])
+    metric = SegmentationMetric(task)
+    for part in (slice(4), slice(4, 7)):
+        handed(metric, chosen(pred[part], 6), target[part], np.arange(10, 17)[part])
     assert metric.evaluate(7) == pytest.approx(naive_segmentation(target, pred, 6))
     tables = [
         confusion_matrix(a[a != IGNORE], b[a != IGNORE], labels=range(6))
@@ -269,6 +275,18 @@ def test_a_sample_counts_for_the_subsets_that_it_has(kind):
                 assert found['logit'] == pytest.approx(expected.numpy(), abs=1e-5)
 
 
+def test_of_equal_logits_the_first_class_is_the_decision():
+    logits = torch.randint(3, (40, 5, 3, 3)).float()
+    assert decisions(logits).equal(torch.from_numpy(logits.numpy().argmax(1)))
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_a_sample_with_one_logit_that_is_not_finite_is_found(bad):
+    logits = torch.randn(4, 3, 2, 2)
+    logits[2, 1, 0, 1] = bad
+    assert finite(logits).tolist() == [True, True, False, True]
+
+
 def test_a_subset_that_no_sample_has_gets_no_score():
     evaluator = SubsetEvaluator(TASKS['faces'])
     for there in (True, False):  # nor keeps that of the pass before
@@ -309,7 +327,7 @@ def test_encoders_run_once_per_batch_unless_they_mix(cls, once, kind):
             assert (mask == expected).all()
             allowed = torch.from_numpy(expected) & batch.available
             separate = method.decode(method.encode(batch.inputs), allowed)
-            assert torch.equal(logits, separate)
+            torch.testing.assert_close(logits, separate, rtol=0, atol=1e-5)
 
 
 def holes(split, rate=0.3):

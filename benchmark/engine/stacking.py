@@ -1,0 +1,111 @@
+"""Decodes several subsets of the modalities in one call, as if each were a batch of its own.
+
+The networks of this field treat each sample alone in eval mode, so that the features of a batch can
+be repeated once for each subset and decoded together under all masks. Whether a method's `decode`
+allows that is found out, not asked: see `_stackable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from benchmark.method import Method
+
+LIMIT = {'cpu': 2**22, 'cuda': 2**29}
+"""Bytes of repeated features that one call decodes at most, unless one subset has more already.
+
+On a CPU what leaves the caches costs more than the calls that it saves."""
+
+TOLERANCE = 1e-3
+"""Largest difference between stacked and separate logits, relative to the largest logit."""
+
+TRIED = 8
+"""Number of subsets, at most, on which a network is tried."""
+
+_STACKABLE: WeakKeyDictionary[Method, bool] = WeakKeyDictionary()
+"""Networks that were tried -> whether they decode several subsets in one call."""
+
+
+def decoded(
+    method: Method, features: dict[str, Any], available: Tensor, masks: Sequence[np.ndarray]
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yields (mask, logits) for each subset.
+
+    Args:
+        method: The method, in eval mode.
+        features: What its `encode` gave for a batch.
+        available: (B, M) bool, on the method's device; intersected with each mask.
+        masks: The subsets, (M,) bool each.
+    """
+    if len(masks) == 0:
+        return
+    allowed = available & torch.from_numpy(np.stack(masks)).to(available.device)[:, None]
+    size = _chunk(features, len(available), available.device.type)
+    if min(size, len(masks)) > 1 and method not in _STACKABLE:
+        _STACKABLE[method] = _stackable(method, features, allowed[: min(size, TRIED)])
+    size = size if _STACKABLE.get(method) else 1
+    for start in range(0, len(masks), size):
+        logits = _together(method, features, allowed[start : start + size])
+        yield from zip(masks[start : start + size], logits, strict=True)
+
+
+def _chunk(features: Any, count: int, device: str) -> int:
+    """Returns how many subsets are decoded in one call: 1 if the features cannot be repeated."""
+    leaves = tree_flatten(features)[0]
+    if not all(isinstance(x, Tensor) and x.ndim and len(x) == count for x in leaves):
+        return 1
+    return max(1, LIMIT[device] // max(1, sum(x.nbytes for x in leaves)))
+
+
+def _together(method: Method, features: Any, allowed: Tensor) -> Sequence[Any]:
+    """Returns the logits (B, ...) under each of S masks (S, B, M), decoded in one call."""
+    count = len(allowed)
+    if count == 1:
+        return [method.decode(features, allowed[0])]
+    # Concatenated, because `Tensor.repeat` would lose the layout channels_last.
+    repeated = tree_map_only(Tensor, lambda x: torch.cat([x] * count), features)
+    logits = method.decode(repeated, allowed.flatten(0, 1))
+    return logits.unflatten(0, (count, -1))
+
+
+def _stackable(method: Method, features: Any, allowed: Tensor) -> bool:
+    """Returns whether subsets that are decoded in one call get the logits of separate calls.
+
+    They do not where `decode` compares samples, takes the first sample's mask for all of them, or
+    draws random numbers, of which a seed gives others in another order.
+
+    Args:
+        method: The method.
+        features: Features of a batch.
+        allowed: (S, B, M) bool, S masks for each sample.
+    """
+    device = allowed.device
+    with torch.random.fork_rng([device] if device.type == 'cuda' else []):
+        before = _drawn(device)
+        apart = [method.decode(features, mask) for mask in allowed]
+        if not all(isinstance(x, Tensor) for x in apart) or not before.equal(_drawn(device)):
+            return False
+        expected = torch.stack(apart)
+        try:
+            found = torch.stack(list(_together(method, features, allowed)))
+        except Exception:  # the call with one subset works, and nothing else is asked of a method
+            return False
+    if found.shape != expected.shape:
+        return False
+    # Of logits that are not finite the comparison is false.
+    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
+
+
+def _drawn(device: torch.device) -> Tensor:
+    """Returns the states of the generators of random numbers."""
+    states = [torch.get_rng_state()]
+    if device.type == 'cuda':
+        states.append(torch.cuda.get_rng_state(device))
+    return torch.cat(states)
