@@ -19,8 +19,9 @@ from torch import Tensor
 
 from benchmark.dataset import Split
 from benchmark.engine.hooks import TrainingDiverged
+from benchmark.engine.parallel import processes
 from benchmark.engine.stacking import decoded
-from benchmark.engine.subset_metrics import NotFinite, Predicted, metric_for
+from benchmark.engine.subset_metrics import NotFinite, Predicted, in_order, metric_for
 from benchmark.errors import UserError
 from benchmark.method import Batch, Method, SubsetScore, Task
 from benchmark.missing import subset_id, subset_masks
@@ -137,6 +138,10 @@ class SubsetEvaluator(Evaluator):
         """
         flat = {}
         self.scores, self.outcomes = {}, {}
+        if processes.world() > 1:
+            parts = processes.everyone([metric.take() for metric in self.by_subset.values()])
+            for metric, own in zip(self.by_subset.values(), zip(*parts, strict=True), strict=True):
+                metric.results = in_order(own)
         for subset, metric in self.by_subset.items():
             with self._naming(subset):
                 metrics = metric.evaluate(size)
@@ -163,7 +168,8 @@ class _SubsetLoop:
         model = self.runner.model
         batch = model.data_preprocessor(data_batch, False)
         for mask, logits in subset_logits(model, batch, list(self.evaluator.masks.values())):
-            self.evaluator.process_subset(mask, logits, batch, idx)
+            number = idx * processes.world() + processes.rank()
+            self.evaluator.process_subset(mask, logits, batch, number)
         self.runner.call_hook(
             f'after_{stage}_iter', batch_idx=idx, data_batch=data_batch, outputs=[]
         )

@@ -15,6 +15,7 @@ from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
+from benchmark.engine.parallel import sections
 from benchmark.errors import UserError
 from benchmark.method import Method, Task
 from benchmark.missing import mask_hash
@@ -135,11 +136,12 @@ def _predict(
     experiment: Experiment, machine: Machine, trained: list[Trained], name: str
 ) -> list[SubsetEvaluator]:
     """Returns what each network predicts for a split."""
-    loader = loader_of(experiment, machine, name)
-    return [
-        training.test(method, loader, part.folder, machine.device, part.only)
-        for part, (method, _) in zip(experiment.parts, trained, strict=True)
-    ]
+    found = []
+    for part, (method, _) in zip(experiment.parts, trained, strict=True):
+        with sections.shared(name, experiment, part, method):
+            loader = loader_of(experiment, machine, name)
+            found.append(training.test(method, loader, part.folder, machine.device, part.only))
+    return found
 
 
 def keep_other(experiment: Experiment) -> None:

@@ -114,6 +114,11 @@ class SubsetMetric(BaseMetric):
             }
         )
 
+    def take(self) -> dict[str, Tensor]:
+        """Returns, on the CPU, what was kept since the last evaluation, and forgets it."""
+        results, self.results = self.results, []
+        return {k: v.cpu() for k, v in _joined(results).items()} if results else {}
+
     def samples(self, results: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
         """Returns what was kept of the samples that have the subset, one transfer for each key.
 
@@ -132,15 +137,24 @@ class SubsetMetric(BaseMetric):
     def evaluate(self, size: int) -> dict[str, float]:
         """Returns the metrics of all samples since the last evaluation as fractions."""
         self.predicted, self.outcomes = (), {}
-        if not self.results:  # nothing was predicted under this subset, of which mmengine warns
-            return {}
-        self.results = [_joined(self.results)]
-        return super().evaluate(size)
+        results, self.results = self.results, []
+        # mmengine's own function would gather the results of processes here, with repetitions.
+        return self.compute_metrics(results) if results else {}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Returns the metrics as fractions; none if no sample has the subset."""
         samples = self.samples(results)
         return self.measure(samples) if len(samples['ids']) else {}
+
+
+def in_order(parts: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Returns what several processes have kept as if one had, in the order of the split."""
+    some = [part for part in parts if part]
+    if not some:
+        return []
+    found = _joined(some)
+    order = found['ids'].argsort(stable=True)
+    return [{key: column[order] for key, column in found.items()}]
 
 
 def _joined(results: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

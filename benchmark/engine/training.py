@@ -203,7 +203,9 @@ def train(
     shares: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if processes.world() > 1:
         hooks.append(InStep())
-        shares = Shares(method, min(protocol.batch_size, len(cast(Samples, loaders[0].dataset)))).on()
+        shares = Shares(
+            method, min(protocol.batch_size, len(cast(Samples, loaders[0].dataset)))
+        ).on()
     runner = _runner(method, loaders, protocol, job, hooks, checkpoint.restore)
     try:
         with shares:

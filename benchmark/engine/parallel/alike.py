@@ -125,7 +125,9 @@ def _kept(module: nn.Module) -> Iterator[Any]:
 
     Running moments of batch normalisation are not counted: they are kept in step.
     """
-    held = [(m, x, x.clone()) for m in module.modules() for x in m._buffers.values() if x is not None]
+    held = [
+        (m, x, x.clone()) for m in module.modules() for x in m._buffers.values() if x is not None
+    ]
 
     def changed() -> bool:
         others = [(x, kept) for m, x, kept in held if not isinstance(m, _BatchNorm)]

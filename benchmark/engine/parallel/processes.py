@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import itertools
 import os
 import sys
 import threading
@@ -298,12 +297,3 @@ def alike(tensors: Iterable[Tensor]) -> None:
         dist.broadcast(flat, 0)
         for x, values in zip(same, flat.split([x.numel() for x in same]), strict=True):
             x.copy_(values.view(x.shape))
-
-
-def merged(mine: list[Any]) -> list[Any]:
-    """Returns the entries of all processes, the first ones of each first, then the second ones."""
-    rounds = itertools.zip_longest(*everyone(mine), fillvalue=_NOTHING)
-    return [entry for entries in rounds for entry in entries if entry is not _NOTHING]
-
-
-_NOTHING = object()

@@ -159,7 +159,13 @@ class Shares:
         total = alike.rows_of(leaves)
         if total < processes.world():
             return plain(*args, **kwargs)
-        key = (id(module), total, str(form), *map(alike.form_of, leaves), torch.is_autocast_enabled())
+        key = (
+            id(module),
+            total,
+            str(form),
+            *map(alike.form_of, leaves),
+            torch.is_autocast_enabled(),
+        )
         if key not in self.verdicts:
             self._inside = True
             try:
@@ -183,7 +189,11 @@ class Shares:
         args, kwargs = pytree.tree_unflatten(given, form)
         self._inside = True
         try:
-            with replaced(module), Synchronised(), Draws(rows) if draws else contextlib.nullcontext():
+            with (
+                replaced(module),
+                Synchronised(),
+                Draws(rows) if draws else contextlib.nullcontext(),
+            ):
                 found = plain(*args, **kwargs)
         finally:
             self._inside = False
