@@ -73,8 +73,8 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         '--datasets',
         nargs='+',
         metavar='NAME[:KEY=VALUE,...]',
-        default=['synth_faces', 'synth_rooms'],
-        help='data sets to train and test on, e.g. arrays:width=32; default: the two embedded ones',
+        help='data sets to train and test on, e.g. arrays:width=32; default: the two embedded '
+        'ones, or those of the grid',
     )
     p.add_argument(
         '--seeds',
@@ -104,9 +104,16 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         "those of a method's paper, or its defaults",
     )
     p.add_argument(
+        '--subsets',
+        metavar='WHICH',
+        help='the subsets of the modalities that are validated and tested: all, sampled:K, or a '
+        'file with a subset in each line, e.g. sampled:128 (default: all of up to 8 modalities, '
+        'sampled:128 of more)',
+    )
+    p.add_argument(
         '--grid',
-        metavar='NAME',
-        help='run a named comparison instead of --methods: '
+        metavar='NAME|FILE',
+        help='run a comparison instead of --methods: that of a YAML file, e.g. sweep.yaml, or '
         + '; '.join(f'{name} ({grid.about})' for name, grid in GRIDS.items()),
     )
 
@@ -157,9 +164,16 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         '--device',
-        choices=('auto', 'cpu', 'cuda'),
+        type=arguments.device,
         default='auto',
-        help='where to compute, e.g. cpu; auto takes the GPU if there is one',
+        help='where to compute: cpu, cuda, cuda:1 for the second GPU, or auto, which takes the GPU '
+        'if there is one',
+    )
+    p.add_argument(
+        '--gpus',
+        type=arguments.gpus,
+        metavar='N,...',
+        help='GPUs that the jobs get in turn, e.g. 0,1; default: with --jobs all, else the first',
     )
     p.add_argument(
         '--workers',
@@ -179,7 +193,8 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         type=int,
         metavar='N',
         help='experiments that run at the same time, each in a process of its own, e.g. 2; '
-        'default: on a CPU one for each core and thread if the data lie in memory, else 1',
+        'default: one for each GPU of --gpus; on a CPU one for each core and thread if the data '
+        'lie in memory; else 1',
     )
 
 

@@ -18,7 +18,7 @@ import torch
 
 from benchmark.engine import arguments, corruption_runs, plan
 from benchmark.engine.budget import within
-from benchmark.engine.building import Machine
+from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.dry_run import show_plan
 from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
 from benchmark.engine.listing import show_list
@@ -106,6 +106,9 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
     asked = argparse.Namespace(**vars(args))
     helper, tester = (partial(f, asked) if typed else None for f in (help_out, help_test))
     grid, machine = planned(args, refused)
+    if machine.grid:
+        told = f'grid {machine.grid["name"]}: {count(grid)} experiments'
+        print(f'{told} (SHA-256 {machine.grid["sha256"][:12]})')
     if args.export_mask is not None:
         export(args.export_mask, ((e.data, e.protocol, e.seed) for e in plan.flat(grid)))
     able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
@@ -114,6 +117,8 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
         print('share {} of {}: {} of {} experiments'.format(*args.shard, *map(count, (able, grid))))
         if not able and not refused:
             return 0
+    if args.budget is not None or args.dry_run:
+        use_gpu(machine.gpus)  # which the measuring needs
     if args.budget is not None:
         able = within(able, machine if typed else replace(machine, jobs=1), args.budget)
     if refused is not None:

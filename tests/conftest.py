@@ -4,11 +4,33 @@ The libraries are imported in the fixtures: pytest-xdist reads this file in a pr
 which runs no tests, before it starts those that do.
 """
 
+import contextlib
 import gc
+import importlib
 import os
 from pathlib import Path
 
 import pytest
+
+LARGE = ('sympy', 'scipy.stats', 'sklearn.linear_model', 'matplotlib.figure', 'playwright.sync_api')
+"""Libraries that the tests import, besides PyTorch and what is built on it."""
+
+
+def pytest_configure():
+    """Lets the second of several processes import other libraries first than the first one does.
+
+    In a new environment they are not compiled yet. Whoever comes to a module later finds it
+    compiled, where otherwise both processes would compile all of them at the same time.
+    """
+    if os.environ.get('PYTEST_XDIST_WORKER') == 'gw1':
+        for name in LARGE:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+
+
+def pytest_collectstart():
+    """Looks for no garbage while the libraries are imported; nearly all that is made stays."""
+    gc.disable()
 
 
 def pytest_collection_finish():
@@ -18,6 +40,7 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 class Disk:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.engine.grids import grid_of
+from benchmark.engine.grid_file import grid_of
+from benchmark.engine.grids import NamedGrid
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT
 from benchmark.options import keyed
@@ -72,6 +73,10 @@ def check_processes(args: argparse.Namespace) -> None:
         sys.stdout = sys.stderr = io.StringIO()
     refused = {
         '--jobs': (args.jobs or 1) > 1,
+        '--gpus': args.gpus is not None,
+        f'--device {args.device}': ':' in args.device,
+        '--compile': args.compile,
+        '--launcher': getattr(args, 'launcher', 'local') != 'local',
         '--budget': args.budget is not None,
         '--dry-run': args.dry_run,
         '--list': args.list,
@@ -82,6 +87,34 @@ def check_processes(args: argparse.Namespace) -> None:
             raise UserError(
                 f'{option}: expected one process, found {count}; give it without torchrun'
             )
+
+
+def device(given: str) -> str:
+    """Reads the value of --device.
+
+    Raises:
+        UserError: It is no device.
+    """
+    if not re.fullmatch(r'auto|cpu|cuda(:[0-9]{1,3})?', given):
+        raise UserError(
+            f'--device: expected auto, cpu, cuda or the number of a GPU, e.g. cuda:1, found '
+            f'{ascii(given[:40])}'
+        )
+    return given
+
+
+def gpus(given: str) -> tuple[int, ...]:
+    """Reads the value of --gpus.
+
+    Raises:
+        UserError: It is no list of numbers, or one stands there twice.
+    """
+    if not re.fullmatch(r'[0-9]{1,3}(,[0-9]{1,3})*', given):
+        raise UserError(f'--gpus: expected numbers of GPUs, e.g. 0,1, found {ascii(given[:40])}')
+    found = tuple(map(int, given.split(',')))
+    if len(set(found)) < len(found):
+        raise UserError(f'--gpus: expected each GPU once, found {given}')
+    return found
 
 
 DURATION = re.compile(
@@ -111,7 +144,7 @@ def seconds(given: str) -> float:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Checks what can be checked without importing a method or opening data.
+    """Checks what can be checked without importing a method or opening data, and reads the grid.
 
     What passes is checked again where it is used: a name may belong to a file that cannot be
     imported.
@@ -123,7 +156,11 @@ def check(args: argparse.Namespace) -> None:
     for option in ('threads', 'jobs'):
         if (given := getattr(args, option)) is not None and given < 1:
             raise UserError(f'--{option}: expected 1 or more, found {given}')
-    if args.untuned and args.tune is not None:
+    if args.gpus is not None and args.device not in ('auto', 'cuda'):
+        raise UserError(f'--gpus: expected no --device {args.device} beside it')
+    if args.grid is not None:
+        args.grid = grid_of(args.grid)
+    if args.untuned and (args.tune or (args.grid and args.grid.tune)) is not None:
         raise UserError(
             '--untuned: expected no --tune beside it, which would have nothing to choose'
         )
@@ -135,12 +172,11 @@ def check(args: argparse.Namespace) -> None:
             f'found none; install it: pip install {args.visualizer}'
         )
     pairs(args.cfg_options)
-    if args.grid is not None:
-        grid_of(args.grid)
     # A program that has loaded the registry may have registered what no file shows.
     if not args.list and 'benchmark.registry' not in sys.modules:
-        _check_names('method', args.methods, ROOT / 'methods')
-        _check_names('dataset', args.datasets, ROOT / 'datasets')
+        grid = args.grid or NamedGrid('', ())
+        _check_names('method', args.methods or grid.methods, ROOT / 'methods')
+        _check_names('dataset', args.datasets or grid.datasets, ROOT / 'datasets')
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from benchmark.dataset import Dataset
 from benchmark.engine.experiment import Experiment, Part
 from benchmark.engine.loading import Samples, split_of, test_loader, train_loader
+from benchmark.engine.resident import Resident, resident
 from benchmark.method import Method
 from benchmark.missing import Sampler, derive
 
@@ -28,20 +29,36 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def use_threads(threads: int | None, device: str) -> None:
+def use_threads(threads: int | None, device: str, jobs: int = 1) -> None:
     """Sets how many threads compute one operation.
 
     On a CPU the default is one: threads that share a small operation wait for each other, and on a
-    loaded machine they wait for most of the time. Where OMP_NUM_THREADS is set, that applies.
+    loaded machine they wait for most of the time. Beside a GPU, several jobs share the cores. Where
+    OMP_NUM_THREADS is set, that applies.
 
     Args:
         threads: The number; None for the default.
         device: 'cpu' or 'cuda'.
+        jobs: How many experiments run at the same time, if that was asked for.
     """
-    if threads is None and device == 'cpu' and 'OMP_NUM_THREADS' not in os.environ:
-        threads = 1
+    if threads is None and 'OMP_NUM_THREADS' not in os.environ:
+        if device == 'cpu':
+            threads = 1
+        elif jobs > 1:
+            threads = max(1, cores() // jobs)
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def use_gpu(gpus: Sequence[int], job: int = 0) -> None:
+    """Makes a GPU the current one of this thread, which 'cuda' means everywhere.
+
+    Args:
+        gpus: The GPUs that jobs get in turn; nothing is changed without any.
+        job: Number of the job, from 0.
+    """
+    if gpus:
+        torch.cuda.set_device(gpus[job % len(gpus)])
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,8 @@ class Machine:
         jobs: How many experiments run at the same time, which share the cores.
         curves: Whether trainings validate every `val_interval` epochs, for their curves alone.
         visualizer: What else shows the curves: 'tensorboard', 'wandb', 'mlflow' or nothing.
+        gpus: The GPUs that the jobs get in turn; without any all compute on the current one.
+        grid: Name and hash of the grid that asks for the runs, which records hold.
     """
 
     device: str
@@ -62,6 +81,8 @@ class Machine:
     jobs: int = 1
     curves: bool = False
     visualizer: str = ''
+    gpus: tuple[int, ...] = ()
+    grid: Mapping[str, str] | None = None
 
     def loader(self, data: Dataset) -> tuple[int, bool]:
         """Returns how many loader processes these data get, and whether memory is pinned."""
@@ -69,6 +90,12 @@ class Machine:
         if workers is None:
             workers = min(8, max(1, cores() // self.jobs)) if data.streams else 0
         return workers, self.device == 'cuda'
+
+    def resident(self, data: Dataset, name: str) -> Resident | None:
+        """Returns a split on the GPU, if there is one and the split is small and in memory."""
+        if self.device != 'cuda' or self.loader(data)[0]:
+            return None
+        return resident(data, name, split_of(data, name), self.device)
 
 
 def build(experiment: Experiment, device: str) -> Method:
@@ -125,18 +152,30 @@ def loaders(experiment: Experiment, part: Part, machine: Machine) -> tuple[DataL
     """
     data, batch_size = experiment.data, experiment.protocol.batch_size
     train = split_of(data, 'train')
+    moved = machine.resident(data, 'train')
     workers, pin = machine.loader(data)
     sampler = Sampler(part.sampler, data.task.names)
-    samples = Samples(train, data.task, experiment.readable, sampler, experiment.seed)
+    samples = Samples(train, data.task, experiment.readable, sampler, experiment.seed, moved)
     return (
-        train_loader(samples, batch_size, workers, pin),
+        train_loader(samples, batch_size, workers, pin and moved is None),
         loader_of(experiment, machine, 'val'),
     )
 
 
-def loader_of(experiment: Experiment, machine: Machine, name: str) -> DataLoader:
-    """Returns the loader of the split 'val' or 'test': in order, every sample once."""
-    split = split_of(experiment.data, name)
-    samples = Samples(split, experiment.data.task, split.available)
-    workers, pin = machine.loader(experiment.data)
-    return test_loader(samples, 2 * experiment.protocol.batch_size, workers, pin)
+def loader_of(
+    experiment: Experiment, machine: Machine, name: str, resident: bool = True
+) -> DataLoader:
+    """Returns the loader of the split 'val' or 'test': in order, every sample once.
+
+    Args:
+        experiment: What is validated or tested.
+        machine: Where.
+        name: The split.
+        resident: Whether batches may be made on the device.
+    """
+    data, split = experiment.data, split_of(experiment.data, name)
+    moved = machine.resident(data, name) if resident else None
+    samples = Samples(split, data.task, split.available, moved=moved)
+    workers, pin = machine.loader(data)
+    size = 2 * experiment.protocol.batch_size
+    return test_loader(samples, size, workers, pin and moved is None)

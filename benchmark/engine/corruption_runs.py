@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmark.dataset import Dataset
-from benchmark.engine.building import Machine
+from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.corrupted import Bench
 from benchmark.engine.execution import describe, deterministic, log
 from benchmark.engine.experiment import Experiment
@@ -55,9 +55,11 @@ def execute(
     jobs = max(1, min(machine.jobs, len(todo))) if helper else 1
     with Progress({}, len(todo), jobs) as progress:
         if helper and jobs > 1:
-            ok = share(partial(helper, {e.folder for e, _ in todo}), jobs, progress)
+            mine = partial(helper, {e.folder for e, _ in todo})
+            ok = share(mine, jobs, progress, machine.gpus)
             if ok is not None:
                 return ok
+        use_gpu(machine.gpus)
         return work(todo, machine, request, progress)
 
 
@@ -94,7 +96,7 @@ def expected(record: Mapping[str, Any], request: Request, data: Dataset) -> floa
     A corrupted input costs the encoding of one modality and the decoding of its subsets.
     """
     names = data.task.names
-    share = max(len(subsets_of(names, names[0])) / (2 ** len(names) - 1), 1 / len(names))
+    share = max(len(subsets_of(names, names[0])) / len(record['scores']['test']), 1 / len(names))
     return request.size(data.task)[0] * share * record['cost']['test_seconds']
 
 

@@ -7,6 +7,7 @@ import functools
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 import mmcv
@@ -19,10 +20,16 @@ from benchmark.engine.parallel import processes
 from benchmark.files import ROOT
 
 
-def circumstances(device: str) -> dict[str, Any]:
-    """Returns the environment, the commit and the time, for a record."""
+def circumstances(device: str, grid: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Returns the environment, the commit and the time, for a record.
+
+    Args:
+        device: 'cpu' or 'cuda'.
+        grid: Name and hash of the grid that asked for the run, if one did.
+    """
     on_gpu = device == 'cuda'
     return {
+        **({'grid': dict(grid)} if grid else {}),
         'environment': {
             'python': platform.python_version(),
             'torch': torch.__version__,

@@ -24,7 +24,8 @@ from benchmark.engine.stacking import decoded
 from benchmark.engine.subset_metrics import NotFinite, Predicted, in_order, metric_for
 from benchmark.errors import UserError
 from benchmark.method import Batch, Method, SubsetScore, Task
-from benchmark.missing import subset_id, subset_masks
+from benchmark.missing import subset_id
+from benchmark.subsets import subset_table
 
 
 def subset_logits(
@@ -63,8 +64,7 @@ class SubsetEvaluator(Evaluator):
         self, task: Task, only: Sequence[str] | None = None, split: Split | None = None
     ) -> None:
         groups = None if split is None else split.groups
-        masks = {subset_id(task.names, m): m for m in subset_masks(len(task.names))}
-        self.masks = {s: m for s, m in masks.items() if only is None or s in only}
+        self.masks = subset_table(task.names, only)
         self.by_subset = {subset: metric_for(task, groups) for subset in self.masks}
         super().__init__(list(self.by_subset.values()))
         self.task, self.split = task, split

@@ -170,7 +170,7 @@ def _fit(
         report(0, 0, 0.0)
         summary = fitting.fit(method, experiment, part, machine)
     else:
-        own = part.folder, identity, experiment.seed, machine.device, part.only
+        own = part.folder, identity, experiment.seed, machine.device, experiment.subsets_of(part)
         with sections.shared(sections.TRAIN, experiment, part, method):
             summary = training.train(
                 method,
@@ -250,7 +250,7 @@ def failure(experiment: Experiment, error: BaseException, machine: Machine) -> s
             keep_other(experiment)
             store.write(
                 experiment.folder / store.RECORD,
-                {**record, **environment.circumstances(machine.device)},
+                {**record, **environment.circumstances(machine.device, machine.grid)},
             )
     except (UserError, OSError, store.RecordError):  # of options, such as nan, that no record holds
         return message

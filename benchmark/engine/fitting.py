@@ -39,8 +39,8 @@ def fit(method: Method, experiment: Experiment, part: Part, machine: Machine) ->
     method.eval().fit(train, val)
     seconds = time.perf_counter() - start
     with sections.shared('val', experiment, part, method):
-        loader = loader_of(experiment, machine, 'val')
-        found = training.test(method, loader, part.folder, machine.device, part.only).scores
+        loader, only = loader_of(experiment, machine, 'val'), experiment.subsets_of(part)
+        found = training.test(method, loader, part.folder, machine.device, only).scores
     scores = {s: {'metrics': v.metrics, 'n': v.n} for s, v in found.items()}
     return {'seconds': seconds, 'epoch': 0, 'scores': scores}
 

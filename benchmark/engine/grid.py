@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmark.engine import notes, tuning
-from benchmark.engine.building import Machine
+from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.contents import SEARCH, TRIAL
 from benchmark.engine.execution import describe, failure, run
 from benchmark.engine.experiment import CannotTrain, Experiment
@@ -72,10 +72,11 @@ def execute(
     jobs = max(1, min(machine.jobs, len(todo))) if helper else 1
     with Progress(_epochs_to_train(todo, force), len(todo), jobs) as progress:
         if helper and jobs > 1:
-            ok = share(functools.partial(helper, before), jobs, progress)
+            ok = share(functools.partial(helper, before), jobs, progress, machine.gpus)
             if ok is not None:
                 return ok
         # A job has died: what it left is done here.
+        use_gpu(machine.gpus)
         return Worker(machine, progress, force, brief, before).work(grid)
 
 

@@ -1,30 +1,75 @@
-"""Named grids: comparisons of several methods and settings that one command runs."""
+"""Grids: comparisons of several methods and settings that one command runs.
+
+Some have a name here; others are read from a file (`benchmark.engine.grid_file`).
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from benchmark.errors import unknown
+EMBEDDED = ('synth_faces', 'synth_rooms')
+"""The data sets of a command that names none."""
 
 
 @dataclass(frozen=True)
 class NamedGrid:
-    """What `--grid NAME` runs on each of the data sets.
+    """What `--grid` runs, each method on each data set under each setting with each seed.
+
+    All values are texts, as they are typed on the command line.
 
     Attributes:
         about: What it shows, in one line.
         methods: Specs of methods.
         seeds: The seeds, unless others are given.
         gaps: Training gaps as of `--gaps`; None for those of the protocol.
-        settings: Options of the data sets; the methods are run under each of them.
+        vary: Option as of `--cfg-options` -> its values; every combination of them is a setting.
+        datasets: Specs of data sets, unless others are given; none for those of the command.
+        options: Options as of `--cfg-options` that all settings share.
+        tune: Trials of each method's search; None for no search.
+        name: Its name, or that of the file which holds it.
     """
 
     about: str
     methods: tuple[str, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
     gaps: tuple[str, ...] | None = None
-    settings: tuple[Mapping[str, str], ...] = ({},)
+    vary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    tune: int | None = None
+    name: str = ''
+
+    @property
+    def settings(self) -> list[dict[str, str]]:
+        """Every combination of the varied options; the last option changes fastest."""
+        return [
+            dict(zip(self.vary, values, strict=True))
+            for values in itertools.product(*self.vary.values())
+        ]
+
+    def size(self, datasets: int = 0) -> int:
+        """Returns how many experiments there are on some number of data sets, before trials."""
+        settings = math.prod(map(len, self.vary.values()))
+        each = len(self.methods) * len(self.seeds) * len(self.gaps or [''])
+        return each * settings * (datasets or len(self.datasets) or 1)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Its name and the SHA-256 of what it runs, as records hold them.
+
+        The hash does not depend on the text of a file: not on comments, layout, quotes, the order
+        of keys, or `about`.
+        """
+        said = dataclasses.asdict(self)
+        del said['name'], said['about']
+        text = json.dumps(said, sort_keys=True)
+        return {'name': self.name, 'sha256': hashlib.sha256(text.encode()).hexdigest()}
 
 
 GRIDS = {
@@ -76,23 +121,8 @@ GRIDS = {
     'sign-flip': NamedGrid(
         'one network for all subsets or one for each, by training samples and width',
         ('modality_dropout', 'customized', 'mmanet', 'mmin'),
-        settings=tuple(
-            {'train': str(train), 'width': str(width)}
-            for train in (250, 1000, 4000)
-            for width in (4, 8, 16)
-        ),
+        vary={'train': ('250', '1000', '4000'), 'width': ('4', '8', '16')},
     ),
 }
 """The grids by name. Rates 0.1 to 0.9 are those that RedCore's released scripts name (in steps of
 0.1); the losses are those that MMANet's paper compares with its own."""
-
-
-def grid_of(name: str) -> NamedGrid:
-    """Returns a grid.
-
-    Raises:
-        UserError: There is no such grid; the nearest name is given.
-    """
-    if name not in GRIDS:
-        raise unknown('grid', name, GRIDS)
-    return GRIDS[name]

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from benchmark import tested
 from benchmark.engine import state
 from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
@@ -93,9 +94,11 @@ class Selection(Hook):
         metric: The task's metric.
         full: Id of the largest subset that the network is for.
         folder: Where the best weights are kept.
+        subsets: Field of the protocol; the mean of a sample is the estimate for all subsets.
     """
 
-    def __init__(self, rule: str, metric: str, full: str, folder: Path) -> None:
+    def __init__(self, rule: str, metric: str, full: str, folder: Path, subsets: str = '') -> None:
+        self.subsets = subsets
         self.rule, self.metric, self.full = rule, metric, full
         self.best = folder / state.BEST
         self.state: dict[str, Any] = {'epoch': -1, 'value': -math.inf, 'scores': {}}
@@ -130,7 +133,10 @@ class Selection(Hook):
                 f'selection={self.rule}: expected {self.metric} on the validation split for '
                 f'{", ".join(lacking) or "some subset"}, found samples or classes missing there'
             )
-        return min(values) if self.rule == 'worst' else sum(values) / len(values)
+        if self.rule == 'worst':
+            return min(values)
+        found = dict(zip(needed, values, strict=True))
+        return tested.mean(found, self.full.count('+') + 1, self.subsets)
 
 
 def _brief(metrics: dict | None) -> str:

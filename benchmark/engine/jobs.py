@@ -12,13 +12,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from benchmark.dataset import Dataset
-from benchmark.engine.building import cores
+from benchmark.engine.building import cores, use_gpu
 from benchmark.errors import UserError
 from benchmark.progress import Progress, Reporter
 
@@ -29,19 +29,22 @@ Job = Callable[[Reporter], bool]
 """What a process does; it can be pickled."""
 
 
-def usual(device: str, threads: int, opened: Iterable[Dataset]) -> int:
+def usual(device: str, threads: int, opened: Iterable[Dataset], gpus: int = 0) -> int:
     """Returns how many experiments run at a time unless the user says otherwise.
 
-    Small trainings on a CPU use one thread each and fill the cores side by side. A GPU is left to
-    one experiment, as are data that are decoded while they are read: their loader processes fill
+    Small trainings on a CPU use one thread each and fill the cores side by side. Each GPU is left
+    to one experiment. So are data that are decoded while they are read: their loader processes fill
     the cores.
 
     Args:
         device: 'cpu' or 'cuda'.
         threads: Threads of one experiment.
         opened: The data sets.
+        gpus: How many GPUs were asked for.
     """
-    if device != 'cpu' or any(data.streams for data in opened):
+    if device != 'cpu':
+        return max(1, gpus)
+    if any(data.streams for data in opened):
         return 1
     fits = cores() // threads
     if hasattr(os, 'sysconf') and 'SC_PHYS_PAGES' in os.sysconf_names:
@@ -97,7 +100,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: Job, pipe: Connection) -> None:
+def _work(job: Job, pipe: Connection, number: int, gpus: Sequence[int]) -> None:
     """The life of one process."""
     # A process that was killed can tell nobody, and an epoch may take hours.
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -105,6 +108,7 @@ def _work(job: Job, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Loader processes are forked, as elsewhere; mmengine warns of a method that was set.
     multiprocessing.set_start_method(None, force=True)
+    use_gpu(gpus, number)
     remote = Remote(pipe)
     try:
         remote.send('ok', job(remote))
@@ -113,13 +117,14 @@ def _work(job: Job, pipe: Connection) -> None:
         sys.exit(1)
 
 
-def share(job: Job, count: int, progress: Progress) -> bool | None:
+def share(job: Job, count: int, progress: Progress, gpus: Sequence[int] = ()) -> bool | None:
     """Runs a job in several processes and shows what they tell.
 
     Args:
         job: What each process does.
         count: How many processes there are.
         progress: Shows what they tell.
+        gpus: The GPUs that the processes get in turn, if some were chosen.
 
     Returns:
         Whether all of them found everything recorded in the end; None if one of them died.
@@ -131,7 +136,7 @@ def share(job: Job, count: int, progress: Progress) -> bool | None:
     try:
         for number in range(count):
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(job, theirs))
+            process = context.Process(target=_work, args=(job, theirs, number, gpus))
             process.start()
             theirs.close()
             pipes[ours] = number

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from benchmark.dataset import Dataset, Split
 from benchmark.engine.parallel import batches
+from benchmark.engine.resident import Resident
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Batch, Task
 from benchmark.missing import Sampler, derive, generator
@@ -42,6 +43,7 @@ class Samples(TorchDataset):
         available: (N, M) bool, a part of the split's own; what may be read.
         sampler: Draws training masks; None leaves the mask at all that is available.
         seed: Seed of the masks.
+        moved: The arrays of the split on the device, where batches are then made.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class Samples(TorchDataset):
         available: np.ndarray,
         sampler: Sampler | None = None,
         seed: int = 0,
+        moved: Resident | None = None,
     ) -> None:
+        self.moved = moved
         self.split, self.task, self.available = split, task, available
         self.sampler, self.seed = sampler, seed
         self.metainfo = {'classes': task.classes}
@@ -73,6 +77,9 @@ class Samples(TorchDataset):
     def __getitems__(self, indices: list[int]) -> Batch:
         """Returns the samples at `indices` as one batch."""
         rows = self.positions[np.asarray(indices)]
+        if self.moved is not None:
+            self._labels(rows)
+            return self.moved.batch(rows, self.available[rows], self.mask[rows])
         return Batch(
             inputs={m: self._read(m, k, rows) for k, m in enumerate(self.task.names)},
             available=torch.from_numpy(self.available[rows]),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark import tested
 from benchmark.dataset import Dataset
 from benchmark.engine import gaps, manifest, selectable, values
 from benchmark.engine.experiment import CannotTrain, Experiment, experiment
@@ -129,8 +130,15 @@ def _meant_for(cls: type[Dataset], name: str, options: dict[str, str]) -> dict[s
     return {**plain, **{k: v for k, v in dotted.items() if k not in Protocol.fields()}}
 
 
-def check_options(options: dict[str, str], specs: Sequence[str]) -> None:
-    """Checks that every --cfg-options key is a protocol field or some data set's option.
+def check_options(
+    options: Iterable[str], specs: Sequence[str], where: str = '--cfg-options'
+) -> None:
+    """Checks that every key of --cfg-options is a protocol field or some data set's option.
+
+    Args:
+        options: The keys.
+        specs: Specs of the data sets.
+        where: Where the keys stand, for messages.
 
     Raises:
         UserError: It is neither; the nearest name is given.
@@ -142,7 +150,7 @@ def check_options(options: dict[str, str], specs: Sequence[str]) -> None:
         known |= {*own} | {f'{name}.{key}' for key in {*own, *Protocol.fields()}}
     for key in options:
         if key not in known:
-            raise unknown('option in --cfg-options', key, known)
+            raise unknown(f'option in {where}', key, known)
 
 
 def protocol_for(data: Dataset, options: dict[str, str], device: str) -> Protocol:
@@ -160,6 +168,7 @@ def protocol_for(data: Dataset, options: dict[str, str], device: str) -> Protoco
     }
     given, names = {**plain, **dotted}, data.task.names
     given |= gaps.spelled(given, names)
+    given['subsets'] = tested.spelled(str(given.get('subsets', '')), names)
     if sampler := given.get('sampler'):
         given['sampler'] = Sampler(sampler, names).canonical
     return Protocol.build(data.recipe, given, device, data.task.kind)

@@ -76,7 +76,7 @@ def finish(
                 summary['peak_memory_mb'] for summary in [teacher_cost, *(s for _, s in trained)]
             ),
         },
-        **environment.circumstances(machine.device),
+        **environment.circumstances(machine.device, machine.grid),
     }
     keep_other(experiment)
     record['outcomes'] = _keep(experiment, trained, {'val': validated, 'test': tested})
@@ -139,8 +139,8 @@ def _predict(
     found = []
     for part, (method, _) in zip(experiment.parts, trained, strict=True):
         with sections.shared(name, experiment, part, method):
-            loader = loader_of(experiment, machine, name)
-            found.append(training.test(method, loader, part.folder, machine.device, part.only))
+            loader, only = loader_of(experiment, machine, name), experiment.subsets_of(part)
+            found.append(training.test(method, loader, part.folder, machine.device, only))
     return found
 
 
@@ -222,7 +222,7 @@ def _size(experiment: Experiment, methods: list[Method]) -> dict[str, Any]:
     """Returns parameters, those the deployed networks need, and FLOPs per subset."""
     flops: dict[str, int] = {}
     for part, method in zip(experiment.parts, methods, strict=True):
-        flops.update(cost.flops(method, part.only))
+        flops.update(cost.flops(method, experiment.subsets_of(part)))
     return {
         'parameters': sum(p.numel() for method in methods for p in method.parameters()),
         'deployed_parameters': sum(cost.deployed_parameters(method) for method in methods),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -12,10 +13,12 @@ from benchmark.engine import plan
 from benchmark.engine.arguments import pairs
 from benchmark.engine.building import Machine, use_threads
 from benchmark.engine.execution import make_folder
-from benchmark.engine.grids import NamedGrid, grid_of
+from benchmark.engine.grid_file import grid_of
+from benchmark.engine.grids import EMBEDDED, NamedGrid
 from benchmark.engine.jobs import usual
+from benchmark.engine.protocol import Protocol
 from benchmark.engine.tuning import Search
-from benchmark.errors import UserError, listing
+from benchmark.errors import UserError, listing, unknown
 from benchmark.options import options_of
 from benchmark.registry import DATASETS, METHODS, lookup, parse_spec
 from benchmark.shown import terminal
@@ -30,38 +33,93 @@ def prepare(
     """Returns the experiments of the arguments and the machine to run them on.
 
     Args:
-        args: The arguments.
+        args: The arguments; what a grid runs is written into them.
         refused: Takes what a plan refuses; a run, which has None, ends there.
 
     Raises:
         UserError: The arguments do not hold together.
     """
     options = pairs(args.cfg_options)
+    if args.subsets is not None:
+        if 'subsets' in options:
+            raise UserError('--subsets: expected no subsets in --cfg-options beside it')
+        options['subsets'] = args.subsets
     named = fill(args, options)
     if not args.methods:
         raise UserError(f'--methods: expected some of {", ".join(sorted(METHODS.module_dict))}')
-    device = args.device
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    elif device == 'cuda' and not torch.cuda.is_available():
-        raise UserError('--device cuda: no CUDA device was found')
-    use_threads(args.threads, device)
-    opened: list[Dataset] = []
-    for setting in named.settings if named else ({},):
-        varied = {**options, **setting}
-        plan.check_options(varied, args.datasets)
-        opened += plan.open_datasets(args.datasets, args.data_root, varied, refused)
-    opened = checked(opened, options, refused)
-    results = args.results.resolve()
-    make_folder(results)
-    asked = args.methods, args.seeds, options, results, device, args.tune, args.gaps
-    request = plan.Request(*asked, refused, args.untuned, args.mask)
-    grid = plan.experiments(request, opened)
+    device, gpus = place(args)
+    use_threads(args.threads, device, args.jobs or len(gpus))
+    make_folder(args.results.resolve())
+    grid, opened = _experiments(args, named, options, device, refused)
     if args.tune is not None:
         for label in sorted({e.label for e in grid if not isinstance(e, Search)}):
             print(f'{label}: nothing to tune')
-    jobs = args.jobs or usual(device, torch.get_num_threads(), opened)
-    return grid, Machine(device, args.workers, jobs, args.curves, args.visualizer or '')
+    jobs = args.jobs or usual(device, torch.get_num_threads(), opened, len(gpus))
+    origin = named.origin if named else None
+    how = args.workers, jobs, args.curves, args.visualizer or '', gpus, origin
+    return grid, Machine(device, *how)
+
+
+def place(args: argparse.Namespace) -> tuple[str, tuple[int, ...]]:
+    """Returns the device, 'cpu' or 'cuda', and which GPUs the jobs get in turn.
+
+    Without a choice, one job computes on PyTorch's current GPU, and several share all that there
+    are.
+
+    Raises:
+        UserError: A GPU that was asked for is not there.
+    """
+    wanted = f'--device {args.device}'
+    chosen = args.gpus or ()
+    if chosen:
+        wanted = f'--gpus {",".join(map(str, chosen))}'
+    elif args.device.startswith('cuda:'):
+        chosen = (int(args.device[5:]),)
+    if args.device == 'cpu' or not torch.cuda.is_available():
+        if chosen or args.device.startswith('cuda'):
+            raise UserError(f'{wanted}: no CUDA device was found')
+        return 'cpu', ()
+    count = torch.cuda.device_count()
+    for number in chosen:
+        if number >= count:
+            there = f'the GPUs 0 to {count - 1}' if count > 1 else 'GPU 0 alone'
+            raise UserError(f'{wanted}: expected some of {there}, found {number}')
+    if not chosen and (args.jobs or 1) > 1:
+        chosen = tuple(range(count))
+    return 'cuda', tuple(chosen)
+
+
+def _experiments(
+    args: argparse.Namespace,
+    named: NamedGrid | None,
+    options: dict[str, str],
+    device: str,
+    refused: list[str] | None,
+) -> tuple[plan.Grid, list[Dataset]]:
+    """Returns the experiments of all settings, and the data sets that were opened for them.
+
+    Raises:
+        UserError: The arguments do not hold together.
+    """
+    check_meant(args.methods, args.datasets)
+    grid: plan.Grid = []
+    opened: dict[tuple[tuple[str, str], ...], list[Dataset]] = {}
+    for setting in named.settings if named else [{}]:
+        varied = {**options, **setting}
+        plan.check_options(varied, args.datasets)
+        # Data are opened anew only where the setting is one of theirs.
+        own = tuple(i for i in setting.items() if field_of(i[0]) not in Protocol.fields())
+        if own not in opened:
+            found = plan.open_datasets(args.datasets, args.data_root, varied, refused)
+            opened[own] = checked(found, options, refused)
+        # A method's options may differ between data sets; those with equal ones are one request.
+        for methods, group in itertools.groupby(
+            opened[own], lambda data: specs_on(args.methods, data.spec)
+        ):
+            asked = methods, args.seeds, varied, args.results.resolve(), device, args.tune
+            request = plan.Request(*asked, args.gaps, refused, args.untuned, args.mask)
+            grid += plan.experiments(request, list(group))
+    return grid, [data for datasets in opened.values() for data in datasets]
 
 
 def checked(
@@ -102,49 +160,105 @@ def _length(data: Dataset, options: dict[str, str]) -> str:
     )
 
 
-def named_grid(name: str, datasets: Sequence[str], given: Mapping[str, str]) -> NamedGrid:
-    """Returns a grid, once it is certain that it fits the other arguments.
+def field_of(key: str) -> str:
+    """Returns what an option of --cfg-options sets, without the data set that it is for."""
+    return key.rpartition('.')[2]
+
+
+def specs_on(specs: Sequence[str], dataset: str) -> tuple[str, ...]:
+    """Returns the specs of methods on one data set.
+
+    An option `DATASET.KEY` of a method applies on that data set alone, instead of KEY.
 
     Args:
-        name: Its name.
-        datasets: Specs of the data sets.
-        given: What --cfg-options says.
+        specs: Specs as typed, e.g. 'mmanet:alpha=4,synth_faces.alpha=30'.
+        dataset: Registered name of the data set.
 
     Raises:
-        UserError: There is no such grid, a data set lacks an option that the grid varies, or the
-            option is given beside the grid.
+        UserError: A spec is not of its form.
     """
-    grid = grid_of(name)
-    for key in dict.fromkeys(key for setting in grid.settings for key in setting):
-        for spec in datasets:
-            dataset, own = parse_spec(spec)
-            if key not in options_of(lookup(DATASETS, dataset)):
-                raise UserError(
-                    f'--grid {name}: expected data sets with the option {key}, which it varies; '
-                    f'{dataset} has none'
-                )
-            if key in own or {key, f'{dataset}.{key}'} & given.keys():
-                raise UserError(f'--grid {name}: expected no {key} beside it, which it varies')
-    return grid
+    found = []
+    for spec in specs:
+        name, given = parse_spec(spec)
+        if any('.' in key for key in given):
+            plain = {key: value for key, value in given.items() if '.' not in key}
+            meant = {field_of(k): v for k, v in given.items() if k == f'{dataset}.{field_of(k)}'}
+            tail = ','.join(f'{key}={value}' for key, value in {**plain, **meant}.items())
+            spec = f'{name}:{tail}' if tail else name
+        found.append(spec)
+    return tuple(found)
 
 
-def fill(args: argparse.Namespace, given: Mapping[str, str]) -> NamedGrid | None:
-    """Puts what a named grid runs into the arguments, and returns the grid, if there is one.
+def check_meant(specs: Sequence[str], datasets: Sequence[str]) -> None:
+    """Checks that options which methods have on one data set alone name one of the data sets.
+
+    Args:
+        specs: Specs of the methods.
+        datasets: Specs of the data sets.
+
+    Raises:
+        UserError: One names another data set; the nearest name is given.
+    """
+    names = [parse_spec(spec)[0] for spec in datasets]
+    for name, given in map(parse_spec, specs):
+        for key in given:
+            dataset, dot, _ = key.rpartition('.')
+            if dot and dataset not in names:
+                raise unknown(f'data set of the command in {name}:{key}:', dataset, names)
+
+
+def check_grid(grid: NamedGrid, datasets: Sequence[str], given: Mapping[str, str]) -> None:
+    """Checks that a grid fits the data sets, and what else is given.
+
+    Args:
+        grid: The grid.
+        datasets: Specs of the data sets.
+        given: What --cfg-options says, and the grid's own options.
+
+    Raises:
+        UserError: No data set has an option of the grid, one lacks what the grid varies, or what
+            it varies is given beside it.
+    """
+    for key, spec in itertools.product(grid.vary, datasets):
+        (dataset, own), field = parse_spec(spec), field_of(key)
+        if key not in (field, f'{dataset}.{field}'):
+            continue  # it varies on another data set
+        known = {*Protocol.fields(), *options_of(lookup(DATASETS, dataset))}
+        if field not in known:
+            raise UserError(
+                f'--grid {grid.name}: expected data sets with the option {key}, which it varies: '
+                f'{unknown(f"option of {dataset}", field, known)}'
+            )
+        if field in own or {key, f'{dataset}.{field}'} & given.keys():
+            raise UserError(f'--grid {grid.name}: expected no {field} beside it, which it varies')
+    plan.check_options({**grid.options, **grid.vary}, datasets, f'--grid {grid.name}')
+
+
+def fill(args: argparse.Namespace, options: dict[str, str]) -> NamedGrid | None:
+    """Puts what a grid runs into the arguments, and returns the grid, if there is one.
+
+    What is given on the command line beside a grid applies in its place: seeds, data sets, and
+    single options. What is compared cannot be given there.
 
     Args:
         args: The arguments of the command line.
-        given: What --cfg-options says.
+        options: What --cfg-options says; the options of the grid are added.
 
     Raises:
         UserError: There is no such grid, or it does not fit the other arguments.
     """
-    if args.grid is None:
+    grid = grid_of(args.grid) if isinstance(args.grid, str) else args.grid
+    args.datasets = args.datasets or list(grid and grid.datasets or EMBEDDED)
+    if grid is None:
         args.seeds = args.seeds or [0]
         return None
-    named = named_grid(args.grid, args.datasets, given)
     for option in ('methods', 'gaps', 'tune'):
         if getattr(args, option):
-            raise UserError(f'--grid {args.grid}: expected no --{option} beside it')
-    args.methods, args.seeds = list(named.methods), args.seeds or list(named.seeds)
-    args.gaps = None if named.gaps is None else list(named.gaps)
-    return named
+            raise UserError(f'--grid {grid.name}: expected no --{option} beside it')
+    # KEY on the command line also replaces DATASET.KEY of the grid, which would go before it.
+    kept = {k: v for k, v in grid.options.items() if not {k, field_of(k)} & options.keys()}
+    options.update(kept)
+    check_grid(grid, args.datasets, options)
+    args.methods, args.seeds = list(grid.methods), args.seeds or list(grid.seeds)
+    args.gaps, args.tune = None if grid.gaps is None else list(grid.gaps), grid.tune
+    return grid

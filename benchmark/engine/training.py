@@ -26,6 +26,7 @@ from benchmark.engine.parallel.sections import InStep
 from benchmark.engine.parallel.sharing import Shares
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.runner import SilentRunner
+from benchmark.engine.wrappers import MixedWrapper, PlainWrapper
 from benchmark.method import Method
 from benchmark.missing import derive
 
@@ -47,11 +48,11 @@ def optim_wrapper(protocol: Protocol) -> dict[str, Any]:
         optimizer.update(momentum=protocol.momentum, nesterov=nesterov)
     clip = {'clip_grad': {'max_norm': protocol.clip}} if protocol.clip else {}
     if protocol.precision == 'float32':
-        return {'type': 'OptimWrapper', 'optimizer': optimizer, **clip}
+        return {'type': PlainWrapper, 'optimizer': optimizer, **clip}
     # bfloat16 has float32's range and needs no loss scaling, whose check would stall each step.
     scale: Any = 'dynamic' if protocol.precision == 'float16' else {'enabled': False}
     return {
-        'type': 'AmpOptimWrapper',
+        'type': MixedWrapper,
         'optimizer': optimizer,
         'dtype': protocol.precision,
         'loss_scale': scale,
@@ -192,7 +193,8 @@ def train(
         Unusable: A damaged state file, whose hash did not show it, has been removed.
     """
     full = job.only[-1] if job.only else '+'.join(method.task.names)
-    selection = Selection(protocol.selection, method.task.metric, full, job.folder)
+    given = protocol.selection, method.task.metric, full, job.folder
+    selection = Selection(*given, protocol.subsets)
     averaging = Averaging(protocol.ema)
     resume = job.folder / state.RESUME
     curves = Curves(method.task.metric, watch := LossWatch())

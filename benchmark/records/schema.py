@@ -174,6 +174,13 @@ class Tuning(TypedDict):
     seconds: float
 
 
+class GridInfo(TypedDict):
+    """The grid that asked for a run: its name or that of its file, and a hash of what it runs."""
+
+    name: str
+    sha256: str
+
+
 class Rules(TypedDict, total=False):
     """The training and selection rules, `benchmark.engine.protocol.Protocol`.
 
@@ -199,6 +206,7 @@ class Rules(TypedDict, total=False):
     nesterov: bool
     mechanism: str
     mask: str
+    subsets: str
 
 
 class _Run(TypedDict):
@@ -215,12 +223,13 @@ class _Run(TypedDict):
 
 
 class Run(_Run, total=False):
-    """The fields of every record; `tuning` is there if the options were tuned.
+    """The fields of every record; with `tuning` if options were tuned, and `grid` after `--grid`.
 
     `content` is the SHA-256 of all other fields; records of older versions do not have it.
     """
 
     tuning: Tuning
+    grid: GridInfo
     content: str
 
 

@@ -133,7 +133,7 @@ def test_every_protocol_field_and_record_field_is_generated():
 RECORDED = {
     '': ('Record', 'Failure'), 'method.': ('MethodInfo',), 'dataset.': ('DatasetInfo',),
     'scores.': ('Scores',), 'samples.': ('SampleCounts',), 'gaps.': ('Gaps',), 'cost.': ('Cost',),
-    'tuning.': ('Tuning',), 'tuning.tried[].': ('Trial',),
+    'tuning.': ('Tuning',), 'tuning.tried[].': ('Trial',), 'grid.': ('GridInfo',),
 }  # fmt: skip
 """How a field is called from the record -> the types whose fields are called so."""
 
@@ -200,7 +200,9 @@ def names_in(registry, specs):
         name, _, tail = spec.partition(':')
         if '.py:' in spec or name in ('0', *EXAMPLES):
             continue
-        given = {part.partition('=')[0] for part in filter(None, tail.split(','))}
+        given = {
+            part.partition('=')[0].rpartition('.')[2] for part in filter(None, tail.split(','))
+        }
         assert given <= inspect.signature(registry.module_dict[name]).parameters.keys(), spec
 
 
@@ -214,9 +216,9 @@ def test_every_command_line_parses(page, command, words):
         return
     args = parser.parse_args(shlex.split(words, comments=True))
     if command == 'run':
-        assert args.methods or args.list or args.status or args.grid in GRIDS
+        assert args.methods or args.list or args.status or args.grid in {*GRIDS, 'sweep.yaml'}
         names_in(METHODS, args.methods)
-        names_in(DATASETS, args.datasets)
+        names_in(DATASETS, args.datasets or [])
         known = set(importlib.import_module('benchmark.engine.protocol').Protocol.fields())
         known |= {
             p for cls in DATASETS.module_dict.values() for p in inspect.signature(cls).parameters
@@ -299,3 +301,8 @@ def test_a_method_as_a_page_prints_it_passes_the_linter(whole_method):
     for command in (['check'], ['format', '--check']):
         done = subprocess.run([ruff, *command, *config], capture_output=True, check=False)
         assert done.returncode == 0, done.stdout.decode()
+
+
+def test_no_page_shows_directives_of_contents_where_nothing_builds_it():
+    for page in PAGES:
+        assert not re.findall(r'^`{3,}\{(?:toctree|glossary)\}', page.read_text(), re.M), page

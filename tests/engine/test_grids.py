@@ -6,13 +6,12 @@ import pytest
 
 from benchmark import run
 from benchmark.engine import plan, request
-from benchmark.engine.grids import GRIDS, NamedGrid
-from benchmark.engine.request import named_grid
+from benchmark.engine.grids import EMBEDDED, GRIDS, NamedGrid
+from benchmark.engine.request import check_grid
 from benchmark.errors import UserError
 from benchmark.registry import discover
 
 discover()
-EMBEDDED = ['synth_faces', 'synth_rooms']
 
 
 def planned(*words):
@@ -68,7 +67,10 @@ WRONG = {
         ['--grid', 'sign-flip', '--datasets', 'synth_faces:train=9'],
         'no train beside it',
     ),
-    'data without the option': (['--grid', 'sign-flip', '--datasets', 'nyuv2'], 'nyuv2 has none'),
+    'data without the option': (
+        ['--grid', 'sign-flip', '--datasets', 'nyuv2'],
+        "unknown option of nyuv2 'train'",
+    ),
 }
 
 
@@ -82,14 +84,14 @@ def test_what_does_not_fit_a_grid_is_told_in_one_line(case, tmp_path, capsys):
 
 
 def test_an_option_that_only_another_data_set_has_is_no_obstacle():
-    assert named_grid('redcore-rates', ['nyuv2'], {}).gaps
+    check_grid(GRIDS['redcore-rates'], ['nyuv2'], {})
     with pytest.raises(UserError, match='expected no width'):
-        named_grid('sign-flip', EMBEDDED, {'synth_rooms.width': '4'})
+        check_grid(GRIDS['sign-flip'], EMBEDDED, {'synth_rooms.width': '4'})
 
 
 def test_one_command_runs_a_grid_and_the_ordinary_table_prints_it(tmp_path, monkeypatch, capsys):
-    settings = ({'train': '8', 'width': '2'}, {'train': '12', 'width': '2'})
-    tiny = NamedGrid('tiny', ('majority', 'logistic'), (0, 1), None, settings)
+    varied = {'train': ('8', '12'), 'width': ('2',)}
+    tiny = NamedGrid('tiny', ('majority', 'logistic'), (0, 1), None, varied)
     monkeypatch.setitem(GRIDS, 'tiny', tiny)
     words = ['--grid', 'tiny', '--datasets', 'synth_rooms', '--cfg-options', 'val=4', 'test=8',
              'size=32']  # fmt: skip

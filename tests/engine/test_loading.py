@@ -1,15 +1,19 @@
 """What a method gets to see: whole batches of what is there, and never what is hidden."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tasks import TASKS, Toy
 
 from benchmark.dataset import Split
-from benchmark.engine import loading, training
+from benchmark.engine import building, loading, training
+from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment as experiment_of
 from benchmark.engine.loading import Samples, train_loader
 from benchmark.engine.protocol import Protocol
+from benchmark.engine.resident import resident
 from benchmark.errors import UserError
 from benchmark.missing import Sampler
 from benchmark.options import Spec
@@ -227,3 +231,67 @@ def test_a_method_that_needs_complete_data_refuses_gaps(tmp_path):
     loading.split_of(data, 'train').available[:10, 0] = False
     with pytest.raises(UserError, match=told):
         readable(tmp_path, 'mmanet', data=data)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('dtype', [np.float32, np.float64, np.float16, np.uint8])
+def test_data_on_a_device_give_the_same_batches(kind, dtype):
+    task, data = TASKS[kind], Toy(TASKS[kind], (20, 4, 4))
+    split, available = split_with_holes(task)
+    hidden = ~available
+    values = {m: np.nan_to_num(100 * x.values).astype(dtype) for m, x in split.inputs.items()}
+    for column, x in enumerate(values.values()):
+        if dtype != np.uint8:
+            x[hidden[:, column]] = np.nan
+    split = Split(values, split.target.astype(np.uint8), split.available, split.ids)
+    moved = resident(data, 'train', split, 'cpu')
+    both = [
+        Samples(split, task, available, Sampler('uniform', task.names), moved=m)
+        for m in (None, moved)
+    ]
+    for epoch in (0, 1):
+        for expected, found in zip(*(batches(s, epoch=epoch) for s in both), strict=True):
+            for x, y in zip(flat(expected), flat(found), strict=True):
+                assert x.dtype == y.dtype
+                assert torch.equal(x, y)
+    assert resident(data, 'train', split, 'cpu') is moved
+
+
+def test_only_small_arrays_in_memory_go_to_a_device(monkeypatch, tmp_path):
+    split, available = split_with_holes(VECTORS)
+    arrays = Toy(VECTORS, (20, 4, 4)).split('train')
+
+    def goes(split):
+        return resident(Toy(VECTORS), 'train', split, 'cpu') is not None
+
+    assert goes(arrays)
+    assert not goes(split)  # decoded as it is read
+    file = np.lib.format.open_memmap(tmp_path / 'a.npy', 'w+', shape=arrays.inputs['a'].shape)
+    assert not goes(replace(arrays, inputs={**arrays.inputs, 'a': file}))
+    text = np.zeros(arrays.inputs['a'].shape, 'S1')
+    assert not goes(replace(arrays, inputs={**arrays.inputs, 'a': text}))
+    size = arrays.target.nbytes + sum(x.nbytes for x in arrays.inputs.values())
+    monkeypatch.setattr('benchmark.engine.resident.LIMIT', size)
+    assert goes(arrays)
+    monkeypatch.setattr('benchmark.engine.resident.LIMIT', size - 1)
+    assert not goes(arrays)
+
+
+def test_a_wrong_label_of_data_on_a_device_is_told():
+    split = Toy(VECTORS, (20, 4, 4)).split('train')
+    split.target[5] = 2
+    moved = resident(Toy(VECTORS), 'train', split, 'cpu')
+    samples = Samples(split, VECTORS, split.available, moved=moved)
+    with pytest.raises(UserError, match='label of sample train-5: expected 0 to 1, found 2'):
+        samples.__getitems__([4, 5])
+
+
+def test_a_gpu_takes_data_in_memory_unless_workers_read_them(monkeypatch):
+    asked = []
+    monkeypatch.setattr(building, 'resident', lambda data, *given: asked.append(given[0]))
+    data = Toy(VECTORS)
+    for machine in (Machine('cpu'), Machine('cuda', workers=2)):
+        machine.resident(data, 'train')
+    assert not asked
+    Machine('cuda').resident(data, 'val')
+    assert asked == ['val']

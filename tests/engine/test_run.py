@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from forks import status_of
 from repetitions import scientific
 from tasks import TASKS
 
@@ -33,6 +34,21 @@ MMANET = 'mmanet:begin_epoch=2'
 def arguments(results, *methods, options=SMALL, datasets=('synth_faces',)):
     return ['--methods', *methods, '--datasets', *datasets, '--results', str(results), '--device',
             'cpu', '--cfg-options', *options]  # fmt: skip
+
+
+def quick(results, *methods, epochs=3, options=()):
+    """The command on vectors of three modalities, with which networks are small and train fast."""
+    file = results.parent / 'signs.npz'
+    if not file.exists():
+        rng = np.random.default_rng(0)
+        target, rows = np.arange(56) % 2, rng.normal(size=(56, 3, 4))
+        rows += 2 * target[:, None, None]
+        inputs = {f'inputs/{name}': rows[:, k] for k, name in enumerate(('rgb', 'depth', 'ir'))}
+        split = np.repeat([0, 1, 2], [32, 8, 16])
+        np.savez(file, target=target, split=split, **inputs)
+    options = [f'epochs={epochs}', 'batch_size=16', 'width=4', *options]
+    words = arguments(results, *methods, options=options, datasets=('arrays',))
+    return [*words, '--data-root', str(file)]
 
 
 def record_files(results):
@@ -173,19 +189,11 @@ DEATHS = {
     'while testing': (training, 'test', 1),
     'with the outcomes but no record': (store, 'write', 1),
 }
-SELECTED = [*SMALL, 'selection=worst']
-"""Options of a run that keeps its best weights beside the last ones."""
 
 
-def forked(action):
-    """How a fork of this process ends that does something; it has loaded all libraries already."""
-    child = os.fork()
-    if not child:
-        try:
-            os._exit(action())
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def selecting(results):
+    """A run that keeps its best weights beside the last ones."""
+    return quick(results, 'modality_dropout', options=['selection=worst'])
 
 
 def deadly(real, call):
@@ -205,12 +213,11 @@ def killed(uninterrupted, tmp_path_factory):
     """Moment -> results of a run that was killed then."""
     folders = {m: tmp_path_factory.mktemp('killed') for m in [*DEATHS, 'selecting']}
     runs = [(*DEATHS[m], arguments(folders[m], MMANET)) for m in DEATHS]
-    selecting = arguments(folders['selecting'], 'modality_dropout', options=SELECTED)
-    runs.append((hooks.Checkpoint, '_save', 3, selecting))
+    runs.append((hooks.Checkpoint, '_save', 3, selecting(folders['selecting'])))
     for owner, name, call, words in runs:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(owner, name, deadly(getattr(owner, name), call))
-            assert forked(lambda words=words: run.main(words)) == -signal.SIGKILL
+            assert status_of(lambda words=words: run.main(words)) == -signal.SIGKILL
     return folders
 
 
@@ -227,7 +234,7 @@ def test_selection_by_validation_survives_resuming(killed, tmp_path):
     results = killed['selecting']
     assert not record_files(results)
     for folder in (results, tmp_path):
-        assert run.main(arguments(folder, 'modality_dropout', options=SELECTED)) == 0
+        assert run.main(selecting(folder)) == 0
     pair = [only_record(r, 'modality_dropout') for r in (results, tmp_path)]
     assert scientific(pair[0]) == scientific(pair[1])
 
@@ -235,12 +242,11 @@ def test_selection_by_validation_survives_resuming(killed, tmp_path):
 @pytest.mark.parametrize('method', ['dmrnet', 'redcore'])
 def test_a_method_that_draws_noise_goes_on_with_the_noise_of_its_epoch(method, tmp_path):
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    options = ['train=16', 'val=8', 'test=8', 'size=16', 'width=4', 'batch_size=8', 'epochs=2']
-    assert run.main(arguments(whole, method, options=options)) == 0
+    assert run.main(quick(whole, method, epochs=2)) == 0
     with steps_of(method, stop=1):
-        assert run.main(arguments(parts, method, options=options)) == 1
+        assert run.main(quick(parts, method, epochs=2)) == 1
     with steps_of(method) as epochs:
-        assert run.main(arguments(parts, method, options=options)) == 0
+        assert run.main(quick(parts, method, epochs=2)) == 0
     assert set(epochs) == {1}
     assert equal(networks(whole), networks(parts))
     outcomes = [record_files(r)[0].with_name('outcomes.npz') for r in (whole, parts)]
@@ -248,14 +254,14 @@ def test_a_method_that_draws_noise_goes_on_with_the_noise_of_its_epoch(method, t
 
 
 def test_the_seconds_before_a_stop_are_counted(tmp_path, capsys):
-    args = arguments(tmp_path, 'modality_dropout', options=[*TINY[:-1], 'epochs=2'])
-    with steps_of('modality_dropout', stop=1, nap=0.75) as epochs:
+    args = quick(tmp_path, 'modality_dropout', epochs=2)
+    with steps_of('modality_dropout', stop=1, nap=0.3) as epochs:
         assert run.main(args) == 1
     assert epochs == [0, 0]
     capsys.readouterr()
     assert run.main(args) == 0
     assert 'checkpoint' not in ''.join(capsys.readouterr())
-    assert only_record(tmp_path, 'modality_dropout')['cost']['train_seconds'] >= 1.5
+    assert only_record(tmp_path, 'modality_dropout')['cost']['train_seconds'] >= 0.6
 
 
 def test_initial_weights_are_drawn_from_the_seed(tmp_path):
@@ -275,7 +281,7 @@ def test_initial_weights_are_drawn_from_the_seed(tmp_path):
 def test_another_version_of_a_method_does_not_go_on_from_a_stopped_training(
     tmp_path, raise_version
 ):
-    args = arguments(tmp_path, 'modality_dropout', options=TINY)
+    args = quick(tmp_path, 'modality_dropout')
     with steps_of('modality_dropout', stop=2) as epochs:
         assert run.main(args) == 1
     assert set(epochs) == {0, 1}
@@ -288,7 +294,7 @@ def test_another_version_of_a_method_does_not_go_on_from_a_stopped_training(
 def test_another_version_of_a_method_trains_anew_and_keeps_the_record_before(
     tmp_path, raise_version
 ):
-    args = arguments(tmp_path, 'modality_dropout', options=TINY)
+    args = quick(tmp_path, 'modality_dropout')
     assert run.main(args) == 0
     (file,) = record_files(tmp_path)
     before = file.read_bytes()
@@ -303,7 +309,7 @@ def test_another_version_of_a_method_trains_anew_and_keeps_the_record_before(
 
 
 def test_a_failure_of_another_version_keeps_the_record_before(tmp_path, raise_version):
-    args = arguments(tmp_path, 'modality_dropout', options=TINY)
+    args = quick(tmp_path, 'modality_dropout')
     assert run.main(args) == 0
     (file,) = record_files(tmp_path)
     before = file.read_bytes()
@@ -315,7 +321,7 @@ def test_a_failure_of_another_version_keeps_the_record_before(tmp_path, raise_ve
 
 
 def test_a_failure_does_not_take_the_place_of_a_complete_record(tmp_path):
-    args = arguments(tmp_path, 'modality_dropout', options=TINY)
+    args = quick(tmp_path, 'modality_dropout')
     assert run.main(args) == 0
     (file,) = record_files(tmp_path)
     before = file.read_bytes()
@@ -325,8 +331,8 @@ def test_a_failure_does_not_take_the_place_of_a_complete_record(tmp_path):
 
 
 def test_every_file_of_a_run_is_on_the_disk_before_its_name(tmp_path, disk):
-    options = [*TINY[:-1], 'epochs=2', 'selection=worst']
-    assert run.main(arguments(tmp_path, 'modality_dropout', options=options)) == 0
+    args = quick(tmp_path, 'modality_dropout', epochs=2, options=['selection=worst'])
+    assert run.main(args) == 0
     named = {path.name for path in disk.renamed}
     assert named >= {'resume.pth', 'best.pth', 'checkpoint.pth', 'outcomes.npz', 'record.json'}
     assert disk.unsynced == []
@@ -340,7 +346,7 @@ def test_a_nan_loss_stops_the_run_and_names_step_and_term(tmp_path, method_file,
         '        bad = self.epoch == 1\n'
         "        return {**terms, 'loss_odd': terms['loss_task'] * (float('nan') if bad else 0)}\n"
     )
-    assert run.main(arguments(tmp_path, spec, 'modality_dropout')) == 1
+    assert run.main(quick(tmp_path, spec, 'modality_dropout')) == 1
     told = capsys.readouterr().out
     assert 'loss is not finite at step 2 (epoch 1): loss_odd' in told
     assert only_record(tmp_path, 'odd')['status'] == 'failed'
@@ -375,7 +381,7 @@ def test_a_prediction_that_is_no_tensor_is_told_in_one_line(
         '    def decode(self, features, mask):\n'
         f'        return super().decode(features, mask) if self.training else {returned}\n'
     )
-    assert run.main(arguments(tmp_path, spec)) == 1
+    assert run.main(quick(tmp_path, spec)) == 1
     error = only_record(tmp_path, 'odd')['error']
     assert error.startswith('prediction: expected logits (')
     assert f'found {"NoneType" if returned == "None" else "tuple"}; `decode`' in error
@@ -385,7 +391,7 @@ def test_a_prediction_that_is_no_tensor_is_told_in_one_line(
 @pytest.mark.parametrize('error', ['KeyError', 'SystemExit'])
 def test_a_method_that_raises_is_recorded_and_the_others_run(error, tmp_path, method_file, capsys):
     spec = method_file(f"    def decode(self, features, mask):\n        raise {error}('oops')\n")
-    assert run.main(arguments(tmp_path, spec, 'modality_dropout')) == 1
+    assert run.main(quick(tmp_path, spec, 'modality_dropout')) == 1
     told = capsys.readouterr().out
     failed = only_record(tmp_path, 'odd')
     assert error in failed['error']
@@ -402,7 +408,7 @@ def test_a_collapsed_model_is_flagged_in_record_and_table(tmp_path, method_file,
         '        logits = super().decode(features, mask)\n'
         '        return logits * 0 + torch.tensor([1.0, 0.0])\n'
     )
-    assert run.main(arguments(tmp_path, spec)) == 0
+    assert run.main(quick(tmp_path, spec)) == 0
     assert len(only_record(tmp_path, 'odd')['collapsed']) == 7
     assert 'collapsed' in capsys.readouterr().out
 
@@ -539,19 +545,18 @@ GAPS = ['--gaps', 'complete', 'rgb=0.25,ir=0.5']
 
 def test_one_command_makes_the_table_of_training_gaps(tmp_path, method_file, capsys):
     spec = method_file('    needs_complete = True\n')
-    short = [word for word in SMALL if not word.startswith('epochs')] + ['epochs=1']
-    args = arguments(tmp_path, 'modality_dropout', spec, options=short)
+    args = quick(tmp_path, 'modality_dropout', spec, epochs=1)
     assert run.main([*args, *GAPS, '--dry-run']) == 0
-    assert 'refused   synth_faces  odd  rates=rgb=0.25,ir=0.5' in capsys.readouterr().out
+    assert 'refused   signs  odd  rates=rgb=0.25,ir=0.5' in capsys.readouterr().out
     assert not record_files(tmp_path)
     assert run.main([*args, *GAPS]) == 0
     told = capsys.readouterr().out
-    refusal = 'refused   synth_faces  odd  rates=rgb=0.25,ir=0.5  it trains on complete samples'
-    assert told.index(refusal) < told.index('[1/3] synth_faces  modality_dropout  seed 0')
-    assert 'synth_faces  modality_dropout  rates=rgb=0.25,ir=0.5  seed 0' in told
+    refusal = 'refused   signs  odd  rates=rgb=0.25,ir=0.5  it trains on complete samples'
+    assert told.index(refusal) < told.index('[1/3] signs  modality_dropout  seed 0')
+    assert 'signs  modality_dropout  rates=rgb=0.25,ir=0.5  seed 0' in told
     assert 'refused: odd on 25/0/50: this method trains on complete samples only, and' in told
     assert 'FAILED' not in told
-    file = tmp_path / 'tables' / 'synth_faces-gaps.csv'
+    file = tmp_path / 'tables' / 'signs-gaps.csv'
     with open(file) as lines:
         rows = list(csv.DictReader(lines))
     found = [(r['method'], r['rates'], float(r['missing_ir_in_training'])) for r in rows]
@@ -631,12 +636,12 @@ def test_the_first_epoch_of_the_best_score_is_selected(rule, expected, metric, t
 
 
 def test_a_torn_record_is_named_and_its_run_repeated(tmp_path, capsys):
-    args = arguments(tmp_path, 'complete', 'modality_dropout')
+    args = quick(tmp_path, 'complete', 'modality_dropout')
     assert run.main(args) == 0
     file = next(f for f in record_files(tmp_path) if 'complete' in str(f))
     whole = json.loads(file.read_text())
     file.write_text(file.read_text()[:300])
-    assert run.main(arguments(tmp_path, 'modality_dropout')) == 0
+    assert run.main(quick(tmp_path, 'modality_dropout')) == 0
     assert 'not counted: complete' in capsys.readouterr().out
     assert run.main(args) == 0
     assert scientific(store.read(file)) == scientific(whole)
@@ -657,26 +662,26 @@ def test_the_plan_lists_what_is_refused_and_where_a_stopped_run_goes_on(
     tmp_path, method_file, capsys
 ):
     spec = method_file("    def encode(self, inputs):\n        raise KeyError('oops')\n")
-    args = arguments(tmp_path, 'distilled', spec, options=TINY)
+    args = quick(tmp_path, 'distilled', spec)
     with steps_of('distilled', stop=2):
         assert run.main(args) == 1
     capsys.readouterr()
-    needy = arguments(tmp_path, 'mmanet', options=[*TINY, 'rates=0.5'])
+    needy = quick(tmp_path, 'mmanet', options=['rates=0.5'])
     assert run.main([*needy, '--dry-run']) == 1
     told = capsys.readouterr().out
-    assert 'refused   synth_faces  mmanet  rates=0.5' in told
+    assert 'refused   signs  mmanet  rates=0.5' in told
     assert 'trains on complete samples only' in told
     assert 'nothing to run; 1 refused' in told
     assert run.main([*args, '--dry-run']) == 1
     told = capsys.readouterr().out
     assert 'it resumes at epoch 3 of 3' in told
-    assert 'refused   synth_faces  odd  seed 0' in told
+    assert 'refused   signs  odd  seed 0' in told
     assert "KeyError: 'oops'" in told
     assert told.strip().endswith('; 1 refused')
 
 
 def test_a_run_of_edited_code_is_planned_and_trained_anew(tmp_path, monkeypatch, capsys):
-    args = arguments(tmp_path, 'modality_dropout', options=[*TINY[:-1], 'epochs=1'])
+    args = quick(tmp_path, 'modality_dropout', epochs=1)
     assert run.main(args) == 0
     (file,) = record_files(tmp_path)
     before = file.read_bytes()
@@ -703,7 +708,7 @@ def test_a_training_too_short_for_a_late_term_is_told_before_it_starts(tmp_path,
 
 
 def test_another_version_of_a_method_is_planned_anew(tmp_path, raise_version, capsys):
-    args = arguments(tmp_path, 'modality_dropout', options=TINY)
+    args = quick(tmp_path, 'modality_dropout')
     with steps_of('modality_dropout', stop=2):
         assert run.main(args) == 1
     raise_version('modality_dropout')
@@ -723,7 +728,7 @@ def test_the_list_names_every_method_and_dataset(capsys):
 
 
 def test_force_trains_anew_and_finds_the_same(tmp_path):
-    args = arguments(tmp_path, 'modality_dropout')
+    args = quick(tmp_path, 'modality_dropout')
     assert run.main(args) == 0
     (file,) = record_files(tmp_path)
     before, stamp = store.read(file), file.stat().st_mtime_ns

@@ -160,12 +160,14 @@ def test_processes_that_see_other_data_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'option', ['--jobs 2', '--budget 1h', '--dry-run', '--list', '--status'], ids=str
+    'option',
+    ['--jobs 2', '--gpus 0,1', '--device cuda:1', '--compile', '--budget 1h', '--dry-run']
+    + ['--list', '--status'],
 )
 def test_options_that_need_one_process_are_refused(option, monkeypatch, capsys):
     for name, value in PLACE.items():
         monkeypatch.setenv(name, value)
     assert run.main(['--methods', 'rfnet', *option.split()]) == 2
-    named = option.split()[0]
+    named = option if option.startswith('--device') else option.split()[0]
     expected = f'error: {named}: expected one process, found 2; give it without torchrun\n'
     assert capsys.readouterr().err == expected

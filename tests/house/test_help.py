@@ -91,7 +91,7 @@ WRONG = {
         "unknown argument '--frobnicate'; did you mean '",
     ),
     'typo': (['--method', 'a', '--seds', '1'], "'--seds'; did you mean '--seeds'?"),
-    'choice': (['--method', 'a', '--device', 'tpu'], "--device: invalid choice: 'tpu'"),
+    'choice': (['--method', 'a', '--device', 'tpu'], "number of a GPU, e.g. cuda:1, found 'tpu'"),
     'type': (['--method', 'a', '--seeds', 'x'], "--seeds: invalid int value: 'x'"),
     'number': (['--jobs', '0'], 'error: --jobs: expected 1 or more, found 0'),
     'method': (['--methods', 'mmanett:alpha=4'], "unknown method 'mmanett'; did you mean 'mmanet'"),

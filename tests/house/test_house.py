@@ -5,6 +5,7 @@ import re
 import statistics
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -75,30 +76,48 @@ def part_of(module):
     return inner if inner in MAY_IMPORT else CONTRACT
 
 
+@cache
+def nodes(file):
+    """All nodes of a file's syntax tree; parsed once, because most rules look at every file."""
+    return list(ast.walk(ast.parse(file.read_text())))
+
+
 def module_of(file):
     words = file.relative_to(ROOT).with_suffix('').parts
     return '.'.join(words[:-1] if words[-1] == '__init__' else words)
 
 
+@pytest.fixture(autouse=True, scope='module')
+def _forgotten():
+    """Keeps the syntax trees no longer than the tests here: very many objects to look through."""
+    yield
+    nodes.cache_clear()
+
+
+MODULES = {module_of(f) for f in FILES}
+
+
 def imported(file):
     """Modules of this project that a file imports."""
-    modules = {module_of(f) for f in FILES}
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes(file):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             inner = [f'{node.module}.{alias.name}' for alias in node.names]
-            names = [name if name in modules else node.module for name in inner]
+            names = [name if name in MODULES else node.module for name in inner]
         else:
             continue
         yield from (name for name in names if name.split('.')[0] in PACKAGES)
 
 
-@pytest.mark.parametrize('file', FILES, ids=NAMES)
-def test_every_file_imports_only_what_it_may(file):
-    allowed = MAY_IMPORT[part_of(module_of(file))]
-    for name in imported(file):
-        assert part_of(name) in allowed, name
+def test_every_file_imports_only_what_it_may():
+    forbidden = {
+        (file, name)
+        for file in FILES
+        for name in imported(file)
+        if part_of(name) not in MAY_IMPORT[part_of(module_of(file))]
+    }
+    assert forbidden == set()
 
 
 def test_the_rules_name_every_part_of_the_house():
@@ -116,26 +135,23 @@ METHODS = sorted((ROOT / 'methods').glob('[!_]*.py'))
 
 @pytest.mark.parametrize('file', METHODS, ids=[f.stem for f in METHODS])
 def test_a_method_imports_another_only_to_subclass_it(file):
-    tree = ast.parse(file.read_text())
     bases = {
         base.id
-        for node in ast.walk(tree)
+        for node in nodes(file)
         if isinstance(node, ast.ClassDef)
         for base in node.bases
         if isinstance(base, ast.Name)
     }
-    for node in ast.walk(tree):
+    for node in nodes(file):
         if isinstance(node, ast.ImportFrom) and re.fullmatch(r'methods\.[a-z]\w*', node.module):
             if node.module == 'methods.common':
                 continue
             assert {alias.name for alias in node.names} <= bases, node.module
 
 
-@pytest.mark.parametrize('file', FILES, ids=NAMES)
-def test_nothing_depends_on_assert_statements_which_python_can_leave_out(file):
-    assert not [
-        n.lineno for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Assert)
-    ]
+def test_nothing_depends_on_assert_statements_which_python_can_leave_out():
+    found = {(f, n.lineno) for f in FILES for n in nodes(f) if isinstance(n, ast.Assert)}
+    assert found == set()
 
 
 def test_tables_page_and_figures_are_made_without_torch():
@@ -146,7 +162,7 @@ def test_tables_page_and_figures_are_made_without_torch():
 
 
 def functions(file):
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes(file):
         if isinstance(node, ast.FunctionDef):
             yield node.name, node.end_lineno - node.lineno + 1
 

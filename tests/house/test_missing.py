@@ -5,7 +5,6 @@ import math
 import random
 import subprocess
 import sys
-from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
@@ -42,8 +41,11 @@ def drawn(spec, names, there=None, seed=0):
     """How often each subset is drawn for samples that all have the modalities `there`."""
     row = [name in (names if there is None else there) for name in names]
     masks = Sampler(spec, names).draw(np.tile(row, (DRAWS, 1)), generator(seed, 'test'))
-    rows = Counter(map(tuple, masks.tolist()))
-    return {frozenset(itertools.compress(names, row)): count for row, count in rows.items()}
+    bits = 2 ** np.arange(len(names))
+    codes, counts = np.unique(masks @ bits, return_counts=True)
+    rows = codes[:, None] & bits
+    found = zip(rows, counts.tolist(), strict=True)
+    return {frozenset(itertools.compress(names, row)): count for row, count in found}
 
 
 def assert_law(counts, weights):

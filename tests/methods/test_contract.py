@@ -4,6 +4,7 @@ A new file in methods/ is found and tested by itself. A test that does not apply
 named in its `contract_exceptions`, with the reason.
 """
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -73,6 +74,15 @@ def finished(name, kind):
     return built(name, kind).eval()
 
 
+@contextlib.contextmanager
+def training(method):
+    """Lets a method be trained, and makes it what it was before."""
+    kept = copy.deepcopy(method.state_dict())
+    yield method.train()
+    method.zero_grad()
+    method.eval().load_state_dict(kept)
+
+
 def training_batch(kind):
     """A batch of 14 samples in which every subset occurs as a mask."""
     task = TASKS[kind]
@@ -85,6 +95,14 @@ def subsets(kind, count):
     names = TASKS[kind].names
     for row in subset_masks(len(names)):
         yield subset_id(names, row), row, torch.from_numpy(row).expand(count, -1)
+
+
+@functools.cache
+@torch.no_grad()
+def together(name, kind):
+    """What such a method predicts for a batch whose samples have different masks."""
+    batch = batch_of(TASKS[kind])
+    return finished(name, kind).predict(batch.inputs, batch.mask)
 
 
 @functools.cache
@@ -169,7 +187,7 @@ def fits(value, hint):
 def test_every_parameter_after_the_task_is_an_option_with_a_default(name, kind):
     cls = METHODS.module_dict[name]
     assert not problems(cls)
-    for dataset, settings in cls.settings.items():
+    for dataset, settings in {str(v): (k, v) for k, v in cls.settings.items()}.values():
         assert cls(TASKS[kind], **settings), dataset
 
 
@@ -217,13 +235,14 @@ def test_the_loss_is_finite_and_reaches_every_parameter(name, kind):
     exempt(name, 'gradient')
     silent = None
     for seed in range(3):  # a unit of a narrow layer may be dead with some initial weights
-        method = built(name, kind, seed).train()
-        total, terms = method.parse_losses(method.loss(training_batch(kind)))
-        infinite = [term for term, value in terms.items() if not torch.isfinite(value)]
-        assert not infinite, f'{name} on {kind}: these terms of the loss are not finite: {infinite}'
-        assert total.requires_grad, f'{name}: no term of the loss has "loss" in its name'
-        total.backward()
-        found = {n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()}
+        with training(built(name, kind, seed) if seed else finished(name, kind)) as method:
+            torch.manual_seed(seed)
+            total, terms = method.parse_losses(method.loss(training_batch(kind)))
+            bad = [term for term, value in terms.items() if not torch.isfinite(value)]
+            assert not bad, f'{name} on {kind}: these terms of the loss are not finite: {bad}'
+            assert total.requires_grad, f'{name}: no term of the loss has "loss" in its name'
+            total.backward()
+            found = {n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()}
         silent = found if silent is None else silent & found
         if not silent:
             break
@@ -288,38 +307,36 @@ def test_encoding_once_gives_the_predictions_of_separate_passes(name, kind):
 @pytest.mark.parametrize(('name', 'kind'), BOTH)
 def test_samples_with_different_masks_do_not_influence_each_other(name, kind):
     method, batch = finished(name, kind), batch_of(TASKS[kind])
-    together = method.predict(batch.inputs, batch.mask)
+    whole = together(name, kind)
     for i in range(len(batch.ids)):
         alone = method.predict(
             {n: x[i : i + 1] for n, x in batch.inputs.items()}, batch.mask[i : i + 1]
         )
         torch.testing.assert_close(
             alone[0],
-            together[i],
+            whole[i],
             rtol=1e-4,
             # Rounding errors are as large as the largest values that are summed.
-            atol=1e-5 * max(1, together.abs().max().item()),
+            atol=1e-5 * max(1, whole.abs().max().item()),
             msg=lambda why: (
                 f'{name} on {kind}: a prediction depends on the rest of the batch: {why}'
             ),
         )
 
 
-@torch.no_grad()
 @pytest.mark.parametrize(('name', 'kind'), BOTH)
 def test_logits_have_the_target_s_shape(name, kind):
-    method, batch = finished(name, kind), batch_of(TASKS[kind])
-    found = list(method.predict(batch.inputs, batch.mask).shape)
-    count, *place = batch.target.shape
+    found = list(together(name, kind).shape)
+    count, *place = batch_of(TASKS[kind]).target.shape
     expected = [count, len(TASKS[kind].classes), *place]
     assert found == expected, f'{name} on {kind}: expected logits {expected}, found {found}'
 
 
 @pytest.mark.parametrize(('name', 'kind'), FIRST)
 def test_the_teacher_stays_outside_frozen_and_in_evaluation_mode(name, kind):
-    method = built(name, kind).train()
-    if not method.teacher:
+    if not METHODS.module_dict[name].teacher:
         pytest.skip('has no teacher')
+    method = built(name, kind).train()
     teacher = method.teacher_network
     before = copy.deepcopy(teacher.state_dict())
     inside = {id(p) for p in method.parameters()}
@@ -331,13 +348,20 @@ def test_the_teacher_stays_outside_frozen_and_in_evaluation_mode(name, kind):
     assert all(p.grad is None for p in teacher.parameters()), f'{name}: its teacher has gradients'
 
 
+def seeded(name, kind):
+    """The named losses of a new method for a batch, and then its logits, all from seeds."""
+    method, batch = built(name, kind, seed=3).train(), training_batch(kind)
+    torch.manual_seed(7)
+    losses = {key: value.detach() for key, value in method.loss(batch).items()}
+    return losses, method.eval().predict(batch.inputs, batch.mask).detach()
+
+
+first = functools.cache(seeded)
+
+
 @pytest.mark.parametrize(('name', 'kind'), FIRST)
 def test_the_same_seed_gives_the_same_loss(name, kind):
-    losses = []
-    for _ in range(2):
-        method = built(name, kind, seed=3).train()
-        torch.manual_seed(7)
-        losses.append(method.loss(training_batch(kind)))
+    losses = [first(name, kind)[0], seeded(name, kind)[0]]
     assert losses[0].keys() == losses[1].keys()
     different = [k for k in losses[0] if not torch.equal(losses[0][k], losses[1][k])]
     assert not different, (
@@ -351,11 +375,9 @@ def test_no_two_methods_are_the_same_under_two_names():
         cls = METHODS.module_dict[name]
         if 'faces' not in accepted(name) or 'twin' in cls.contract_exceptions:
             continue
-        method, batch = built(name, 'faces').train(), training_batch('faces')
-        torch.manual_seed(7)
-        loss = method.parse_losses(method.loss(batch))[0].item()
-        logits = method.eval().predict(batch.inputs, batch.mask).sum().item()
-        key = (loss, logits, cls.sampler, cls.dedicated, cls.train_step)
+        losses, logits = first(name, 'faces')
+        loss = sum(value.item() for key, value in losses.items() if 'loss' in key)
+        key = (loss, logits.sum().item(), cls.sampler, cls.dedicated, cls.train_step)
         found.setdefault(key, []).append(name)
     twins = [names for names in found.values() if len(names) > 1]
     assert not twins, (

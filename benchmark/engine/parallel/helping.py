@@ -51,6 +51,7 @@ def _help(order: Order, known: Experiment, machine: Machine, folder: Path) -> No
     """
     experiment = dataclasses.replace(known, options=order.options)
     part, device = experiment.parts[order.part], machine.device
+    only = experiment.subsets_of(part)
     method = build(experiment, device)
     if order.teacher is not None and experiment.teacher is not None:
         teacher = build(experiment.teacher, device)
@@ -59,8 +60,8 @@ def _help(order: Order, known: Experiment, machine: Machine, folder: Path) -> No
     method.load_state_dict(order.weights)
     if order.task != TRAIN:
         loader = loader_of(experiment, machine, order.task)
-        training.test(method.eval(), loader, folder, device, part.only)
+        training.test(method.eval(), loader, folder, device, only)
         return
-    job = training.Job(folder, '', experiment.seed, device, part.only, machine.curves)
+    job = training.Job(folder, '', experiment.seed, device, only, machine.curves)
     data = loaders(experiment, part, machine)
     training.train(method, data, experiment.protocol, job, lambda *_: None)

@@ -147,7 +147,8 @@ def section_of(view: View, folder: Callable[[Record], Path]) -> Section:
 def _drawn(view: View, folder: Callable[[Record], Path]) -> tuple[list[Drawn], int]:
     """Returns the curves of each run, and of how many runs the file of curves cannot be read."""
     runs, drawn, damaged = view.runs, list[Drawn](), 0
-    metric, subsets = runs.data['metric'], subset_ids(runs.data['modalities'])
+    metric = runs.data['metric']
+    subsets = runs.subsets if runs.which else subset_ids(runs.data['modalities'])
     for m, members in enumerate(view.members):
         for record in (runs.records[i] for i in members):
             networks: dict[str, curves.Curve] = {}

@@ -1,0 +1,73 @@
+"""Compiles the networks of a method with torch.compile."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmark.method import Batch, Method
+
+
+def compiled(method: Method, backend: str | Callable[..., Any] = 'inductor') -> list[str]:
+    """Compiles the largest parts of a method that its loss calls as a whole.
+
+    Methods call the parts of their networks in many ways, and their losses decide in Python what
+    belongs to an epoch. Therefore not the loss is compiled but every module whose `forward` runs
+    directly under the method's own code, such as all encoders together or the stages of a decoder.
+    Names and values of the weights stay as they are.
+
+    Args:
+        method: The method, with its teacher, which is not compiled.
+        backend: As of torch.compile.
+
+    Returns:
+        The names of the compiled modules.
+    """
+    names = called(method)
+    for name in names:
+        method.get_submodule(name).compile(backend=backend)
+    return names
+
+
+def called(method: Method) -> list[str]:
+    """Returns the names of the modules with weights that the loss calls, without their parts."""
+    trial = copy.deepcopy(method).train()  # a loss changes running statistics and buffers
+    names = {module: name for name, module in trial.named_modules() if name}
+    found: list[str] = []
+    inside = 0
+
+    def enter(module: nn.Module, _: Any) -> None:
+        nonlocal inside
+        if not inside and any(True for _ in module.parameters()):
+            found.append(names[module])
+        inside += 1
+
+    def leave(*_: Any) -> None:
+        nonlocal inside
+        inside -= 1
+
+    for module in names:
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
+    device = next(method.parameters()).device
+    with torch.no_grad(), torch.random.fork_rng([device] if device.type == 'cuda' else []):
+        trial.loss(_zeros(method, device))
+    return list(dict.fromkeys(found))
+
+
+def _zeros(method: Method, device: torch.device) -> Batch:
+    """Returns a batch of two samples of zeros."""
+    task = method.task
+    there = torch.ones(2, len(task.modalities), dtype=torch.bool, device=device)
+    size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()
+    return Batch(
+        {m.name: torch.zeros(2, *m.shape, device=device) for m in task.modalities},
+        there,
+        there,
+        torch.zeros(2, *size, dtype=torch.int64, device=device),
+        torch.arange(2, device=device),
+    )
