@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import io
 import math
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +73,7 @@ def check_processes(args: argparse.Namespace) -> None:
         return
     if os.environ['RANK'] != '0':
         sys.stdout = sys.stderr = io.StringIO()
+        sys.excepthook = functools.partial(traceback.print_exception, file=sys.__stderr__)
     refused = {
         '--jobs': (args.jobs or 1) > 1,
         '--gpus': args.gpus is not None,

@@ -8,6 +8,7 @@ same.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,12 +17,13 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.runner import TestLoop, ValLoop
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from benchmark.dataset import Split
 from benchmark.engine.hooks import TrainingDiverged
 from benchmark.engine.parallel import processes
 from benchmark.engine.stacking import decoded
-from benchmark.engine.subset_metrics import NotFinite, Predicted, in_order, metric_for
+from benchmark.engine.subset_metrics import NotFinite, Predicted, metric_for
 from benchmark.errors import UserError
 from benchmark.method import Batch, Method, SubsetScore, Task
 from benchmark.missing import subset_id
@@ -130,6 +132,13 @@ class SubsetEvaluator(Evaluator):
         rest = f' and {len(ids) - 3} more' if len(ids) > 3 else ''
         return f'{"samples" if len(ids) > 1 else "sample"} {named}{rest}'
 
+    def _gather(self) -> None:
+        """Gives every process what all have kept, in the order of the batches."""
+        every = self.by_subset.values()
+        kept = [tree_map_only(Tensor, Tensor.cpu, metric.results) for metric in every]
+        for metric, *parts in zip(every, *processes.everyone(kept), strict=True):
+            metric.results = sorted(itertools.chain(*parts), key=lambda k: int(k['number'][0]))
+
     def evaluate(self, size: int) -> dict[str, float]:
         """Returns '<subset>/<metric>' -> value, and fills `scores` and `outcomes`.
 
@@ -139,9 +148,7 @@ class SubsetEvaluator(Evaluator):
         flat = {}
         self.scores, self.outcomes = {}, {}
         if processes.world() > 1:
-            parts = processes.everyone([metric.take() for metric in self.by_subset.values()])
-            for metric, own in zip(self.by_subset.values(), zip(*parts, strict=True), strict=True):
-                metric.results = in_order(own)
+            self._gather()
         for subset, metric in self.by_subset.items():
             with self._naming(subset):
                 metrics = metric.evaluate(size)

@@ -114,11 +114,6 @@ class SubsetMetric(BaseMetric):
             }
         )
 
-    def take(self) -> dict[str, Tensor]:
-        """Returns, on the CPU, what was kept since the last evaluation, and forgets it."""
-        results, self.results = self.results, []
-        return {k: v.cpu() for k, v in _joined(results).items()} if results else {}
-
     def samples(self, results: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
         """Returns what was kept of the samples that have the subset, one transfer for each key.
 
@@ -145,16 +140,6 @@ class SubsetMetric(BaseMetric):
         """Returns the metrics as fractions; none if no sample has the subset."""
         samples = self.samples(results)
         return self.measure(samples) if len(samples['ids']) else {}
-
-
-def in_order(parts: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """Returns what several processes have kept as if one had, in the order of the split."""
-    some = [part for part in parts if part]
-    if not some:
-        return []
-    found = _joined(some)
-    order = found['ids'].argsort(stable=True)
-    return [{key: column[order] for key, column in found.items()}]
 
 
 def _joined(results: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from benchmark.engine.hooks import Averaging, Checkpoint, EpochState, LossWatch,
 from benchmark.engine.loading import Samples
 from benchmark.engine.parallel import processes
 from benchmark.engine.parallel.sections import InStep
-from benchmark.engine.parallel.sharing import Shares
+from benchmark.engine.parallel.sharing import shared_modules
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.runner import SilentRunner
 from benchmark.engine.wrappers import MixedWrapper, PlainWrapper
@@ -201,16 +200,10 @@ def train(
     checkpoint = Checkpoint(resume, job.identity, selection, averaging, curves.state, progress)
     own = job.visualizer, job.folder, job.about, job.identity, curves
     showing = [Showing(*own)] if job.visualizer else []
-    hooks: list[Hook] = [watch, curves, *showing, selection, averaging, checkpoint]
-    shares: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if processes.world() > 1:
-        hooks.append(InStep())
-        shares = Shares(
-            method, min(protocol.batch_size, len(cast(Samples, loaders[0].dataset)))
-        ).on()
+    hooks = [watch, curves, *showing, selection, averaging, checkpoint, InStep()]
     runner = _runner(method, loaders, protocol, job, hooks, checkpoint.restore)
     try:
-        with shares:
+        with shared_modules(method, loaders[0]):
             runner.train()
         averaging.use(method)
         if protocol.selection != 'last' and processes.leads():

@@ -17,10 +17,13 @@ class OwnRows(Sampler[list[int]]):
 
     Args:
         batches: The batches of one process.
+
+    Attributes:
+        size: Number of samples of a batch.
     """
 
     def __init__(self, batches: BatchSampler) -> None:
-        self.batches = batches
+        self.batches, self.size = batches, batches.batch_size
         # mmengine tells the epoch to the sampler that it finds here.
         self.sampler = batches.sampler
 

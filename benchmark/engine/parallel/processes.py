@@ -287,7 +287,7 @@ def agreed(make: Callable[[], T], sign: Callable[[T], Any]) -> T:
     return found
 
 
-def alike(tensors: Iterable[Tensor]) -> None:
+def take_over(tensors: Iterable[Tensor]) -> None:
     """Gives tensors the values that they have in the leading process."""
     kinds: dict[torch.dtype, list[Tensor]] = {}
     for x in tensors:

@@ -83,5 +83,8 @@ class InStep(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Waits for the leading process."""
-        processes.told(lambda: None)
-        processes.alike(x.data for x in (*runner.model.parameters(), *runner.model.buffers()))
+        if processes.world() > 1:
+            processes.told(lambda: None)
+            processes.take_over(
+                x.data for x in (*runner.model.parameters(), *runner.model.buffers())
+            )

@@ -18,14 +18,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
+from torch.utils.data import DataLoader
 
 from benchmark.engine.parallel import alike, processes
+from benchmark.engine.parallel.batches import OwnRows
 from benchmark.engine.parallel.draws import Draws
 from benchmark.engine.parallel.norms import Synchronised
 from benchmark.method import Batch, Method
@@ -40,6 +43,7 @@ class _Enter(Function):
         return x[begin:end].clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         return processes.gather(gradients[0], ctx.total)
 
@@ -53,6 +57,7 @@ class _Leave(Function):
         return processes.gather(x, total)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         begin, end, _ = processes.own(ctx.total)
         return gradients[0][begin:end], None
@@ -68,6 +73,7 @@ class _Copies(Function):
         return tuple(x.view_as(x) for x in tensors)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         sums = iter(processes.add(*(g for g in gradients if g is not None)))
         return tuple(None if g is None else next(sums) for g in gradients)
@@ -213,6 +219,21 @@ def _left(y: Tensor, total: int) -> Tensor:
     # The next module goes on from the own rows, if nothing has changed them on the way.
     found._own_rows = y, found._version
     return found
+
+
+@contextlib.contextmanager
+def shared_modules(method: Method, loader: DataLoader) -> Iterator[None]:
+    """Shares the modules of a method that trains in the block, if there are several processes.
+
+    Args:
+        method: The method.
+        loader: Loads the own rows of the training's batches.
+    """
+    if processes.world() == 1:
+        yield
+        return
+    with Shares(method, cast(OwnRows, loader.batch_sampler).size).on():
+        yield
 
 
 class _Shared:
