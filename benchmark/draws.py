@@ -65,5 +65,5 @@ def by_size(available: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def only(available: np.ndarray, subset: np.ndarray) -> np.ndarray:
     """Returns one subset (M,) for every sample that has it, (N, M) bool."""
-    having: np.ndarray = (available >= subset).all(1)
+    having = np.asarray((available >= subset).all(1))
     return having[:, None] & subset

@@ -18,7 +18,7 @@ os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # repeatable matrix
 import argparse  # noqa: E402
 from functools import partial  # noqa: E402
 
-from benchmark.engine import arguments  # noqa: E402
+from benchmark.engine import arguments, slurm_options  # noqa: E402
 from benchmark.engine.grids import GRIDS  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
 from benchmark.records import kinds  # noqa: E402
@@ -36,6 +36,7 @@ EXAMPLES = """examples:
   python benchmark/run.py --grid mmanet-ablation
   python benchmark/run.py --methods rfnet --results /tmp/results --device cpu --force
   python benchmark/run.py --methods mmanet rfnet --seeds 0 1 2 --shard 1/3
+  python benchmark/run.py --methods mmanet rfnet --launcher slurm --slurm gpus=1,time=8:00:00
   python benchmark/run.py --methods mmanet rfnet --corruptions --dry-run
   python benchmark/run.py --status /tmp/results
   python benchmark/run.py --list --data-root /data/nyuv2
@@ -54,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
     _add_what(p)
     _add_gaps(p)
     _add_how(p)
+    _add_speed(p)
+    slurm_options.add(p)
     _add_curves(p)
     _add_which(p)
     return p
@@ -198,6 +201,17 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_speed(p: argparse.ArgumentParser) -> None:
+    """Adds the options that exchange speed for repeatable numbers; scores differ by rounding."""
+    p.add_argument('--compile', action='store_true', help='torch.compile, e.g. on a GPU')
+    p.add_argument(
+        '--deterministic',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='repeat the same numbers, e.g. not with --no-deterministic, which is for speed',
+    )
+
+
 def _add_curves(p: argparse.ArgumentParser) -> None:
     """Adds the options on the curves of trainings: they change no score."""
     p.add_argument(
@@ -278,12 +292,17 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     arguments.check_processes(args)
     if args.status is not None:
-        from benchmark.engine import status
+        from benchmark.engine import slurm_jobs, status
         from benchmark.report.escaping import terminal
 
-        return status.show(args.results if args.status is True else args.status, terminal)
+        results = args.results if args.status is True else args.status
+        shown = status.show(results, terminal)
+        slurm_jobs.show(results)
+        return shown
     arguments.check(args)
+    slurm_options.check(args)
     kinds.check(args.corruptions, args.severities)
+    args.words = sys.argv[1:] if argv is None else argv
     # PyTorch, which takes seconds to import, and which nothing above needs.
     from benchmark import running
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmark.engine import arguments, corruption_runs, plan
+from benchmark.engine import arguments, corruption_runs, plan, slurm
 from benchmark.engine.budget import within
 from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.dry_run import show_plan
@@ -24,6 +24,7 @@ from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refuse
 from benchmark.engine.listing import show_list
 from benchmark.engine.manifest import export
 from benchmark.engine.parallel import helping, processes
+from benchmark.engine.picking import picked, train_teachers
 from benchmark.engine.request import prepare
 from benchmark.engine.robustness import Request
 from benchmark.engine.sharing import share_of
@@ -109,14 +110,14 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
     if machine.grid:
         told = f'grid {machine.grid["name"]}: {count(grid)} experiments'
         print(f'{told} (SHA-256 {machine.grid["sha256"][:12]})')
-    if args.export_mask is not None:
+    if args.export_mask is not None and args.only is None:
         export(args.export_mask, ((e.data, e.protocol, e.seed) for e in plan.flat(grid)))
     able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
-    if args.shard is not None:
-        able = share_of(able, args.shard)
-        print('share {} of {}: {} of {} experiments'.format(*args.shard, *map(count, (able, grid))))
-        if not able and not refused:
-            return 0
+    if args.launcher == 'slurm':
+        return hand_over(able, args, bool(refused))
+    able = own_share(able, args, machine)
+    if not able and not refused:
+        return 0
     if args.budget is not None or args.dry_run:
         use_gpu(machine.gpus)  # which the measuring needs
     if args.budget is not None:
@@ -128,6 +129,50 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
         ok &= corruption_runs.execute(plan.flat(able), machine, request, tester)
     shown = show_tables(grid, args.results, args.gaps is not None, request is not None)
     return 0 if ok and shown else 1
+
+
+def own_share(grid: plan.Grid, args: argparse.Namespace, machine: Machine) -> plan.Grid:
+    """Returns what of a command this process runs; teachers that are its share are trained here.
+
+    Args:
+        grid: What the command runs.
+        args: Its arguments.
+        machine: Where to train.
+
+    Raises:
+        UserError: A folder of --only is none of the command's, or a teacher cannot be trained.
+    """
+    if args.only is not None:
+        own, teachers = picked(grid, args.only, args.results)
+        train_teachers(teachers, machine)
+        return own
+    if args.shard is not None:
+        own = share_of(grid, args.shard)
+        print('share {} of {}: {} of {} experiments'.format(*args.shard, *map(count, (own, grid))))
+        return own
+    return grid
+
+
+def hand_over(grid: plan.Grid, args: argparse.Namespace, refused: bool) -> int:
+    """Hands a command to Slurm, and shows the tables of what is recorded already.
+
+    Args:
+        grid: What the command runs.
+        args: Its arguments.
+        refused: Whether a part is refused, in a plan.
+
+    Returns:
+        The exit status of the command.
+
+    Raises:
+        UserError: Slurm does not answer or refuses the jobs, or the folder cannot be written.
+    """
+    request = request_of(args)
+    slurm.hand_over(grid, args, request)
+    if args.dry_run or not any(e.recorded() for e in plan.flat(grid)):
+        return int(refused)
+    shown = show_tables(grid, args.results, args.gaps is not None, request is not None)
+    return 0 if shown else 1
 
 
 def count(grid: plan.Grid) -> int:

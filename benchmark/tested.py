@@ -173,13 +173,18 @@ def tested(spec: str, names: Sequence[str]) -> list[str]:
     Args:
         spec: The field, as `spelled` returns it.
         names: The modalities of the data set.
+
+    Raises:
+        UserError: It is no such field.
     """
     kind, _, value = spec.partition(':')
-    if not spec:
-        return subset_ids(names)
     if kind == LIST:
         return subset_order(_decoded(value, names), names)
-    chosen = sample(len(names), int(value))
+    # Anybody may have made the file that the field is from.
+    checked = _spelled_sample(value, len(names)) if spec else ''
+    if not checked:
+        return subset_ids(names)
+    chosen = sample(len(names), int(checked.partition(':')[2]))
     return ['+'.join(names[m] for m in members) for members in chosen]
 
 

@@ -9,6 +9,7 @@ import io
 import math
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -159,6 +160,8 @@ def check(args: argparse.Namespace) -> None:
     for option in ('threads', 'jobs'):
         if (given := getattr(args, option)) is not None and given < 1:
             raise UserError(f'--{option}: expected 1 or more, found {given}')
+    if args.compile and not any(map(shutil.which, (os.environ.get('CXX', 'g++'), 'clang++'))):
+        raise UserError('--compile: expected a C++ compiler, found no g++')
     if args.gpus is not None and args.device not in ('auto', 'cuda'):
         raise UserError(f'--gpus: expected no --device {args.device} beside it')
     if args.grid is not None:

@@ -110,7 +110,7 @@ class Experiment:
         """The networks to train: one, or for a dedicated method one per tested subset."""
         if not self.method.dedicated:
             return [Part(self.folder, self.sampler, None)]
-        return [Part(self.folder / _part_name(s), f'only:{s}', [s]) for s in self.subsets]
+        return [Part(self.folder / part_name(s), f'only:{s}', [s]) for s in self.subsets]
 
     @functools.cached_property
     def subsets(self) -> list[str]:
@@ -226,7 +226,7 @@ def folder_name(row: str) -> str:
     return f'{plain[: LONGEST - 9]}-{digest}'
 
 
-def _part_name(subset: str) -> str:
+def part_name(subset: str) -> str:
     """Returns the name of the folder of the network for a subset; the names of many are long."""
     return subset if len(subset.encode()) <= LONGEST else folder_name(subset)
 

@@ -78,6 +78,7 @@ def finish(
         },
         **environment.circumstances(machine.device, machine.grid),
     }
+    record['environment'] |= machine.unusual
     keep_other(experiment)
     record['outcomes'] = _keep(experiment, trained, {'val': validated, 'test': tested})
     record |= _curves(experiment, trained)

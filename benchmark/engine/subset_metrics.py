@@ -83,6 +83,7 @@ class SubsetMetric(BaseMetric):
 
     default_prefix = ''
     predicted: tuple[float, ...] = ()
+    results: list[dict[str, Tensor]]
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -104,15 +105,23 @@ class SubsetMetric(BaseMetric):
     def process(self, data_batch: Batch, data_samples: Any) -> None:
         """Keeps what the metric needs of a batch, whose `Predicted` is `data_samples`."""
         logits, has, number = data_samples
-        self.results.append(
-            {
-                'has': has,
-                'finite': finite(logits),
-                'number': torch.full_like(data_batch.ids, number),
-                'ids': data_batch.ids,
-                **self.kept(logits, data_batch),
-            }
-        )
+        kept = self.kept(logits, data_batch)
+        self.add(kept, data_batch.ids, has, finite(logits), number)
+
+    def add(
+        self, kept: dict[str, Tensor], ids: Tensor, has: Tensor, right: Tensor, number: int = 0
+    ) -> None:
+        """Adds what is kept of a batch.
+
+        Args:
+            kept: What the metric needs, (B, ...) each.
+            ids: (B,) positions of the samples in the split.
+            has: (B,) bool, the samples that have the subset.
+            right: (B,) bool, the samples whose logits are finite.
+            number: Which batch of the split this is.
+        """
+        told = {'has': has, 'finite': right, 'number': torch.full_like(ids, number), 'ids': ids}
+        self.results.append({**told, **kept})
 
     def samples(self, results: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
         """Returns what was kept of the samples that have the subset, one transfer for each key.
@@ -184,7 +193,11 @@ class SegmentationMetric(SubsetMetric):
             # Scored at the label's own resolution, as ESANet and the papers on its data sets do.
             size = batch.target.shape[1:]
             logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
-        table = confusion(decisions(logits), batch.target, len(self.task.classes))
+        return self.areas(decisions(logits), batch.target)
+
+    def areas(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Returns what is kept of predicted label maps and targets, (B, H, W) both."""
+        table = confusion(pred, target, len(self.task.classes))
         right = table.diagonal(dim1=1, dim2=2)
         return {'areas': torch.stack([right, table.sum(1), table.sum(2)], 1)}
 
@@ -212,8 +225,11 @@ class DiceMetric(SubsetMetric):
 
     def kept(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Keeps areas (B, 3, R): found, predicted, labelled; and predicted pixels (B, K)."""
-        pred = padded(decisions(logits), batch.target)
-        table = confusion(pred, batch.target, len(self.task.classes))
+        return self.areas(padded(decisions(logits), batch.target), batch.target)
+
+    def areas(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Returns what is kept of predicted label maps and targets, (B, H, W) both."""
+        table = confusion(pred, target, len(self.task.classes))
         areas = []
         for _, classes in self.task.regions:
             found, labelled = table[:, :, classes], table[:, classes]

@@ -140,7 +140,8 @@ def gather(x: Tensor, total: int) -> Tensor:
 
 def by_stride(x: Tensor) -> list[int]:
     """Returns the axes of a tensor as they follow each other in memory, the outermost first."""
-    return sorted(range(x.ndim), key=lambda axis: -x.stride(axis))
+    strides = x.stride()
+    return sorted(range(x.ndim), key=lambda axis: -strides[axis])
 
 
 def add(*tensors: Tensor) -> list[Tensor]:
@@ -276,11 +277,11 @@ def agreed(make: Callable[[], T], sign: Callable[[T], Any]) -> T:
         first, *others = everyone(mine)
     if first[0]:
         raise UserError(first[0])
-    for number, (error, signed) in enumerate(others, 1):
-        if error or signed != first[1]:
+    for number, (why, signed) in enumerate(others, 1):
+        if why or signed != first[1]:
             raise UserError(
-                f'process {number} of {count()}: {error}'
-                if error
+                f'process {number} of {count()}: {why}'
+                if why
                 else f'process {number} of {count()}: expected the experiments and data of '
                 'process 0, found others'
             )
