@@ -101,7 +101,7 @@ def replaced(module: nn.Module) -> Iterator[None]:
         copy._is_param = True  # by this mark PyTorch takes a tensor for a parameter
     try:
         for (m, name), p in zip(places, held, strict=True):
-            m._parameters[name] = None if p is None else made[id(p)]
+            m._parameters[name] = None if p is None else cast(nn.Parameter, made[id(p)])
         yield
     finally:
         for (m, name), p in zip(places, held, strict=True):
