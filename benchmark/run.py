@@ -238,6 +238,7 @@ def main(argv: list[str] | None = None) -> int:
         UserError: The arguments do not hold together, which is told with status 2.
     """
     args = parser().parse_args(argv)
+    arguments.check_processes(args)
     if args.status is not None:
         from benchmark.engine import slurm_jobs, status
         from benchmark.report.escaping import terminal

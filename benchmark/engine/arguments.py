@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
+import io
 import math
 import os
 import re
 import shutil
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +51,47 @@ def shard(given: str) -> Shard:
             f'--shard: expected i/n with i from 1 to n, e.g. 2/8, found {ascii(given[:40])}'
         )
     return found
+
+
+PLACE = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR')
+"""Variables by which `torchrun` tells a process which of several it is."""
+
+
+def processes() -> int:
+    """Returns how many processes `torchrun` has started for this command; 1 without it."""
+    return int(os.environ['WORLD_SIZE']) if all(name in os.environ for name in PLACE) else 1
+
+
+def check_processes(args: argparse.Namespace) -> None:
+    """Checks that the arguments fit a command that `torchrun` has started in several processes.
+
+    From here on the first of them alone prints.
+
+    Raises:
+        UserError: They do not fit.
+    """
+    count = processes()
+    if count == 1:
+        return
+    if os.environ['RANK'] != '0':
+        sys.stdout = sys.stderr = io.StringIO()
+        sys.excepthook = functools.partial(traceback.print_exception, file=sys.__stderr__)
+    refused = {
+        '--jobs': (args.jobs or 1) > 1,
+        '--gpus': args.gpus is not None,
+        f'--device {args.device}': ':' in args.device,
+        '--compile': args.compile,
+        '--launcher': getattr(args, 'launcher', 'local') != 'local',
+        '--budget': args.budget is not None,
+        '--dry-run': args.dry_run,
+        '--list': args.list,
+        '--status': args.status is not None,
+    }
+    for option, given in refused.items():
+        if given:
+            raise UserError(
+                f'{option}: expected one process, found {count}; give it without torchrun'
+            )
 
 
 def device(given: str) -> str:

@@ -119,10 +119,9 @@ class SubsetMetric(BaseMetric):
     def evaluate(self, size: int) -> dict[str, float]:
         """Returns the metrics of all samples since the last evaluation as fractions."""
         self.predicted, self.outcomes = (), {}
-        if not self.results:  # nothing was predicted under this subset, of which mmengine warns
-            return {}
-        self.results = [_joined(self.results)]
-        return super().evaluate(size)
+        results, self.results = self.results, []
+        # mmengine's own function would gather the results of processes here, with repetitions.
+        return self.compute_metrics(results) if results else {}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Returns the metrics as fractions; none if no sample has the subset."""
