@@ -201,6 +201,36 @@ def of_modules():
     return {kind: gradients(kind) for kind in KINDS}
 
 
+class Fickle(Centred):
+    """Draws from the second step on."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        # Each trial of the module takes two calls.
+        return torch.nn.functional.dropout(self.layer(x), 0.5, self.calls > 3)
+
+
+def refused():
+    """What a module that draws in some steps only is told."""
+    method = One(Fickle()).train()
+    with sharing.Shares(method, COUNT).on():
+        method.terms(torch.ones(COUNT, 3))
+        try:
+            method.terms(torch.ones(COUNT, 3))
+        except UserError as error:
+            return str(error)
+    return ''
+
+
+def test_a_module_that_draws_in_some_steps_only_is_refused(tmp_path):
+    told = 'Fickle: draws random numbers in some steps only, which several processes cannot share; '
+    assert run_in(2, tmp_path, refused) == [f'{told}run this method without torchrun'] * 2
+
+
 KINDS = {Centred: False, Counting: False, Picking: False, Summed: False, Scaled: True}
 """Module -> whether its rows may be shared."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from benchmark.engine.parallel import processes
+from benchmark.engine.parallel.processes import Rows
 
 Moments = tuple[Tensor, Tensor]
 """Mean and variance (C,) over rows and positions, in float32."""
@@ -28,25 +31,25 @@ def moments(x: Tensor) -> Moments:
     return mean, variance
 
 
-def common(x: Tensor) -> tuple[Moments, int]:
+def common(x: Tensor, rows: Rows) -> tuple[Moments, int]:
     """Returns the moments of the rows of all processes, and how many numbers a channel has.
 
     The moments of the parts are combined by the formula of Chan, Golub and LeVeque (1979), which
     keeps the digits that a sum of squares would lose.
 
     Args:
-        x: The own rows, (N, C, ..).
+        x: What the module has made of the own rows, (N, C, ..); every row counts alike.
+        rows: The own rows of the module's input.
     """
-    mean, variance = moments(x)
-    count = x.numel() // x.shape[1]
-    one = torch.stack([mean, variance, torch.full_like(mean, count)])
-    every = processes.gather(one[None], processes.world())
-    means, variances, counts = every.unbind(1)
-    total = counts.sum(0)
-    mean = (counts * means).sum(0) / total
-    apart = variances + (means - mean).square()
-    # Each process computes the number of all from the same integers.
-    return (mean, (counts * apart).sum(0) / total), int(total[0])
+    each = range(processes.world())
+    sizes = [r.end - r.begin for r in (processes.own(rows.total, p) for p in each)]
+    parts = processes.gather(torch.stack(moments(x))[None], processes.world())
+    shares = [(size / rows.total, *part) for size, part in zip(sizes, parts, strict=True)]
+    mean = functools.reduce(operator.add, (w * m for w, m, _ in shares))
+    variance = functools.reduce(operator.add, (w * (v + (m - mean).square()) for w, m, v in shares))
+    # Known without a wait for the device, which would have to send it.
+    count = x.numel() // x.shape[1] * rows.total // (rows.end - rows.begin)
+    return (mean, variance), count
 
 
 class _Normalise(Function):
@@ -115,13 +118,21 @@ class Norms(TorchFunctionMode):
 
 
 class Synchronised(Norms):
-    """Normalises by the moments of the rows of all processes."""
+    """Normalises by the moments of the rows of all processes.
+
+    Args:
+        rows: The own rows of the module's input.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        super().__init__()
+        self._rows = rows
 
     def trained(self, x: Tensor, mean: Any, variance: Any, *others: Any) -> Tensor:
         """Normalises the own rows, and updates running moments by those of all rows."""
         weight, bias, momentum, eps = others
         with torch.no_grad():
-            found = (now, spread), count = common(x.detach())
+            found = (now, spread), count = common(x.detach(), self._rows)
             if mean is not None:
                 mean.lerp_(now.to(mean.dtype), momentum)
                 # As in PyTorch, the running variance is the unbiased one.

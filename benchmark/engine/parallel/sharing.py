@@ -31,6 +31,7 @@ from benchmark.engine.parallel import alike, processes
 from benchmark.engine.parallel.batches import OwnRows
 from benchmark.engine.parallel.draws import Draws
 from benchmark.engine.parallel.norms import Synchronised
+from benchmark.errors import UserError
 from benchmark.method import Batch, Method
 
 
@@ -193,16 +194,22 @@ class Shares:
             given[k] = copy
         given = [_entered(x) if alike.is_batch(x, total) else x for x in given]
         args, kwargs = pytree.tree_unflatten(given, form)
+        before = alike.generators(leaves)
         self._inside = True
         try:
             with (
                 replaced(module),
-                Synchronised(),
+                Synchronised(rows),
                 Draws(rows) if draws else contextlib.nullcontext(),
             ):
                 found = plain(*args, **kwargs)
         finally:
             self._inside = False
+        if not draws and not alike.same(before, alike.generators(leaves)):
+            raise UserError(
+                f'{type(module).__name__}: draws random numbers in some steps only, which several '
+                'processes cannot share; run this method without torchrun'
+            )
         return pytree.tree_map_only(Tensor, lambda y: _left(y, total), found)
 
 
