@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from benchmark.engine.loading import test_loader as loader_of_tests
 from benchmark.engine.loading import train_loader
-from benchmark.engine.parallel import processes, sharing
+from benchmark.engine.parallel import exchange, processes, sharing
 from benchmark.errors import UserError
 from benchmark.method import Method
 from benchmark.registry import METHODS, discover
@@ -29,9 +29,7 @@ LAST = 99
 IMAGES = {
     'gmd': 'faces',
     'mmanet': 'rooms',
-    'modality_dropout': 'esanet',
     'rfnet': 'rooms',
-    'uhved': 'faces',
 }
 """Methods with a case of images -> the task; they cover the parts that methods have in common."""
 
@@ -59,7 +57,7 @@ def in_double():
 
 def own_rows(batch):
     """The rows of a batch that this process loads."""
-    begin, end, _ = processes.own(COUNT)
+    begin, end, _ = exchange.own(COUNT)
     return tree_map_only(torch.Tensor, lambda x: x[begin:end], batch)
 
 

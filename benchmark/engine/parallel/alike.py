@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from benchmark.engine.parallel import processes
+from benchmark.engine.parallel import exchange, processes
 from benchmark.engine.parallel.draws import Draws
+from benchmark.engine.parallel.exchange import Rows
 from benchmark.engine.parallel.norms import Recording, Replaying
 
 PLAIN = (int, float, str, bool, type(None))
@@ -66,7 +67,7 @@ def rows_alone(
     """
     leaves = [x.detach() if isinstance(x, Tensor) else x for x in leaves]
     versions = [x._version for x in leaves if isinstance(x, Tensor)]
-    rows = processes.own(total)
+    rows = exchange.own(total)
     try:
         with torch.no_grad(), _kept(module) as changed:
             before = generators(leaves)
@@ -94,7 +95,7 @@ def _call(plain: Any, leaves: list[Any], form: Any) -> Any:
     return plain(*args, **kwargs)
 
 
-def _equal(whole: Any, part: Any, rows: processes.Rows) -> bool:
+def _equal(whole: Any, part: Any, rows: Rows) -> bool:
     """Returns whether what a module gave for the own rows is that of the whole batch."""
     (every, form), (some, other) = pytree.tree_flatten(whole), pytree.tree_flatten(part)
     if str(form) != str(other):
