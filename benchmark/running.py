@@ -21,7 +21,6 @@ from benchmark.engine.budget import within
 from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.dry_run import show_plan
 from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
-from benchmark.engine.listing import show_list
 from benchmark.engine.manifest import export
 from benchmark.engine.parallel import helping, processes
 from benchmark.engine.picking import picked, train_teachers
@@ -100,8 +99,6 @@ def planned(
 def _start(args: argparse.Namespace, typed: bool) -> int:
     """Does what the arguments say, as of `start`, in the process that decides."""
     discover()
-    if args.list:
-        return show_list(args.data_root)
     refused: list[str] | None = [] if args.dry_run else None
     # Planning writes what a named grid means into the arguments; helpers plan from those typed.
     asked = argparse.Namespace(**vars(args))

@@ -21,6 +21,7 @@ from benchmark.engine.grids import NamedGrid
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT
 from benchmark.options import keyed
+from benchmark.records import kinds
 
 REGISTERED = re.compile(r"^@(?:METHODS|DATASETS)\.register_module\('([^']+)'\)$", re.MULTILINE)
 """How a file of methods/ or datasets/ registers a name."""
@@ -145,6 +146,63 @@ def seconds(given: str) -> float:
             f'found {ascii(given[:40])}'
         )
     return found
+
+
+def add_speed(p: argparse.ArgumentParser) -> None:
+    """Adds the options that exchange repeatable numbers for speed; scores differ by rounding."""
+    p.add_argument('--compile', action='store_true', help='torch.compile, e.g. on a GPU')
+    p.add_argument(
+        '--deterministic',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='repeat the same numbers, e.g. not with --no-deterministic, which is for speed',
+    )
+
+
+def add_subsets(p: argparse.ArgumentParser) -> None:
+    """Adds the option that says which subsets of the modalities are tested."""
+    p.add_argument(
+        '--subsets',
+        metavar='WHICH',
+        help='the subsets of the modalities that are validated and tested: all, sampled:K, or a '
+        'file with a subset in each line, e.g. sampled:128 (default: all of up to 8 modalities, '
+        'sampled:128 of more)',
+    )
+
+
+def add_corruptions(p: argparse.ArgumentParser) -> None:
+    """Adds the options of tests beside the record, which change no score of it."""
+    p.add_argument(
+        '--corruptions',
+        nargs='?',
+        type=kinds.kinds,
+        const=tuple(kinds.KINDS),
+        metavar='KIND,...',
+        help='then test the same networks under graded corruptions of one modality, also of '
+        'recorded runs, e.g. gaussian,frozen (default: all that fit a modality)',
+    )
+    p.add_argument(
+        '--severities',
+        type=kinds.severities,
+        metavar='N,...',
+        help='severities of --corruptions, e.g. 1,3,5 (default: 1,2,3,4,5)',
+    )
+
+
+def add_curves(p: argparse.ArgumentParser) -> None:
+    """Adds the options on the curves of trainings: they change no score."""
+    p.add_argument(
+        '--curves',
+        action='store_true',
+        help='evaluate the validation split on every subset during the training also where only '
+        'the curves need it: every val_interval epochs',
+    )
+    p.add_argument(
+        '--visualizer',
+        choices=tuple(VISUALIZERS),
+        help='also tell the curves to TensorBoard, Weights & Biases or MLflow, in the folder of '
+        'each run',
+    )
 
 
 def check(args: argparse.Namespace) -> None:

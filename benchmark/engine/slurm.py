@@ -24,6 +24,9 @@ from benchmark.engine.slurm_options import Options
 from benchmark.errors import UserError
 from benchmark.files import ROOT
 
+COMMAND = (sys.executable, str(ROOT / 'benchmark' / 'run.py'))
+"""What a task runs, followed by arguments."""
+
 LARGEST_ARRAY = 1000
 """Most tasks of an array that Slurm takes unless its administrators have changed MaxArraySize."""
 
@@ -103,11 +106,8 @@ def _submit(
         after = f'; begins after {", ".join(before)}' if before else ''
         print(f'submitted {len(ids)} task{"s" if len(ids) > 1 else ""}: {_span(ids)}{after}')
     if new:
-        print(
-            f'logs: {results / slurm_jobs.FOLDER}; --status {results} tells what is done, and the '
-            'same command makes the tables of it; scancel ends tasks, which go on when submitted '
-            'again'
-        )
+        print(f'their logs are written to {results / slurm_jobs.FOLDER}')
+        print(f'--status {results} tells what is done; the same command prints the tables of it')
 
 
 def _span(ids: Sequence[str]) -> str:
@@ -132,7 +132,6 @@ def _array(
     cloudpickle.register_pickle_by_value(slurm_task)
     device = slurm_options.device_of(args)
     own = ['--launcher', 'local', '--device', device, '--results', str(results), '--only']
-    command = [sys.executable, str(ROOT / 'benchmark' / 'run.py'), *args.words, *own]
     executor = submitit.SlurmExecutor(
         results / slurm_jobs.FOLDER / '%j', max_num_timeout=options.timeouts
     )
@@ -140,7 +139,7 @@ def _array(
     if before:
         dependency = {'dependency': f'afterany:{":".join(before)}'}
     executor.update_parameters(stderr_to_stdout=True, **options.executor, **dependency)
-    task = slurm_task.Task(command, os.getcwd())
+    task = slurm_task.Task([*COMMAND, *args.words, *own], os.getcwd())
     try:
         # submitit prints what sbatch says before it raises it.
         with contextlib.redirect_stderr(io.StringIO()):

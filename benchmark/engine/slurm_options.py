@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmark.engine.yaml_file import opened
 from benchmark.errors import UserError, unknown
 from benchmark.files import user_path
 from benchmark.options import keyed
@@ -175,8 +176,6 @@ def _file(path: Path) -> dict[str, Any]:
     Raises:
         UserError: There is none, it cannot be read, or holds something else.
     """
-    from benchmark.engine.yaml_file import opened  # which imports NumPy
-
     if not path.is_file():
         raise UserError(f'--slurm: expected KEY=VALUE or a file, found no file {path}')
     fields = opened(path, '--slurm').fields(KEYS)

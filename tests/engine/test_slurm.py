@@ -7,11 +7,13 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from forked import program
 from repetitions import scientific
 from slurm import Unavailable, cluster
 from tasks import TASKS, Toy
@@ -26,6 +28,8 @@ from benchmark.records import store
 from benchmark.registry import discover
 
 discover()
+
+COMMAND = slurm.COMMAND
 
 SMALL = ('train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=3')
 
@@ -77,14 +81,16 @@ def records(results):
 
 @pytest.fixture(scope='module')
 def node():
-    """A Slurm of one node, whose commands this process finds."""
+    """A Slurm of one node; this process finds its commands, and its tasks are forked from here."""
     # The path of a socket may have 108 characters.
     with tempfile.TemporaryDirectory(prefix='slurm') as folder:
         try:
             with cluster(Path(folder)) as running, pytest.MonkeyPatch.context() as patch:
                 for name, value in running.environment.items():
                     patch.setenv(name, value)
-                yield running
+                with program(Path(folder), run.main) as command:
+                    patch.setattr(slurm, 'COMMAND', (str(command),))
+                    yield running
         except Unavailable as why:
             if 'CI' in os.environ:
                 raise
@@ -440,6 +446,10 @@ def test_a_slurm_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
     stub(tmp_path, monkeypatch, 'echo Unable to contact slurm controller >&2; exit 1')
     with pytest.raises(UserError, match='squeue: Slurm does not answer: Unable to contact'):
         slurm_jobs.alive({'runs/a': '7'})
+
+
+def test_a_task_runs_the_command_with_the_same_python():
+    assert (sys.executable, run.__file__) == COMMAND
 
 
 def test_a_task_hands_on_where_it_ran_and_whether_it_failed(tmp_path):
