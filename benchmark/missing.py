@@ -1,41 +1,30 @@
 """Missing modalities: the subsets, the training samplers, and simulated training gaps.
 
 A training sampler is a distribution over the 2^M-1 non-empty subsets; every sample draws from it
-anew in every epoch, restricted to the modalities that it has. A draw depends on (seed, epoch) and
-on the sample's position alone, not on weights, batch order, the number of loader processes or
-whether a run was resumed. Training gaps are different: the same samples lack a modality in every
-epoch.
+anew in every epoch, restricted to the modalities that it has. Of few modalities the subsets are
+listed; of more than `TABLED` the masks are drawn by the closed forms of `benchmark.draws`. A draw
+depends on (seed, epoch) and on the sample's position alone, not on weights, batch order, the number
+of loader processes or whether a run was resumed. Training gaps are different: the same samples lack
+a modality in every epoch.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from benchmark import draws
 from benchmark.errors import UserError, unknown
+from benchmark.subsets import subset_id as subset_id
+from benchmark.subsets import subset_ids, subset_masks, subset_named
 
 SAMPLERS = ('uniform', 'by_size', 'bernoulli:P', 'complete', 'only:SUBSET')
 
-
-def subset_masks(count: int) -> np.ndarray:
-    """Returns all non-empty subsets of `count` modalities, (2^M-1, M) bool, smallest first."""
-    by_size = (itertools.combinations(range(count), size) for size in range(1, count + 1))
-    members = list(itertools.chain.from_iterable(by_size))
-    return np.array([[m in chosen for m in range(count)] for chosen in members], dtype=bool)
-
-
-def subset_id(names: Sequence[str], mask: Sequence[bool] | np.ndarray) -> str:
-    """Returns the id of one subset: its modality names joined by '+', in the dataset's order."""
-    return '+'.join(name for name, there in zip(names, mask, strict=True) if there)
-
-
-def subset_ids(names: Sequence[str]) -> list[str]:
-    """Returns the ids of all non-empty subsets, in the order of `subset_masks`."""
-    return [subset_id(names, mask) for mask in subset_masks(len(names))]
+TABLED = 8
+"""Most modalities whose training masks are drawn from a table of all subsets."""
 
 
 def derive(seed: int, *purpose: int | str) -> int:
@@ -63,19 +52,43 @@ class Sampler:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        self.probabilities()
+        self._value()
+
+    def _value(self) -> str | np.ndarray | None:
+        """Returns the subset of 'only', (M,) missing rates of 'bernoulli', None of the others.
+
+        Raises:
+            UserError: The spec is none of `SAMPLERS`, or names an unknown modality.
+        """
+        kind, colon, value = self.spec.partition(':')
+        if kind in ('uniform', 'by_size', 'complete') and not colon:
+            return None
+        if kind == 'only':
+            what = 'subset in sampler'
+            if len(self.names) <= TABLED and value not in (ids := subset_ids(self.names)):
+                raise unknown(f'{what} {self.spec!r}: subset', value, ids)
+            if (found := subset_named(value, self.names, what)) != value:
+                raise UserError(
+                    f'sampler {self.spec!r}: expected modalities in the order of the data set, '
+                    f'only:{found}'
+                )
+            return value
+        if kind == 'bernoulli':
+            absent = parse_rates(value, self.names, self.spec)
+            if (absent == 1).all():
+                raise UserError(f'sampler {self.spec!r}: expected a rate below 1 for some modality')
+            return absent
+        raise unknown('sampler', self.spec, SAMPLERS)
 
     def probabilities(self) -> np.ndarray:
         """Returns the probability of each subset of `subset_masks`, (2^M-1,), summing to 1.
 
         Raises:
-            UserError: The spec is none of `SAMPLERS`, or names an unknown modality.
+            UserError: There are more than `LISTED` modalities.
         """
-        kind, _, value = self.spec.partition(':')
+        kind, value = self.spec.partition(':')[0], self._value()
         masks = subset_masks(len(self.names))
         sizes = masks.sum(1)
-        if ':' in self.spec and kind in ('uniform', 'by_size', 'complete'):
-            raise unknown('sampler', self.spec, SAMPLERS)
         if kind == 'uniform':
             weights = np.ones(len(masks))
         elif kind == 'by_size':
@@ -83,17 +96,10 @@ class Sampler:
         elif kind == 'complete':
             weights = (sizes == len(self.names)).astype(float)
         elif kind == 'only':
-            ids = subset_ids(self.names)
-            if value not in ids:
-                raise unknown(f'subset in sampler {self.spec!r}: subset', value, ids)
-            weights = np.array([i == value for i in ids], dtype=float)
-        elif kind == 'bernoulli':
-            absent = parse_rates(value, self.names, self.spec)
-            weights = np.where(masks, 1 - absent, absent).prod(1)
+            weights = np.array([i == value for i in subset_ids(self.names)], dtype=float)
         else:
-            raise unknown('sampler', self.spec, SAMPLERS)
-        if weights.sum() <= 0:
-            raise UserError(f'sampler {self.spec!r}: expected a rate below 1 for some modality')
+            absent = np.asarray(value)
+            weights = np.where(masks, 1 - absent, absent).prod(1)
         return weights / weights.sum()
 
     @property
@@ -118,6 +124,8 @@ class Sampler:
         """
         if self.spec == 'complete':
             return available.copy()
+        if len(self.names) > TABLED:
+            return self._drawn(available, rng)
         masks, probabilities = subset_masks(len(self.names)), self.probabilities()
         # Gumbel-max: one noise table serves every sample's own restriction of the distribution.
         noise = rng.gumbel(size=(len(available), len(masks)))
@@ -126,6 +134,16 @@ class Sampler:
             keys = np.where(fits, np.log(probabilities) + noise, -np.inf)
         chosen = masks[keys.argmax(1)]
         return chosen & np.isfinite(keys.max(1))[:, None]
+
+    def _drawn(self, available: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draws as `draw` without a table of the subsets, from the same distribution."""
+        value = self._value()
+        if isinstance(value, str):
+            return draws.only(available, np.isin(self.names, value.split('+')))
+        if self.spec == 'by_size':
+            return draws.by_size(available, rng)
+        absent = np.full(len(self.names), 0.5) if value is None else value
+        return draws.bernoulli(available, absent, rng)
 
 
 def parse_rates(text: str, names: Sequence[str], where: str) -> np.ndarray:

@@ -14,13 +14,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from benchmark.engine import corruption_runs, plan
+import torch
+
+from benchmark.engine import arguments, corruption_runs, plan, slurm
 from benchmark.engine.budget import within
 from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.dry_run import show_plan
 from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
-from benchmark.engine.listing import show_list
 from benchmark.engine.manifest import export
+from benchmark.engine.parallel import helping, processes
+from benchmark.engine.picking import picked, train_teachers
 from benchmark.engine.request import prepare
 from benchmark.engine.robustness import Request
 from benchmark.engine.sharing import share_of
@@ -39,7 +42,7 @@ LEFT_BEHIND = 600.0
 
 
 def start(args: argparse.Namespace, typed: bool) -> int:
-    """Does what the arguments say.
+    """Does what the arguments say, together with the other processes of `torchrun`, if there are.
 
     Args:
         args: The arguments.
@@ -52,25 +55,66 @@ def start(args: argparse.Namespace, typed: bool) -> int:
     Raises:
         UserError: The arguments do not hold together.
     """
+    if arguments.processes() == 1:
+        return _start(args, typed)
+    device = 'cuda' if args.device != 'cpu' and torch.cuda.is_available() else 'cpu'
+    with processes.joined(device):
+        return lead(args) if processes.leads() else follow(args)
+
+
+def lead(args: argparse.Namespace) -> int:
+    """Does what the arguments say, as the leading one of several processes."""
+    status = 2
+    try:
+        status = _start(args, typed=False)
+    except (Exception, SystemExit):
+        processes.say(status)
+        raise
+    processes.say(status)
+    return status
+
+
+def follow(args: argparse.Namespace) -> int:
+    """Helps the leading process; what is wrong with the arguments is told by that one."""
     discover()
-    if args.list:
-        return show_list(args.data_root)
+    try:
+        grid, machine = planned(args)
+    except UserError:
+        return processes.hear()
+    return helping.help_out((e for item in grid for e in steps(item)), machine)
+
+
+def planned(
+    args: argparse.Namespace, refused: list[str] | None = None
+) -> tuple[plan.Grid, Machine]:
+    """Plans a command, in all processes of `torchrun`; arguments and errors as of `prepare`."""
+
+    def make() -> tuple[plan.Grid, Machine]:
+        grid, machine = prepare(args, refused)
+        return grid, replace(machine, jobs=1) if processes.count() > 1 else machine
+
+    return processes.agreed(make, lambda found: [plan.plain(x).identity for x in found[0]])
+
+
+def _start(args: argparse.Namespace, typed: bool) -> int:
+    """Does what the arguments say, as of `start`, in the process that decides."""
+    discover()
     refused: list[str] | None = [] if args.dry_run else None
     # Planning writes what a named grid means into the arguments; helpers plan from those typed.
     asked = argparse.Namespace(**vars(args))
     helper, tester = (partial(f, asked) if typed else None for f in (help_out, help_test))
-    grid, machine = prepare(args, refused)
+    grid, machine = planned(args, refused)
     if machine.grid:
         told = f'grid {machine.grid["name"]}: {count(grid)} experiments'
         print(f'{told} (SHA-256 {machine.grid["sha256"][:12]})')
-    if args.export_mask is not None:
+    if args.export_mask is not None and args.only is None:
         export(args.export_mask, ((e.data, e.protocol, e.seed) for e in plan.flat(grid)))
     able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
-    if args.shard is not None:
-        able = share_of(able, args.shard)
-        print('share {} of {}: {} of {} experiments'.format(*args.shard, *map(count, (able, grid))))
-        if not able and not refused:
-            return 0
+    if args.launcher == 'slurm':
+        return hand_over(able, args, bool(refused))
+    able = own_share(able, args, machine)
+    if not able and not refused:
+        return 0
     if args.budget is not None or args.dry_run:
         use_gpu(machine.gpus)  # which the measuring needs
     if args.budget is not None:
@@ -82,6 +126,50 @@ def start(args: argparse.Namespace, typed: bool) -> int:
         ok &= corruption_runs.execute(plan.flat(able), machine, request, tester)
     shown = show_tables(grid, args.results, args.gaps is not None, request is not None)
     return 0 if ok and shown else 1
+
+
+def own_share(grid: plan.Grid, args: argparse.Namespace, machine: Machine) -> plan.Grid:
+    """Returns what of a command this process runs; teachers that are its share are trained here.
+
+    Args:
+        grid: What the command runs.
+        args: Its arguments.
+        machine: Where to train.
+
+    Raises:
+        UserError: A folder of --only is none of the command's, or a teacher cannot be trained.
+    """
+    if args.only is not None:
+        own, teachers = picked(grid, args.only, args.results)
+        train_teachers(teachers, machine)
+        return own
+    if args.shard is not None:
+        own = share_of(grid, args.shard)
+        print('share {} of {}: {} of {} experiments'.format(*args.shard, *map(count, (own, grid))))
+        return own
+    return grid
+
+
+def hand_over(grid: plan.Grid, args: argparse.Namespace, refused: bool) -> int:
+    """Hands a command to Slurm, and shows the tables of what is recorded already.
+
+    Args:
+        grid: What the command runs.
+        args: Its arguments.
+        refused: Whether a part is refused, in a plan.
+
+    Returns:
+        The exit status of the command.
+
+    Raises:
+        UserError: Slurm does not answer or refuses the jobs, or the folder cannot be written.
+    """
+    request = request_of(args)
+    slurm.hand_over(grid, args, request)
+    if args.dry_run or not any(e.recorded() for e in plan.flat(grid)):
+        return int(refused)
+    shown = show_tables(grid, args.results, args.gaps is not None, request is not None)
+    return 0 if shown else 1
 
 
 def count(grid: plan.Grid) -> int:

@@ -12,7 +12,7 @@ if __name__ == '__main__':
 import argparse  # noqa: E402
 from functools import partial  # noqa: E402
 
-from benchmark.errors import UserError, unknown  # noqa: E402
+from benchmark.errors import UserError  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
 from benchmark.records.gallery import RULES  # noqa: E402
 from benchmark.streams import Parser, command, telling  # noqa: E402
@@ -132,14 +132,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _subsets(given: list[str], names: tuple[str, ...]) -> list[str]:
     """Returns subsets with their modalities in the order of the data set."""
-    from benchmark.missing import subset_ids
+    from benchmark.subsets import subset_named, subset_order
 
-    known = {frozenset(subset.split('+')): subset for subset in subset_ids(names)}
-    for subset in given:
-        if frozenset(subset.split('+')) not in known:
-            raise unknown('subset in --subsets:', subset, known.values())
-    wanted = {known[frozenset(subset.split('+'))] for subset in given}
-    return [subset for subset in known.values() if subset in wanted]
+    return subset_order({subset_named(one, names, '--subsets') for one in given}, names)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+MAX_TEXT = 10_000
+"""Characters of the longest text in a record."""
+
+_UNSAFE = {'Cc', 'Cs', 'Zl', 'Zp'}
+"""Categories of characters that move a terminal's cursor, break a line or are half of one."""
+
 
 def terminal(text: str) -> str:
     """Returns text in one line without control characters, which a terminal would obey."""
@@ -17,3 +25,13 @@ def csv(text: str) -> str:
     """Returns text that a spreadsheet does not compute: formulas get an apostrophe in front."""
     shown = terminal(text)
     return f"'{shown}" if shown.startswith(('=', '+', '-', '@')) else shown
+
+
+def unsafe(character: str) -> bool:
+    """Returns whether a record may not hold a character."""
+    return unicodedata.category(character) in _UNSAFE
+
+
+def one_line(text: str) -> str:
+    """Returns a text as a record can hold it: without control characters, and not too long."""
+    return ''.join(' ' if unsafe(c) else c for c in text[:MAX_TEXT])

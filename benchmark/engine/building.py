@@ -74,6 +74,8 @@ class Machine:
         visualizer: What else shows the curves: 'tensorboard', 'wandb', 'mlflow' or nothing.
         gpus: The GPUs that the jobs get in turn; without any all compute on the current one.
         grid: Name and hash of the grid that asks for the runs, which records hold.
+        compiled: Whether torch.compile compiles the networks that are trained.
+        deterministic: Whether only operations are used that give the same numbers every time.
     """
 
     device: str
@@ -83,6 +85,14 @@ class Machine:
     visualizer: str = ''
     gpus: tuple[int, ...] = ()
     grid: Mapping[str, str] | None = None
+    compiled: bool = False
+    deterministic: bool = True
+
+    @property
+    def unusual(self) -> dict[str, str]:
+        """What records tell of the settings here that are not the usual ones."""
+        compiled = {'compiled': 'yes'} if self.compiled else {}
+        return {**compiled, **({} if self.deterministic else {'deterministic': 'no'})}
 
     def loader(self, data: Dataset) -> tuple[int, bool]:
         """Returns how many loader processes these data get, and whether memory is pinned."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from benchmark.dataset import Intake
 from benchmark.engine import environment, state
-from benchmark.engine.experiment import Experiment
+from benchmark.engine.experiment import Experiment, part_name
 from benchmark.engine.loading import split_of
 from benchmark.errors import UserError
 from benchmark.files import digest, read_json
@@ -39,6 +39,7 @@ class Card(NamedTuple):
         intake: The task, the options of the data set, and how samples are prepared.
         networks: The subset that a network is for, '' for all -> the SHA-256 of its checkpoint.
         batch: Number of samples that a test batch had.
+        subsets: Field of the protocol that says which subsets were tested.
         versions: Package -> version in the training.
     """
 
@@ -48,11 +49,12 @@ class Card(NamedTuple):
     intake: Intake
     networks: dict[str, str]
     batch: int
+    subsets: str
     versions: dict[str, str]
 
     def checkpoint(self, subset: str) -> Path:
         """Returns the file with the weights of a network."""
-        return self.folder / subset / state.WEIGHTS
+        return self.folder / part_name(subset) / state.WEIGHTS
 
 
 def write(experiment: Experiment, device: str) -> None:
@@ -76,6 +78,7 @@ def write(experiment: Experiment, device: str) -> None:
         'preparation': data.preparation(split_of(data, 'val')),
         'seed': experiment.seed,
         'batch': 2 * experiment.protocol.batch_size,
+        'subsets': experiment.protocol.subsets,
         'networks': {
             part.only[0] if part.only else '': digest(part.folder / state.WEIGHTS).sha256
             for part in experiment.parts
@@ -121,6 +124,7 @@ def _card(folder: Path, found: Mapping[str, Any]) -> Card:
         intake,
         {str(subset): str(sha256) for subset, sha256 in found['networks'].items()},
         int(found['batch']),
+        str(found.get('subsets', '')),  # older versions tested all
         dict(found['versions']),
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 
 from benchmark.errors import UserError
-from benchmark.missing import derive, subset_ids
+from benchmark.missing import derive
 from benchmark.records.gallery import RULES, Rule
 from benchmark.records.metrics import dice, ratio, tested
 from benchmark.records.schema import DatasetInfo, Outcomes
@@ -78,7 +78,7 @@ def drops(outcomes: Outcomes, subsets: Sequence[str], data: DatasetInfo) -> np.n
 
     The worst is that of the given subsets. NaN where not tested with all modalities.
     """
-    full = subset_ids(data['modalities'])[-1]
+    full = '+'.join(data['modalities'])
     if f'{"pred" if data["kind"] == "classification" else "areas"}/{full}' not in outcomes:
         return np.full(len(errors(outcomes, subsets[0], data)), np.nan)
     every = np.stack([errors(outcomes, subset, data) for subset in subsets])

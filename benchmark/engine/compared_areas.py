@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from PIL import Image
 
 from benchmark.dataset import Split
-from benchmark.engine.evaluation import metric_for
 from benchmark.engine.recording import samples_of
+from benchmark.engine.subset_metrics import DiceMetric, SegmentationMetric, metric_for
 from benchmark.errors import UserError
 from benchmark.method import Task
 from benchmark.records.predictions import Predictions
@@ -43,13 +44,13 @@ class Areas:
         self, positions: np.ndarray, labels: Callable[[int], np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Returns what the metric of a run keeps of label maps, given by position in the split."""
-        metric = metric_for(self.task, self.split.groups)
+        metric = cast(SegmentationMetric | DiceMetric, metric_for(self.task, self.split.groups))
+        there = torch.ones(1, dtype=torch.bool)
         for k in positions.tolist():
             pred, target = (
-                torch.from_numpy(x.astype(np.int64)) for x in (labels(k), self._target(k))
+                torch.from_numpy(x.astype(np.int64))[None] for x in (labels(k), self._target(k))
             )
-            sample = {'id': k, 'pred_sem_seg': {'data': pred}, 'gt_sem_seg': {'data': target}}
-            metric.process(None, [sample])
+            metric.add(metric.areas(pred, target), torch.tensor([k]), there, there)
         metric.evaluate(len(positions))
         return metric.outcomes
 

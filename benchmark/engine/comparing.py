@@ -23,14 +23,15 @@ from benchmark.engine.loading import split_of
 from benchmark.errors import UserError, unknown
 from benchmark.files import digest
 from benchmark.method import Task
-from benchmark.missing import subset_id, subset_ids
+from benchmark.missing import subset_id
 from benchmark.options import keyed
 from benchmark.records import store, verification
-from benchmark.records.checks import one_line
 from benchmark.records.identity import protocol_id
 from benchmark.records.predictions import Predictions
 from benchmark.records.schema import EXTERNAL, SCHEMA, Outcomes, Record
 from benchmark.registry import DATASETS
+from benchmark.shown import one_line
+from benchmark.subsets import subset_order
 
 SUFFIX = f' ({EXTERNAL})'
 """What the labels of rows of other code end in."""
@@ -251,7 +252,7 @@ def outcomes_of(found: Predictions, data: Dataset) -> tuple[Outcomes, list[str]]
         if dropped:
             told = f'{dropped} predictions on {subset} are of samples that lack it'
             notes.append(f'{found.file}: {told}, and do not count')
-    kept = {s: measured[s] for s in subset_ids(task.names) if s in measured}
+    kept = {s: measured[s] for s in subset_order(measured, task.names)}
     return recording.outcomes(task, split, kept), notes
 
 

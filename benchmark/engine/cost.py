@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.method import Method
-from benchmark.missing import subset_ids, subset_masks
+from benchmark.subsets import subset_table
 
 
 def _one_sample(method: Method) -> dict[str, torch.Tensor]:
@@ -39,9 +39,7 @@ def flops(method: Method, only: list[str] | None = None) -> dict[str, int]:
         method: The method.
         only: Subset ids to count; all by default.
     """
-    names = method.task.names
-    pairs = zip(subset_ids(names), subset_masks(len(names)), strict=True)
-    return {s: _flops(method, mask) for s, mask in pairs if only is None or s in only}
+    return {s: _flops(method, mask) for s, mask in subset_table(method.task.names, only).items()}
 
 
 def _flops(method: Method, mask: np.ndarray) -> int:

@@ -112,7 +112,13 @@ class Model:
         found: Tensor | None = None
         for row in mask.unique(dim=0):
             rows = (mask == row).all(1).nonzero().flatten()
-            network = self.networks[subset_id(self.names, row.tolist())]
+            subset = subset_id(self.names, row.tolist())
+            if subset not in self.networks:
+                raise UserError(
+                    f'mask: expected one of the {len(self.networks)} subsets that have a network '
+                    f'of their own, found {subset}'
+                )
+            network = self.networks[subset]
             part = network.predict({m: x[rows] for m, x in full.items()}, mask[rows]).float()
             found = part.new_zeros(len(mask), *part.shape[1:]) if found is None else found
             found[rows] = part

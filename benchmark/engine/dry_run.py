@@ -49,6 +49,7 @@ def show_plan(
             continue
         total, planned = total + seconds, planned + 1
         code = ['recorded with other code'] if e.has_other_code else []
+        code += [f'{len(e.parts)} networks'] if len(e.parts) > 1 else []
         told = ''.join(f', {words}' for words in [*resumed(e), *code])
         print(f'to run    {line}  about {duration(seconds)}{told}', flush=True)
     jobs = max(1, min(machine.jobs, planned))

@@ -14,8 +14,10 @@ import torch
 
 from benchmark.engine import card, cost, environment, fitting, state, training
 from benchmark.engine.building import Machine, build, loaders
+from benchmark.engine.compiling import compiled
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
 from benchmark.engine.locks import holding
+from benchmark.engine.parallel import sections
 from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
 from benchmark.method import Method
@@ -90,11 +92,11 @@ def train(
 
 
 def deterministic(machine: Machine) -> None:
-    """Makes the same computation give the same numbers, also on a GPU."""
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
+    """Makes the same computation give the same numbers, also on a GPU, unless speed is wanted."""
+    torch.backends.cudnn.deterministic = machine.deterministic
+    torch.backends.cudnn.benchmark = not machine.deterministic
     # Some CUDA kernels have no deterministic form; those warn instead of stopping the run.
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(machine.deterministic, warn_only=True)
     # Costs time and only serves to expose reads of memory that was never written.
     settings: Any = torch.utils.deterministic
     settings.fill_uninitialized_memory = False
@@ -169,14 +171,17 @@ def _fit(
         report(0, 0, 0.0)
         summary = fitting.fit(method, experiment, part, machine)
     else:
-        own = part.folder, identity, experiment.seed, machine.device, part.only
-        summary = training.train(
-            method,
-            loaders(experiment, part, machine),
-            experiment.protocol,
-            training.Job(*own, machine.curves, machine.visualizer, experiment.about),
-            lambda epoch, seconds: report(epoch, epochs, seconds),
-        )
+        if machine.compiled:
+            compiled(method)
+        own = part.folder, identity, experiment.seed, machine.device, experiment.subsets_of(part)
+        with sections.shared(sections.TRAIN, experiment, part, method):
+            summary = training.train(
+                method,
+                loaders(experiment, part, machine),
+                experiment.protocol,
+                training.Job(*own, machine.curves, machine.visualizer, experiment.about),
+                lambda epoch, seconds: report(epoch, epochs, seconds),
+            )
     summary['peak_memory_mb'] = cost.peak_memory(machine.device)
     state.keep_trained(part.folder, identity, method.state_dict(), summary)
     return Trained(method.eval(), summary)

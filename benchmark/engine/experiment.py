@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmark import tested
 from benchmark.dataset import Dataset
-from benchmark.engine import gaps, state, values
+from benchmark.engine import gaps, listing_all, state, values
 from benchmark.engine.description import described
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError
 from benchmark.method import Method
-from benchmark.missing import Sampler, subset_ids
+from benchmark.missing import Sampler
 from benchmark.options import Spec
 from benchmark.records import store
 from benchmark.records.schema import SCHEMA
@@ -41,7 +42,7 @@ class Part(NamedTuple):
     Attributes:
         folder: Where its checkpoint and log go.
         sampler: Its training sampler.
-        only: The subsets that it is for; None for all.
+        only: The subset that it is for; None for all.
     """
 
     folder: Path
@@ -106,19 +107,26 @@ class Experiment:
 
     @property
     def parts(self) -> list[Part]:
-        """The networks to train: one, or for a dedicated method one per subset."""
+        """The networks to train: one, or for a dedicated method one per tested subset."""
         if not self.method.dedicated:
             return [Part(self.folder, self.sampler, None)]
-        ids = subset_ids(self.data.task.names)
-        return [Part(self.folder / _part_name(s), f'only:{s}', [s]) for s in ids]
+        return [Part(self.folder / part_name(s), f'only:{s}', [s]) for s in self.subsets]
+
+    @functools.cached_property
+    def subsets(self) -> list[str]:
+        """The subsets that are validated and tested, the complete set last."""
+        return tested.tested(self.protocol.subsets, self.data.task.names)
 
     @functools.cached_property
     def readable(self) -> np.ndarray:
         """What of the training split may be read, (N, M) bool: what it has, less training gaps.
 
         Raises:
-            CannotTrain: The method needs complete data, and these are not.
+            CannotTrain: The method needs complete data, and these are not, or goes through all
+                subsets of more modalities than can be listed.
         """
+        if why := listing_all.refusal(self.name, len(self.data.task.names)):
+            raise CannotTrain(f'{self.label} on {self.data.name}: {why}')
         kept = gaps.kept(self.data, self.protocol, self.seed)
         if self.method.needs_complete and not kept.all():
             raise CannotTrain(
@@ -172,6 +180,10 @@ class Experiment:
         own = {'dataset': self.data.name, 'method': self.label, 'seed': self.seed}
         return {**own, 'protocol': self.protocol_id, **self.protocol.recorded()}
 
+    def subsets_of(self, part: Part) -> list[str]:
+        """Returns the subsets that one of the networks is validated and tested on."""
+        return part.only or self.subsets
+
     def identity_of(self, part: Part) -> str:
         """Returns the identity of one of the networks: that of the experiment, and its subset."""
         return '/'.join([self.identity, *(part.only or [])])
@@ -214,7 +226,7 @@ def folder_name(row: str) -> str:
     return f'{plain[: LONGEST - 9]}-{digest}'
 
 
-def _part_name(subset: str) -> str:
+def part_name(subset: str) -> str:
     """Returns the name of the folder of the network for a subset; the names of many are long."""
     return subset if len(subset.encode()) <= LONGEST else folder_name(subset)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,13 +69,15 @@ class Forecast:
         method, teaching = build(e, self.machine.device), 0.0
         if is_fitted(e.method):
             check_size(e)
-            return 0.0, 0.0, _rehearse_validation(method, loader_of(e, self.machine, 'val'), 1)
+            loader = loader_of(e, self.machine, 'val')
+            return 0.0, 0.0, _rehearse_validation(method, loader, 1, e.subsets)
         if e.teacher is not None:
             mentor = build(e.teacher, self.machine.device)
             both = loaders(e.teacher, e.teacher.parts[0], self.machine)
-            teaching = forecast(mentor, both, e.protocol)[0]
+            teaching = forecast(mentor, both, e.protocol, e.subsets)[0]
             method.set_teacher(mentor)
-        training, each = forecast(method, loaders(e, e.parts[-1], self.machine), e.protocol)
+        both = loaders(e, e.parts[-1], self.machine)
+        training, each = forecast(method, both, e.protocol, e.subsets)
         return teaching, training, each
 
 
@@ -100,7 +103,10 @@ def _left(part: Part, e: Experiment) -> float:
 
 
 def forecast(
-    method: Method, loaders: tuple[DataLoader, DataLoader], protocol: Protocol
+    method: Method,
+    loaders: tuple[DataLoader, DataLoader],
+    protocol: Protocol,
+    subsets: Sequence[str] | None = None,
 ) -> tuple[float, float]:
     """Measures a few steps and one evaluated batch of an untrained method.
 
@@ -108,11 +114,12 @@ def forecast(
         method: The method, with a teacher where it has one; its weights change.
         loaders: Training and validation loaders.
         protocol: Gives epochs and optimiser.
+        subsets: The subsets that are tested; all by default.
 
     Returns:
-        Expected seconds of the whole training, and seconds to test one sample on every subset.
+        Expected seconds of the whole training, and seconds to test one sample on these subsets.
     """
-    each = _rehearse_validation(method, loaders[1], protocol.epochs)
+    each = _rehearse_validation(method, loaders[1], protocol.epochs, subsets)
     wrapper = build_optim_wrapper(method, optim_wrapper(protocol))
     batches = itertools.cycle(itertools.islice(iter(loaders[0]), STEPS))
     seconds = []
@@ -123,15 +130,17 @@ def forecast(
     return protocol.epochs * len(loaders[0]) * sum(seconds[1:]) / STEPS, each
 
 
-def _rehearse_validation(method: Method, loader: DataLoader, epochs: int) -> float:
+def _rehearse_validation(
+    method: Method, loader: DataLoader, epochs: int, subsets: Sequence[str] | None = None
+) -> float:
     """Puts the method in its last-epoch state, so that loss terms that start late are timed.
 
     Every epoch's validation is given the scores of one batch, for methods that mine there.
 
     Returns:
-        Seconds to test one sample on every subset.
+        Seconds to test one sample on these subsets, by default on all.
     """
-    evaluator = SubsetEvaluator(method.task)
+    evaluator = SubsetEvaluator(method.task, subsets)
     batch = method.data_preprocessor(next(iter(loader)), False)
     start = time.perf_counter()
     with torch.no_grad():

@@ -16,11 +16,12 @@ from benchmark.engine import choice, drawing
 from benchmark.engine.choice import Chosen
 from benchmark.engine.evaluation import subset_logits
 from benchmark.engine.loading import Samples
-from benchmark.engine.subset_metrics import padded
+from benchmark.engine.outputs import padded
 from benchmark.method import Batch, Method, Task
-from benchmark.missing import subset_id, subset_ids, subset_masks
+from benchmark.missing import subset_id, subset_ids
 from benchmark.records.gallery import FORMAT, Answer, Gallery, Picture, Shown, key_of
 from benchmark.records.schema import DatasetInfo, Outcomes
+from benchmark.subsets import extremes, subset_table
 
 MOST_SUBSETS = 31
 """Most subsets that are shown by default; of more, single modalities and the largest subsets."""
@@ -69,11 +70,9 @@ class Source:
 
 def shown_subsets(names: Sequence[str]) -> list[str]:
     """Returns the subsets that are shown by default, smallest first."""
-    every = subset_ids(names)
-    if len(every) <= MOST_SUBSETS:
-        return every
-    sizes = (1, len(names) - 1, len(names))
-    return [s for s in every if s.count('+') + 1 in sizes]
+    if 2 ** len(names) - 1 <= MOST_SUBSETS:
+        return subset_ids(names)
+    return extremes(names)
 
 
 class Pictures:
@@ -160,7 +159,7 @@ def answers(
         subsets: Ids of the subsets.
         names: Names of the modalities.
     """
-    masks = {s: m for m in subset_masks(len(names)) if (s := subset_id(names, m)) in subsets}
+    masks = subset_table(names, subsets)
     for only, network in networks.items():
         wanted = [mask for subset, mask in masks.items() if only in ('', subset)]
         if not wanted:

@@ -17,6 +17,16 @@ EMBEDDED = ('synth_faces', 'synth_rooms')
 """The data sets of a command that names none."""
 
 
+OPERATORS = (
+    'concat', 'sum', 'mean', 'product', 'multiplicative', 'bilinear', 'tensor', 'low_rank', 'gated',
+    'shifting', 'attention', 'mixture',
+)  # fmt: skip
+"""The operators of `fusion`; the methods are not imported before a command needs them."""
+
+SAME = ('concat', 'sum', 'tensor', 'low_rank')
+"""Operators for which an absent modality is a plain zero anyway."""
+
+
 @dataclass(frozen=True)
 class NamedGrid:
     """What `--grid` runs, each method on each data set under each setting with each seed.
@@ -122,6 +132,29 @@ GRIDS = {
         'one network for all subsets or one for each, by training samples and width',
         ('modality_dropout', 'customized', 'mmanet', 'mmin'),
         vary={'train': ('250', '1000', '4000'), 'width': ('4', '8', '16')},
+    ),
+    'fusion': NamedGrid(
+        'every fusion operator, with absent modalities left out and as plain zeros; late fusion',
+        (
+            *(f'fusion:fusion={operator}' for operator in OPERATORS),
+            *(
+                f'fusion:absent=zero,fusion={operator}'
+                for operator in OPERATORS
+                if operator not in SAME
+            ),
+            *(f'late_fusion:combine={rule}' for rule in ('mean', 'product', 'learned')),
+        ),
+    ),
+    'balance': NamedGrid(
+        'methods that balance how modalities are learned, beside plain dropout',
+        (
+            'modality_dropout',
+            'ogm_ge',
+            'ogm_ge:modulation=ogm',
+            'gradient_blending',
+            'mmpareto',
+            'mmpareto:pareto=false',
+        ),
     ),
 }
 """The grids by name. Rates 0.1 to 0.9 are those that RedCore's released scripts name (in steps of

@@ -14,7 +14,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from benchmark import tested
 from benchmark.engine import state
+from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
 from benchmark.method import SubsetScore
 from benchmark.missing import derive
@@ -92,9 +94,11 @@ class Selection(Hook):
         metric: The task's metric.
         full: Id of the largest subset that the network is for.
         folder: Where the best weights are kept.
+        subsets: Field of the protocol; the mean of a sample is the estimate for all subsets.
     """
 
-    def __init__(self, rule: str, metric: str, full: str, folder: Path) -> None:
+    def __init__(self, rule: str, metric: str, full: str, folder: Path, subsets: str = '') -> None:
+        self.subsets = subsets
         self.rule, self.metric, self.full = rule, metric, full
         self.best = folder / state.BEST
         self.state: dict[str, Any] = {'epoch': -1, 'value': -math.inf, 'scores': {}}
@@ -109,7 +113,7 @@ class Selection(Hook):
         if self.rule == 'last' or value > self.state['value']:
             plain = {s: {'metrics': v.metrics, 'n': v.n} for s, v in scores.items()}
             self.state = {'epoch': runner.epoch - 1, 'value': value, 'scores': plain}
-            if self.rule != 'last':
+            if self.rule != 'last' and processes.leads():
                 self.state['best'] = state.save(runner.model.state_dict(), self.best)
 
     def _value(self, scores: dict[str, SubsetScore]) -> float:
@@ -129,7 +133,10 @@ class Selection(Hook):
                 f'selection={self.rule}: expected {self.metric} on the validation split for '
                 f'{", ".join(lacking) or "some subset"}, found samples or classes missing there'
             )
-        return min(values) if self.rule == 'worst' else sum(values) / len(values)
+        if self.rule == 'worst':
+            return min(values)
+        found = dict(zip(needed, values, strict=True))
+        return tested.mean(found, self.full.count('+') + 1, self.subsets)
 
 
 def _brief(metrics: dict | None) -> str:
@@ -243,6 +250,8 @@ class Checkpoint(Hook):
         self._save(runner)
 
     def _save(self, runner: Runner) -> None:
+        if not processes.leads():
+            return
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
         content = {

@@ -6,7 +6,7 @@ The terminal shows it before the training, and the table beneath the scores.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from benchmark.engine import training, values
 from benchmark.engine.experiment import Experiment
@@ -21,7 +21,7 @@ def named(e: Experiment) -> str:
     return f'{e.label}  {e.protocol.gaps}' if e.protocol.gaps else e.label
 
 
-def tell(todo: Iterable[Experiment]) -> None:
+def tell(todo: Sequence[Experiment]) -> None:
     """Prints the notes on experiments that have not run yet, each with the rows that it is on."""
     rows: dict[tuple[str, str], dict[str, None]] = {}
     changed = 0
@@ -31,8 +31,16 @@ def tell(todo: Iterable[Experiment]) -> None:
         changed += e.has_other_code
     for (data, note), labels in rows.items():
         print(f'note: {data}  {", ".join(labels)}: {note}')
+    for line in dict.fromkeys(_tested(e) for e in todo if e.protocol.subsets):
+        print(f'note: {line}')
     if changed:
         print(f'note: {changed} recorded with other code: trained anew, the old records are kept')
+
+
+def _tested(e: Experiment) -> str:
+    """Tells on how many of its subsets a data set is tested, where these are not all."""
+    every = 2 ** len(e.data.task.names) - 1
+    return f'{e.data.name}: {len(e.subsets)} of {every:,} subsets are tested'
 
 
 def of(e: Experiment) -> list[str]:

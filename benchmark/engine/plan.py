@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark import tested
 from benchmark.dataset import Dataset
 from benchmark.engine import gaps, manifest, selectable, values
 from benchmark.engine.experiment import CannotTrain, Experiment, experiment
@@ -167,6 +168,7 @@ def protocol_for(data: Dataset, options: dict[str, str], device: str) -> Protoco
     }
     given, names = {**plain, **dotted}, data.task.names
     given |= gaps.spelled(given, names)
+    given['subsets'] = tested.spelled(str(given.get('subsets', '')), names)
     if sampler := given.get('sampler'):
         given['sampler'] = Sampler(sampler, names).canonical
     return Protocol.build(data.recipe, given, device, data.task.kind)

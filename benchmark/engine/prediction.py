@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from benchmark import shown
+from benchmark import shown, tested
 from benchmark.dataset import Split, Unseen
 from benchmark.engine.card import Card
 from benchmark.engine.deployed import Model
@@ -100,14 +100,15 @@ def _check_labels(split: Split, task: Task, where: str) -> None:
 
 
 def evaluate(model: Model, split: Split, workers: int) -> dict[str, SubsetScore]:
-    """Returns the score of every subset that some sample has, as the test of a run computes it.
+    """Returns the score of every tested subset that some sample has, as the test of a run does.
 
     Args:
         model: The networks.
         split: Samples with labels.
         workers: Loader processes.
     """
-    evaluator = SubsetEvaluator(model.task, None, split)
+    subsets = tested.tested(model.card.subsets, model.task.names)
+    evaluator = SubsetEvaluator(model.task, subsets, split)
     with torch.no_grad():
         for number, raw in enumerate(_loader(model, split, workers)):
             for only, network in model.networks.items():

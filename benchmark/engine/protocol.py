@@ -33,7 +33,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
 }
 
-LATER = ('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask')
+LATER = ('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets')
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
 
@@ -84,6 +84,8 @@ class Protocol:
         ema: Decay per step of the moving average of the weights, which is then what is validated,
             selected and tested (`benchmark.engine.hooks.Averaging`); 0 is off.
         nesterov: Whether SGD's momentum is Nesterov's; False is plain momentum.
+        subsets: The subsets that are validated and tested: empty for all, 'sampled:K' for a sample
+            of K, or 'list:' and what `benchmark.tested` makes of a file.
     """
 
     sampler: str = 'uniform'
@@ -105,6 +107,7 @@ class Protocol:
     nesterov: bool = True
     mechanism: str = 'mcar'
     mask: str = ''
+    subsets: str = ''
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():

@@ -15,6 +15,7 @@ from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
+from benchmark.engine.parallel import sections
 from benchmark.errors import UserError
 from benchmark.method import Method, Task
 from benchmark.missing import mask_hash
@@ -77,6 +78,7 @@ def finish(
         },
         **environment.circumstances(machine.device, machine.grid),
     }
+    record['environment'] |= machine.unusual
     keep_other(experiment)
     record['outcomes'] = _keep(experiment, trained, {'val': validated, 'test': tested})
     record |= _curves(experiment, trained)
@@ -135,11 +137,12 @@ def _predict(
     experiment: Experiment, machine: Machine, trained: list[Trained], name: str
 ) -> list[SubsetEvaluator]:
     """Returns what each network predicts for a split."""
-    loader = loader_of(experiment, machine, name)
-    return [
-        training.test(method, loader, part.folder, machine.device, part.only)
-        for part, (method, _) in zip(experiment.parts, trained, strict=True)
-    ]
+    found = []
+    for part, (method, _) in zip(experiment.parts, trained, strict=True):
+        with sections.shared(name, experiment, part, method):
+            loader, only = loader_of(experiment, machine, name), experiment.subsets_of(part)
+            found.append(training.test(method, loader, part.folder, machine.device, only))
+    return found
 
 
 def keep_other(experiment: Experiment) -> None:
@@ -220,7 +223,7 @@ def _size(experiment: Experiment, methods: list[Method]) -> dict[str, Any]:
     """Returns parameters, those the deployed networks need, and FLOPs per subset."""
     flops: dict[str, int] = {}
     for part, method in zip(experiment.parts, methods, strict=True):
-        flops.update(cost.flops(method, part.only))
+        flops.update(cost.flops(method, experiment.subsets_of(part)))
     return {
         'parameters': sum(p.numel() for method in methods for p in method.parameters()),
         'deployed_parameters': sum(cost.deployed_parameters(method) for method in methods),

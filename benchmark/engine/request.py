@@ -17,6 +17,7 @@ from benchmark.engine.grid_file import grid_of
 from benchmark.engine.grids import EMBEDDED, NamedGrid
 from benchmark.engine.jobs import usual
 from benchmark.engine.protocol import Protocol
+from benchmark.engine.slurm_options import device_of
 from benchmark.engine.tuning import Search
 from benchmark.errors import UserError, listing, unknown
 from benchmark.options import options_of
@@ -40,6 +41,10 @@ def prepare(
         UserError: The arguments do not hold together.
     """
     options = pairs(args.cfg_options)
+    if args.subsets is not None:
+        if 'subsets' in options:
+            raise UserError('--subsets: expected no subsets in --cfg-options beside it')
+        options['subsets'] = args.subsets
     named = fill(args, options)
     if not args.methods:
         raise UserError(f'--methods: expected some of {", ".join(sorted(METHODS.module_dict))}')
@@ -53,7 +58,7 @@ def prepare(
     jobs = args.jobs or usual(device, torch.get_num_threads(), opened, len(gpus))
     origin = named.origin if named else None
     how = args.workers, jobs, args.curves, args.visualizer or '', gpus, origin
-    return grid, Machine(device, *how)
+    return grid, Machine(device, *how, args.compile, args.deterministic)
 
 
 def place(args: argparse.Namespace) -> tuple[str, tuple[int, ...]]:
@@ -65,6 +70,8 @@ def place(args: argparse.Namespace) -> tuple[str, tuple[int, ...]]:
     Raises:
         UserError: A GPU that was asked for is not there.
     """
+    if args.launcher == 'slurm':  # what this machine has does not matter
+        return device_of(args).partition(':')[0], ()
     wanted = f'--device {args.device}'
     chosen = args.gpus or ()
     if chosen:

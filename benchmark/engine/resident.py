@@ -27,8 +27,8 @@ class Resident:
 
     def __init__(self, split: Split, task: Task, device: str) -> None:
         self.device = device
-        self.inputs = {m: self._moved(split.inputs[m]) for m in task.names}
-        self.target = self._moved(split.target)
+        self.inputs = {m: self._moved(np.asarray(split.inputs[m])) for m in task.names}
+        self.target = self._moved(np.asarray(split.target))
 
     def batch(self, rows: np.ndarray, available: np.ndarray, mask: np.ndarray) -> Batch:
         """Returns some samples as one batch on the device, without a wait for it.
@@ -71,7 +71,8 @@ def resident(data: Dataset, name: str, split: Split, device: str) -> Resident | 
     if (name, device) not in moved:
         moved[name, device] = None
         arrays = [split.target, *split.inputs.values()]
-        if all(type(x) is np.ndarray for x in arrays) and sum(x.nbytes for x in arrays) <= LIMIT:
+        bytes_of = [x.nbytes for x in arrays if type(x) is np.ndarray]
+        if len(bytes_of) == len(arrays) and sum(bytes_of) <= LIMIT:
             with contextlib.suppress(TypeError):  # of a type of numbers that PyTorch lacks
                 moved[name, device] = Resident(split, data.task, device)
     return moved[name, device]

@@ -8,7 +8,7 @@ encoded anew for each corruption and severity.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,11 +26,12 @@ from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.stacking import decoded
 from benchmark.method import Batch, Method, Task
-from benchmark.missing import subset_id, subset_masks
+from benchmark.missing import subset_id
 from benchmark.records import corruptions as files
 from benchmark.records import metrics
 from benchmark.records.corruptions import Cell, Cells, Tests, subsets_of
 from benchmark.records.schema import Record, RecordError
+from benchmark.subsets import subset_table
 
 
 class Request(NamedTuple):
@@ -64,11 +65,12 @@ class Tally:
     Args:
         task: The metric.
         split: The samples that are tested.
+        subsets: The subsets that they are tested on.
     """
 
-    def __init__(self, task: Task, split: Split) -> None:
+    def __init__(self, task: Task, split: Split, subsets: Sequence[str]) -> None:
         self.task = task
-        self.evaluator = SubsetEvaluator(task, None, split)
+        self.evaluator = SubsetEvaluator(task, subsets, split)
         groups = split.ids if split.groups is None else split.groups
         self.volume = np.unique(groups, return_inverse=True)[1]
         self.sums: dict[tuple[Grade, str], np.ndarray] = {}
@@ -150,13 +152,27 @@ def predictions(
 
 @torch.no_grad()
 def tally(
-    model: Model, bench: Bench, loader: DataLoader, modality: str, grades: Sequence[Grade]
+    model: Model,
+    bench: Bench,
+    loader: DataLoader,
+    modality: str,
+    grades: Sequence[Grade],
+    tested: Collection[str] | None = None,
 ) -> Tally:
-    """Returns the sums of one pass over the test split with one corrupted modality."""
+    """Returns the sums of one pass over the test split with one corrupted modality.
+
+    Args:
+        model: The networks.
+        bench: The test samples.
+        loader: Their batches.
+        modality: The modality that is corrupted.
+        grades: The corruptions and severities.
+        tested: The subsets that the run was tested on; all by default.
+    """
     names = model.task.names
-    wanted = subsets_of(names, modality)
-    masks = {subset_id(names, mask): mask for mask in subset_masks(len(names))}
-    found = Tally(model.task, bench.test)
+    wanted = [s for s in subsets_of(names, modality) if tested is None or s in tested]
+    masks = subset_table(names, wanted)
+    found = Tally(model.task, bench.test, wanted)
     for number, raw in enumerate(loader):
         makers = {
             grade: lambda raw=raw, grade=grade: bench.corrupted(raw, modality, grade)
@@ -223,7 +239,7 @@ def test(
     for modality, grades in todo.items():
         report(f'corrupted {modality}')
         started = time.perf_counter()
-        found = tally(model, bench, loader, modality, grades)
+        found = tally(model, bench, loader, modality, grades, record['scores']['test'])
         tests['clean'].update(found.cells(CLEAN))
         kinds = tests['tests'].setdefault(modality, {})
         for kind, severity in grades:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,13 +14,14 @@ from benchmark.engine.fitting import is_fitted
 from benchmark.engine.loading import split_of
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Task
-from benchmark.missing import subset_ids, subset_masks
+from benchmark.subsets import subset_table
 
 NONE = 'no sample that has it'
 """What is found of a subset that no validation sample has."""
 
-_FOUND: WeakKeyDictionary[Dataset, dict[str, str]] = WeakKeyDictionary()
-"""What was found of a data set, for as long as it is used: a command asks for every experiment."""
+_FOUND: WeakKeyDictionary[Dataset, dict[str, dict[str, str]]] = WeakKeyDictionary()
+"""What was found of a data set by the field `subsets` of the protocol, for as long as it is used: a
+command asks for every experiment."""
 
 
 def check(e: Experiment, tuned: bool = False) -> None:
@@ -37,10 +38,11 @@ def check(e: Experiment, tuned: bool = False) -> None:
     if rule == 'last' and not tuned:
         return
     # Whatever else is wrong with the data is told where the experiment runs.
+    known, which = _FOUND.setdefault(e.data, {}), e.protocol.subsets
     with contextlib.suppress(Exception):
-        if e.data not in _FOUND:
-            _FOUND[e.data] = undefined(e.data)
-    lacking = _FOUND.get(e.data, {})
+        if which not in known:
+            known[which] = undefined(e.data, e.subsets)
+    lacking = known.get(which, {})
     for subset in _needed(e, rule, tuned, lacking):
         if subset in lacking:
             given = '--tune' if rule == 'last' else f'selection={rule}'
@@ -52,7 +54,7 @@ def check(e: Experiment, tuned: bool = False) -> None:
 
 def _needed(e: Experiment, rule: str, tuned: bool, lacking: Mapping[str, str]) -> list[str]:
     """Returns the subsets whose scores are compared."""
-    ids = subset_ids(e.data.task.names)
+    ids = e.subsets
     if rule != 'last' and e.method.dedicated:
         return ids  # each is that of a network of its own
     full = ids[-1:] if rule == 'full' else []
@@ -62,10 +64,15 @@ def _needed(e: Experiment, rule: str, tuned: bool, lacking: Mapping[str, str]) -
     return full + [subset for subset in ids if lacking.get(subset) != NONE]
 
 
-def undefined(data: Dataset) -> dict[str, str]:
-    """Returns subset id -> what is found in place of what its metric needs, where that lacks."""
+def undefined(data: Dataset, subsets: Sequence[str] | None = None) -> dict[str, str]:
+    """Returns subset id -> what is found in place of what its metric needs, where that lacks.
+
+    Args:
+        data: The data set.
+        subsets: Ids of the subsets; all by default.
+    """
     split, task = split_of(data, 'val'), data.task
-    masks = dict(zip(subset_ids(task.names), subset_masks(len(task.names)), strict=True))
+    masks = subset_table(task.names, subsets)
     rows = {s: np.flatnonzero(split.available[:, mask].all(1)) for s, mask in masks.items()}
     found = {subset: NONE for subset, having in rows.items() if not len(having)}
     there = {subset: having for subset, having in rows.items() if len(having)}

@@ -14,10 +14,10 @@ import functools
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark import tested
 from benchmark.dataset import Dataset
 from benchmark.engine import environment, execution, state
 from benchmark.engine.building import Machine
@@ -41,7 +41,7 @@ Results = Sequence[dict[str, Any] | None]
 """What became of each trial of a search, None where it has not ended."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Search:
     """The trials of one method on one data set, and the seeds that run with the best of them.
 
@@ -266,7 +266,7 @@ def _train(
     found = {s: v for _, summary in trained for s, v in summary['scores'].items()}
     return {
         'status': 'complete',
-        'score': _validation_mean(trial.data.task.metric, found),
+        'score': _validation_mean(trial, found),
         'scores': {s: v['metrics'] for s, v in found.items()},
         'n': {s: v['n'] for s, v in found.items()},
         'seconds': sum(summary['seconds'] for _, summary in trained),
@@ -274,20 +274,21 @@ def _train(
     }
 
 
-def _validation_mean(metric: str, found: dict[str, dict[str, Any]]) -> float:
-    """Returns the mean over subsets.
+def _validation_mean(trial: Experiment, found: dict[str, dict[str, Any]]) -> float:
+    """Returns the mean over subsets, estimated where a sample of them is tested.
 
     Raises:
         UserError: The validation split gives no score to compare.
     """
-    values = {subset: score['metrics'][metric] for subset, score in found.items()}
+    task = trial.data.task
+    values = {subset: score['metrics'][task.metric] for subset, score in found.items()}
     lacking = [subset for subset, value in values.items() if not math.isfinite(value)]
     if lacking or not values:
         raise UserError(
-            f'--tune: expected {metric} on the validation split for '
+            f'--tune: expected {task.metric} on the validation split for '
             f'{", ".join(lacking) or "some subset"}, found samples or classes missing there'
         )
-    return sum(values.values()) / len(values)
+    return tested.mean(values, len(task.names), trial.protocol.subsets)
 
 
 def brief(trial: Experiment, result: dict[str, Any]) -> str:

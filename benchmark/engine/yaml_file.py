@@ -17,7 +17,7 @@ import yaml
 
 from benchmark.errors import UserError, unknown
 from benchmark.files import check_file
-from benchmark.records.checks import one_line
+from benchmark.shown import one_line
 
 SUFFIXES = ('.yaml', '.yml')
 

@@ -10,30 +10,22 @@ import math
 import re
 import types
 import typing
-import unicodedata
 from collections.abc import Iterable
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
-from benchmark.missing import subset_ids
-from benchmark.names import COLUMN
+from benchmark.names import COLUMN, MODALITIES
 from benchmark.records.metrics import HIGHER_IS_BETTER
 from benchmark.records.schema import SCHEMA, Failure, Record, RecordError, Refusal, Run, is_external
+from benchmark.shown import MAX_TEXT, unsafe
+from benchmark.subsets import is_subset
 
 MAX_DEPTH = 12
-MAX_TEXT = 10_000
-MAX_MODALITIES = 16
 MAX_NUMBER = 2**63
 
 ROUNDING = 1e-9
 """How far beyond 0 and 1 a fraction may lie that was computed in double precision."""
 
 _BY_STATUS = {'complete': Record, 'failed': Failure, 'refused': Refusal}
-_UNSAFE = {'Cc', 'Cs', 'Zl', 'Zp'}
-
-
-def one_line(text: str) -> str:
-    """Returns a text as a record can hold it: without control characters, and not too long."""
-    return ''.join(' ' if _unsafe(c) else c for c in text[:MAX_TEXT])
 
 
 def check(record: Any) -> None:
@@ -88,12 +80,8 @@ def _check_values(value: Any, field: str, depth: int) -> None:
 def _check_text(text: str, field: str) -> None:
     if len(text) > MAX_TEXT:
         raise RecordError(f'{field}: expected at most {MAX_TEXT} characters, found {len(text)}')
-    if any(map(_unsafe, text)):
+    if any(map(unsafe, text)):
         raise RecordError(f'{field}: expected no control characters, found {_told(text)}')
-
-
-def _unsafe(character: str) -> bool:
-    return unicodedata.category(character) in _UNSAFE
 
 
 def _check_type(value: Any, hint: Any, field: str) -> None:
@@ -150,9 +138,9 @@ def _check_run(record: Run) -> None:
     """Checks what every record says of its data set and of its search."""
     data = record['dataset']
     names, metric = data['modalities'], data['metric']
-    if not 1 <= len(names) <= MAX_MODALITIES:
+    if not 1 <= len(names) <= MODALITIES:
         raise RecordError(
-            f'dataset.modalities: expected 1 to {MAX_MODALITIES} names, found {len(names)}'
+            f'dataset.modalities: expected 1 to {MODALITIES} names, found {len(names)}'
         )
     if len(set(names)) < len(names) or any(not name or '+' in name for name in names):
         raise RecordError(
@@ -170,7 +158,7 @@ def _check_run(record: Run) -> None:
         raise RecordError(
             f'dataset.live: expected one of {len(data["classes"])} classes, found {data["live"]}'
         )
-    _check_keys('dataset.ceiling', data['ceiling'], subset_ids(names))
+    _check_subsets('dataset.ceiling', data['ceiling'], names)
     bounds = [*data['ceiling'].values(), *([] if data['chance'] is None else [data['chance']])]
     _check_fractions('dataset.ceiling and dataset.chance', bounds)
     if 'tuning' in record:
@@ -182,12 +170,12 @@ def _check_run(record: Run) -> None:
 
 
 def _check_complete(record: Record) -> None:
-    known = subset_ids(record['dataset']['modalities'])
+    names = record['dataset']['modalities']
     tested, classes = record['scores']['test'], len(record['dataset']['classes'])
     if not tested:
         raise RecordError('scores.test: no subset was tested')
-    _check_scores(record, 'val', known)
-    _check_scores(record, 'test', known)
+    _check_scores(record, 'val')
+    _check_scores(record, 'test')
     _check_keys('predicted', record['predicted'], tested)
     _check_keys('collapsed', record['collapsed'], tested)
     for subset, shares in record['predicted'].items():
@@ -197,28 +185,27 @@ def _check_complete(record: Record) -> None:
             raise RecordError(
                 f'predicted.{subset}: expected {classes} shares with sum 1, found {_told(shares)}'
             )
-    _check_keys('gaps.rates', record['gaps']['rates'], record['dataset']['modalities'])
+    _check_keys('gaps.rates', record['gaps']['rates'], names)
     _check_fractions('gaps.rates', record['gaps']['rates'].values())
-    lacking = [m for m in record['dataset']['modalities'] if m not in record['gaps']['rates']]
+    lacking = [m for m in names if m not in record['gaps']['rates']]
     if lacking and not is_external(record):  # how other code trained is not known
         raise RecordError(
             f'gaps.rates: expected a share of each modality, {lacking[0]!r} is missing'
         )
     cost = {key: value for key, value in record['cost'].items() if key != 'flops'}
     flops = record['cost']['flops']
-    _check_keys('cost.flops', flops, known)
+    _check_subsets('cost.flops', flops, names)
     counts = {**cost, **{f'flops.{s}': n for s, n in flops.items()}}
     for key, value in counts.items():
         if cast(float, value) < 0:
             raise RecordError(f'cost.{key}: expected at least 0, found {value}')
 
 
-def _check_scores(record: Record, split: Literal['val', 'test'], known: list[str]) -> None:
+def _check_scores(record: Record, split: Literal['val', 'test']) -> None:
     scores, numbers = record['scores'][split], record['n'][split]
     metric = record['dataset']['metric']
+    _check_subsets(f'scores.{split}', scores, record['dataset']['modalities'])
     for subset, metrics in scores.items():
-        if subset not in known:
-            raise RecordError(f'scores.{split}: {subset!r} is none of {", ".join(known)[:200]}')
         for name, value in {metric: 'nothing', **metrics}.items():
             if value is not None and not _is_fraction(value):
                 raise RecordError(
@@ -227,6 +214,13 @@ def _check_scores(record: Record, split: Literal['val', 'test'], known: list[str
         if numbers.get(subset, 0) < 1:
             raise RecordError(f'n.{split}.{subset}: expected at least 1')
     _check_keys(f'n.{split}', numbers, scores)
+
+
+def _check_subsets(field: str, found: Iterable[str], names: list[str]) -> None:
+    for key in found:
+        if not is_subset(key, names):
+            told = ', '.join(names)[:200]
+            raise RecordError(f'{field}: {_told(key)} is none of {told}, or of their subsets')
 
 
 def _check_keys(field: str, found: Iterable[str], known: Iterable[str]) -> None:

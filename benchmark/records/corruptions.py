@@ -16,12 +16,12 @@ from typing import Any, NamedTuple, TypedDict, cast
 import numpy as np
 
 from benchmark.files import read_json, writing
-from benchmark.missing import subset_ids
 from benchmark.records import metrics, store
 from benchmark.records.checks import check_form
 from benchmark.records.identity import content
 from benchmark.records.kinds import FILE, KINDS, SEVERITIES
 from benchmark.records.schema import Record, RecordError
+from benchmark.subsets import extremes
 
 FORMAT = 1
 
@@ -72,10 +72,7 @@ def subsets_of(names: Iterable[str], modality: str) -> list[str]:
     They are the modality alone, the complete set, and those that lack one other modality: noise in
     one modality beside the absence of another.
     """
-    every = list(names)
-    wanted = ({1, len(every) - 1, len(every)}) if len(every) > 1 else {1}
-    found = [subset for subset in subset_ids(every) if modality in subset.split('+')]
-    return [subset for subset in found if subset.count('+') + 1 in wanted]
+    return [subset for subset in extremes(list(names)) if modality in subset.split('+')]
 
 
 def cell_of(number: int, totals: np.ndarray, metric: str) -> Cell:
@@ -131,7 +128,7 @@ def read(folder: Path, record: Record) -> Tests | None:
 def _check(tests: Tests, record: Record) -> None:
     names = record['dataset']['modalities']
     own, clean = record['dataset']['metric'], tests['clean']
-    _check_cells('clean', clean, record, subset_ids(names))
+    _check_cells('clean', clean, record, extremes(names))
     for subset, cell in clean.items():
         recorded = record['scores']['test'].get(subset, {}).get(own)
         gap = abs((cell['score'] or 0) - (recorded or 0))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.errors import UserError, unknown
-from benchmark.records.checks import one_line
+from benchmark.shown import one_line
 
 LONGEST = 80
 """Most characters in the name of a method."""

@@ -206,6 +206,7 @@ class Rules(TypedDict, total=False):
     nesterov: bool
     mechanism: str
     mask: str
+    subsets: str
 
 
 class _Run(TypedDict):

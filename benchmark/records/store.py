@@ -17,11 +17,12 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from benchmark.files import read_json, stamp, writing
 from benchmark.records import archive, gallery, kinds, verification
-from benchmark.records.checks import check, one_line
+from benchmark.records.checks import check
 from benchmark.records.curves import CURVES
 from benchmark.records.identity import content, dumps, identity, protocol_id
 from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError, Unscored
+from benchmark.shown import one_line
 
 T = TypeVar('T')
 

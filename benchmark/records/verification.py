@@ -9,11 +9,11 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from benchmark.files import stamp
-from benchmark.missing import subset_ids
 from benchmark.records import archive
 from benchmark.records.identity import content
 from benchmark.records.metrics import ratio, recomputed, tested
 from benchmark.records.schema import Outcomes, Record, RecordError, is_external
+from benchmark.subsets import subset_order
 
 Measured = Literal['val', 'test']
 """A split that a run predicts and measures."""
@@ -50,7 +50,7 @@ def verified(record: Record, outcomes: Outcomes) -> Record:
     """
     data, recorded = record['dataset'], record['scores']['test']
     test, numbers, predicted = {}, {}, {}
-    for subset in (s for s in subset_ids(data['modalities']) if s in recorded):
+    for subset in subset_order(recorded, data['modalities']):
         scores = recorded[subset]
         # A score that differs would mean that one of the two files was edited or exchanged.
         found = _agreeing(record, outcomes, subset, 'test')

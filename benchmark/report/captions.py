@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 
 from benchmark.records.schema import Record, Unscored
-from benchmark.report import gaps, settings
+from benchmark.report import coverage, gaps, settings
 from benchmark.report.comparison import LEVEL
 from benchmark.report.runs import EXPECTED, Runs
 from benchmark.report.standings import MIN_UNITS
 from benchmark.report.table import Block
-
-WORST = 'the score of its worst subset, which may differ between seeds'
-"""What the column 'worst' holds for a seed."""
 
 LISTED = 15
 """Most subsets that a sentence lists one by one: those of 4 modalities."""
@@ -71,7 +68,7 @@ def caption(block: Block) -> str:
     """
     runs = block.widest
     protocol = settings.words(runs.records[0]['protocol'])
-    summaries = f'For each seed, mean is over the subsets, worst is {WORST}'
+    summaries = f'For each seed, {coverage.mean(runs)}, worst is {coverage.worst(runs)}'
     about = [f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.']
     about += settings.data(runs)
     told = []
@@ -84,9 +81,10 @@ def caption(block: Block) -> str:
         ]
     else:
         told += [f'Protocol {runs.protocol_id}: {protocol}.', settings.training_gaps(runs)]
-        summaries += ', and missing k is the mean over the subsets that lack k modalities'
+        which = 'tested subsets' if runs.which else 'subsets'
+        summaries += f', and missing k is the mean over the {which} that lack k modalities'
     columns = f'{_deviation(runs)}. The scores are on {settings.samples(runs)}. {summaries}.'
-    columns += f' {block.told}' if block.told else ''
+    columns = ' '.join(filter(None, [columns, *coverage.told(runs), block.told]))
     marks = 'Methods are compared only under the same training gaps. ' if block.by_gaps else ''
     parts = [' '.join(about), ' '.join(filter(None, told)), columns, external(runs)]
     return '\n\n'.join([*filter(None, parts), f'{marks}{significance(runs)}'])

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.missing import subset_ids
 from benchmark.records.schema import Record, is_external
 from benchmark.report.runs import Runs
+from benchmark.subsets import subset_order
 
 UNITS = {'T': 1e12, 'G': 1e9, 'M': 1e6, 'k': 1e3}
 SIZES = ('deployed_parameters', 'parameters')
@@ -49,7 +49,8 @@ def facts(chosen: Sequence[Record]) -> dict[str, float | str]:
     if is_external(chosen[0]):
         return {}
     costs = [record['cost'] for record in chosen]
-    first, subsets = costs[0], subset_ids(chosen[0]['dataset']['modalities'])
+    first = costs[0]
+    subsets = subset_order(first['flops'], chosen[0]['dataset']['modalities'])
     own, teacher, test = (
         float(np.mean([cost[key] for cost in costs]))
         for key in ('train_seconds', 'teacher_seconds', 'test_seconds')
@@ -57,7 +58,7 @@ def facts(chosen: Sequence[Record]) -> dict[str, float | str]:
     return {
         'parameters': first['parameters'],
         'deployed_parameters': first['deployed_parameters'],
-        **{f'flops_{s}': first['flops'][s] for s in subsets if s in first['flops']},
+        **{f'flops_{s}': first['flops'][s] for s in subsets},
         'train_seconds_with_teacher': own + teacher,
         'teacher_seconds': teacher,
         'test_seconds': test,

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tabulate import tabulate
 
-from benchmark.report import captions, escaping, published
+from benchmark.report import captions, coverage, escaping, published
 from benchmark.report.cost_table import TextTable
 from benchmark.report.rows import Cell, paired
 from benchmark.report.runs import EXPECTED
@@ -246,13 +246,13 @@ def _terminal_block(block: Block, color: bool) -> str:
     style = {'best': '*{}', 'second': '_{}', '': '{}'}
     if color:
         style = {'best': '\033[1m{}\033[0m', 'second': '\033[4m{}\033[0m', '': '{}'}
-    columns, count = list(block.columns), len(block.subsets)
-    shown = columns[count:] if count > WIDE else columns[: count + 2 + (EXPECTED in columns)]
+    columns, count, shown = list(block.columns), len(block.subsets), _fitting(block)
     text = _text_table(block, shown, style, None, _paired(block))
     marked = any(row.cells.get(c, BLANK).mark for row in block.rows for c in columns)
     notes = ['* best and _ second, where marked'] if marked and not color else []
     if 'worst' in shown:
-        notes.append(f'{block.columns["worst"]}: for each seed {captions.WORST}')
+        notes.append(f'{block.columns["worst"]}: for each seed {coverage.worst(block.widest)}')
+    notes += coverage.notes(block.widest)
     if block.widest.main and len(block.widest.groups) > 1 and not marked:
         notes.append(captions.unmarked(block.widest))
     notes += map(escaping.terminal, [*captions.notes(block), *captions.failures(block)])
@@ -266,6 +266,20 @@ def _terminal_block(block: Block, color: bool) -> str:
     return '\n'.join(
         [f'{escaping.terminal(text.title)}  ({key}{captions.size(block)})', grid(text), *notes]
     )
+
+
+def _fitting(block: Block) -> list[str]:
+    """Returns the columns that a terminal shows side by side.
+
+    Of more than 8 numbers of missing modalities these are 8, evenly spaced.
+    """
+    columns, count = list(block.columns), len(block.subsets)
+    if count <= WIDE:
+        return columns[: count + 2 + (EXPECTED in columns)]
+    lacking = [key for key in columns[count:] if key.startswith('missing_')]
+    last = len(lacking) - 1
+    some = {lacking[round(k * last / WIDE)] for k in range(WIDE + 1)} if last > WIDE else lacking
+    return [key for key in columns[count:] if key not in lacking or key in some]
 
 
 def grid(text: TextTable) -> str:

@@ -21,10 +21,10 @@ import numpy as np
 from scipy.integrate import trapezoid
 from scipy.special import expit, logit
 
-from benchmark.missing import subset_ids
 from benchmark.records.corruptions import Tests, subsets_of
 from benchmark.records.kinds import KINDS
 from benchmark.report.runs import Runs
+from benchmark.subsets import subset_order
 
 FEWEST = 5
 """Rows that a trend of clean and corrupted scores needs."""
@@ -106,7 +106,7 @@ class Robustness:
         """The subsets on which some modality can be tested, smallest first."""
         names = self.runs.data['modalities']
         wanted = {subset for m in names for subset in subsets_of(names, m)}
-        return [subset for subset in subset_ids(names) if subset in wanted]
+        return subset_order(wanted, names)
 
     @property
     def whole(self) -> str:

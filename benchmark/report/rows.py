@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmark.records.schema import Record, is_external, scores_in, test_scores
-from benchmark.report import cost_table, gaps, statistics
+from benchmark.report import cost_table, coverage, gaps, statistics
 from benchmark.report.runs import EXPECTED, Runs
 from benchmark.report.standings import Mark
+from benchmark.tested import is_sample, mean
 
 BESIDE = {
     'ACER': ('APCER', 'BPCER'),
@@ -81,12 +82,13 @@ def method_row(label: str, runs: Runs, lead: str) -> Row:
     cells = {}
     for key, values in zip(runs.columns, runs.values[members].T, strict=True):
         tested = values[~np.isnan(values)]
-        mean, std = statistics.over_seeds(tested) if len(tested) else (math.nan, math.nan)
-        cells[key] = Cell(100 * mean, 100 * std, marks.get(key, ''))
-    closed = _gap_closed(chosen) if runs.main else ''
+        centre, std = statistics.over_seeds(tested) if len(tested) else (math.nan, math.nan)
+        cells[key] = Cell(100 * centre, 100 * std, marks.get(key, ''))
+    closed = _gap_closed(runs, chosen) if runs.main else ''
     costs = cost_table.facts(chosen) if runs.main and not lead else {}
     ranks, beside = runs.standings.ranks, _beside(runs, chosen)
     reach = _reach(runs, members)
+    by_subsets = 100 * coverage.reach(runs, members) if is_sample(runs.which) else None
     places = dict(zip(('rank_low', 'rank_high'), ranks.get(label, ()), strict=False))
     return Row(
         label=label,
@@ -100,6 +102,7 @@ def method_row(label: str, runs: Runs, lead: str) -> Row:
             **({'gap closed %': closed} if closed else {}),
             **{f'{name} %': f'{value:.2f}' for name, value in beside.items()},
             **({f'{EXPECTED} 95 %': _span(*reach)} if reach else {}),
+            **({'mean ± by subsets': f'{by_subsets:.2f}'} if by_subsets is not None else {}),
             **({'rank 95 %': _rank_text(ranks, label)} if ranks else {}),
             'seeds': str(len(chosen)),
             'options': _options(chosen[0]),
@@ -110,6 +113,7 @@ def method_row(label: str, runs: Runs, lead: str) -> Row:
             **dict(zip((f'{EXPECTED}_low', f'{EXPECTED}_high'), reach, strict=False)),
             **places,
             **_worst(runs, members),
+            **coverage.facts(runs, members),
             **(gaps.facts(runs) if lead else costs),
         },
     )
@@ -151,12 +155,23 @@ def paired(runs: Runs) -> list[str]:
 
 def _beside(runs: Runs, chosen: Sequence[Record]) -> dict[str, float]:
     """Returns the means in percent of the metrics that must be read together with the shown one."""
-    found = {}
-    for name in BESIDE.get(runs.metric, ()):
-        scores = [value for record in chosen for value in scores_in(record, name).values()]
-        if scores:
-            found[name] = 100 * float(np.mean(scores))
-    return found
+    every = {name: [scores_in(r, name) for r in chosen] for name in BESIDE.get(runs.metric, ())}
+    return {name: 100 * _mean(runs, each) for name, each in every.items() if any(each)}
+
+
+def _mean(runs: Runs, each: Sequence[Mapping[str, float]]) -> float:
+    """Returns the mean over subsets and seeds, NaN if nothing is known.
+
+    Args:
+        runs: The runs.
+        each: Subset id -> number, of each of several runs.
+    """
+    if is_sample(runs.which):
+        count = len(runs.data['modalities'])
+        found = [mean(numbers, count, runs.which) for numbers in each if numbers]
+    else:
+        found = [number for numbers in each for number in numbers.values()]
+    return float(np.mean(found)) if found else math.nan
 
 
 def _facts(runs: Runs, external: bool) -> dict[str, float | str]:
@@ -188,18 +203,21 @@ def _options(record: Record) -> str:
     return 'no search space' if fixed else method['source']
 
 
-def _gap_closed(chosen: Sequence[Record]) -> str:
+def _gap_closed(runs: Runs, chosen: Sequence[Record]) -> str:
     """Returns (score - chance) / (ceiling - chance) in percent, the mean over subsets and seeds."""
     chance, ceiling = chosen[0]['dataset']['chance'], chosen[0]['dataset']['ceiling']
     if chance is None:
         return ''
-    closed = [
-        statistics.gap_closed(value, ceiling[subset], chance)
+    every = [
+        {
+            subset: statistics.gap_closed(value, ceiling[subset], chance)
+            for subset, value in test_scores(record).items()
+            if subset in ceiling
+        }
         for record in chosen
-        for subset, value in test_scores(record).items()
-        if subset in ceiling
     ]
-    return f'{100 * np.nanmean(closed):.1f}' if closed else ''
+    closed = [{s: gap for s, gap in each.items() if not math.isnan(gap)} for each in every]
+    return f'{100 * _mean(runs, closed):.1f}' if any(every) else ''
 
 
 def references(runs: Runs) -> list[Row]:

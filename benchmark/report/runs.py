@@ -8,13 +8,14 @@ from functools import cached_property
 import numpy as np
 
 from benchmark.errors import UserError
-from benchmark.missing import subset_ids
 from benchmark.records import metrics, verification
 from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError, is_external, scores_in
 from benchmark.report import grouping, statistics
 from benchmark.report.samples import Samples, agreeing, run_name
 from benchmark.report.standings import MAIN, Scores, Standings
+from benchmark.subsets import subset_order
+from benchmark.tested import is_sample
 
 Loader = Callable[[Record], Outcomes | None]
 """Returns the outcomes of a record's run, or None if they are not at hand."""
@@ -48,6 +49,7 @@ class Runs:
         metric: The metric of the scores.
         main: Whether this is the data set's own metric, whose differences alone can be tested.
         higher: Whether a higher score is better.
+        which: Field `subsets` of the protocol, which says what is tested.
         subsets: The S subsets that some run was tested on.
         columns: Id of each column -> its subsets: the subsets themselves, then the summaries.
         titles: Column id -> title of the columns to show.
@@ -91,12 +93,20 @@ class Runs:
         self.higher = own if self.main else metrics.higher_is_better(self.metric)
         found = list(_proven(agreed, outcomes, problems))
         counted = [record for record, _ in found] or members
-        tested = {subset for record in counted for subset in record['scores']['test']}
-        self.subsets = [s for s in subset_ids(self.data['modalities']) if s in tested]
+        self.which = members[0]['protocol'].get('subsets', '')
+        # Other code may have been tested on more subsets than those that a protocol asks for.
+        ours = [r for r in counted if not is_external(r)] if self.which else []
+        tested = {subset for record in ours or counted for subset in record['scores']['test']}
+        self.subsets = subset_order(tested, self.data['modalities'])
         self.columns = statistics.columns(self.subsets, len(self.data['modalities']))
         self.absent = absent(self.data['modalities'])
         if self.absent is not None:
             able = statistics.possible(self.data['modalities'], self.absent)
+            if self.which and (lack := len({*able} - {*self.subsets})):
+                raise NoColumn(
+                    f'--fail: the expected score needs the scores of all {len(able):,} subsets '
+                    f'that can occur, of which {lack:,} were not tested'
+                )
             self.columns[EXPECTED] = [s for s in self.subsets if s in able]
         summaries = [c for c in list(self.columns)[len(self.subsets) :] if self.columns[c]]
         summaries.sort(key=lambda column: column != EXPECTED)
@@ -162,7 +172,7 @@ class Runs:
         """Appends the summaries to scores of subsets: (..., S) -> (..., columns)."""
         sizes = np.array([s.count('+') + 1 for s in self.subsets])
         count = len(self.data['modalities'])
-        row = statistics.with_summaries(values, sizes, count, self.higher)
+        row = statistics.with_summaries(values, sizes, count, self.higher, is_sample(self.which))
         if self.absent is None:
             return row
         guess = self.data['chance'] if self.main else None

@@ -13,6 +13,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.missing import parse_rates
 from benchmark.records.schema import DatasetInfo, Outcomes, Record
 from benchmark.report.runs import EXPECTED, Loader, NoColumn
+from benchmark.tested import is_sample
 
 OFF = 'off'
 """What --where says of a modality that is gone."""
@@ -107,6 +108,11 @@ class Selection:
         """
         if not self.where:
             return list(records), load
+        if any(is_sample(record['protocol'].get('subsets', '')) for record in records):
+            raise NoColumn(
+                f'--where {self.where}: expected runs that were tested on every subset; of a '
+                'sample too few subsets lack these modalities'
+            )
         whole = {record['identity']: record for record in records}
 
         def left(record: Record) -> Outcomes | None:

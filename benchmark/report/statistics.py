@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.special import stdtrit
 
-from benchmark.missing import subset_id, subset_ids, subset_masks
+from benchmark.errors import UserError
 from benchmark.records.metrics import nanmean, tested
 from benchmark.records.schema import Outcomes
+from benchmark.report import sampling
+from benchmark.subsets import LISTED, subset_id, subset_masks
 
 
 def worst(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
@@ -38,11 +40,25 @@ def by_missing(values: np.ndarray, sizes: np.ndarray, modalities: int) -> np.nda
 
 
 def with_summaries(
-    values: np.ndarray, sizes: np.ndarray, modalities: int, higher_is_better: bool
+    values: np.ndarray,
+    sizes: np.ndarray,
+    modalities: int,
+    higher_is_better: bool,
+    sampled: bool = False,
 ) -> np.ndarray:
-    """Appends mean, worst and `by_missing` to the scores of subsets: (..., S) -> (..., S+2+M)."""
-    summaries = np.stack([nanmean(values), worst(values, higher_is_better)], axis=-1)
-    return np.concatenate([values, summaries, by_missing(values, sizes, modalities)], axis=-1)
+    """Appends mean, worst and `by_missing` to the scores of subsets: (..., S) -> (..., S+2+M).
+
+    Args:
+        values: (..., S) scores of subsets.
+        sizes: (S,) number of modalities in each.
+        modalities: M.
+        higher_is_better: The metric's direction.
+        sampled: Whether the subsets are a sample, whose mean is then the estimate for all subsets.
+    """
+    lacking = by_missing(values, sizes, modalities)
+    mean = sampling.estimate(lacking, modalities) if sampled else nanmean(values)
+    summaries = np.stack([mean, worst(values, higher_is_better)], axis=-1)
+    return np.concatenate([values, summaries, lacking], axis=-1)
 
 
 def columns(subsets: Sequence[str], modalities: int) -> dict[str, list[str]]:
@@ -104,10 +120,35 @@ def probabilities(absent: np.ndarray, given_one: bool) -> np.ndarray:
     return weights
 
 
+def possible_masks(absent: np.ndarray) -> np.ndarray:
+    """Returns the subsets (P, M) that can occur if modalities are missing with probabilities (M,).
+
+    They are in the order of `subset_masks`. A modality that is never missing is in all of them, one
+    that always is missing in none.
+
+    Raises:
+        UserError: More than `LISTED` modalities are sometimes there and sometimes not.
+    """
+    unsure = np.flatnonzero((absent > 0) & (absent < 1))
+    if len(unsure) > LISTED:
+        raise UserError(
+            f'--fail: expected at most {LISTED} modalities that may fail, found {len(unsure)}, of '
+            f'which the expected score needs all {2 ** len(unsure):,} subsets'
+        )
+    never = absent == 0
+    chosen = np.zeros((1, len(unsure)), dtype=bool)
+    if len(unsure):
+        chosen = np.concatenate([chosen, subset_masks(len(unsure))])
+    found = np.tile(never, (len(chosen), 1))
+    found[:, unsure] = chosen
+    found = found[found.any(1)]
+    order = sorted(range(len(found)), key=lambda k: (found[k].sum(), (~found[k]).tolist()))
+    return found[order]
+
+
 def possible(names: Sequence[str], absent: np.ndarray) -> list[str]:
     """Returns the subsets that can occur if modalities are missing with these probabilities."""
-    weights = probabilities(absent, False)
-    return [subset for subset, w in zip(subset_ids(names), weights, strict=True) if w]
+    return [subset_id(names, mask) for mask in possible_masks(absent)]
 
 
 def expectations(
@@ -126,12 +167,16 @@ def expectations(
         absent: (M,) probability of being missing.
         empty: As of `expected`.
     """
-    weights = dict(zip(subset_ids(names), probabilities(absent, empty is None), strict=True))
-    counted = possible(names, absent)
-    total = np.full(values.shape[:-1], float(np.prod(absent)) * (empty or 0.0))
-    for subset in counted:
-        found = values[..., list(subsets).index(subset)] if subset in subsets else np.nan
-        total = total + weights[subset] * found
+    masks = possible_masks(absent)
+    weights = np.where(masks, 1 - absent, absent).prod(1)
+    if empty is None:
+        weights = weights / weights.sum() if len(weights) else weights
+    start = np.nan if empty is None and not len(weights) else float(np.prod(absent)) * (empty or 0)
+    total = np.full(values.shape[:-1], start)
+    places = {subset: k for k, subset in enumerate(subsets)}
+    for mask, weight in zip(masks, weights.tolist(), strict=True):
+        subset = subset_id(names, mask)
+        total = total + weight * (values[..., places[subset]] if subset in places else np.nan)
     return total
 
 

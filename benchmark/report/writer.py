@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmark import tested
 from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.records import metrics, store
@@ -263,8 +264,10 @@ def brief(record: Record) -> str:
         return f'{metric} is undefined on every subset'
     last = min if record['dataset']['higher_is_better'] else max
     subset = last(scores, key=scores.__getitem__)
-    mean = sum(scores.values()) / len(scores)
-    return f'{metric} {100 * mean:.2f} % mean, {100 * scores[subset]:.2f} % worst ({subset})'
+    which = record['protocol'].get('subsets', '')
+    mean = tested.mean(scores, len(record['dataset']['modalities']), which)
+    kind = 'estimated mean' if tested.is_sample(which) else 'mean'
+    return f'{metric} {100 * mean:.2f} % {kind}, {100 * scores[subset]:.2f} % worst ({subset})'
 
 
 def show(made: Table, protocols: set[str] | None = None) -> None:

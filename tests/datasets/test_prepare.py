@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 import zipfile
 from collections import namedtuple
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_dataset
+from scripts import run_script
 from toy_dataset import COUNTS, Toy, archive, contents
 
 from benchmark.errors import UserError
@@ -489,17 +489,12 @@ def test_the_command_finds_the_project_and_prepares(source, target, tmp_path):
     decoy.mkdir(parents=True)
     (decoy / '__init__.py').write_text('raise SystemExit("the wrong package")')
     spec = f'{toy_dataset.__file__}:toy'
-    done = subprocess.run(
-        [sys.executable, 'datasets/prepare.py', spec, str(source), str(target)],
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(decoy.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
+    status, out, err = run_script(
+        'datasets/prepare.py', [spec, source, target], ROOT, searched=[decoy.parent]
     )
-    assert done.returncode == 0
-    assert done.stdout.startswith(f'toy: prepared in {target}: 4 train, 2 val, 3 test (28 files')
-    assert 'members 28/28' in done.stderr
+    assert status == 0, err
+    assert out.startswith(f'toy: prepared in {target}: 4 train, 2 val, 3 test (28 files')
+    assert 'members 28/28' in err
     assert_whole(target)
 
 

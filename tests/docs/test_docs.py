@@ -9,11 +9,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from benchmark import compare, export, predict, run, show, tables
+from benchmark import compare, export, predict, run, show, speed, tables
 from benchmark.engine.grids import GRIDS
 from benchmark.registry import DATASETS, METHODS, discover
 from benchmark.report.figures import command as plot
@@ -32,6 +33,7 @@ COMMANDS = {
     'predict': predict,
     'export': export,
     'compare': compare,
+    'speed': speed,
 }
 """The commands in `benchmark/` by name."""
 
@@ -51,9 +53,15 @@ CLASSES = {
 ENTRIES = {(folder, name): cls for folder in REGISTRIES for name, cls in source.registered(folder)}
 
 
+@cache
+def catalogue(folder):
+    """The generated page on all methods or data sets."""
+    return '\n'.join(pages.PAGES[folder]())
+
+
 def section(folder, name):
     """The catalogue's text on one method or data set."""
-    text = '\n'.join(pages.PAGES[folder]())
+    text = catalogue(folder)
     kind = folder[:-1]
     return re.search(rf'^\({kind}-{name}\)=\n(.*?)(?=^\({kind}-|\Z)', text, re.M | re.S)[1]
 
@@ -285,7 +293,7 @@ def whole_method(request, tmp_path):
 
 
 def test_a_method_as_a_page_prints_it_trains_on_both_embedded_data_sets(whole_method, tmp_path):
-    small = ['train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'epochs=1', 'batch_size=16']
+    small = ['train=16', 'val=8', 'test=8', 'size=24', 'width=4', 'epochs=1', 'batch_size=8']
     command = ['--methods', f'{whole_method}:{whole_method.stem}', '--results', str(tmp_path / 'r')]
     assert run.main([*command, '--cfg-options', *small]) == 0
     found = [json.loads(file.read_text()) for file in (tmp_path / 'r').rglob('record.json')]

@@ -1,16 +1,18 @@
-"""Compiled networks: which parts, the same numbers, the same checkpoint."""
+"""Compiled networks: which parts, the same numbers, and what records tell."""
+
+import shutil
 
 import pytest
 import torch
 from tasks import TASKS, Toy, batch_of
 
-from benchmark.engine import execution, request
+from benchmark import run
+from benchmark.engine import arguments, compiling, execution
 from benchmark.engine.building import Machine
-from benchmark.engine.compiling import compiled
 from benchmark.engine.experiment import experiment as experiment_of
 from benchmark.engine.protocol import Protocol
+from benchmark.errors import UserError
 from benchmark.options import Spec
-from benchmark.records import store
 from benchmark.registry import METHODS, discover
 
 discover()
@@ -24,17 +26,59 @@ discover()
     ],
 )
 def test_the_largest_parts_that_a_loss_calls_are_compiled(name, kind, parts):
+    method = METHODS.module_dict[name](TASKS[kind])
+    before, state = {k: v.clone() for k, v in method.state_dict().items()}, torch.get_rng_state()
+    assert compiling.called(method) == parts
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+
+
+def test_compiled_parts_keep_names_weights_and_losses():
     torch.manual_seed(0)
-    method, batch = METHODS.module_dict[name](TASKS[kind]).train(), batch_of(TASKS[kind])
-    before, names = {k: v.clone() for k, v in method.state_dict().items()}, []
+    method, batch = (
+        METHODS.module_dict['modality_dropout'](TASKS['vectors']),
+        batch_of(TASKS['vectors']),
+    )
+    before, graphs = {k: v.clone() for k, v in method.state_dict().items()}, []
     torch.manual_seed(1)
     expected = method.loss(batch)['loss_task']
     method.load_state_dict(before)
-    state = torch.get_rng_state()
-    assert compiled(method, lambda graph, _: names.append(graph) or graph.forward) == parts
-    assert torch.equal(torch.get_rng_state(), state)
-    assert method.state_dict().keys() == before.keys()
-    assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+    names = compiling.compiled(method, lambda graph, _: graphs.append(graph) or graph.forward)
     torch.manual_seed(1)
     assert torch.equal(method.loss(batch)['loss_task'], expected)
-    assert len(names) >= len(parts)
+    assert len(graphs) >= len(names) > 1
+    assert method.state_dict().keys() == before.keys()
+
+
+@pytest.mark.parametrize(
+    ('machine', 'told'),
+    [
+        (Machine('cpu'), {}),
+        (
+            Machine('cpu', compiled=True, deterministic=False),
+            {'compiled': 'yes', 'deterministic': 'no'},
+        ),
+    ],
+)
+def test_records_tell_what_was_exchanged_for_speed(machine, told, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(execution, 'compiled', asked.append)
+    data = Toy(TASKS['vectors'], (8, 4, 4))
+    protocol = Protocol.build(data.recipe, {'epochs': '1'}, 'cpu')
+    e = experiment_of(Spec('modality_dropout', ()), data, protocol, 0, tmp_path)
+    try:
+        found = execution.run(e, machine, lambda *_: None)['environment']
+        assert torch.are_deterministic_algorithms_enabled() == machine.deterministic
+        assert torch.backends.cudnn.benchmark != machine.deterministic
+    finally:
+        execution.deterministic(Machine('cpu'))
+    assert {k: v for k, v in found.items() if k in ('compiled', 'deterministic')} == told
+    assert len(asked) == machine.compiled
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    args = run.parser().parse_args(['--methods', 'rfnet', '--compile'])
+    arguments.check(args)
+    monkeypatch.setattr(shutil, 'which', lambda name: None)
+    with pytest.raises(UserError, match='--compile: expected a C[+][+] compiler, found no g[+][+]'):
+        arguments.check(args)

@@ -23,7 +23,7 @@ class Stopped(Exception):
 
 
 def run_of(results, seed):
-    data = Toy(TASKS['faces'])
+    data = Toy(TASKS['vectors'])
     protocol = Protocol.build(data.recipe, {'epochs': 3, 'selection': 'worst'}, 'cpu')
     return experiment(Spec('modality_dropout'), data, protocol, seed, results)
 

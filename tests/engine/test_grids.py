@@ -90,15 +90,15 @@ def test_an_option_that_only_another_data_set_has_is_no_obstacle():
 
 
 def test_one_command_runs_a_grid_and_the_ordinary_table_prints_it(tmp_path, monkeypatch, capsys):
-    varied = {'train': ('8', '12'), 'width': ('2',)}
+    varied = {'train': ('16', '24'), 'width': ('2',)}
     tiny = NamedGrid('tiny', ('majority', 'logistic'), (0, 1), None, varied)
     monkeypatch.setitem(GRIDS, 'tiny', tiny)
-    words = ['--grid', 'tiny', '--datasets', 'synth_rooms', '--cfg-options', 'val=4', 'test=8',
-             'size=32']  # fmt: skip
+    words = ['--grid', 'tiny', '--datasets', 'synth_faces', '--cfg-options', 'val=8', 'test=8',
+             'size=16']  # fmt: skip
     assert run.main([*words, '--results', str(tmp_path), '--device', 'cpu']) == 0
     records = [json.loads(f.read_text()) for f in tmp_path.rglob('record.json')]
     assert len(records) == 8
     told = capsys.readouterr().out
     assert told.count('\nlogistic ') == 2
-    assert 'train=8,' in told
-    assert 'train=12,' in told
+    assert 'train=16,' in told
+    assert 'train=24,' in told

@@ -1,14 +1,15 @@
 """Several processes that share the experiments of one command."""
 
+import itertools
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from forks import get_ready, status_of, typed
 
 from benchmark import run
 from benchmark.dataset import Dataset
@@ -24,10 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def command(results, count, *words):
     """A command with three experiments; one distils the network of another."""
-    options = ('train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=1')
+    options = ('train=16', 'val=8', 'test=8', 'size=16', 'width=4', 'batch_size=8', 'epochs=1')
     what = ('--methods', 'complete', 'distilled', 'majority', '--datasets', 'synth_faces')
     how = ('--results', str(results), '--jobs', str(count), '--device', 'cpu', '--cfg-options')
-    return [sys.executable, str(ROOT / 'benchmark/run.py'), *what, *how, *options, *words]
+    return [*what, *how, *options, *words]
 
 
 def records(results):
@@ -41,41 +42,56 @@ def records(results):
 def alone(tmp_path_factory):
     """The records that one process leaves."""
     results = tmp_path_factory.mktemp('alone')
-    assert run.main(command(results, 1)[2:]) == 0
+    assert run.main(command(results, 1)) == 0
     return records(results)
+
+
+class Mixed:
+    """A context that starts the first process anew, as jobs are, and forks the others."""
+
+    Pipe = staticmethod(multiprocessing.Pipe)
+
+    def __init__(self):
+        names = itertools.chain(['spawn'], itertools.repeat('fork'))
+        self._contexts = map(multiprocessing.get_context, names)
+
+    def Process(self, **given):
+        return next(self._contexts).Process(**given)
 
 
 @pytest.fixture(scope='module')
 def two(tmp_path_factory):
-    """The results of two jobs, and the command that a user types for them in some folder.
+    """The results of a command with two jobs that is typed in some folder, its status and output.
 
-    Another package called datasets is installed, which neither the command nor its jobs may import.
+    Another package called datasets is installed, which a job must not import.
     """
     folder = tmp_path_factory.mktemp('two')
     decoy = folder / 'decoy' / 'datasets'
     decoy.mkdir(parents=True)
     (decoy / '__init__.py').write_text("raise SystemExit('the decoy was imported')")
-    env = {**os.environ, 'PYTHONPATH': str(decoy.parent)}
-    return folder / 'results', subprocess.run(
-        command(folder / 'results', 2),
-        capture_output=True, text=True, env=env, cwd=folder, timeout=240, check=False,
-    )  # fmt: skip
+
+    def act():
+        os.chdir(folder)
+        sys.path[:] = [str(decoy.parent), *(p for p in sys.path if p not in ('', str(ROOT)))]
+        context = Mixed()
+        jobs.multiprocessing.get_context = lambda method: context
+        typed('benchmark/run.py', *command(folder / 'results', 2))
+
+    get_ready()
+    status = status_of(act, folder / 'told')
+    return folder / 'results', status, (folder / 'told').read_text()
 
 
-def test_another_package_called_datasets_is_not_touched(two):
-    _, done = two
-    assert done.returncode == 0, done.stderr
-    assert 'decoy' not in done.stdout + done.stderr
-
-
-def test_two_jobs_do_what_one_does(two, alone):
-    results, done = two
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith('[')]
+def test_two_jobs_do_what_one_does_beside_another_package_called_datasets(two, alone):
+    results, status, told = two
+    assert status == 0, told
+    assert 'decoy' not in told
+    assert 'ended: ' not in told
+    lines = [line for line in told.splitlines() if line.startswith('[')]
     assert [line[:5] for line in lines] == ['[1/3]', '[2/3]', '[3/3]']
     assert not any('another process' in line for line in lines)
     # The data are described and the table is printed by one of the processes alone.
-    assert done.stdout.count('synth_faces.md, .tex, .csv') == 1
+    assert told.count('synth_faces.md, .tex, .csv') == 1
     assert records(results) == alone
     assert len(records(results)) == 3
     assert list((results / 'runs').rglob('.*')) == []
@@ -207,16 +223,16 @@ def test_jobs_end_with_the_process_that_started_them(how, forked):
     assert ends(job)
 
 
-def typed(results):
+def shared(results):
     """The command with two jobs, as if it had been typed."""
-    sys.argv = command(results, 2)[1:]
+    sys.argv = ['benchmark/run.py', *command(results, 2)]
     run.main()
 
 
 def test_a_command_whose_process_was_killed_is_finished_by_the_next(
     tmp_path, alone, forked, capsys
 ):
-    parent = multiprocessing.get_context('fork').Process(target=typed, args=(tmp_path,))
+    parent = multiprocessing.get_context('fork').Process(target=shared, args=(tmp_path,))
     parent.start()
     until = time.monotonic() + 200
     while not (first := store.files(tmp_path)) and time.monotonic() < until:
@@ -225,7 +241,7 @@ def test_a_command_whose_process_was_killed_is_finished_by_the_next(
     parent.join()
     written = {file: file.stat().st_mtime_ns for file in first}
     capsys.readouterr()
-    assert run.main(command(tmp_path, 1)[2:]) == 0
+    assert run.main(command(tmp_path, 1)) == 0
     assert 'of 3 experiments are recorded already' in capsys.readouterr().out
     assert (
         written.items() <= {file: file.stat().st_mtime_ns for file in store.files(tmp_path)}.items()

@@ -85,7 +85,7 @@ def test_a_run_is_deterministic_and_tells_its_stages(tmp_path):
 )
 def test_a_poisoned_test_split_changes_no_weight_and_no_mining(method, selection, tmp_path):
     weights = []
-    for data in (Toy(TASKS['faces'], FEW), Spoilt(TASKS['faces'], FEW)):
+    for data in (Toy(TASKS['vectors'], FEW), Spoilt(TASKS['vectors'], FEW)):
         place = tmp_path / type(data).__name__
         e = experiment(data, place, method, selection=selection, epochs=3)
         weights.append(trained(e))

@@ -345,7 +345,7 @@ def test_a_second_command_tests_only_what_is_new(folder, runs, capsys, monkeypat
     capsys.readouterr()
     asked = []
     real = robustness.tally
-    monkeypatch.setattr(robustness, 'tally', lambda *args: asked.append(args[3:]) or real(*args))
+    monkeypatch.setattr(robustness, 'tally', lambda *args: asked.append(args[3:5]) or real(*args))
     before = {p: files.read(p, store.read(p / store.RECORD))['tests'] for p in runs.values()}
     assert command(folder, '--corruptions', 'gaussian,frozen', '--severities', '1,5') == 0
     assert asked == []

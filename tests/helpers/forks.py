@@ -4,10 +4,22 @@ What must be true of a process that has just started, such as which modules it i
 one all the same.
 """
 
+import importlib
 import io
 import os
+import runpy
 import sys
 import traceback
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def get_ready():
+    """Loads what several forks would load otherwise, each anew: the commands and the methods."""
+    importlib.import_module('torch._inductor')  # PyTorch itself loads it when a training begins
+    importlib.import_module('benchmark.running')
+    importlib.import_module('benchmark.registry').discover()
 
 
 def status_of(action, told=None):
@@ -25,8 +37,6 @@ def status_of(action, told=None):
 
 def start(action, told=None):
     """Forks a process as `status_of` does, and returns its id without waiting for it."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
     child = os.fork()
     if not child:
         status = 70
@@ -34,12 +44,11 @@ def start(action, told=None):
             if told is not None:
                 _write_to(told)
             status = action() or 0
-            sys.stdout.flush()
+        except SystemExit as end:
+            status = end.code or 0
         except BaseException:  # a fork must never go on with the tests
             traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            os._exit(status)
+        os._exit(_flushed(status))
     return child
 
 
@@ -48,8 +57,33 @@ def ended(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def typed(*words):
+    """Does in a fork what a command of this checkout does, e.g. 'benchmark/tables.py', 'results'.
+
+    Raises:
+        SystemExit: With the status of the command.
+    """
+    script = ROOT / words[0]
+    sys.argv = list(words)
+    sys.path.insert(0, str(script.parent))
+    runpy.run_path(str(script), run_name='__main__')
+
+
 def _write_to(file):
+    """Makes a file standard output and error, as a shell does before a command starts."""
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for number, name in ((1, 'stdout'), (2, 'stderr')):
+    for number in (1, 2):
         os.dup2(handle, number)
-        setattr(sys, name, io.TextIOWrapper(io.FileIO(number, 'w'), write_through=True))
+    for number, name in ((1, 'stdout'), (2, 'stderr')):
+        binary = io.BufferedWriter(io.FileIO(number, 'w', closefd=False))
+        setattr(sys, name, io.TextIOWrapper(binary, line_buffering=number == 2))
+
+
+def _flushed(status):
+    """The status of an interpreter that writes at its end what is left to write."""
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    except OSError:
+        return 120
+    return status

@@ -1,6 +1,7 @@
 """Names, options and protocols: how they are read, and what is said when they are wrong."""
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -394,15 +395,23 @@ def test_protocols_that_differ_in_any_field_have_different_ids(field):
     assert plain.id('other data') != plain.id('data')
 
 
-def test_in_another_process_protocol_ids_are_the_same_and_what_few_runs_need_is_not_loaded():
+def test_in_another_process_ids_are_the_same_and_nothing_needless_or_foreign_is_loaded(tmp_path):
+    """A package called datasets is installed, too, which a command must not take for its own."""
+    (tmp_path / 'datasets').mkdir()
+    (tmp_path / 'datasets' / '__init__.py').write_text("raise SystemExit('the decoy was imported')")
     code = """
-import sys
+import runpy, sys
+sys.path[0] = 'benchmark'  # where the script lies, as if `python benchmark/run.py` had been typed
+runpy.run_path('benchmark/run.py')
 from benchmark import running
 from benchmark.engine.protocol import Protocol
 running.discover()
 print(Protocol(lr=0.3).id('data'), {'sklearn', 'matplotlib', 'onnx'} & {*sys.modules})
 """
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, check=True, cwd=ROOT)
+    out = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True, check=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+    )  # fmt: skip
     assert out.stdout.decode().strip() == f'{Protocol(lr=0.3).id("data")} set()'
 
 

@@ -1,17 +1,20 @@
 """Output that is not read, has no room or vanishes: no command dies of it, and no file is lost."""
 
-import json
+import os
+import pty
 import runpy
 import subprocess
 import sys
 
 import pytest
+from forks import get_ready, status_of, typed
 
 from benchmark import streams
+from benchmark.engine.hooks import Checkpoint
 from benchmark.errors import UserError
 from benchmark.files import ROOT
 
-TINY = 'train=32 val=16 test=16 size=24 width=8 batch_size=16 epochs=1'
+TINY = 'train=16 val=8 test=8 size=16 width=4 batch_size=8 epochs=1'
 RUN = f'benchmark/run.py --datasets synth_faces --device cpu --methods hemis --cfg-options {TINY}'
 
 COMMANDS = {
@@ -25,61 +28,43 @@ COMMANDS = {
     'preview': 'datasets/preview.py --help',
 }
 
-# One process imports the libraries and is then forked for each command, since importing takes
-# longer than the commands do. A fork ends as an interpreter does, which flushes its output at last.
-CODE = """
-import gc, json, os, pty, runpy, sys
-ROOT, work, cases = json.loads(sys.argv[1])
-sys.path[0] = ROOT
-import torch; torch.set_num_threads(1)
-import benchmark.running, benchmark.tables, datasets.prepare, datasets.preview
-import torch._inductor  # what PyTorch itself loads when a training begins
-from benchmark.engine.hooks import Checkpoint
-benchmark.registry.discover()
-gc.freeze()  # else each fork would look through all that was imported when it ends
 
 def closed_pipe():
     reader, writer = os.pipe()
     os.close(reader)
     os.dup2(writer, 1)
 
+
 def full_disk():
     os.dup2(os.open('/dev/full', os.O_WRONLY), 1)
+
 
 def both_full():
     full_disk()
     os.dup2(1, 2)
+
 
 def vanished_terminal():
     ours, theirs = pty.openpty()
     os.dup2(theirs, 1)
     os.dup2(theirs, 2)
     save = Checkpoint._save
+
     def vanish(*arguments):
         Checkpoint._save = save
         os.close(ours)
         save(*arguments)
+
     Checkpoint._save = vanish
+
 
 def not_there():
     os.close(1)
     os.close(2)
     sys.stdout = sys.stderr = None
 
-ended = {}
-for output, name, command in cases:
-    sys.stdout.flush()
-    child = os.fork()
-    if not child:
-        os.dup2(os.open(f'{work}/{output}-{name}.err', os.O_WRONLY | os.O_CREAT), 2)
-        globals()[output]()
-        sys.argv = command.replace('RESULTS', f'{work}/{output}').split()
-        runpy.run_path(f'{ROOT}/{sys.argv[0]}', run_name='__main__')
-    ended[f'{output}-{name}'] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-print(json.dumps(ended))
-"""
 
-NOWHERE = ('both_full', 'vanished_terminal', 'not_there')
+NOWHERE = (both_full, vanished_terminal, not_there)
 
 
 @pytest.fixture(scope='module')
@@ -90,13 +75,15 @@ def work(tmp_path_factory):
 @pytest.fixture(scope='module')
 def ended(work):
     """'output-command' -> exit status and standard error of a command of which nothing is read."""
-    cases = [(o, name, c) for o in ('closed_pipe', 'full_disk') for name, c in COMMANDS.items()]
-    cases += [(output, 'run', COMMANDS['run']) for output in NOWHERE]
-    given = json.dumps([str(ROOT), str(work), cases])
-    words = [sys.executable, '-c', CODE, given]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
-    return {case: (status, (work / f'{case}.err').read_text()) for case, status in found.items()}
+    get_ready()
+    cases = [(o, name) for o in (closed_pipe, full_disk) for name in COMMANDS]
+    found = {}
+    for output, name in [*cases, *((output, 'run') for output in NOWHERE)]:
+        words = COMMANDS[name].replace('RESULTS', f'{work}/{output.__name__}').split()
+        case = f'{output.__name__}-{name}'
+        status = status_of(lambda o=output, w=words: (o(), typed(*w)), work / case)
+        found[case] = status, (work / case).read_text()
+    return found
 
 
 def files(results):
@@ -123,8 +110,8 @@ def test_a_full_device_is_one_line_and_every_file_is_written(ended, work):
 
 @pytest.mark.parametrize(('output', 'status'), [*zip(NOWHERE, (1, 1, 0), strict=True)])
 def test_a_run_that_can_tell_nothing_records_everything(output, status, ended, work):
-    assert ended[f'{output}-run'] == (status, '')
-    assert files(work / output) == WRITTEN
+    assert ended[f'{output.__name__}-run'] == (status, '')
+    assert files(work / output.__name__) == WRITTEN
 
 
 @pytest.mark.parametrize('encoding', ['ascii', 'latin-1'])

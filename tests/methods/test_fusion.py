@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from tasks import TASKS, batch_of
 from torch import nn
 
+from benchmark.engine import grids
 from benchmark.errors import UserError
 from benchmark.method import Modality, Task
 from methods.common.fusion import Multiplicative, TensorFusion, outer_width
@@ -203,6 +204,13 @@ def test_plain_zeros_are_told_from_absent_modalities(name):
     close(masked[-1], zeros[-1])  # nothing is absent
     same = torch.allclose(masked[:-1], zeros[:-1], atol=1e-5)
     assert same == (name in UNTOUCHED)
+
+
+def test_the_grid_runs_every_operator_and_those_that_zeros_change_twice():
+    methods = grids.GRIDS['fusion'].methods
+    assert set(grids.OPERATORS) == set(OPERATORS)
+    assert set(grids.SAME) == UNTOUCHED
+    assert sum(m.startswith('fusion:') for m in methods) == 2 * len(OPERATORS) - len(UNTOUCHED)
 
 
 @torch.no_grad()

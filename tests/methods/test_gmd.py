@@ -380,7 +380,7 @@ def test_a_diverging_loss_stops_the_training():
     assert 'loss_rgb,' not in str(error.value)
 
 
-@pytest.mark.parametrize('kind', ['faces', 'rooms'])
+@pytest.mark.parametrize('kind', ['vectors', 'rooms'])
 def test_a_training_step_never_waits_for_the_device(kind, monkeypatch):
     # The meta device holds no values: whoever asks for one raises. It has no autocast either.
     monkeypatch.setattr(torch, 'autocast', lambda *_, **__: contextlib.nullcontext())

@@ -69,13 +69,14 @@ def test_a_task_refuses_a_loss_that_its_kind_lacks():
 @pytest.mark.parametrize('name', TRAINED)
 def test_every_method_trains_with_the_loss_and_class_weights_of_the_protocol(name):
     cls, losses = METHODS.module_dict[name], []
+    teacher = cls.teacher and METHODS.module_dict[cls.teacher](TASKS['rooms'])
     for loss in LOSSES['segmentation'][:2]:
         for weights in ((), (1.0, 4.0, 0.5)):
             task = dataclasses.replace(TASKS['rooms'], loss=loss, class_weights=weights)
             torch.manual_seed(0)
             method, batch = cls(task), batch_of(task)
-            if cls.teacher:
-                method.set_teacher(METHODS.module_dict[cls.teacher](task))
+            if teacher:
+                method.set_teacher(teacher)
             method.epochs = 3
             for method.epoch in range(3):
                 method.on_validation(SCORES)

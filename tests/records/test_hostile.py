@@ -156,7 +156,7 @@ def test_bytes_that_are_no_text_folders_and_huge_files_are_refused(saved):
 
 def test_many_modalities_are_refused_before_their_subsets_are_listed(saved):
     record = make_record('m', 0, OUTCOMES, dataset={'modalities': [f'm{k}' for k in range(60)]})
-    with pytest.raises(store.RecordError, match='1 to 16 names, found 60'):
+    with pytest.raises(store.RecordError, match='1 to 32 names, found 60'):
         store.validate(record)
 
 

@@ -55,9 +55,9 @@ def test_a_line_tells_difference_interval_and_p_over_the_rows(folder, column):
 
 
 def test_the_mean_is_that_of_the_subsets(folder):
-    by_subset = [lines_of(folder, s)['good'].found.difference for s in SUBSETS]
-    mean = lines_of(folder, 'mean')['good'].found.difference
-    assert mean == pytest.approx(np.mean(by_subset))
+    lines = baseline.against(runs_of(folder), 'base')
+    found = {line.column: line.found.difference for line in lines if line.method == 'good'}
+    assert found['mean'] == pytest.approx(np.mean([found[s] for s in SUBSETS]))
 
 
 def test_the_command_prints_the_mean_and_writes_every_subset(folder, capsys):

@@ -5,8 +5,6 @@ import dataclasses
 import itertools
 import math
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib as mpl
@@ -19,10 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
 from PIL import Image
+from scripts import run_script
 
 from benchmark import tables
 from benchmark.errors import UserError
-from benchmark.files import ROOT
 from benchmark.missing import subset_ids
 from benchmark.records import corruptions, store
 from benchmark.report import robustness
@@ -306,32 +304,28 @@ def shown(figure):
     FigureCanvasAgg(figure)  # measures texts
     figure.draw_without_rendering()
     found = [t for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
+    away = set()
     for axes in figure.axes:
-        low, high = sorted(axes.get_xlim())
-        ticks = [*axes.xaxis.get_major_ticks(), *axes.xaxis.get_minor_ticks()]
-        away = [t.label1 for t in ticks if not low <= t.get_loc() <= high]
-        low, high = sorted(axes.get_ylim())
-        ticks = [*axes.yaxis.get_major_ticks(), *axes.yaxis.get_minor_ticks()]
-        away += [t.label1 for t in ticks if not low <= t.get_loc() <= high]
-        hidden = [] if axes.axison else [axes.xaxis, axes.yaxis]
-        away += [t.label1 for axis in hidden for t in axis.get_major_ticks()]
-        found = [t for t in found if t not in away]
+        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            major, (low, high) = axis.get_major_ticks(), sorted(limits)
+            ticks = [*major, *axis.get_minor_ticks()]
+            away.update(t.label1 for t in ticks if not low <= t.get_loc() <= high)
+            away.update(t.label1 for t in major if not axes.axison)
+    found = [t for t in found if t not in away]
     return [(t.get_text(), t.get_window_extent()) for t in found]
 
 
 def problems_of(figure):
     """Texts that leave the figure or lie on each other."""
-    boxes = shown(figure)
-    width, height = figure.get_size_inches() * figure.dpi
-    found = [
-        text for text, b in boxes if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1
-    ]
-    for (one, a), (other, b) in itertools.combinations(boxes, 2):
-        across = min(a.x1, b.x1) - max(a.x0, b.x0)
-        up = min(a.y1, b.y1) - max(a.y0, b.y0)
-        # Boxes have the height of the font, which is more than that of most letters.
-        if across > 1 and up > 3:
-            found.append(f'{one} | {other}')
+    texts, boxes = zip(*shown(figure), strict=True)
+    low, high = np.split(np.array([box.extents for box in boxes]), 2, axis=1)
+    outside = (low < -1) | (high > figure.get_size_inches() * figure.dpi + 1)
+    found = [text for text, out in zip(texts, outside.any(1), strict=True) if out]
+    common = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+    # Boxes have the height of the font, which is more than that of most letters.
+    for one, other in np.argwhere((common > (1, 3)).all(2)):
+        if one < other:
+            found.append(f'{texts[one]} | {texts[other]}')
     return found
 
 
@@ -738,9 +732,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(results, tmp_path, capsys):
 
 def test_the_command_runs_from_any_folder(results, tmp_path):
     words = [results, '--out', tmp_path / 'out', '--chart', 'ranks', '--format', 'svg']
-    script = ROOT / 'benchmark' / 'plot.py'
-    done = subprocess.run(
-        [sys.executable, script, *words], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, '')
+    status, _, err = run_script('benchmark/plot.py', words, tmp_path)
+    assert (status, err) == (0, '')
     assert (tmp_path / 'out' / 'faces-ranks.svg').is_file()

@@ -115,22 +115,23 @@ def test_the_expected_score_goes_through_all_states_of_the_sensors(made, fail, c
         fail, {'rgb': 0.1, 'depth': 1.0, 'ir': 0.0}
     )
     none = math.prod(absent.values())
+    rows, lines = rows_of(block), {r['method']: r for r in _csv(made, fail)}
     for label in ERRORS:
         each = [drawn(s, absent, 100 * (chance or 0)) for s in scores_of(made[0], label)]
         each = [value if chance else value / (1 - none) for value in each]
-        cell = rows_of(block)[label].cells['expected']
+        cell = rows[label].cells['expected']
         assert cell.mean == pytest.approx(np.mean(each))
         assert cell.std == pytest.approx(np.std(each, ddof=1))
         low, high = stats.t.interval(0.95, 2, np.mean(each), stats.sem(each))
-        (line,) = (r for r in csv.DictReader(io.StringIO(_csv(made, fail))) if r['method'] == label)
-        assert float(line['expected_low']) == pytest.approx(low, rel=1e-5)
-        assert float(line['expected_high']) == pytest.approx(high, rel=1e-5)
-        assert rows_of(block)[label].extra['expected 95 %'] == f'{low:.2f} to {high:.2f}'
+        assert float(lines[label]['expected_low']) == pytest.approx(low, rel=1e-5)
+        assert float(lines[label]['expected_high']) == pytest.approx(high, rel=1e-5)
+        assert rows[label].extra['expected 95 %'] == f'{low:.2f} to {high:.2f}'
 
 
 def _csv(made, fail):
     load = lambda r: made[1][r['identity']]  # noqa: E731
-    return to_csv(writer.table(made[0], load, selection=Selection(fail=fail)))
+    found = writer.table(made[0], load, selection=Selection(fail=fail))
+    return list(csv.DictReader(io.StringIO(to_csv(found))))
 
 
 def test_a_sensor_that_is_off_is_missing_with_certainty(made):

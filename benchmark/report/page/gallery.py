@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmark.missing import subset_ids
 from benchmark.records import gallery as files
 from benchmark.records.gallery import Answer, Gallery, Picture, Shown
 from benchmark.records.schema import DatasetInfo, Record, RecordError
 from benchmark.report import escaping
 from benchmark.report.page.view import Part, Section, View, lacking, section
+from benchmark.subsets import is_subset, subset_order
 
 LARGEST = 1_000_000
 """Characters of the pictures of one part of the page; methods beyond are left out."""
@@ -236,7 +236,9 @@ def _sample(
         for one in each.gallery['samples']
         if (one['rule'], *_key(one)) == (shown['rule'], *_key(shown))
     ]
-    subsets = [s for s in subset_ids(data['modalities']) if any(s in a for _, a in answers)]
+    answered = {subset for _, found in answers for subset in found}
+    known = (subset for subset in answered if is_subset(subset, data['modalities']))
+    subsets = subset_order(known, data['modalities'])
     inputs = {m: tile(p) for m, p in shown['inputs'].items() if m in data['modalities']}
     name = escaping.terminal(shown['name'])
     return {

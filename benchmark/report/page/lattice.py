@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from benchmark.missing import subset_ids, subset_masks
-from benchmark.report import statistics
+from benchmark.report import coverage, statistics
 from benchmark.report.page.view import (
     Part,
     Section,
@@ -30,7 +30,7 @@ def present(view: View) -> list[str]:
 def _lattices(view: View) -> dict[int, list[dict[str, float]]]:
     """Returns method -> for each seed the scores, of runs that have one on every subset."""
     runs = view.runs
-    wanted = len(subset_ids(present(view)))
+    wanted = 2 ** len(present(view)) - 1
     found: dict[int, list[dict[str, float]]] = {}
     for m, members in enumerate(view.members):
         for i in members:
@@ -45,6 +45,16 @@ def _without(view: View, found: dict[int, list[dict[str, float]]]) -> str:
     """Names the methods that have no score on some subset."""
     left = [name for m, name in enumerate(view.methods) if m not in found]
     return f' Left out, without a score on every subset: {", ".join(left)}.' if left else ''
+
+
+def _untested(view: View) -> str:
+    """Says why there are no scores of every subset."""
+    if not view.runs.which:
+        return 'No method was tested on every subset.'
+    return (
+        f'This needs the scores of all {coverage.every(view.runs):,} subsets, of which '
+        f'{len(view.runs.subsets)} were tested.'
+    )
 
 
 def shapley(view: View) -> Section:
@@ -64,7 +74,7 @@ def shapley(view: View) -> Section:
         why = 'They need the score without any modality, which the data set does not state.'
         return section(id, title, about, lacking(why))
     if not found:
-        return section(id, title, about, lacking('No method was tested on every subset.'))
+        return section(id, title, about, lacking(_untested(view)))
     values = {
         m: [list(statistics.shapley(scores, names, empty, higher).values()) for scores in each]
         for m, each in found.items()
@@ -128,7 +138,7 @@ def failing(view: View) -> Section:
         f'{view.told_empty() or left_out} {view.better}' + _without(view, found)
     )
     if not found:
-        return section(id, title, about, lacking('No method was tested on every subset.'))
+        return section(id, title, about, lacking(_untested(view)))
     names = present(view)
     subsets = subset_ids(names)
     part = {

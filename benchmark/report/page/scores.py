@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from benchmark import tested
 from benchmark.report import captions, escaping, statistics
 from benchmark.report.page.view import (
     Section,
@@ -114,6 +115,7 @@ def _gap_closed(view: View) -> list[list[float | None]] | None:
     if chance is None or not ceiling or not view.runs.main:
         return None
     places = {subset: k for k, subset in enumerate(view.runs.subsets)}
+    count = len(view.runs.data['modalities'])
     found = []
     for means in view.means:
         each = {
@@ -123,9 +125,9 @@ def _gap_closed(view: View) -> list[list[float | None]] | None:
         }
         row = []
         for key, subsets in view.runs.columns.items():
-            values = [each[s] for s in subsets if not math.isnan(each.get(s, math.nan))]
+            values = {s: each[s] for s in subsets if not math.isnan(each.get(s, math.nan))}
             shown = values and key != 'worst'
-            row.append(number(sum(values) / len(values)) if shown else None)
+            row.append(number(tested.mean(values, count, view.runs.which)) if shown else None)
         found.append(row)
     return found
 

@@ -1,0 +1,149 @@
+"""Single experiments and teachers of a command, for whoever starts one task for each of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmark.engine.building import Machine, use_gpu
+from benchmark.engine.execution import describe, log, train
+from benchmark.engine.experiment import Experiment
+from benchmark.engine.grid import WAIT, is_done, steps
+from benchmark.engine.locks import Busy, holding
+from benchmark.engine.notes import named
+from benchmark.engine.plan import Grid
+from benchmark.engine.state import is_trained
+from benchmark.engine.tuning import Search
+from benchmark.errors import UserError
+from benchmark.progress import Progress
+
+Item = Experiment | Search
+
+
+class Unit(NamedTuple):
+    """What a task runs at least.
+
+    Attributes:
+        folder: Folder that stands for it: that of an experiment or a teacher, or that of the seeds
+            of a search.
+        text: What it is.
+        after: Folders of the teachers that it needs and that are not trained yet.
+    """
+
+    folder: Path
+    text: str
+    after: frozenset[Path] = frozenset()
+
+
+def folder_of(item: Item) -> Path:
+    """Returns the folder that stands for an item of a grid."""
+    if isinstance(item, Search):
+        return item.tuned(item.read())[0].folder.parent
+    return item.folder
+
+
+def units(grid: Grid, unfinished: Callable[[Item], bool]) -> list[Unit]:
+    """Returns what is left of a grid: teachers that no item trains for itself, then the items.
+
+    Args:
+        grid: The grid.
+        unfinished: Says of an item whether anything of it is left.
+    """
+    todo = {folder_of(item): item for item in grid if unfinished(item)}
+    teachers: dict[Path, Unit] = {}
+    found = []
+    for folder, item in todo.items():
+        needed = _untrained(item)
+        for e in needed.values():
+            if e.folder not in todo:
+                text = f'{e.data.name}  teacher {named(e)}  seed {e.seed}'
+                teachers[e.folder] = Unit(e.folder, text)
+        found.append(Unit(folder, _text(item), frozenset(needed)))
+    return [*teachers.values(), *found]
+
+
+def _text(item: Item) -> str:
+    if isinstance(item, Search):
+        seeds = ' '.join(map(str, item.seeds))
+        return f'{item.data.name}  {item.label}  {item.trials} trials, seeds {seeds}'
+    return f'{item.data.name}  {named(item)}  seed {item.seed}'
+
+
+def _teachers(item: Item) -> dict[Path, Experiment]:
+    return {e.teacher.folder: e.teacher for e in steps(item) if e.teacher and not is_done(e)}
+
+
+def _untrained(item: Item) -> dict[Path, Experiment]:
+    """Returns the teachers that an item still needs and that are not trained yet."""
+    return {
+        folder: e
+        for folder, e in _teachers(item).items()
+        if not is_trained(folder, e.identity_of(e.parts[0]))
+    }
+
+
+def picked(grid: Grid, only: Sequence[str], results: Path) -> tuple[Grid, list[Experiment]]:
+    """Returns what some folders stand for.
+
+    Args:
+        grid: What the command runs.
+        only: The folders, relative to the results folder.
+        results: The results folder.
+
+    Returns:
+        Items of the grid, and teachers that are trained alone.
+
+    Raises:
+        UserError: A folder stands for nothing that the command runs.
+    """
+    wanted = [(results.resolve() / folder) for folder in only]
+    items = {folder_of(item): item for item in grid}
+    teachers = {folder: e for item in grid for folder, e in _teachers(item).items()}
+    for folder in wanted:
+        if folder not in items and folder not in teachers and not folder.is_dir():
+            raise UserError(
+                f'--only: expected the folder of something that this command runs, found {folder}; '
+                'the command, the code or the data have changed'
+            )
+    chosen = [item for folder, item in items.items() if folder in wanted]
+    alone = [e for folder, e in teachers.items() if folder in wanted and folder not in items]
+    return chosen, alone
+
+
+def train_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:
+    """Trains teachers for the tasks of their students; nothing is tested.
+
+    Raises:
+        UserError: A training failed; the others were done nevertheless.
+    """
+    epochs: dict[str, int] = {}
+    for e in teachers:
+        epochs[e.data.name] = epochs.get(e.data.name, 0) + e.protocol.epochs
+    failed = []
+    use_gpu(machine.gpus)
+    with Progress(epochs, len(teachers)) as progress:
+        for e in teachers:
+            progress.start(e.data.name, f'teacher {e.label}', e.seed)
+            try:
+                _train(e, machine, progress)
+                progress.end('trained')
+            except (Exception, SystemExit) as error:  # code of a method may end the interpreter
+                message, trace = describe(e, error)
+                log(e, trace)
+                progress.end(f'FAILED: {message}')
+                failed.append(e)
+    if failed:
+        raise UserError(f'{len(failed)} of {len(teachers)} teachers cannot be trained')
+
+
+def _train(e: Experiment, machine: Machine, progress: Progress) -> None:
+    while True:
+        try:
+            with holding(e.folder):
+                train(e, machine, progress.report)
+            return
+        except Busy:
+            progress.waiting(1)
+            time.sleep(WAIT)

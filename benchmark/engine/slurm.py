@@ -1,0 +1,149 @@
+"""Hands the experiments of a command to Slurm, as arrays of tasks, through submitit.
+
+Each task runs the same command for its own experiments, in the same results folder. Teachers that
+several tasks need are trained by the first array; the tasks of their students wait for these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmark.engine import corruption_runs, slurm_jobs, slurm_options, slurm_task
+from benchmark.engine.grid import is_done, steps
+from benchmark.engine.locks import Busy, holding
+from benchmark.engine.picking import Item, Unit, units
+from benchmark.engine.plan import Grid, flat
+from benchmark.engine.robustness import Request
+from benchmark.engine.slurm_options import Options
+from benchmark.errors import UserError
+from benchmark.files import ROOT
+
+COMMAND = (sys.executable, str(ROOT / 'benchmark' / 'run.py'))
+"""What a task runs, followed by arguments."""
+
+LARGEST_ARRAY = 1000
+"""Most tasks of an array that Slurm takes unless its administrators have changed MaxArraySize."""
+
+
+def hand_over(grid: Grid, args: argparse.Namespace, request: Request | None) -> None:
+    """Submits what is neither recorded nor queued, and prints what was submitted and how to look.
+
+    Args:
+        grid: What the command runs.
+        args: Its arguments; `words` are those that were typed.
+        request: The corruptions under which the runs are tested, if any.
+
+    Raises:
+        UserError: Slurm does not answer or refuses the jobs, or the folder cannot be written.
+    """
+    results = args.results.resolve()
+    options = slurm_options.options(args.slurm)
+    every = [e for item in grid for e in steps(item)]
+    if done := sum(map(is_done, every)):
+        print(f'{done} of {len(every)} experiments are recorded already')
+    left = units(grid, lambda item: _unfinished(item, request))
+    if args.dry_run:
+        _show(left, options)
+    elif left:
+        try:
+            with holding(results / slurm_jobs.FOLDER):
+                _submit(left, results, args, options)
+        except Busy:
+            raise UserError(f'{results}: another command submits jobs at this moment') from None
+
+
+def _unfinished(item: Item, request: Request | None) -> bool:
+    if not all(is_done(e) for e in steps(item)):
+        return True
+    return request is not None and bool(corruption_runs.pending(flat([item]), request))
+
+
+def _waves(left: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:
+    """Returns what can begin at once, and what needs the training of a teacher before."""
+    return [u for u in left if not u.after], [u for u in left if u.after]
+
+
+def _show(left: Sequence[Unit], options: Options) -> None:
+    """Prints the tasks that would be submitted; what is queued at this moment is not asked for."""
+    for name, wave in zip(('at once', 'after its teacher'), _waves(left), strict=True):
+        for unit in wave:
+            print(f'to submit  {name:17}  {unit.text}')
+    tasks = sum(len(_bundles(wave, options)) for wave in _waves(left))
+    print(f'{tasks} tasks, each on {options.device} with {options.executor["time"]} minutes')
+
+
+def _bundles(wave: Sequence[Unit], options: Options) -> list[list[Unit]]:
+    """Deals the units of an array out to its tasks."""
+    count = min(options.tasks or LARGEST_ARRAY, LARGEST_ARRAY, len(wave))
+    return [list(wave[i::count]) for i in range(count)]
+
+
+def _submit(
+    left: Sequence[Unit], results: Path, args: argparse.Namespace, options: Options
+) -> None:
+    jobs = slurm_jobs.read(results)
+    states = slurm_jobs.alive(jobs)
+    jobs = {folder: job for folder, job in jobs.items() if job in states}
+    if states:
+        print(f'tasks in the queue already: {slurm_jobs.told(states)}')
+    names = {unit.folder: str(unit.folder.relative_to(results)) for unit in left}
+    new = [unit for unit in left if names[unit.folder] not in jobs]
+    for wave in filter(None, _waves(new)):
+        # Whatever became of the teachers, their students tell it: they would train them again.
+        needed = {folder.relative_to(results) for unit in wave for folder in unit.after}
+        before = sorted({jobs[str(folder)] for folder in needed if str(folder) in jobs})
+        bundles = _bundles(wave, options)
+        only = [[names[unit.folder] for unit in bundle] for bundle in bundles]
+        ids = _array(only, results, args, options, before)
+        jobs |= {name: job for bundle, job in zip(only, ids, strict=True) for name in bundle}
+        slurm_jobs.write(results, jobs)
+        after = f'; begins after {", ".join(before)}' if before else ''
+        print(f'submitted {len(ids)} task{"s" if len(ids) > 1 else ""}: {_span(ids)}{after}')
+    if new:
+        print(f'their logs are written to {results / slurm_jobs.FOLDER}')
+        print(f'--status {results} tells what is done; the same command prints the tables of it')
+
+
+def _span(ids: Sequence[str]) -> str:
+    return ids[0] if len(ids) == 1 else f'{ids[0]} to {ids[-1]}'
+
+
+def _array(
+    only: Sequence[Sequence[str]],
+    results: Path,
+    args: argparse.Namespace,
+    options: Options,
+    before: Sequence[str],
+) -> list[str]:
+    """Submits an array and returns the ids of its tasks.
+
+    Raises:
+        UserError: Slurm refuses it.
+    """
+    import cloudpickle
+    import submitit
+
+    cloudpickle.register_pickle_by_value(slurm_task)
+    device = slurm_options.device_of(args)
+    own = ['--launcher', 'local', '--device', device, '--results', str(results), '--only']
+    executor = submitit.SlurmExecutor(
+        results / slurm_jobs.FOLDER / '%j', max_num_timeout=options.timeouts
+    )
+    dependency: Mapping[str, str] = {}
+    if before:
+        dependency = {'dependency': f'afterany:{":".join(before)}'}
+    executor.update_parameters(stderr_to_stdout=True, **options.executor, **dependency)
+    task = slurm_task.Task([*COMMAND, *args.words, *own], os.getcwd())
+    try:
+        # submitit prints what sbatch says before it raises it.
+        with contextlib.redirect_stderr(io.StringIO()):
+            return [job.job_id for job in executor.map_array(task, only)]
+    except (OSError, RuntimeError) as error:
+        lines = [line.removeprefix('sbatch: error: ') for line in str(error).splitlines()]
+        raise UserError(f'sbatch: Slurm refuses the jobs: {"; ".join(lines)[:300]}') from error

@@ -1,0 +1,464 @@
+"""Experiments as tasks of Slurm: options, units of work, and a command in a real Slurm."""
+
+import contextlib
+import importlib.util
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from forked import program
+from repetitions import scientific
+from slurm import Unavailable, cluster
+from tasks import TASKS, Toy
+
+from benchmark import run
+from benchmark.engine import picking, plan, slurm, slurm_jobs, slurm_options
+from benchmark.engine.building import Machine
+from benchmark.engine.slurm_options import minutes, options
+from benchmark.engine.slurm_task import Task
+from benchmark.errors import UserError
+from benchmark.records import store
+from benchmark.registry import discover
+
+discover()
+
+COMMAND = slurm.COMMAND
+
+SMALL = ('train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=3')
+
+METHODS = '''"""A teacher that waits in its second epoch, and its student."""
+
+import time
+from pathlib import Path
+
+from benchmark.registry import METHODS
+from methods.complete import Complete
+from methods.distilled import Distilled
+
+OPEN = Path(__file__).with_name('open')
+
+
+@METHODS.register_module('patient')
+class Patient(Complete):
+    """Waits for a file (unpublished, 2026)."""
+
+    def loss(self, batch):
+        """Returns the loss of `complete`, in the second epoch once the file is there."""
+        while self.epoch == 1 and not OPEN.exists():
+            time.sleep(0.02)
+        return super().loss(batch)
+
+
+@METHODS.register_module('pupil')
+class Pupil(Distilled):
+    """Learns from it (unpublished, 2026)."""
+
+    teacher = 'patient'
+'''
+
+
+def command(folder, results):
+    """A command with two experiments; one needs a teacher that is no experiment of its own."""
+    what = ('--methods', f'{folder / "patient.py"}:pupil', 'majority', '--datasets', 'synth_faces')
+    how = ('--results', str(results), '--device', 'cpu', '--cfg-options', *SMALL)
+    return [*what, *how]
+
+
+SLURM = ('--launcher', 'slurm', '--slurm', 'time=1:00:00,cpus_per_task=1')
+
+
+def records(results):
+    found = store.scan(results / 'runs').complete.values()
+    return {record['method']['label']: scientific(record) for record in found}
+
+
+@pytest.fixture(scope='module')
+def node():
+    """A Slurm of one node; this process finds its commands, and its tasks are forked from here."""
+    # The path of a socket may have 108 characters.
+    with tempfile.TemporaryDirectory(prefix='slurm') as folder:
+        try:
+            with cluster(Path(folder)) as running, pytest.MonkeyPatch.context() as patch:
+                for name, value in running.environment.items():
+                    patch.setenv(name, value)
+                with program(Path(folder), run.main) as command:
+                    patch.setattr(slurm, 'COMMAND', (str(command),))
+                    yield running
+        except Unavailable as why:
+            if 'CI' in os.environ:
+                raise
+            pytest.skip(str(why))
+
+
+def wait(happened, seconds=90.0):
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def asked(*words):
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def queue(form):
+    """What Slurm says of all tasks that have not ended, a line each."""
+    return sorted(asked('squeue', '--noheader', '--array', f'--format={form}').splitlines())
+
+
+class Life:
+    """A command in Slurm from its submission to its tables: what was told and seen, by moment.
+
+    The node has one core, so that of two tasks that could begin, one waits.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.results, self.whole = folder, folder / 'results', folder / 'whole'
+        (folder / 'patient.py').write_text(METHODS)
+        self.told, self.queue = {}, {}
+
+    def tell(self, moment, *words, results=None):
+        # A fixture of a module has no capsys.
+        with io.StringIO() as text, contextlib.redirect_stdout(text):
+            assert run.main([*command(self.folder, results or self.results), *words]) == 0
+            self.told[moment] = text.getvalue()
+        self.queue[moment] = queue('%i %E')
+
+    def job_of(self, moment):
+        """The only task that was submitted at a moment."""
+        (found,) = re.findall(r'submitted 1 task: (\d+)\n', self.told[moment])
+        return found
+
+    def live(self):
+        self.tell('submitted', *SLURM)
+        wait(lambda: list(self.results.rglob('resume.pth')))
+        asked('scancel', '1_1')
+        self.tell('a task was cancelled', *SLURM)
+        asked('scancel', self.job_of('a task was cancelled'))
+        self.tell('alone', '--methods', 'majority')
+        self.tell('again', *SLURM)
+        self.tell('running', '--status')
+        asked('scancel', '--signal=USR2', '1_0')  # as Slurm does some time before its limit
+        wait(lambda: queue('%i %T')[0] == '1_0 PENDING')
+        self.tell('stopped', '--status')
+        (self.folder / 'open').touch()
+        # Slurm lets a task that was put back wait for two minutes, and needs some seconds.
+        asked('scontrol', 'update', 'JobId=1_0', 'StartTime=now+3')
+        self.tell('one process', results=self.whole)
+        wait(lambda: not queue('%i'))
+        self.table = (self.results / 'tables' / 'synth_faces.md').read_text()
+        self.tell('collected', *SLURM)
+
+
+@pytest.fixture(scope='module')
+def life(node, tmp_path_factory):
+    found = Life(tmp_path_factory.mktemp('life'))
+    found.live()
+    return found
+
+
+def test_teachers_begin_first_and_students_wait_for_them(life):
+    assert 'submitted 2 tasks: 1_0 to 1_1\n' in life.told['submitted']
+    assert 'submitted 1 task: 2; begins after 1_0\n' in life.told['submitted']
+    assert life.queue['submitted'] == ['1_0 (null)', '1_1 (null)', '2 afterany:1_0(unfulfilled)']
+
+
+def test_what_waits_or_runs_is_not_submitted_again_and_what_was_cancelled_is(life):
+    told = life.told['a task was cancelled']
+    assert 'tasks in the queue already: 1 pending, 1 running (jobs 1, 2)\n' in told
+    job = life.job_of('a task was cancelled')
+    others = ['1_0 (null)', '2 afterany:1_0(unfulfilled)']
+    assert life.queue['a task was cancelled'] == [*others, f'{job} (null)']
+    assert 'submitted' not in life.told['again']
+    assert life.queue['again'] == others
+
+
+def test_the_tables_of_what_is_recorded_are_there_while_tasks_run(life):
+    assert '1 of 2 experiments are recorded already\n' in life.told['again']
+    assert re.search('^majority', life.told['again'], re.MULTILINE)
+    assert 'pupil' not in life.told['again'].partition('synth_faces (')[2]
+    # The last task has written the table; nobody has collected anything before.
+    assert re.search(r'^\| pupil', life.table, re.MULTILINE)
+
+
+def test_the_status_tells_what_runs_and_waits(life):
+    assert 'seed 0 running (epoch 2 of 3)' in life.told['running']
+    assert 'tasks in the queue: 1 pending, 1 running (jobs 1, 2)\n' in life.told['running']
+    assert 'seed 0 resumable (at epoch 2 of 3)' in life.told['stopped']
+
+
+def test_a_task_that_ran_into_its_limit_went_on_from_its_epoch(life):
+    (log,) = life.results.rglob('patient/*/seed0/train.log')
+    assert re.findall(r'epoch (\d): loss', log.read_text()) == ['0', '1', '2']
+    text = next((life.results / 'slurm').rglob('1_0_0_log.out')).read_text()
+    assert text.count('Starting with') == 2
+    assert 'Requeued job 1_0' in text
+
+
+def test_the_same_command_collects_the_records_of_one_process(life):
+    assert '2 of 2 experiments are recorded already\n' in life.told['collected']
+    assert 'submitted' not in life.told['collected']
+    assert life.told['collected'].count('synth_faces.md, .tex, .csv') == 1
+    assert life.queue['collected'] == []
+    found = records(life.results)
+    assert found.keys() == {'pupil', 'majority'}
+    assert found == records(life.whole)
+    # The teacher was trained, and is no row.
+    assert not list(life.results.rglob('patient/*/seed0/record.json'))
+
+
+def test_what_slurm_refuses_is_one_line(node, tmp_path, capsys):
+    words = [*command(tmp_path, tmp_path / 'new'), '--methods', 'majority']
+    assert run.main([*words, *SLURM[:2], '--slurm', 'time=5,partition=none']) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r'error: sbatch: Slurm refuses the jobs: invalid partition.*\n', error)
+    assert slurm_jobs.read(tmp_path / 'new') == {}
+
+
+def test_options_are_words_or_a_file_and_words_come_first(tmp_path):
+    (tmp_path / 'a.yaml').write_text('time: 4:00:00\npartition: gpu\nsetup:\n- module load cuda\n')
+    (tmp_path / 'a.json').write_text('{"time": 90, "exclusive": true, "tasks": "3"}')
+    file = options([str(tmp_path / 'a.yaml'), 'partition=cpu,nodelist=a1,a2,gpus=2', 'timeouts=0'])
+    assert file.timeouts == 0
+    assert file.tasks is None
+    assert file.executor == {
+        'job_name': 'benchmark', 'time': 240, 'partition': 'cpu', 'setup': ['module load cuda'],
+        'nodelist': 'a1,a2', 'additional_parameters': {'gpus': '2', 'requeue': True},
+    }  # fmt: skip
+    json = options([str(tmp_path / 'a.json')])
+    assert (json.tasks, json.timeouts, json.executor['time']) == (3, 10, 90)
+    assert json.executor['exclusive'] is True
+
+
+def test_submitit_knows_the_options_that_are_handed_to_it():
+    from submitit.slurm.slurm import _get_default_parameters
+
+    ours = {*slurm_options.KEYS} - {*slurm_options.UNKNOWN_TO_SUBMITIT, 'tasks', 'timeouts'}
+    assert ours <= set(_get_default_parameters())
+
+
+@pytest.mark.parametrize(
+    ('given', 'found'),
+    [('90', 90), ('90:30', 91), ('4:00:00', 240), ('0:00:01', 1), ('2-0', 2880), ('1-02:30', 1590),
+     ('1-02:30:59', 1591)],
+)  # fmt: skip
+def test_times_are_read_as_slurm_writes_them(given, found):
+    assert minutes(given) == found
+
+
+@pytest.mark.parametrize('given', ['', '0', '4h', '1-', '1:2:3:4', '-5', '1.5', '１'])
+def test_a_wrong_time_is_one_line(given):
+    with pytest.raises(UserError, match='--slurm: time: expected a time limit such as 4:00:00'):
+        minutes(given)
+
+
+@pytest.mark.parametrize(
+    ('words', 'error'),
+    [
+        (
+            ['partion=gpu', 'time=5'],
+            "unknown option in --slurm 'partion'; did you mean 'partition'",
+        ),
+        (['partition=gpu'], 'expected the time limit of a task, e.g. time=4:00:00, found none'),
+        (['time=5', 'tasks=0'], "tasks: expected a number from 1, found '0'"),
+        (['time=5', 'timeouts=x'], "timeouts: expected a number from 0, found 'x'"),
+        (['time=5', 'mem='], "mem: expected a line of text, found ''"),
+        (['time=5', 'comment=a\nrm'], "comment: expected a line of text, found 'a"),
+        (['time=5', 'time=6'], 'expected one value of time, found two'),
+        (['time=5,=6'], "expected KEY=VALUE, found '=6'"),
+        (['nowhere.yaml'], 'expected KEY=VALUE or a file, found no file nowhere.yaml'),
+    ],
+)
+def test_a_wrong_option_is_one_line(words, error, capsys):
+    assert run.main(['--methods', 'hemis', '--launcher', 'slurm', '--slurm', *words]) == 2
+    told = capsys.readouterr().err
+    assert told.count('\n') == 1
+    assert error in told
+
+
+@pytest.mark.parametrize(
+    ('text', 'error'),
+    [('time: [', 'a.yaml, line [12]: it is no YAML'), ('- 1', 'line 1: expected keys with values'),
+     ('time: {a: 1}', 'line 1: expected one value, found keys with values'),
+     ('time: 5\npartion: gpu', "line 2: unknown key 'partion'; did you mean 'partition'?"),
+     ('time: [5]', 'time: expected a line of text'), ('\0', 'a.yaml: it is no YAML')],
+)  # fmt: skip
+def test_a_wrong_file_is_one_line(text, error, tmp_path):
+    (tmp_path / 'a.yaml').write_text(text)
+    with pytest.raises(UserError, match=error):
+        options([str(tmp_path / 'a.yaml')])
+
+
+@pytest.mark.parametrize(
+    ('words', 'error'),
+    [
+        (['--slurm', 'time=5'], '--slurm: expected --launcher slurm beside it'),
+        ([*SLURM, '--force'], 'expected no --force beside it'),
+        ([*SLURM, '--budget', '4h'], 'expected no --budget beside it'),
+        ([*SLURM, '--shard', '1/2'], 'expected no --shard beside it'),
+        (SLURM, 'expected the commands of Slurm on this machine, found no sbatch'),
+    ],
+)
+def test_what_does_not_go_with_the_launcher_is_one_line(words, error, capsys, monkeypatch):
+    monkeypatch.setattr(slurm_options.shutil, 'which', lambda name: None)
+    assert run.main(['--methods', 'hemis', *words]) == 2
+    told = capsys.readouterr().err
+    assert told.count('\n') == 1
+    assert error in told
+
+
+def test_a_missing_package_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(slurm_options.shutil, 'which', lambda name: name)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, 'find_spec', lambda name: None if name == 'submitit' else real(name)
+    )
+    assert run.main(['--methods', 'hemis', *SLURM]) == 2
+    assert "install it: pip install '.[slurm]'\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('words', 'device'),
+    [('time=5', 'cpu'), ('time=5,gpus=1', 'cuda'), ('time=5,gres=gpu:a100:1', 'cuda'),
+     ('time=5,gpus_per_node=1', 'cuda'), ('time=5,gres=shard:1', 'cpu')],
+)  # fmt: skip
+def test_tasks_compute_on_a_gpu_if_they_ask_for_one(words, device):
+    args = run.parser().parse_args(['--slurm', words])
+    assert slurm_options.device_of(args) == device
+    args.device = 'cpu'
+    assert slurm_options.device_of(args) == 'cpu'
+
+
+def test_a_plan_for_gpus_needs_none_here_and_submits_nothing(tmp_path, capsys):
+    words = [*command(tmp_path, tmp_path / 'new'), '--methods', 'majority', 'distilled']
+    task = ['--launcher', 'slurm', '--slurm', 'time=2:00:00,gpus=1', '--device', 'auto']
+    assert run.main([*words, *task, '--dry-run']) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-4:] == [
+        'to submit  at once            synth_faces  teacher complete  seed 0',
+        'to submit  at once            synth_faces  majority  seed 0',
+        'to submit  after its teacher  synth_faces  distilled  seed 0',
+        '3 tasks, each on cuda with 120 minutes',
+    ]
+    assert not (tmp_path / 'new' / 'slurm').exists()
+
+
+def grid_of(results, *methods, tune=None):
+    data = Toy(TASKS['vectors'], sizes=(16, 8, 8))
+    return plan.experiments(plan.Request(methods, (0,), {}, results, 'cpu', tune), [data])
+
+
+def needs(found):
+    return {unit.text.split('  ', 1)[1]: len(unit.after) for unit in found}
+
+
+def test_a_teacher_that_is_an_experiment_of_the_command_is_no_task_of_its_own(tmp_path):
+    both = picking.units(grid_of(tmp_path, 'distilled', 'mmanet', 'complete'), lambda item: True)
+    assert needs(both) == {'distilled  seed 0': 1, 'mmanet  seed 0': 1, 'complete  seed 0': 0}
+    assert both[0].after == {both[2].folder}
+    grid = grid_of(tmp_path, 'distilled', 'mmanet', 'hemis')
+    alone = picking.units(grid, lambda item: True)
+    assert [*needs(alone).items()] == [
+        ('teacher complete  seed 0', 0), ('distilled  seed 0', 1), ('mmanet  seed 0', 1),
+        ('hemis  seed 0', 0),
+    ]  # fmt: skip
+    assert needs(picking.units(grid, lambda item: item is grid[2])) == {'hemis  seed 0': 0}
+
+
+def test_a_trained_teacher_is_waited_for_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(picking, 'is_trained', lambda folder, identity: True)
+    found = picking.units(grid_of(tmp_path, 'distilled', 'hemis'), lambda item: True)
+    assert needs(found) == {'distilled  seed 0': 0, 'hemis  seed 0': 0}
+
+
+def test_a_search_waits_for_the_teachers_of_its_trials_and_of_its_seeds(tmp_path):
+    grid = grid_of(tmp_path, 'mmanet', tune=2)
+    teacher, other, search = picking.units(grid, lambda item: True)
+    assert search.after == {teacher.folder, other.folder}
+    only = [str(unit.folder.relative_to(tmp_path)) for unit in (search, teacher, other)]
+    assert picking.picked(grid, only[:1], tmp_path) == (grid, [])
+    items, teachers = picking.picked(grid, only[1:], tmp_path)
+    assert items == []
+    assert {e.folder for e in teachers} == search.after
+
+
+def test_a_folder_of_no_experiment_is_one_line(tmp_path):
+    with pytest.raises(UserError, match='--only: expected the folder of something that this comma'):
+        picking.picked(grid_of(tmp_path, 'hemis'), ['runs/toy/mmanet'], tmp_path)
+
+
+def test_a_teacher_that_cannot_be_trained_is_told_and_ends_its_task(tmp_path, capsys, monkeypatch):
+    def fails(*_):
+        raise ValueError('no')
+
+    monkeypatch.setattr(picking, 'train', fails)
+    e = grid_of(tmp_path, 'complete')[0]
+    with pytest.raises(UserError, match='1 of 1 teachers cannot be trained'):
+        picking.train_teachers([e], Machine('cpu'))
+    assert 'teacher complete  seed 0  FAILED: ValueError: no' in capsys.readouterr().out
+    assert 'ValueError: no' in (e.folder / 'train.log').read_text()
+
+
+def test_units_are_dealt_out_to_at_most_so_many_tasks(tmp_path):
+    found = picking.units(grid_of(tmp_path, 'hemis', 'rfnet', 'uhved'), lambda item: True)
+    two = slurm._bundles(found, options(['time=5,tasks=2']))
+    assert [needs(bundle) for bundle in two] == [
+        {'hemis  seed 0': 0, 'uhved  seed 0': 0}, {'rfnet  seed 0': 0}
+    ]  # fmt: skip
+    assert len(slurm._bundles(found, options(['time=5']))) == 3
+    assert len(slurm._bundles(found * 500, options(['time=5']))) == slurm.LARGEST_ARRAY
+
+
+@pytest.mark.parametrize('text', ['[]', '{"runs/a": 1}', '{"runs/a": "1; rm"}', '{'])
+def test_a_damaged_file_of_jobs_is_one_line(text, tmp_path):
+    (tmp_path / 'slurm').mkdir()
+    (tmp_path / 'slurm' / 'jobs.json').write_text(text)
+    with pytest.raises(UserError, match=r'jobs.json: cannot be used: .*; remove it if no jobs'):
+        slurm_jobs.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('script', 'found'),
+    [('echo 7_0 RUNNING; echo 7_1 PENDING', {'7_0': 'RUNNING'}),
+     ('echo slurm_load_jobs error: Invalid job id specified >&2; exit 1', {})],
+)  # fmt: skip
+def test_jobs_that_slurm_has_forgotten_have_ended(script, found, tmp_path, monkeypatch):
+    stub(tmp_path, monkeypatch, script)
+    assert slurm_jobs.alive({'runs/a': '7_0', 'runs/b': '8'}) == found
+    assert slurm_jobs.alive({}) == {}
+
+
+def stub(folder, monkeypatch, script):
+    """Puts a script in the place of squeue."""
+    (folder / 'squeue').write_text(f'#!/bin/sh\n{script}\n')
+    (folder / 'squeue').chmod(0o755)
+    monkeypatch.setenv('PATH', f'{folder}:{os.environ["PATH"]}')
+
+
+def test_a_slurm_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
+    stub(tmp_path, monkeypatch, 'echo Unable to contact slurm controller >&2; exit 1')
+    with pytest.raises(UserError, match='squeue: Slurm does not answer: Unable to contact'):
+        slurm_jobs.alive({'runs/a': '7'})
+
+
+def test_a_task_runs_the_command_with_the_same_python():
+    assert (sys.executable, run.__file__) == COMMAND
+
+
+def test_a_task_hands_on_where_it_ran_and_whether_it_failed(tmp_path):
+    Task(['touch', 'here'], str(tmp_path))(['there'])
+    assert {file.name for file in tmp_path.iterdir()} == {'here', 'there'}
+    with pytest.raises(SystemExit):
+        Task(['false'], str(tmp_path))([])
+
+
+def test_the_signal_before_the_limit_ends_no_process_that_a_task_has_started(tmp_path):
+    Task(['sh', '-c', f'kill -{signal.SIGUSR2.value} $$; touch done'], str(tmp_path))([])
+    assert (tmp_path / 'done').exists()
