@@ -106,11 +106,8 @@ def _submit(
         after = f'; begins after {", ".join(before)}' if before else ''
         print(f'submitted {len(ids)} task{"s" if len(ids) > 1 else ""}: {_span(ids)}{after}')
     if new:
-        print(
-            f'logs: {results / slurm_jobs.FOLDER}; --status {results} tells what is done, and the '
-            'same command makes the tables of it; scancel ends tasks, which go on when submitted '
-            'again'
-        )
+        print(f'their logs are written to {results / slurm_jobs.FOLDER}')
+        print(f'--status {results} tells what is done; the same command prints the tables of it')
 
 
 def _span(ids: Sequence[str]) -> str:
