@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from benchmark.dataset import Rows
 from benchmark.method import Modality
@@ -189,8 +190,6 @@ def shot(x: np.ndarray, level: float, rng: np.random.Generator, sensor: Sensor) 
 
 def blur(x: np.ndarray, level: float, rng: np.random.Generator, sensor: Sensor) -> np.ndarray:
     """Returns an image (C, H, W) after a Gaussian filter; level is sigma / min(H, W)."""
-    from scipy.ndimage import gaussian_filter  # here: all commands load this file, and few need it
-
     sigma = level * min(x.shape[1:])
     return gaussian_filter(x, (0, sigma, sigma), mode='nearest')
 
@@ -215,8 +214,6 @@ def holes(x: np.ndarray, level: float, rng: np.random.Generator, sensor: Sensor)
     The holes are where white noise after a Gaussian filter of a sixteenth of the shorter side (but
     at least a pixel) is lowest, on a share `level` of the pixels.
     """
-    from scipy.ndimage import gaussian_filter
-
     noise = rng.standard_normal(x.shape[1:])
     field = gaussian_filter(noise, max(1.0, min(noise.shape) / 16), mode='wrap')
     return np.where(field <= np.quantile(field, level), 0, x)

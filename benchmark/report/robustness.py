@@ -241,7 +241,7 @@ def kept_share(values: np.ndarray, empty: float, higher: bool) -> np.ndarray:
 
 def area(values: np.ndarray, severities: Sequence[int]) -> np.ndarray:
     """Returns the area under severity curves (..., severities), divided by the last severity."""
-    from scipy.integrate import trapezoid  # here: its package takes long to import
+    from scipy.integrate import trapezoid  # here: it takes long to import
 
     return trapezoid(values, severities, axis=-1) / max(severities[-1], 1)
 

@@ -406,7 +406,7 @@ runpy.run_path('benchmark/run.py')
 from benchmark import running
 from benchmark.engine.protocol import Protocol
 running.discover()
-needless = {'sklearn', 'matplotlib', 'onnx', 'scipy.ndimage', 'scipy.integrate', 'torch._inductor'}
+needless = {'sklearn', 'matplotlib', 'onnx', 'scipy.integrate', 'torch._inductor'}
 print(Protocol(lr=0.3).id('data'), needless & {*sys.modules})
 """
     out = subprocess.run(
