@@ -406,13 +406,15 @@ runpy.run_path('benchmark/run.py')
 from benchmark import running
 from benchmark.engine.protocol import Protocol
 running.discover()
-print(Protocol(lr=0.3).id('data'), {'sklearn', 'matplotlib', 'onnx'} & {*sys.modules})
+needless = {'sklearn', 'matplotlib', 'onnx', 'scipy.integrate', 'torch._inductor'}
+print(Protocol(lr=0.3).id('data'), needless & {*sys.modules})
 """
     out = subprocess.run(
         [sys.executable, '-c', code],
         capture_output=True, check=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(tmp_path)},
     )  # fmt: skip
     assert out.stdout.decode().strip() == f'{Protocol(lr=0.3).id("data")} set()'
+    assert b'decoy' not in out.stderr
 
 
 @pytest.mark.parametrize(

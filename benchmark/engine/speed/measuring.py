@@ -29,7 +29,7 @@ class Sizes(NamedTuple):
     """
 
     repeats: int = 5
-    samples: int = 768
+    samples: int = 384
     paper: tuple[int, int, int] = (112, 64, 64)
     steps: int = 1000
     matmul: int = 1024

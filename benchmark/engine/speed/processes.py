@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def jobs(sizes: Sizes) -> Row:
     with _trainers(2, sizes) as pipes:
         pairs = in_turns(
             lambda: seconds(lambda: train(pipes)),
-            lambda: seconds(lambda: [train([pipe]) for pipe in pipes]),
+            lambda: sum(seconds(partial(train, [pipe])) for pipe in pipes),
             sizes.repeats,
         )
     return Row(what, ratios(pairs), '<= 0.60', f'{DATASET}, epochs of {sizes.samples} samples')

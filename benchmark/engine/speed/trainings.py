@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -113,20 +114,24 @@ def prepared(e: Experiment) -> Callable[[], None]:
     return stepper(method, first_batch(e), optimizer)
 
 
+def under_harness(e: Experiment, folder: Path) -> float:
+    """Returns the seconds of an epoch under the harness."""
+    return harness(e, folder).seconds[0]
+
+
 def loops(sizes: Sizes, folder: Path) -> list[Row]:
     """Compares the harness with a bare loop, and the loading with the epoch."""
     rows = []
     for dataset in DATASETS:
         e = embedded(UNIFIED, dataset, sizes, folder)
-        pairs = in_turns(lambda e=e: bare(e), lambda e=e: harness(e, folder).seconds[0],
-                         sizes.repeats)  # fmt: skip
+        pairs = in_turns(partial(bare, e), partial(under_harness, e, folder), sizes.repeats)
         rate = len(split_of(e.data, 'train')) / statistics.median(b for _, b in pairs)
         rows.append(
             Row(f'{dataset}: samples a second under the harness / in a bare PyTorch loop',
                 ratios(pairs), '>= 0.97', f'{rate:.0f} samples a second under the harness')
         )  # fmt: skip
         loader = loaders(e, e.parts[0], MACHINE)[0]
-        loading = [seconds(lambda loader=loader: list(loader)) for _ in range(sizes.repeats + 1)]
+        loading = [seconds(partial(list, loader)) for _ in range(sizes.repeats + 1)]
         shares = [a / b for a, (_, b) in zip(loading[1:], pairs, strict=True)]
         rows.append(Row(f'{dataset}: loading / whole epoch', shares))
     return rows
@@ -139,8 +144,7 @@ def mmanet(sizes: Sizes, folder: Path) -> list[Row]:
         one, other = (
             prepared(embedded(name, dataset, sizes, folder)) for name in ('mmanet', UNIFIED)
         )
-        pairs = in_turns(lambda one=one: seconds(one), lambda other=other: seconds(other),
-                         2 * sizes.repeats)  # fmt: skip
+        pairs = in_turns(partial(seconds, one), partial(seconds, other), 2 * sizes.repeats)
         told = f'{1e3 * statistics.median(b for _, b in pairs):.0f} ms for the unified model'
         what = f'{dataset}: step of `mmanet` / step of the unified model (`{UNIFIED}`)'
         rows.append(Row(what, ratios(pairs), '<= 1.6', told))
