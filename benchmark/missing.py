@@ -68,7 +68,10 @@ class Sampler:
             if len(self.names) <= TABLED and value not in (ids := subset_ids(self.names)):
                 raise unknown(f'{what} {self.spec!r}: subset', value, ids)
             if (found := subset_named(value, self.names, what)) != value:
-                raise unknown(f'{what} {self.spec!r}: subset', value, [found])
+                raise UserError(
+                    f'sampler {self.spec!r}: expected modalities in the order of the data set, '
+                    f'only:{found}'
+                )
             return value
         if kind == 'bernoulli':
             absent = parse_rates(value, self.names, self.spec)

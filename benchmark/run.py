@@ -53,11 +53,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_what(p)
+    arguments.add_subsets(p)
     _add_gaps(p)
     _add_how(p)
     arguments.add_speed(p)
     slurm_options.add(p)
-    _add_curves(p)
+    arguments.add_curves(p)
     _add_which(p)
     return p
 
@@ -105,13 +106,6 @@ def _add_what(p: argparse.ArgumentParser) -> None:
         action='store_true',
         help='leave out the values of results/settings.json: the options that are not typed are '
         "those of a method's paper, or its defaults",
-    )
-    p.add_argument(
-        '--subsets',
-        metavar='WHICH',
-        help='the subsets of the modalities that are validated and tested: all, sampled:K, or a '
-        'file with a subset in each line, e.g. sampled:128 (default: all of up to 8 modalities, '
-        'sampled:128 of more)',
     )
     p.add_argument(
         '--grid',
@@ -201,22 +195,6 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_curves(p: argparse.ArgumentParser) -> None:
-    """Adds the options on the curves of trainings: they change no score."""
-    p.add_argument(
-        '--curves',
-        action='store_true',
-        help='evaluate the validation split on every subset during the training also where only '
-        'the curves need it: every val_interval epochs',
-    )
-    p.add_argument(
-        '--visualizer',
-        choices=tuple(arguments.VISUALIZERS),
-        help='also tell the curves to TensorBoard, Weights & Biases or MLflow, in the folder of '
-        'each run',
-    )
-
-
 def _add_which(p: argparse.ArgumentParser) -> None:
     """Adds the options that say which experiments run now, and what is only shown."""
     p.add_argument(
@@ -242,29 +220,10 @@ def _add_which(p: argparse.ArgumentParser) -> None:
         help='print what is done, running, resumable or failed in a results folder, '
         'e.g. /tmp/results (default: that of --results)',
     )
-    _add_corruptions(p)
+    arguments.add_corruptions(p)
     p.add_argument('--dry-run', action='store_true', help='print the plan and the expected time')
     p.add_argument('--list', action='store_true', help='print the methods and data sets')
     p.add_argument('--force', action='store_true', help='run again what is recorded')
-
-
-def _add_corruptions(p: argparse.ArgumentParser) -> None:
-    """Adds the options of tests beside the record, which change no score of it."""
-    p.add_argument(
-        '--corruptions',
-        nargs='?',
-        type=kinds.kinds,
-        const=tuple(kinds.KINDS),
-        metavar='KIND,...',
-        help='then test the same networks under graded corruptions of one modality, also of '
-        'recorded runs, e.g. gaussian,frozen (default: all that fit a modality)',
-    )
-    p.add_argument(
-        '--severities',
-        type=kinds.severities,
-        metavar='N,...',
-        help='severities of --corruptions, e.g. 1,3,5 (default: 1,2,3,4,5)',
-    )
 
 
 @telling
@@ -279,6 +238,7 @@ def main(argv: list[str] | None = None) -> int:
         UserError: The arguments do not hold together, which is told with status 2.
     """
     args = parser().parse_args(argv)
+    arguments.check_processes(args)
     if args.status is not None:
         from benchmark.engine import slurm_jobs, status
         from benchmark.report.escaping import terminal
@@ -290,6 +250,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments.check(args)
     slurm_options.check(args)
     kinds.check(args.corruptions, args.severities)
+    if args.list:
+        from benchmark.engine.listing import show_list
+
+        return show_list(args.data_root)
     args.words = sys.argv[1:] if argv is None else argv
     # PyTorch, which takes seconds to import, and which nothing above needs.
     from benchmark import running

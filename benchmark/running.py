@@ -14,13 +14,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from benchmark.engine import corruption_runs, plan, slurm
+import torch
+
+from benchmark.engine import arguments, corruption_runs, plan, slurm
 from benchmark.engine.budget import within
 from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.dry_run import show_plan
 from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
-from benchmark.engine.listing import show_list
 from benchmark.engine.manifest import export
+from benchmark.engine.parallel import helping, processes
 from benchmark.engine.picking import picked, train_teachers
 from benchmark.engine.request import prepare
 from benchmark.engine.robustness import Request
@@ -40,7 +42,7 @@ LEFT_BEHIND = 600.0
 
 
 def start(args: argparse.Namespace, typed: bool) -> int:
-    """Does what the arguments say.
+    """Does what the arguments say, together with the other processes of `torchrun`, if there are.
 
     Args:
         args: The arguments.
@@ -53,14 +55,55 @@ def start(args: argparse.Namespace, typed: bool) -> int:
     Raises:
         UserError: The arguments do not hold together.
     """
+    if arguments.processes() == 1:
+        return _start(args, typed)
+    device = 'cuda' if args.device != 'cpu' and torch.cuda.is_available() else 'cpu'
+    with processes.joined(device):
+        return lead(args) if processes.leads() else follow(args)
+
+
+def lead(args: argparse.Namespace) -> int:
+    """Does what the arguments say, as the leading one of several processes."""
+    status = 2
+    try:
+        status = _start(args, typed=False)
+    except (Exception, SystemExit):
+        processes.say(status)
+        raise
+    processes.say(status)
+    return status
+
+
+def follow(args: argparse.Namespace) -> int:
+    """Helps the leading process; what is wrong with the arguments is told by that one."""
     discover()
-    if args.list:
-        return show_list(args.data_root)
+    try:
+        grid, machine = planned(args)
+    except UserError:
+        return processes.hear()
+    return helping.help_out((e for item in grid for e in steps(item)), machine)
+
+
+def planned(
+    args: argparse.Namespace, refused: list[str] | None = None
+) -> tuple[plan.Grid, Machine]:
+    """Plans a command, in all processes of `torchrun`; arguments and errors as of `prepare`."""
+
+    def make() -> tuple[plan.Grid, Machine]:
+        grid, machine = prepare(args, refused)
+        return grid, replace(machine, jobs=1) if processes.count() > 1 else machine
+
+    return processes.agreed(make, lambda found: [plan.plain(x).identity for x in found[0]])
+
+
+def _start(args: argparse.Namespace, typed: bool) -> int:
+    """Does what the arguments say, as of `start`, in the process that decides."""
+    discover()
     refused: list[str] | None = [] if args.dry_run else None
     # Planning writes what a named grid means into the arguments; helpers plan from those typed.
     asked = argparse.Namespace(**vars(args))
     helper, tester = (partial(f, asked) if typed else None for f in (help_out, help_test))
-    grid, machine = prepare(args, refused)
+    grid, machine = planned(args, refused)
     if machine.grid:
         told = f'grid {machine.grid["name"]}: {count(grid)} experiments'
         print(f'{told} (SHA-256 {machine.grid["sha256"][:12]})')

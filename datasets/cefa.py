@@ -114,6 +114,7 @@ def _faces(
             if not found:
                 raise UserError(f'{video}: expected a name RACE_ID_ACQUISITION_SESSION_KIND')
             subject, kind = int(found[2]), int(found[5])
+            # A folder holds persons of all splits; the number says which split is theirs.
             if subject in subjects and kind in kinds:
                 yield from _frames(root, video, kind == LIVE, aside)
 

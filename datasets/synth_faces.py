@@ -108,6 +108,7 @@ class SynthFaces(Generated):
         live, kind = rng.integers(2, size=n), rng.integers(len(KINDS), size=n)
         mean = np.where(live[:, None] == 1, LIVE_MEAN, ATTACK_MEAN[kind])
         subject = rng.integers(SUBJECTS, size=n)
+        # Each split has people of its own: nobody who is tested was seen in training.
         people = self.rng(split, 'people').uniform(-1, 1, (SUBJECTS, len(TRAITS)))
         nuisance = rng.uniform(-1, 1, (n, len(NUISANCE)))
         return {
@@ -138,6 +139,7 @@ def anatomy(z: Latents, size: int) -> Parts:
     u = (x * np.cos(roll) + y * np.sin(roll)) * scale
     v = (y * np.cos(roll) - x * np.sin(roll)) * scale
     wide = 0.68 + 0.06 * column(z['aspect'])
+    # Of a head that turns, what lies in the middle moves, and its outline hardly does.
     turn = u - 0.14 * column(z['yaw'])
     gap, eye = 0.29 + 0.04 * column(z['spacing']), 0.13 + 0.02 * column(z['eye'])
     side = np.abs(turn) - gap
@@ -197,6 +199,7 @@ def pattern(z: Latents, p: Parts, size: int) -> np.ndarray:
     x, y = grid(size)
     angle, phase = 0.35 * column(z['angle']), math.pi * column(z['phase'])
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    # x and y run from -1 to 1, so that `pixels * x` grows by pi from one pixel to the next.
     pixels = math.pi * size / 2
     dots = np.sin(pixels * along / 2.6 + phase) * np.sin(pixels * across / 2.6 + phase)
     beat = np.sin(pixels * across / 2 + phase) * (0.6 + 0.4 * np.sin(6 * along + phase))

@@ -102,6 +102,7 @@ class SynthRooms(Generated):
         """Returns the mIoU of guessing every class as often as it occurs in the test split."""
         share = np.bincount(self.labels(self.latents('test')).ravel(), minlength=len(CLASSES))
         share = share / share.sum()
+        # Of a guessed class of share s, the intersection is s^2 and the union 2 s - s^2.
         return float((share / (2 - share)).mean())
 
     def labels(self, latents: Latents) -> np.ndarray:
@@ -160,6 +161,7 @@ def regions(z: Latents, size: int) -> np.ndarray:
     y = grid(size)[1]
     seen = np.where(y > horizon(z), 1, 0) + np.zeros((1, 1, size), int)
     for place in range(PANELS + FIGURES):
+        # A later place stands in front of an earlier one.
         seen = np.where(outline(z, place, size)[0], place + 2, seen)
     return seen
 
@@ -175,6 +177,7 @@ def draw_rgb(z: Latents, size: int, rng: np.random.Generator) -> np.ndarray:
     tint = rng.uniform(-0.08, 0.08, (2, n, 3)).astype(np.float32)
     wall = np.array([0.72, 0.70, 0.64], np.float32) + tint[0]
     picture = np.broadcast_to(wall[:, :, None, None], (n, 3, size, size)).copy()
+    # Planks grow narrower towards the horizon.
     deep = 1 / (y - edge + 0.35)
     planks = 0.06 * (np.sin(6 * x * deep + 3 * column(z['plank'])) > 0)
     floor = (np.array([0.5, 0.36, 0.24]) + tint[1])[:, :, None, None] + planks[:, None]
@@ -233,11 +236,13 @@ def draw_depth(z: Latents, size: int, rng: np.random.Generator) -> np.ndarray:
             depth = np.where(inside, depth + 0.28 * first**2, depth)
             holes = np.where(inside, 0.6 * second**2, holes)
         else:
+            # A figure is as far away as the floor at its feet.
             feet = 0.3 + 0.06 * column(z['near']) + 0.55 * (0.5 - edge)
             bulge = 0.3 * first * np.sqrt(np.clip(1 - u**2, 0, 1))
             depth, holes = np.where(inside, feet + bulge, depth), np.where(inside, 0.01, holes)
     depth = depth + grain(rng, depth.shape, 0.015 + 0.01 * z['noise'])
     lost = rng.random(depth.shape, dtype=np.float32) < holes
+    # Beside the holes that tell classes apart there are some that tell nothing.
     lost |= clouds(rng, n, size, 10) > column(rng.uniform(1.5, 3, n))
     depth = np.where(lost, 0, np.clip(depth, 0.02, 1.2))
     return ((depth - 0.35) / 0.2).astype(np.float32)[:, None]
@@ -254,6 +259,7 @@ def posterior(z: Latents, given: list[str]) -> np.ndarray:
     allowed = np.full((PANELS + FIGURES, len(CLASSES)), -np.inf)
     allowed[:PANELS, PANEL_CLASSES] = allowed[PANELS:, FIGURE_CLASSES] = 0
     log = log + allowed
+    # Less the largest, so that no exponential overflows and not all of them become 0.
     chance = np.exp(log - log.max(-1, keepdims=True))
     chance /= chance.sum(-1, keepdims=True)
     known = np.broadcast_to(np.eye(len(CLASSES))[:2], (len(chance), 2, len(CLASSES)))

@@ -88,6 +88,7 @@ class OwnVolumes(Volumes):
         if found <= {0}:
             raise UserError(f'{folder}: expected a label above 0 in some case, found none')
         regions = _regions(folder / 'regions.txt', found - {0})
+        # Numbers that no case has are classes, too, so that a class has the number in the files.
         classes = ('background', *(f'label {k}' for k in range(1, max(found) + 1)))
         options = SliceOptions(size=image_size('volumes', size), width=width, augment=augment)
         super().__init__(folder, splits, modalities, classes, regions, options, duplicates)
@@ -151,6 +152,7 @@ def _check_name(file: Path, kind: str, spelled: dict[str, str]) -> None:
         )
     if not re.fullmatch(r'[\w-]+', kind):
         raise UserError(f'{file}: expected a name of letters, digits, _ and -, found {kind!r}')
+    # Some file systems take T1 and t1 for one name, so that two spellings are no two modalities.
     if (known := spelled.setdefault(kind.lower(), kind)) != kind:
         raise UserError(f'{file}: expected the spelling {known}, as in other files, found {kind}')
 
@@ -174,6 +176,7 @@ def _regions(file: Path, found: Collection[int]) -> Regions:
             raise UserError(
                 f'{file}: expected a name of letters, digits, _, ., + and -, found {name!r}'
             )
+        # Of a region that never occurs, Dice is 1 for every network that never predicts it.
         if not labels or not all(k.isdecimal() and int(k) in found for k in labels):
             known = ', '.join(map(str, sorted(found)))
             raise UserError(f'{file}: expected NAME and some of the labels {known}, found {line!r}')

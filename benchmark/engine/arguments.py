@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
+import io
 import math
 import os
 import re
 import shutil
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +21,7 @@ from benchmark.engine.grids import NamedGrid
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT
 from benchmark.options import keyed
+from benchmark.records import kinds
 
 REGISTERED = re.compile(r"^@(?:METHODS|DATASETS)\.register_module\('([^']+)'\)$", re.MULTILINE)
 """How a file of methods/ or datasets/ registers a name."""
@@ -47,6 +51,47 @@ def shard(given: str) -> Shard:
             f'--shard: expected i/n with i from 1 to n, e.g. 2/8, found {ascii(given[:40])}'
         )
     return found
+
+
+PLACE = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR')
+"""Variables by which `torchrun` tells a process which of several it is."""
+
+
+def processes() -> int:
+    """Returns how many processes `torchrun` has started for this command; 1 without it."""
+    return int(os.environ['WORLD_SIZE']) if all(name in os.environ for name in PLACE) else 1
+
+
+def check_processes(args: argparse.Namespace) -> None:
+    """Checks that the arguments fit a command that `torchrun` has started in several processes.
+
+    From here on the first of them alone prints.
+
+    Raises:
+        UserError: They do not fit.
+    """
+    count = processes()
+    if count == 1:
+        return
+    if os.environ['RANK'] != '0':
+        sys.stdout = sys.stderr = io.StringIO()
+        sys.excepthook = functools.partial(traceback.print_exception, file=sys.__stderr__)
+    refused = {
+        '--jobs': (args.jobs or 1) > 1,
+        '--gpus': args.gpus is not None,
+        f'--device {args.device}': ':' in args.device,
+        '--compile': args.compile,
+        '--launcher': getattr(args, 'launcher', 'local') != 'local',
+        '--budget': args.budget is not None,
+        '--dry-run': args.dry_run,
+        '--list': args.list,
+        '--status': args.status is not None,
+    }
+    for option, given in refused.items():
+        if given:
+            raise UserError(
+                f'{option}: expected one process, found {count}; give it without torchrun'
+            )
 
 
 def device(given: str) -> str:
@@ -111,6 +156,52 @@ def add_speed(p: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help='repeat the same numbers, e.g. not with --no-deterministic, which is for speed',
+    )
+
+
+def add_subsets(p: argparse.ArgumentParser) -> None:
+    """Adds the option that says which subsets of the modalities are tested."""
+    p.add_argument(
+        '--subsets',
+        metavar='WHICH',
+        help='the subsets of the modalities that are validated and tested: all, sampled:K, or a '
+        'file with a subset in each line, e.g. sampled:128 (default: all of up to 8 modalities, '
+        'sampled:128 of more)',
+    )
+
+
+def add_corruptions(p: argparse.ArgumentParser) -> None:
+    """Adds the options of tests beside the record, which change no score of it."""
+    p.add_argument(
+        '--corruptions',
+        nargs='?',
+        type=kinds.kinds,
+        const=tuple(kinds.KINDS),
+        metavar='KIND,...',
+        help='then test the same networks under graded corruptions of one modality, also of '
+        'recorded runs, e.g. gaussian,frozen (default: all that fit a modality)',
+    )
+    p.add_argument(
+        '--severities',
+        type=kinds.severities,
+        metavar='N,...',
+        help='severities of --corruptions, e.g. 1,3,5 (default: 1,2,3,4,5)',
+    )
+
+
+def add_curves(p: argparse.ArgumentParser) -> None:
+    """Adds the options on the curves of trainings: they change no score."""
+    p.add_argument(
+        '--curves',
+        action='store_true',
+        help='evaluate the validation split on every subset during the training also where only '
+        'the curves need it: every val_interval epochs',
+    )
+    p.add_argument(
+        '--visualizer',
+        choices=tuple(VISUALIZERS),
+        help='also tell the curves to TensorBoard, Weights & Biases or MLflow, in the folder of '
+        'each run',
     )
 
 

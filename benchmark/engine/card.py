@@ -64,6 +64,7 @@ def write(experiment: Experiment, device: str) -> None:
         UserError: It cannot be written.
     """
     data, method = experiment.data, experiment.header['method']
+    # The weights are in the checkpoint; the path that they started from may exist nowhere else.
     task = dataclasses.replace(data.task, loss=experiment.protocol.loss, pretrained='')
     circumstances = environment.circumstances(device)
     content = {
@@ -73,6 +74,7 @@ def write(experiment: Experiment, device: str) -> None:
         'dataset': {'name': data.name, 'spec': data.spec, 'fingerprint': data.fingerprint},
         'options': data.options,
         'task': dataclasses.asdict(task),
+        # All splits are prepared alike, and the test split is not opened before the test.
         'preparation': data.preparation(split_of(data, 'val')),
         'seed': experiment.seed,
         'batch': 2 * experiment.protocol.batch_size,

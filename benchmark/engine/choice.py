@@ -82,6 +82,7 @@ def drops(outcomes: Outcomes, subsets: Sequence[str], data: DatasetInfo) -> np.n
     if f'{"pred" if data["kind"] == "classification" else "areas"}/{full}' not in outcomes:
         return np.full(len(errors(outcomes, subsets[0], data)), np.nan)
     every = np.stack([errors(outcomes, subset, data) for subset in subsets])
+    # NaN would win every maximum.
     worst = np.where(np.isnan(every), -np.inf, every).max(0)
     return np.where(np.isfinite(worst), worst - errors(outcomes, full, data), np.nan)
 
@@ -134,12 +135,14 @@ def choose(
     measures = {'drop': drops, 'disagreement': disagreements}
     anyhow = [np.isfinite([errors(r, s, data) for s in known]).any(0) for r in runs]
     usable, taken, found = np.all(anyhow, axis=0), set[int](), {}
+    # False comes before True, so that the random ones are first.
     for rule in sorted(rules, key=lambda rule: rule != 'random'):
         if rule == 'random':
             values = np.random.default_rng(derive(seed, 'gallery')).random(len(usable))
         else:
             values = np.mean([measures[rule](r, known, data) for r in runs], axis=0)
         values = np.where(usable, values, np.nan)
+        # Stable: of equal values the first sample is taken, on every machine.
         order = [int(k) for k in np.argsort(-values, kind='stable') if np.isfinite(values[k])]
         if not order:
             raise UserError(f'--rule {rule}: expected samples with all modalities, found none')

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from benchmark.dataset import Split
-from benchmark.engine.subset_metrics import kept_logits
+from benchmark.engine.outputs import kept_logits
 from benchmark.errors import UserError, unknown
 from benchmark.method import Task
 from benchmark.records.predictions import Predictions

@@ -115,6 +115,7 @@ def _named(found: Predictions) -> str:
             'FILE or the like'
         )
     options = keyed(filter(None, tail.split(',')), f'{found.file}: dataset', 'KEY=VALUE')
+    # A file from elsewhere must not decide which paths this machine reads, or which code it runs.
     local = [key for key in options if key in LOCAL]
     if local or '.py' in tail:
         raise found.wrong(
@@ -202,6 +203,7 @@ def _record(found: Predictions, data: Dataset, outcomes: Outcomes, label: str) -
             'peak_memory_mb': 0.0,
         },
         **environment.circumstances('cpu'),
+        # Versions of this machine say nothing of the code that made the predictions.
         'environment': {'file': name, 'sha256': digest(found.file).sha256},
     }
     return {**verification.verified(cast(Record, made), outcomes)}
@@ -215,6 +217,7 @@ def _hash(outcomes: Outcomes) -> str:
     """Returns a hash of predictions, which is in the identity of their record."""
     whole = hashlib.sha256()
     for key, array in sorted(outcomes.items()):
+        # Type and shape count: the same bytes may be other numbers.
         whole.update(f'{key} {array.dtype.str} {array.shape}'.encode())
         whole.update(np.ascontiguousarray(array).tobytes())
     return whole.hexdigest()[:16]

@@ -111,6 +111,7 @@ def measured(modality: Modality, rows: Rows, available: np.ndarray) -> Sensor:
     x = np.asarray(rows[there[places]], np.float64)
     if modality.padded:
         x = x[x[..., -1] > 0][None, :, :-1]
+    # No validation sample has the modality; its unit is then 0, and it is left as it is.
     if not x.size:
         x = np.zeros((1, *(n - modality.padded * k for k, n in enumerate(modality.shape))))
     axes = {'image': (0, 2, 3), 'sequence': (0, 1), 'vector': (0,)}[modality.kind]
@@ -141,6 +142,7 @@ def corrupt(
     if severity == 0:
         return x
     level = LEVELS[kind][severity - 1]
+    # The severity is left out: a sample has one noise, which only grows, so that curves are smooth.
     rng = generator(0, 'corruption', sensor.modality.name, kind, name)
     if not sensor.modality.padded:
         return _apply(kind, level, x, rng, sensor, other).astype(np.float32)
@@ -223,6 +225,7 @@ def shift(x: np.ndarray, level: float, rng: np.random.Generator, sensor: Sensor)
     It is moved by level min(H, W) pixels, but at least by one; pixels at the border are repeated.
     """
     angle, reach = rng.uniform(0, 2 * math.pi), max(1, round(level * min(x.shape[1:])))
+    # Rounding may make one of the two 0, never both: the direction has a side of at least 0.7.
     down, right = round(reach * math.sin(angle)), round(reach * math.cos(angle))
     row, column = (
         np.clip(np.arange(n) - by, 0, n - 1)
@@ -234,6 +237,7 @@ def shift(x: np.ndarray, level: float, rng: np.random.Generator, sensor: Sensor)
 def segments(x: np.ndarray, level: float, rng: np.random.Generator, sensor: Sensor) -> np.ndarray:
     """Returns a sequence (T, D) in which one segment of level T frames, at least one, is 0."""
     lost = max(1, round(level * len(x)))
+    # Its centre is uniform over the frames; a uniform start would hardly ever lose the ends.
     start = int(np.clip(rng.integers(len(x)) - lost // 2, 0, len(x) - lost))
     result = x.copy()
     result[start : start + lost] = 0

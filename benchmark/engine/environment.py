@@ -16,6 +16,7 @@ import mmseg
 import numpy as np
 import torch
 
+from benchmark.engine.parallel import processes
 from benchmark.files import ROOT
 
 
@@ -39,6 +40,7 @@ def circumstances(device: str, grid: Mapping[str, str] | None = None) -> dict[st
             'platform': platform.platform(terse=True),
             'threads': str(torch.get_num_threads()),
             'device': torch.cuda.get_device_name() if on_gpu else 'cpu',
+            **({'processes': str(count)} if (count := processes.count()) > 1 else {}),
         },
         'commit': _commit(),
         'finished': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),

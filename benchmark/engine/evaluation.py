@@ -8,6 +8,7 @@ same.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,9 +17,11 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.runner import TestLoop, ValLoop
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from benchmark.dataset import Split
 from benchmark.engine.hooks import TrainingDiverged
+from benchmark.engine.parallel import processes
 from benchmark.engine.stacking import decoded
 from benchmark.engine.subset_metrics import NotFinite, Predicted, metric_for
 from benchmark.errors import UserError
@@ -129,6 +132,13 @@ class SubsetEvaluator(Evaluator):
         rest = f' and {len(ids) - 3} more' if len(ids) > 3 else ''
         return f'{"samples" if len(ids) > 1 else "sample"} {named}{rest}'
 
+    def _gather(self) -> None:
+        """Gives every process what all have kept, in the order of the batches."""
+        every = self.by_subset.values()
+        kept = [tree_map_only(Tensor, Tensor.cpu, metric.results) for metric in every]
+        for metric, *parts in zip(every, *processes.everyone(kept), strict=True):
+            metric.results = sorted(itertools.chain(*parts), key=lambda k: int(k['number'][0]))
+
     def evaluate(self, size: int) -> dict[str, float]:
         """Returns '<subset>/<metric>' -> value, and fills `scores` and `outcomes`.
 
@@ -137,6 +147,8 @@ class SubsetEvaluator(Evaluator):
         """
         flat = {}
         self.scores, self.outcomes = {}, {}
+        if processes.world() > 1:
+            self._gather()
         for subset, metric in self.by_subset.items():
             with self._naming(subset):
                 metrics = metric.evaluate(size)
@@ -163,7 +175,8 @@ class _SubsetLoop:
         model = self.runner.model
         batch = model.data_preprocessor(data_batch, False)
         for mask, logits in subset_logits(model, batch, list(self.evaluator.masks.values())):
-            self.evaluator.process_subset(mask, logits, batch, idx)
+            number = idx * processes.world() + processes.rank()
+            self.evaluator.process_subset(mask, logits, batch, number)
         self.runner.call_hook(
             f'after_{stage}_iter', batch_idx=idx, data_batch=data_batch, outputs=[]
         )

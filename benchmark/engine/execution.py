@@ -17,6 +17,7 @@ from benchmark.engine.building import Machine, build, loaders
 from benchmark.engine.compiling import compiled
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
 from benchmark.engine.locks import holding
+from benchmark.engine.parallel import sections
 from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
 from benchmark.method import Method
@@ -173,13 +174,14 @@ def _fit(
         if machine.compiled:
             compiled(method)
         own = part.folder, identity, experiment.seed, machine.device, experiment.subsets_of(part)
-        summary = training.train(
-            method,
-            loaders(experiment, part, machine),
-            experiment.protocol,
-            training.Job(*own, machine.curves, machine.visualizer, experiment.about),
-            lambda epoch, seconds: report(epoch, epochs, seconds),
-        )
+        with sections.shared(sections.TRAIN, experiment, part, method):
+            summary = training.train(
+                method,
+                loaders(experiment, part, machine),
+                experiment.protocol,
+                training.Job(*own, machine.curves, machine.visualizer, experiment.about),
+                lambda epoch, seconds: report(epoch, epochs, seconds),
+            )
     summary['peak_memory_mb'] = cost.peak_memory(machine.device)
     state.keep_trained(part.folder, identity, method.state_dict(), summary)
     return Trained(method.eval(), summary)

@@ -11,6 +11,7 @@ from benchmark.engine import training
 from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
 from benchmark.engine.loading import Samples, split_of
+from benchmark.engine.parallel import sections
 from benchmark.method import Batch, Method
 
 LARGEST = 10**8
@@ -37,9 +38,9 @@ def fit(method: Method, experiment: Experiment, part: Part, machine: Machine) ->
     start = time.perf_counter()
     method.eval().fit(train, val)
     seconds = time.perf_counter() - start
-    loader = loader_of(experiment, machine, 'val')
-    only = experiment.subsets_of(part)
-    found = training.test(method, loader, part.folder, machine.device, only).scores
+    with sections.shared('val', experiment, part, method):
+        loader, only = loader_of(experiment, machine, 'val'), experiment.subsets_of(part)
+        found = training.test(method, loader, part.folder, machine.device, only).scores
     scores = {s: {'metrics': v.metrics, 'n': v.n} for s, v in found.items()}
     return {'seconds': seconds, 'epoch': 0, 'scores': scores}
 

@@ -16,7 +16,7 @@ from benchmark.engine import choice, drawing
 from benchmark.engine.choice import Chosen
 from benchmark.engine.evaluation import subset_logits
 from benchmark.engine.loading import Samples
-from benchmark.engine.subset_metrics import padded
+from benchmark.engine.outputs import padded
 from benchmark.method import Batch, Method, Task
 from benchmark.missing import subset_id, subset_ids
 from benchmark.records.gallery import FORMAT, Answer, Gallery, Picture, Shown, key_of

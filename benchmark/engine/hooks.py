@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark import tested
 from benchmark.engine import state
+from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
 from benchmark.method import SubsetScore
 from benchmark.missing import derive
@@ -112,7 +113,7 @@ class Selection(Hook):
         if self.rule == 'last' or value > self.state['value']:
             plain = {s: {'metrics': v.metrics, 'n': v.n} for s, v in scores.items()}
             self.state = {'epoch': runner.epoch - 1, 'value': value, 'scores': plain}
-            if self.rule != 'last':
+            if self.rule != 'last' and processes.leads():
                 self.state['best'] = state.save(runner.model.state_dict(), self.best)
 
     def _value(self, scores: dict[str, SubsetScore]) -> float:
@@ -249,6 +250,8 @@ class Checkpoint(Hook):
         self._save(runner)
 
     def _save(self, runner: Runner) -> None:
+        if not processes.leads():
+            return
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
         content = {

@@ -12,11 +12,11 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from benchmark.dataset import Dataset, Split
+from benchmark.engine.parallel import batches
 from benchmark.engine.resident import Resident
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Batch, Task
@@ -137,9 +137,12 @@ def train_loader(samples: Samples, batch_size: int, workers: int, pin: bool) -> 
         )
     return DataLoader(
         samples,
-        batch_size=min(batch_size, len(samples)),
-        sampler=DefaultSampler(samples, shuffle=True, seed=derive(samples.seed, 'order')),
-        drop_last=True,
+        **batches.training(
+            samples,
+            min(batch_size, len(samples)),
+            derive(samples.seed, 'order'),
+            samples.task.dataset,
+        ),
         num_workers=workers,
         pin_memory=pin,
         collate_fn=_as_is,
@@ -150,8 +153,7 @@ def test_loader(samples: Samples, batch_size: int, workers: int, pin: bool) -> D
     """Returns the loader of validation and test: in order, every sample once."""
     return DataLoader(
         samples,
-        batch_size=batch_size,
-        sampler=DefaultSampler(samples, shuffle=False),
+        **batches.testing(samples, batch_size),
         num_workers=workers,
         pin_memory=pin,
         collate_fn=_as_is,

@@ -40,6 +40,7 @@ def applied(path: Path, data: Dataset, protocol: Protocol) -> Protocol:
     ids = [str(i) for i in train.ids]
     _check_ids(path, data, ids, rows)
     mask = np.array([rows[i] for i in ids], dtype=bool).reshape(len(ids), len(names))
+    # A 0 for what is there is a gap; a 1 for what is not there cannot be made true.
     if len(wrong := np.argwhere(mask & ~train.available)):
         row, column = wrong[0]
         raise UserError(
@@ -107,6 +108,7 @@ def _text(names: tuple[str, ...], ids: list[str], mask: np.ndarray) -> str:
     out = io.StringIO(newline='')
     writer = csv.writer(out, lineterminator='\n')
     writer.writerow([ID, *names])
+    # Sorted, so that the hash does not depend on the order of the rows.
     writer.writerows(sorted([i, *map(int, row)] for i, row in zip(ids, mask, strict=True)))
     return out.getvalue()
 

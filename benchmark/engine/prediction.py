@@ -183,11 +183,13 @@ def _label_maps(model: Model, unseen: Unseen, folder: Path, workers: int) -> Ite
 
     for batch in _loader(model, split, workers):
         logits = model.logits(batch.inputs, batch.mask)
+        # A label map is written at the size of the image, which the network may have seen smaller.
         if unseen.save is None and logits.shape[2:] != batch.target.shape[1:]:
             size = tuple(batch.target.shape[1:])
             logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
         labels = logits.argmax(1).to(torch.uint8).cpu().numpy()
         for k, position in enumerate(batch.ids.tolist()):
+            # Slices come volume by volume: a new name says that the last volume is whole.
             if kept and names[position] != before:
                 yield finished()
                 kept = []

@@ -15,6 +15,7 @@ from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
+from benchmark.engine.parallel import sections
 from benchmark.errors import UserError
 from benchmark.method import Method, Task
 from benchmark.missing import mask_hash
@@ -136,11 +137,12 @@ def _predict(
     experiment: Experiment, machine: Machine, trained: list[Trained], name: str
 ) -> list[SubsetEvaluator]:
     """Returns what each network predicts for a split."""
-    loader = loader_of(experiment, machine, name)
-    return [
-        training.test(method, loader, part.folder, machine.device, experiment.subsets_of(part))
-        for part, (method, _) in zip(experiment.parts, trained, strict=True)
-    ]
+    found = []
+    for part, (method, _) in zip(experiment.parts, trained, strict=True):
+        with sections.shared(name, experiment, part, method):
+            loader, only = loader_of(experiment, machine, name), experiment.subsets_of(part)
+            found.append(training.test(method, loader, part.folder, machine.device, only))
+    return found
 
 
 def keep_other(experiment: Experiment) -> None:

@@ -14,31 +14,9 @@ import torch.nn.functional as F  # noqa: N812
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
-from benchmark.method import IGNORE, Batch, Task
+from benchmark.engine.outputs import confusion, decisions, finite, kept_logits, padded
+from benchmark.method import Batch, Task
 from benchmark.records import metrics
-
-LARGEST = float(np.finfo(np.float32).max)
-"""Largest number in float32."""
-
-LARGEST_HALF = 65504.0
-"""Largest number in float16."""
-
-
-def kept_logits(task: Task, logits: Tensor) -> Tensor:
-    """Returns what outcomes keep of logits (B, K), in the layout of `records.schema.Outcomes`.
-
-    Two classes are told by (B,) log-odds. Of more classes all logits are kept; float16 is enough
-    for calibration, but attack detection ranks samples by them and needs float32.
-    """
-    logits = logits.detach().float()
-    if len(task.classes) == 2:
-        positive = task.live if task.metric == 'ACER' else 1
-        # Two finite logits may be so far apart that float32 cannot hold the difference.
-        odds = logits[:, positive].double() - logits[:, 1 - positive].double()
-        return odds.clamp(-LARGEST, LARGEST).float()
-    if task.metric == 'ACER':
-        return logits
-    return logits.clamp(-LARGEST_HALF, LARGEST_HALF).half()
 
 
 class Predicted(NamedTuple):
@@ -141,10 +119,9 @@ class SubsetMetric(BaseMetric):
     def evaluate(self, size: int) -> dict[str, float]:
         """Returns the metrics of all samples since the last evaluation as fractions."""
         self.predicted, self.outcomes = (), {}
-        if not self.results:  # nothing was predicted under this subset, of which mmengine warns
-            return {}
-        self.results = [_joined(self.results)]
-        return super().evaluate(size)
+        results, self.results = self.results, []
+        # mmengine's own function would gather the results of processes here, with repetitions.
+        return self.compute_metrics(results) if results else {}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Returns the metrics as fractions; none if no sample has the subset."""
@@ -250,44 +227,6 @@ class DiceMetric(SubsetMetric):
         each = metrics.dice(pooled).mean(0)
         names = [f'Dice_{name}' for name, _ in self.task.regions]
         return {'Dice': float(each.mean()), **dict(zip(names, each.tolist(), strict=True))}
-
-
-def decisions(logits: Tensor) -> Tensor:
-    """Returns the class with the largest logit, the first of several; (B, ...) of (B, K, ...).
-
-    `argmax` gives the same and takes about ten times as long over label maps on a CPU.
-    """
-    return logits.max(1).indices
-
-
-def finite(logits: Tensor) -> Tensor:
-    """Returns whether all logits (B, ...) of each sample are finite, (B,) bool."""
-    flat = logits.flatten(1)
-    return flat.amax(1).isfinite() & flat.amin(1).isfinite()
-
-
-def confusion(pred: Tensor, target: Tensor, classes: int) -> Tensor:
-    """Returns how many labelled pixels of each image have which label and prediction.
-
-    Args:
-        pred: (B, H, W), predicted classes.
-        target: (B, H, W), labels; pixels labelled IGNORE do not count.
-        classes: Number of classes K.
-
-    Returns:
-        (B, K, K) int64; rows are labels, columns predictions.
-    """
-    count = len(target)
-    first = torch.arange(count, device=target.device)[:, None, None] * classes
-    place = torch.where(target == IGNORE, count * classes**2, (first + target) * classes + pred)
-    counts = place.flatten().bincount(minlength=count * classes**2 + 1)
-    return counts[:-1].unflatten(0, (count, classes, classes))
-
-
-def padded(pred: Tensor, target: Tensor) -> Tensor:
-    """Returns predictions (..., h, w) padded with 0 about their centre to the size of targets."""
-    high, wide = (t - p for t, p in zip(target.shape[-2:], pred.shape[-2:], strict=True))
-    return F.pad(pred, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
 
 
 def metric_for(task: Task, groups: np.ndarray | None) -> SubsetMetric:

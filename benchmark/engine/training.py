@@ -20,6 +20,9 @@ from benchmark.engine.curves import Curves, Showing
 from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
 from benchmark.engine.hooks import Averaging, Checkpoint, EpochState, LossWatch, Selection
 from benchmark.engine.loading import Samples
+from benchmark.engine.parallel import processes
+from benchmark.engine.parallel.sections import InStep
+from benchmark.engine.parallel.sharing import shared_modules
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.runner import SilentRunner
 from benchmark.engine.wrappers import MixedWrapper, PlainWrapper
@@ -197,12 +200,13 @@ def train(
     checkpoint = Checkpoint(resume, job.identity, selection, averaging, curves.state, progress)
     own = job.visualizer, job.folder, job.about, job.identity, curves
     showing = [Showing(*own)] if job.visualizer else []
-    hooks = [watch, curves, *showing, selection, averaging, checkpoint]
+    hooks = [watch, curves, *showing, selection, averaging, checkpoint, InStep()]
     runner = _runner(method, loaders, protocol, job, hooks, checkpoint.restore)
     try:
-        runner.train()
+        with shared_modules(method, loaders[0]):
+            runner.train()
         averaging.use(method)
-        if protocol.selection != 'last':
+        if protocol.selection != 'last' and processes.leads():
             sha256 = selection.state.get('best')
             best = state.load_weights(selection.best, method.state_dict(), sha256)
             method.load_state_dict(best)
@@ -236,9 +240,7 @@ def _runner(
     listens = type(method).on_validation is not Method.on_validation
     wanted = listens or protocol.selection != 'last' or job.curves
     interval = protocol.val_interval if wanted else protocol.epochs
-    saved = state.read_resume(job.folder, job.identity, method.state_dict())
-    if saved is None:
-        state.begin(job.folder, job.identity, protocol.epochs)
+    saved = processes.told(lambda: _saved(method, protocol, job))
     return SilentRunner(
         job.device,
         job.folder / LOG,
@@ -254,6 +256,14 @@ def _runner(
         custom_hooks=[EpochState(job.seed, protocol.epochs), *hooks],
         randomness={'seed': derive(job.seed, 'runner')},
     )
+
+
+def _saved(method: Method, protocol: Protocol, job: Job) -> dict[str, Any] | None:
+    """Returns the state that a training goes on from; without one, says whose the folder is."""
+    saved = state.read_resume(job.folder, job.identity, method.state_dict())
+    if saved is None:
+        state.begin(job.folder, job.identity, protocol.epochs)
+    return saved
 
 
 def test(

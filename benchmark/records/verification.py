@@ -52,6 +52,7 @@ def verified(record: Record, outcomes: Outcomes) -> Record:
     test, numbers, predicted = {}, {}, {}
     for subset in subset_order(recorded, data['modalities']):
         scores = recorded[subset]
+        # A score that differs would mean that one of the two files was edited or exchanged.
         found = _agreeing(record, outcomes, subset, 'test')
         try:
             numbers[subset] = int(tested(outcomes, subset, data['metric']).sum())
@@ -124,6 +125,7 @@ def _predicted(record: Record, outcomes: Outcomes, subset: str) -> list[float]:
     if metric == 'Dice':
         shares = record['predicted'][subset]
         if outcomes[f'areas/{subset}'][there, 1].any():
+            # Areas are those of regions here, from which shares of classes do not follow.
             return shares if shares[0] < 1 else [0.0] * classes
         return [1.0, *[0.0] * (classes - 1)]
     if metric == 'mIoU':
@@ -140,6 +142,7 @@ def _contradiction(
         recorded = scores.get(metric, value)
         recorded = np.nan if recorded is None else recorded
         differs = abs(recorded - value) > TOLERANCE
+        # A difference from NaN is NaN, which is above no tolerance.
         if differs or np.isnan(recorded) != np.isnan(value):
             return f'{metric} of {subset} is {recorded:.6f} in the record, {value:.6f} by outcomes'
     return ''

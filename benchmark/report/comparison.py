@@ -58,6 +58,7 @@ def resample(
     parts = []
     for start in range(0, replicates, step):
         rows = min(step, replicates - start)
+        # One count over all rows at once: the numbers of row k begin at k times `samples`.
         draws = rng.integers(samples, size=(rows, samples)) + samples * np.arange(rows)[:, None]
         weights = np.bincount(draws.ravel(), minlength=rows * samples).astype(np.float32)
         weights = weights.reshape(rows, samples)

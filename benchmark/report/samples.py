@@ -69,6 +69,7 @@ class Samples:
         if 'target' in outcomes:
             found = outcomes['target']
         else:
+            # Label maps are not kept; their areas by class tell other samples apart.
             areas = [array for name, array in outcomes.items() if name.startswith('areas/')]
             found = np.max([labelled[:, 2] for labelled in areas], axis=0)
         if self._labels is not None and not np.array_equal(self._labels, found):
@@ -129,6 +130,7 @@ def agreeing(members: Sequence[Record], problems: list[str]) -> Iterator[Record]
         usual[field] = Counter(given).most_common(1)[0][0] if given else ''
     for record, data in zip(members, told, strict=True):
         for field in DESCRIPTION:
+            # What most runs say counts: a single edited record must not cast out all the others.
             if field in data and _rounded(data[field]) != usual[field]:
                 problems.append(
                     f'{run_name(record)}: {field}: other runs on the same data say '

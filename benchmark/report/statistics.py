@@ -212,6 +212,7 @@ def shapley(
         for m, name in enumerate(names):
             if mask[m]:
                 without = _less(mask, m)
+                # The share of the orders in which exactly these modalities come before this one.
                 weight = 1 / (count * math.comb(count - 1, sum(without)))
                 values[name] += weight * (value - worth[without])
     return values
@@ -261,6 +262,7 @@ def _less(mask: tuple[bool, ...], m: int) -> tuple[bool, ...]:
 def pooled(added: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Adds up the contributions of each cluster: (N, S, C) -> (U, S, C)."""
     pooled = np.zeros((clusters.max() + 1, *added.shape[1:]))
+    # `pooled[clusters] += added` would count one sample of each cluster alone.
     np.add.at(pooled, clusters, added)
     return pooled
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import compare, export, predict, run, show, tables
+from benchmark import compare, export, predict, run, show, speed, tables
 from benchmark.engine.grids import GRIDS
 from benchmark.registry import DATASETS, METHODS, discover
 from benchmark.report.figures import command as plot
@@ -33,6 +33,7 @@ COMMANDS = {
     'predict': predict,
     'export': export,
     'compare': compare,
+    'speed': speed,
 }
 """The commands in `benchmark/` by name."""
 

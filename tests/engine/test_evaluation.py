@@ -23,14 +23,13 @@ from benchmark.dataset import Split
 from benchmark.engine import loading, training
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.loading import Samples, train_loader
+from benchmark.engine.outputs import decisions, finite
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.subset_metrics import (
     ClassificationMetric,
     DiceMetric,
     Predicted,
     SegmentationMetric,
-    decisions,
-    finite,
 )
 from benchmark.method import IGNORE, Batch, Modality, Task
 from benchmark.missing import Sampler, subset_ids, subset_masks

@@ -363,7 +363,10 @@ def test_show_needs_the_data_of_the_training(tmp_path, capsys):
         ([], 'expected --data PATH, where the data of mine lie'),
         (['--data', str(tmp_path / 'other.npz')], 'expected the data of the training'),
         (['--data', str(tmp_path / 'mine.npz'), '--samples', '0'], '--samples: expected 1 or more'),
-        (['--subsets', 'rgb+gaitt'], "unknown subset in --subsets: 'rgb+gaitt'; did you mean"),
+        (
+            ['--subsets', 'rgb+gaitt'],
+            "unknown modality in --subsets 'rgb+gaitt': modality 'gaitt'; did you mean 'gait'",
+        ),
     ):
         capsys.readouterr()
         assert show.main([str(run), *words]) == 2

@@ -9,7 +9,7 @@ import yaml
 from benchmark import run
 from benchmark.engine import arguments, plan, request
 from benchmark.engine.grid_file import MOST, grid_of, read
-from benchmark.engine.grids import GRIDS
+from benchmark.engine.grids import GRIDS, NamedGrid
 from benchmark.engine.yaml_file import LARGEST
 from benchmark.errors import UserError
 from benchmark.records import store
@@ -121,6 +121,13 @@ def test_options_of_a_method_may_differ_between_data_sets(tmp_path):
         planned(tmp_path, '--methods', 'mmanet:synth_room.alpha=7')
 
 
+def test_an_option_of_one_data_set_may_be_varied_where_another_lacks_it():
+    varied = NamedGrid('', ('rfnet',), vary={'nyuv2.classes': ('40', '13')})
+    request.check_grid(varied, ['synth_faces', 'nyuv2'], {'classes': '40'})
+    with pytest.raises(UserError, match='expected no classes beside it'):
+        request.check_grid(varied, ['synth_faces', 'nyuv2:classes=40'], {})
+
+
 def test_what_is_typed_beside_a_file_applies_in_its_place(tmp_path):
     text = """
         methods: [rfnet]
@@ -145,6 +152,9 @@ def test_what_is_typed_beside_a_file_applies_in_its_place(tmp_path):
 
 def test_the_hash_is_that_of_the_content(tmp_path):
     first = read(written(tmp_path, 'methods: [rfnet, mmanet: {alpha: 4}]\nseeds: [0, 1]'))
+    varied = 'methods: [rfnet]\noptions: {%s, %s}\nvary: {clip: [0, 1]}'
+    some = read(written(tmp_path, varied % ('lr: 1', 'epochs: 2')))
+    assert read(written(tmp_path, varied % ('epochs: 2', 'lr: 1'))).origin == some.origin
     same = """# a comment
 seeds:
 - 0

@@ -15,9 +15,10 @@ from benchmark.engine.building import Machine, build, loader_of
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.hooks import TrainingDiverged
 from benchmark.engine.loading import Samples
+from benchmark.engine.outputs import kept_logits
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.recording import Trained, finish, keep_other
-from benchmark.engine.subset_metrics import SegmentationMetric, kept_logits
+from benchmark.engine.subset_metrics import SegmentationMetric
 from benchmark.errors import UserError
 from benchmark.method import IGNORE
 from benchmark.records import corruptions, metrics, store, verification

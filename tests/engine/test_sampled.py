@@ -50,18 +50,14 @@ def test_a_sample_is_tested_and_recorded(command):
     names = record['dataset']['modalities']
     chosen = tested.tested('sampled:33', names)
     assert record['protocol']['subsets'] == 'sampled:33'
-    assert list(record['scores']['test']) == chosen
-    assert set(record['scores']['val']) == set(record['cost']['flops']) == set(chosen)
+    tests = record['scores']['test']
+    assert set(tests) == set(record['scores']['val']) == set(record['cost']['flops']) == set(chosen)
     outcomes = store.read_outcomes(file.with_name(store.OUTCOMES), record)
     assert {k.partition('/')[2] for k in outcomes if '/' in k} == set(chosen)
     curves = json.loads(file.with_name('curves.json').read_text())
     assert set(curves['networks']['']['validation']) == set(chosen)
     table = (results / 'tables/nine.md').read_text()
     assert 'an estimate of the mean over all 511 subsets from a sample of 33' in table
-    assert (
-        'This needs the scores of all 511 subsets, of which 33 were tested.'
-        in (results / 'index.html').read_text()
-    )
 
 
 def test_another_choice_of_subsets_is_another_protocol_and_all_is_the_old_one(tmp_path):

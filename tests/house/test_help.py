@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchmark import compare, registry, run, show, tables
-from benchmark.engine import arguments
+from benchmark.engine import arguments, catalogue
 from benchmark.errors import UserError
 from benchmark.files import ROOT
 from benchmark.registry import COMMANDS, DATASETS, METHODS, lookup
@@ -44,6 +44,37 @@ def test_the_list_has_one_short_line_for_each_method_and_data_set(capsys):
     assert {'mmanet', 'synth_faces', 'nyuv2'} <= {*names}
     assert len(names) == len({*names})
     assert max(map(len, short)) <= 150
+
+
+def test_the_list_is_read_from_the_source_without_the_libraries(capsys):
+    out, told, last = at_once('--list')
+    assert (told, last) == ([], '0 []')
+    assert run.main(['--list']) == 0  # here everything has been imported
+    own = [c for c in (*METHODS.module_dict.values(), *DATASETS.module_dict.values())
+           if not c.__module__.startswith(('methods.', 'datasets.'))]  # fmt: skip
+    if not own:  # no test of this process has registered a class of its own
+        assert out == capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'import no_such_package',
+        'def broken(:',
+        "METHODS.register_module('x', module=int)",
+        "for name in 'ab':\n    METHODS.register_module(name)(type(name, (), {}))",
+    ],
+)
+def test_what_only_an_import_shows_is_not_read(text, tmp_path, monkeypatch):
+    for folder in ('methods', 'datasets'):
+        (tmp_path / folder).mkdir()
+    file = tmp_path / 'methods/one.py'
+    monkeypatch.setattr(catalogue, 'ROOT', tmp_path)
+    file.write_text("@METHODS.register_module('one')\nclass One:\n    'Does it.'\n")
+    assert catalogue.entries() == ([('one', 'Does it.', False, '', '')], [])
+    (tmp_path / 'methods/two.py').write_text(text)
+    with pytest.raises(catalogue.Unclear):
+        catalogue.entries()
 
 
 def test_the_commands_among_the_data_sets_are_not_imported_as_data_sets(monkeypatch):

@@ -27,6 +27,7 @@ COMMANDS = {
     'benchmark.deploy',
     'benchmark.predict',
     'benchmark.export',
+    'benchmark.speed',
     'benchmark.show',
     'benchmark.compare',
 }
@@ -41,6 +42,7 @@ MAY_IMPORT = {
     'benchmark.deploy': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.predict': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.export': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
+    'benchmark.speed': {CONTRACT, 'benchmark.records', 'benchmark.engine'},
     'benchmark.show': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
     'benchmark.run': {
         CONTRACT,

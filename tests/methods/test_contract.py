@@ -45,13 +45,19 @@ BOTH = [(name, kind) for name in NAMES for kind in accepted(name)]
 FIRST = [(name, accepted(name)[0]) for name in NAMES if accepted(name)]
 
 
+@functools.cache
+def teacher_of(name, kind):
+    """An untrained teacher, which must not change: a test looks whether it does."""
+    return METHODS.module_dict[name](TASKS[kind])
+
+
 def built(name, kind, seed=0):
     """A method in its last epoch, after a validation in every epoch, with an untrained teacher."""
     torch.manual_seed(seed)
     cls, task = METHODS.module_dict[name], TASKS[kind]
     method = cls(task)
     if cls.teacher:
-        method.set_teacher(METHODS.module_dict[cls.teacher](task))
+        method.set_teacher(teacher_of(cls.teacher, kind))
     method.epochs = 100
     score = {'accuracy': 0.5, 'ACER': 0.5, 'mIoU': 0.5}
     shares = np.linspace(1, 2, len(task.classes))

@@ -1,5 +1,7 @@
 """Images that are tiny, thin or of odd sides, and batches without labels, in every method."""
 
+import functools
+
 import pytest
 import torch
 from tasks import batch_of
@@ -32,6 +34,12 @@ SMALL = {
 }
 
 
+@functools.cache
+def teacher_of(name, kind):
+    """A teacher, which no training changes."""
+    return METHODS.module_dict[name](kind)
+
+
 def built(name, kind):
     """A method in its first epoch, or a skip where it refuses the task."""
     cls = METHODS.module_dict[name]
@@ -40,7 +48,7 @@ def built(name, kind):
     torch.manual_seed(0)
     method = cls(kind)
     if cls.teacher:
-        method.set_teacher(METHODS.module_dict[cls.teacher](kind))
+        method.set_teacher(teacher_of(cls.teacher, kind))
     method.epochs = 3
     return method.train()
 

@@ -10,7 +10,7 @@ from made_records import make_record, save
 
 from benchmark import tested
 from benchmark.errors import UserError
-from benchmark.report import coverage, sampling, writer
+from benchmark.report import coverage, escaping, sampling, writer
 from benchmark.report.page import document
 from benchmark.report.render import csv as to_csv
 from benchmark.report.render import latex, markdown, terminal
@@ -55,6 +55,11 @@ def made(results):
     return writer.write_tables(results, 'many')
 
 
+@pytest.fixture(scope='module')
+def page(results):
+    return document.dataset('many', results / 'runs/many', 'd0')
+
+
 def scores_of(runs, label):
     """(seeds, subsets) scores of a row."""
     return runs.values[runs.groups[label], : len(runs.subsets)]
@@ -70,7 +75,7 @@ def test_the_mean_is_the_estimate_for_all_subsets(made):
     assert writer.brief(runs.records[0]).startswith(f'ACER {100 * means[0]:.2f} % estimated mean, ')
 
 
-def test_every_format_says_what_was_sampled(made, results):
+def test_every_format_says_what_was_sampled(made, page):
     runs = made.blocks[0].first
     half = [coverage.reach(runs, runs.groups[label]) for label in ('hemis', 'rfnet')]
     sizes = np.array([s.count('+') + 1 for s in runs.subsets])
@@ -78,11 +83,12 @@ def test_every_format_says_what_was_sampled(made, results):
     assert half[0] == pytest.approx(by_hand)
     span = ' to '.join(f'±{100 * value:.2f}' for value in sorted(half))
     told = 'mean is an estimate of the mean over all 1,048,575 subsets from a sample of 75'
-    for text in (markdown(made), latex(made), document.render([
-        document.dataset('many', results / 'runs/many', 'd0')])):  # fmt: skip
-        assert told in text
-        assert f'95 % interval of the mean is {span} points' in text
-        assert 'worst is the score of its worst tested subset' in text
+    interval = f'95 % interval of the mean is {span} points'
+    worst = 'worst is the score of its worst tested subset'
+    for sentence in (told, interval, worst):
+        assert sentence in markdown(made)
+        assert sentence in page['blocks'][0]['caption']
+        assert escaping.tex(sentence) in latex(made)
     text = terminal(made)
     assert f'{told} ({span} points by the choice of subsets, 95 %)' in text
     assert max(map(len, text.splitlines()[:5])) < 200
@@ -103,8 +109,7 @@ def test_bootstrap_and_marks_are_of_the_estimate(made):
     assert found.low < found.difference < found.high
 
 
-def test_the_page_has_the_sample_and_says_what_needs_all_subsets(results):
-    page = document.dataset('many', results / 'runs/many', 'd0')
+def test_the_page_has_the_sample_and_says_what_needs_all_subsets(page):
     (block,) = page['blocks']
     found = {section['title']: section for section in block['sections']}
     told = 'This needs the scores of all 1,048,575 subsets, of which 75 were tested.'
@@ -119,7 +124,9 @@ def test_what_a_sample_cannot_tell_is_refused_in_one_line(results):
     with pytest.raises(writer.Lacking, match='--where s00=off: .*of a sample too few subsets'):
         writer.write_tables(results, 'many', selection=Selection(where='s00=off'))
     fail = ','.join([*(f'{name}=0.1' for name in MANY[:10]), *(f'{name}=1' for name in MANY[10:])])
-    with pytest.raises(writer.Lacking, match=r'needs the scores of all 1,023 .*of which \d+ were'):
+    with pytest.raises(
+        writer.Lacking, match=r'all 1,023 subsets that can occur, of which [\d,]+ were'
+    ):
         writer.write_tables(results, 'many', selection=Selection(fail=fail))
     with pytest.raises(UserError, match='at most 12 modalities that may fail, found 20'):
         writer.write_tables(results, 'many', selection=Selection(fail='0.1'))

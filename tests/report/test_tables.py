@@ -4,10 +4,7 @@ import csv
 import io
 import itertools
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +20,7 @@ from made_records import (
     make_refusal,
     save,
 )
+from scripts import run_script
 from sklearn.metrics import balanced_accuracy_score
 
 from benchmark import running
@@ -33,8 +31,6 @@ from benchmark.records import metrics, store
 from benchmark.report import captions, published, writer
 from benchmark.report.render import csv as to_csv
 from benchmark.report.render import latex, markdown, terminal
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Runs:
@@ -638,21 +634,14 @@ def test_no_records_is_a_users_mistake(tmp_path):
 
 def test_the_script_makes_tables_from_anywhere(written, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp('elsewhere')
-    script = [sys.executable, str(ROOT / 'benchmark' / 'tables.py')]
-    done = subprocess.run(
-        [*script, str(written), '--columns', 'rgb=R', 'ir=I'],
-        cwd=elsewhere,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == ''
-    assert done.returncode == 0
-    assert re.search(r'method +R +I +mean +worst', done.stdout)
+    words = [written, '--columns', 'rgb=R', 'ir=I']
+    status, out, err = run_script('benchmark/tables.py', words, elsewhere)
+    assert (status, err) == (0, '')
+    assert re.search(r'method +R +I +mean +worst', out)
     assert (written / 'tables' / 'faces.md').is_file()
-    done = subprocess.run([*script, str(elsewhere)], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert re.fullmatch(r'error: .*runs: no runs found\n', done.stderr)
+    status, _, err = run_script('benchmark/tables.py', [elsewhere], elsewhere)
+    assert status == 2
+    assert re.fullmatch(r'error: .*runs: no runs found\n', err)
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def section_of(view: View, folder: Callable[[Record], Path]) -> Section:
             {'seed': 'seed', 'epoch': 'epoch', 'value': 'value'},
             selects=[{'field': 'kind', 'label': 'Show', 'options': tidy(kinds)}],
         )
-    about = _about(view.runs.data['metric'], step, damaged)
+    about = _about(view.runs.data['metric'], step, damaged, bool(view.runs.which))
     return section(f'{view.id}-training', 'Training', about, part)
 
 
@@ -162,12 +162,14 @@ def _drawn(view: View, folder: Callable[[Record], Path]) -> tuple[list[Drawn], i
     return drawn, damaged
 
 
-def _about(metric: str, step: int, damaged: int) -> str:
+def _about(metric: str, step: int, damaged: int, some: bool) -> str:
     told = [
         'Means of the loss terms over the steps of an epoch, the learning rate at its first step, '
         f'and the {metric} on the validation split in percent where it was measured. Losses of '
         'different methods have different terms and are not comparable.'
     ]
+    if some:
+        told.append('The mean over subsets gives every tested subset the same weight.')
     if step > 1:
         told.append(f'The curves have many epochs, of which one in {step} is shown.')
     if damaged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark import tested
 from benchmark.files import writing
 from benchmark.records.gallery import Gallery
 from benchmark.records.schema import Record, test_scores
@@ -56,8 +57,10 @@ def _told(name: str, record: Record) -> str:
     """Tells in one line which run a column is of, and its scores."""
     data = record['dataset']
     scores = test_scores(record)
-    mean = 100 * sum(scores.values()) / max(1, len(scores))
+    which, count = record['protocol'].get('subsets', ''), len(data['modalities'])
+    mean = 100 * tested.mean(scores, count, which) if scores else 0.0
+    kind = 'estimated mean' if tested.is_sample(which) else 'mean'
     return escaping.terminal(
         f'{name}: protocol {record["protocol_id"]}, seed {record["seed"]}, '
-        f'mean {data["metric"]} over the subsets {mean:.2f} %'
+        f'{kind} {data["metric"]} over the subsets {mean:.2f} %'
     )

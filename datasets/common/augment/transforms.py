@@ -132,6 +132,7 @@ class Geometric:
         sides = xy(source)
         image = canvas = zoom * sides
         if self.canvas is not None:
+            # The smallest upright box around the rotated image, which loses no corner.
             box = cos.abs()[:, None] * sides + sin.abs()[:, None] * sides.flip(0)
             canvas = self.canvas * zoom * box
         corner = place(image, canvas, xy(self.size))

@@ -96,6 +96,7 @@ def measure(
         raise fail(root, f'inputs/{name}', 'some training sample that has it', 'none')
     others = np.concatenate([rows[available[rows]] for k, rows in where.items() if k != 'train'])
     real = np.ones(one.values.shape[:2], bool) if one.kind == 'sequence' else None
+    # Zeros of padding would pull the mean towards 0 and make the deviation small.
     real = real if one.real is None else one.real
 
     def look(_: Path | None = None) -> str:

@@ -38,6 +38,7 @@ def check_decoded(paths: Sequence[Path], decode: Decoder) -> None:
     """
 
     def look(path: Path) -> str:
+        # Only success is remembered: an error is raised again each time.
         decoded(path, decode)
         return ''
 
@@ -195,6 +196,7 @@ def check_trained_classes(
     if len(labels) > 1:
         return
     found = ', '.join(map(str, sorted(values))) or 'none'
+    # Masks are often stored as 0 and 255, so that they look black and white.
     if ignored == IGNORE and values == {0, IGNORE}:
         hint = 'in binary masks with the foreground 255, say binary=true'
         raise UserError(

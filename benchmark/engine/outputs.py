@@ -1,0 +1,71 @@
+"""What is read from logits on their device: decisions, counts of pixels, and what records keep."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from benchmark.method import IGNORE, Task
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Largest number in float32."""
+
+LARGEST_HALF = 65504.0
+"""Largest number in float16."""
+
+
+def kept_logits(task: Task, logits: Tensor) -> Tensor:
+    """Returns what outcomes keep of logits (B, K), in the layout of `records.schema.Outcomes`.
+
+    Two classes are told by (B,) log-odds. Of more classes all logits are kept; float16 is enough
+    for calibration, but attack detection ranks samples by them and needs float32.
+    """
+    logits = logits.detach().float()
+    if len(task.classes) == 2:
+        positive = task.live if task.metric == 'ACER' else 1
+        # Two finite logits may be so far apart that float32 cannot hold the difference.
+        odds = logits[:, positive].double() - logits[:, 1 - positive].double()
+        return odds.clamp(-LARGEST, LARGEST).float()
+    if task.metric == 'ACER':
+        return logits
+    return logits.clamp(-LARGEST_HALF, LARGEST_HALF).half()
+
+
+def decisions(logits: Tensor) -> Tensor:
+    """Returns the class with the largest logit, the first of several; (B, ...) of (B, K, ...).
+
+    `argmax` gives the same and takes about ten times as long over label maps on a CPU.
+    """
+    return logits.max(1).indices
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Returns whether all logits (B, ...) of each sample are finite, (B,) bool."""
+    flat = logits.flatten(1)
+    return flat.amax(1).isfinite() & flat.amin(1).isfinite()
+
+
+def confusion(pred: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Returns how many labelled pixels of each image have which label and prediction.
+
+    Args:
+        pred: (B, H, W), predicted classes.
+        target: (B, H, W), labels; pixels labelled IGNORE do not count.
+        classes: Number of classes K.
+
+    Returns:
+        (B, K, K) int64; rows are labels, columns predictions.
+    """
+    count = len(target)
+    first = torch.arange(count, device=target.device)[:, None, None] * classes
+    place = torch.where(target == IGNORE, count * classes**2, (first + target) * classes + pred)
+    counts = place.flatten().bincount(minlength=count * classes**2 + 1)
+    return counts[:-1].unflatten(0, (count, classes, classes))
+
+
+def padded(pred: Tensor, target: Tensor) -> Tensor:
+    """Returns predictions (..., h, w) padded with 0 about their centre to the size of targets."""
+    high, wide = (t - p for t, p in zip(target.shape[-2:], pred.shape[-2:], strict=True))
+    return F.pad(pred, (wide // 2, wide - wide // 2, high // 2, high - high // 2))

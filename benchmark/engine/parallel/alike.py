@@ -1,0 +1,156 @@
+"""Tries out whether the rows that a module computes do not depend on each other."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
+
+from benchmark.engine.parallel import processes
+from benchmark.engine.parallel.draws import Draws
+from benchmark.engine.parallel.norms import Recording, Replaying
+
+PLAIN = (int, float, str, bool, type(None))
+"""Types of what a module may return besides tensors."""
+
+CLOSE = {torch.float64: 1e-8, torch.float32: 1e-4}
+"""Type -> largest difference of two computations of a number, as a share of the largest number."""
+
+LOOSE = 0.05
+"""The same for half precision."""
+
+
+def rows_of(leaves: list[Any]) -> int:
+    """Returns the number of rows of the first tensor among the arguments; 0 without any."""
+    return next((len(x) for x in leaves if isinstance(x, Tensor) and x.ndim), 0)
+
+
+def is_batch(x: Any, total: int) -> bool:
+    """Returns whether an argument has a row for each sample."""
+    own = isinstance(x, nn.Parameter)
+    return isinstance(x, Tensor) and x.ndim > 0 and len(x) == total and not own
+
+
+def is_whole(x: Any, total: int) -> bool:
+    """Returns whether an argument is a tensor that all samples share."""
+    return isinstance(x, Tensor) and not is_batch(x, total)
+
+
+def form_of(x: Any) -> Any:
+    """Returns the form of an argument: modules behave alike for arguments of one form."""
+    return (x.shape, x.dtype) if isinstance(x, Tensor) else repr(x)
+
+
+def rows_alone(
+    module: nn.Module, plain: Any, leaves: list[Any], form: Any, total: int
+) -> tuple[bool, bool]:
+    """Computes a module on the whole batch and on the own rows, and compares the own rows.
+
+    Batch normalisation has the moments of the whole batch in both cases. The processes agree on the
+    result, which is the same in all.
+
+    Args:
+        module: The module, which stays as it is.
+        plain: Its `forward`.
+        leaves: Its arguments, flat.
+        form: Their form, as of `torch.utils._pytree`.
+        total: Number of rows of the batch.
+
+    Returns:
+        Whether the own rows are equal up to rounding, and whether the module draws random numbers.
+    """
+    leaves = [x.detach() if isinstance(x, Tensor) else x for x in leaves]
+    versions = [x._version for x in leaves if isinstance(x, Tensor)]
+    rows = processes.own(total)
+    try:
+        with torch.no_grad(), _kept(module) as changed:
+            before = _generators(leaves)
+            recording = Recording()
+            with recording:
+                whole = _call(plain, leaves, form)
+            after = _generators(leaves)
+            clean = not changed()
+            _restore(before)
+            own = [x[rows.begin : rows.end] if is_batch(x, total) else x for x in leaves]
+            with Replaying(recording.kept), Draws(rows):
+                part = _call(plain, own, form)
+            clean &= _same(_generators(leaves), after)
+            clean &= versions == [x._version for x in leaves if isinstance(x, Tensor)]
+            drew = not _same(before, after)
+            equal = clean and _equal(whole, part, rows)
+            _restore(before)
+    except Exception:  # what is wrong with it shows in the call that follows
+        equal, drew = False, False
+    return all(processes.everyone(equal)), drew
+
+
+def _call(plain: Any, leaves: list[Any], form: Any) -> Any:
+    args, kwargs = pytree.tree_unflatten(leaves, form)
+    return plain(*args, **kwargs)
+
+
+def _equal(whole: Any, part: Any, rows: processes.Rows) -> bool:
+    """Returns whether what a module gave for the own rows is that of the whole batch."""
+    (every, form), (some, other) = pytree.tree_flatten(whole), pytree.tree_flatten(part)
+    if str(form) != str(other):
+        return False
+    for x, y in zip(every, some, strict=True):
+        if not isinstance(x, Tensor):
+            if not isinstance(x, PLAIN) or x != y:
+                return False
+        elif not x.ndim or len(x) != rows.total or not _close(x[rows.begin : rows.end], y):
+            return False
+    return True
+
+
+def _close(x: Tensor, y: Tensor) -> bool:
+    if x.shape != y.shape:
+        return False
+    if not x.is_floating_point():
+        return torch.equal(x, y)
+    share = LOOSE if torch.is_autocast_enabled(x.device.type) else CLOSE.get(x.dtype, LOOSE)
+    finite = x[x.isfinite()].abs()
+    largest = finite.max().item() if len(finite) else 0.0
+    return torch.allclose(x, y, rtol=share, atol=share * largest, equal_nan=True)
+
+
+@contextlib.contextmanager
+def _kept(module: nn.Module) -> Iterator[Any]:
+    """Keeps the buffers of a module; yields a function that tells whether others have changed.
+
+    Running moments of batch normalisation are not counted: they are kept in step.
+    """
+    held = [
+        (m, x, x.clone()) for m in module.modules() for x in m._buffers.values() if x is not None
+    ]
+
+    def changed() -> bool:
+        others = [(x, kept) for m, x, kept in held if not isinstance(m, _BatchNorm)]
+        return not all(torch.equal(x, kept) for x, kept in others)
+
+    try:
+        yield changed
+    finally:
+        for _, x, kept in held:
+            x.copy_(kept)
+
+
+def _generators(leaves: list[Any]) -> list[Tensor]:
+    """Returns the states of the generators that a module could use."""
+    on_gpu = any(isinstance(x, Tensor) and x.is_cuda for x in leaves)
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if on_gpu else [])]
+
+
+def _restore(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state)
+
+
+def _same(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

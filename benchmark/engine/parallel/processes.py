@@ -1,0 +1,300 @@
+"""The processes that `torchrun` has started: their number, and what they exchange.
+
+Process 0 leads: it alone reads and writes the results folder, prints, and decides what is done.
+The others compute shares of trainings and tests. A command without `torchrun` is one process that
+leads; every function here then does nothing or returns its argument.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from benchmark.errors import UserError
+
+T = TypeVar('T')
+
+PATIENCE = 60.0
+"""Seconds that a process in which something failed waits for the others to notice."""
+
+_FOREVER = datetime.timedelta(days=30)
+"""The others wait for as long as the leading process writes tables or waits for a folder."""
+
+# Newer versions of PyTorch have given the function another name.
+_all_gather = getattr(dist, 'all_gather_single', None) or dist.all_gather_into_tensor
+
+_words: list[Any] = []
+"""The group of processes that words go through, apart from the tensors of a training."""
+
+_together: list[bool] = []
+"""Not empty while the processes work on one thing."""
+
+
+class Rows(NamedTuple):
+    """The rows of a batch that belong to one process: from `begin` to before `end` of `total`."""
+
+    begin: int
+    end: int
+    total: int
+
+
+class Stopped(Exception):
+    """The leading process has given up what the others were helping with."""
+
+
+def count() -> int:
+    """Returns the number of processes that were started."""
+    return dist.get_world_size() if _words else 1
+
+
+def world() -> int:
+    """Returns the number of processes that work on the same thing now: 1 outside `together`."""
+    return count() if _together else 1
+
+
+def rank() -> int:
+    """Returns the number of this process, from 0."""
+    return dist.get_rank() if _words else 0
+
+
+def leads() -> bool:
+    """Returns whether this process reads, writes and decides."""
+    return rank() == 0
+
+
+@contextlib.contextmanager
+def joined(device: str, **place: Any) -> Iterator[None]:
+    """Joins the processes of `torchrun` until the block ends.
+
+    Args:
+        device: 'cpu' or 'cuda'; each process takes the GPU of its number on this machine.
+        **place: Where the processes meet, as of `torch.distributed.init_process_group`; by default
+            what `torchrun` says.
+    """
+    if device == 'cuda':
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+    dist.init_process_group('nccl' if device == 'cuda' else 'gloo', **place)
+    try:
+        # Words need no GPU, and nobody knows how long the next one takes.
+        _words.append(dist.new_group(backend='gloo', timeout=_FOREVER))
+        yield
+    finally:
+        _words.clear()
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Makes the processes share the work of the block, which all of them have to enter."""
+    _together.append(True)
+    try:
+        yield
+    finally:
+        _together.pop()
+
+
+def own(total: int, process: int | None = None) -> Rows:
+    """Returns the rows of a batch of `total` that are a process's, this one's by default."""
+    at, shares = rank() if process is None else process, world()
+    return Rows(at * total // shares, (at + 1) * total // shares, total)
+
+
+def gather(x: Tensor, total: int) -> Tensor:
+    """Returns the rows of all processes.
+
+    Args:
+        x: The own rows, as `own` deals them out.
+        total: Number of rows of all processes.
+
+    Returns:
+        (total, ..) in the layout in memory that `x` has.
+    """
+    order = by_stride(x)
+    # A batch in the order of its samples is gathered as it lies, any other one in two moves.
+    straight = order[0] == 0
+    x = (x.permute(order) if straight else x).contiguous()
+    sizes = [r.end - r.begin for r in (own(total, p) for p in range(world()))]
+    most = max(sizes)
+    if len(x) < most:  # collective operations want shares of one size
+        x = torch.cat([x, x.new_zeros(most - len(x), *x.shape[1:])])
+    found = x.new_empty(most * world(), *x.shape[1:])
+    flags = x.dtype == torch.bool
+    pair = (found.view(torch.uint8), x.view(torch.uint8)) if flags else (found, x)
+    _all_gather(*pair)
+    if most * world() != total:
+        shares = found.split(most)
+        found = torch.cat([share[:size] for share, size in zip(shares, sizes, strict=True)])
+    if not straight:
+        found = found.permute(order).contiguous()
+    return found.permute([order.index(axis) for axis in range(x.ndim)])
+
+
+def by_stride(x: Tensor) -> list[int]:
+    """Returns the axes of a tensor as they follow each other in memory, the outermost first."""
+    strides = x.stride()
+    return sorted(range(x.ndim), key=lambda axis: -strides[axis])
+
+
+def add(*tensors: Tensor) -> list[Tensor]:
+    """Returns the sums of tensors over all processes, by one exchange for each type."""
+    found = list(tensors)
+    for kind in dict.fromkeys(x.dtype for x in tensors):
+        places = [k for k, x in enumerate(tensors) if x.dtype == kind]
+        flat = torch.cat([tensors[k].reshape(-1) for k in places])
+        dist.all_reduce(flat)
+        parts = flat.split([tensors[k].numel() for k in places])
+        for k, part in zip(places, parts, strict=True):
+            found[k] = part.view(tensors[k].shape)
+    return found
+
+
+def everyone(value: T) -> list[T]:
+    """Returns the values of all processes, in their order."""
+    if world() == 1:
+        return [value]
+    found: list[Any] = [None] * world()
+    dist.all_gather_object(found, value, group=_words[0])
+    return found
+
+
+def say(value: Any) -> None:
+    """Sends a value from the leading process to the others."""
+    if count() > 1:
+        dist.broadcast_object_list([value], 0, _words[0])
+
+
+def hear() -> Any:
+    """Returns what the leading process says next.
+
+    Raises:
+        Stopped: It has given up.
+    """
+    box: list[Any] = [None]
+    dist.broadcast_object_list(box, 0, _words[0])
+    if isinstance(box[0], Stopped):
+        raise box[0]
+    return box[0]
+
+
+def told(make: Callable[[], T]) -> T:
+    """Returns in all processes that work together what the leading one finds out.
+
+    Args:
+        make: Finds it out. If it fails, the leading process has to say `Stopped` (`stopping`).
+
+    Raises:
+        Stopped: The leading process has failed.
+    """
+    if world() == 1:
+        return make()
+    if not leads():
+        return hear()
+    value = make()
+    say(value)
+    return value
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Tells the others that the leading process has failed in what they help with."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        with _deadline(error):
+            say(Stopped())
+            _meet()
+        raise
+
+
+def stopped(error: BaseException) -> None:
+    """Waits, in a process other than the leading one, until that one has failed as well.
+
+    An error in one process alone ends the command: the others wait for that process in the middle
+    of a step, and nothing but their end frees them.
+
+    Args:
+        error: Why this process does not go on.
+    """
+    with _deadline(error):
+        if not isinstance(error, Stopped):
+            with contextlib.suppress(Stopped):
+                hear()
+                _die(error)
+        _meet()
+
+
+def _meet() -> None:
+    dist.barrier(_words[0])
+
+
+@contextlib.contextmanager
+def _deadline(error: BaseException) -> Iterator[None]:
+    """Ends the process if the block takes longer than `PATIENCE`."""
+    timer = threading.Timer(PATIENCE, _die, [error])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _die(error: BaseException) -> None:
+    told = f'{type(error).__name__}: {error}' if not isinstance(error, UserError) else str(error)
+    line = f'error: process {rank()} of {count()} alone failed, which ends all: {told}'
+    print(line, file=sys.__stderr__, flush=True)
+    os._exit(1)
+
+
+def agreed(make: Callable[[], T], sign: Callable[[T], Any]) -> T:
+    """Returns what every process makes for itself, if all make the same.
+
+    Args:
+        make: Makes it.
+        sign: Returns what must be equal in all processes.
+
+    Raises:
+        UserError: A process could not make it, or has made something else.
+    """
+    if count() == 1:
+        return make()
+    found: Any = None
+    try:
+        found = make()
+        mine: tuple[str, Any] = ('', sign(found))
+    except UserError as error:
+        mine = (str(error), None)
+    with together():
+        first, *others = everyone(mine)
+    if first[0]:
+        raise UserError(first[0])
+    for number, (why, signed) in enumerate(others, 1):
+        if why or signed != first[1]:
+            raise UserError(
+                f'process {number} of {count()}: {why}'
+                if why
+                else f'process {number} of {count()}: expected the experiments and data of '
+                'process 0, found others'
+            )
+    return found
+
+
+def take_over(tensors: Iterable[Tensor]) -> None:
+    """Gives tensors the values that they have in the leading process."""
+    kinds: dict[torch.dtype, list[Tensor]] = {}
+    for x in tensors:
+        kinds.setdefault(x.dtype, []).append(x)
+    for same in kinds.values():
+        flat = torch.cat([x.reshape(-1) for x in same])
+        dist.broadcast(flat, 0)
+        for x, values in zip(same, flat.split([x.numel() for x in same]), strict=True):
+            x.copy_(values.view(x.shape))

@@ -1,0 +1,155 @@
+"""Times that are measured in turns, and the table of their ratios."""
+
+from __future__ import annotations
+
+import operator
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from benchmark.engine.building import cores
+
+
+class Sizes(NamedTuple):
+    """How much is measured.
+
+    Attributes:
+        repeats: Number of turns of each comparison; the medians are shown.
+        samples: Number of training samples of the embedded data sets.
+        paper: Side of an image, width of the networks and batch size of the papers.
+        steps: Steps of the training whose memory is watched.
+        matmul: Side of the matrices whose product gives the peak.
+        modalities: Numbers of modalities whose subsets are tested.
+        embedded: Further options of the embedded data sets.
+    """
+
+    repeats: int = 5
+    samples: int = 768
+    paper: tuple[int, int, int] = (112, 64, 64)
+    steps: int = 1000
+    matmul: int = 1024
+    modalities: tuple[int, ...] = (2, 3, 4, 8)
+    embedded: str = ''
+
+
+TINY = Sizes(1, 16, (16, 4, 4), 20, 64, (2, 3), ',size=32,width=4')
+"""Sizes that show that the measurements run; the numbers mean nothing."""
+
+
+class Row(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+        what: What is compared.
+        values: The measured ratios, one for each turn; none if it was not measured.
+        goal: What the median should be, e.g. '>= 0.97'; '' for none.
+        note: Absolute numbers, or why nothing was measured.
+    """
+
+    what: str
+    values: Sequence[float]
+    goal: str = ''
+    note: str = ''
+
+    @property
+    def reached(self) -> str:
+        """Whether the median reaches the goal, in a word; '' without goal or measurement."""
+        if not self.goal or not self.values:
+            return ''
+        sign, number = self.goal.split()
+        compare = {'>=': operator.ge, '<=': operator.le}[sign]
+        return 'yes' if compare(statistics.median(self.values), float(number)) else 'no'
+
+
+def seconds(job: Callable[[], object]) -> float:
+    """Returns the wall seconds of one call."""
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
+
+
+def in_turns(
+    one: Callable[[], float], other: Callable[[], float], repeats: int
+) -> list[tuple[float, float]]:
+    """Returns the times of two jobs, which take turns so that a drifting machine hurts both.
+
+    Args:
+        one: Does the first job and returns its seconds.
+        other: Likewise.
+        repeats: Number of turns that count; one more comes first, as caches are empty then.
+    """
+    pairs = []
+    for turn in range(repeats + 1):
+        if turn % 2:
+            second = other()
+            pairs.append((one(), second))
+        else:
+            pairs.append((one(), other()))
+    return pairs[1:]
+
+
+def ratios(pairs: Sequence[tuple[float, float]]) -> list[float]:
+    """Returns the first over the second number of each pair."""
+    return [a / b for a, b in pairs]
+
+
+def matmul_peak(side: int, repeats: int) -> float:
+    """Returns the highest FLOPs per second of a product of square matrices in float32."""
+    a, b = torch.randn(2, side, side)
+    best = min(seconds(lambda: a @ b) for _ in range(3 + repeats))
+    return 2 * side**3 / best
+
+
+def resident_mb() -> float:
+    """Returns the memory of this process in MiB; 0 where the system does not tell it."""
+    try:
+        pages = int(Path('/proc/self/statm').read_text().split()[1])
+    except OSError:
+        return 0.0
+    return pages * 4096 / 2**20
+
+
+def table(rows: Sequence[Row], unmeasured: Sequence[tuple[str, str]], command: str) -> str:
+    """Returns the table as Markdown.
+
+    Args:
+        rows: What was measured.
+        unmeasured: What was not, and why.
+        command: What makes the table again.
+    """
+    machine = (
+        f'{cores()} cores ({_processor()}), {torch.get_num_threads()} thread for each operation, '
+        f'PyTorch {torch.__version__}, Python {platform.python_version()}, no GPU'
+    )
+    lines = [
+        '# Speed',
+        '',
+        f'Made by `{command}` on {machine}. Both sides of a ratio were measured in turns, and the '
+        'ratio is the median over the turns; the spread is from the smallest to the largest.',
+        '',
+        '| what | ratio | spread | goal | reached | notes |',
+        '| --- | --- | --- | --- | --- | --- |',
+    ]
+    for row in rows:
+        median = f'{statistics.median(row.values):.2f}' if row.values else 'not measured'
+        spread = f'{min(row.values):.2f} to {max(row.values):.2f}' if row.values else ''
+        cells = row.what, median, spread, row.goal, row.reached, row.note
+        lines.append(f'| {" | ".join(cells)} |')
+    lines += ['', '## Not measured', '', '| what | why |', '| --- | --- |']
+    lines += [f'| {what} | {why} |' for what, why in unmeasured]
+    return '\n'.join(lines) + '\n'
+
+
+def _processor() -> str:
+    """Returns the name of the processor."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return named[0] if named else platform.machine()

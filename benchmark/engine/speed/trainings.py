@@ -1,0 +1,229 @@
+"""Training steps: under the harness and bare, of MMANet and of the unified model, and of papers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.engine import training
+from benchmark.engine.building import build, cores, loaders
+from benchmark.engine.experiment import Experiment
+from benchmark.engine.hooks import EpochState, LossWatch
+from benchmark.engine.loading import split_of
+from benchmark.engine.runner import SilentRunner
+from benchmark.engine.speed import measuring
+from benchmark.engine.speed.cases import MACHINE, Noise, embedded, network, of_noise
+from benchmark.engine.speed.measuring import Row, Sizes, in_turns, ratios, seconds
+from benchmark.method import Batch, Method
+from benchmark.missing import Sampler, generator
+
+UNIFIED = 'modality_dropout'
+DATASETS = ('synth_faces', 'synth_rooms')
+
+
+class Clock(Hook):
+    """Takes the seconds of the epochs without validation, and the memory after each step."""
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.memory: list[float] = []
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Starts the clock."""
+        self.since = measuring.time.perf_counter()
+
+    def after_train_iter(self, runner: Runner, *_: object, **__: object) -> None:
+        """Notes the memory."""
+        self.memory.append(measuring.resident_mb())
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Stops the clock."""
+        self.seconds.append(measuring.time.perf_counter() - self.since)
+
+
+def harness(e: Experiment, folder: Path, epochs: int = 1) -> Clock:
+    """Trains under the harness and returns what the clock noted."""
+    method, both, clock = network(e), loaders(e, e.parts[0], MACHINE), Clock()
+    runner = SilentRunner(
+        MACHINE.device,
+        folder / training.LOG,
+        model=method,
+        train_dataloader=both[0],
+        train_cfg={'by_epoch': True, 'max_epochs': epochs},
+        optim_wrapper=training.optim_wrapper(e.protocol),
+        param_scheduler=training.schedulers(e.protocol, len(both[0])),
+        custom_hooks=[EpochState(e.seed, epochs), LossWatch(), clock],
+        randomness={'seed': 0},
+    )
+    runner.train()
+    runner.close()
+    return clock
+
+
+def bare(e: Experiment) -> float:
+    """Returns the seconds of one epoch of a plain PyTorch loop over the same network and data."""
+    task, train, size = e.data.task, split_of(e.data, 'train'), e.protocol.batch_size
+    inputs = {m: torch.as_tensor(train.inputs[m]) for m in task.names}
+    target = torch.as_tensor(train.target)
+    drawn = Sampler(e.sampler, task.names).draw(train.available, generator(0, 'bare'))
+    mask, method = torch.from_numpy(drawn), build(e, MACHINE.device).train()
+    optimizer = torch.optim.AdamW(method.parameters(), lr=e.protocol.lr, fused=True)
+
+    def epoch() -> None:
+        order = torch.randperm(len(target))
+        for rows in order[: len(order) // size * size].split(size):
+            features = method.encode({m: x[rows] for m, x in inputs.items()})
+            loss = method.task_loss(method.decode(features, mask[rows]), target[rows])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+    return seconds(epoch)
+
+
+def stepper(method: Method, batch: Batch, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """Returns a function that does a training step without the harness."""
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        method.parse_losses(method.loss(batch))[0].backward()
+        optimizer.step()
+
+    return step
+
+
+def first_batch(e: Experiment) -> Batch:
+    """Returns the first training batch of an experiment."""
+    batch: Batch = next(iter(loaders(e, e.parts[0], MACHINE)[0]))
+    return batch
+
+
+def prepared(e: Experiment) -> Callable[[], None]:
+    """Returns a function that does a step of an experiment's network on its first batch."""
+    method = network(e).train()
+    optimizer = torch.optim.AdamW(method.parameters(), lr=e.protocol.lr, fused=True)
+    return stepper(method, first_batch(e), optimizer)
+
+
+def loops(sizes: Sizes, folder: Path) -> list[Row]:
+    """Compares the harness with a bare loop, and the loading with the epoch."""
+    rows = []
+    for dataset in DATASETS:
+        e = embedded(UNIFIED, dataset, sizes, folder)
+        pairs = in_turns(lambda e=e: bare(e), lambda e=e: harness(e, folder).seconds[0],
+                         sizes.repeats)  # fmt: skip
+        rate = len(split_of(e.data, 'train')) / statistics.median(b for _, b in pairs)
+        rows.append(
+            Row(f'{dataset}: samples a second under the harness / in a bare PyTorch loop',
+                ratios(pairs), '>= 0.97', f'{rate:.0f} samples a second under the harness')
+        )  # fmt: skip
+        loader = loaders(e, e.parts[0], MACHINE)[0]
+        loading = [seconds(lambda loader=loader: list(loader)) for _ in range(sizes.repeats + 1)]
+        shares = [a / b for a, (_, b) in zip(loading[1:], pairs, strict=True)]
+        rows.append(Row(f'{dataset}: loading / whole epoch', shares))
+    return rows
+
+
+def mmanet(sizes: Sizes, folder: Path) -> list[Row]:
+    """Compares a step of MMANet, all of whose terms are used, with one of the unified model."""
+    rows = []
+    for dataset in DATASETS:
+        one, other = (
+            prepared(embedded(name, dataset, sizes, folder)) for name in ('mmanet', UNIFIED)
+        )
+        pairs = in_turns(lambda one=one: seconds(one), lambda other=other: seconds(other),
+                         2 * sizes.repeats)  # fmt: skip
+        told = f'{1e3 * statistics.median(b for _, b in pairs):.0f} ms for the unified model'
+        what = f'{dataset}: step of `mmanet` / step of the unified model (`{UNIFIED}`)'
+        rows.append(Row(what, ratios(pairs), '<= 1.6', told))
+    return rows
+
+
+def memory(sizes: Sizes, folder: Path) -> Row:
+    """Compares the memory at the end of a training with that after a tenth of its steps."""
+    data = Noise((1, 1), 16, 4, 8, 8 * 20)
+    epochs = max(1, sizes.steps // 20)
+    found = harness(of_noise(UNIFIED, data, folder, epochs=epochs), folder, epochs).memory
+    early = found[len(found) // 10]
+    what = f'memory of the process after {len(found)} training steps / after {len(found) // 10}'
+    value = found[-1] / early if early else 1.0
+    return Row(what, [value], '<= 1.02', f'{early:.0f} MiB and {found[-1]:.0f} MiB')
+
+
+def threads(sizes: Sizes, folder: Path) -> Row:
+    """Compares steps with one thread for each core with steps of one thread."""
+    step, before = (
+        prepared(embedded(UNIFIED, 'synth_rooms', sizes, folder)),
+        torch.get_num_threads(),
+    )
+
+    def timed(count: int) -> float:
+        torch.set_num_threads(count)
+        return seconds(step)
+
+    try:
+        pairs = in_turns(lambda: timed(cores()), lambda: timed(1), 2 * sizes.repeats)
+    finally:
+        torch.set_num_threads(before)
+    return Row(f'synth_rooms: step with {cores()} threads / with one thread', ratios(pairs))
+
+
+def peak(sizes: Sizes, folder: Path) -> list[Row]:
+    """Compares the FLOPs of steps with the highest rate of a matrix product."""
+    side, width, batch = sizes.paper
+    data = Noise((3, 1, 1), side, width, max(2, batch // 4), max(4, batch // 2))
+    cases = {f"papers' size ({side} x {side}, width {width})": of_noise(UNIFIED, data, folder)}
+    for dataset in DATASETS:
+        cases[dataset] = embedded(UNIFIED, dataset, sizes, folder)
+    rows = []
+    for name, e in cases.items():
+        step = prepared(e)
+        with FlopCounterMode(display=False) as counter:
+            step()
+        flops = counter.get_total_flops()
+        values = []
+        for _ in range(min(3, sizes.repeats)):
+            best = measuring.matmul_peak(sizes.matmul, 2)
+            values.append(flops / seconds(step) / best)
+        told = f'{best / 1e9:.0f} GFLOPs a second in {sizes.matmul} x {sizes.matmul} matrices'
+        rows.append(Row(f'{name}: FLOPs a second of a step / of matrix products', values, '', told))
+    return rows
+
+
+def papers(sizes: Sizes, folder: Path) -> Row:
+    """Compares a step of MMANet here with one of the released loop's work in plain PyTorch.
+
+    The released loop keeps the weights in the usual layout, has SGD without fused kernels and reads
+    every loss. Networks and losses are the same here and there.
+    """
+    side, width, batch = sizes.paper
+    e = of_noise('mmanet', Noise((3, 1, 1), side, width, batch, batch), folder)
+    ours, theirs, raw = network(e).train(), network(e).train(), first_batch(e)
+    theirs = theirs.to(memory_format=torch.contiguous_format)
+    step = stepper(ours, raw, torch.optim.SGD(ours.parameters(), 1e-3, 0.9, fused=True))
+    optimizer = torch.optim.SGD(theirs.parameters(), 1e-3, 0.9, foreach=False)
+
+    def official() -> None:
+        losses = theirs.loss(raw)
+        loss = sum(losses.values(), torch.zeros(()))
+        for value in losses.values():
+            value.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    pairs = in_turns(lambda: seconds(official), lambda: seconds(step), min(2, sizes.repeats))
+    rate = batch / statistics.median(b for _, b in pairs)
+    return Row(
+        f'papers\' size (3 modalities, {side} x {side}, width {width}, batch {batch}): images a '
+        "second of `mmanet` in training / of the released loop's work in plain PyTorch",
+        ratios(pairs), '>= 1', f'{rate:.1f} samples a second here',
+    )  # fmt: skip

@@ -1,0 +1,78 @@
+"""Measures what the harness costs, as ratios within one run, and writes them as a table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if __name__ == '__main__':
+    # The script's own folder must not be searched for modules.
+    sys.path[0] = str(ROOT)
+
+import argparse  # noqa: E402
+from functools import partial  # noqa: E402
+
+from benchmark.files import user_path  # noqa: E402
+from benchmark.streams import Parser, command, telling  # noqa: E402
+
+EXAMPLES = """examples:
+  python benchmark/speed.py
+  python benchmark/speed.py --out /tmp/speed.md
+  python benchmark/speed.py --quick --alone --out /tmp/speed.md
+
+Trainings under the harness are compared with a bare PyTorch loop, a step of MMANet with one of the
+unified model, tests of all subsets with one pass, two processes with one, and the papers' networks
+with the work of the released code. Both sides take turns. Nothing else should run meanwhile.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command line's parser."""
+    p = Parser(
+        prog='benchmark/speed.py',
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument(
+        '--out',
+        type=partial(user_path, what='--out'),
+        default=str(ROOT / 'results/reference/speed.md'),
+        metavar='FILE',
+        help='file that takes the table, e.g. /tmp/speed.md (default: results/reference/speed.md)',
+    )
+    p.add_argument(
+        '--quick',
+        action='store_true',
+        help='measure with tiny sizes, e.g. to see that everything runs; the ratios mean nothing',
+    )
+    p.add_argument(
+        '--alone',
+        action='store_true',
+        help='leave out what starts other processes, e.g. on one core',
+    )
+    return p
+
+
+@telling
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: The table cannot be written, told with status 2.
+    """
+    args = parser().parse_args(argv)
+    # PyTorch takes seconds to load, which a mistake in the arguments need not cost.
+    from benchmark.engine.speed import report
+
+    report.write(args.out, args.quick, args.alone)
+    print(f'written: {args.out}')
+    return 0
+
+
+if __name__ == '__main__':
+    command(main)

@@ -1,0 +1,65 @@
+"""The measurements of speed: that they run, and that their table is complete."""
+
+import re
+
+import pytest
+import torch
+
+from benchmark import speed
+from benchmark.engine.speed import processes, report
+from benchmark.engine.speed.measuring import TINY, Row, in_turns, table
+
+
+def test_everything_that_needs_one_process_is_measured(tmp_path, capsys):
+    threads = torch.get_num_threads()
+    try:
+        assert speed.main(['--quick', '--alone', '--out', str(tmp_path / 'speed.md')]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    text = (tmp_path / 'speed.md').read_text()
+    rows = [line.split(' | ') for line in text.splitlines() if line.startswith('| ')]
+    measured = {row[0].removeprefix('| '): row[1:] for row in rows if len(row) == 6}
+    for wanted in (
+        'samples a second under the harness', 'loading / whole epoch', 'step of `mmanet`',
+        'all 7 subsets of 3', 'all 3 subsets of 2', 'images a second of `mmanet`',
+        '7 full passes', 'of matrix products', 'memory of the process', 'threads',
+    ):  # fmt: skip
+        found = [cells for what, cells in measured.items() if wanted in what]
+        assert found, wanted
+        for ratio, spread, goal, reached, _ in found:
+            low, high = map(float, spread.split(' to '))
+            assert low <= float(ratio) <= high
+            assert bool(goal) == (reached in ('yes', 'no'))
+    assert 'GPU' in text.partition('## Not measured')[2]
+    assert [what for what, _ in report.UNMEASURED if f'| {what} |' not in text] == []
+    assert capsys.readouterr().out.count(':') > len(measured) - 1
+
+
+def test_what_needs_two_processes_is_measured_beside_it(monkeypatch):
+    for name in ('loops', 'mmanet', 'papers', 'peak', 'memory', 'threads'):
+        monkeypatch.setattr(f'benchmark.engine.speed.trainings.{name}', lambda *_: [])
+    for name in ('all_subsets', 'papers'):
+        monkeypatch.setattr(f'benchmark.engine.speed.testing.{name}', lambda *_: [])
+    monkeypatch.setattr(processes, 'jobs', lambda _: Row('jobs', [0.5], '<= 0.60'))
+    monkeypatch.setattr(processes, 'shared', lambda _: Row('ddp', [], note='none'))
+    assert report.rows(TINY, None, alone=True) == []
+    made = table(report.rows(TINY, None, alone=False), [], 'x')
+    assert '| jobs | 0.50 | 0.50 to 0.50 | <= 0.60 | yes |  |' in made
+    assert '| ddp | not measured |  |  |  | none |' in made
+
+
+@pytest.mark.parametrize(
+    ('values', 'goal', 'reached'),
+    [([1, 2, 3], '<= 2', 'yes'), ([1, 2, 3], '<= 1.9', 'no'), ([2], '>= 2', 'yes'), ([2], '', '')],
+)
+def test_the_median_is_held_against_the_goal(values, goal, reached):
+    assert Row('x', values, goal).reached == reached
+
+
+def test_the_two_sides_take_turns_and_the_first_turn_does_not_count():
+    told = []
+    pairs = in_turns(
+        lambda: told.append('a') or len(told), lambda: told.append('b') or len(told), 2
+    )
+    assert re.fullmatch('abbaab', ''.join(told))
+    assert pairs == [(4, 3), (5, 6)]

@@ -1,0 +1,173 @@
+"""A command that `torchrun` has started in two processes leaves what one process leaves."""
+
+import contextlib
+import errno
+import io
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark import run
+from benchmark.engine import hooks
+from benchmark.engine.parallel import processes
+from benchmark.errors import UserError
+from benchmark.records import store
+from tests.helpers.ranks import run_in, started
+
+PLACE = {'WORLD_SIZE': '2', 'RANK': '0', 'LOCAL_RANK': '0', 'MASTER_ADDR': 'localhost'}
+
+
+def command(results):
+    """Distils a teacher that is trained first, and fits a model that needs no steps.
+
+    Batches of 7 and a test split of 11 have no half. Plain gradient descent keeps differences by
+    rounding as small as they are.
+    """
+    options = ('train=14', 'val=10', 'test=11', 'size=24', 'width=4', 'batch_size=7', 'epochs=2')
+    rules = ('optimizer=SGD', 'lr=0.01', 'selection=mean', 'ema=0.5', 'val_interval=1')
+    methods = ('mmanet:begin_epoch=1,mining_start=0', 'majority')
+    what = ('--methods', *methods, '--datasets', 'synth_faces')
+    how = ('--results', str(results), '--device', 'cpu', '--cfg-options')
+    return [*what, *how, *options, *rules]
+
+
+def told(results):
+    """The exit status of the command, and what it prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        status = run.main(command(results))
+    return status, out.getvalue()
+
+
+def on_a_full_disk(results):
+    """The same, where the leading process cannot keep what an epoch has left."""
+    save = hooks.Checkpoint._save
+
+    def failing(self, runner):
+        save(self, runner)
+        raise OSError(errno.ENOSPC, 'No space left on device', str(self.file))
+
+    if os.environ['RANK'] == '0':
+        hooks.Checkpoint._save = failing
+    return told(results)
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+    """The results of two processes; what they said when the disk was full, and afterwards."""
+    folder = tmp_path_factory.mktemp('two')
+    results = folder / 'results'
+    full = started(2, folder / 'full', lambda: on_a_full_disk(results))
+    files = {path.name for path in results.rglob('*') if path.is_file()}
+    return results, full, files, started(2, folder / 'again', lambda: told(results))
+
+
+@pytest.fixture(scope='module')
+def one(tmp_path_factory):
+    """The results of one process."""
+    results = tmp_path_factory.mktemp('one')
+    assert told(results)[0] == 0
+    return results
+
+
+def test_an_error_of_the_leading_process_stops_no_other_experiment(two):
+    _, full, files, _ = two
+    (status, said), (other, silent) = full
+    assert (status, other, silent) == (1, 1, '')
+    assert 'FAILED' in said
+    assert 'No space left on device' in said
+    assert 'majority  seed 0  ACER' in said
+    assert 'resume.pth' in files
+
+
+def test_the_same_command_goes_on_and_one_process_alone_prints(two):
+    _, _, _, ((status, said), (other, silent)) = two
+    assert (status, other, silent) == (0, 0, '')
+    assert '1 of 2 experiments are recorded already' in said
+
+
+def test_the_records_are_those_of_one_process(two, one):
+    found = {r['method']['name']: (f, r) for f, r in store.scan(two[0] / 'runs').complete.items()}
+    alone = {r['method']['name']: (f, r) for f, r in store.scan(one / 'runs').complete.items()}
+    assert found.keys() == alone.keys() == {'mmanet', 'majority'}
+    for name, (file, record) in found.items():
+        expected_file, expected = alone[name]
+        assert record['identity'] == expected['identity']
+        assert record['environment']['processes'] == '2'
+        assert 'processes' not in expected['environment']
+        for key in ('n', 'samples', 'selected_epoch', 'collapsed', 'gaps'):
+            assert record[key] == expected[key], key
+        for split, scores in expected['scores'].items():
+            for subset, values in scores.items():
+                assert record['scores'][split][subset] == pytest.approx(values, abs=1e-6)
+        for kept in (store.OUTCOMES, store.VALIDATION):
+            same_outcomes(file.parent / kept, expected_file.parent / kept)
+        weights, others = (torch.load(f.parent / 'checkpoint.pth') for f in (file, expected_file))
+        torch.testing.assert_close(weights, others, rtol=1e-3, atol=1e-5)
+
+
+def same_outcomes(file, other):
+    """Every sample has the outcome that it has in one process, and none has two."""
+    with np.load(file) as found, np.load(other) as expected:
+        assert set(found) == set(expected)
+        for key in expected:
+            if expected[key].dtype.kind == 'f':
+                np.testing.assert_allclose(found[key], expected[key], rtol=1e-3, atol=1e-5)
+            else:
+                np.testing.assert_array_equal(found[key], expected[key])
+
+
+def test_nothing_is_left_behind(two, one):
+    def files(results):
+        return {path.relative_to(results) for path in results.rglob('*')}
+
+    assert files(two[0]) == files(one)
+
+
+def alone_in_failing():
+    """What the process that fails alone would die of, and what it hears in the end."""
+    processes.PATIENCE = 0.2
+    if processes.leads():
+        time.sleep(1)
+        processes.say(processes.Stopped())
+        processes._meet()
+        return None
+    seen = []
+    processes._die = lambda error: seen.append(str(error))
+    processes.stopped(ValueError('a file of its own'))
+    return seen
+
+
+def test_a_process_that_fails_alone_ends_the_command(tmp_path):
+    assert run_in(2, tmp_path, alone_in_failing) == [None, ['a file of its own']]
+
+
+def planned():
+    """What processes do whose plans differ."""
+    try:
+        processes.agreed(processes.rank, lambda rank: rank)
+    except UserError as error:
+        return str(error)
+    return ''
+
+
+def test_processes_that_see_other_data_are_told(tmp_path):
+    expected = 'process 1 of 2: expected the experiments and data of process 0, found others'
+    assert run_in(2, tmp_path, planned) == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    'option',
+    ['--jobs 2', '--gpus 0,1', '--device cuda:1', '--compile', '--budget 1h', '--dry-run']
+    + ['--list', '--status'],
+)
+def test_options_that_need_one_process_are_refused(option, monkeypatch, capsys):
+    for name, value in PLACE.items():
+        monkeypatch.setenv(name, value)
+    assert run.main(['--methods', 'rfnet', *option.split()]) == 2
+    named = option if option.startswith('--device') else option.split()[0]
+    expected = f'error: {named}: expected one process, found 2; give it without torchrun\n'
+    assert capsys.readouterr().err == expected
