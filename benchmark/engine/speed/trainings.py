@@ -126,8 +126,8 @@ def loops(sizes: Sizes, folder: Path) -> list[Row]:
                 ratios(pairs), '>= 0.97', f'{rate:.0f} samples a second under the harness')
         )  # fmt: skip
         loader = loaders(e, e.parts[0], MACHINE)[0]
-        loading = [seconds(lambda loader=loader: list(loader)) for _ in range(sizes.repeats + 1)]
-        shares = [a / b for a, (_, b) in zip(loading[1:], pairs, strict=True)]
+        loading = [seconds(lambda loader=loader: list(loader)) for _ in pairs]
+        shares = [a / b for a, (_, b) in zip(loading, pairs, strict=True)]
         rows.append(Row(f'{dataset}: loading / whole epoch', shares))
     return rows
 
@@ -140,7 +140,7 @@ def mmanet(sizes: Sizes, folder: Path) -> list[Row]:
             prepared(embedded(name, dataset, sizes, folder)) for name in ('mmanet', UNIFIED)
         )
         pairs = in_turns(lambda one=one: seconds(one), lambda other=other: seconds(other),
-                         2 * sizes.repeats)  # fmt: skip
+                         2 * sizes.repeats - 1)  # fmt: skip
         told = f'{1e3 * statistics.median(b for _, b in pairs):.0f} ms for the unified model'
         what = f'{dataset}: step of `mmanet` / step of the unified model (`{UNIFIED}`)'
         rows.append(Row(what, ratios(pairs), '<= 1.6', told))
@@ -170,7 +170,7 @@ def threads(sizes: Sizes, folder: Path) -> Row:
         return seconds(step)
 
     try:
-        pairs = in_turns(lambda: timed(cores()), lambda: timed(1), 2 * sizes.repeats)
+        pairs = in_turns(lambda: timed(cores()), lambda: timed(1), 2 * sizes.repeats - 1)
     finally:
         torch.set_num_threads(before)
     return Row(f'synth_rooms: step with {cores()} threads / with one thread', ratios(pairs))
