@@ -414,6 +414,7 @@ print(Protocol(lr=0.3).id('data'), needless & {*sys.modules})
         capture_output=True, check=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(tmp_path)},
     )  # fmt: skip
     assert out.stdout.decode().strip() == f'{Protocol(lr=0.3).id("data")} set()'
+    assert b'decoy' not in out.stderr
 
 
 @pytest.mark.parametrize(
