@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,6 +28,7 @@ def _trainer(pipe: Connection, sizes: Sizes) -> None:
     from benchmark.engine.speed import trainings
     from benchmark.engine.speed.cases import embedded
 
+    warnings.filterwarnings('ignore', message='Multi-processing start method')  # of mmengine
     use_threads(1, 'cpu')
     discover()
     with tempfile.TemporaryDirectory() as folder:
