@@ -150,6 +150,22 @@ def test_a_process_that_fails_alone_ends_the_command(tmp_path):
     assert run_in(2, tmp_path, alone_in_failing) == [None, ['a file of its own']]
 
 
+def left_alone():
+    """What the leading process dies of when the other one is not there any more."""
+    if not processes.leads():
+        return None
+    time.sleep(1)
+    seen = []
+    processes._die = lambda error: seen.append(str(error))
+    with contextlib.suppress(ValueError), processes.stopping():
+        raise ValueError('the connection was closed')
+    return seen
+
+
+def test_a_process_that_was_killed_makes_no_experiment_fail(tmp_path):
+    assert run_in(2, tmp_path, left_alone) == [['the connection was closed'], None]
+
+
 def planned():
     """What processes do whose plans differ."""
     try:
