@@ -6,6 +6,7 @@ anything is computed from it, and no text in it can move a terminal's cursor or 
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import types
@@ -103,8 +104,14 @@ def _check_type(value: Any, hint: Any, field: str) -> None:
             _check_type(inner, arguments[0], f'{field}[{index}]')
 
 
+@functools.cache
+def _hints(hint: Any) -> dict[str, Any]:
+    """Returns the types of a dictionary's fields, whose texts are evaluated once."""
+    return get_type_hints(hint)
+
+
 def _check_fields(value: dict[str, Any], hint: Any, prefix: str) -> None:
-    hints = get_type_hints(hint)
+    hints = _hints(hint)
     for key, inner in hints.items():
         if key in value:
             _check_type(value[key], inner, f'{prefix}{key}')
