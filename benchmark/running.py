@@ -113,7 +113,7 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
     if args.launcher == 'slurm':
         return hand_over(able, args, bool(refused))
     able = own_share(able, args, machine)
-    if not able and not refused:
+    if (args.shard or args.only) and not able and not refused:
         return 0
     if args.budget is not None or args.dry_run:
         use_gpu(machine.gpus)  # which the measuring needs

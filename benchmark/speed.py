@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         '--alone',
         action='store_true',
-        help='leave out what starts other processes, e.g. on one core',
+        help='leave out what needs a second core, e.g. for a machine that does other work',
     )
     return p
 

@@ -66,7 +66,9 @@ def _registered(file: Path) -> Iterator[tuple[str, str, ast.ClassDef]]:
     """Yields (kind, name, class) of what a file registers."""
     tree, count = _tree(file), 0
     for node in tree.body:
-        for call in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for call in node.decorator_list:
             match call:
                 case ast.Call(
                     func=ast.Attribute(ast.Name(registry), 'register_module'),
@@ -74,7 +76,6 @@ def _registered(file: Path) -> Iterator[tuple[str, str, ast.ClassDef]]:
                     keywords=[],
                 ) if registry in REGISTRIES:
                     count += 1
-                    assert isinstance(node, ast.ClassDef)
                     yield REGISTRIES[registry], name, node
     # Whatever else speaks of registering does it in a way that only an import shows.
     if count != sum(getattr(n, 'attr', '') == 'register_module' for n in ast.walk(tree)):

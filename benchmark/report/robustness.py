@@ -18,7 +18,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.integrate import trapezoid
 from scipy.special import expit, logit
 
 from benchmark.records.corruptions import Tests, subsets_of
@@ -242,6 +241,8 @@ def kept_share(values: np.ndarray, empty: float, higher: bool) -> np.ndarray:
 
 def area(values: np.ndarray, severities: Sequence[int]) -> np.ndarray:
     """Returns the area under severity curves (..., severities), divided by the last severity."""
+    from scipy.integrate import trapezoid  # here: it takes long to import
+
     return trapezoid(values, severities, axis=-1) / max(severities[-1], 1)
 
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from benchmark.engine.loading import test_loader as loader_of_tests
 from benchmark.engine.loading import train_loader
-from benchmark.engine.parallel import processes, sharing
+from benchmark.engine.parallel import exchange, processes, sharing
 from benchmark.errors import UserError
 from benchmark.method import Method
 from benchmark.registry import METHODS, discover
@@ -29,9 +29,7 @@ LAST = 99
 IMAGES = {
     'gmd': 'faces',
     'mmanet': 'rooms',
-    'modality_dropout': 'esanet',
     'rfnet': 'rooms',
-    'uhved': 'faces',
 }
 """Methods with a case of images -> the task; they cover the parts that methods have in common."""
 
@@ -59,7 +57,7 @@ def in_double():
 
 def own_rows(batch):
     """The rows of a batch that this process loads."""
-    begin, end, _ = processes.own(COUNT)
+    begin, end, _ = exchange.own(COUNT)
     return tree_map_only(torch.Tensor, lambda x: x[begin:end], batch)
 
 
@@ -199,6 +197,36 @@ def gradients(kind):
 
 def of_modules():
     return {kind: gradients(kind) for kind in KINDS}
+
+
+class Fickle(Centred):
+    """Draws from the second step on."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        # Each trial of the module takes two calls.
+        return torch.nn.functional.dropout(self.layer(x), 0.5, self.calls > 3)
+
+
+def refused():
+    """What a module that draws in some steps only is told."""
+    method = One(Fickle()).train()
+    with sharing.Shares(method, COUNT).on():
+        method.terms(torch.ones(COUNT, 3))
+        try:
+            method.terms(torch.ones(COUNT, 3))
+        except UserError as error:
+            return str(error)
+    return ''
+
+
+def test_a_module_that_draws_in_some_steps_only_is_refused(tmp_path):
+    told = 'Fickle: draws random numbers in some steps only, which several processes cannot share; '
+    assert run_in(2, tmp_path, refused) == [f'{told}run this method without torchrun'] * 2
 
 
 KINDS = {Centred: False, Counting: False, Picking: False, Summed: False, Scaled: True}

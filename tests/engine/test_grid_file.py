@@ -290,8 +290,8 @@ def test_what_is_no_file_of_a_grid_is_told_in_one_line(given, expected, tmp_path
 
 
 def test_a_search_in_a_file_excludes_untuned_values(tmp_path, capsys):
-    file = str(written(tmp_path, 'methods: [rfnet]\ntune: 4'))
-    assert run.main(['--grid', file, '--untuned']) == 2
+    file = str(written(tmp_path, 'methods: [majority]\ntune: 4'))
+    assert run.main(['--grid', file, '--untuned', '--results', str(tmp_path), '--list']) == 2
     assert '--untuned: expected no --tune beside it' in capsys.readouterr().err
 
 

@@ -105,8 +105,9 @@ def test_a_process_that_computes_itself_takes_the_first_gpu(gpus, monkeypatch, t
     assert corruption_runs.execute([], machine, None)
     assert gpus == [2, 2]
     # A plan measures steps.
-    monkeypatch.setattr(running, 'prepare', lambda *_: ([], machine))
-    assert run.main(['--methods', 'majority', '--results', str(tmp_path), '--dry-run']) == 1
+    monkeypatch.setattr(running, 'prepare', lambda *_: ([None], machine))
+    monkeypatch.setattr(running, 'show_plan', lambda *_: len(gpus) == 3)
+    assert run.main(['--methods', 'majority', '--results', str(tmp_path), '--dry-run']) == 0
     assert gpus == [2, 2, 2]
 
 

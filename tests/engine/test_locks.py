@@ -206,7 +206,7 @@ def test_a_disk_without_room_for_the_result_of_a_trial_stops_nothing_else(
 def test_two_processes_do_every_run_once(tmp_path, monkeypatch, capsys):
     """One command twice, whose methods share a teacher, which the other process is training."""
     words = '--datasets synth_faces --device cpu --methods distilled complete --cfg-options'
-    options = 'train=32 val=16 test=16 size=24 width=8 batch_size=16 epochs=2'
+    options = 'train=16 val=8 test=8 size=16 width=4 batch_size=8 epochs=2'
     command = ['--results', str(tmp_path), *words.split(), *options.split()]
     save, (heard, tells) = Checkpoint._save, os.pipe()
 

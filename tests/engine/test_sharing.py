@@ -15,7 +15,7 @@ from benchmark.records import store
 from benchmark.registry import discover
 
 discover()
-TINY = ('train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=1')
+TINY = ('train=16', 'val=8', 'test=8', 'size=16', 'width=4', 'batch_size=8', 'epochs=1')
 MANY = ('majority', 'hemis', 'distilled', 'customized', 'complete', 'mmanet', 'rfnet', 'mmin')
 
 

@@ -22,7 +22,7 @@ def test_everything_that_needs_one_process_is_measured(tmp_path, capsys):
     for wanted in (
         'samples a second under the harness', 'loading / whole epoch', 'step of `mmanet`',
         'all 7 subsets of 3', 'all 3 subsets of 2', 'images a second of `mmanet`',
-        '7 full passes', 'of matrix products', 'memory of the process', 'threads',
+        '7 full passes', 'of matrix products', 'memory of the process',
     ):  # fmt: skip
         found = [cells for what, cells in measured.items() if wanted in what]
         assert found, wanted

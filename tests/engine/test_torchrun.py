@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import run
-from benchmark.engine import hooks
+from benchmark import run, running
+from benchmark.engine import hooks, recording
 from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
 from benchmark.records import store
@@ -35,9 +35,11 @@ def command(results):
 
 
 def told(results):
-    """The exit status of the command, and what it prints."""
+    """The exit status of the command, and what it prints before tables and pictures are made."""
     out = io.StringIO()
-    with contextlib.redirect_stdout(out):
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setattr(running, 'show_tables', lambda *_: True)
+        patch.setattr(recording.showing, 'keep', lambda *_: None)
         status = run.main(command(results))
     return status, out.getvalue()
 
@@ -56,8 +58,11 @@ def on_a_full_disk(results):
 
 
 @pytest.fixture(scope='module')
-def two(tmp_path_factory):
-    """The results of two processes; what they said when the disk was full, and afterwards."""
+def two(one, tmp_path_factory):
+    """The results of two processes; what they said when the disk was full, and afterwards.
+
+    They inherit what the process of the tests has counted of the networks for `one`.
+    """
     folder = tmp_path_factory.mktemp('two')
     results = folder / 'results'
     full = started(2, folder / 'full', lambda: on_a_full_disk(results))
@@ -143,6 +148,22 @@ def alone_in_failing():
 
 def test_a_process_that_fails_alone_ends_the_command(tmp_path):
     assert run_in(2, tmp_path, alone_in_failing) == [None, ['a file of its own']]
+
+
+def left_alone():
+    """What the leading process dies of when the other one is not there any more."""
+    if not processes.leads():
+        return None
+    time.sleep(1)
+    seen = []
+    processes._die = lambda error: seen.append(str(error))
+    with contextlib.suppress(ValueError), processes.stopping():
+        raise ValueError('the connection was closed')
+    return seen
+
+
+def test_a_process_that_was_killed_makes_no_experiment_fail(tmp_path):
+    assert run_in(2, tmp_path, left_alone) == [['the connection was closed'], None]
 
 
 def planned():

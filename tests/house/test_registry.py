@@ -405,14 +405,17 @@ sys.path[0] = 'benchmark'  # where the script lies, as if `python benchmark/run.
 runpy.run_path('benchmark/run.py')
 from benchmark import running
 from benchmark.engine.protocol import Protocol
+from benchmark.registry import DATASETS
 running.discover()
-print(Protocol(lr=0.3).id('data'), {'sklearn', 'matplotlib', 'onnx'} & {*sys.modules})
+needless = {'sklearn', 'matplotlib', 'onnx', 'scipy.integrate', 'torch._inductor'}
+print(Protocol(lr=0.3).id('data'), needless & {*sys.modules})
+print('synth_faces' in DATASETS.module_dict)
 """
     out = subprocess.run(
         [sys.executable, '-c', code],
         capture_output=True, check=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(tmp_path)},
     )  # fmt: skip
-    assert out.stdout.decode().strip() == f'{Protocol(lr=0.3).id("data")} set()'
+    assert out.stdout.decode().splitlines() == [f'{Protocol(lr=0.3).id("data")} set()', 'True']
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from benchmark.engine.parallel import processes
+from benchmark.engine.parallel import exchange, processes
 from benchmark.engine.parallel.draws import Draws
+from benchmark.engine.parallel.exchange import Rows
 from benchmark.engine.parallel.norms import Recording, Replaying
 
 PLAIN = (int, float, str, bool, type(None))
@@ -66,22 +67,22 @@ def rows_alone(
     """
     leaves = [x.detach() if isinstance(x, Tensor) else x for x in leaves]
     versions = [x._version for x in leaves if isinstance(x, Tensor)]
-    rows = processes.own(total)
+    rows = exchange.own(total)
     try:
         with torch.no_grad(), _kept(module) as changed:
-            before = _generators(leaves)
+            before = generators(leaves)
             recording = Recording()
             with recording:
                 whole = _call(plain, leaves, form)
-            after = _generators(leaves)
+            after = generators(leaves)
             clean = not changed()
             _restore(before)
             own = [x[rows.begin : rows.end] if is_batch(x, total) else x for x in leaves]
             with Replaying(recording.kept), Draws(rows):
                 part = _call(plain, own, form)
-            clean &= _same(_generators(leaves), after)
+            clean &= same(generators(leaves), after)
             clean &= versions == [x._version for x in leaves if isinstance(x, Tensor)]
-            drew = not _same(before, after)
+            drew = not same(before, after)
             equal = clean and _equal(whole, part, rows)
             _restore(before)
     except Exception:  # what is wrong with it shows in the call that follows
@@ -94,7 +95,7 @@ def _call(plain: Any, leaves: list[Any], form: Any) -> Any:
     return plain(*args, **kwargs)
 
 
-def _equal(whole: Any, part: Any, rows: processes.Rows) -> bool:
+def _equal(whole: Any, part: Any, rows: Rows) -> bool:
     """Returns whether what a module gave for the own rows is that of the whole batch."""
     (every, form), (some, other) = pytree.tree_flatten(whole), pytree.tree_flatten(part)
     if str(form) != str(other):
@@ -140,7 +141,7 @@ def _kept(module: nn.Module) -> Iterator[Any]:
             x.copy_(kept)
 
 
-def _generators(leaves: list[Any]) -> list[Tensor]:
+def generators(leaves: list[Any]) -> list[Tensor]:
     """Returns the states of the generators that a module could use."""
     on_gpu = any(isinstance(x, Tensor) and x.is_cuda for x in leaves)
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if on_gpu else [])]
@@ -152,5 +153,6 @@ def _restore(states: list[Tensor]) -> None:
         torch.cuda.set_rng_state(state)
 
 
-def _same(first: list[Tensor], second: list[Tensor]) -> bool:
+def same(first: list[Tensor], second: list[Tensor]) -> bool:
+    """Returns whether two lists of states are equal."""
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

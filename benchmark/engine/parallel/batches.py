@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import BatchSampler, Sampler
 
-from benchmark.engine.parallel import processes
+from benchmark.engine.parallel import exchange, processes
 from benchmark.errors import UserError
 
 
@@ -29,7 +29,7 @@ class OwnRows(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.batches:
-            begin, end, _ = processes.own(len(batch))
+            begin, end, _ = exchange.own(len(batch))
             yield batch[begin:end]
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmark.engine.parallel.processes import Rows, by_stride
+from benchmark.engine.parallel.exchange import Rows, by_stride
 
 SIZED = ('rand', 'randn', 'randint')
 """Functions whose argument is a size; of `randint` it is the second or third one."""

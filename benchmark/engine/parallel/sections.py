@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from benchmark.engine.experiment import Experiment, Part
-from benchmark.engine.parallel import processes
+from benchmark.engine.parallel import exchange, processes
 from benchmark.method import Method
 
 TRAIN = 'train'
@@ -85,6 +85,6 @@ class InStep(Hook):
         """Waits for the leading process."""
         if processes.world() > 1:
             processes.told(lambda: None)
-            processes.take_over(
+            exchange.take_over(
                 x.data for x in (*runner.model.parameters(), *runner.model.buffers())
             )

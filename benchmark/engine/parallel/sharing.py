@@ -27,10 +27,11 @@ from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader
 
-from benchmark.engine.parallel import alike, processes
+from benchmark.engine.parallel import alike, exchange, processes
 from benchmark.engine.parallel.batches import OwnRows
 from benchmark.engine.parallel.draws import Draws
 from benchmark.engine.parallel.norms import Synchronised
+from benchmark.errors import UserError
 from benchmark.method import Batch, Method
 
 
@@ -39,13 +40,13 @@ class _Enter(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        begin, end, ctx.total = processes.own(len(x))
+        begin, end, ctx.total = exchange.own(len(x))
         return x[begin:end].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return processes.gather(gradients[0], ctx.total)
+        return exchange.gather(gradients[0], ctx.total)
 
 
 class _Leave(Function):
@@ -54,12 +55,12 @@ class _Leave(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, total: int) -> Tensor:
         ctx.total = total
-        return processes.gather(x, total)
+        return exchange.gather(x, total)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        begin, end, _ = processes.own(ctx.total)
+        begin, end, _ = exchange.own(ctx.total)
         return gradients[0][begin:end], None
 
 
@@ -75,7 +76,7 @@ class _Copies(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        sums = iter(processes.add(*(g for g in gradients if g is not None)))
+        sums = iter(exchange.add(*(g for g in gradients if g is not None)))
         return tuple(None if g is None else next(sums) for g in gradients)
 
 
@@ -186,23 +187,29 @@ class Shares:
     def _on_own_rows(
         self, module: nn.Module, plain: Any, leaves: list[Any], form: Any, total: int, draws: bool
     ) -> Any:
-        rows = processes.own(total)
+        rows = exchange.own(total)
         whole = [k for k, x in enumerate(leaves) if alike.is_whole(x, total)]
         given = list(leaves)
         for k, copy in zip(whole, copies([leaves[k] for k in whole]), strict=True):
             given[k] = copy
         given = [_entered(x) if alike.is_batch(x, total) else x for x in given]
         args, kwargs = pytree.tree_unflatten(given, form)
+        before = alike.generators(leaves)
         self._inside = True
         try:
             with (
                 replaced(module),
-                Synchronised(),
+                Synchronised(rows),
                 Draws(rows) if draws else contextlib.nullcontext(),
             ):
                 found = plain(*args, **kwargs)
         finally:
             self._inside = False
+        if not draws and not alike.same(before, alike.generators(leaves)):
+            raise UserError(
+                f'{type(module).__name__}: draws random numbers in some steps only, which several '
+                'processes cannot share; run this method without torchrun'
+            )
         return pytree.tree_map_only(Tensor, lambda y: _left(y, total), found)
 
 
@@ -263,4 +270,4 @@ class _Whole:
 
 def gathered(batch: Batch, total: int) -> Batch:
     """Returns the batch of `total` samples of which each process has loaded its own."""
-    return pytree.tree_map_only(Tensor, lambda x: processes.gather(x, total), batch)
+    return pytree.tree_map_only(Tensor, lambda x: exchange.gather(x, total), batch)

@@ -29,7 +29,7 @@ class Sizes(NamedTuple):
     """
 
     repeats: int = 5
-    samples: int = 768
+    samples: int = 384
     paper: tuple[int, int, int] = (112, 64, 64)
     steps: int = 1000
     matmul: int = 1024
@@ -81,16 +81,17 @@ def in_turns(
     Args:
         one: Does the first job and returns its seconds.
         other: Likewise.
-        repeats: Number of turns that count; one more comes first, as caches are empty then.
+        repeats: Number of turns that count; if there are several, one more comes first, because
+            caches are empty then.
     """
     pairs = []
-    for turn in range(repeats + 1):
+    for turn in range(repeats + (repeats > 1)):
         if turn % 2:
             second = other()
             pairs.append((one(), second))
         else:
             pairs.append((one(), other()))
-    return pairs[1:]
+    return pairs[-repeats:]
 
 
 def ratios(pairs: Sequence[tuple[float, float]]) -> list[float]:

@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -26,6 +28,7 @@ def _trainer(pipe: Connection, sizes: Sizes) -> None:
     from benchmark.engine.speed import trainings
     from benchmark.engine.speed.cases import embedded
 
+    warnings.filterwarnings('ignore', message='Multi-processing start method')  # of mmengine
     use_threads(1, 'cpu')
     discover()
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +75,7 @@ def jobs(sizes: Sizes) -> Row:
     with _trainers(2, sizes) as pipes:
         pairs = in_turns(
             lambda: seconds(lambda: train(pipes)),
-            lambda: seconds(lambda: [train([pipe]) for pipe in pipes]),
+            lambda: sum(seconds(partial(train, [pipe])) for pipe in pipes),
             sizes.repeats,
         )
     return Row(what, ratios(pairs), '<= 0.60', f'{DATASET}, epochs of {sizes.samples} samples')

@@ -31,7 +31,7 @@ def rows(sizes: Sizes, folder: Path, alone: bool) -> list[Row]:
     Args:
         sizes: How much is measured.
         folder: Takes what trainings write.
-        alone: Leave out what starts other processes.
+        alone: Leave out what needs a second core.
     """
     jobs: list[Callable[[], Sequence[Row] | Row]] = [
         lambda: trainings.loops(sizes, folder),
@@ -41,10 +41,13 @@ def rows(sizes: Sizes, folder: Path, alone: bool) -> list[Row]:
         lambda: testing.papers(sizes, folder),
         lambda: trainings.peak(sizes, folder),
         lambda: trainings.memory(sizes, folder),
-        lambda: trainings.threads(sizes, folder),
     ]
     if not alone:
-        jobs += [lambda: processes.jobs(sizes), lambda: processes.shared(sizes)]
+        jobs += [
+            lambda: trainings.threads(sizes, folder),
+            lambda: processes.jobs(sizes),
+            lambda: processes.shared(sizes),
+        ]
     found: list[Row] = []
     for job in jobs:
         made = job()
@@ -62,7 +65,7 @@ def write(out: Path, quick: bool, alone: bool) -> None:
     Args:
         out: The file.
         quick: Measure with sizes that mean nothing, only to show that it runs.
-        alone: Leave out what starts other processes.
+        alone: Leave out what needs a second core.
 
     Raises:
         UserError: The file cannot be written.

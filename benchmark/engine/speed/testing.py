@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.engine import training
 from benchmark.engine.building import loader_of
-from benchmark.engine.evaluation import subset_logits
+from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
 from benchmark.engine.speed.cases import MACHINE, Noise, embedded, network, of_noise
@@ -40,23 +38,35 @@ def work(method: Method) -> float:
     return (encoding + subsets * (whole - encoding)) / whole
 
 
-def subsets(e: Experiment, folder: Path, repeats: int, goal: float | None) -> Row:
+@torch.no_grad()
+def tested(e: Experiment, method: Method, only: list[str] | None) -> None:
+    """Tests some subsets, all by default, as a run does."""
+    loader = loader_of(e, MACHINE, 'test')
+    evaluator = SubsetEvaluator(e.data.task, only, split_of(e.data, 'test'))
+    for number, raw in enumerate(loader):
+        batch = method.data_preprocessor(raw, False)
+        for mask, logits in subset_logits(method, batch, list(evaluator.masks.values())):
+            evaluator.process_subset(mask, logits, batch, number)
+    evaluator.evaluate(len(split_of(e.data, 'test')))
+
+
+def subsets(e: Experiment, repeats: int, goal: float | None) -> Row:
     """Compares the test of all subsets with one pass with all modalities.
 
     Args:
         e: The experiment.
-        folder: Takes a log.
         repeats: Number of turns.
         goal: What the ratio should not exceed, beside the ratio of the FLOPs.
     """
-    method, loader = network(e).eval(), loader_of(e, MACHINE, 'test')
+    method = network(e).eval()
     names = e.data.task.names
     full = subset_ids(names)[-1:]
 
-    def tested(only: list[str] | None) -> float:
-        return seconds(lambda: training.test(method, loader, folder, MACHINE.device, only))
-
-    pairs = in_turns(partial(tested, None), partial(tested, full), repeats)
+    pairs = in_turns(
+        lambda: seconds(lambda: tested(e, method, None)),
+        lambda: seconds(lambda: tested(e, method, full)),
+        repeats,
+    )
     flops, count = work(method), 2 ** len(names) - 1
     rate = len(split_of(e.data, 'test')) * count / statistics.median(a for a, _ in pairs)
     return Row(
@@ -71,14 +81,14 @@ def subsets(e: Experiment, folder: Path, repeats: int, goal: float | None) -> Ro
 def all_subsets(sizes: Sizes, folder: Path) -> list[Row]:
     """Compares the tests of the embedded data and of several numbers of modalities."""
     rows = [
-        subsets(embedded(UNIFIED, name, sizes, folder), folder, sizes.repeats, goal)
+        subsets(embedded(UNIFIED, name, sizes, folder), sizes.repeats, goal)
         for name, goal in EMBEDDED.items()
     ]
     for count in sizes.modalities:
         data = Noise((1,) * count, 32, 8, 32, max(8, min(512, 2048 // 2**count)))
         data.name = 'random images (32 x 32, width 8)'
         few = min(2, sizes.repeats) if count > 4 else sizes.repeats
-        rows.append(subsets(of_noise(UNIFIED, data, folder), folder, few, None))
+        rows.append(subsets(of_noise(UNIFIED, data, folder), few, None))
     return rows
 
 

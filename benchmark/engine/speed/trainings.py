@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -68,6 +69,11 @@ def harness(e: Experiment, folder: Path, epochs: int = 1) -> Clock:
     return clock
 
 
+def epoch(e: Experiment, folder: Path) -> float:
+    """Returns the seconds of one epoch under the harness."""
+    return harness(e, folder).seconds[0]
+
+
 def bare(e: Experiment) -> float:
     """Returns the seconds of one epoch of a plain PyTorch loop over the same network and data."""
     task, train, size = e.data.task, split_of(e.data, 'train'), e.protocol.batch_size
@@ -118,7 +124,7 @@ def loops(sizes: Sizes, folder: Path) -> list[Row]:
     rows = []
     for dataset in DATASETS:
         e = embedded(UNIFIED, dataset, sizes, folder)
-        pairs = in_turns(lambda e=e: bare(e), lambda e=e: harness(e, folder).seconds[0],
+        pairs = in_turns(partial(bare, e), partial(epoch, e, folder),
                          sizes.repeats)  # fmt: skip
         rate = len(split_of(e.data, 'train')) / statistics.median(b for _, b in pairs)
         rows.append(
@@ -126,8 +132,8 @@ def loops(sizes: Sizes, folder: Path) -> list[Row]:
                 ratios(pairs), '>= 0.97', f'{rate:.0f} samples a second under the harness')
         )  # fmt: skip
         loader = loaders(e, e.parts[0], MACHINE)[0]
-        loading = [seconds(lambda loader=loader: list(loader)) for _ in range(sizes.repeats + 1)]
-        shares = [a / b for a, (_, b) in zip(loading[1:], pairs, strict=True)]
+        loading = [seconds(partial(list, loader)) for _ in pairs]
+        shares = [a / b for a, (_, b) in zip(loading, pairs, strict=True)]
         rows.append(Row(f'{dataset}: loading / whole epoch', shares))
     return rows
 
@@ -139,8 +145,8 @@ def mmanet(sizes: Sizes, folder: Path) -> list[Row]:
         one, other = (
             prepared(embedded(name, dataset, sizes, folder)) for name in ('mmanet', UNIFIED)
         )
-        pairs = in_turns(lambda one=one: seconds(one), lambda other=other: seconds(other),
-                         2 * sizes.repeats)  # fmt: skip
+        pairs = in_turns(partial(seconds, one), partial(seconds, other),
+                         2 * sizes.repeats - 1)  # fmt: skip
         told = f'{1e3 * statistics.median(b for _, b in pairs):.0f} ms for the unified model'
         what = f'{dataset}: step of `mmanet` / step of the unified model (`{UNIFIED}`)'
         rows.append(Row(what, ratios(pairs), '<= 1.6', told))
@@ -170,7 +176,7 @@ def threads(sizes: Sizes, folder: Path) -> Row:
         return seconds(step)
 
     try:
-        pairs = in_turns(lambda: timed(cores()), lambda: timed(1), 2 * sizes.repeats)
+        pairs = in_turns(lambda: timed(cores()), lambda: timed(1), 2 * sizes.repeats - 1)
     finally:
         torch.set_num_threads(before)
     return Row(f'synth_rooms: step with {cores()} threads / with one thread', ratios(pairs))
