@@ -83,7 +83,7 @@ def records(results):
 def node():
     """A Slurm of one node; this process finds its commands, and its tasks are forked from here."""
     # The path of a socket may have 108 characters.
-    with tempfile.TemporaryDirectory(prefix='slurm') as folder:
+    with tempfile.TemporaryDirectory(prefix='slurm', ignore_cleanup_errors=True) as folder:
         try:
             with cluster(Path(folder)) as running, pytest.MonkeyPatch.context() as patch:
                 for name, value in running.environment.items():

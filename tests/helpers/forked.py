@@ -5,6 +5,7 @@ process ends with the program, however that ends.
 """
 
 import contextlib
+import ctypes
 import json
 import multiprocessing
 import os
@@ -45,7 +46,13 @@ def program(folder, main):
             server.join()
 
 
+def _end_with_parent():
+    """Ends this process when the one that forked it ends, however it ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def _serve(listener, main):
+    _end_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes
     while True:
         connection, _ = listener.accept()
@@ -55,6 +62,7 @@ def _serve(listener, main):
 
 
 def _run(connection, main):
+    _end_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     asked, streams, _, _ = socket.recv_fds(connection, 1 << 16, 2)
     words, folder = json.loads(asked)

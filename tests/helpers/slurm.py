@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -88,6 +89,22 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 
 
+REAPER = """
+import os, shutil, sys
+from pathlib import Path
+folder, mark = sys.argv[1], f'SLURM_CONF={sys.argv[1]}/slurm.conf'.encode()
+sys.stdin.read()  # until the process that started this one has ended, however it ended
+for environment in Path('/proc').glob('[0-9]*/environ'):
+    try:
+        if mark in environment.read_bytes().split(b'\\0'):
+            os.kill(int(environment.parts[2]), 9)
+    except OSError:
+        continue
+shutil.rmtree(folder, ignore_errors=True)
+"""
+"""Ends whatever has the configuration of a folder in its environment, and removes the folder."""
+
+
 class Cluster:
     """A running Slurm; `environment` is what its commands need.
 
@@ -111,6 +128,11 @@ class Cluster:
         }
         if libraries:
             self.environment['LD_LIBRARY_PATH'] = libraries
+
+        self.reaper = subprocess.Popen(
+            [sys.executable, '-c', REAPER, str(folder)], stdin=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
 
     def start(self):
         """Starts the three services and waits until the node takes jobs."""
@@ -176,6 +198,7 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        self.reaper.communicate()
 
 
 def said_by(words, environment):
