@@ -196,6 +196,8 @@ class Waits(ModalityDropout):
 def types(folder, count):
     """Types a command with some jobs in a process group of its own, as a shell does."""
     os.setpgrp()
+    # A suite that runs in the background ignores the signal, and its processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, name in ((1, 'out'), (2, 'err')):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = (os.fdopen(n, 'w', buffering=1) for n in (1, 2))
@@ -237,7 +239,9 @@ def test_a_failure_stops_nothing_and_ctrl_c_stops_all_and_everything_resumes(tmp
     assert len(first) == 2, (tmp_path / 'err').read_text()
     # The terminal sends Ctrl-C to all processes of the command.
     os.killpg(command.pid, signal.SIGINT)
-    command.join()
+    command.join(60)
+    if command.exitcode is None:
+        os.killpg(command.pid, signal.SIGKILL)
     assert command.exitcode == 130
     assert runs(first) == []
     told = (tmp_path / 'out').read_text()
