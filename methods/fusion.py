@@ -105,7 +105,7 @@ class Fusion(ModalityDropout):
         rank: Number of factors of 'low_rank'.
 
     Raises:
-        UserError: An option has an unknown value.
+        UserError: An option has an unknown value, or the operator cannot take as many modalities.
     """
 
     def __init__(

@@ -16,8 +16,8 @@ from methods.common.unimodal import UnimodalHeads
 
 FLOOR = 1e-3
 """Smallest growth of overfitting that divides; that of a loss which hardly moves is noise."""
-SPREAD = 2654435761
-"""A prime by which positions are multiplied, modulo 2^32, to draw a share of them (Knuth)."""
+MIX = 0x45D9F3B
+"""Factor of the hash that draws samples: neighbours are drawn independently of each other."""
 
 
 def blend(before: Tensor, after: Tensor, fallback: Tensor) -> Tensor:
@@ -57,9 +57,13 @@ class GradientBlending(UnimodalHeads):
     in it. Losses of both kinds of samples are those of the training passes of an epoch.
 
     Departures. The paper trains every head by itself for a period from the same weights, so as to
-    measure it; here all heads train together, as in later reimplementations, which costs no
-    further training. Its offline form, which does this once, is left out. Masks of the protocol's
-    sampler apply: L_u covers the samples whose mask holds modality u.
+    measure it; here all heads train together under their present weights, as in later
+    reimplementations, which costs no further training. A head with weight 0 would not learn and
+    could not be measured again; the weights are therefore the mean of the former ones and of those
+    that were estimated. The paper's offline form, which estimates once, is left out. Masks of the
+    protocol's sampler apply: L_u covers the samples whose mask holds modality u. Losses of batches
+    are averaged by their numbers of samples, which is exact for the unweighted cross-entropy of
+    classification and close to it for other losses.
 
     What could not be verified: the paper's text beyond excerpts; no code of its authors is known.
     The bound `FLOOR` and the treatment of heads that become worse are this project's.
@@ -96,11 +100,11 @@ class GradientBlending(UnimodalHeads):
     @classmethod
     def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:
         """Returns a sentence where no estimate changes the training."""
-        if 2 * cls.epochs_of(options['period'], epochs) < epochs and epochs > 2:
+        if 2 * cls.epochs_of(options['period'], epochs) <= epochs and epochs > 2:
             return []
         return [
-            f'the weights of the losses stay equal for most of the training: {epochs} epochs hold '
-            'no two periods'
+            f'the weights of the losses stay equal for more than half of the training: {epochs} '
+            'epochs do not hold two periods'
         ]
 
     @staticmethod
@@ -110,35 +114,42 @@ class GradientBlending(UnimodalHeads):
 
     def held(self, ids: Tensor) -> Tensor:
         """Returns which samples are held out, (B,) bool, by their positions in the split."""
-        return (ids + 1) * SPREAD % 2**32 < self.held_out * 2**32
+        x = ids + 1
+        for _ in range(2):
+            x = ((x ^ (x >> 16)) * MIX) % 2**32
+        return (x ^ (x >> 16)) < self.held_out * 2**32
 
     def open_epoch(self) -> None:
         """Estimates the weights where a period has ended, and starts the sums of an epoch."""
         ended = self.epoch > 1 and self.epoch % self.epochs_of(self.period, self.epochs) == 0
         if ended:
             before, after = (sums / counts for sums, counts in (self.before, self.running))
-            self.weights.copy_(blend(before, after, self.weights))
+            self.weights.copy_((self.weights + blend(before, after, self.weights)) / 2)
         if ended or self.epoch == 1:
             self.before.copy_(self.running)
         self.running.zero_()
         self._opened = self.epoch
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns the weighted loss of each head; the plain losses and weights are logged."""
+        """Returns the weighted loss of each head; the weights are logged, the joint head's first.
+
+        Weights are named by number: a term whose name holds 'loss', as a modality's may, would be
+        minimised.
+        """
         if self._opened != self.epoch:
             self.open_epoch()
         held = self.held(batch.ids)
         features = self.encode(batch.inputs)
         joint = self.decoder(self.fusion(features, batch.mask))
-        heads = {'task': (joint, batch.mask.any(1))}
+        heads = [('loss_task', joint, batch.mask.any(1))]
         for name, there in zip(self.task.names, batch.mask.T, strict=True):
-            heads[name] = (self.heads[name](features[name]), there)
+            heads.append((f'loss of {name}', self.heads[name](features[name]), there))
         losses = {}
-        for h, (name, (logits, there)) in enumerate(heads.items()):
+        for h, (name, logits, there) in enumerate(heads):
             learned = self._measured(0, h, logits, labels_of(batch.target, there & ~held))
             self._measured(1, h, logits.detach(), labels_of(batch.target, there & held))
-            losses[f'loss of {name}'] = self.weights[h] * learned
-            losses[f'weight of {name}'] = self.weights[h].clone()
+            losses[name] = self.weights[h] * learned
+            losses[f'weight {h}'] = self.weights[h].clone()
         return losses
 
     def _measured(self, row: int, head: int, logits: Tensor, target: Tensor) -> Tensor:

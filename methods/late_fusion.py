@@ -35,7 +35,8 @@ class LateFusion(Method):
 
     What could not be verified: the survey of Liang, Zadeh & Morency (2022, arXiv 2209.03430) names
     late fusion without prescribing a rule or a loss. The root in the product rule makes subsets of
-    different sizes equally confident; it changes no decision.
+    different sizes equally confident; it changes no decision. Norms of a modality's network see the
+    inputs that masks hide, as in `modality_dropout`.
 
     Args:
         task: What the data set requires.
@@ -78,10 +79,10 @@ class LateFusion(Method):
         return (weights.view_as(there) * logs.where(there, 0.0)).sum(1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns loss_<modality> for each of them and, if learned, loss_fused."""
+        """Returns the loss of each modality and, if learned, loss_fused."""
         logits = self.encode(batch.inputs)
         losses = {
-            f'loss_{name}': self.task_loss(x, labels_of(batch.target, there))
+            f'loss of {name}': self.task_loss(x, labels_of(batch.target, there))
             for (name, x), there in zip(logits.items(), batch.mask.T, strict=True)
         }
         if self.combine == 'learned':

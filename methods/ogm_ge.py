@@ -31,9 +31,10 @@ def coefficients(scores: Tensor, alpha: float) -> Tensor:
     """
     known = ~scores.isnan()
     found = scores.nan_to_num()
-    others = (found.sum() - found) / (known.sum() - known.int())
-    ratio = found / others
-    slowed = (ratio > 1) & ratio.isfinite() & known
+    beside = known.sum() - known.int()
+    ratio = found * beside / (found.sum() - found)
+    # 0 / 0 is NaN, which no comparison holds for; the others may be exactly 0.
+    slowed = (ratio > 1) & known & (beside > 0)
     return torch.where(slowed, 1 - (alpha * ratio).tanh(), 1.0)
 
 
@@ -54,7 +55,8 @@ class OGMGE(ModalityDropout):
     over the samples whose mask holds the modality; in segmentation over labelled pixels. The
     paper trains on complete data: sampler=complete gives its rule, the protocol's sampler that of
     the rest of a table. Vectors and sequences are encoded by linear layers, whose matrices take
-    the place of convolutions. The paper names no rule for more than two modalities.
+    the place of convolutions, those of attention among them. The paper names no rule for more than
+    two modalities.
 
     Agreement with the released code: for two modalities, factors and noise are those of the code
     for equal scores and gradients.
@@ -64,7 +66,8 @@ class OGMGE(ModalityDropout):
         alpha: Strength; the released code recommends 0.1 for VGGSound and 0.8 for CREMA-D.
         modulation: 'ogm_ge', 'ogm' without noise, or 'none', which is modality dropout.
         start: Share of the epochs before modulation starts.
-        end: Share of the epochs after which it ends; in the released code 50 of 100.
+        end: Share of the epochs after which it ends; in the released code epoch 50 of 100 is the
+            last one.
 
     Raises:
         UserError: `modulation` is unknown.
@@ -87,13 +90,12 @@ class OGMGE(ModalityDropout):
             raise unknown('modulation of ogm_ge', modulation, ('ogm_ge', 'ogm', 'none'))
         self.alpha, self.modulation, self.start, self.end = alpha, modulation, start, end
         self.factors: Tensor | None = None
-        columns = {name: m for m, name in enumerate(task.names)}
         # Name of a parameter -> the column of its modality, for the weights that are modulated.
         self.modulated = {
-            f'encoders.{name}.{part}.weight': column
-            for name, column in columns.items()
-            for part, module in self.encoders[name].named_modules()
-            if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear)
+            f'encoders.{name}.{part}': column
+            for column, name in enumerate(task.names)
+            for part, weight in self.encoders[name].named_parameters()
+            if weight.ndim > 1
         }
 
     @torch.no_grad()
@@ -118,16 +120,19 @@ class OGMGE(ModalityDropout):
         return torch.stack(found)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns loss_task and, while gradients are modulated, the factor of each modality."""
+        """Returns loss_task and, while gradients are modulated, the factor of each modality.
+
+        Factors are logged by the modality's number, from 0.
+        """
         features = self.encode(batch.inputs)
         logits = self.decoder.outputs(self.decoder.maps(self.fusion(features, batch.mask)))
         losses = {'loss_task': self.task_loss(logits[0], batch.target)}
-        running = self.start * self.epochs <= self.epoch < self.end * self.epochs
+        running = self.start * self.epochs <= self.epoch <= self.end * self.epochs
         self.factors = None
         if running and self.modulation != 'none':
             self.factors = coefficients(self.scores(features, batch), self.alpha)
-            for name, factor in zip(self.task.names, self.factors, strict=True):
-                losses[f'factor of {name}'] = factor
+            # By number: a term whose name holds 'loss', as a modality's may, would be minimised.
+            losses |= {f'factor {m}': factor for m, factor in enumerate(self.factors)}
         return losses
 
     def modulate(

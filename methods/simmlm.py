@@ -69,16 +69,18 @@ class SimMLM(Method):
     In training each sample is seen under its mask K and under a proper subset K' of it (`fewer`).
     With l the cross-entropy of a sample,
 
-        L = L_task(K) + L_task(K') + ranking mean(max(0, l(K) - l(K')))
+        L = (L_task(K) + L_task(K')) / 2 + ranking mean(max(0, l(K) - l(K')))
 
     The last term asks that more modalities are not worse than fewer (MoFe).
 
     Adaptations of this project. The released gate reads all raw inputs, stacked, with zeros where
     one is missing; here it reads the pooled maps of the experts' encoders, zero where missing, so
     that inputs of different kinds can be compared. The released code draws pairs of subsets of all
-    modalities; here K is the protocol's mask. It ranks binary cross-entropy and Dice of regions,
-    here the cross-entropy is ranked. Experts are not trained alone first; the released code offers
-    both.
+    modalities; here K is the protocol's mask, and a mask of one modality, which has no proper
+    subset, is its own K' and is not ranked. It ranks binary cross-entropy and Dice of each region,
+    here the cross-entropy of a sample is ranked. Experts are not trained alone first; the released
+    code offers both. Norms of the experts see the inputs that masks hide, as in all methods here
+    whose encoders train on whole batches.
 
     What could not be verified: the paper's text; the formulas are those of the released code, of
     which a public copy was read. A step cannot be compared with it, since its experts are U-Nets
@@ -140,7 +142,7 @@ class SimMLM(Method):
         more, less = (self.decode(features, m) for m in (batch.mask, fewer(batch.mask)))
         worse = (errors(more, batch.target) - errors(less, batch.target)).clamp(min=0)
         return {
-            'loss_more': self.task_loss(more, batch.target),
-            'loss_fewer': self.task_loss(less, batch.target),
+            'loss_more': self.task_loss(more, batch.target) / 2,
+            'loss_fewer': self.task_loss(less, batch.target) / 2,
             'loss_ranking': self.ranking * worse.mean(),
         }

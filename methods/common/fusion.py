@@ -13,10 +13,14 @@ modalities are in `methods.common.gates`.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 
 import torch
 from torch import Tensor, nn
+
+from benchmark.errors import UserError
 
 LARGEST_OUTER = 256
 """Largest number of elements of the outer product of tensor fusion, per pixel."""
@@ -70,6 +74,11 @@ def on_maps(present: Tensor) -> Tensor:
     return present[:, :, None, None, None]
 
 
+def product(factors: Tensor) -> Tensor:
+    """Returns the product over M of (B, M, ..). The gradient of `prod` waits for the device."""
+    return functools.reduce(operator.mul, factors.unbind(1))
+
+
 class Concat(Operator):
     """Concatenation and a linear layer, z = W [x_1; ..; x_M] + b, which is additive fusion.
 
@@ -113,7 +122,7 @@ class Product(Operator):
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Fuses maps; see `Operator.forward`."""
-        return torch.where(on_maps(present), self.each(x), 1.0).prod(1)
+        return product(torch.where(on_maps(present), self.each(x), 1.0))
 
 
 class Multiplicative(Operator):
@@ -153,16 +162,19 @@ class Bilinear(Operator):
 
     def __init__(self, count: int, channels: int) -> None:
         super().__init__(count, channels)
-        self.left, self.right = (Each(count, channels, channels) for _ in range(2))
+        # The last modality is never the first of a pair, nor the first the second.
+        self.left, self.right = (Each(max(1, count - 1), channels, channels) for _ in range(2))
         self.out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Fuses maps; see `Operator.forward`."""
         there = on_maps(present)
-        left = torch.where(there, self.left(x), 1.0)
-        right = torch.where(there, self.right(x), 1.0)
+        if self.count == 1:
+            return self.out(self.left(x)[:, 0])
+        left = torch.where(there[:, :-1], self.left(x[:, :-1]), 1.0)
+        right = torch.where(there[:, 1:], self.right(x[:, 1:]), 1.0)
         pairs = [
-            (left[:, i] * right[:, j]).where(there[:, i] | there[:, j], 0.0)
+            (left[:, i] * right[:, j - 1]).where(there[:, i] | there[:, j], 0.0)
             for i, j in itertools.combinations(range(self.count), 2)
         ]
         return self.out(torch.stack(pairs).sum(0))
@@ -182,10 +194,16 @@ class TensorFusion(Operator):
     The ones keep the terms of lower order. An absent modality has h = 0, so that exactly the terms
     without it remain, with or without the mask. The outer product has (d+1)^M elements, which
     `LARGEST_OUTER` bounds through d.
+
+    Raises:
+        UserError: There are so many modalities that even d = 1 exceeds the bound.
     """
 
     def __init__(self, count: int, channels: int) -> None:
         super().__init__(count, channels)
+        if 2**count > LARGEST_OUTER:
+            most = LARGEST_OUTER.bit_length() - 1
+            raise UserError(f'tensor fusion: expected at most {most} modalities, found {count}')
         self.width = outer_width(count, channels)
         self.each = Each(count, channels, self.width)
         self.out = nn.Conv2d((self.width + 1) ** count, channels, 1)
@@ -219,10 +237,15 @@ class LowRank(Operator):
         count: Number of modalities M.
         channels: C.
         rank: Number of terms r.
+
+    Raises:
+        UserError: The rank is below 1.
     """
 
     def __init__(self, count: int, channels: int, rank: int = 4) -> None:
         super().__init__(count, channels)
+        if rank < 1:
+            raise UserError(f'rank of low-rank tensor fusion: expected 1 or more, found {rank}')
         self.rank = rank
         self.each = Each(count, channels, rank * channels)
         # Near one, so that a product of many factors neither vanishes nor grows at the start.
@@ -233,4 +256,4 @@ class LowRank(Operator):
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Fuses maps; see `Operator.forward`."""
         factors = self.ones + self.each(x).unflatten(2, (self.rank, self.channels))
-        return (self.weights * factors.prod(1)).sum(1) + self.bias
+        return (self.weights * product(factors)).sum(1) + self.bias

@@ -19,7 +19,9 @@ class Gated(Operator):
 
         z = sum_{i in K} g_i o tanh(V_i x_i),  g = softmax_{i in K}(W_i [x_1; ..; x_M] + c_i)
 
-    For two modalities the softmax is the paper's sigmoid gate and its complement. An absent
+    For two modalities the softmax is the paper's sigmoid gate and its complement. For more, the
+    paper is believed to have a sigmoid for each, which need not add up to one; the softmax is this
+    project's. The gate reads the maps themselves; the released code's reads V_i x_i. An absent
     modality is left out of sum and softmax, so that the gates of the others add up to one; as a
     plain zero it would take a share of the gate and give nothing for it.
     """
@@ -47,7 +49,8 @@ class Shifting(Operator):
         H = sum_j relu(G_j [x_j; e] + c_j) o (W_j x_j + d_j),  a = min(beta |e| / (|H| + 1e-6), 1)
         z = Dropout(LayerNorm(e + a H))
 
-    with norms over the channels of a pixel, beta = 1 and a dropout of 0.5, as in the released code.
+    with norms over the channels of a pixel, beta = 1 and a dropout of 0.5, the defaults of the
+    released code (its README uses beta = 0.001).
     The sum is over the present modalities but the anchor. Where the anchor is absent, the first
     present modality takes its place. As a plain zero it would stay the anchor, with a = 0: nothing
     of the others would be left; other absent modalities would still shift e by their biases.
@@ -59,18 +62,21 @@ class Shifting(Operator):
         dropout: Share of the features that training sets to zero.
     """
 
+    order: Tensor
+
     def __init__(self, count: int, channels: int, anchor: int = 0, dropout: float = 0.5) -> None:
         super().__init__(count, channels)
-        self.anchor, self.dropout, self.beta = anchor, dropout, 1.0
+        self.dropout, self.beta = dropout, 1.0
+        order = [anchor, *(m for m in range(count) if m != anchor)]
+        self.register_buffer('order', torch.tensor(order), persistent=False)
         self.gate = Each(count, 2 * channels, channels, bias=True)
         self.value = Each(count, channels, channels, bias=True)
         self.norm = nn.LayerNorm(channels)
 
     def shift(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the anchor's map e and its shift a H, each (B, C, H, W)."""
-        order = [self.anchor, *(m for m in range(self.count) if m != self.anchor)]
         # The first present one in this order; argmax returns the first of equal values.
-        first = torch.tensor(order, device=x.device)[present[:, order].int().argmax(1)]
+        first = self.order[present.index_select(1, self.order).int().argmax(1)]
         is_anchor = F.one_hot(first, self.count).bool()
         e = x.where(on_maps(is_anchor), 0.0).sum(1)
         gate = self.gate(torch.cat([x, e[:, None].expand_as(x)], 2)).relu()

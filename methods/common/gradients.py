@@ -44,10 +44,10 @@ def step(
     terms = {name: x for name, x in losses.items() if 'loss' in name}
     if together:
         terms = {'loss': sum_of_all}
-    gradients = {}
+    gradients, last = {}, [*terms][-1]
     for name, term in terms.items():
         found = torch.autograd.grad(
-            scale * term, parameters, retain_graph=True, materialize_grads=True
+            scale * term, parameters, retain_graph=name != last, materialize_grads=True
         )
         gradients[name] = [g / scale for g in found]
     changed = change(gradients, parameters)

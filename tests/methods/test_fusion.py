@@ -93,6 +93,8 @@ def test_the_outer_product_holds_every_order_of_interaction():
     assert m.out.in_channels == (m.width + 1) ** COUNT
     assert [outer_width(n, 64) for n in (2, 3, 4, 8)] == [15, 5, 3, 1]
     assert outer_width(2, 4) == 4
+    with pytest.raises(UserError, match='tensor fusion: expected at most 8 modalities, found 9'):
+        operator('tensor', 9)
 
 
 @torch.no_grad()
@@ -238,6 +240,13 @@ def test_a_single_modality_passes_the_mask(name):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize('name', OPERATORS)
+def test_one_modality_alone_can_be_fused(name):
+    one = torch.ones(2, 1, dtype=torch.bool)
+    assert operator(name, 1)(maps(one), one).shape == (2, CHANNELS, 2, 3)
+
+
+@torch.no_grad()
 def test_folding_passes_over_absent_modalities():
     m = operator('multiplicative')
     assert isinstance(m, Multiplicative)
@@ -299,6 +308,7 @@ def test_zeros_are_passed_as_present_where_the_option_says_so():
         ({'absent': 'none'}, 'absent of fusion'),
         ({'gate': 'sharp'}, 'gate of fusion'),
         ({'anchor': 'deptt'}, "did you mean 'depth'"),
+        ({'fusion': 'low_rank', 'rank': 0}, 'expected 1 or more, found 0'),
     ],
 )
 def test_wrong_options_are_named(options, told):
@@ -334,7 +344,8 @@ def test_decisions_are_combined_by_the_rule(kind):
 def test_weights_of_decisions_learn_alone_from_the_combined_loss():
     method, batch = decisions('learned').train(), batch_of(TASKS['faces'])
     losses = method.loss(batch)
-    assert set(losses) == {'loss_rgb', 'loss_depth', 'loss_ir', 'loss_fused'}
+    each = {f'loss of {name}' for name in ('rgb', 'depth', 'ir')}
+    assert set(losses) == {*each, 'loss_fused'}
     losses['loss_fused'].backward()
     moved = {n for n, p in method.named_parameters() if p.grad is not None}
     assert moved == {'weights'}
@@ -348,7 +359,7 @@ def test_each_modality_learns_from_the_samples_that_have_it():
     for column, (name, x) in enumerate(logits.items()):
         there = batch.mask[:, column]
         expected = F.cross_entropy(x[there], batch.target[there])
-        close(method.loss(batch)[f'loss_{name}'], expected)
+        close(method.loss(batch)[f'loss of {name}'], expected)
 
 
 @torch.no_grad()
@@ -370,6 +381,8 @@ def test_inputs_are_stacked_with_zeros_for_what_is_missing(indicator):
         assert not parts[m][~there].any()
         if indicator:
             assert torch.equal(parts[3 + m][:, 0, 0, 0].bool(), there)
+    found = method.loss(batch._replace(inputs=spoilt))['loss_task']
+    close(found, method.loss(batch)['loss_task'])
 
 
 def test_inputs_that_cannot_be_stacked_are_refused():

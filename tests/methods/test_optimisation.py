@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from tasks import TASKS, batch_of
 from torch import nn
 
 from benchmark.errors import UserError
-from benchmark.method import IGNORE
+from benchmark.method import IGNORE, Modality, Task
 from methods.gradient_blending import FLOOR, GradientBlending, blend
+from methods.late_fusion import LateFusion
 from methods.mmpareto import MMPareto, integrated, shares
 from methods.modality_dropout import ModalityDropout
 from methods.ogm_ge import OGMGE, coefficients
@@ -66,6 +68,8 @@ def test_the_modality_that_answers_better_is_slowed(alpha):
     unknown = coefficients(torch.tensor([strong, math.nan, weak]), alpha)
     close(unknown, torch.tensor([1 - math.tanh(alpha * 2), 1.0, 1.0]))
     close(coefficients(torch.tensor([strong, math.nan]), alpha), torch.ones(2))
+    close(coefficients(torch.tensor([strong, 0.0]), alpha), torch.tensor([0.0, 1.0]))
+    close(coefficients(torch.zeros(2), alpha), torch.ones(2))
 
 
 @pytest.mark.parametrize('options', [{'alpha': 0.0, 'modulation': 'ogm'}, {'modulation': 'none'}])
@@ -79,7 +83,7 @@ def test_without_strength_and_noise_it_is_plain_descent(options):
         close(g, expected[name])
 
 
-@pytest.mark.parametrize('kind', ['faces', 'vectors', 'rooms'])
+@pytest.mark.parametrize('kind', ['faces', 'vectors', 'sequences', 'rooms'])
 def test_only_weights_of_encoders_are_modulated(kind):
     """O6, with the factors of the scores."""
     method, batch = made(OGMGE, kind, alpha=0.5, modulation='ogm'), complete(kind)
@@ -112,16 +116,17 @@ def test_the_noise_has_the_deviation_of_each_gradient():
     assert all(0.9 < r < 1.1 for r in ratios)
 
 
-def test_modulation_ends_and_scores_leave_the_network_alone():
-    method, batch = made(OGMGE, end=0.5), complete()
+@pytest.mark.parametrize('kind', ['faces', 'rooms'])
+def test_modulation_ends_and_scores_leave_the_network_alone(kind):
+    method, batch = made(OGMGE, kind, end=0.5), complete(kind)
     state = copy.deepcopy(method.state_dict())
     method.scores({n: method.encoders[n](x) for n, x in batch.inputs.items()}, batch)
     changed = [k for k, v in method.state_dict().items() if not torch.equal(v, state[k])]
     assert all(name.startswith('encoders.') for name in changed)
     assert method.decoder.training
-    for epoch, running in ((0, True), (4, True), (5, False)):
+    for epoch, running in ((0, True), (5, True), (6, False)):
         method.epoch = epoch
-        assert ('factor of rgb' in method.loss(batch)) == running
+        assert ('factor 0' in method.loss(batch)) == running
     with pytest.raises(UserError, match='modulation of ogm_ge'):
         made(OGMGE, modulation='ogm-ge')
 
@@ -140,6 +145,35 @@ def test_scores_are_the_probabilities_of_the_right_class_from_one_modality():
             p, target = p.movedim(1, -1).flatten(0, -2), batch.target[there].flatten()
             counted = target != IGNORE
             close(found, p[counted, target[counted]].mean())
+
+
+def test_gradients_are_those_without_the_scale_of_half_precision():
+    batch = complete()
+    expected = stepped(made(MMPareto), batch)
+    method = made(MMPareto)
+    before = {n: p.detach().clone() for n, p in method.named_parameters()}
+    wrapper = OptimWrapper(torch.optim.SGD(method.parameters(), LR))
+    wrapper.loss_scaler = SimpleNamespace(scale=lambda x: 1024 * x)
+    torch.manual_seed(1)
+    method.train_step(batch, wrapper)
+    for n, p in method.named_parameters():
+        close((before[n] - p.detach()) / LR, expected[n])
+
+
+def test_modalities_may_have_names_of_terms():
+    names = [('fused', 'gloss'), ('task', 'loss')]
+    for both in names:
+        modalities = tuple(Modality(n, (4,)) for n in both)
+        task = Task('toy', 'classification', modalities, ('x', 'y'), 'accuracy', 4)
+        batch = batch_of(task)
+        for method in (
+            LateFusion(task, combine='learned'), GradientBlending(task), OGMGE(task), MMPareto(task)
+        ):  # fmt: skip
+            losses = method.loss(batch)
+            total, _ = method.parse_losses(losses)
+            minimised = [x for n, x in losses.items() if not n.startswith(('factor', 'weight'))]
+            close(total, torch.stack(minimised).sum())
+            assert len(minimised) == (1 if isinstance(method, OGMGE) else 3)
 
 
 def test_agreeing_gradients_count_equally_and_conflicting_ones_by_the_least_norm():
@@ -265,22 +299,27 @@ def test_weights_follow_the_losses_of_two_epochs():
                     rows.append((F.cross_entropy(x[counted], batch.target[counted]), counted.sum()))
             with torch.no_grad():
                 for p in method.parameters():
-                    p.mul_(0.9)
+                    p.add_(0.05 * torch.randn_like(p))
         values, counts = (torch.stack([r[i] for r in rows]).view(2, 2, 4) for i in (0, 1))
         seen[epoch] = (values * counts).sum(0) / counts.sum(0)
         # A period has two epochs: the first estimate is taken when epoch 2 begins.
         expected = torch.full((4,), 0.25)
         if epoch >= 2:
-            expected = blend(seen[0], seen[1], expected)
+            expected = (expected + blend(seen[0], seen[1], expected)) / 2
         if epoch >= 4:
-            expected = blend(seen[1], seen[3], expected)
+            wrong = blend(seen[0], seen[3], expected)
+            right = blend(seen[1], seen[3], expected)
+            assert not torch.allclose(wrong, right, atol=1e-3)
+            expected = (expected + right) / 2
         close(method.weights, expected)
     assert not torch.equal(method.weights, torch.full((4,), 0.25))
+    assert {'before', 'running', 'weights'} <= method.state_dict().keys()
 
 
 def test_a_training_too_short_for_an_estimate_says_so():
     options = {'period': 0.1, 'held_out': 0.1}
     assert not GradientBlending.schedule_notes(options, 30)
+    assert not GradientBlending.schedule_notes({**options, 'period': 0.5}, 30)
     (note,) = GradientBlending.schedule_notes(options, 2)
     assert 'stay equal' in note
     assert isinstance(made(GradientBlending).heads, nn.ModuleDict)

@@ -79,5 +79,5 @@ def test_only_samples_that_more_modalities_make_worse_are_ranked():
     worse = more > few
     assert 0 < worse.sum() < 12
     close(losses['loss_ranking'], 0.5 * (more - few)[worse].sum() / 12)
-    close(losses['loss_more'], more.mean())
-    close(losses['loss_fewer'], few.mean())
+    close(losses['loss_more'], more.mean() / 2)
+    close(losses['loss_fewer'], few.mean() / 2)
