@@ -91,6 +91,12 @@ def planned(
 
     def make() -> tuple[plan.Grid, Machine]:
         grid, machine = prepare(args, refused)
+        for e in plan.flat(grid):
+            if e.protocol.batch_size < processes.count():
+                raise UserError(
+                    f'batch_size on {e.data.name}: expected one sample or more for each of '
+                    f'{processes.count()} processes, found {e.protocol.batch_size}'
+                )
         return grid, replace(machine, jobs=1) if processes.count() > 1 else machine
 
     return processes.agreed(make, lambda found: [plan.plain(x).identity for x in found[0]])

@@ -77,7 +77,7 @@ def spelled(given: str, names: Sequence[str]) -> str:
 
 def _spelled_sample(value: str, count: int) -> str:
     number = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
-    if count <= LISTED and number >= 2**count - 1:
+    if count <= LISTED and 2**count - 1 <= number <= MOST:
         return ''
     if not fewest(count) <= number <= MOST:
         raise UserError(
@@ -141,7 +141,8 @@ def _read(file: Path, names: Sequence[str]) -> list[str]:
         UserError: The file cannot be read, is empty, or names a subset wrongly or twice.
     """
     try:
-        lines = file.read_text(encoding='utf-8').splitlines() if file.is_file() else None
+        # Editors of Windows begin a file with a mark, which is no part of the first name.
+        lines = file.read_text(encoding='utf-8-sig').splitlines() if file.is_file() else None
     except (OSError, ValueError) as error:
         raise UserError(f'--subsets {file}: cannot be read: {error}') from None
     if lines is None:

@@ -22,6 +22,12 @@ COMMANDS = ('sbatch', 'squeue', 'srun', 'scontrol')
 GPUS = ('gpus', 'gpus_per_node', 'gpus_per_task')
 """Options that ask for a GPU, as gres=gpu does."""
 
+NUMBER_OF_GPUS = re.compile(r'(?:[\w.-]+:)?[1-9][0-9]{0,5}(?:,[\w.-]+:[1-9][0-9]{0,5})*')
+"""How many GPUs are asked for, of some type if one is named."""
+
+DELAY = 90
+"""Seconds before its limit at which a task is told to stop; half of a shorter limit."""
+
 COUNTS = ('array_parallelism', 'cpus_per_gpu', 'cpus_per_task', 'signal_delay_s', 'tasks')
 """Options whose value is a number from 1."""
 
@@ -99,7 +105,12 @@ def check(args: argparse.Namespace) -> None:
         if args.slurm and args.only is None:
             raise UserError('--slurm: expected --launcher slurm beside it')
         return
-    options(args.slurm)
+    device = options(args.slurm).device
+    if args.device.startswith('cuda') and (device == 'cpu' or args.device != 'cuda'):
+        raise UserError(
+            f'--launcher slurm: expected --device cuda with a GPU in --slurm, e.g. gpus=1, or '
+            f'neither, found --device {args.device}'
+        )
     excluded = {
         'force': 'a task that is started again would begin anew; remove the folders of the runs',
         'budget': 'the limit of a task is time=... in --slurm',
@@ -146,6 +157,12 @@ def options(words: Sequence[str]) -> Options:
     found = {key: _value(key, value) for key, value in {**given, **typed}.items()}
     if 'time' not in found:
         raise UserError('--slurm: expected the time limit of a task, e.g. time=4:00:00, found none')
+    limit = 60 * found['time']
+    if found.setdefault('signal_delay_s', min(DELAY, limit // 2)) >= limit:
+        raise UserError(
+            f'--slurm: signal_delay_s: expected fewer seconds than the limit of {limit}, '
+            f'found {found["signal_delay_s"]}'
+        )
     own = {key: found.pop(key, None) for key in ('tasks', 'timeouts')}
     more = {key: found.pop(key) for key in UNKNOWN_TO_SUBMITIT if key in found}
     executor = {
@@ -198,6 +215,11 @@ def _value(key: str, given: Any) -> Any:
     text = _text(key, given)
     if key == 'time':
         return minutes(text)
+    if key in GPUS and not NUMBER_OF_GPUS.fullmatch(text):
+        raise UserError(
+            f'--slurm: {key}: expected a number from 1, or a type and a number such as a100:2, '
+            f'found {ascii(text[:40])}'
+        )
     if key in (*COUNTS, 'timeouts'):
         least = int(key in COUNTS)
         if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):

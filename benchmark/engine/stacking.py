@@ -26,8 +26,8 @@ On a CPU what leaves the caches costs more than the calls that it saves."""
 TOLERANCE = 1e-3
 """Largest difference between stacked and separate logits, relative to the largest logit."""
 
-TRIED = 8
-"""Number of subsets, at most, on which a network is tried."""
+ROWS = 4
+"""Number of samples on which a network is tried, under every subset."""
 
 _STACKABLE: WeakKeyDictionary[Method, bool] = WeakKeyDictionary()
 """Networks that were tried -> whether they decode several subsets in one call."""
@@ -49,7 +49,8 @@ def decoded(
     allowed = available & torch.from_numpy(np.stack(masks)).to(available.device)[:, None]
     size = _chunk(features, len(available), available.device.type)
     if min(size, len(masks)) > 1 and method not in _STACKABLE:
-        _STACKABLE[method] = _stackable(method, features, allowed[: min(size, TRIED)])
+        few = tree_map_only(Tensor, lambda x: x[:ROWS], features)
+        _STACKABLE[method] = _stackable(method, few, allowed[:, :ROWS], size)
     size = size if _STACKABLE.get(method) else 1
     for start in range(0, len(masks), size):
         logits = _together(method, features, allowed[start : start + size])
@@ -75,7 +76,7 @@ def _together(method: Method, features: Any, allowed: Tensor) -> Sequence[Any]:
     return logits.unflatten(0, (count, -1))
 
 
-def _stackable(method: Method, features: Any, allowed: Tensor) -> bool:
+def _stackable(method: Method, features: Any, allowed: Tensor, size: int) -> bool:
     """Returns whether subsets that are decoded in one call get the logits of separate calls.
 
     They do not where `decode` compares samples, takes the first sample's mask for all of them, or
@@ -83,8 +84,9 @@ def _stackable(method: Method, features: Any, allowed: Tensor) -> bool:
 
     Args:
         method: The method.
-        features: Features of a batch.
-        allowed: (S, B, M) bool, S masks for each sample.
+        features: Features of some samples.
+        allowed: (S, B, M) bool, all S masks for each of them.
+        size: How many subsets are decoded in one call.
     """
     device = allowed.device
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
@@ -94,7 +96,8 @@ def _stackable(method: Method, features: Any, allowed: Tensor) -> bool:
             return False
         expected = torch.stack(apart)
         try:
-            found = torch.stack(list(_together(method, features, allowed)))
+            parts = (_together(method, features, part) for part in allowed.split(size))
+            found = torch.stack([logits for part in parts for logits in part])
         except Exception:  # the call with one subset works, and nothing else is asked of a method
             return False
     if found.shape != expected.shape:

@@ -39,8 +39,9 @@ def optim_wrapper(protocol: Protocol) -> dict[str, Any]:
         'type': protocol.optimizer,
         'lr': protocol.lr,
         'weight_decay': protocol.weight_decay,
-        # One kernel for all weights: the small networks of a comparison have hundreds of them.
-        'fused': True,
+        # One kernel for all weights: the small networks of a comparison have hundreds of them. That
+        # of SGD fails where some weights get their first gradient, and momentum, later than others.
+        'fused': protocol.optimizer != 'SGD' or not protocol.momentum,
     }
     if protocol.optimizer == 'SGD':
         nesterov = protocol.nesterov and protocol.momentum > 0

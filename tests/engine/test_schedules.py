@@ -251,3 +251,16 @@ def test_a_loss_that_the_task_cannot_have_is_told():
         Protocol.build({}, {'loss': 'ce_dice'}, 'cpu', 'classification')
     with pytest.raises(UserError, match="did you mean 'ce_dice'"):
         Protocol.build({}, {'loss': 'ce-dice'}, 'cpu', 'segmentation')
+
+
+@pytest.mark.parametrize('momentum', [0.0, 0.9])
+def test_weights_may_get_their_first_gradient_late(momentum):
+    """As those of a term of the loss that starts after some epochs."""
+    layers = torch.nn.ModuleList(torch.nn.Linear(2, 1) for _ in range(2))
+    protocol = Protocol.build({}, {'optimizer': 'SGD', 'momentum': momentum, 'clip': 0}, 'cpu')
+    wrapper = build_optim_wrapper(layers, training.optim_wrapper(protocol))
+    before = layers[1].weight.detach().clone()
+    for epoch in range(3):
+        used = layers if epoch else layers[:1]
+        wrapper.update_params(sum(layer(torch.ones(4, 2)).sum() for layer in used))
+    assert not torch.equal(layers[1].weight, before)

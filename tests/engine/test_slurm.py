@@ -136,9 +136,13 @@ class Life:
         (found,) = re.findall(r'submitted 1 task: (\d+)\n', self.told[moment])
         return found
 
+    def stopped(self):
+        self.tell('stopped', '--status')
+        return 'running' not in self.told['stopped']
+
     def live(self):
         self.tell('submitted', *SLURM)
-        wait(lambda: list(self.results.rglob('resume.pth')))
+        wait(lambda: any('resume.pth' in files for *_, files in os.walk(self.results)))
         asked('scancel', '1_1')
         self.tell('a task was cancelled', *SLURM)
         asked('scancel', self.job_of('a task was cancelled'))
@@ -147,7 +151,7 @@ class Life:
         self.tell('running', '--status')
         asked('scancel', '--signal=USR2', '1_0')  # as Slurm does some time before its limit
         wait(lambda: queue('%i %T')[0] == '1_0 PENDING')
-        self.tell('stopped', '--status')
+        wait(self.stopped)  # its process ends some moments later
         (self.folder / 'open').touch()
         # Slurm lets a task that was put back wait for two minutes, and needs some seconds.
         asked('scontrol', 'update', 'JobId=1_0', 'StartTime=now+3')
@@ -230,6 +234,7 @@ def test_options_are_words_or_a_file_and_words_come_first(tmp_path):
     assert file.tasks is None
     assert file.executor == {
         'job_name': 'benchmark', 'time': 240, 'partition': 'cpu', 'setup': ['module load cuda'],
+        'signal_delay_s': 90,
         'nodelist': 'a1,a2', 'additional_parameters': {'gpus': '2', 'requeue': True},
     }  # fmt: skip
     json = options([str(tmp_path / 'a.json')])
@@ -274,6 +279,10 @@ def test_a_wrong_time_is_one_line(given):
         (['time=5', 'time=6'], 'expected one value of time, found two'),
         (['time=5,=6'], "expected KEY=VALUE, found '=6'"),
         (['nowhere.yaml'], 'expected KEY=VALUE or a file, found no file nowhere.yaml'),
+        (['time=5,gpus=-1'], 'gpus: expected a number from 1, or a type and a number such as'),
+        (['time=5,signal_delay_s=300'], 'expected fewer seconds than the limit of 300, found 300'),
+        (['time=5', '--device', 'cuda'], 'expected --device cuda with a GPU in --slurm'),
+        (['time=5,gpus=1', '--device', 'cuda:1'], 'or neither, found --device cuda:1'),
     ],
 )
 def test_a_wrong_option_is_one_line(words, error, capsys):
@@ -334,6 +343,11 @@ def test_tasks_compute_on_a_gpu_if_they_ask_for_one(words, device):
     assert slurm_options.device_of(args) == device
     args.device = 'cpu'
     assert slurm_options.device_of(args) == 'cpu'
+
+
+def test_a_short_task_is_told_to_stop_in_time():
+    assert options(['time=1,gpus=a100:2']).executor['signal_delay_s'] == 30
+    assert options(['time=4:00:00']).executor['signal_delay_s'] == 90
 
 
 def test_a_plan_for_gpus_needs_none_here_and_submits_nothing(tmp_path, capsys):

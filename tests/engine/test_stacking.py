@@ -7,7 +7,7 @@ from tasks import TASKS, batch_of
 
 from benchmark.engine import stacking
 from benchmark.engine.evaluation import subset_logits
-from benchmark.method import Method
+from benchmark.method import Method, Modality, Task
 from benchmark.missing import subset_masks
 from benchmark.registry import METHODS, discover
 from methods.modality_dropout import ModalityDropout
@@ -113,12 +113,32 @@ def test_a_decoder_that_is_not_for_each_sample_alone_is_called_for_each_subset(c
             assert torch.equal(logits, expected)
 
 
+class Triples(ModalityDropout):
+    """Takes the size of the first sample's subset for all, which only large subsets show."""
+
+    def decode(self, features, mask):
+        """Adds a constant under three modalities."""
+        return super().decode(features, mask) + 3 * float(mask[0].sum() == 3)
+
+
+def test_a_network_is_tried_under_every_subset(monkeypatch):
+    four = tuple(Modality(name, (5,)) for name in 'abcd')
+    task = Task('toy', 'classification', four, ('x', 'y'), 'accuracy', 4)
+    torch.manual_seed(0)
+    method, batch = Triples(task).eval(), batch_of(task, 6)
+    found = logits_of(method, batch, 2**30, monkeypatch)
+    with torch.no_grad():
+        for logits, expected in zip(found, apart(method, batch), strict=True):
+            assert torch.equal(logits, expected)
+
+
 def test_memory_bounds_how_many_subsets_are_decoded_at_a_time(monkeypatch):
     method, batch = network(Counted), batch_of(TASKS['faces'], 4)
     with torch.no_grad():
         each = sum(x.nbytes for maps in method.encode(batch.inputs).values() for x in maps)
     logits_of(method, batch, each * 3 + 1, monkeypatch)
-    assert method.rows == [4, 4, 4, 12, 12, 12, 4]  # three to compare with, then those that count
+    # Seven to compare with, the same together, and those that count.
+    assert method.rows == [4] * 7 + [12, 12, 4] + [12, 12, 4]
     method.rows.clear()
     logits_of(method, batch, each * 3 + 1, monkeypatch)
     assert method.rows == [12, 12, 4]  # a network is tried once
