@@ -252,7 +252,7 @@ def test_what_was_found_is_printed_when_the_data_are_opened(tmp_path, capsys):
 
 
 def test_many_modalities_are_refused_in_one_line(tmp_path):
-    more = {f'inputs__s{k:02d}': A for k in range(33)}
+    more = {f'inputs__s{k:02d}': A for k in range(31)}
     told('expected 1 to 32 modalities.*found 33', write(tmp_path / 'x', **more))
 
 
