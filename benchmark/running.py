@@ -91,13 +91,15 @@ def planned(
 
     def make() -> tuple[plan.Grid, Machine]:
         grid, machine = prepare(args, refused)
+        if (count := processes.count()) == 1:
+            return grid, machine
         for e in plan.flat(grid):
-            if e.protocol.batch_size < processes.count():
+            if e.protocol.batch_size < count:
                 raise UserError(
                     f'batch_size on {e.data.name}: expected one sample or more for each of '
-                    f'{processes.count()} processes, found {e.protocol.batch_size}'
+                    f'{count} processes, found {e.protocol.batch_size}'
                 )
-        return grid, replace(machine, jobs=1) if processes.count() > 1 else machine
+        return grid, replace(machine, jobs=1)
 
     return processes.agreed(make, lambda found: [plan.plain(x).identity for x in found[0]])
 
