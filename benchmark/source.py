@@ -13,6 +13,10 @@ from typing import Any
 from benchmark.files import ROOT
 
 METHODS = ROOT / 'methods'
+INSTALLED = {'site-packages', 'dist-packages'}
+"""Folders in which packages are installed."""
+ENVIRONMENTS = {Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}
+"""Where Python and its libraries are."""
 
 
 def code_of(*classes: type) -> str:
@@ -40,9 +44,23 @@ def _hash(first: tuple[Path, ...]) -> str:
             continue
         files[file], imported = _read(file)
         found = (_file(name) for name in imported)
-        waiting += [f for f in found if f and any(f.is_relative_to(at) for at in folders)]
+        waiting += [f for f in found if f and _counts(f, folders)]
     # Sorted by content instead of by path: where the project lies changes nothing.
     return hashlib.sha256('\0'.join(sorted(files.values())).encode()).hexdigest()[:16]
+
+
+def _counts(file: Path, folders: set[Path]) -> bool:
+    """Returns whether a file that is imported belongs to a method, and not to a library.
+
+    The folder of a method in a file of the user's own may hold everything that he has: this
+    checkout, Python, and environments with libraries.
+    """
+    if file.is_relative_to(METHODS):
+        return True
+    if INSTALLED & {*file.parts} or any(file.is_relative_to(at) for at in ENVIRONMENTS):
+        return False
+    inside = file.is_relative_to(ROOT)
+    return any(file.is_relative_to(at) and at.is_relative_to(ROOT) >= inside for at in folders)
 
 
 @functools.cache

@@ -2,9 +2,11 @@
 
 import importlib.util
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from benchmark import source
 from benchmark.source import code_of
 
 FILE = '''"""A method."""
@@ -61,6 +63,32 @@ def test_every_other_change_counts_also_in_an_imported_file(code, changed):
 def test_code_beyond_the_methods_does_not_count(code):
     assert code(f'import json\n{FILE}') != code()
     assert code(f'import json\n{FILE}') == code(f'import json\n{FILE}\n')
+
+
+def test_libraries_and_the_project_beside_a_user_s_file_do_not_count(tmp_path, monkeypatch):
+    """The folder of the file may hold an environment, Python itself, and a checkout."""
+    places = {'installed': '.venv/lib/python3/site-packages', 'own': 'helpers', 'base': 'python'}
+    monkeypatch.setattr(source, 'ROOT', tmp_path / 'checkout')
+    monkeypatch.setattr(source, 'ENVIRONMENTS', {tmp_path / 'python'})
+    for name, place in {**places, 'project': 'checkout/benchmark'}.items():
+        (tmp_path / place).mkdir(parents=True)
+        file = tmp_path / place / f'{name}.py'
+        file.write_bytes(b'X = 1\n' if name == 'own' else b'no code\0')
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(__file__=str(file)))
+    file = tmp_path / 'mine.py'
+    file.write_text(
+        'import base\nimport installed\nimport own\nimport project\n\nclass Mine: ...\n'
+    )
+    monkeypatch.setitem(sys.modules, 'mine', SimpleNamespace(__file__=str(file)))
+    found = []
+    for content in ('X = 1\n', 'X = 1  # the same\n', 'X = 2\n'):
+        (tmp_path / 'helpers' / 'own.py').write_text(content)
+        source._hash.cache_clear()
+        source._read.cache_clear()
+        found.append(code_of(SimpleNamespace(__module__='mine')))
+    source._hash.cache_clear()
+    source._read.cache_clear()
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_teacher_is_part_of_the_code():
