@@ -40,11 +40,13 @@ def test_what_needs_two_processes_is_measured_beside_it(monkeypatch):
         monkeypatch.setattr(f'benchmark.engine.speed.trainings.{name}', lambda *_: [])
     for name in ('all_subsets', 'papers'):
         monkeypatch.setattr(f'benchmark.engine.speed.testing.{name}', lambda *_: [])
+    monkeypatch.setattr(processes, 'kept', lambda _: Row('kept', [0.7]))
     monkeypatch.setattr(processes, 'jobs', lambda _: Row('jobs', [0.5], '<= 0.60'))
     monkeypatch.setattr(processes, 'shared', lambda _: Row('ddp', [], note='none'))
     assert report.rows(TINY, None, alone=True) == []
     made = table(report.rows(TINY, None, alone=False), [], 'x')
     assert '| jobs | 0.50 | 0.50 to 0.50 | <= 0.60 | yes |  |' in made
+    assert '| kept | 0.70 | 0.70 to 0.70 |  |  |  |' in made
     assert '| ddp | not measured |  |  |  | none |' in made
 
 
