@@ -75,16 +75,20 @@ class Spec:
 
 
 def options_of(cls: type) -> dict[str, Option]:
-    """Returns the options of a method or data set class: its parameters that have a default."""
+    """Returns the options of a method or data set class: its parameters that have a default.
+
+    The options that all data sets have are the attribute `shared_options` of their base class.
+    """
     try:
         parameters = inspect.signature(cls, eval_str=True).parameters.values()
     except NameError:  # an annotation that only a type checker can resolve
         parameters = inspect.signature(cls).parameters.values()
-    return {
+    own = {
         p.name: Option(_hint(p), p.default)
         for p in parameters
         if p.default is not p.empty and p.kind is not p.POSITIONAL_ONLY
     }
+    return {**getattr(cls, 'shared_options', {}), **own}
 
 
 def _hint(parameter: inspect.Parameter) -> Any:

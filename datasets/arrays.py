@@ -11,6 +11,7 @@ from benchmark.dataset import SPLITS, Dataset, Intake, Preparation, Rows, Split,
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.names import check_classes
+from benchmark.narrowed import named
 from benchmark.registry import DATASETS
 from datasets.common.families.array_contents import Measured, measure, read_contents
 from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs, texts
@@ -90,7 +91,7 @@ class Arrays(Dataset):
         self.streams = self.file.is_dir()
         self.aside: list[str] = []
         raw = load(self.file, self.aside)
-        self._read(raw, tuple(filter(None, modalities.split('+'))))
+        self._read(raw, named(modalities, 'modalities'))
         self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
         options = (width, *self.inputs, *(['binary'] if binary else []))
         self.fingerprint = content_hash(self.file, raw, *options)

@@ -12,6 +12,7 @@ from benchmark.dataset import Dataset, Intake, Preparation, Rows, Split, Unseen
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.missing import derive
+from benchmark.narrowed import named
 from benchmark.registry import DATASETS
 from datasets.common.augment.transforms import Geometric
 from datasets.common.families.image_folders import read_folder
@@ -104,7 +105,7 @@ class Folders(Dataset):
         self.name = name or self.root.resolve().name
         self.cache, self.augment, self.size = cache, augment, _size(size)
         self.layout, self.binary = layout, binary
-        self.found = read_folder(self.root, gaps, _names(modalities))
+        self.found = read_folder(self.root, gaps, named(modalities, 'modalities'))
         self.nearest = _some_of(nearest, self.found.images)
         self._measured: dict[str, Scaled] = {}
         self.types: dict[str, str] = {}
