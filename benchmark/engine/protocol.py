@@ -19,6 +19,7 @@ CHOICES = {
     'optimizer': ('SGD', 'Adam', 'AdamW'),
     'schedule': ('constant', 'cosine', 'step', 'poly', 'onecycle', 'hold_linear'),
     'precision': ('auto', 'float32', 'bfloat16', 'float16'),
+    'sampling': ('shuffled', 'balanced'),
 }
 
 BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
@@ -33,7 +34,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
 }
 
-LATER = ('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets')
+LATER = ('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'sampling')
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
 
@@ -86,6 +87,8 @@ class Protocol:
         nesterov: Whether SGD's momentum is Nesterov's; False is plain momentum.
         subsets: The subsets that are validated and tested: empty for all, 'sampled:K' for a sample
             of K, or 'list:' and what `benchmark.tested` makes of a file.
+        sampling: Which training samples an epoch has: 'shuffled' (each once) or, in classification,
+            'balanced' (as many draws, with replacement, all classes being equally likely).
     """
 
     sampler: str = 'uniform'
@@ -108,6 +111,7 @@ class Protocol:
     mechanism: str = 'mcar'
     mask: str = ''
     subsets: str = ''
+    sampling: str = 'shuffled'
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():

@@ -207,6 +207,7 @@ class Rules(TypedDict, total=False):
     mechanism: str
     mask: str
     subsets: str
+    sampling: str
 
 
 class _Run(TypedDict):
