@@ -13,6 +13,7 @@ from datasets.common.io.files import lines
 from datasets.common.io.paths import has_file
 
 INDEX = 'cases.txt'
+REGIONS = 'regions.txt'
 LABELS = 'labels='
 
 
