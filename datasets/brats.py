@@ -11,6 +11,7 @@ from benchmark.registry import DATASETS
 from datasets.common.families.unseen_volumes import unseen_volumes, with_arrays
 from datasets.common.families.volume_files import Files, prepare_cases
 from datasets.common.families.volume_index import INDEX, cut, listed, read_index
+from datasets.common.families.volume_patches import Network, cut_of
 from datasets.common.families.volumes import SEGMENTATION, Regions, SliceOptions, Volumes
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import data_root
@@ -51,6 +52,11 @@ class Brats(Volumes):
         width: Channels of the encoders' first stage.
         augment: Whether training rotates and mirrors slices and changes their intensity at random.
         duplicates: Whether cases of two splits whose volumes are equal are reported or refused.
+        network: 'pyramid' for slices, or 'unet3d' for volumes, which trains patches and tests whole
+            volumes through windows of the same size that overlap by half.
+        patch: Sides of the patches in voxels, 'DxHxW' in multiples of 8, slices first.
+        patches: Number of patches of a case in an epoch.
+        foreground: Share of the patches in whose centre a labelled voxel lies.
 
     Raises:
         UserError: The root is not prepared, or an option is out of range.
@@ -82,15 +88,20 @@ class Brats(Volumes):
         width: int = 32,
         augment: bool = True,
         duplicates: Duplicates = 'report',
+        network: Network = 'pyramid',
+        patch: str = '80x80x80',
+        patches: int = 1,
+        foreground: float = 1 / 3,
     ) -> None:
         folder = data_root(self.name, root, self.how_to_get)
         if fold not in (1, 2, 3):
             raise UserError(f'{self.name}:fold: expected 1, 2 or 3, found {fold}')
         cases = [case.id for case in read_index(folder)]
         splits = listed(folder, fold) or cut(cases, fold, self.shares, self.patient)
+        cut_up = cut_of(self.name, network, size, patch, patches, foreground)
         options = SliceOptions(size=image_size(self.name, size), width=width, augment=augment)
         super().__init__(
-            folder, splits, MODALITIES, self.classes, self.regions, options, duplicates
+            folder, splits, MODALITIES, self.classes, self.regions, options, duplicates, cut_up
         )
 
     @classmethod

@@ -66,6 +66,7 @@ class Samples(TorchDataset):
         """Draws the masks of one epoch; a function of seed and epoch alone."""
         self.mask = self.available
         if self.sampler is not None:
+            self.split = self.split.drawn(derive(self.seed, 'parts', epoch))
             self.mask = self.sampler.draw(self.available, generator(self.seed, 'mask', epoch))
 
     def __len__(self) -> int:
