@@ -75,6 +75,9 @@ class Task:
         pretrained: Checkpoint with ImageNet weights for the encoders, a file or any address that
             mmengine can load; if empty, encoders are trained from scratch.
         loss: One of the kind's `LOSSES`, which the protocol chooses; empty for the default.
+        backbone: Model of timm that encodes images in the place of the ResNet, which the protocol
+            chooses; empty for the ResNet. `pretrained` is then the file of its weights.
+        frozen: Whether the backbone keeps the weights that it starts with.
 
     Raises:
         UserError: A name cannot be used in tables and files, there are too few classes or too many
@@ -95,6 +98,8 @@ class Task:
     depth: int = 18
     pretrained: str = ''
     loss: str = ''
+    backbone: str = ''
+    frozen: bool = False
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -112,7 +117,9 @@ class Task:
         images = any(m.kind == 'image' for m in self.modalities)
         network = f', network {self.network}' if self.kind == 'segmentation' else ''
         start = ', pretrained' if self.pretrained else ''
-        return f'{f"ResNet-{self.depth}, " if images else ""}width {self.width}{network}{start}'
+        start += ', frozen' if self.frozen else ''
+        kind = self.backbone or f'ResNet-{self.depth}'
+        return f'{f"{kind}, " if images else ""}width {self.width}{network}{start}'
 
     @property
     def names(self) -> tuple[str, ...]:

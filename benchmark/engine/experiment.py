@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmark import tested
 from benchmark.dataset import Dataset
-from benchmark.engine import gaps, listing_all, pretraining, state, values
+from benchmark.engine import backbones, gaps, listing_all, pretraining, state, values
 from benchmark.engine.description import described
 from benchmark.engine.places import part_name, place
 from benchmark.engine.protocol import Protocol
@@ -95,7 +95,7 @@ class Experiment:
     @property
     def task(self) -> Task:
         """The task of the data set, with what the protocol chooses for all methods."""
-        return dataclasses.replace(self.data.task, loss=self.protocol.loss)
+        return backbones.task_of(self.data.task, self.protocol)
 
     @property
     def earlier(self) -> dict[str, Experiment]:
@@ -158,8 +158,9 @@ class Experiment:
                 f'samples have one class each, found {task.kind}'
             )
         Sampler(self.protocol.sampler, task.names)
+        given = self.label, self.name, self.options, self.task
+        backbones.check(*given)
         if self.pretraining is not None:
-            given = self.label, self.name, self.options, self.task
             pretraining.check(*given, self.protocol.pretrain)
 
     @functools.cached_property
@@ -176,7 +177,7 @@ class Experiment:
                 'tunable': list(self.tunable),
                 'code': self.code,
             },
-            'dataset': described(self.data),
+            'dataset': {**described(self.data), 'encoder': self.task.encoder},
             'protocol': self.protocol.recorded(),
             'protocol_id': self.protocol_id,
             'seed': self.seed,

@@ -37,7 +37,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
 
 LATER = (
     *('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'sampling'),
-    *('pretrain', 'pretrain_epochs'),
+    *('pretrain', 'pretrain_epochs', 'encoder', 'encoder_weights', 'encoder_frozen'),
 )
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
@@ -108,6 +108,10 @@ class Protocol:
             'masked' or 'contrastive'; every network then starts from these encoders. Empty for
             weights that are drawn.
         pretrain_epochs: Number of epochs of that training; as typed, 0 stands for `epochs`.
+        encoder: Model of timm that encodes images in all methods; empty for the suite's ResNet.
+        encoder_weights: Hash of the file of weights that it starts from, which is typed as a path;
+            empty for weights that are drawn.
+        encoder_frozen: Whether it keeps these weights.
     """
 
     sampler: str = 'uniform'
@@ -133,6 +137,9 @@ class Protocol:
     sampling: str = 'shuffled'
     pretrain: str = ''
     pretrain_epochs: int = 0
+    encoder: str = ''
+    encoder_weights: str = ''
+    encoder_frozen: bool = False
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():

@@ -196,6 +196,9 @@ class Rules(TypedDict, total=False):
     sampling: str
     pretrain: str
     pretrain_epochs: int
+    encoder: str
+    encoder_weights: str
+    encoder_frozen: bool
 
 
 class _Run(TypedDict):
