@@ -104,6 +104,9 @@ class TokenAutoencoder(nn.Module):
         )
         if not self.official:
             return torch.where(mask[..., None], tokens, rebuilt), rebuilt
+        if not self.training:
+            order = (~mask).byte().argsort(dim=1, stable=True)
+            rebuilt = rebuilt.gather(1, order[..., None].expand_as(rebuilt))
         whole = mask.all(1)[:, None, None]
         return torch.where(whole, seen[:, : mask.shape[1]], rebuilt), rebuilt
 
@@ -140,10 +143,12 @@ class ActionMAE(Method):
     drops modalities; the paper's draws their number first (sampler=by_size). If the data have gaps,
     what a sample lacks is rebuilt, too, but is no target. The paper's size of tokens is 512.
 
-    variant='official' follows the released code in two points. It computes positions but never adds
-    them, so that two missing modalities get the same rebuilt token. If something is missing, all
-    tokens are replaced by the decoder's; if nothing is, the fusion gets the first M outputs of the
-    encoder, where memory tokens stand first.
+    variant='official' follows the released code in three points. It computes positions but never
+    adds them, so that two missing modalities get the same rebuilt token. If something is missing,
+    all tokens are replaced by the decoder's; if nothing is, the fusion gets the first M outputs of
+    the encoder, where memory tokens stand first. At test, tokens that are present come first in the
+    fusion, whichever modalities they are of, and rebuilt ones follow; in training all are in place.
+    With equal weights and tokens, completed tokens and their error are those of the released code.
 
     The paper's text was not available beyond its abstract and the caption of its figure 3, which
     says that original and rebuilt tokens are fused; the other formulas and the sizes are those of

@@ -73,7 +73,7 @@ def completed(module, tokens, mask):
 @torch.no_grad()
 @pytest.mark.parametrize('official', [False, True])
 def test_missing_tokens_are_rebuilt_from_a_sequence_without_them(official):
-    module = autoencoder(official=official)
+    module = autoencoder(official=official).train()
     tokens, mask = torch.randn(6, 3, 8), batch_of(TASKS['faces']).mask
     mask[0] = True
     found, rebuilt = module(tokens, mask)
@@ -86,6 +86,15 @@ def test_missing_tokens_are_rebuilt_from_a_sequence_without_them(official):
             close(found[row], seen[:3])  # two memory tokens and the first modality
         else:
             close(found[row], expected)
+
+
+@torch.no_grad()
+def test_at_test_the_released_code_fuses_present_tokens_first():
+    module = autoencoder(official=True)
+    tokens, mask = torch.randn(1, 3, 8), torch.tensor([[False, True, False]])
+    missing, present, _ = module.train()(tokens, mask)[0][0]
+    assert not torch.allclose(missing, present, atol=1e-3)
+    close(module.eval()(tokens, mask)[0][0], torch.stack([present, missing, missing]))
 
 
 @torch.no_grad()
