@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmark import tested
 from benchmark.dataset import Dataset
-from benchmark.engine import gaps, listing_all, state, values
+from benchmark.engine import gaps, listing_all, mask_schedules, state, values
 from benchmark.engine.description import described
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError
@@ -145,6 +145,7 @@ class Experiment:
         self.method.check_network(task)
         gaps.check(task, self.protocol)
         Sampler(self.protocol.sampler, task.names)
+        mask_schedules.check(self.protocol.mask_schedule, task.names)
 
     @functools.cached_property
     def header(self) -> dict[str, Any]:

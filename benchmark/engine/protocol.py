@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark.engine import mask_schedules
 from benchmark.errors import UserError, unknown
 from benchmark.method import LOSSES
 from benchmark.options import read
@@ -33,7 +34,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
 }
 
-LATER = ('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets')
+LATER = ('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'mask_schedule')
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
 
@@ -86,6 +87,10 @@ class Protocol:
         nesterov: Whether SGD's momentum is Nesterov's; False is plain momentum.
         subsets: The subsets that are validated and tested: empty for all, 'sampled:K' for a sample
             of K, or 'list:' and what `benchmark.tested` makes of a file.
+        mask_schedule: How the distribution of the training masks changes: 'constant',
+            'curriculum:S' (from complete samples to the sampler over the share S of the epochs) or
+            'learned:T' (subsets that score worse on the validation split are drawn more often, the
+            more so the smaller T; `benchmark.engine.mask_schedules`).
     """
 
     sampler: str = 'uniform'
@@ -108,6 +113,7 @@ class Protocol:
     mechanism: str = 'mcar'
     mask: str = ''
     subsets: str = ''
+    mask_schedule: str = 'constant'
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():
@@ -116,6 +122,13 @@ class Protocol:
         for key, (expected, holds) in BOUNDS.items():
             if not holds(getattr(self, key)):
                 raise UserError(f'{key}: expected {expected}, found {getattr(self, key)}')
+        mask_schedules.parse(self.mask_schedule)
+
+    @property
+    def validates(self) -> bool:
+        """Whether every epoch that may be validated has to be, whatever the method is."""
+        learned = mask_schedules.parse(self.mask_schedule)[0] == mask_schedules.LEARNED
+        return self.selection != 'last' or learned
 
     @property
     def milestones(self) -> tuple[float, ...]:
@@ -180,6 +193,8 @@ class Protocol:
         typed = {key: read(key, value, type(fields[key])) for key, value in overrides.items()}
         merged = {**recipe, **typed}
         merged['loss'] = _loss(kind, merged.get('loss', ''))
+        if 'mask_schedule' in merged:
+            merged['mask_schedule'] = mask_schedules.canonical(merged['mask_schedule'])
         if merged.get('precision', 'auto') == 'auto':
             merged['precision'] = 'bfloat16' if device == 'cuda' else 'float32'
         made = cls(**merged)

@@ -207,6 +207,7 @@ class Rules(TypedDict, total=False):
     mechanism: str
     mask: str
     subsets: str
+    mask_schedule: str
 
 
 class _Run(TypedDict):
