@@ -15,7 +15,8 @@ from tasks import TASKS, Toy
 import methods
 from benchmark import registry
 from benchmark.engine.arguments import pairs
-from benchmark.engine.experiment import experiment, folder_name
+from benchmark.engine.experiment import experiment
+from benchmark.engine.places import folder_name
 from benchmark.engine.plan import (
     Request,
     check_options,
