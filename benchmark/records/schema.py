@@ -199,6 +199,7 @@ class Rules(TypedDict, total=False):
     encoder: str
     encoder_weights: str
     encoder_frozen: bool
+    mask_schedule: str
 
 
 class _Run(TypedDict):
