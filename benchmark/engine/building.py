@@ -165,7 +165,9 @@ def loaders(experiment: Experiment, part: Part, machine: Machine) -> tuple[DataL
     sampler = Sampler(part.sampler, data.task.names)
     samples = Samples(train, data.task, experiment.readable, sampler, experiment.seed, moved)
     return (
-        train_loader(samples, batch_size, workers, pin and moved is None),
+        train_loader(
+            samples, batch_size, workers, pin and moved is None, experiment.protocol.sampling
+        ),
         loader_of(experiment, machine, 'val'),
     )
 

@@ -152,6 +152,11 @@ class Experiment:
         task = self.data.task
         self.method.check_network(task)
         gaps.check(task, self.protocol)
+        if self.protocol.sampling == 'balanced' and task.kind != 'classification':
+            raise UserError(
+                f'sampling=balanced on {self.data.name}: expected a classification task, whose '
+                f'samples have one class each, found {task.kind}'
+            )
         Sampler(self.protocol.sampler, task.names)
         if self.pretraining is not None:
             given = self.label, self.name, self.options, self.task

@@ -19,6 +19,7 @@ CHOICES = {
     'optimizer': ('SGD', 'Adam', 'AdamW'),
     'schedule': ('constant', 'cosine', 'step', 'poly', 'onecycle', 'hold_linear'),
     'precision': ('auto', 'float32', 'bfloat16', 'float16'),
+    'sampling': ('shuffled', 'balanced'),
 }
 
 BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
@@ -35,7 +36,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
 }
 
 LATER = (
-    *('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets'),
+    *('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'sampling'),
     *('pretrain', 'pretrain_epochs'),
 )
 """Fields younger than the first records: at their defaults they are left out of records and ids,
@@ -101,6 +102,8 @@ class Protocol:
         nesterov: Whether SGD's momentum is Nesterov's; False is plain momentum.
         subsets: The subsets that are validated and tested: empty for all, 'sampled:K' for a sample
             of K, or 'list:' and what `benchmark.tested` makes of a file.
+        sampling: Which training samples an epoch has: 'shuffled' (each once) or, in classification,
+            'balanced' (as many draws, with replacement, all classes being equally likely).
         pretrain: Name of a method that trains the encoders first (`Method.pretrains`), such as
             'masked' or 'contrastive'; every network then starts from these encoders. Empty for
             weights that are drawn.
@@ -127,6 +130,7 @@ class Protocol:
     mechanism: str = 'mcar'
     mask: str = ''
     subsets: str = ''
+    sampling: str = 'shuffled'
     pretrain: str = ''
     pretrain_epochs: int = 0
 

@@ -73,7 +73,7 @@ def place(args: argparse.Namespace) -> tuple[str, tuple[int, ...]]:
         UserError: A GPU that was asked for is not there.
     """
     if args.launcher == 'slurm':  # what this machine has does not matter
-        return device_of(args).partition(':')[0], ()
+        return device_of(args), ()
     wanted = f'--device {args.device}'
     chosen = args.gpus or ()
     if chosen:

@@ -193,6 +193,7 @@ class Rules(TypedDict, total=False):
     mechanism: str
     mask: str
     subsets: str
+    sampling: str
     pretrain: str
     pretrain_epochs: int
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmark.engine.building import use_threads
 from benchmark.engine.memory import keep_freed
-from benchmark.engine.speed import processes, testing, trainings
+from benchmark.engine.speed import processes, starting, testing, trainings
 from benchmark.engine.speed.measuring import TINY, Row, Sizes, table
 from benchmark.files import writing
 from benchmark.registry import discover
@@ -46,6 +46,7 @@ def rows(sizes: Sizes, folder: Path, alone: bool) -> list[Row]:
     if not alone:
         jobs += [
             lambda: trainings.threads(sizes, folder),
+            lambda: starting.starts(sizes),
             lambda: processes.kept(sizes),
             lambda: processes.jobs(sizes),
             lambda: processes.shared(sizes),
