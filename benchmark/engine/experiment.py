@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from benchmark import tested
 from benchmark.dataset import Dataset
-from benchmark.engine import gaps, listing_all, pretraining, state, values
+from benchmark.engine import gaps, listing_all, one_encoder, pretraining, state, values
 from benchmark.engine.description import described
 from benchmark.engine.places import part_name, place
 from benchmark.engine.protocol import Protocol
@@ -95,7 +94,8 @@ class Experiment:
     @property
     def task(self) -> Task:
         """The task of the data set, with what the protocol chooses for all methods."""
-        return dataclasses.replace(self.data.task, loss=self.protocol.loss)
+        chosen = self.protocol
+        return replace(self.data.task, loss=chosen.loss, share_encoders=chosen.share_encoders)
 
     @property
     def earlier(self) -> dict[str, Experiment]:
@@ -149,7 +149,7 @@ class Experiment:
         Raises:
             UserError: Network, sampler, gaps or pre-training do not fit the method and data set.
         """
-        task = self.data.task
+        task = self.task
         self.method.check_network(task)
         gaps.check(task, self.protocol)
         if self.protocol.sampling == 'balanced' and task.kind != 'classification':
@@ -158,8 +158,9 @@ class Experiment:
                 f'samples have one class each, found {task.kind}'
             )
         Sampler(self.protocol.sampler, task.names)
+        given = self.label, self.name, self.options, task
+        one_encoder.check(*given)
         if self.pretraining is not None:
-            given = self.label, self.name, self.options, self.task
             pretraining.check(*given, self.protocol.pretrain)
 
     @functools.cached_property

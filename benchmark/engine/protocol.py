@@ -37,7 +37,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
 
 LATER = (
     *('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'sampling'),
-    *('pretrain', 'pretrain_epochs'),
+    *('pretrain', 'pretrain_epochs', 'share_encoders'),
 )
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
@@ -108,6 +108,8 @@ class Protocol:
             'masked' or 'contrastive'; every network then starts from these encoders. Empty for
             weights that are drawn.
         pretrain_epochs: Number of epochs of that training; as typed, 0 stands for `epochs`.
+        share_encoders: Whether modalities of like kind and size share one encoder, in which each
+            has normalisation layers of its own, and a stem if its channels are other ones.
     """
 
     sampler: str = 'uniform'
@@ -133,6 +135,7 @@ class Protocol:
     sampling: str = 'shuffled'
     pretrain: str = ''
     pretrain_epochs: int = 0
+    share_encoders: bool = False
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():

@@ -196,6 +196,7 @@ class Rules(TypedDict, total=False):
     sampling: str
     pretrain: str
     pretrain_epochs: int
+    share_encoders: bool
 
 
 class _Run(TypedDict):
