@@ -39,7 +39,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
 LATER = (
     *('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'sampling'),
     *('pretrain', 'pretrain_epochs', 'encoder', 'encoder_weights', 'encoder_frozen'),
-    'mask_schedule',
+    *('mask_schedule', 'share_encoders'),
 )
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
@@ -118,6 +118,8 @@ class Protocol:
             'curriculum:S' (from complete samples to the sampler over the share S of the epochs) or
             'learned:T' (subsets that score worse on the validation split are drawn more often, the
             more so the smaller T; `benchmark.engine.mask_schedules`).
+        share_encoders: Whether modalities of like kind and size share one encoder, in which each
+            has normalisation layers of its own, and a stem if its channels are other ones.
     """
 
     sampler: str = 'uniform'
@@ -147,6 +149,7 @@ class Protocol:
     encoder_weights: str = ''
     encoder_frozen: bool = False
     mask_schedule: str = 'constant'
+    share_encoders: bool = False
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():

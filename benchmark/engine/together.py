@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmark.engine import backbones, gaps, mask_schedules
+from benchmark.engine import backbones, gaps, mask_schedules, one_encoder
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.method import Task
@@ -23,8 +23,8 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
         protocol: The protocol.
 
     Raises:
-        UserError: Network, gaps, sampling, sampler, encoder, mask schedule or pre-training do not
-            fit the method or the task.
+        UserError: Network, gaps, sampling, sampler, encoder or mask schedule do not fit
+            the method or the task.
     """
     lookup(METHODS, name).check_network(task)
     gaps.check(task, protocol)
@@ -36,3 +36,4 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
     Sampler(protocol.sampler, task.names)
     mask_schedules.check(protocol.mask_schedule, task.names)
     backbones.check(label, name, options, task)
+    one_encoder.check(label, name, options, task)

@@ -200,6 +200,7 @@ class Rules(TypedDict, total=False):
     encoder_weights: str
     encoder_frozen: bool
     mask_schedule: str
+    share_encoders: bool
 
 
 class _Run(TypedDict):

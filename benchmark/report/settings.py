@@ -73,6 +73,8 @@ def words(protocol: Mapping[str, Any]) -> str:
             continue
     if protocol.get('nesterov') is False:
         told.append('plain momentum')
+    if protocol.get('share_encoders'):
+        told.append('one encoder for modalities of like kind and size')
     if protocol.get('pretrain'):
         told.append(
             'encoders pre-trained ({pretrain}, {pretrain_epochs} epochs)'.format(**protocol)
