@@ -51,6 +51,8 @@ class Brats(Volumes):
         width: Channels of the encoders' first stage.
         augment: Whether training rotates and mirrors slices and changes their intensity at random.
         duplicates: Whether cases of two splits whose volumes are equal are reported or refused.
+        hd95: Whether the test also measures HD95, the distance of surfaces in millimetres, which
+            takes long.
 
     Raises:
         UserError: The root is not prepared, or an option is out of range.
@@ -82,6 +84,7 @@ class Brats(Volumes):
         width: int = 32,
         augment: bool = True,
         duplicates: Duplicates = 'report',
+        hd95: bool = False,
     ) -> None:
         folder = data_root(self.name, root, self.how_to_get)
         if fold not in (1, 2, 3):
@@ -90,7 +93,7 @@ class Brats(Volumes):
         splits = listed(folder, fold) or cut(cases, fold, self.shares, self.patient)
         options = SliceOptions(size=image_size(self.name, size), width=width, augment=augment)
         super().__init__(
-            folder, splits, MODALITIES, self.classes, self.regions, options, duplicates
+            folder, splits, MODALITIES, self.classes, self.regions, options, duplicates, hd95
         )
 
     @classmethod

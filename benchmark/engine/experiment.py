@@ -14,8 +14,9 @@ import numpy as np
 
 from benchmark import tested
 from benchmark.dataset import Dataset
-from benchmark.engine import gaps, listing_all, state, values
+from benchmark.engine import gaps, listing_all, state, surfaces, values
 from benchmark.engine.description import described
+from benchmark.engine.parallel import processes
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError
 from benchmark.method import Method
@@ -139,11 +140,14 @@ class Experiment:
         """Checks what can be checked without data.
 
         Raises:
-            UserError: The network, the sampler or the gaps do not fit the method and data set.
+            UserError: The network, the sampler or the gaps do not fit the method and data set, or
+                HD95 cannot be measured here.
         """
         task = self.data.task
         self.method.check_network(task)
         gaps.check(task, self.protocol)
+        if self.data.surfaces:
+            surfaces.check(processes.world())
         Sampler(self.protocol.sampler, task.names)
 
     @functools.cached_property

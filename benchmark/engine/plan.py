@@ -116,7 +116,8 @@ def _open(cls: type[Dataset], name: str, resolved: dict[str, Any]) -> Dataset:
             f'e.g. {name}:name=my_{data.name}'
         )
     # Where the data lie changes no score; what they hold does, and is in the fingerprint.
-    kept = {k: v for k, v in resolved.items() if k not in UNSCORED}
+    usual = {k for k in cls.later if resolved[k] == options_of(cls)[k].default}
+    kept = {k: v for k, v in resolved.items() if k not in {*UNSCORED, *usual}}
     # Of a checkpoint the content counts, which is in the fingerprint as well.
     data.options = {k: Path(v).name if k == 'pretrained' else v for k, v in kept.items()}
     return data

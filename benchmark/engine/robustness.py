@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,7 +71,8 @@ class Tally:
 
     def __init__(self, task: Task, split: Split, subsets: Sequence[str]) -> None:
         self.task = task
-        self.evaluator = SubsetEvaluator(task, subsets, split)
+        # The distance of surfaces would be measured once for each corruption and severity.
+        self.evaluator = SubsetEvaluator(task, subsets, replace(split, geometry=None))
         groups = split.ids if split.groups is None else split.groups
         self.volume = np.unique(groups, return_inverse=True)[1]
         self.sums: dict[tuple[Grade, str], np.ndarray] = {}

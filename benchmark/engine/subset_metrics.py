@@ -14,9 +14,11 @@ import torch.nn.functional as F  # noqa: N812
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from benchmark.dataset import Geometry
 from benchmark.engine.outputs import confusion, decisions, finite, kept_logits, padded
+from benchmark.engine.surfaces import Surfaces
 from benchmark.method import Batch, Task
-from benchmark.records import metrics
+from benchmark.records import distances, metrics
 
 
 class Predicted(NamedTuple):
@@ -195,11 +197,25 @@ class DiceMetric(SubsetMetric):
     Args:
         task: Gives the classes and the regions they make up.
         groups: (N,) name of the volume of each position of the split; None makes each its own.
+        geometry: Where the voxels lie, if HD95 is measured as well; `groups` is then given.
     """
 
-    def __init__(self, task: Task, groups: np.ndarray | None) -> None:
+    def __init__(
+        self, task: Task, groups: np.ndarray | None, geometry: Geometry | None = None
+    ) -> None:
         super().__init__(task)
         self.volume = None if groups is None else np.unique(groups, return_inverse=True)[1]
+        self.surfaces = None
+        if groups is not None and geometry is not None:
+            self.surfaces = Surfaces(task.regions, groups, geometry)
+
+    def process(self, data_batch: Batch, data_samples: Any) -> None:
+        """Keeps what the metric needs of a batch, whose `Predicted` is `data_samples`."""
+        super().process(data_batch, data_samples)
+        if self.surfaces is not None:
+            logits, has, _ = data_samples
+            pred = padded(decisions(logits), data_batch.target)
+            self.surfaces.add(pred, data_batch.target, data_batch.ids, has)
 
     def kept(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Keeps areas (B, 3, R): found, predicted, labelled; and predicted pixels (B, K)."""
@@ -215,7 +231,7 @@ class DiceMetric(SubsetMetric):
         return {'areas': torch.stack(areas, 2).movedim(1, 0), 'shares': table.sum(1)}
 
     def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
-        """Returns Dice per region and their mean, as fractions."""
+        """Returns Dice per region and their mean, as fractions; HD95 likewise, in millimetres."""
         ids, areas = samples['ids'], samples['areas']
         self.predicted = shares_of(samples['shares'].sum(0))
         volumes, place = np.unique(
@@ -224,20 +240,26 @@ class DiceMetric(SubsetMetric):
         pooled = np.zeros((len(volumes), *areas.shape[1:]), np.int64)
         np.add.at(pooled, place, areas)
         self.outcomes = {'ids': volumes, 'areas': pooled}
-        each = metrics.dice(pooled).mean(0)
-        names = [f'Dice_{name}' for name, _ in self.task.regions]
-        return {'Dice': float(each.mean()), **dict(zip(names, each.tolist(), strict=True))}
+        names = [name for name, _ in self.task.regions]
+        found = metrics.of_volumes(pooled, names)
+        if self.surfaces is not None:
+            self.outcomes['hd95'] = self.surfaces.taken(volumes)
+            found |= distances.of_volumes(self.outcomes['hd95'], names)
+        return found
 
 
-def metric_for(task: Task, groups: np.ndarray | None) -> SubsetMetric:
+def metric_for(
+    task: Task, groups: np.ndarray | None, geometry: Geometry | None = None
+) -> SubsetMetric:
     """Returns a fresh metric for one subset.
 
     Args:
         task: What is measured.
         groups: As in `DiceMetric`.
+        geometry: As in `DiceMetric`.
     """
     if task.metric == 'Dice':
-        return DiceMetric(task, groups)
+        return DiceMetric(task, groups, geometry)
     return SegmentationMetric(task) if task.kind == 'segmentation' else ClassificationMetric(task)
 
 
