@@ -75,6 +75,8 @@ class Task:
         pretrained: Checkpoint with ImageNet weights for the encoders, a file or any address that
             mmengine can load; if empty, encoders are trained from scratch.
         loss: One of the kind's `LOSSES`, which the protocol chooses; empty for the default.
+        fewest: For Dice, empty or (class, N, other class): where fewer than N voxels of a volume
+            are predicted as the class, validation and test take them for the other class.
 
     Raises:
         UserError: A name cannot be used in tables and files, there are too few classes or too many
@@ -95,6 +97,7 @@ class Task:
     depth: int = 18
     pretrained: str = ''
     loss: str = ''
+    fewest: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.width < 1:

@@ -192,7 +192,7 @@ class DiceMetric(SubsetMetric):
 
     All labelled voxels count: a network that sees a central window of the slices predicts the
     background, class 0, outside the window. A volume in which a region is neither labelled nor
-    predicted scores 1 there, as in RFNet's code.
+    predicted scores 1 there, as in RFNet's code. `Task.fewest` changes what counts as predicted.
 
     Args:
         task: Gives the classes and the regions they make up.
@@ -207,7 +207,7 @@ class DiceMetric(SubsetMetric):
         self.volume = None if groups is None else np.unique(groups, return_inverse=True)[1]
         self.surfaces = None
         if groups is not None and geometry is not None:
-            self.surfaces = Surfaces(task.regions, groups, geometry)
+            self.surfaces = Surfaces(task, groups, geometry)
 
     def process(self, data_batch: Batch, data_samples: Any) -> None:
         """Keeps what the metric needs of a batch, whose `Predicted` is `data_samples`."""
@@ -222,13 +222,34 @@ class DiceMetric(SubsetMetric):
         return self.areas(padded(decisions(logits), batch.target), batch.target)
 
     def areas(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Returns what is kept of predicted label maps and targets, (B, H, W) both."""
+        """Returns what is kept of predicted label maps and targets, (B, H, W) both.
+
+        The areas are those that `settled` takes.
+        """
         table = confusion(pred, target, len(self.task.classes))
-        areas = []
-        for _, classes in self.task.regions:
-            found, labelled = table[:, :, classes], table[:, classes]
-            areas.append(torch.stack([x.sum((1, 2)) for x in (found[:, classes], found, labelled)]))
-        return {'areas': torch.stack(areas, 2).movedim(1, 0), 'shares': table.sum(1)}
+        areas = [region_areas(table, self.task.regions)]
+        if self.task.fewest:
+            small, _, other = self.task.fewest
+            merged = table.clone()
+            merged[:, :, other] += merged[:, :, small]
+            merged[:, :, small] = 0
+            count = table[:, :, small].sum(1)[:, None, None].expand(-1, 3, 1)
+            areas += [region_areas(merged, self.task.regions), count]
+        return {'areas': torch.cat(areas, 2), 'shares': table.sum(1)}
+
+    def settled(self, areas: np.ndarray) -> np.ndarray:
+        """Returns the areas (V, 3, R) of volumes by the task's rule on small predictions.
+
+        Args:
+            areas: Sums over the slices of what `areas` returns, (V, 3, R) without such a rule. With
+                it (V, 3, 2R + 1): the areas as predicted, those with the other class in the place
+                of the small one, and the number of voxels of the small one.
+        """
+        if not self.task.fewest:
+            return areas
+        regions = len(self.task.regions)
+        few = areas[:, :, -1:] < self.task.fewest[1]
+        return np.where(few, areas[:, :, regions:-1], areas[:, :, :regions])
 
     def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
         """Returns Dice per region and their mean, as fractions; HD95 likewise, in millimetres."""
@@ -239,6 +260,7 @@ class DiceMetric(SubsetMetric):
         )
         pooled = np.zeros((len(volumes), *areas.shape[1:]), np.int64)
         np.add.at(pooled, place, areas)
+        pooled = self.settled(pooled)
         self.outcomes = {'ids': volumes, 'areas': pooled}
         names = [name for name, _ in self.task.regions]
         found = metrics.of_volumes(pooled, names)
@@ -246,6 +268,15 @@ class DiceMetric(SubsetMetric):
             self.outcomes['hd95'] = self.surfaces.taken(volumes)
             found |= distances.of_volumes(self.outcomes['hd95'], names)
         return found
+
+
+def region_areas(table: Tensor, regions: Sequence[tuple[str, tuple[int, ...]]]) -> Tensor:
+    """Returns areas (B, 3, R): found, predicted, labelled, of confusion matrices (B, K, K)."""
+    areas = []
+    for _, classes in regions:
+        found, labelled = table[:, :, classes], table[:, classes]
+        areas.append(torch.stack([x.sum((1, 2)) for x in (found[:, classes], found, labelled)]))
+    return torch.stack(areas, 2).movedim(1, 0)
 
 
 def metric_for(

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from benchmark.dataset import Geometry
 from benchmark.errors import UserError
-
-Regions = Sequence[tuple[str, Sequence[int]]]
+from benchmark.method import Task
 
 PERCENTILE = 95
 
@@ -28,7 +27,7 @@ class Surfaces:
     A volume is measured as soon as all its slices were added, and its slices are then forgotten.
 
     Args:
-        regions: (name, classes) of each region.
+        task: Gives the regions, and the rule on small predictions.
         groups: (N,) name of the volume of each slice of the split, whose slices are in order.
         geometry: Where the voxels of the volumes lie.
 
@@ -36,8 +35,8 @@ class Surfaces:
         found: Number of the volume, in the order of the names -> (R,) HD95 in millimetres.
     """
 
-    def __init__(self, regions: Regions, groups: np.ndarray, geometry: Geometry) -> None:
-        self.regions, self.geometry = regions, geometry
+    def __init__(self, task: Task, groups: np.ndarray, geometry: Geometry) -> None:
+        self.task, self.geometry = task, geometry
         names = np.unique(groups, return_inverse=True, return_counts=True)
         self.volume, self.count = names[1], names[2]
         self.found: dict[int, np.ndarray] = {}
@@ -65,11 +64,15 @@ class Surfaces:
         """Returns HD95 of each region of a volume, of its slices by position."""
         first, order = min(slices), sorted(slices)
         guess, label = (np.stack([slices[k][i] for k in order]) for i in (0, 1))
+        if self.task.fewest:
+            small, fewest, other = self.task.fewest
+            there = guess == small
+            guess = np.where(there & (there.sum() < fewest), other, guess)
         spacing, diagonal = self.geometry.spacing[first], float(self.geometry.diagonal[first])
         return np.array(
             [
                 hd95(np.isin(guess, classes), np.isin(label, classes), spacing, diagonal)
-                for _, classes in self.regions
+                for _, classes in self.task.regions
             ],
             np.float32,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from benchmark.errors import UserError
 from benchmark.missing import derive
 from datasets.common.io.files import lines
 from datasets.common.io.paths import has_file
+from datasets.common.prepare.manifest import read_manifest
 
 SEGMENTATION = 'seg'
 
@@ -132,6 +133,14 @@ def geometry_of(cases: Sequence[Case], spacing: Mapping[str, Sequence[float]]) -
     apart = np.array([spacing[case.id] for case in cases])
     extent = apart * [case.shape for case in cases]
     return Geometry(apart, np.sqrt((extent**2).sum(1)))
+
+
+def gone(root: Path, cases: Collection[str]) -> list[str]:
+    """Returns the files of cases that the preparation has written and that are gone."""
+    manifest = read_manifest(root)
+    files = manifest.files if manifest else ()
+    mine = (file for file in files if file.rpartition('/')[0] in cases)
+    return [file for file in mine if not has_file(root / file)]
 
 
 def listed(root: Path, fold: int) -> dict[str, list[str]] | None:

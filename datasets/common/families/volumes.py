@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from datasets.common.families.volume_index import (
     INDEX,
     SEGMENTATION,
     geometry_of,
+    gone,
     read_index,
     read_spacing,
 )
@@ -29,7 +30,6 @@ from datasets.common.io.folders import entries
 from datasets.common.io.nifti import mapped
 from datasets.common.io.paths import has_file
 from datasets.common.io.splits import check_disjoint
-from datasets.common.prepare.manifest import read_manifest
 
 OWN = re.compile(r'(train|val|test)\d+\.txt|regions\.txt|cases\.txt|spacing\.txt|manifest\.json')
 """Files of a root beside its cases."""
@@ -67,6 +67,7 @@ class Volumes(Dataset):
         options: The options of the subclass's constructor.
         duplicates: Whether copies of cases in two splits are reported or refused.
         hd95: Whether the test measures HD95, too.
+        fewest: `Task.fewest`.
 
     Attributes:
         notes: What the user ought to know of the data that were found.
@@ -77,7 +78,7 @@ class Volumes(Dataset):
     """
 
     streams = True
-    later = ('hd95',)
+    later: ClassVar[tuple[str, ...]] = ('hd95',)
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class Volumes(Dataset):
         options: SliceOptions,
         duplicates: Duplicates = 'report',
         hd95: bool = False,
+        fewest: tuple[int, ...] = (),
     ) -> None:
         self.root, self.splits, self.augment = root, splits, options['augment']
         self.cases = {case.id: case for case in read_index(root)}
@@ -109,7 +111,7 @@ class Volumes(Dataset):
         copied += shared(root, patients, duplicates) if patients else []
         content = [(c, k, hashes[f]) for c, found in files.items() for k, f in found.items()]
         used = [self.cases[case] for case in files]
-        more = [('hd95', self.spacing)] if hd95 else []
+        more = [('hd95', self.spacing)] * hd95 + [('fewest', fewest)] * bool(fewest)
         self.fingerprint = fingerprint(
             [], splits, (classes, regions, options), content, used, *more
         )
@@ -121,11 +123,12 @@ class Volumes(Dataset):
             'Dice',
             options['width'],
             regions=regions,
+            fewest=fewest,
         )
         self.notes = [
             *self._found(modalities, regions),
             *notes.aside(self._aside(kinds)),
-            *notes.gone(self._gone()),
+            *notes.gone(gone(root, [*files])),
             *copied,
         ]
 
@@ -249,14 +252,6 @@ class Volumes(Dataset):
                 )
             elif not OWN.fullmatch(path.name):
                 yield path.name
-
-    def _gone(self) -> list[str]:
-        """Returns the files of used cases that the preparation has written and that are gone."""
-        manifest = read_manifest(self.root)
-        used = {case for cases in self.splits.values() for case in cases}
-        files = manifest.files if manifest else ()
-        mine = (file for file in files if file.rpartition('/')[0] in used)
-        return [file for file in mine if not has_file(self.root / file)]
 
     def split(self, name: str) -> Split:
         """Returns the slices of a split; no file of another split is read."""
