@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmark.errors import UserError
 from benchmark.method import Batch, Task
+from benchmark.options import Option, options_of
 
 
 class Rows(Protocol):
@@ -60,7 +61,8 @@ class Split:
         geometry: Where the voxels lie, of a test split of volumes in which the distance of surfaces
             (HD95) is measured beside Dice; the slices of a volume are then in order.
         augment: What training does to a batch, on the device; random numbers come from torch's
-            default CPU generator, so that a resumed run draws the same.
+            default CPU generator, so that a resumed run draws the same. If it treats modalities by
+            name, its method `among(names)` returns what it does to some of them alone.
     """
 
     inputs: dict[str, Rows]
@@ -74,6 +76,24 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.available)
+
+    def among(self, names: Sequence[str], every: Sequence[str]) -> Split:
+        """Returns the split with some modalities alone, in the order given; no other is read.
+
+        Args:
+            names: The modalities that are kept.
+            every: All modalities in the order of `available`.
+        """
+        if tuple(names) == tuple(every):
+            return self
+        augment: Any = self.augment
+        columns = [every.index(name) for name in names]
+        return replace(
+            self,
+            inputs={name: self.inputs[name] for name in names},
+            available=np.asarray(self.available)[:, columns],
+            augment=augment.among(names) if hasattr(augment, 'among') else augment,
+        )
 
 
 SPLITS = ('train', 'val', 'test')
@@ -133,6 +153,10 @@ class Dataset:
     """Base class of every data set; the constructor's keywords are its options.
 
     Attributes:
+        shared_options: The options that every data set has beside those of its constructor:
+            `modalities`, those to use, joined by '+', in their order (`benchmark.narrowed`).
+        younger: Options that are younger than the first records of a data set: where their defaults
+            apply they are left out of records, so that older ones keep their identity.
         name: Name in tables and folders; the registered name unless the data decide (`arrays`).
         task: What is asked of a method.
         spec: Registered name; the command line sets it when it opens the data set.
@@ -149,13 +173,13 @@ class Dataset:
             data set may decide it by its root.
         notes: What was found in the data that the user ought to know, each in one line; commands
             print it when they open the data.
-        later: Options that are younger than the first records: at their defaults they are left out
-            of records, so that older records keep their identity.
         surfaces: Whether the test split has a `geometry`, so that HD95 is measured.
         published_sizes: Split -> number of samples of the published split; `datasets/prepare.py`
             checks a data root against it.
     """
 
+    shared_options: ClassVar[dict[str, Option]] = {'modalities': Option(str, '')}
+    younger: ClassVar[tuple[str, ...]] = ()
     name: str
     task: Task
     spec: str = ''
@@ -168,9 +192,19 @@ class Dataset:
     embedded: ClassVar[bool] = False
     streams: bool = False
     notes: Sequence[str] = ()
-    later: ClassVar[tuple[str, ...]] = ()
     surfaces: bool = False
     published_sizes: ClassVar[dict[str, int]] = {}
+
+    @classmethod
+    def shared(cls) -> set[str]:
+        """Returns the shared options that the constructor does not take itself."""
+        every = options_of(cls)
+        return {name for name, option in cls.shared_options.items() if every[name] is option}
+
+    @property
+    def declared(self) -> dict[str, Option]:
+        """The options that the data set has, with their defaults."""
+        return options_of(type(self))
 
     @functools.cached_property
     def bounds(self) -> tuple[dict[str, float], float | None]:
@@ -216,15 +250,17 @@ class Dataset:
         options = {**intake.options, **({} if root is None else {'root': str(root)})}
         if 'pretrained' in options:  # the weights of the run replace them
             options['pretrained'] = 'none'
-        data = cls(**options)
+        data = cls(**{k: v for k, v in options.items() if k not in cls.shared()})
         found, wanted = data.task, intake.task
-        if (found.modalities, found.classes) != (wanted.modalities, wanted.classes):
+        names = wanted.names if cls.shared() & options.keys() else found.names
+        modalities = tuple(m for n in names for m in found.modalities if m.name == n)
+        if (modalities, found.classes) != (wanted.modalities, wanted.classes):
             raise UserError(
                 f'{root or data.name}: expected the modalities and classes of the training, '
                 f'{", ".join(wanted.names)} and {", ".join(wanted.classes)}, found '
                 f'{", ".join(found.names)} and {", ".join(found.classes)}'
             )
-        split = data.split(part or 'test')
+        split = data.split(part or 'test').among(names, found.names)
         inputs = dict(split.inputs)
         for name, facts in intake.preparation.items():
             inputs[name] = inputs[name].prepared_by(facts)  # type: ignore[attr-defined]

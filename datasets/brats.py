@@ -64,7 +64,7 @@ class Brats(Volumes):
         UserError: The root is not prepared, or an option is out of range.
     """
 
-    later = (*Volumes.later, 'et_rule')
+    younger = (*Volumes.younger, 'et_rule')
     licence = 'research, after registration with the challenge'
     recipe = {
         'epochs': 60,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.dataset import Geometry
+from benchmark.dataset import Dataset, Geometry
 from benchmark.errors import UserError
 from benchmark.method import Task
 
@@ -108,15 +108,18 @@ def hd95(pred: np.ndarray, label: np.ndarray, spacing: Sequence[float], diagonal
         return float(measure(*masks, spacing=[float(x) for x in spacing], **options))
 
 
-def check(processes: int) -> None:
+def check(data: Dataset, processes: int) -> None:
     """Checks what the measurement needs, before a training whose test would end without it.
 
     Args:
+        data: The data set, which may not ask for it.
         processes: Number of processes that share the training, and the slices of each volume.
 
     Raises:
         UserError: MONAI is not installed, or several processes share the slices of a volume.
     """
+    if not data.surfaces:
+        return
     if importlib.util.find_spec('monai') is None:
         raise UserError("hd95=true: expected the package monai, found none; pip install '.[hd95]'")
     if processes > 1:

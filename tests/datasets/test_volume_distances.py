@@ -139,6 +139,11 @@ def test_without_it_records_keep_their_identity(sound, tmp_path):
         for data in (plain, asked)
     ]
     assert made[0].identity != made[1].identity
+    (narrowed,) = open_datasets(
+        ['volumes'], [sound], {'size': '32x32', 'hd95': 'true', 'modalities': 't1'}
+    )
+    assert narrowed.surfaces
+    assert narrowed.split('test').geometry is not None
     assert json.dumps(made[0].header['dataset']['changed']) == '["size"]'
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from benchmark.dataset import Geometry, Split
+from benchmark.dataset import Dataset, Geometry, Split
 from benchmark.engine import surfaces
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.surfaces import hd95
@@ -117,12 +117,15 @@ def test_volumes_are_put_together_from_slices_and_measured_when_whole():
 
 
 def test_what_it_needs_is_told_before_a_training(monkeypatch):
-    surfaces.check(1)
+    asked, plain = Dataset(), Dataset()
+    asked.surfaces = True
+    surfaces.check(asked, 1)
+    surfaces.check(plain, 2)
     with pytest.raises(UserError, match='hd95=true: expected one process, found 2'):
-        surfaces.check(2)
+        surfaces.check(asked, 2)
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(UserError, match="expected the package monai, found none; pip install '"):
-        surfaces.check(1)
+        surfaces.check(asked, 1)
 
 
 def test_a_distance_is_no_fraction():

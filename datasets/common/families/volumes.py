@@ -78,7 +78,7 @@ class Volumes(Dataset):
     """
 
     streams = True
-    later: ClassVar[tuple[str, ...]] = ('hd95',)
+    younger: ClassVar[tuple[str, ...]] = ('hd95',)
 
     def __init__(
         self,

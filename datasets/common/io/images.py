@@ -170,7 +170,7 @@ class LabelFile:
             UserError: The image has several channels, has another size than `source`, or contains
                 a label that is out of range.
         """
-        values = np.asarray(resized(labels(path, self.source), self.size, nearest=True))
+        values = np.asarray(resized(self._image(path), self.size, nearest=True))
         found = self.table[values]
         wrong = (found >= self.classes) & (found != 255) | (found < 0)
         if wrong.any():
@@ -179,6 +179,9 @@ class LabelFile:
                 f'{path}: expected labels {spans(known)}, found {int(values[wrong][0])}'
             )
         return found.astype(np.uint8)
+
+    def _image(self, path: Path) -> Image.Image:
+        return labels(path, self.source)
 
 
 def spans(numbers: Sequence[int]) -> str:
