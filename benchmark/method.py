@@ -80,6 +80,8 @@ class Task:
         frozen: Whether the backbone keeps the weights that it starts with.
         share_encoders: Whether modalities of like kind and size share one encoder, which the
             protocol chooses.
+        fewest: For Dice, empty or (class, N, other class): where fewer than N voxels of a volume
+            are predicted as the class, validation and test take them for the other class.
 
     Raises:
         UserError: A name cannot be used in tables and files, there are too few classes or too many
@@ -103,6 +105,7 @@ class Task:
     backbone: str = ''
     frozen: bool = False
     share_encoders: bool = False
+    fewest: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.width < 1:

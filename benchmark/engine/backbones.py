@@ -54,8 +54,8 @@ def task_of(task: Task, protocol: Protocol) -> Task:
 
     Weights of the data set's ResNet do not fit another encoder.
     """
-    chosen = {'loss': protocol.loss, 'share_encoders': protocol.share_encoders}
-    task = dataclasses.replace(task, **chosen)
+    shared = protocol.share_encoders
+    task = dataclasses.replace(task, loss=protocol.loss, share_encoders=shared)
     if not protocol.encoder:
         return task
     file = GIVEN[protocol.encoder_weights] if protocol.encoder_weights else ''

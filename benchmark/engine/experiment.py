@@ -12,8 +12,18 @@ import numpy as np
 
 from benchmark import tested
 from benchmark.dataset import Dataset
-from benchmark.engine import backbones, gaps, listing_all, pretraining, state, together, values
+from benchmark.engine import (
+    backbones,
+    gaps,
+    listing_all,
+    pretraining,
+    state,
+    surfaces,
+    together,
+    values,
+)
 from benchmark.engine.description import described
+from benchmark.engine.parallel import processes
 from benchmark.engine.places import part_name, place
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError
@@ -145,10 +155,11 @@ class Experiment:
         """Checks what can be checked without data.
 
         Raises:
-            UserError: Network, sampler, gaps or pre-training do not fit the method and data set.
+            UserError: Network, sampler, gaps, HD95 or pre-training do not fit the method and data.
         """
         given = self.label, self.name, self.options, self.task
         together.check(*given, self.protocol)
+        surfaces.check(self.data, processes.world())
         if self.pretraining is not None:
             pretraining.check(*given, self.protocol.pretrain)
 
