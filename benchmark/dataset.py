@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmark.errors import UserError
 from benchmark.method import Batch, Task
+from benchmark.options import Option, options_of
 
 
 class Rows(Protocol):
@@ -45,7 +46,8 @@ class Split:
             known; tests of significance resample whole clusters. By default every sample, and for
             Dice every volume, is its own.
         augment: What training does to a batch, on the device; random numbers come from torch's
-            default CPU generator, so that a resumed run draws the same.
+            default CPU generator, so that a resumed run draws the same. If it treats modalities by
+            name, its method `among(names)` returns what it does to some of them alone.
     """
 
     inputs: dict[str, Rows]
@@ -58,6 +60,24 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.available)
+
+    def among(self, names: Sequence[str], every: Sequence[str]) -> Split:
+        """Returns the split with some modalities alone, in the order given; no other is read.
+
+        Args:
+            names: The modalities that are kept.
+            every: All modalities in the order of `available`.
+        """
+        if tuple(names) == tuple(every):
+            return self
+        augment: Any = self.augment
+        columns = [every.index(name) for name in names]
+        return replace(
+            self,
+            inputs={name: self.inputs[name] for name in names},
+            available=np.asarray(self.available)[:, columns],
+            augment=augment.among(names) if hasattr(augment, 'among') else augment,
+        )
 
 
 SPLITS = ('train', 'val', 'test')
@@ -117,6 +137,10 @@ class Dataset:
     """Base class of every data set; the constructor's keywords are its options.
 
     Attributes:
+        shared_options: The options that every data set has beside those of its constructor:
+            `modalities`, those to use, joined by '+', in their order (`benchmark.narrowed`).
+        younger: Options that are younger than the first records of a data set: where their defaults
+            apply they are left out of records, so that older ones keep their identity.
         name: Name in tables and folders; the registered name unless the data decide (`arrays`).
         task: What is asked of a method.
         spec: Registered name; the command line sets it when it opens the data set.
@@ -137,6 +161,8 @@ class Dataset:
             checks a data root against it.
     """
 
+    shared_options: ClassVar[dict[str, Option]] = {'modalities': Option(str, '')}
+    younger: ClassVar[tuple[str, ...]] = ()
     name: str
     task: Task
     spec: str = ''
@@ -150,6 +176,17 @@ class Dataset:
     streams: bool = False
     notes: Sequence[str] = ()
     published_sizes: ClassVar[dict[str, int]] = {}
+
+    @classmethod
+    def shared(cls) -> set[str]:
+        """Returns the shared options that the constructor does not take itself."""
+        every = options_of(cls)
+        return {name for name, option in cls.shared_options.items() if every[name] is option}
+
+    @property
+    def declared(self) -> dict[str, Option]:
+        """The options that the data set has, with their defaults."""
+        return options_of(type(self))
 
     @functools.cached_property
     def bounds(self) -> tuple[dict[str, float], float | None]:
@@ -195,15 +232,17 @@ class Dataset:
         options = {**intake.options, **({} if root is None else {'root': str(root)})}
         if 'pretrained' in options:  # the weights of the run replace them
             options['pretrained'] = 'none'
-        data = cls(**options)
+        data = cls(**{k: v for k, v in options.items() if k not in cls.shared()})
         found, wanted = data.task, intake.task
-        if (found.modalities, found.classes) != (wanted.modalities, wanted.classes):
+        names = wanted.names if cls.shared() & options.keys() else found.names
+        modalities = tuple(m for n in names for m in found.modalities if m.name == n)
+        if (modalities, found.classes) != (wanted.modalities, wanted.classes):
             raise UserError(
                 f'{root or data.name}: expected the modalities and classes of the training, '
                 f'{", ".join(wanted.names)} and {", ".join(wanted.classes)}, found '
                 f'{", ".join(found.names)} and {", ".join(found.classes)}'
             )
-        split = data.split(part or 'test')
+        split = data.split(part or 'test').among(names, found.names)
         inputs = dict(split.inputs)
         for name, facts in intake.preparation.items():
             inputs[name] = inputs[name].prepared_by(facts)  # type: ignore[attr-defined]

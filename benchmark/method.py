@@ -277,6 +277,8 @@ class Method(BaseModel):
         dedicated: Whether a network of its own is trained for every subset of the modalities.
         needs_complete: Whether the method cannot train on samples that lack a modality; data with
             training gaps are then refused.
+        pretrains: Whether the field `pretrain` of the protocol may name the method. Its attribute
+            `encoders` is then what the encoders of other methods start from.
         supported_networks: Values of `Task.network` that the method can use. A subclass does not
             inherit it, because a subclass may add parts that need encoders which keep the
             modalities apart, and ESANet's encoders mix them.
@@ -297,6 +299,7 @@ class Method(BaseModel):
     sampler: ClassVar[str | None] = None
     dedicated: ClassVar[bool] = False
     needs_complete: ClassVar[bool] = False
+    pretrains: ClassVar[bool] = False
     supported_networks: ClassVar[tuple[str, ...]] = ('pyramid',)
     settings: ClassVar[dict[str, dict[str, Any]]] = {}
     search: ClassVar[dict[str, Distribution]] = {}

@@ -8,6 +8,7 @@ of one value (`kl=8e-4`, `kl=0.0008`) are therefore one experiment with one labe
 from __future__ import annotations
 
 import contextlib
+import difflib
 import inspect
 import math
 import types
@@ -19,7 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from benchmark.errors import UserError, unknown
 
 TUPLE = '/'
-"""Separates the items of a tuple, since commas separate options."""
+"""Separates the items of a tuple; a comma does, too, where it does not separate options."""
 
 
 def keyed(words: Iterable[str], where: str, form: str) -> dict[str, str]:
@@ -75,16 +76,20 @@ class Spec:
 
 
 def options_of(cls: type) -> dict[str, Option]:
-    """Returns the options of a method or data set class: its parameters that have a default."""
+    """Returns the options of a method or data set class: its parameters that have a default.
+
+    The options that all data sets have are the attribute `shared_options` of their base class.
+    """
     try:
         parameters = inspect.signature(cls, eval_str=True).parameters.values()
     except NameError:  # an annotation that only a type checker can resolve
         parameters = inspect.signature(cls).parameters.values()
-    return {
+    own = {
         p.name: Option(_hint(p), p.default)
         for p in parameters
         if p.default is not p.empty and p.kind is not p.POSITIONAL_ONLY
     }
+    return {**getattr(cls, 'shared_options', {}), **own}
 
 
 def _hint(parameter: inspect.Parameter) -> Any:
@@ -176,13 +181,18 @@ def _read_union(where: str, value: Any, members: tuple[Any, ...]) -> Any:
     for kind in kinds[:-1]:
         with contextlib.suppress(UserError):
             return read(where, value, kind)
-    return read(where, value, kinds[-1])
+    try:
+        return read(where, value, kinds[-1])
+    except UserError as error:
+        names = [str(c) for k in kinds if get_origin(k) is Literal for c in get_args(k)]
+        near = difflib.get_close_matches(str(value), names, 1)
+        raise UserError(f'{error}{f"; did you mean {near[0]!r}?" if near else ""}') from None
 
 
 def _read_tuple(where: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     if not isinstance(value, str | list | tuple):
         raise UserError(f'{where}: expected a list of values, found {value!r}')
-    items = value.split(TUPLE) if isinstance(value, str) else list(value)
+    items = value.replace(',', TUPLE).split(TUPLE) if isinstance(value, str) else list(value)
     hints = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else list(arguments)
     if len(items) != len(hints):
         raise UserError(

@@ -16,7 +16,7 @@ from mmengine.registry import Registry
 
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT, user_path
-from benchmark.options import keyed
+from benchmark.options import TUPLE, keyed
 from benchmark.shown import terminal
 
 LONGEST = 60
@@ -117,6 +117,8 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
         path, _, spec = spec.partition('.py:')
         load_file(Path(f'{path}.py'))
     name, _, tail = spec.partition(':')
+    # A number after a comma goes on with a value of several, as in class_weights=1,2.
+    tail = re.sub(r',(?=[-+.\d]*\d[-+.\deE]*(,|$))', TUPLE, tail)
     parts = filter(None, tail.split(','))
     return name, keyed(parts, repr(spec), 'key=value after the colon')
 

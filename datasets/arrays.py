@@ -11,7 +11,9 @@ from benchmark.dataset import SPLITS, Dataset, Intake, Preparation, Rows, Split,
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Modality, Task
 from benchmark.names import check_classes
+from benchmark.narrowed import named
 from benchmark.registry import DATASETS
+from datasets.common.class_weights import ClassWeights, weights_of
 from datasets.common.families.array_contents import Measured, measure, read_contents
 from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs, texts
 from datasets.common.families.unseen_arrays import Foreground, unseen_arrays
@@ -63,12 +65,16 @@ class Arrays(Dataset):
         duplicates: Whether samples, and clusters, that are in two splits are only reported
             ('report') or are an error ('refuse').
         width: Channels of the encoders' first stage.
+        class_weights: Weights of the classes in the task's loss: 'balanced' (inversely proportional
+            to their numbers of training samples or labelled training pixels), or a positive number
+            for each class, joined by '/' or ','; equal weights by default.
 
     Raises:
         UserError: The file, or the content of a key, is not as above, or a value is not finite.
     """
 
     licence = "whatever applies to the user's own data"
+    younger = ('class_weights',)
     how_to_get = (
         'Save inputs/<modality>, target and split in one .npz file or as .npy files in one folder.'
     )
@@ -82,6 +88,7 @@ class Arrays(Dataset):
         binary: bool = False,
         duplicates: Duplicates = 'report',
         width: int = 16,
+        class_weights: ClassWeights = '',
     ) -> None:
         if not root:
             raise UserError('arrays: expected --data-root FILE.npz or FOLDER, found none')
@@ -90,15 +97,23 @@ class Arrays(Dataset):
         self.streams = self.file.is_dir()
         self.aside: list[str] = []
         raw = load(self.file, self.aside)
-        self._read(raw, tuple(filter(None, modalities.split('+'))))
+        self._read(raw, named(modalities, 'modalities'))
         self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
-        options = (width, *self.inputs, *(['binary'] if binary else []))
+        weighted = [f'class_weights={class_weights}'] if class_weights else []
+        options = (width, *self.inputs, *(['binary'] if binary else []), *weighted)
         self.fingerprint = content_hash(self.file, raw, *options)
         self.recipe, self.recipe_note = recipe(len(self.where['train']))
         dense = self.target.ndim == 3
         metric, kind = ('mIoU', 'segmentation') if dense else ('accuracy', 'classification')
         shapes = tuple(self._modality(m, x) for m, x in self.inputs.items())
-        self.task = Task(self.name, kind, shapes, self.classes, metric, width)
+        train = self.where['train']
+        there = np.flatnonzero(self.available[train].any(axis=1))
+        weights = weights_of(
+            class_weights, self.classes, self._labels(train), there, str(self.file)
+        )
+        self.task = Task(
+            self.name, kind, shapes, self.classes, metric, width, class_weights=weights
+        )
         self.notes = (*self._summary(), *self._copies(duplicates))
 
     def _read(self, raw: dict[str, np.ndarray], chosen: tuple[str, ...]) -> None:
@@ -190,6 +205,9 @@ class Arrays(Dataset):
         self.shown = {k: {known[v] for v in found - {ignored}} for k, found in labels.items()}
         return names
 
+    def _labels(self, rows: np.ndarray) -> Rows:
+        return Foreground(self.target, rows) if self.binary else Chosen(self.target, rows)
+
     def _values(self, rows: np.ndarray) -> frozenset[int]:
         """Returns all labels of samples."""
         found = [np.unique(self.target[part]) for part in parts(rows, self.target.shape)]
@@ -245,7 +263,7 @@ class Arrays(Dataset):
             raise unknown(f'split of {self.name}', name, SPLITS)
         rows = self.where[name]
         lazy = self.streams and self.target.ndim == 3
-        target = Foreground(self.target, rows) if self.binary else Chosen(self.target, rows)
+        target = self._labels(rows)
         return Split(
             inputs={m: self._standardised(m, rows) for m in self.inputs},
             target=target if lazy else target[np.arange(len(rows))],

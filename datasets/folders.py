@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,10 @@ from benchmark.dataset import Dataset, Intake, Preparation, Rows, Split, Unseen
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.missing import derive
+from benchmark.narrowed import named
 from benchmark.registry import DATASETS
 from datasets.common.augment.transforms import Geometric
+from datasets.common.class_weights import ClassWeights, weights_of
 from datasets.common.families.image_folders import read_folder
 from datasets.common.families.image_labels import map_classes, shown, table, table_classes
 from datasets.common.families.unseen_images import unseen_images
@@ -72,6 +75,7 @@ class Folders(Dataset):
         augment: Whether training mirrors images at random.
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
+        class_weights: As in `arrays`: 'balanced', or a positive number for each class.
 
     Raises:
         UserError: The root is not laid out as above, or a file in it cannot be used.
@@ -83,6 +87,7 @@ class Folders(Dataset):
         'sample, and add labels/ with label maps or the table labels.csv.'
     )
     streams = True
+    younger = ('class_weights',)
 
     def __init__(
         self,
@@ -99,12 +104,13 @@ class Folders(Dataset):
         augment: bool = True,
         width: int = 16,
         cache: Cache = 'none',
+        class_weights: ClassWeights = '',
     ) -> None:
         self.root = data_root('folders', root, self.how_to_get)
         self.name = name or self.root.resolve().name
         self.cache, self.augment, self.size = cache, augment, _size(size)
         self.layout, self.binary = layout, binary
-        self.found = read_folder(self.root, gaps, _names(modalities))
+        self.found = read_folder(self.root, gaps, named(modalities, 'modalities'))
         self.nearest = _some_of(nearest, self.found.images)
         self._measured: dict[str, Scaled] = {}
         self.types: dict[str, str] = {}
@@ -112,10 +118,13 @@ class Folders(Dataset):
         self.spans: dict[str, np.ndarray] = {}
         self.constant: list[str] = []
         self.task = self._task(width)
+        train = self.found.splits['train']
+        given = class_weights, self.task.classes, self._target(train), np.arange(len(train))
+        self.task = dataclasses.replace(self.task, class_weights=weights_of(*given, str(self.root)))
         self.fingerprint = fingerprint(
             self.found.files(),
             (self.found.splits, self.task.classes, width, self.size, self.nearest, augment),
-            (tuple(self.found.images), layout, binary),
+            (tuple(self.found.images), layout, binary, *([class_weights] if class_weights else [])),
             None if self.found.dense else self.found.names,
         )
         copied = copied_files(self.root, self._files(), duplicates)

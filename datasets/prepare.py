@@ -20,6 +20,7 @@ if __name__ == '__main__':
 from benchmark.dataset import Dataset
 from benchmark.errors import UserError
 from benchmark.files import user_path
+from benchmark.narrowed import open_data
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
 from benchmark.streams import Parser, command, telling
@@ -187,7 +188,7 @@ def report(cls: type[Dataset], name: str, options: dict[str, Any], quick: bool) 
     if root and Path(root).is_dir():
         verify_files(Path(root), name, quick, findings)
     try:
-        data = cls(**options)
+        data = open_data(cls, options)
         print(verify_splits(data, quick, findings))
     except UserError as error:
         findings.add('dataset', str(error))

@@ -20,6 +20,7 @@ import numpy as np
 from benchmark.dataset import SPLITS, Dataset, Split
 from benchmark.errors import UserError
 from benchmark.files import user_path, writing
+from benchmark.narrowed import open_data
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
 from benchmark.streams import Parser, command
@@ -154,7 +155,7 @@ def main() -> int:
     discover()
     name, options = parse_spec(arguments.dataset)
     cls = lookup(DATASETS, name)
-    dataset = cls(**resolve(cls, name, options, {}))
+    dataset = open_data(cls, resolve(cls, name, options, {}))
     for note in dataset.notes:
         print(f'{dataset.name}: {note}')
     drawn = sheet(dataset, arguments.split, arguments.count)

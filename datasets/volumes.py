@@ -10,9 +10,10 @@ from benchmark.dataset import Intake, Unseen
 from benchmark.errors import UserError
 from benchmark.names import check_modalities
 from benchmark.registry import DATASETS
+from datasets.common.families.numbered_volumes import is_numbered, prepare_numbered
 from datasets.common.families.unseen_volumes import unseen_volumes, with_arrays
 from datasets.common.families.volume_files import Files, prepare_cases
-from datasets.common.families.volume_index import INDEX, cut, listed, read_index
+from datasets.common.families.volume_index import INDEX, REGIONS, cut, listed, read_index
 from datasets.common.families.volumes import (
     SEGMENTATION,
     Regions,
@@ -38,7 +39,9 @@ class OwnVolumes(Volumes):
     `<case>/<modality>.nii.gz` (or .nii, or .npy with the slices as first axis) and
     `<case>/seg.nii.gz`, whose labels are whole numbers from 0, the background. NIfTI volumes are
     brought to one orientation, and those of a case must lie on one grid; slices are axial. A
-    modality that a case lacks is a gap in the data. Dice is taken of every label that occurs,
+    modality that a case lacks is a gap in the data. The command also reads the layout of nnU-Net
+    and that of the Medical Segmentation Decathlon, whose `dataset.json` names modalities and
+    regions; their cases without labels are left out. Dice is taken of every label that occurs,
     unless the root holds a file `regions.txt` that groups labels into regions, one per line:
     `WT 1 2 3`.
 
@@ -87,7 +90,7 @@ class OwnVolumes(Volumes):
         found = {label for case in index for label in case.labels}
         if found <= {0}:
             raise UserError(f'{folder}: expected a label above 0 in some case, found none')
-        regions = _regions(folder / 'regions.txt', found - {0})
+        regions = _regions(folder / REGIONS, found - {0})
         # Numbers that no case has are classes, too, so that a class has the number in the files.
         classes = ('background', *(f'label {k}' for k in range(1, max(found) + 1)))
         options = SliceOptions(size=image_size('volumes', size), width=width, augment=augment)
@@ -102,7 +105,10 @@ class OwnVolumes(Volumes):
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:
-        """Writes the root from a folder of cases."""
+        """Writes the root from a folder of cases, or from the layout of nnU-Net."""
+        if is_numbered(work.source):
+            prepare_numbered(work)
+            return
         cases: dict[str, Files] = {}
         spelled: dict[str, str] = {SEGMENTATION: SEGMENTATION}
         strange: list[Path] = []
@@ -137,14 +143,9 @@ def _check_name(file: Path, kind: str, spelled: dict[str, str]) -> None:
         spelled: Lower case -> spelling of the modalities so far; this one is added.
 
     Raises:
-        UserError: The files have the layout of another tool, or the name cannot be used.
+        UserError: The files are named as those of BraTS, or the name cannot be used.
     """
-    case, source = file.parent.name, file.parent.parent
-    if case.lower() in ('imagestr', 'labelstr', 'imagests'):
-        raise UserError(
-            f'{source}: expected {LAYOUT}, found {case}/{file.name}, '
-            'the layout of nnU-Net and of the Medical Segmentation Decathlon'
-        )
+    case = file.parent.name
     if kind.startswith(case) and kind[len(case) :][:1] in ('-', '_', '.'):
         raise UserError(
             f'{file}: expected {LAYOUT}, found a name that repeats the case, as in BraTS; '

@@ -7,6 +7,7 @@ which runs no tests, before it starts those that do.
 import contextlib
 import gc
 import importlib
+import logging
 import os
 from pathlib import Path
 
@@ -106,6 +107,12 @@ def _unsynced():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, 'fsync', lambda handle: None)
         yield
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _no_debugging():
+    """Lets the registries of mmengine log for nobody that they build a layer, which takes time."""
+    logging.disable(logging.DEBUG)
 
 
 @pytest.fixture(autouse=True, scope='session')

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from benchmark.dataset import Intake
 from benchmark.engine import environment, state
-from benchmark.engine.experiment import Experiment, part_name
+from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
+from benchmark.engine.places import part_name
 from benchmark.errors import UserError
 from benchmark.files import digest, read_json
 from benchmark.method import Modality, Task
@@ -41,6 +42,7 @@ class Card(NamedTuple):
         batch: Number of samples that a test batch had.
         subsets: Field of the protocol that says which subsets were tested.
         versions: Package -> version in the training.
+        pretrain: Field of the protocol that says what trained the encoders first.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class Card(NamedTuple):
     batch: int
     subsets: str
     versions: dict[str, str]
+    pretrain: str = ''
 
     def checkpoint(self, subset: str) -> Path:
         """Returns the file with the weights of a network."""
@@ -65,7 +68,7 @@ def write(experiment: Experiment, device: str) -> None:
     """
     data, method = experiment.data, experiment.header['method']
     # The weights are in the checkpoint; the path that they started from may exist nowhere else.
-    task = dataclasses.replace(data.task, loss=experiment.protocol.loss, pretrained='')
+    task = dataclasses.replace(experiment.task, pretrained='')
     circumstances = environment.circumstances(device)
     content = {
         'format': FORMAT,
@@ -79,6 +82,7 @@ def write(experiment: Experiment, device: str) -> None:
         'seed': experiment.seed,
         'batch': 2 * experiment.protocol.batch_size,
         'subsets': experiment.protocol.subsets,
+        'pretrain': experiment.protocol.pretrain,
         'networks': {
             part.only[0] if part.only else '': digest(part.folder / state.WEIGHTS).sha256
             for part in experiment.parts
@@ -126,6 +130,7 @@ def _card(folder: Path, found: Mapping[str, Any]) -> Card:
         int(found['batch']),
         str(found.get('subsets', '')),  # older versions tested all
         dict(found['versions']),
+        str(found.get('pretrain', '')),  # older versions had none
     )
 
 

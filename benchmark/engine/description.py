@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from benchmark.dataset import Dataset
-from benchmark.options import options_of
 from benchmark.records.metrics import higher_is_better
 
 
@@ -33,5 +32,5 @@ def described(data: Dataset) -> dict[str, Any]:
 
 def _changed(data: Dataset) -> list[str]:
     """Returns which options of a data set are not its defaults."""
-    defaults = options_of(type(data))
+    defaults = data.declared
     return [k for k, v in data.options.items() if k not in defaults or defaults[k].default != v]

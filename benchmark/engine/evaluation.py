@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,10 @@ class SubsetEvaluator(Evaluator):
     Attributes:
         scores: After a pass, subset id -> its score, for subsets that some sample has.
         outcomes: After a pass, subset id -> per-sample outcomes and their positions.
+        watch: Called with (subset, logits, batch, samples that have it, number) of each batch.
     """
+
+    watch: Callable[[np.ndarray, Tensor, Batch, Tensor, int], None] | None = None
 
     def __init__(
         self, task: Task, only: Sequence[str] | None = None, split: Split | None = None
@@ -102,6 +105,8 @@ class SubsetEvaluator(Evaluator):
         has = (batch.available | ~torch.from_numpy(mask).to(batch.available.device)).all(1)
         subset = subset_id(self.task.names, mask)
         self.by_subset[subset].process(batch, Predicted(logits, has, number))
+        if self.watch is not None:
+            self.watch(mask, logits, batch, has, number)
 
     def samples(self, subset: str) -> dict[str, np.ndarray]:
         """Returns what a subset's metric has kept since it was last asked, and forgets it.

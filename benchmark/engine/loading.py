@@ -123,8 +123,24 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def train_loader(samples: Samples, batch_size: int, workers: int, pin: bool) -> DataLoader:
+def balancing(samples: Samples) -> np.ndarray:
+    """Returns for each sample one divided by the number of samples of its class, (n,)."""
+    labels = np.asarray(samples.split.target[samples.positions])
+    _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return 1 / counts[place]
+
+
+def train_loader(
+    samples: Samples, batch_size: int, workers: int, pin: bool, sampling: str = 'shuffled'
+) -> DataLoader:
     """Returns the shuffled loader of training; the order depends on (seed, epoch) alone.
+
+    Args:
+        samples: The training split with its masks.
+        batch_size: Samples in a step.
+        workers: Loader processes.
+        pin: Whether memory is pinned.
+        sampling: 'shuffled' or 'balanced', as in `benchmark.engine.protocol.Protocol`.
 
     Raises:
         UserError: No sample can train under the sampler and the gaps.
@@ -142,6 +158,7 @@ def train_loader(samples: Samples, batch_size: int, workers: int, pin: bool) -> 
             min(batch_size, len(samples)),
             derive(samples.seed, 'order'),
             samples.task.dataset,
+            balancing(samples) if sampling == 'balanced' else None,
         ),
         num_workers=workers,
         pin_memory=pin,

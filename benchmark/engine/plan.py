@@ -18,6 +18,7 @@ from benchmark.engine.tuning import Search, search
 from benchmark.errors import UserError, listing, unknown
 from benchmark.method import Method
 from benchmark.missing import Sampler, spelled
+from benchmark.narrowed import open_data, recorded
 from benchmark.options import Spec, options_of, resolve, typed
 from benchmark.records.identity import dumps
 from benchmark.registry import DATASETS, METHODS, file_of, lookup, parse_spec
@@ -107,7 +108,7 @@ def _namesakes(cls: type[Dataset], spec: str, name: str) -> UserError:
 
 
 def _open(cls: type[Dataset], name: str, resolved: dict[str, Any]) -> Dataset:
-    data = cls(**resolved)
+    data = open_data(cls, resolved)
     data.spec = name
     if data.name != name and data.name in DATASETS.module_dict:
         # Published rows and the papers' settings belong to the registered data set of this name.
@@ -116,7 +117,8 @@ def _open(cls: type[Dataset], name: str, resolved: dict[str, Any]) -> Dataset:
             f'e.g. {name}:name=my_{data.name}'
         )
     # Where the data lie changes no score; what they hold does, and is in the fingerprint.
-    kept = {k: v for k, v in resolved.items() if k not in UNSCORED}
+    known = recorded(data, cls, resolved)
+    kept = {k: v for k, v in known.items() if k not in UNSCORED}
     # Of a checkpoint the content counts, which is in the fingerprint as well.
     data.options = {k: Path(v).name if k == 'pretrained' else v for k, v in kept.items()}
     return data

@@ -19,10 +19,12 @@ CHOICES = {
     'optimizer': ('SGD', 'Adam', 'AdamW'),
     'schedule': ('constant', 'cosine', 'step', 'poly', 'onecycle', 'hold_linear'),
     'precision': ('auto', 'float32', 'bfloat16', 'float16'),
+    'sampling': ('shuffled', 'balanced'),
 }
 
 BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     **dict.fromkeys(('epochs', 'val_interval'), ('at least 1', lambda x: x >= 1)),
+    'pretrain_epochs': ('0 (as many as epochs) or more', lambda x: x >= 0),
     # Batch normalisation cannot train on one value, which a single small map or vector is.
     'batch_size': ('at least 2', lambda x: x >= 2),
     'lr': ('a positive number', lambda x: 0 < x < math.inf),
@@ -33,7 +35,10 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
 }
 
-LATER = ('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets')
+LATER = (
+    *('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'sampling'),
+    *('pretrain', 'pretrain_epochs'),
+)
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
 
@@ -44,6 +49,17 @@ def _loss(kind: str, given: str) -> str:
     if given and given not in LOSSES[kind]:
         raise unknown(f'loss in {kind}', given, LOSSES[kind])
     return (given or default) if others else ''
+
+
+def _pretrain_epochs(made: Protocol) -> int:
+    """Returns the number of epochs of the pre-training, 0 where there is none."""
+    if made.pretrain:
+        return made.pretrain_epochs or made.epochs
+    if made.pretrain_epochs:
+        raise UserError(
+            'pretrain_epochs: expected pretrain beside it, such as pretrain=masked, found none'
+        )
+    return 0
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,12 @@ class Protocol:
         nesterov: Whether SGD's momentum is Nesterov's; False is plain momentum.
         subsets: The subsets that are validated and tested: empty for all, 'sampled:K' for a sample
             of K, or 'list:' and what `benchmark.tested` makes of a file.
+        sampling: Which training samples an epoch has: 'shuffled' (each once) or, in classification,
+            'balanced' (as many draws, with replacement, all classes being equally likely).
+        pretrain: Name of a method that trains the encoders first (`Method.pretrains`), such as
+            'masked' or 'contrastive'; every network then starts from these encoders. Empty for
+            weights that are drawn.
+        pretrain_epochs: Number of epochs of that training; as typed, 0 stands for `epochs`.
     """
 
     sampler: str = 'uniform'
@@ -108,6 +130,9 @@ class Protocol:
     mechanism: str = 'mcar'
     mask: str = ''
     subsets: str = ''
+    sampling: str = 'shuffled'
+    pretrain: str = ''
+    pretrain_epochs: int = 0
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():
@@ -136,6 +161,13 @@ class Protocol:
             expected = 'ascending fractions such as step:0.5/0.8'
             raise UserError(f'schedule: expected {expected}, found {self.schedule!r}')
         return found
+
+    @property
+    def first(self) -> Protocol:
+        """The rules of the pre-training: its own epochs, of which the last one counts."""
+        return dataclasses.replace(
+            self, pretrain='', pretrain_epochs=0, epochs=self.pretrain_epochs, selection='last'
+        )
 
     @property
     def gaps(self) -> str:
@@ -188,6 +220,7 @@ class Protocol:
                 f'precision: expected float32 or auto on a CPU, found {made.precision}, which is '
                 'for GPUs'
             )
+        made = dataclasses.replace(made, pretrain_epochs=_pretrain_epochs(made))
         if ':' in made.schedule:
             usual = dataclasses.replace(made, schedule='step').milestones
             shares = '/'.join(f'{share:.10g}' for share in made.milestones)

@@ -15,6 +15,7 @@ from benchmark.engine.gallery import Source
 from benchmark.engine.loading import split_of
 from benchmark.errors import UserError
 from benchmark.method import Method
+from benchmark.narrowed import open_data
 from benchmark.records import gallery as files
 from benchmark.records import store
 from benchmark.records.gallery import Gallery, Rule
@@ -133,7 +134,7 @@ def source_of(run: Run, root: Path | None) -> Source:
     options = {**card.intake.options, **({} if root is None else {'root': str(root)})}
     if 'pretrained' in options:  # the weights of the run replace them
         options['pretrained'] = 'none'
-    data = cls(**options)
+    data = open_data(cls, options)
     if data.fingerprint != card.dataset['fingerprint']:
         raise UserError(
             f'{root or data.name}: expected the data of the training, whose fingerprint is '

@@ -19,6 +19,7 @@ from benchmark.engine import state
 from benchmark.engine.curves import Curves, Showing
 from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
 from benchmark.engine.hooks import Averaging, Checkpoint, EpochState, LossWatch, Selection
+from benchmark.engine.learning import Learning
 from benchmark.engine.loading import Samples
 from benchmark.engine.parallel import processes
 from benchmark.engine.parallel.sections import InStep
@@ -154,7 +155,7 @@ class Job:
         device: 'cpu' or 'cuda'.
         only: Subset ids to validate on; all by default.
         curves: Whether the validation split is evaluated every `val_interval` epochs although
-            nothing but the curves needs it.
+            nothing but the curves needs it, and how each modality learns is kept.
         visualizer: What also shows the curves: 'tensorboard', 'wandb', 'mlflow' or nothing.
         about: What the training is, as plain values, for the visualiser.
     """
@@ -197,11 +198,13 @@ def train(
     selection = Selection(*given, protocol.subsets)
     averaging = Averaging(protocol.ema)
     resume = job.folder / state.RESUME
-    curves = Curves(method.task.metric, watch := LossWatch())
+    learning = Learning(method) if job.curves else None
+    curves = Curves(method.task.metric, watch := LossWatch(), learning)
     checkpoint = Checkpoint(resume, job.identity, selection, averaging, curves.state, progress)
     own = job.visualizer, job.folder, job.about, job.identity, curves
     showing = [Showing(*own)] if job.visualizer else []
-    hooks = [watch, curves, *showing, selection, averaging, checkpoint, InStep()]
+    watching = [watch] if learning is None else [watch, learning]
+    hooks = [*watching, curves, *showing, selection, averaging, checkpoint, InStep()]
     runner = _runner(method, loaders, protocol, job, hooks, checkpoint.restore)
     try:
         with shared_modules(method, loaders[0]):

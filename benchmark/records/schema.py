@@ -10,6 +10,8 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
+from benchmark.records.costs import Cost
+
 SCHEMA = 1
 
 EXTERNAL = 'external'
@@ -135,22 +137,6 @@ class Gaps(TypedDict):
     dropped: int
 
 
-class Cost(TypedDict):
-    """What the run cost.
-
-    `deployed_parameters` are those that a prediction needs, `parameters` adds those that serve
-    training alone. `flops` are the floating-point operations of one sample, per subset.
-    """
-
-    parameters: int
-    deployed_parameters: int
-    flops: dict[str, int]
-    train_seconds: float
-    teacher_seconds: float
-    test_seconds: float
-    peak_memory_mb: float
-
-
 class Trial(TypedDict):
     """One setting of a search and its mean validation score over subsets, None if it failed."""
 
@@ -207,6 +193,9 @@ class Rules(TypedDict, total=False):
     mechanism: str
     mask: str
     subsets: str
+    sampling: str
+    pretrain: str
+    pretrain_epochs: int
 
 
 class _Run(TypedDict):

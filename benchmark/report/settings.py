@@ -68,6 +68,10 @@ def words(protocol: Mapping[str, Any]) -> str:
             continue
     if protocol.get('nesterov') is False:
         told.append('plain momentum')
+    if protocol.get('pretrain'):
+        told.append(
+            'encoders pre-trained ({pretrain}, {pretrain_epochs} epochs)'.format(**protocol)
+        )
     return ', '.join(filter(None, told))
 
 

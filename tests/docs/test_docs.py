@@ -16,6 +16,7 @@ import pytest
 
 from benchmark import compare, export, predict, run, show, speed, tables
 from benchmark.engine.grids import GRIDS
+from benchmark.options import options_of
 from benchmark.registry import DATASETS, METHODS, discover
 from benchmark.report.figures import command as plot
 from benchmark.report.page import command as report
@@ -211,7 +212,7 @@ def names_in(registry, specs):
         given = {
             part.partition('=')[0].rpartition('.')[2] for part in filter(None, tail.split(','))
         }
-        assert given <= inspect.signature(registry.module_dict[name]).parameters.keys(), spec
+        assert given <= options_of(registry.module_dict[name]).keys(), spec
 
 
 @pytest.mark.parametrize(('page', 'command', 'words'), sorted(set(commands())))
@@ -228,9 +229,7 @@ def test_every_command_line_parses(page, command, words):
         names_in(METHODS, args.methods)
         names_in(DATASETS, args.datasets or [])
         known = set(importlib.import_module('benchmark.engine.protocol').Protocol.fields())
-        known |= {
-            p for cls in DATASETS.module_dict.values() for p in inspect.signature(cls).parameters
-        }
+        known |= {p for cls in DATASETS.module_dict.values() for p in options_of(cls)}
         given = words.partition('--cfg-options')[2].partition(' --')[0].split()
         assert {word.partition('=')[0].rpartition('.')[2] for word in given} <= known
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sized
 from typing import Any
 
+import numpy as np
+import torch
 from mmengine.dataset import DefaultSampler
-from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data import BatchSampler, Sampler, WeightedRandomSampler
 
 from benchmark.engine.parallel import exchange, processes
 from benchmark.errors import UserError
@@ -58,19 +60,43 @@ class OwnBatches(Sampler[list[int]]):
         return len(range(processes.rank(), len(self.batches), processes.world()))
 
 
-def training(samples: Sized, size: int, seed: int, name: str) -> dict[str, Any]:
-    """Returns what a loader needs to know of the batches of a training, in a shuffled order.
+class Balanced(DefaultSampler):
+    """As many draws as there are samples, with replacement; a function of seed and epoch alone.
+
+    Args:
+        samples: The samples.
+        seed: Seed of the draws.
+        weights: (n,) what the probability of each sample is proportional to.
+    """
+
+    def __init__(self, samples: Sized, seed: int, weights: np.ndarray) -> None:
+        super().__init__(samples, shuffle=True, seed=seed)
+        self.weights = torch.from_numpy(weights)
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = torch.Generator().manual_seed(self.seed + self.epoch)
+        weights: Any = self.weights
+        return iter(WeightedRandomSampler(weights, len(weights), generator=drawn))
+
+
+def training(
+    samples: Sized, size: int, seed: int, name: str, weights: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Returns what a loader needs to know of the batches of a training, in a random order.
 
     Args:
         samples: The samples.
         size: Number of samples in a batch.
         seed: Seed of the order.
         name: Name of the data set, for the message.
+        weights: (n,) what the probability to be drawn is proportional to, for each sample; without
+            them every sample is drawn once.
 
     Raises:
         UserError: There are more processes than samples in a batch.
     """
-    sampler = _all(DefaultSampler(samples, shuffle=True, seed=seed))
+    shuffled = DefaultSampler(samples, shuffle=True, seed=seed)
+    sampler = _all(shuffled if weights is None else Balanced(samples, seed, weights))
     count = processes.world()
     if count == 1:
         return {'sampler': sampler, 'batch_size': size, 'drop_last': True}

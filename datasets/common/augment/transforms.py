@@ -28,7 +28,7 @@ degrees (MMANet, RFNet); a zoomed image that is smaller than the crop is padded 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,7 @@ from torch import Tensor
 
 from benchmark.errors import UserError, unknown
 from benchmark.method import Batch
+from datasets.common.augment.chosen import OfModalities
 from datasets.common.augment.colour import hsv_to_rgb, rgb_to_hsv
 from datasets.common.augment.resampling import (
     Names,
@@ -71,9 +72,14 @@ class Compose:
             batch = step(batch)
         return batch
 
+    def among(self, names: Sequence[str]) -> Compose:
+        """Returns the transforms of some modalities (`OfModalities.among`)."""
+        kept = [s.among(names) if isinstance(s, OfModalities) else s for s in self.steps]
+        return Compose(*kept)
+
 
 @dataclass(frozen=True)
-class Geometric:
+class Geometric(OfModalities):
     """Zooms, rotates, crops and mirrors the modalities and the label maps of a sample alike.
 
     A sample is zoomed, rotated about its centre, cropped at a whole pixel and mirrored. All this is
@@ -141,7 +147,7 @@ class Geometric:
 
 
 @dataclass(frozen=True)
-class ResizedCrop:
+class ResizedCrop(OfModalities):
     """Cuts out a box of random area and shape, resizes it to `size` and mirrors it at random.
 
     The box is drawn as by torchvision's RandomResizedCrop: its share of the image's area is
@@ -205,7 +211,7 @@ class ResizedCrop:
 
 
 @dataclass(frozen=True)
-class ColourJitter:
+class ColourJitter(OfModalities):
     """Changes hue, saturation and value of a normalised RGB modality, per sample.
 
     Hue and saturation are multiplied by random factors, value is shifted by a random number, and
@@ -253,7 +259,7 @@ class ColourJitter:
 
 
 @dataclass(frozen=True)
-class Intensity:
+class Intensity(OfModalities):
     """Scales and shifts the intensities of every channel of every sample and modality at random.
 
     RFNet changes MRI intensities in this way and draws both numbers for every slice of a volume.

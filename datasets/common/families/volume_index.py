@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from datasets.common.io.files import lines
 from datasets.common.io.paths import has_file
 
 INDEX = 'cases.txt'
+REGIONS = 'regions.txt'
 LABELS = 'labels='
 
 
@@ -92,15 +93,31 @@ def listed(root: Path, fold: int) -> dict[str, list[str]] | None:
     return {name: lines(file) for name, file in files.items()}
 
 
-def cut(cases: Sequence[str], fold: int, shares: tuple[int, int, int]) -> dict[str, list[str]]:
-    """Divides cases into train, val and test by the hash of their names, whatever their order.
+def cut(
+    cases: Sequence[str],
+    fold: int,
+    shares: tuple[int, int, int],
+    patient: Callable[[str], str] = str,
+) -> dict[str, list[str]]:
+    """Divides patients into train, val and test by the hash of their names, whatever their order.
 
     Args:
         cases: Their names.
         fold: Number of the split; another number gives another division.
-        shares: Sizes of the three splits, which are scaled to the number of cases.
+        shares: Sizes of the three splits, which are scaled to the number of patients.
+        patient: Returns the patient of a case; each case is one of its own by default.
+
+    Returns:
+        Split -> its cases.
     """
-    order = sorted(cases, key=lambda case: (derive(fold, 'split', case), case))
+    members: dict[str, list[str]] = {}
+    for case in sorted(cases):
+        members.setdefault(patient(case), []).append(case)
+    order = sorted(members, key=lambda name: (derive(fold, 'split', name), name))
     val, test = (max(1, round(len(order) * share / sum(shares))) for share in shares[1:])
     train = len(order) - val - test
-    return {'train': order[:train], 'val': order[train : train + val], 'test': order[train + val :]}
+    parts = (order[:train], order[train : train + val], order[train + val :])
+    return {
+        split: [case for name in part for case in members[name]]
+        for split, part in zip(SPLITS, parts, strict=True)
+    }

@@ -17,7 +17,7 @@ from datasets.common.augment.transforms import Compose, Geometric, Intensity
 from datasets.common.families.volume_index import INDEX, read_index
 from datasets.common.families.volume_rows import Size, Slices, margin_of
 from datasets.common.io import notes, remembered
-from datasets.common.io.copies import Duplicates, copied_files
+from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import fingerprint
 from datasets.common.io.folders import entries
 from datasets.common.io.nifti import mapped
@@ -100,6 +100,8 @@ class Volumes(Dataset):
             for name, cases in splits.items()
         }
         copied = copied_files(root, volumes, duplicates, 'case')
+        patients = self._patients()
+        copied += shared(root, patients, duplicates) if patients else []
         content = [(c, k, hashes[f]) for c, found in files.items() for k, f in found.items()]
         used = [self.cases[case] for case in files]
         self.fingerprint = fingerprint([], splits, (classes, regions, options), content, used)
@@ -118,6 +120,15 @@ class Volumes(Dataset):
             *notes.gone(self._gone()),
             *copied,
         ]
+
+    def patient(self, case: str) -> str:
+        """Returns the patient of a case; the case itself where its name does not tell."""
+        return case
+
+    def _patients(self) -> dict[str, list[str]]:
+        """Returns split -> patient of each case; nothing where every case is its own patient."""
+        found = {name: [self.patient(c) for c in cases] for name, cases in self.splits.items()}
+        return found if any(found[name] != self.splits[name] for name in found) else {}
 
     def _files(self, case: str, kinds: Sequence[str]) -> dict[str, Path]:
         """Returns modality or 'seg' -> file, of those that a case has."""
@@ -268,6 +279,7 @@ class Volumes(Dataset):
             available=np.array([there[case] for case in cases]),
             ids=np.array([f'{case}/{number:03d}' for case, number in rows]),
             groups=np.array(cases),
+            clusters=np.array([self.patient(c) for c in cases]) if self._patients() else None,
             augment=self._augmentation() if train and self.augment else None,
         )
 

@@ -1,0 +1,77 @@
+"""Weights of the classes in the task's loss: the option `class_weights` of a user's own data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from benchmark.dataset import Rows
+from benchmark.errors import UserError
+from benchmark.method import IGNORE
+
+ClassWeights = Literal['', 'balanced'] | tuple[float, ...]
+"""'balanced', a number for each class, or nothing for equal weights."""
+
+CHUNK = 64
+"""Number of label maps that are counted at once."""
+
+
+def weights_of(
+    given: ClassWeights, classes: Sequence[str], target: Rows, rows: np.ndarray, where: str
+) -> tuple[float, ...]:
+    """Returns the weights of the classes as a task holds them; none where they are equal.
+
+    Args:
+        given: The option.
+        classes: The names of the K classes.
+        target: The labels of the training split, which are read for 'balanced' alone.
+        rows: (n,) positions of the training samples that count.
+        where: What the weights are for, for messages.
+
+    Raises:
+        UserError: There is not one positive number for each class.
+    """
+    if isinstance(given, str):
+        return balanced(counted(target, rows, len(classes))) if given else ()
+    if len(given) != len(classes):
+        raise UserError(
+            f'{where}: class_weights: expected balanced or {len(classes)} numbers, one for each '
+            f'class, found {len(given)}'
+        )
+    if wrong := [w for w in given if not 0 < w < math.inf]:
+        raise UserError(f'{where}: class_weights: expected positive numbers, found {wrong[0]:g}')
+    return given
+
+
+def balanced(counts: np.ndarray) -> tuple[float, ...]:
+    """Returns the weights n / (k n_c) of classes, as scikit-learn's class_weight='balanced'.
+
+    n_c is the number of training samples of class c, or of its labelled training pixels, n their
+    sum over the classes, and k the number of classes that occur. A class that does not occur has
+    weight 1, which nothing depends on.
+
+    Args:
+        counts: (K,).
+    """
+    occurs = counts > 0
+    weights = counts.sum() / (occurs.sum() * np.where(occurs, counts, 1))
+    return tuple(np.where(occurs, weights, 1.0).tolist())
+
+
+def counted(target: Rows, rows: np.ndarray, classes: int) -> np.ndarray:
+    """Returns how many samples, or labelled pixels, each class has, (K,).
+
+    Args:
+        target: (N,) classes, or (N, H, W) label maps.
+        rows: (n,) positions of the samples that count.
+        classes: K.
+    """
+    counts = np.zeros(classes, np.int64)
+    for some in np.array_split(rows, range(CHUNK, len(rows), CHUNK)):
+        labels = np.asarray(target[some])
+        known = labels != IGNORE if labels.ndim > 1 else slice(None)
+        counts += np.bincount(labels[known].ravel().astype(np.int64), minlength=classes)
+    return counts
