@@ -58,6 +58,8 @@ class OwnVolumes(Volumes):
         width: Channels of the encoders' first stage.
         augment: Whether training rotates and mirrors slices and changes their intensity at random.
         duplicates: Whether cases of two splits whose volumes are equal are reported or refused.
+        hd95: Whether the test also measures HD95, the distance of surfaces in millimetres, which
+            takes long.
         network: 'pyramid' for slices, or 'unet3d' for volumes, which trains patches and tests whole
             volumes through windows of the same size that overlap by half.
         patch: Sides of the patches in voxels, 'DxHxW' in multiples of 8, slices first.
@@ -85,6 +87,7 @@ class OwnVolumes(Volumes):
         width: int = 16,
         augment: bool = True,
         duplicates: Duplicates = 'report',
+        hd95: bool = False,
         network: Network = 'pyramid',
         patch: str = '80x80x80',
         patches: int = 1,
@@ -105,7 +108,9 @@ class OwnVolumes(Volumes):
         classes = ('background', *(f'label {k}' for k in range(1, max(found) + 1)))
         cut_up = cut_of('volumes', network, size, patch, patches, foreground)
         options = SliceOptions(size=image_size('volumes', size), width=width, augment=augment)
-        super().__init__(folder, splits, modalities, classes, regions, options, duplicates, cut_up)
+        super().__init__(
+            folder, splits, modalities, classes, regions, options, duplicates, hd95, (), cut_up
+        )
 
     @classmethod
     def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 import numpy as np
 
@@ -15,9 +15,17 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.volumes import for_patches, for_slices
-from datasets.common.families.volume_index import INDEX, lacking, read_index
+from datasets.common.families.volume_index import (
+    INDEX,
+    SEGMENTATION,
+    geometry_of,
+    gone,
+    lacking,
+    read_index,
+    read_spacing,
+)
 from datasets.common.families.volume_patches import RECIPE, YOUNGER, Cut, patched
-from datasets.common.families.volume_rows import Size, Slices, margin_of
+from datasets.common.families.volume_rows import VERSION, Size, Slices, look, margin_of
 from datasets.common.io import notes, remembered
 from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import fingerprint
@@ -25,19 +33,12 @@ from datasets.common.io.folders import entries
 from datasets.common.io.nifti import mapped
 from datasets.common.io.paths import has_file
 from datasets.common.io.splits import check_disjoint
-from datasets.common.prepare.manifest import read_manifest
 
-SEGMENTATION = 'seg'
-
-OWN = re.compile(r'(train|val|test)\d+\.txt|regions\.txt|cases\.txt|manifest\.json')
+OWN = re.compile(r'(train|val|test)\d+\.txt|regions\.txt|cases\.txt|spacing\.txt|manifest\.json')
 """Files of a root beside its cases."""
 
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, labels) of each region."""
-
-
-VERSION = 1
-"""Raised when `_look` finds something else in the same file."""
 
 
 class SliceOptions(TypedDict):
@@ -69,6 +70,8 @@ class Volumes(Dataset):
         regions: For Dice, (name, labels) of each region.
         options: The options of the subclass's constructor.
         duplicates: Whether copies of cases in two splits are reported or refused.
+        hd95: Whether the test measures HD95, too.
+        fewest: `Task.fewest`.
         cut: How patches are cut for a three-dimensional network; None for slices.
 
     Attributes:
@@ -80,7 +83,7 @@ class Volumes(Dataset):
     """
 
     streams = True
-    younger = YOUNGER
+    younger: ClassVar[tuple[str, ...]] = ('hd95', *YOUNGER)
 
     def __init__(
         self,
@@ -91,12 +94,16 @@ class Volumes(Dataset):
         regions: Regions,
         options: SliceOptions,
         duplicates: Duplicates = 'report',
+        hd95: bool = False,
+        fewest: tuple[int, ...] = (),
         cut: Cut | None = None,
     ) -> None:
         self.cut, self.recipe = cut, {**self.recipe, **(RECIPE if cut else {})}
         self.root, self.splits, self.augment = root, splits, options['augment']
         self.cases = {case.id: case for case in read_index(root)}
         self._check(modalities, regions)
+        self.surfaces = hd95
+        self.spacing = read_spacing(root, splits['test']) if hd95 else {}
         self.size, kinds = options['size'], (*modalities, SEGMENTATION)
         self._check_content(kinds)
         files = {c: self._files(c, kinds) for cases in splits.values() for c in cases}
@@ -111,8 +118,10 @@ class Volumes(Dataset):
         copied += shared(root, patients, duplicates) if patients else []
         content = [(c, k, hashes[f]) for c, found in files.items() for k, f in found.items()]
         used = [self.cases[case] for case in files]
+        more = [('hd95', self.spacing)] * hd95 + [('fewest', fewest)] * bool(fewest)
+        more += [('cut', cut)] if cut else []
         self.fingerprint = fingerprint(
-            [], splits, (classes, regions, options), content, used, *filter(None, [cut])
+            [], splits, (classes, regions, options), content, used, *more
         )
         self.task = Task(
             self.name,
@@ -122,12 +131,13 @@ class Volumes(Dataset):
             'Dice',
             options['width'],
             regions=regions,
+            fewest=fewest,
             network='unet3d' if cut else 'pyramid',
         )
         self.notes = [
             *self._found(modalities, regions),
             *notes.aside(self._aside(kinds)),
-            *notes.gone(self._gone()),
+            *notes.gone(gone(root, [*files])),
             *copied,
         ]
 
@@ -187,7 +197,7 @@ class Volumes(Dataset):
         """Reads all volumes once: voxels must be finite, and labels those of the list of cases."""
         for cases in self.splits.values():
             files = [(c, f) for c in cases for f in self._files(c, kinds).values()]
-            looked = remembered.remembered(f'volume {VERSION}', [f for _, f in files], _look)
+            looked = remembered.remembered(f'volume {VERSION}', [f for _, f in files], look)
             for (case, file), found in zip(files, map(json.loads, looked), strict=True):
                 if found is None:
                     raise UserError(f'{file}: expected finite numbers, found others')
@@ -241,14 +251,6 @@ class Volumes(Dataset):
             elif not OWN.fullmatch(path.name):
                 yield path.name
 
-    def _gone(self) -> list[str]:
-        """Returns the files of used cases that the preparation has written and that are gone."""
-        manifest = read_manifest(self.root)
-        used = {case for cases in self.splits.values() for case in cases}
-        files = manifest.files if manifest else ()
-        mine = (file for file in files if file.rpartition('/')[0] in used)
-        return [file for file in mine if not has_file(self.root / file)]
-
     def split(self, name: str) -> Split:
         """Returns the slices of a split; no file of another split is read."""
         if name not in self.splits:
@@ -259,7 +261,12 @@ class Volumes(Dataset):
             found = patched(
                 self.root, used, self.task.names, SEGMENTATION, self.cut, train, augment
             )
-            return replace(found, clusters=self._clusters(found.groups))
+            measured = self.spacing and name == 'test'
+            return replace(
+                found,
+                clusters=self._clusters(found.groups),
+                geometry=geometry_of(used, self.spacing) if measured else None,
+            )
         rows = [
             (case.id, number)
             for case in used
@@ -267,6 +274,8 @@ class Volumes(Dataset):
         ]
         cases, numbers = [r[0] for r in rows], [r[1] for r in rows]
         names, (high, wide) = self.task.names, self.size
+        every = [self.cases[case] for case in cases]
+        geometry = geometry_of(every, self.spacing) if self.spacing and name == 'test' else None
         there = {c: [m in self._files(c, names) for m in names] for c in self.splits[name]}
         # Labels are tested in whole slices, and trained in the window that the network sees.
         around = (
@@ -284,14 +293,7 @@ class Volumes(Dataset):
             available=np.array([there[case] for case in cases]),
             ids=np.array([f'{case}/{number:03d}' for case, number in rows]),
             groups=np.array(cases),
+            geometry=geometry,
             clusters=self._clusters(cases),
             augment=for_slices(names, self.size) if train and self.augment else None,
         )
-
-
-def _look(file: Path) -> str:
-    """Returns, as JSON, the labels in a segmentation; of another volume, null if not finite."""
-    values = mapped(file)
-    if file.stem == SEGMENTATION:
-        return json.dumps(np.unique(values).tolist())
-    return json.dumps([] if np.isfinite(values).all() else None)
