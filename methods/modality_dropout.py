@@ -1,5 +1,7 @@
 """Modality dropout: one network that trains with random subsets; absent maps are zero."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from benchmark.method import Batch, Method, Task
@@ -13,7 +15,7 @@ class ModalityDropout(Method):
     """Every sample draws a subset in every epoch: SF-MD and ESANet-MD (Wei et al., CVPR 2023)."""
 
     version = 2
-    supported_networks = ('pyramid', 'esanet', 'unet3d')
+    supported_networks: ClassVar[tuple[str, ...]] = ('pyramid', 'esanet', 'unet3d')
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
