@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from benchmark.errors import UserError
-from benchmark.method import Batch, Task
+from benchmark.method import IGNORE, Batch, Task
 from benchmark.options import Option, options_of
 
 
@@ -35,7 +35,8 @@ class Split:
         inputs: Modality name -> (N, *shape), normalised float; only rows that are available and
             not hidden are ever read. Training rows may be larger than the task's shape where
             `augment` crops them.
-        target: (N,) or (N, H, W) integer labels; 255 is ignored in dense ones. Validation and test
+        target: (N,) or (N, H, W) integer labels; in dense ones `VOID` is left out, or `IGNORE` of
+            more than 255 classes. Validation and test
             labels may be of another size than the inputs: logits are resized to them, bilinearly;
             where the metric is Dice, the inputs are the central window of the labels.
         available: (N, M) bool, what exists in the data.
@@ -79,6 +80,9 @@ class Split:
             augment=augment.among(names) if hasattr(augment, 'among') else augment,
         )
 
+
+VOID = 255
+"""Label, in a split, of pixels that are left out, where there are at most 255 classes."""
 
 SPLITS = ('train', 'val', 'test')
 """Names of the splits of every data set."""
@@ -125,6 +129,17 @@ class Unseen(NamedTuple):
     split: Split
     save: Callable[[Path, str, np.ndarray], Path] | None = None
     notes: Sequence[str] = ()
+
+
+def label_maps(labels: np.ndarray, task: Task) -> np.ndarray:
+    """Returns label maps of a split as a batch has them: int64, with `IGNORE` for what is left out.
+
+    Args:
+        labels: As `Split.target` gives them.
+        task: The task.
+    """
+    found = np.asarray(labels).astype(np.int64)
+    return np.where(found == VOID, IGNORE, found) if len(task.classes) <= VOID else found
 
 
 def no_target(task: Task, count: int) -> np.ndarray:

@@ -29,8 +29,8 @@ first.
 The default of segmentation has a Dice term on all data sets: mIoU and Dice both measure overlap,
 with equal weight for every class, whereas cross-entropy counts pixels and favours large classes.
 """
-IGNORE = 255
-"""Label of pixels that are left out of losses and metrics."""
+IGNORE = -1
+"""Label, in a batch, of samples and pixels that are left out of losses and metrics."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Intake, Preparation, Rows, Split, Unseen
+from benchmark.dataset import VOID, Dataset, Intake, Preparation, Rows, Split, Unseen
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.missing import derive
@@ -18,7 +18,7 @@ from benchmark.registry import DATASETS
 from datasets.common.augment.transforms import Geometric
 from datasets.common.class_weights import ClassWeights, weights_of
 from datasets.common.families.image_folders import read_folder
-from datasets.common.families.image_labels import map_classes, shown, table, table_classes
+from datasets.common.families.image_labels import map_classes, shown, table_classes
 from datasets.common.families.unseen_images import unseen_images
 from datasets.common.io import inspection, notes
 from datasets.common.io.any_image import AnyImage
@@ -27,6 +27,7 @@ from datasets.common.io.files import Cache, Files, data_root, fingerprint
 from datasets.common.io.images import LabelFile, Scaled, image_side
 from datasets.common.io.layouts import Layout
 from datasets.common.io.rows import moments, spread
+from datasets.common.meaning import Meaning
 from datasets.common.recipe import recipe
 
 MEASURED = 200
@@ -76,6 +77,8 @@ class Folders(Dataset):
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
         class_weights: As in `arrays`: 'balanced', or a positive number for each class.
+        ignore_label: As in `arrays`: the number in label maps that is left out, or 'none'.
+        reduce_zero_label: As in `arrays`: whether 0 is left out, too, and k + 1 is class k.
 
     Raises:
         UserError: The root is not laid out as above, or a file in it cannot be used.
@@ -87,7 +90,7 @@ class Folders(Dataset):
         'sample, and add labels/ with label maps or the table labels.csv.'
     )
     streams = True
-    younger = ('class_weights',)
+    younger = ('class_weights', 'ignore_label', 'reduce_zero_label')
 
     def __init__(
         self,
@@ -105,11 +108,13 @@ class Folders(Dataset):
         width: int = 16,
         cache: Cache = 'none',
         class_weights: ClassWeights = '',
+        ignore_label: int | None = VOID,
+        reduce_zero_label: bool = False,
     ) -> None:
         self.root = data_root('folders', root, self.how_to_get)
         self.name = name or self.root.resolve().name
         self.cache, self.augment, self.size = cache, augment, _size(size)
-        self.layout, self.binary = layout, binary
+        self.layout, self.meaning = layout, Meaning(ignore_label, reduce_zero_label, binary)
         self.found = read_folder(self.root, gaps, named(modalities, 'modalities'))
         self.nearest = _some_of(nearest, self.found.images)
         self._measured: dict[str, Scaled] = {}
@@ -119,12 +124,13 @@ class Folders(Dataset):
         self.constant: list[str] = []
         self.task = self._task(width)
         train = self.found.splits['train']
-        given = class_weights, self.task.classes, self._target(train), np.arange(len(train))
+        given = class_weights, self.task, self._target(train), np.arange(len(train))
         self.task = dataclasses.replace(self.task, class_weights=weights_of(*given, str(self.root)))
+        weighted = [class_weights] if class_weights else []
         self.fingerprint = fingerprint(
             self.found.files(),
             (self.found.splits, self.task.classes, width, self.size, self.nearest, augment),
-            (tuple(self.found.images), layout, binary, *([class_weights] if class_weights else [])),
+            (tuple(self.found.images), layout, binary, *self.meaning.options, *weighted),
             None if self.found.dense else self.found.names,
         )
         copied = copied_files(self.root, self._files(), duplicates)
@@ -132,7 +138,7 @@ class Folders(Dataset):
         clusters = {name: [known.get(s, '') for s in samples] for name, samples in splits}
         copied += shared(self.root, clusters, duplicates)
         found = notes.found(self.task.modalities, self.found.splits)
-        labels = notes.labels(self.task.classes, shown(self.found, self.task.classes, binary))
+        labels = notes.labels(self.task.classes, shown(self.found, self.task.classes, self.meaning))
         samples = len(self.found.splits['train'])
         self.recipe, self.recipe_note = recipe(samples, 16 if self.found.dense else 64)
         self.notes = (found, *labels, *self.constant, *self.found.summary(), *copied)
@@ -147,7 +153,7 @@ class Folders(Dataset):
                 f'{self.root}: expected images of one size, found {found}; use size=HxW'
             )
         if dense:
-            classes = map_classes(self.root, self.found, sizes, self.binary)
+            classes = map_classes(self.root, self.found, sizes, self.meaning)
         else:
             classes = table_classes(self.root, self.found)
         kind, metric = ('segmentation', 'mIoU') if dense else ('classification', 'accuracy')
@@ -223,7 +229,8 @@ class Folders(Dataset):
     def _target(self, samples: Sequence[str]) -> Rows:
         names, size = self.found.names, _common_size(self.task.modalities)
         if self.found.dense and size:
-            decode = LabelFile(size, len(self.task.classes), table(self.binary))
+            count = len(self.task.classes)
+            decode = LabelFile(size, count, self.meaning.table(count))
             paths = [self.found.maps[s] for s in samples]
             return Files(paths, decode, size, cache=self.cache, cache_folder=self.root / '.cache')
         index = {label: k for k, label in enumerate(self.task.classes)}
@@ -284,12 +291,8 @@ def _size(given: str) -> tuple[int, int] | None:
     return image_side('folders', int(found[1])), image_side('folders', int(found[2]))
 
 
-def _names(given: str) -> tuple[str, ...]:
-    return tuple(filter(None, given.split('+')))
-
-
 def _some_of(given: str, known: Iterable[str]) -> tuple[str, ...]:
-    names = _names(given)
+    names = named(given, 'folders:nearest')
     for name in names:
         if name not in known:
             raise unknown('modality in folders:nearest', name, known)

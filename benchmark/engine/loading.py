@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from benchmark.dataset import Dataset, Split
+from benchmark.dataset import VOID, Dataset, Split, label_maps
 from benchmark.engine.parallel import batches
 from benchmark.engine.resident import Resident
 from benchmark.errors import UserError
@@ -98,15 +98,16 @@ class Samples(TorchDataset):
         wrong = (labels < 0) | (labels >= classes)
         ignored = ''
         if self.task.kind == 'segmentation':
-            wrong &= labels != IGNORE
-            ignored = f', or {IGNORE} where nothing is labelled'
+            void = VOID if classes <= VOID else IGNORE
+            wrong &= labels != void
+            ignored = f', or {void} where nothing is labelled'
         if wrong.any():
             first = np.argwhere(wrong)[0]
             raise UserError(
                 f'{self.task.dataset}: label of sample {self.split.ids[rows[first[0]]]}: expected '
                 f'0 to {classes - 1}{ignored}, found {labels[tuple(first)]}'
             )
-        return labels.astype(np.int64)
+        return label_maps(labels, self.task) if ignored else labels.astype(np.int64)
 
     def _read(self, name: str, column: int, rows: np.ndarray) -> torch.Tensor:
         there = self.available[rows, column]

@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmark import shown, tested
-from benchmark.dataset import Split, Unseen
+from benchmark.dataset import VOID, Split, Unseen, label_maps
 from benchmark.engine.card import Card
 from benchmark.engine.deployed import Model
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
@@ -90,10 +90,11 @@ def _check_labels(split: Split, task: Task, where: str) -> None:
     """
     regions = sorted({label for _, labels in task.regions for label in labels})
     for row in np.flatnonzero(split.available.any(1)):
-        labels = np.asarray(split.target[np.array([row])])
+        labels = label_maps(split.target[np.array([row])], task)
         if (np.isin(labels, regions) if task.metric == 'Dice' else labels != IGNORE).any():
             return
-    found = 'no label of a region' if task.metric == 'Dice' else f'{IGNORE}, which is ignored,'
+    ignored = f'{VOID}, which is ignored,' if len(task.classes) <= VOID else 'ignored labels'
+    found = 'no label of a region' if task.metric == 'Dice' else ignored
     raise UserError(
         f'{where}: expected some labelled pixel in the samples to score, found {found} everywhere'
     )
@@ -187,7 +188,8 @@ def _label_maps(model: Model, unseen: Unseen, folder: Path, workers: int) -> Ite
         if unseen.save is None and logits.shape[2:] != batch.target.shape[1:]:
             size = tuple(batch.target.shape[1:])
             logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
-        labels = logits.argmax(1).to(torch.uint8).cpu().numpy()
+        narrow = np.min_scalar_type(len(model.classes) - 1)
+        labels = logits.argmax(1).cpu().numpy().astype(narrow)
         for k, position in enumerate(batch.ids.tolist()):
             # Slices come volume by volume: a new name says that the last volume is whole.
             if kept and names[position] != before:

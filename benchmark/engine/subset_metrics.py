@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
-from benchmark.engine.outputs import confusion, decisions, finite, kept_logits, padded
+from benchmark.engine.outputs import areas, confusion, decisions, finite, kept_logits, padded
 from benchmark.method import Batch, Task
 from benchmark.records import metrics
 
@@ -175,9 +175,7 @@ class SegmentationMetric(SubsetMetric):
 
     def areas(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Returns what is kept of predicted label maps and targets, (B, H, W) both."""
-        table = confusion(pred, target, len(self.task.classes))
-        right = table.diagonal(dim1=1, dim2=2)
-        return {'areas': torch.stack([right, table.sum(1), table.sum(2)], 1)}
+        return {'areas': areas(pred, target, len(self.task.classes))}
 
     def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
         """Returns the metrics as fractions."""
@@ -208,11 +206,12 @@ class DiceMetric(SubsetMetric):
     def areas(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Returns what is kept of predicted label maps and targets, (B, H, W) both."""
         table = confusion(pred, target, len(self.task.classes))
-        areas = []
+        found = []
         for _, classes in self.task.regions:
-            found, labelled = table[:, :, classes], table[:, classes]
-            areas.append(torch.stack([x.sum((1, 2)) for x in (found[:, classes], found, labelled)]))
-        return {'areas': torch.stack(areas, 2).movedim(1, 0), 'shares': table.sum(1)}
+            answered, labelled = table[:, :, classes], table[:, classes]
+            parts = (answered[:, classes], answered, labelled)
+            found.append(torch.stack([x.sum((1, 2)) for x in parts]))
+        return {'areas': torch.stack(found, 2).movedim(1, 0), 'shares': table.sum(1)}
 
     def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
         """Returns Dice per region and their mean, as fractions."""

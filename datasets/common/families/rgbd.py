@@ -9,9 +9,9 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Rows, Split
+from benchmark.dataset import VOID, Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE, Modality, Task
+from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import ColourJitter, Compose, Geometric
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copied_files, shared
@@ -157,7 +157,7 @@ class Scenes(Dataset):
 
     def _label_decoder(self, size: Size) -> LabelFile:
         count = len(self.layout.classes)
-        table = [IGNORE, *range(count), *[-1] * (255 - count)]
+        table = [VOID, *range(count), *[-1] * (255 - count)]
         return LabelFile(size, count, table, self.layout.source)
 
     def _files(
@@ -207,7 +207,7 @@ class Scenes(Dataset):
         for name, scenes in self.samples.items():
             maps = [scene.label for scene in scenes]
             found = frozenset().union(*classes_in(maps, self._label_decoder(layout.source)))
-            shown[name] = found - {IGNORE}
+            shown[name] = found - {VOID}
             if not shown[name]:
                 raise UserError(
                     f'{self.root}: expected some labelled pixel in {name}, found void alone, e.g. '

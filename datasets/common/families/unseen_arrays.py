@@ -10,19 +10,12 @@ import numpy as np
 
 from benchmark.dataset import SPLITS, Intake, Rows, Split, Unseen, no_target
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE, Modality, Task
+from benchmark.method import Modality, Task
 from datasets.common.families.array_inputs import Input, about, fail, read_inputs, texts
 from datasets.common.io import notes
 from datasets.common.io.rows import Chosen, Standardised
 from datasets.common.io.stored import load
-
-
-class Foreground(Chosen):
-    """Rows of binary masks as label maps: 255 is class 1."""
-
-    def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        """Returns the label maps at the positions `index` among the chosen rows."""
-        return (super().__getitem__(index) == IGNORE).astype(np.uint8)
+from datasets.common.meaning import meaning_of
 
 
 def unseen_arrays(root: Path, intake: Intake, labelled: bool, part: str) -> Unseen:
@@ -168,4 +161,6 @@ def _target(
         if names != task.classes:
             expected = f'{", ".join(task.classes)} as in the training'
             raise fail(root, 'classes', expected, ', '.join(names))
-    return Foreground(target, rows) if intake.options.get('binary') else Chosen(target, rows)
+    if task.kind == 'segmentation':
+        return meaning_of(intake).rows(target, rows, len(task.classes))
+    return Chosen(target, rows)
