@@ -36,7 +36,8 @@ class Split:
             not hidden are ever read. Training rows may be larger than the task's shape where
             `augment` crops them.
         target: (N,) or (N, H, W) integer labels; in dense ones `VOID` is left out, or `IGNORE` of
-            more than 255 classes. Validation and test
+            more than 255 classes. Of several labels (N, K) of 0 and 1, of a regression (N,) or
+            (N, K) of real numbers (`Task.kind`). Validation and test
             labels may be of another size than the inputs: logits are resized to them, bilinearly;
             where the metric is Dice, the inputs are the central window of the labels.
         available: (N, M) bool, what exists in the data.
@@ -144,7 +145,10 @@ def label_maps(labels: np.ndarray, task: Task) -> np.ndarray:
 
 def no_target(task: Task, count: int) -> np.ndarray:
     """Returns the targets (N,) or (N, H, W) of samples without labels, all 0."""
+    if task.kind == 'regression':
+        return np.broadcast_to(np.float32(0), (count, len(task.classes)))
     size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()
+    size = (len(task.classes),) if task.kind == 'multilabel' else size
     return np.broadcast_to(np.uint8(0), (count, *size))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -66,6 +66,10 @@ class Arrays(Dataset):
         ignore_label: The number in label maps that is left out of losses and metrics; 'none' if
             there is none.
         reduce_zero_label: Whether 0 is left out of label maps beside 255, and k + 1 is class k.
+        target: What the key `target` holds where it is neither classes nor label maps: 'multilabel'
+            for any number of K labels, (N, K) of 0 and 1, or 'regression' for numbers (N,) or
+            (N, K). `classes` then names the K columns. Targets of a regression are standardised by
+            the training samples in the loss; metrics are in their own units.
         duplicates: Whether samples, and clusters, that are in two splits are only reported
             ('report') or are an error ('refuse').
         width: Channels of the encoders' first stage.
@@ -78,7 +82,7 @@ class Arrays(Dataset):
     """
 
     licence = "whatever applies to the user's own data"
-    younger = ('class_weights', 'ignore_label', 'reduce_zero_label')
+    younger = ('class_weights', 'ignore_label', 'reduce_zero_label', 'target')
     how_to_get = (
         'Save inputs/<modality>, target and split in one .npz file or as .npy files in one folder.'
     )
@@ -95,6 +99,7 @@ class Arrays(Dataset):
         class_weights: ClassWeights = '',
         ignore_label: int | None = VOID,
         reduce_zero_label: bool = False,
+        target: Literal['', 'multilabel', 'regression'] = '',
     ) -> None:
         if not root:
             raise UserError('arrays: expected --data-root FILE.npz or FOLDER, found none')
@@ -104,23 +109,27 @@ class Arrays(Dataset):
         self.aside: list[str] = []
         raw = load(self.file, self.aside)
         meaning = Meaning(ignore_label, reduce_zero_label, binary)
-        self._read(raw, named(modalities, 'modalities'), meaning)
+        self._read(raw, named(modalities, 'modalities'), (meaning, target))
         self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
         weighted = [f'class_weights={class_weights}'] if class_weights else []
         own = ['binary'] if binary else meaning.options
+        weighted += [f'target={target}'] if target else []
         options = (width, *self.inputs, *own, *weighted)
         self.fingerprint = content_hash(self.file, raw, *options)
         self.recipe, self.recipe_note = recipe(len(self.where['train']))
         shapes = tuple(self._modality(m, x) for m, x in self.inputs.items())
         kind, metric, classes = self.targets.kind, self.targets.metric, self.targets.classes
-        self.task = Task(self.name, kind, shapes, classes, metric, width)
+        scale = self.targets.scale
+        self.task = Task(self.name, kind, shapes, classes, metric, width, scale=scale)
         train = self.where['train']
         there = np.flatnonzero(self.available[train].any(axis=1))
         given = class_weights, self.task, self.targets.of(train), there, str(self.file)
         self.task = replace(self.task, class_weights=weights_of(*given))
         self.notes = (*self._summary(), *self._copies(duplicates))
 
-    def _read(self, raw: dict[str, np.ndarray], chosen: tuple[str, ...], meaning: Meaning) -> None:
+    def _read(
+        self, raw: dict[str, np.ndarray], chosen: tuple[str, ...], meaning: tuple[Meaning, str]
+    ) -> None:
         for key in ('target', 'split'):
             if key not in raw:
                 raise UserError(f'{self.file}: expected a key {key!r}: {unknown("key", key, raw)}')
@@ -135,7 +144,7 @@ class Arrays(Dataset):
             if not self.available[rows].any():
                 raise self._fail('available', f'some sample of {name} with a modality', 'none')
         there: np.ndarray = np.asarray(self.available.any(axis=1))
-        self.targets = Reader(self.file, self.inputs, self.where, there, meaning).read(raw)
+        self.targets = Reader(self.file, self.inputs, self.where, there, *meaning).read(raw)
         self.contents: list[Contents] = []
         self.measured: dict[str, Measured] = {}
         for (name, one), there in zip(self.inputs.items(), self.available.T, strict=True):
@@ -189,7 +198,8 @@ class Arrays(Dataset):
     def _summary(self) -> list[str]:
         """Returns what was found, for the user, in lines."""
         found = [notes.found(self.task.modalities, self.where)]
-        found += notes.labels(self.targets.classes, self.targets.shown)
+        if self.targets.shown:
+            found += notes.labels(self.targets.classes, self.targets.shown)
         if empty := int((~self.available.any(1)).sum()):
             found.append(
                 f'{empty} samples have no modality at all and are neither trained nor tested'

@@ -6,7 +6,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from benchmark.method import Batch, Task
+from benchmark.method import KINDS, Batch, Task
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
 from methods.common.gradients import step
@@ -80,6 +80,7 @@ class MMPareto(UnimodalHeads):
         pareto: Whether gradients are integrated.
     """
 
+    kinds = KINDS
     search = {'gamma': Uniform(1, 3)}
 
     def __init__(self, task: Task, *, gamma: float = 1.5, pareto: bool = True) -> None:

@@ -136,6 +136,7 @@ def _task(found: Mapping[str, Any]) -> Task:
     )
     regions = tuple((name, tuple(labels)) for name, labels in found['regions'])
     tuples = {key: tuple(found[key]) for key in TUPLES}
+    tuples['scale'] = tuple(tuple(pair) for pair in found.get('scale', ()))
     return Task(**{**found, 'modalities': modalities, 'regions': regions, **tuples})
 
 

@@ -36,6 +36,15 @@ def kept_logits(task: Task, logits: Tensor) -> Tensor:
     return logits.clamp(-LARGEST_HALF, LARGEST_HALF).half()
 
 
+def predicted_values(task: Task, outputs: Tensor) -> Tensor:
+    """Returns the outputs (B, K) of a regression in the units of the targets, float32."""
+    found = outputs.detach().float()
+    if not task.scale:
+        return found
+    mean, std = torch.tensor(task.scale, device=found.device).T
+    return found * std + mean
+
+
 def decisions(logits: Tensor) -> Tensor:
     """Returns the class with the largest logit, the first of several; (B, ...) of (B, K, ...).
 

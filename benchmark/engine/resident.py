@@ -29,6 +29,9 @@ class Resident:
         self.device = device
         self.inputs = {m: self._moved(np.asarray(split.inputs[m])) for m in task.names}
         self.target = self._moved(np.asarray(split.target))
+        if task.kind in ('multilabel', 'regression'):
+            self.target = self.target.reshape(len(split), -1)
+        self.real = task.kind == 'regression'
         self.void = task.kind == 'segmentation' and len(task.classes) <= VOID
 
     def batch(self, rows: np.ndarray, available: np.ndarray, mask: np.ndarray) -> Batch:
@@ -46,7 +49,8 @@ class Resident:
             keep = there[:, column].reshape(-1, *[1] * (x.ndim - 1))
             # A selection: what is hidden may be NaN.
             inputs[name] = torch.where(keep, x, 0.0)
-        target = self.target[ids].long()
+        target = self.target[ids]
+        target = target.float() if self.real else target.long()
         if self.void:
             target = torch.where(target == VOID, IGNORE, target)
         return Batch(inputs, there, self._moved(mask), target, ids)

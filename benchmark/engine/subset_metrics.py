@@ -14,9 +14,17 @@ import torch.nn.functional as F  # noqa: N812
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
-from benchmark.engine.outputs import areas, confusion, decisions, finite, kept_logits, padded
+from benchmark.engine.outputs import (
+    areas,
+    confusion,
+    decisions,
+    finite,
+    kept_logits,
+    padded,
+    predicted_values,
+)
 from benchmark.method import Batch, Task
-from benchmark.records import metrics
+from benchmark.records import labels, metrics, values
 
 
 class Predicted(NamedTuple):
@@ -158,6 +166,34 @@ class ClassificationMetric(SubsetMetric):
         return metrics.of_decisions(target, pred, count, self.task.live, rank)
 
 
+class MultilabelMetric(SubsetMetric):
+    """Macro F1, micro F1 and mean average precision of several labels (`records.labels`)."""
+
+    def kept(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Keeps target and logits (B, K), which are not rounded, since they rank samples."""
+        return {'target': batch.target, 'logit': logits.detach().float()}
+
+    def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
+        """Returns the metrics as fractions."""
+        target, logit = samples.pop('target'), samples['logit']
+        self.predicted, self.outcomes = tuple(labels.shares(logit).tolist()), samples
+        return labels.of_labels(target, logit)
+
+
+class RegressionMetric(SubsetMetric):
+    """MAE, RMSE, R2 and Pearson's correlation; of sentiments also accuracies and F1."""
+
+    def kept(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Keeps target and predicted values (B, K) in the units of the target."""
+        return {'target': batch.target, 'value': predicted_values(self.task, logits)}
+
+    def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
+        """Returns the metrics."""
+        target, value = samples.pop('target'), samples['value']
+        self.predicted, self.outcomes = (0.0,) * value.shape[1], samples
+        return values.of_values(target, value, self.task.sentiment)
+
+
 class SegmentationMetric(SubsetMetric):
     """mIoU, accuracy of all pixels and mean class accuracy over the pooled areas of all images.
 
@@ -237,7 +273,12 @@ def metric_for(task: Task, groups: np.ndarray | None) -> SubsetMetric:
     """
     if task.metric == 'Dice':
         return DiceMetric(task, groups)
-    return SegmentationMetric(task) if task.kind == 'segmentation' else ClassificationMetric(task)
+    kinds: dict[str, type[SubsetMetric]] = {
+        'segmentation': SegmentationMetric,
+        'multilabel': MultilabelMetric,
+        'regression': RegressionMetric,
+    }
+    return kinds.get(task.kind, ClassificationMetric)(task)
 
 
 def shares_of(counts: np.ndarray) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 from benchmark.names import COLUMN, MODALITIES
 from benchmark.records.metrics import HIGHER_IS_BETTER
 from benchmark.records.schema import SCHEMA, Failure, Record, RecordError, Refusal, Run, is_external
+from benchmark.records.values import UNBOUNDED
 from benchmark.shown import MAX_TEXT, unsafe
 from benchmark.subsets import is_subset
 
@@ -167,7 +168,8 @@ def _check_run(record: Run) -> None:
         )
     _check_subsets('dataset.ceiling', data['ceiling'], names)
     bounds = [*data['ceiling'].values(), *([] if data['chance'] is None else [data['chance']])]
-    _check_fractions('dataset.ceiling and dataset.chance', bounds)
+    if metric not in UNBOUNDED:
+        _check_fractions('dataset.ceiling and dataset.chance', bounds)
     if 'tuning' in record:
         chosen, tried = record['tuning']['chosen'], record['tuning']['tried']
         if chosen is not None and chosen not in range(len(tried)):
@@ -214,7 +216,7 @@ def _check_scores(record: Record, split: Literal['val', 'test']) -> None:
     _check_subsets(f'scores.{split}', scores, record['dataset']['modalities'])
     for subset, metrics in scores.items():
         for name, value in {metric: 'nothing', **metrics}.items():
-            if value is not None and not _is_fraction(value):
+            if value is not None and not (_is_fraction(value) or _is_free(name, value)):
                 raise RecordError(
                     f'scores.{split}.{subset}.{name}: expected a fraction, found {_told(value)}'
                 )
@@ -241,6 +243,11 @@ def _check_fractions(field: str, values: Iterable[float]) -> None:
     for value in values:
         if not _is_fraction(value):
             raise RecordError(f'{field}: expected fractions, found {_told(value)}')
+
+
+def _is_free(metric: str, value: Any) -> bool:
+    """Returns whether a value is a number of a metric that need not be a fraction."""
+    return metric in UNBOUNDED and isinstance(value, int | float) and math.isfinite(value)
 
 
 def _is_fraction(value: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.records.schema import Record, Unscored
+from benchmark.records.values import unit
 from benchmark.report import coverage, gaps, settings
 from benchmark.report.comparison import LEVEL
 from benchmark.report.runs import EXPECTED, Runs
@@ -33,7 +34,9 @@ ORIGINS = {
 def title(block: Block) -> str:
     """Names data set, its options other than the defaults, metric and direction."""
     runs = block.first
-    told = f'{settings.named(runs)}: {runs.metric} {"↑" if runs.higher else "↓"} (%)'
+    told = (
+        f'{settings.named(runs)}: {runs.metric} {"↑" if runs.higher else "↓"} ({unit(runs.metric)})'
+    )
     return f'{told} by training gaps' if block.by_gaps else told
 
 

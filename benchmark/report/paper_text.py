@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.records.values import unit
 from benchmark.report import captions, escaping, published, settings, writer
 from benchmark.report.cost_table import TextTable
 from benchmark.report.paper import Entry, Paper, papers
@@ -148,7 +149,7 @@ def text_table(paper: Paper) -> TextTable:
             own, theirs = paper.drops[key]
             cells += [_number(own, '+')] + [_number(theirs, '+')] * both
         rows.append([*_row_title(paper, key), *cells])
-    told = f'{paper.metric} {"↑" if runs.higher else "↓"} (%)'
+    told = f'{paper.metric} {"↑" if runs.higher else "↓"} ({unit(paper.metric)})'
     return TextTable(
         title=f'{settings.named(runs)}: {told}',
         caption=_caption(paper),

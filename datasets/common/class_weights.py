@@ -24,7 +24,8 @@ def weights_of(
     """Returns the weights of the classes as a task holds them; none where they are equal.
 
     Args:
-        given: The option.
+        given: The option. Of several labels, 'balanced' weighs the positive samples of each by the
+            number of negative ones divided by theirs.
         task: Gives the K classes.
         target: The labels of the training split, which are read for 'balanced' alone.
         rows: (n,) positions of the training samples that count.
@@ -33,6 +34,11 @@ def weights_of(
     Raises:
         UserError: There is not one positive number for each class.
     """
+    if given and task.kind == 'regression':
+        raise UserError(f'{where}: class_weights: expected none for a regression, found some')
+    if given == 'balanced' and task.kind == 'multilabel':
+        found = np.asarray(target[rows]).sum(0)
+        return tuple(((len(rows) - found) / np.maximum(found, 1)).clip(min=1e-3).tolist())
     if isinstance(given, str):
         return balanced(counted(target, rows, task)) if given else ()
     if len(given) != len(classes := task.classes):

@@ -25,9 +25,10 @@ class Targets:
         kind: Kind of the task.
         metric: Its metric.
         classes: Names of the classes.
-        values: The array, (N,) or (N, H, W).
+        values: The array, (N,) or (N, H, W), or with a column for each label or value (N, K).
         meaning: What the numbers of label maps mean.
-        shown: Split -> the classes that its samples have.
+        shown: Split -> the classes that its samples have; empty of several labels and values.
+        scale: Mean and standard deviation of each value of a regression in the training split.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Targets:
     values: np.ndarray
     meaning: Meaning
     shown: dict[str, set[int]]
+    scale: tuple[tuple[float, float], ...] = ()
 
     def of(self, rows: np.ndarray) -> Rows:
         """Returns the targets of some samples, which are read on demand."""
@@ -54,6 +56,7 @@ class Reader:
         where: Split -> positions of its samples.
         there: (N,) bool, the samples that have a modality.
         meaning: What the numbers of label maps mean.
+        kind: 'multilabel' or 'regression' where the targets are such; otherwise empty.
     """
 
     file: Path
@@ -61,6 +64,7 @@ class Reader:
     where: Mapping[str, np.ndarray]
     there: np.ndarray
     meaning: Meaning
+    kind: str = ''
 
     def read(self, raw: Mapping[str, np.ndarray]) -> Targets:
         """Returns the targets of the keys 'target' and 'classes'.
@@ -69,6 +73,8 @@ class Reader:
             UserError: They are not as `datasets.arrays.Arrays` says.
         """
         self.meaning.check(str(self.file))
+        if self.kind:
+            return self._columns(raw['target'], raw.get('classes'))
         target = self._checked(raw['target'])
         dense = target.ndim == 3
         classes, shown = self._classes(target, raw.get('classes'))
@@ -78,10 +84,36 @@ class Reader:
     def _fail(self, key: str, expected: str, found: Any) -> UserError:
         return fail(self.file, key, expected, found)
 
+    def _columns(self, target: np.ndarray, given: np.ndarray | None) -> Targets:
+        """Returns several labels or the values of a regression."""
+        n, labels = len(self.there), self.kind == 'multilabel'
+        kinds, shape = ('iub', f'({n}, K)') if labels else ('iuf', f'({n},) or ({n}, K)')
+        what = '0 and 1' if labels else 'numbers'
+        if self.meaning != Meaning() or target.dtype.kind not in kinds or len(target) != n:
+            raise self._fail('target', f'{what} {shape} with target={self.kind}', about(target))
+        if target.ndim != 2 and (labels or target.ndim != 1):
+            raise self._fail('target', f'{what} {shape} with target={self.kind}', about(target))
+        values = target.reshape(n, -1)
+        right = np.isin(values, (0, 1)) if labels else np.isfinite(values)
+        for row in np.flatnonzero(~right.all(1) & self.there)[:1]:
+            raise self._fail('target', f'{"0 and 1" if labels else "finite numbers"}', values[row])
+        count = values.shape[1]
+        names = tuple(map(str, range(count))) if labels or count > 1 else ('value',)
+        if given is not None:
+            names = texts(self.file, 'classes', np.ravel(given))
+        if len(names) != count:
+            raise self._fail('classes', f'{count} names, one for each column of target', len(names))
+        check_classes(f'{self.file}: classes', names, 1)
+        train = values[self.where['train'][self.there[self.where['train']]]].astype(np.float64)
+        if labels:
+            return Targets('multilabel', 'F1', names, values, self.meaning, {})
+        return Targets('regression', 'MAE', names, values, self.meaning, {}, scale_of(train))
+
     def _checked(self, target: np.ndarray) -> np.ndarray:
         n = len(next(iter(self.inputs.values())).values)
         if target.dtype.kind not in 'iub' or target.ndim not in (1, 3) or len(target) != n:
-            raise self._fail('target', f'integers ({n},) or ({n}, H, W)', about(target))
+            hint = '; target=multilabel and target=regression take others'
+            raise self._fail('target', f'integers ({n},) or ({n}, H, W)', f'{about(target)}{hint}')
         if target.ndim == 1 and self.meaning != Meaning():
             option = 'binary=true' if self.meaning.binary else 'ignored labels'
             raise self._fail('target', f'label maps with {option}', about(target))
@@ -138,6 +170,13 @@ class Reader:
             expected = f'labels below {len(given)}, the number of names in classes'
             raise self._fail('target', expected, f'{top}')
         return len(given)
+
+
+def scale_of(values: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """Returns mean and standard deviation of each column of (N, K); 1 where it does not vary."""
+    std = values.std(0)
+    pairs = zip(values.mean(0).tolist(), np.where(std > 0, std, 1.0).tolist(), strict=True)
+    return tuple(pairs)
 
 
 def _values(target: np.ndarray, rows: np.ndarray) -> frozenset[int]:

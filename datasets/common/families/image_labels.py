@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from benchmark.errors import UserError, unknown
 from benchmark.names import check_classes
@@ -102,6 +105,49 @@ def _given_names(root: Path) -> tuple[str, ...]:
     names = tuple(lines(file))
     check_classes(str(file), names)
     return names
+
+
+def table_targets(
+    root: Path, found: ImageFolder, kind: str
+) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Returns the names of the columns, and sample -> target (K,), of `labels.csv`.
+
+    Args:
+        root: The data root, which may hold `classes.txt`.
+        found: Its content.
+        kind: 'multilabel', where the labels of a sample are joined by '|' and '-' stands for none,
+            or 'regression'.
+
+    Raises:
+        UserError: A label is none of `classes.txt`, or is no number.
+    """
+    if found.dense:
+        raise UserError(f'{root}: target={kind}: expected {TABLE}, found the folder {LABELS}')
+    if kind == 'regression':
+        values = {s: np.array([number(root, s, text)]) for s, text in found.names.items()}
+        return ('value',), values
+    each = {s: {*text.split('|')} - {'-', ''} for s, text in found.names.items()}
+    used = sorted(set().union(*each.values()))
+    names = _given_names(root) or tuple(used)
+    for word in set(used) - set(names):
+        raise unknown(f'label in {root / TABLE}', word, names)
+    check_classes(str(root / TABLE), names, 1)
+    return names, {s: np.array([n in words for n in names], np.uint8) for s, words in each.items()}
+
+
+def number(root: Path, sample: str, text: str) -> float:
+    """Returns the number that `labels.csv` gives to a sample.
+
+    Raises:
+        UserError: It is no finite number.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f'{root / TABLE}: label of {sample!r}: expected a number, found {text!r}')
+    return value
 
 
 def table_classes(root: Path, found: ImageFolder) -> tuple[str, ...]:

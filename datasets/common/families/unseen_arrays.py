@@ -153,8 +153,14 @@ def _target(
     if 'target' not in raw:
         raise UserError(f'{root}: expected a key target to score: {unknown("key", "target", raw)}')
     target = raw['target']
+    columns = task.kind in ('multilabel', 'regression')
     size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()
-    if target.shape != (count, *size) or target.dtype.kind not in 'iub':
+    if columns:
+        target = target.reshape(len(target), -1)
+        size = (len(task.classes),)
+    if target.shape != (count, *size) or target.dtype.kind not in (
+        'iuf' if task.kind == 'regression' else 'iub'
+    ):
         raise fail(root, 'target', f'integers {(count, *size)}', about(target))
     if 'classes' in raw:
         names = texts(root, 'classes', np.ravel(raw['classes']))

@@ -15,7 +15,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.method import Modality
 from datasets.common.families.image_folders import LABELS, MAPS, TABLE, listed
-from datasets.common.families.image_labels import Sizes, map_values
+from datasets.common.families.image_labels import Sizes, map_values, number
 from datasets.common.io import inspection, notes
 from datasets.common.io.any_image import AnyImage
 from datasets.common.io.files import Files, lines
@@ -146,6 +146,13 @@ def _target(root: Path, intake: Intake, samples: Sequence[str], sizes: Sizes) ->
         size = (task.modalities[0].shape[1], task.modalities[0].shape[2])
         decode = LabelFile(size, len(task.classes), meaning_of(intake).table(len(task.classes)))
         return Files([found[s] for s in samples], decode, size)
+    if task.kind == 'regression':
+        return np.array([[number(root, s, str(found[s]))] for s in samples])
+    if task.kind == 'multilabel':
+        each = [{*str(found[s]).split('|')} - {'-', ''} for s in samples]
+        for word in sorted(set().union(*each) - {*task.classes})[:1]:
+            raise unknown(f'label in {root / TABLE}', word, task.classes)
+        return np.array([[name in words for name in task.classes] for words in each], np.uint8)
     for sample in samples:
         if found[sample] not in task.classes:
             raise unknown(f'label in {root / TABLE}', str(found[sample]), task.classes)
