@@ -15,7 +15,6 @@ from benchmark import tested
 from benchmark.dataset import Dataset
 from benchmark.engine import gaps, listing_all, pretraining, state, surfaces, values
 from benchmark.engine.description import described
-from benchmark.engine.parallel import processes
 from benchmark.engine.places import part_name, place
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError
@@ -153,7 +152,7 @@ class Experiment:
         task = self.data.task
         self.method.check_network(task)
         gaps.check(task, self.protocol)
-        surfaces.check(self.data, processes.world())
+        surfaces.check(self.data)
         if self.protocol.sampling == 'balanced' and task.kind != 'classification':
             raise UserError(
                 f'sampling=balanced on {self.data.name}: expected a classification task, whose '
