@@ -123,11 +123,11 @@ class Behind(nn.Module):
         """Answers for completed maps; incomplete, (B,) bool, says which samples were completed."""
         there = incomplete.new_ones(len(incomplete), len(maps))
         fused = self._changed(self.fusion(maps, there), incomplete, 0)
-        deep = self.decoder.maps(tuple(fused))
+        maps_of_decoder = self.decoder.maps(tuple(fused))
         if not self.deep:
-            return Answer(self.decoder.logits(deep), fused)
-        changed = self._changed(deep, incomplete, len(fused))
-        return Answer(self.decoder.logits(tuple(changed)), [*fused, *changed])
+            return Answer(self.decoder.logits(maps_of_decoder), fused)
+        deep = self._changed(maps_of_decoder, incomplete, len(fused))
+        return Answer(self.decoder.logits(tuple(deep)), [*fused, *deep])
 
     def _changed(self, maps: Sequence[Tensor], incomplete: Tensor, first: int) -> list[Tensor]:
         chosen = incomplete[:, None, None, None]
@@ -178,8 +178,8 @@ class SMIL(Method):
     the other one is pretrained and frozen. Here encoders learn from the start, so that prototypes
     follow them (`methods/common/prototypes.py`) instead of one k-means of a trained network.
     Features are the vectors at each position of the maps, at every scale, which for vectors and
-    sequences is the paper's case; label maps are not in the paper. The inner step has no momentum,
-    and batch normalisation has the moments of the whole batch.
+    sequences is the paper's case; label maps are not in the paper. Batch normalisation has the
+    moments of the whole batch.
 
     The variants. 'official' is the released code: weights are softplus(A x), normalised, without
     noise, and softplus(r) is added to features. 'paper' is the paper's text as far as it is known,
@@ -268,8 +268,7 @@ class SMIL(Method):
         eta = self.inner * 0.1 ** (DECAYS * self.epoch // max(self.epochs, 1))
         return {n: p - eta * g for (n, p), g in zip(own.items(), gradients, strict=True)}
 
-    # Gradients are needed inside, whether or not the caller wants them.
-    @torch.enable_grad()
+    @torch.enable_grad()  # they are needed inside, whether or not the caller wants them
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the inner loss, the outer one, and the distance of the features."""
         features, complete = self.encode(batch.inputs), batch.available.all(1)
