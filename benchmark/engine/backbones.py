@@ -50,11 +50,12 @@ def applied(protocol: Protocol) -> Protocol:
 
 
 def task_of(task: Task, protocol: Protocol) -> Task:
-    """Returns a task with what the protocol chooses for all methods: the loss and the encoder.
+    """Returns a task with what the protocol chooses for all methods: the loss and the encoders.
 
     Weights of the data set's ResNet do not fit another encoder.
     """
-    task = dataclasses.replace(task, loss=protocol.loss)
+    shared = protocol.share_encoders
+    task = dataclasses.replace(task, loss=protocol.loss, share_encoders=shared)
     if not protocol.encoder:
         return task
     file = GIVEN[protocol.encoder_weights] if protocol.encoder_weights else ''
@@ -71,6 +72,11 @@ def check(label: str, name: str, options: dict[str, Any], task: Task) -> None:
     """
     if not task.backbone or lookup(METHODS, name).fit is not Method.fit:
         return  # the ResNet serves all, and what is fitted has no network
+    if task.share_encoders:
+        raise UserError(
+            f'share_encoders on {task.dataset}: expected no encoder={task.backbone} beside it, '
+            'whose normalisation is not told apart by modality'
+        )
     if not _encodes(name, tuple(sorted(options.items())), task):
         images = [m.name for m in task.modalities if m.kind == 'image']
         why = 'encodes images otherwise' if images else 'has no images'
