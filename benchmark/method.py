@@ -75,6 +75,13 @@ class Task:
         pretrained: Checkpoint with ImageNet weights for the encoders, a file or any address that
             mmengine can load; if empty, encoders are trained from scratch.
         loss: One of the kind's `LOSSES`, which the protocol chooses; empty for the default.
+        backbone: Model of timm that encodes images in the place of the ResNet, which the protocol
+            chooses; empty for the ResNet. `pretrained` is then the file of its weights.
+        frozen: Whether the backbone keeps the weights that it starts with.
+        share_encoders: Whether modalities of like kind and size share one encoder, which the
+            protocol chooses.
+        fewest: For Dice, empty or (class, N, other class): where fewer than N voxels of a volume
+            are predicted as the class, validation and test take them for the other class.
 
     Raises:
         UserError: A name cannot be used in tables and files, there are too few classes or too many
@@ -95,6 +102,10 @@ class Task:
     depth: int = 18
     pretrained: str = ''
     loss: str = ''
+    backbone: str = ''
+    frozen: bool = False
+    share_encoders: bool = False
+    fewest: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -112,7 +123,9 @@ class Task:
         images = any(m.kind == 'image' for m in self.modalities)
         network = f', network {self.network}' if self.kind == 'segmentation' else ''
         start = ', pretrained' if self.pretrained else ''
-        return f'{f"ResNet-{self.depth}, " if images else ""}width {self.width}{network}{start}'
+        start += ', frozen' if self.frozen else ''
+        kind = self.backbone or f'ResNet-{self.depth}'
+        return f'{f"{kind}, " if images else ""}width {self.width}{network}{start}'
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -277,6 +290,8 @@ class Method(BaseModel):
         dedicated: Whether a network of its own is trained for every subset of the modalities.
         needs_complete: Whether the method cannot train on samples that lack a modality; data with
             training gaps are then refused.
+        separate_encoders: Whether the method treats the gradients of each modality's encoder by
+            themselves, so that encoders cannot be shared.
         pretrains: Whether the field `pretrain` of the protocol may name the method. Its attribute
             `encoders` is then what the encoders of other methods start from.
         supported_networks: Values of `Task.network` that the method can use. A subclass does not
@@ -299,6 +314,7 @@ class Method(BaseModel):
     sampler: ClassVar[str | None] = None
     dedicated: ClassVar[bool] = False
     needs_complete: ClassVar[bool] = False
+    separate_encoders: ClassVar[bool] = False
     pretrains: ClassVar[bool] = False
     supported_networks: ClassVar[tuple[str, ...]] = ('pyramid',)
     settings: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -327,7 +343,7 @@ class Method(BaseModel):
 
         Raises:
             UserError: The network does not exist, does not exist for this kind of task, or is not
-                among `supported_networks`.
+                among `supported_networks`; or its encoders cannot be shared.
         """
         if task.network not in NETWORKS:
             raise unknown(f'network on {task.dataset}:', task.network, NETWORKS)
@@ -335,6 +351,11 @@ class Method(BaseModel):
             raise UserError(
                 f'network={task.network} on {task.dataset}: expected a segmentation task, '
                 'found classification, which has only network=pyramid'
+            )
+        if task.share_encoders and cls.separate_encoders:
+            raise UserError(
+                f'share_encoders on {task.dataset}: {cls.__name__} changes the gradients of each '
+                "modality's encoder by themselves, which a shared encoder does not have"
             )
         if task.network not in cls.supported_networks:
             raise UserError(

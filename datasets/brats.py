@@ -37,6 +37,9 @@ OFFICIAL = {m: m for m in MODALITIES}
 RENAMED = {'t2f': 'flair', 't1c': 't1ce', 't1n': 't1', 't2w': 't2'}
 """The same since 2023: T2-FLAIR, T1 with contrast agent, native T1 and T2-weighted."""
 
+NECROSIS, ENHANCING = 1, 3
+"""Labels in the prepared root."""
+
 ODD_MASK = 'W39_1998.09.19_Segm'
 """The name of the segmentation of case 355 in one copy of BraTS 2020."""
 
@@ -51,11 +54,17 @@ class Brats(Volumes):
         width: Channels of the encoders' first stage.
         augment: Whether training rotates and mirrors slices and changes their intensity at random.
         duplicates: Whether cases of two splits whose volumes are equal are reported or refused.
+        hd95: Whether the test also measures HD95, the distance of surfaces in millimetres, which
+            takes long.
+        et_rule: In validation and test, enhancing tumour of which fewer voxels are predicted in a
+            case counts as necrosis; 0 is without this rule. Papers on BraTS take 500. Choose it by
+            validation scores: what the test shows must not choose it.
 
     Raises:
         UserError: The root is not prepared, or an option is out of range.
     """
 
+    younger = (*Volumes.younger, 'et_rule')
     licence = 'research, after registration with the challenge'
     recipe = {
         'epochs': 60,
@@ -82,16 +91,21 @@ class Brats(Volumes):
         width: int = 32,
         augment: bool = True,
         duplicates: Duplicates = 'report',
+        hd95: bool = False,
+        et_rule: int = 0,
     ) -> None:
         folder = data_root(self.name, root, self.how_to_get)
         if fold not in (1, 2, 3):
             raise UserError(f'{self.name}:fold: expected 1, 2 or 3, found {fold}')
+        if et_rule < 0:
+            expected = '0 (off) or a number of voxels'
+            raise UserError(f'{self.name}:et_rule: expected {expected}, found {et_rule}')
+        fewest = (ENHANCING, et_rule, NECROSIS) if et_rule else ()
         cases = [case.id for case in read_index(folder)]
         splits = listed(folder, fold) or cut(cases, fold, self.shares, self.patient)
         options = SliceOptions(size=image_size(self.name, size), width=width, augment=augment)
-        super().__init__(
-            folder, splits, MODALITIES, self.classes, self.regions, options, duplicates
-        )
+        named = MODALITIES, self.classes, self.regions
+        super().__init__(folder, splits, *named, options, duplicates, hd95, fewest)
 
     @classmethod
     def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:

@@ -57,6 +57,8 @@ class OwnVolumes(Volumes):
         width: Channels of the encoders' first stage.
         augment: Whether training rotates and mirrors slices and changes their intensity at random.
         duplicates: Whether cases of two splits whose volumes are equal are reported or refused.
+        hd95: Whether the test also measures HD95, the distance of surfaces in millimetres, which
+            takes long.
 
     Raises:
         UserError: The root is not as above.
@@ -79,6 +81,7 @@ class OwnVolumes(Volumes):
         width: int = 16,
         augment: bool = True,
         duplicates: Duplicates = 'report',
+        hd95: bool = False,
     ) -> None:
         folder = data_root('volumes', root, self.how_to_get)
         self.name = name or folder.resolve().name
@@ -94,7 +97,7 @@ class OwnVolumes(Volumes):
         # Numbers that no case has are classes, too, so that a class has the number in the files.
         classes = ('background', *(f'label {k}' for k in range(1, max(found) + 1)))
         options = SliceOptions(size=image_size('volumes', size), width=width, augment=augment)
-        super().__init__(folder, splits, modalities, classes, regions, options, duplicates)
+        super().__init__(folder, splits, modalities, classes, regions, options, duplicates, hd95)
 
     @classmethod
     def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:

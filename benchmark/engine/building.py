@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from benchmark.dataset import Dataset
 from benchmark.engine.experiment import Experiment, Part
 from benchmark.engine.loading import Samples, split_of, test_loader, train_loader
+from benchmark.engine.mask_schedules import CONSTANT, MaskSchedule
 from benchmark.engine.resident import Resident, resident
 from benchmark.method import Method
 from benchmark.missing import Sampler, derive
@@ -158,15 +159,19 @@ def loaders(experiment: Experiment, part: Part, machine: Machine) -> tuple[DataL
     Raises:
         CannotTrain: The method needs complete training data, and these are not.
     """
-    data, batch_size = experiment.data, experiment.protocol.batch_size
+    data, protocol = experiment.data, experiment.protocol
     train = split_of(data, 'train')
     moved = machine.resident(data, 'train')
     workers, pin = machine.loader(data)
     sampler = Sampler(part.sampler, data.task.names)
-    samples = Samples(train, data.task, experiment.readable, sampler, experiment.seed, moved)
+    schedule = None
+    if protocol.mask_schedule != CONSTANT and part.only is None:  # one subset has no distribution
+        schedule = MaskSchedule(protocol.mask_schedule, protocol.epochs)
+    given = experiment.readable, sampler, experiment.seed, moved, schedule
+    samples = Samples(train, data.task, *given)
     return (
         train_loader(
-            samples, batch_size, workers, pin and moved is None, experiment.protocol.sampling
+            samples, protocol.batch_size, workers, pin and moved is None, protocol.sampling
         ),
         loader_of(experiment, machine, 'val'),
     )

@@ -27,7 +27,7 @@ CARD = 'model.json'
 FORMAT = 1
 """Raised when older versions of this project cannot read the file any more."""
 
-TUPLES = ('classes', 'class_weights')
+TUPLES = ('classes', 'class_weights', 'fewest')
 
 
 class Card(NamedTuple):
@@ -140,7 +140,8 @@ def _task(found: Mapping[str, Any]) -> Task:
         Modality(m['name'], tuple(m['shape']), m['padded']) for m in found['modalities']
     )
     regions = tuple((name, tuple(labels)) for name, labels in found['regions'])
-    tuples = {key: tuple(found[key]) for key in TUPLES}
+    # Older versions lack `fewest`, which is empty then.
+    tuples = {key: tuple(found.get(key, ())) for key in TUPLES}
     return Task(**{**found, 'modalities': modalities, 'regions': regions, **tuples})
 
 

@@ -68,9 +68,9 @@ class SubsetEvaluator(Evaluator):
     def __init__(
         self, task: Task, only: Sequence[str] | None = None, split: Split | None = None
     ) -> None:
-        groups = None if split is None else split.groups
+        volumes = (None, None) if split is None else (split.groups, split.geometry)
         self.masks = subset_table(task.names, only)
-        self.by_subset = {subset: metric_for(task, groups) for subset in self.masks}
+        self.by_subset = {subset: metric_for(task, *volumes) for subset in self.masks}
         super().__init__(list(self.by_subset.values()))
         self.task, self.split = task, split
         self._axes = 4 if task.kind == 'segmentation' else 2

@@ -30,6 +30,7 @@ from methods.common.esanet import ESANetDecoder, ESANetEncoder
 from methods.common.resize import PyramidHead, bilinear
 from methods.common.resnet import kaiming
 from methods.common.sequences import SequenceEncoder
+from methods.common.sharing import share
 
 
 class Encoders(nn.ModuleDict):
@@ -39,11 +40,14 @@ class Encoders(nn.ModuleDict):
     `ESANetEncoder`, which `fusion` returns, encodes them.
 
     Args:
-        task: Gives modalities, kind and network.
+        task: Gives modalities, kind and network, and whether like modalities share an encoder
+            (`methods.common.sharing`).
     """
 
     def __init__(self, task: Task) -> None:
         super().__init__({m.name: self._encoder(m, task) for m in task.modalities})
+        if task.share_encoders:
+            share(dict(self.items()), task.modalities)
 
     @staticmethod
     def _encoder(modality: Modality, task: Task) -> nn.Module:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 import numpy as np
 
@@ -14,8 +14,15 @@ from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import Compose, Geometric, Intensity
-from datasets.common.families.volume_index import INDEX, read_index
-from datasets.common.families.volume_rows import Size, Slices, margin_of
+from datasets.common.families.volume_index import (
+    INDEX,
+    SEGMENTATION,
+    geometry_of,
+    gone,
+    read_index,
+    read_spacing,
+)
+from datasets.common.families.volume_rows import VERSION, Size, Slices, look, margin_of
 from datasets.common.io import notes, remembered
 from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import fingerprint
@@ -23,19 +30,12 @@ from datasets.common.io.folders import entries
 from datasets.common.io.nifti import mapped
 from datasets.common.io.paths import has_file
 from datasets.common.io.splits import check_disjoint
-from datasets.common.prepare.manifest import read_manifest
 
-SEGMENTATION = 'seg'
-
-OWN = re.compile(r'(train|val|test)\d+\.txt|regions\.txt|cases\.txt|manifest\.json')
+OWN = re.compile(r'(train|val|test)\d+\.txt|regions\.txt|cases\.txt|spacing\.txt|manifest\.json')
 """Files of a root beside its cases."""
 
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, labels) of each region."""
-
-
-VERSION = 1
-"""Raised when `_look` finds something else in the same file."""
 
 
 class SliceOptions(TypedDict):
@@ -66,6 +66,8 @@ class Volumes(Dataset):
         regions: For Dice, (name, labels) of each region.
         options: The options of the subclass's constructor.
         duplicates: Whether copies of cases in two splits are reported or refused.
+        hd95: Whether the test measures HD95, too.
+        fewest: `Task.fewest`.
 
     Attributes:
         notes: What the user ought to know of the data that were found.
@@ -76,6 +78,7 @@ class Volumes(Dataset):
     """
 
     streams = True
+    younger: ClassVar[tuple[str, ...]] = ('hd95',)
 
     def __init__(
         self,
@@ -86,10 +89,14 @@ class Volumes(Dataset):
         regions: Regions,
         options: SliceOptions,
         duplicates: Duplicates = 'report',
+        hd95: bool = False,
+        fewest: tuple[int, ...] = (),
     ) -> None:
         self.root, self.splits, self.augment = root, splits, options['augment']
         self.cases = {case.id: case for case in read_index(root)}
         self._check(modalities, regions)
+        self.surfaces = hd95
+        self.spacing = read_spacing(root, splits['test']) if hd95 else {}
         self.size, kinds = options['size'], (*modalities, SEGMENTATION)
         self._check_content(kinds)
         files = {c: self._files(c, kinds) for cases in splits.values() for c in cases}
@@ -104,7 +111,10 @@ class Volumes(Dataset):
         copied += shared(root, patients, duplicates) if patients else []
         content = [(c, k, hashes[f]) for c, found in files.items() for k, f in found.items()]
         used = [self.cases[case] for case in files]
-        self.fingerprint = fingerprint([], splits, (classes, regions, options), content, used)
+        more = [('hd95', self.spacing)] * hd95 + [('fewest', fewest)] * bool(fewest)
+        self.fingerprint = fingerprint(
+            [], splits, (classes, regions, options), content, used, *more
+        )
         self.task = Task(
             self.name,
             'segmentation',
@@ -113,11 +123,12 @@ class Volumes(Dataset):
             'Dice',
             options['width'],
             regions=regions,
+            fewest=fewest,
         )
         self.notes = [
             *self._found(modalities, regions),
             *notes.aside(self._aside(kinds)),
-            *notes.gone(self._gone()),
+            *notes.gone(gone(root, [*files])),
             *copied,
         ]
 
@@ -174,7 +185,7 @@ class Volumes(Dataset):
         """Reads all volumes once: voxels must be finite, and labels those of the list of cases."""
         for cases in self.splits.values():
             files = [(c, f) for c in cases for f in self._files(c, kinds).values()]
-            looked = remembered.remembered(f'volume {VERSION}', [f for _, f in files], _look)
+            looked = remembered.remembered(f'volume {VERSION}', [f for _, f in files], look)
             for (case, file), found in zip(files, map(json.loads, looked), strict=True):
                 if found is None:
                     raise UserError(f'{file}: expected finite numbers, found others')
@@ -242,14 +253,6 @@ class Volumes(Dataset):
             elif not OWN.fullmatch(path.name):
                 yield path.name
 
-    def _gone(self) -> list[str]:
-        """Returns the files of used cases that the preparation has written and that are gone."""
-        manifest = read_manifest(self.root)
-        used = {case for cases in self.splits.values() for case in cases}
-        files = manifest.files if manifest else ()
-        mine = (file for file in files if file.rpartition('/')[0] in used)
-        return [file for file in mine if not has_file(self.root / file)]
-
     def split(self, name: str) -> Split:
         """Returns the slices of a split; no file of another split is read."""
         if name not in self.splits:
@@ -262,6 +265,8 @@ class Volumes(Dataset):
         ]
         cases, numbers = [r[0] for r in rows], [r[1] for r in rows]
         names, (high, wide) = self.task.names, self.size
+        every = [self.cases[case] for case in cases]
+        geometry = geometry_of(every, self.spacing) if self.spacing and name == 'test' else None
         there = {c: [m in self._files(c, names) for m in names] for c in self.splits[name]}
         # Labels are tested in whole slices, and trained in the window that the network sees.
         around = (
@@ -279,6 +284,7 @@ class Volumes(Dataset):
             available=np.array([there[case] for case in cases]),
             ids=np.array([f'{case}/{number:03d}' for case, number in rows]),
             groups=np.array(cases),
+            geometry=geometry,
             clusters=np.array([self.patient(c) for c in cases]) if self._patients() else None,
             augment=self._augmentation() if train and self.augment else None,
         )
@@ -287,11 +293,3 @@ class Volumes(Dataset):
         names = self.task.names
         turned = Geometric(self.size, rotate=10, flip=0.5, vertical_flip=0.5, nearest=names)
         return Compose(turned, Intensity(names))
-
-
-def _look(file: Path) -> str:
-    """Returns, as JSON, the labels in a segmentation; of another volume, null if not finite."""
-    values = mapped(file)
-    if file.stem == SEGMENTATION:
-        return json.dumps(np.unique(values).tolist())
-    return json.dumps([] if np.isfinite(values).all() else None)

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from benchmark.errors import UserError
 from datasets.common.io.rows import Standardised, moments
 from datasets.common.io.stored import load
+
+
+def _vectorizer(**options: Any) -> Any:
+    """Makes scikit-learn's vectorizer, which takes a second to import, where one is needed."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(**options)
 
 
 class Weights:
@@ -31,7 +37,7 @@ class Weights:
 
     def __init__(self, words: Sequence[str], idf: np.ndarray, size: int) -> None:
         self.words, self.idf, self.size = list(words), idf, size
-        self.vectorizer = TfidfVectorizer(vocabulary=self.words, dtype=np.float32)
+        self.vectorizer = _vectorizer(vocabulary=self.words, dtype=np.float32)
         self.vectorizer.idf_ = idf.astype(np.float32)
 
     @classmethod
@@ -46,7 +52,7 @@ class Weights:
         Raises:
             UserError: The texts hold no word.
         """
-        fitted = TfidfVectorizer(max_features=size)
+        fitted = _vectorizer(max_features=size)
         try:
             fitted.fit(texts)
         except ValueError:  # raised where no text has a word
