@@ -20,7 +20,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.names import check_classes, check_dataset_name, check_modalities
 from benchmark.search import Distribution
 
-NETWORKS = ('pyramid', 'esanet')
+NETWORKS = ('pyramid', 'esanet', 'unet3d')
 """Values of the option `network`, which chooses the architecture in segmentation."""
 KINDS = ('classification', 'segmentation', 'multilabel', 'regression')
 """Kinds of task."""
@@ -47,7 +47,8 @@ class Modality:
     Attributes:
         name: The modality's name; the id of a subset joins such names with '+'.
         shape: Shape of one sample: (D,) for a vector, (T, D) for a sequence of T frames,
-            (C, H, W) for an image.
+            (C, H, W) for an image, (C, D, H, W) for a volume, or rather the patch of it that a
+            network sees at a time.
         padded: Whether the last feature of a sequence marks padding: it is 1 for a real frame and
             0 for a frame that was appended to reach the length T. Encoders ignore appended frames,
             whatever values they hold.
@@ -59,8 +60,8 @@ class Modality:
 
     @property
     def kind(self) -> str:
-        """'vector', 'sequence' or 'image', by the number of dimensions."""
-        return {1: 'vector', 2: 'sequence', 3: 'image'}[len(self.shape)]
+        """'vector', 'sequence', 'image' or 'volume', by the number of dimensions."""
+        return {1: 'vector', 2: 'sequence', 3: 'image', 4: 'volume'}[len(self.shape)]
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,10 @@ class Task:
 
     Attributes:
         dataset: Name of the data set; it selects a method's `settings`.
-        kind: 'classification', with targets (B,), or 'segmentation', with targets (B, H, W); or
-            'multilabel', with targets (B, K) of 0 and 1, or 'regression', with targets (B, K) of
-            real numbers, for which a method must say that it can train (`Method.kinds`).
+        kind: 'classification', with targets (B,), or 'segmentation', with targets (B, H, W), in
+            volumes (B, D, H, W). Where texts say (B, C, H, W) of maps, those of volumes have the
+            axis D before H. 'multilabel', with targets (B, K) of 0 and 1, and 'regression', with
+            targets (B, K) of real numbers, are for methods that say so (`Method.task_kinds`).
         modalities: The inputs in the data set's order; columns of a mask have the same order.
         classes: The names of the K classes, labels or values.
         metric: The metric of the tables: 'ACER', 'accuracy', 'mIoU' or 'Dice', of several labels
@@ -81,7 +83,8 @@ class Task:
         regions: For Dice, one pair (name, indices of the classes that form the region) per region.
         class_weights: K weights of the classes in the task's loss, or of the positive samples of
             several labels; empty means equal weights.
-        network: Segmentation network, 'pyramid' or 'esanet'; classification has only 'pyramid'.
+        network: Segmentation network, 'pyramid' or 'esanet', or 'unet3d', which is that of volumes;
+            classification has only 'pyramid'.
         depth: Number of layers of the shared ResNet encoders: 18, 34 or 50.
         pretrained: Checkpoint with ImageNet weights for the encoders, a file or any address that
             mmengine can load; if empty, encoders are trained from scratch.
@@ -90,6 +93,13 @@ class Task:
             split: a network predicts (y - mean) / std. Empty where it predicts y itself.
         sentiment: Whether the one value of a regression is a sentiment from -3 to 3, which papers
             also count as classes (Acc-2, Acc-7, F1).
+        backbone: Model of timm that encodes images in the place of the ResNet, which the protocol
+            chooses; empty for the ResNet. `pretrained` is then the file of its weights.
+        frozen: Whether the backbone keeps the weights that it starts with.
+        share_encoders: Whether modalities of like kind and size share one encoder, which the
+            protocol chooses.
+        fewest: For Dice, empty or (class, N, other class): where fewer than N voxels of a volume
+            are predicted as the class, validation and test take them for the other class.
 
     Raises:
         UserError: A name cannot be used in tables and files, there are too few classes or too many
@@ -110,6 +120,10 @@ class Task:
     depth: int = 18
     pretrained: str = ''
     loss: str = ''
+    backbone: str = ''
+    frozen: bool = False
+    share_encoders: bool = False
+    fewest: tuple[int, ...] = ()
     scale: tuple[tuple[float, float], ...] = ()
     sentiment: bool = False
 
@@ -128,14 +142,22 @@ class Task:
     def encoder(self) -> str:
         """The shared encoders in words, as captions of tables state them."""
         images = any(m.kind == 'image' for m in self.modalities)
+        # The encoders of volumes are part of their network, and no ResNet.
         network = f', network {self.network}' if self.kind == 'segmentation' else ''
         start = ', pretrained' if self.pretrained else ''
-        return f'{f"ResNet-{self.depth}, " if images else ""}width {self.width}{network}{start}'
+        start += ', frozen' if self.frozen else ''
+        kind = self.backbone or f'ResNet-{self.depth}'
+        return f'{f"{kind}, " if images else ""}width {self.width}{network}{start}'
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the M modalities, in the order of mask columns."""
         return tuple(m.name for m in self.modalities)
+
+    @property
+    def volumes(self) -> bool:
+        """Whether samples are volumes, of which the network sees patches."""
+        return all(m.kind == 'volume' for m in self.modalities)
 
 
 class Batch(NamedTuple):
@@ -219,7 +241,7 @@ def one_hot(target: Tensor, count: int, first: int = 0) -> Tensor:
         first: The first class to return.
     """
     classes = torch.arange(first, count, device=target.device)
-    return (target[:, None] == classes[:, None, None]).float()
+    return (target[:, None] == classes.view(-1, *[1] * (target.ndim - 1))).float()
 
 
 def dice_loss(logits: Tensor, target: Tensor, first: int = 0) -> Tensor:
@@ -242,8 +264,8 @@ def dice_loss(logits: Tensor, target: Tensor, first: int = 0) -> Tensor:
     """
     # In float32: half precision cannot hold sums over all pixels of a batch.
     p = logits.float().softmax(1)[:, first:] * (target != IGNORE)[:, None]
-    label = one_hot(target, logits.shape[1], first)
-    both, sizes = (p * label).sum((0, 2, 3)), (p + label).sum((0, 2, 3))
+    label, axes = one_hot(target, logits.shape[1], first), [0, *range(2, logits.ndim)]
+    both, sizes = (p * label).sum(axes), (p + label).sum(axes)
     return 1 - ((2 * both + 1) / (sizes + 1)).mean()
 
 
@@ -329,11 +351,15 @@ class Method(BaseModel):
         dedicated: Whether a network of its own is trained for every subset of the modalities.
         needs_complete: Whether the method cannot train on samples that lack a modality; data with
             training gaps are then refused.
+        separate_encoders: Whether the method treats the gradients of each modality's encoder by
+            themselves, so that encoders cannot be shared.
+        pretrains: Whether the field `pretrain` of the protocol may name the method. Its attribute
+            `encoders` is then what the encoders of other methods start from.
         supported_networks: Values of `Task.network` that the method can use. A subclass does not
             inherit it, because a subclass may add parts that need encoders which keep the
             modalities apart, and ESANet's encoders mix them.
-        kinds: Kinds of task that the method can train on. A subclass does not inherit it, because a
-            subclass may add formulas that need probabilities of classes.
+        task_kinds: Kinds of task that the method can train on. A subclass does not inherit it,
+            because it may add formulas that need probabilities of classes.
         settings: Data set name -> the options that the paper uses there, over the defaults. What
             was chosen for a data set otherwise is in `results/settings.json`.
         search: Option -> the distribution from which `--tune` draws it (`benchmark.search`); empty
@@ -351,8 +377,10 @@ class Method(BaseModel):
     sampler: ClassVar[str | None] = None
     dedicated: ClassVar[bool] = False
     needs_complete: ClassVar[bool] = False
+    separate_encoders: ClassVar[bool] = False
+    pretrains: ClassVar[bool] = False
     supported_networks: ClassVar[tuple[str, ...]] = ('pyramid',)
-    kinds: ClassVar[tuple[str, ...]] = ('classification', 'segmentation')
+    task_kinds: ClassVar[tuple[str, ...]] = ('classification', 'segmentation')
     settings: ClassVar[dict[str, dict[str, Any]]] = {}
     search: ClassVar[dict[str, Distribution]] = {}
     contract_exceptions: ClassVar[dict[str, str]] = {}
@@ -360,7 +388,7 @@ class Method(BaseModel):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.supported_networks = vars(cls).get('supported_networks', ('pyramid',))
-        cls.kinds = vars(cls).get('kinds', ('classification', 'segmentation'))
+        cls.task_kinds = vars(cls).get('task_kinds', ('classification', 'segmentation'))
 
     def __init__(self, task: Task) -> None:
         super().__init__(Preprocessor())
@@ -382,12 +410,14 @@ class Method(BaseModel):
         """Checks that the method can train on this kind of task, and use the network that it names.
 
         Raises:
-            UserError: The kind is not among `kinds`; or the network does not exist, does not exist
-                for this kind of task, or is not among `supported_networks`.
+            UserError: The kind is not among `task_kinds`; the network does not exist, does not
+                exist for this kind of task, or is not among `supported_networks`; or its encoders
+                cannot be shared.
         """
-        if task.kind not in cls.kinds:
+        if task.kind not in cls.task_kinds:
+            able = ' or '.join(cls.task_kinds)
             raise UserError(
-                f'{cls.__name__} on {task.dataset}: expected a task of {" or ".join(cls.kinds)}, '
+                f'{cls.__name__} on {task.dataset}: expected a task of {able}, '
                 f'on which its formulas are defined, found {task.kind}'
             )
         if task.network not in NETWORKS:
@@ -396,6 +426,22 @@ class Method(BaseModel):
             raise UserError(
                 f'network={task.network} on {task.dataset}: expected a segmentation task, '
                 f'found {task.kind}, which has only network=pyramid'
+            )
+        if task.volumes != (task.network == 'unet3d'):
+            expected, found = ('', 'no ') if task.volumes else ('no ', '')
+            raise UserError(
+                f'network={task.network} on {task.dataset}: expected {found}volumes, '
+                f'found {expected}volumes; volumes have network=unet3d, which no other data have'
+            )
+        if task.network == 'unet3d' and 'unet3d' not in cls.supported_networks:
+            raise UserError(
+                f'{cls.__name__} on {task.dataset}: has no form for volumes (network=unet3d); '
+                'use network=pyramid, which works on their slices'
+            )
+        if task.share_encoders and cls.separate_encoders:
+            raise UserError(
+                f'share_encoders on {task.dataset}: {cls.__name__} changes the gradients of each '
+                "modality's encoder by themselves, which a shared encoder does not have"
             )
         if task.network not in cls.supported_networks:
             raise UserError(

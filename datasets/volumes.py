@@ -10,9 +10,11 @@ from benchmark.dataset import Intake, Unseen
 from benchmark.errors import UserError
 from benchmark.names import check_modalities
 from benchmark.registry import DATASETS
+from datasets.common.families.numbered_volumes import is_numbered, prepare_numbered
 from datasets.common.families.unseen_volumes import unseen_volumes, with_arrays
 from datasets.common.families.volume_files import Files, prepare_cases
-from datasets.common.families.volume_index import INDEX, cut, listed, read_index
+from datasets.common.families.volume_index import INDEX, REGIONS, cut, listed, read_index
+from datasets.common.families.volume_patches import Network, cut_of
 from datasets.common.families.volumes import (
     SEGMENTATION,
     Regions,
@@ -26,6 +28,7 @@ from datasets.common.io.images import image_size
 from datasets.common.io.nifti import suffix
 from datasets.common.io.paths import has_file
 from datasets.common.prepare.preparation import Preparation
+from datasets.common.prepare.unpacking import unpacked
 
 LAYOUT = f'<case>/<modality>.nii.gz and <case>/{SEGMENTATION}.nii.gz'
 
@@ -38,7 +41,9 @@ class OwnVolumes(Volumes):
     `<case>/<modality>.nii.gz` (or .nii, or .npy with the slices as first axis) and
     `<case>/seg.nii.gz`, whose labels are whole numbers from 0, the background. NIfTI volumes are
     brought to one orientation, and those of a case must lie on one grid; slices are axial. A
-    modality that a case lacks is a gap in the data. Dice is taken of every label that occurs,
+    modality that a case lacks is a gap in the data. The command also reads the layout of nnU-Net
+    and that of the Medical Segmentation Decathlon, whose `dataset.json` names modalities and
+    regions; their cases without labels are left out. Dice is taken of every label that occurs,
     unless the root holds a file `regions.txt` that groups labels into regions, one per line:
     `WT 1 2 3`.
 
@@ -54,6 +59,13 @@ class OwnVolumes(Volumes):
         width: Channels of the encoders' first stage.
         augment: Whether training rotates and mirrors slices and changes their intensity at random.
         duplicates: Whether cases of two splits whose volumes are equal are reported or refused.
+        hd95: Whether the test also measures HD95, the distance of surfaces in millimetres, which
+            takes long.
+        network: 'pyramid' for slices, or 'unet3d' for volumes, which trains patches and tests whole
+            volumes through windows of the same size that overlap by half.
+        patch: Sides of the patches in voxels, 'DxHxW' in multiples of 8, slices first.
+        patches: Number of patches of a case in an epoch.
+        foreground: Share of the patches in whose centre a labelled voxel lies.
 
     Raises:
         UserError: The root is not as above.
@@ -76,6 +88,11 @@ class OwnVolumes(Volumes):
         width: int = 16,
         augment: bool = True,
         duplicates: Duplicates = 'report',
+        hd95: bool = False,
+        network: Network = 'pyramid',
+        patch: str = '80x80x80',
+        patches: int = 1,
+        foreground: float = 1 / 3,
     ) -> None:
         folder = data_root('volumes', root, self.how_to_get)
         self.name = name or folder.resolve().name
@@ -87,11 +104,14 @@ class OwnVolumes(Volumes):
         found = {label for case in index for label in case.labels}
         if found <= {0}:
             raise UserError(f'{folder}: expected a label above 0 in some case, found none')
-        regions = _regions(folder / 'regions.txt', found - {0})
+        regions = _regions(folder / REGIONS, found - {0})
         # Numbers that no case has are classes, too, so that a class has the number in the files.
         classes = ('background', *(f'label {k}' for k in range(1, max(found) + 1)))
+        cut_up = cut_of('volumes', network, size, patch, patches, foreground)
         options = SliceOptions(size=image_size('volumes', size), width=width, augment=augment)
-        super().__init__(folder, splits, modalities, classes, regions, options, duplicates)
+        super().__init__(
+            folder, splits, modalities, classes, regions, options, duplicates, hd95, (), cut_up
+        )
 
     @classmethod
     def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:
@@ -102,12 +122,20 @@ class OwnVolumes(Volumes):
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:
-        """Writes the root from a folder of cases."""
+        """Writes the root from a folder of cases, or from the layout of nnU-Net."""
+        with unpacked(work) as source:
+            if is_numbered(source):
+                prepare_numbered(work, source)
+            else:
+                cls._prepare(work, source)
+
+    @classmethod
+    def _prepare(cls, work: Preparation, source: Path) -> None:
         cases: dict[str, Files] = {}
         spelled: dict[str, str] = {SEGMENTATION: SEGMENTATION}
         strange: list[Path] = []
-        for file in walk_all(work.source):
-            path = file.relative_to(work.source)
+        for file in walk_all(source):
+            path = file.relative_to(source)
             kind = file.name[: -len(suffix(file.name))] if suffix(file.name) else ''
             if not kind or any(part.startswith('.') for part in path.parts):
                 work.remarks.add('files left out, for they are no volumes', str(path))
@@ -137,14 +165,9 @@ def _check_name(file: Path, kind: str, spelled: dict[str, str]) -> None:
         spelled: Lower case -> spelling of the modalities so far; this one is added.
 
     Raises:
-        UserError: The files have the layout of another tool, or the name cannot be used.
+        UserError: The files are named as those of BraTS, or the name cannot be used.
     """
-    case, source = file.parent.name, file.parent.parent
-    if case.lower() in ('imagestr', 'labelstr', 'imagests'):
-        raise UserError(
-            f'{source}: expected {LAYOUT}, found {case}/{file.name}, '
-            'the layout of nnU-Net and of the Medical Segmentation Decathlon'
-        )
+    case = file.parent.name
     if kind.startswith(case) and kind[len(case) :][:1] in ('-', '_', '.'):
         raise UserError(
             f'{file}: expected {LAYOUT}, found a name that repeats the case, as in BraTS; '

@@ -14,7 +14,7 @@ class Complete(ModalityDropout):
     2023, section 3). L = L_task.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
     version = 2
     supported_networks = ModalityDropout.supported_networks
     sampler = 'complete'

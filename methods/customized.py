@@ -13,7 +13,7 @@ class Customized(ModalityDropout):
     `modality_dropout` with its mask fixed. M modalities require 2^M - 1 trainings. L = L_task.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
     version = 2
     supported_networks = ModalityDropout.supported_networks
     dedicated = True

@@ -34,7 +34,7 @@ class EarlyFusion(Method):
         UserError: The modalities are neither images of one size nor vectors.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
 
     contract_exceptions = {
         'mixed': 'inputs of different kinds cannot be stacked',

@@ -108,7 +108,7 @@ class Fusion(ModalityDropout):
         UserError: An option has an unknown value, or the operator cannot take as many modalities.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
 
     def __init__(
         self,

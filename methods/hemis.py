@@ -51,7 +51,7 @@ class HeMIS(ModalityDropout):
         UserError: The estimator or the variant is unknown.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
 
     def __init__(
         self,

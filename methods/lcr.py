@@ -93,7 +93,7 @@ class LCR(ModalityDropout):
         UserError: The task has a single modality, which has no others to be correlated with.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
     version = 2
 
     def __init__(self, task: Task) -> None:

@@ -88,7 +88,7 @@ class M3AE(Method):
         UserError: A share is not from 0 to below 1, or `patches` is below 1.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
     version = 2
     search = {'smoothness': LogUniform(5e-4, 0.05), 'consistency': LogUniform(0.01, 10)}
     contract_exceptions = {

@@ -157,7 +157,7 @@ class MMFormer(Method):
         UserError: The variant is unknown, or `heads` does not divide the channels.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
     version = 2
     search = {'dropout': Uniform(0, 0.5)}
 

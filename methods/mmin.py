@@ -103,7 +103,7 @@ class MMIN(Method):
             which has no complement.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
     version = 2
     search = {'imagination': LogUniform(0.1, 40), 'cycle': LogUniform(0.05, 20)}
     teacher = 'complete'

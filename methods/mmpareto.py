@@ -80,7 +80,8 @@ class MMPareto(UnimodalHeads):
         pareto: Whether gradients are integrated.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
+    separate_encoders = True
     search = {'gamma': Uniform(1, 3)}
 
     def __init__(self, task: Task, *, gamma: float = 1.5, pareto: bool = True) -> None:

@@ -139,7 +139,7 @@ class RedCore(Method):
         UserError: The variant is unknown, `interval` is below 1, or the task has a single modality.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
     version = 2
     search = {
         'imagination': LogUniform(0.01, 3),

@@ -190,7 +190,7 @@ class RobustSeg(Method):
         divergence: Weight of KL.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
     search = {'reconstruction': LogUniform(0.01, 1), 'divergence': LogUniform(0.01, 1)}
 
     def __init__(self, task: Task, *, reconstruction: float = 0.1, divergence: float = 0.1) -> None:

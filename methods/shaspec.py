@@ -120,7 +120,7 @@ class ShaSpec(Method):
         UserError: The variant is unknown.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
     version = 2
     search = {'alpha': LogUniform(0.01, 10), 'beta': LogUniform(0.002, 0.2)}
 

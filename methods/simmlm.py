@@ -91,7 +91,7 @@ class SimMLM(Method):
         ranking: Weight of the ranking; 0.1 in the released code.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
     search = {'ranking': LogUniform(0.01, 1)}
 
     def __init__(self, task: Task, *, ranking: float = 0.1) -> None:

@@ -160,7 +160,7 @@ class UHVED(Method):
         reconstruction: Weight of L_reconstruction.
     """
 
-    kinds = KINDS
+    task_kinds = KINDS
     version = 3
     search = {'divergence': LogUniform(0.01, 1), 'reconstruction': LogUniform(0.01, 1)}
 

@@ -7,6 +7,7 @@ which runs no tests, before it starts those that do.
 import contextlib
 import gc
 import importlib
+import logging
 import os
 from pathlib import Path
 
@@ -109,6 +110,12 @@ def _unsynced():
 
 
 @pytest.fixture(autouse=True, scope='session')
+def _no_debugging():
+    """Lets the registries of mmengine log for nobody that they build a layer, which takes time."""
+    logging.disable(logging.DEBUG)
+
+
+@pytest.fixture(autouse=True, scope='session')
 def _one_thread():
     """Computes in one thread, since the processes of two suites would fight for the cores."""
     import torch
@@ -139,7 +146,7 @@ def _counted_once():
         yield
 
 
-PAGE = ('test_page', 'test_disk', 'test_streams')
+PAGE = ('test_page', 'test_columns', 'test_disk', 'test_streams')
 """Beginnings of the files whose tests look at the page of a results folder."""
 
 

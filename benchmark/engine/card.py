@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 from benchmark.dataset import Intake
 from benchmark.engine import environment, state
-from benchmark.engine.experiment import Experiment, part_name
+from benchmark.engine.building import tested_at_once
+from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
+from benchmark.engine.places import part_name
 from benchmark.errors import UserError
 from benchmark.files import digest, read_json
 from benchmark.method import Modality, Task
@@ -26,7 +28,7 @@ CARD = 'model.json'
 FORMAT = 1
 """Raised when older versions of this project cannot read the file any more."""
 
-TUPLES = ('classes', 'class_weights')
+TUPLES = ('classes', 'class_weights', 'fewest')
 
 
 class Card(NamedTuple):
@@ -41,6 +43,7 @@ class Card(NamedTuple):
         batch: Number of samples that a test batch had.
         subsets: Field of the protocol that says which subsets were tested.
         versions: Package -> version in the training.
+        pretrain: Field of the protocol that says what trained the encoders first.
     """
 
     folder: Path
@@ -51,6 +54,7 @@ class Card(NamedTuple):
     batch: int
     subsets: str
     versions: dict[str, str]
+    pretrain: str = ''
 
     def checkpoint(self, subset: str) -> Path:
         """Returns the file with the weights of a network."""
@@ -65,7 +69,7 @@ def write(experiment: Experiment, device: str) -> None:
     """
     data, method = experiment.data, experiment.header['method']
     # The weights are in the checkpoint; the path that they started from may exist nowhere else.
-    task = dataclasses.replace(data.task, loss=experiment.protocol.loss, pretrained='')
+    task = dataclasses.replace(experiment.task, pretrained='')
     circumstances = environment.circumstances(device)
     content = {
         'format': FORMAT,
@@ -77,8 +81,9 @@ def write(experiment: Experiment, device: str) -> None:
         # All splits are prepared alike, and the test split is not opened before the test.
         'preparation': data.preparation(split_of(data, 'val')),
         'seed': experiment.seed,
-        'batch': 2 * experiment.protocol.batch_size,
+        'batch': tested_at_once(experiment),
         'subsets': experiment.protocol.subsets,
+        'pretrain': experiment.protocol.pretrain,
         'networks': {
             part.only[0] if part.only else '': digest(part.folder / state.WEIGHTS).sha256
             for part in experiment.parts
@@ -126,6 +131,7 @@ def _card(folder: Path, found: Mapping[str, Any]) -> Card:
         int(found['batch']),
         str(found.get('subsets', '')),  # older versions tested all
         dict(found['versions']),
+        str(found.get('pretrain', '')),  # older versions had none
     )
 
 
@@ -135,7 +141,8 @@ def _task(found: Mapping[str, Any]) -> Task:
         Modality(m['name'], tuple(m['shape']), m['padded']) for m in found['modalities']
     )
     regions = tuple((name, tuple(labels)) for name, labels in found['regions'])
-    tuples = {key: tuple(found[key]) for key in TUPLES}
+    # Older versions lack `fewest` and `scale`, which are empty then.
+    tuples = {key: tuple(found.get(key, ())) for key in TUPLES}
     tuples['scale'] = tuple(tuple(pair) for pair in found.get('scale', ()))
     return Task(**{**found, 'modalities': modalities, 'regions': regions, **tuples})
 

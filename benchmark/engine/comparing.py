@@ -18,8 +18,8 @@ from benchmark.engine import environment, plan, recording
 from benchmark.engine.compared_areas import Areas
 from benchmark.engine.compared_classes import Classes
 from benchmark.engine.description import described
-from benchmark.engine.experiment import place
 from benchmark.engine.loading import split_of
+from benchmark.engine.places import place
 from benchmark.errors import UserError, unknown
 from benchmark.files import digest
 from benchmark.method import Task

@@ -20,6 +20,9 @@ LEFTOVERS = (RESUME, BEST, OWNER)
 TRIAL, SEARCH = 'trial.json', 'search.json'
 """What became of a trial, in its folder; and how many trials there are, in the folder above."""
 
+EARLIER = ('teacher', 'pretraining')
+"""Folders beside the trials of searches: what is trained before them, and that they share."""
+
 HEAD = 2**16
 """Bytes at the start of a pickle in which the epoch must stand."""
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 
 from benchmark.engine import state
 from benchmark.engine.hooks import LossWatch
+from benchmark.engine.learning import Learning
 from benchmark.method import SubsetScore
 from benchmark.records.curves import Curve
 
@@ -35,10 +36,11 @@ class Curves(Hook):
     Args:
         metric: The task's metric.
         watch: Gives the means of the loss terms; its hook runs before this one.
+        learning: Likewise gives what is kept of single modalities, if it is wanted.
     """
 
-    def __init__(self, metric: str, watch: LossWatch) -> None:
-        self.metric, self.watch = metric, watch
+    def __init__(self, metric: str, watch: LossWatch, learning: Learning | None = None) -> None:
+        self.metric, self.watch, self.learning = metric, watch, learning
         self.state: Curve = {
             'epochs': [],
             'lr': [],
@@ -56,6 +58,8 @@ class Curves(Hook):
         """Keeps the learning rate and the loss terms of the epoch."""
         kept = self.state
         _append(kept['losses'], self.watch.means, len(kept['epochs']))
+        if norms := self._of_learning('gradient_norms'):
+            _append(kept.setdefault('gradient_norms', {}), norms, len(kept['epochs']))
         kept['epochs'].append(runner.epoch)
         kept['lr'].append(_short(self._lr))
 
@@ -64,8 +68,18 @@ class Curves(Hook):
         scores: dict[str, SubsetScore] = runner.val_loop.evaluator.scores
         kept, values = self.state, {s: v.metrics[self.metric] for s, v in scores.items()}
         _append(kept['validation'], values, len(kept['validated']))
+        if losses := self._of_learning('modality_losses'):
+            _append(kept.setdefault('modality_losses', {}), losses, len(kept['validated']))
         # The epoch counter was raised before validation.
         kept['validated'].append(runner.epoch - 1)
+
+    def _of_learning(self, name: Literal['gradient_norms', 'modality_losses']) -> dict[str, float]:
+        """Returns what an epoch adds; of a training that goes on without `--curves`, no numbers."""
+        known = dict.fromkeys(self.state.get(name, ()), math.nan)
+        if self.learning is None:
+            return known
+        gradients = name == 'gradient_norms'
+        return {**known, **(self.learning.gradients if gradients else self.learning.losses)}
 
 
 def _append(

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from benchmark.engine import card as cards
 from benchmark.engine import state
-from benchmark.engine.building import keep_plain_layout, quiet
+from benchmark.engine.building import placed, quiet
 from benchmark.engine.card import Card
+from benchmark.engine.pretraining import needed
 from benchmark.errors import UserError, unknown
 from benchmark.method import Method, Modality
 from benchmark.missing import subset_id
@@ -262,8 +263,7 @@ def load(run: str | Path, device: str = 'cpu', method_file: str | Path | None = 
     networks = {subset: _network(found, subset, device) for subset in found.networks}
     model = Model(found, networks, device)
     cls = lookup(METHODS, found.method['name'])
-    teacher = [lookup(METHODS, cls.teacher)] if cls.teacher else []
-    if code_of(cls, *teacher) != found.method['code']:
+    if code_of(*needed(cls, found.pretrain)) != found.method['code']:
         model.notes.append(
             f'{found.folder}: the code of {found.method["name"]} has changed since the training; '
             'predictions may differ from those of the record'
@@ -283,7 +283,4 @@ def _network(card: Card, subset: str, device: str) -> Method:
     except state.Unusable as error:
         raise UserError(f'{file}: cannot be used: {error}') from None
     method.load_state_dict(weights)
-    method = method.to(device, memory_format=torch.channels_last)
-    if device == 'cpu':
-        keep_plain_layout(method)
-    return method.eval().requires_grad_(False)
+    return placed(method, device).eval().requires_grad_(False)

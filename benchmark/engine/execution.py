@@ -8,11 +8,11 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from benchmark.engine import card, cost, environment, fitting, state, training
+from benchmark.engine import card, cost, environment, fitting, pretraining, state, training
 from benchmark.engine.building import Machine, build, loaders
 from benchmark.engine.compiling import compiled
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
@@ -30,6 +30,16 @@ Report = Callable[[str, int, int, float], None]
 """Called with (stage, finished epochs, epochs, seconds of this stage so far)."""
 
 
+class Before(NamedTuple):
+    """Trained networks that an experiment needs: its teacher, and encoders to start from."""
+
+    mentor: Method | None
+    encoders: Method | None
+
+
+NOTHING = Before(None, None)
+
+
 def run(
     experiment: Experiment, machine: Machine, report: Report, force: bool = False
 ) -> store.Record:
@@ -45,16 +55,16 @@ def run(
         The record, which has been written.
 
     Raises:
-        Busy: Another process trains the teacher.
+        Busy: Another process trains the teacher or the encoders.
         CannotTrain: The method cannot train on these data.
         UserError: The folder cannot be written.
         TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
-    trained, teacher_cost = train(experiment, machine, report, force)
+    trained, earlier = train(experiment, machine, report, force)
     state.make_room(experiment.folder, store.RECORD, *store.BESIDE)
     card.write(experiment, machine.device)
     report('testing', 0, 0, 0.0)
-    return finish(experiment, machine, trained, teacher_cost)
+    return finish(experiment, machine, trained, earlier)
 
 
 def train(
@@ -63,10 +73,11 @@ def train(
     """Trains an experiment's networks, after its teacher; the test split is not opened.
 
     Returns:
-        Each network with what is known of its training, and what the teacher took.
+        Each network with what is known of its training, and what was trained before them took:
+        'seconds' of the teacher, 'pretrain_seconds' if there are, and 'peak_memory_mb'.
 
     Raises:
-        Busy: Another process trains the teacher.
+        Busy: Another process trains the teacher or the encoders.
         CannotTrain: The method cannot train on these data.
         UserError: The folder cannot be written.
         TrainingDiverged: A loss or a prediction became NaN or infinite.
@@ -78,17 +89,12 @@ def train(
         clear(experiment)
     deterministic(machine)
     _ = experiment.readable  # refuses before a teacher is trained
-    teacher = experiment.teacher
-    teacher_cost = {'seconds': 0.0, 'peak_memory_mb': 0.0}
-    mentor = None
-    if teacher is not None:
-        stage = functools.partial(report, f'teacher {teacher.label}')
-        mentor, teacher_cost = _teacher(teacher, machine, stage)
+    before, earlier = _before(experiment, machine, report)
     trained = []
     for part in experiment.parts:
         stage = functools.partial(report, part.only[0] if part.only else 'training')
-        trained.append(_train_part(experiment, part, machine, mentor, stage))
-    return trained, teacher_cost
+        trained.append(_train_part(experiment, part, machine, before, stage))
+    return trained, earlier
 
 
 def deterministic(machine: Machine) -> None:
@@ -110,15 +116,35 @@ def clear(experiment: Experiment) -> None:
         state.discard(part.folder, state.TRAINED, state.WEIGHTS, *state.LEFTOVERS)
 
 
-def _teacher(
-    teacher: Experiment, machine: Machine, report: Callable[[int, int, float], None]
+def _before(
+    experiment: Experiment, machine: Machine, report: Report
+) -> tuple[Before, dict[str, Any]]:
+    """Returns the networks that an experiment needs, and what their trainings took."""
+    before, earlier = NOTHING, {'seconds': 0.0, 'peak_memory_mb': 0.0}
+    if (first := experiment.pretraining) is not None:
+        stage = functools.partial(report, f'pre-training {first.label}')
+        found, summary = _shared(first, machine, before, stage)
+        before = Before(None, found)
+        earlier |= {'pretrain_seconds': summary['seconds']}
+        earlier['peak_memory_mb'] = summary['peak_memory_mb']
+    if (teacher := experiment.teacher) is not None:
+        stage = functools.partial(report, f'teacher {teacher.label}')
+        found, summary = _shared(teacher, machine, before, stage)
+        before = before._replace(mentor=found)
+        earlier['seconds'] = summary['seconds']
+        earlier['peak_memory_mb'] = max(earlier['peak_memory_mb'], summary['peak_memory_mb'])
+    return before, earlier
+
+
+def _shared(
+    e: Experiment, machine: Machine, before: Before, report: Callable[[int, int, float], None]
 ) -> Trained:
-    """Returns the trained teacher, which several experiments and their processes share."""
-    found = _from_disk(teacher, teacher.parts[0], machine)
-    if found is not None and not (teacher.folder / state.LEFTOVERS[-1]).exists():
+    """Returns a trained network that several experiments and their processes share."""
+    found = _from_disk(e, e.parts[0], machine)
+    if found is not None and not (e.folder / state.LEFTOVERS[-1]).exists():
         return found
-    with holding(teacher.folder):
-        return _train_part(teacher, teacher.parts[0], machine, None, report)
+    with holding(e.folder):
+        return _train_part(e, e.parts[0], machine, before, report)
 
 
 def _from_disk(experiment: Experiment, part: Part, machine: Machine) -> Trained | None:
@@ -138,7 +164,7 @@ def _train_part(
     experiment: Experiment,
     part: Part,
     machine: Machine,
-    mentor: Method | None,
+    before: Before,
     report: Callable[[int, int, float], None],
 ) -> Trained:
     """Returns one trained network and what is known of its training, from disk where finished."""
@@ -149,22 +175,24 @@ def _train_part(
         state.discard(part.folder, *state.LEFTOVERS)  # of a process that was killed just then
         return found
     try:
-        return _fit(experiment, part, machine, mentor, report)
+        return _fit(experiment, part, machine, before, report)
     except state.Unusable:  # it was named and removed
-        return _fit(experiment, part, machine, mentor, report)
+        return _fit(experiment, part, machine, before, report)
 
 
 def _fit(
     experiment: Experiment,
     part: Part,
     machine: Machine,
-    mentor: Method | None,
+    before: Before,
     report: Callable[[int, int, float], None],
 ) -> Trained:
     """Trains a network and keeps its weights."""
     method = build(experiment, machine.device)
-    if mentor is not None:
-        method.set_teacher(mentor)
+    if before.encoders is not None:
+        pretraining.start(method, before.encoders)
+    if before.mentor is not None:
+        method.set_teacher(before.mentor)
     epochs, identity = experiment.protocol.epochs, experiment.identity_of(part)
     cost.reset_peak(machine.device)
     if fitting.is_fitted(experiment.method):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +12,21 @@ import numpy as np
 
 from benchmark import tested
 from benchmark.dataset import Dataset
-from benchmark.engine import gaps, listing_all, state, values
+from benchmark.engine import (
+    backbones,
+    gaps,
+    listing_all,
+    pretraining,
+    state,
+    surfaces,
+    together,
+    values,
+)
 from benchmark.engine.description import described
+from benchmark.engine.places import part_name, place
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError
-from benchmark.method import Method
-from benchmark.missing import Sampler
+from benchmark.method import Method, Task
 from benchmark.options import Spec
 from benchmark.records import store
 from benchmark.records.schema import SCHEMA
@@ -30,10 +37,6 @@ from benchmark.source import code_of
 
 class CannotTrain(UserError):
     """The method cannot train on these data: a refusal, not a failure."""
-
-
-LONGEST = 120
-"""Most bytes in the name of the folder of a row or a network; file systems take 255."""
 
 
 class Part(NamedTuple):
@@ -66,6 +69,7 @@ class Experiment:
             'tuned'.
         tunable: The options that a search could choose.
         teacher: The experiment that trains the method's teacher, if it has one.
+        pretraining: The experiment that trains the encoders first, where the protocol asks for it.
         search: The search that chose the options, as the record holds it.
         trial: Whether this is one setting of a search, which is scored on the validation split
             alone and leaves a result instead of a record.
@@ -81,6 +85,7 @@ class Experiment:
     source: str
     tunable: tuple[str, ...] = ()
     teacher: Experiment | None = None
+    pretraining: Experiment | None = None
     search: Mapping[str, Any] | None = None
     trial: bool = False
 
@@ -91,9 +96,19 @@ class Experiment:
 
     @property
     def code(self) -> str:
-        """Hash of the source code of the method and of its teacher, whose weights it uses."""
-        teacher = self.method.teacher
-        return code_of(self.method, *([lookup(METHODS, teacher)] if teacher else []))
+        """Hash of the source code of the method and of those whose weights it uses."""
+        return code_of(*pretraining.needed(self.method, self.protocol.pretrain))
+
+    @property
+    def task(self) -> Task:
+        """The task of the data set, with what the protocol chooses for all methods."""
+        return backbones.task_of(self.data.task, self.protocol)
+
+    @property
+    def earlier(self) -> dict[str, Experiment]:
+        """What is trained before it, in order: 'pretraining' and 'teacher', where it has them."""
+        both = {'pretraining': self.pretraining, 'teacher': self.teacher}
+        return {kind: e for kind, e in both.items() if e is not None}
 
     @functools.cached_property
     def protocol_id(self) -> str:
@@ -139,17 +154,13 @@ class Experiment:
         """Checks what can be checked without data.
 
         Raises:
-            UserError: The network, the sampler or the gaps do not fit the method and data set.
+            UserError: Network, sampler, gaps, HD95 or pre-training do not fit the method and data.
         """
-        task = self.data.task
-        self.method.check_network(task)
-        gaps.check(task, self.protocol)
-        if self.protocol.sampling == 'balanced' and task.kind != 'classification':
-            raise UserError(
-                f'sampling=balanced on {self.data.name}: expected a classification task, whose '
-                f'samples have one class each, found {task.kind}'
-            )
-        Sampler(self.protocol.sampler, task.names)
+        given = self.label, self.name, self.options, self.task
+        together.check(*given, self.protocol)
+        surfaces.check(self.data)
+        if self.pretraining is not None:
+            pretraining.check(*given, self.protocol.pretrain)
 
     @functools.cached_property
     def header(self) -> dict[str, Any]:
@@ -165,7 +176,7 @@ class Experiment:
                 'tunable': list(self.tunable),
                 'code': self.code,
             },
-            'dataset': described(self.data),
+            'dataset': {**described(self.data), 'encoder': self.task.encoder},
             'protocol': self.protocol.recorded(),
             'protocol_id': self.protocol_id,
             'seed': self.seed,
@@ -213,29 +224,6 @@ class Experiment:
         return is_ours and found['status'] == 'complete'
 
 
-def place(results: Path, kind: str, data: Dataset, row: str, protocol_id: str) -> Path:
-    """Returns the folder of a row's 'runs' or of its search's trials ('tuning')."""
-    return results / kind / data.name / folder_name(row) / protocol_id
-
-
-def folder_name(row: str) -> str:
-    """Returns the name of a row's folder: readable, and another one for every row.
-
-    A row whose name is too long for a folder, or holds characters that file systems refuse, gets
-    the hash of its name appended; otherwise 'a/b' and 'a_b' would share a folder.
-    """
-    plain = re.sub(r'[^\w.,=+-]', '_', row.replace(':', '-', 1), flags=re.ASCII)
-    if plain == row.replace(':', '-', 1) and len(plain) <= LONGEST:
-        return plain
-    digest = hashlib.sha256(row.encode()).hexdigest()[:8]
-    return f'{plain[: LONGEST - 9]}-{digest}'
-
-
-def part_name(subset: str) -> str:
-    """Returns the name of the folder of the network for a subset; the names of many are long."""
-    return subset if len(subset.encode()) <= LONGEST else folder_name(subset)
-
-
 def experiment(
     spec: Spec, data: Dataset, protocol: Protocol, seed: int, results: Path, chosen: bool = True
 ) -> Experiment:
@@ -270,7 +258,18 @@ def experiment(
         source=_source(differing, options, data.task.dataset),
         tunable=tuple(search_space(differing, options)),
         teacher=(experiment(teacher, data, protocol, seed, results, chosen) if teacher else None),
+        pretraining=_pretraining(cls, data, protocol, seed, results, chosen),
     )
+
+
+def _pretraining(
+    cls: type[Method], data: Dataset, protocol: Protocol, seed: int, results: Path, chosen: bool
+) -> Experiment | None:
+    """Returns the experiment that trains the encoders of a method first, if there is one."""
+    if not protocol.pretrain or cls.fit is not Method.fit:
+        return None  # a method that is fitted has no encoders, as it has no epochs
+    pretraining.method_of(protocol.pretrain)
+    return experiment(Spec(protocol.pretrain), data, protocol.first, seed, results, chosen)
 
 
 def _source(differing: Spec, options: dict[str, Any], dataset: str) -> str:

@@ -26,6 +26,10 @@ STEPS = 3
 """Steps that a forecast measures, after one to warm up."""
 
 
+Measured = tuple[dict[str, float], float, float]
+"""Seconds of what is trained before ('pretraining', 'teacher'), of one training, of one test."""
+
+
 @dataclass
 class Forecast:
     """Forecasts a list of experiments; what several of them share is counted once.
@@ -37,7 +41,7 @@ class Forecast:
 
     machine: Machine
     trained: frozenset[Path] = frozenset()
-    _measured: dict[tuple[str, str, str], tuple[float, float, float]] = field(default_factory=dict)
+    _measured: dict[tuple[str, str, str], Measured] = field(default_factory=dict)
 
     def seconds(self, e: Experiment, tests: bool = True) -> float:
         """Returns the seconds that an experiment will take after those asked about before.
@@ -51,41 +55,41 @@ class Forecast:
         if key not in self._measured:
             with quiet():
                 self._measured[key] = self._measure(e)
-        teaching, training, each = self._measured[key]
+        earlier, training, each = self._measured[key]
         seconds = {part.folder: training * _left(part, e) for part in e.parts}
-        if e.teacher is not None:
-            part = e.teacher.parts[0]
-            seconds[part.folder] = teaching * _left(part, e.teacher)
+        for kind, x in e.earlier.items():
+            seconds[x.folder] = earlier[kind] * _left(x.parts[0], x)
         new = seconds.keys() - self.trained
         self.trained |= new
         testing = each * len(split_of(e.data, 'val')) if tests else 0.0
         return sum(seconds[f] for f in new) + testing
 
-    def _measure(self, e: Experiment) -> tuple[float, float, float]:
-        """Returns seconds to train the teacher, to train one network, and to test one sample.
+    def _measure(self, e: Experiment) -> Measured:
+        """Returns seconds of what is trained before, to train one network, to test one sample.
 
         How long a fit takes that has no steps is not known; it counts as no time.
         """
-        method, teaching = build(e, self.machine.device), 0.0
+        method, earlier = build(e, self.machine.device), dict[str, float]()
         if is_fitted(e.method):
             check_size(e)
             loader = loader_of(e, self.machine, 'val')
-            return 0.0, 0.0, _rehearse_validation(method, loader, 1, e.subsets)
-        if e.teacher is not None:
-            mentor = build(e.teacher, self.machine.device)
-            both = loaders(e.teacher, e.teacher.parts[0], self.machine)
-            teaching = forecast(mentor, both, e.protocol, e.subsets)[0]
-            method.set_teacher(mentor)
+            return earlier, 0.0, _rehearse_validation(method, loader, 1, e.subsets)
+        for kind, x in e.earlier.items():
+            network = build(x, self.machine.device)
+            both = loaders(x, x.parts[0], self.machine)
+            earlier[kind] = forecast(network, both, x.protocol, x.subsets)[0]
+            if x is e.teacher:
+                method.set_teacher(network)
         both = loaders(e, e.parts[-1], self.machine)
         training, each = forecast(method, both, e.protocol, e.subsets)
-        return teaching, training, each
+        return earlier, training, each
 
 
 def resumed(e: Experiment) -> list[str]:
     """Tells which stopped trainings an experiment goes on from, and at which epoch."""
     networks = [(part.only[0] if part.only else 'it', part, e) for part in e.parts]
-    if e.teacher is not None:
-        networks.insert(0, ('its teacher', e.teacher.parts[0], e.teacher))
+    before = {'pretraining': 'its pre-training', 'teacher': 'its teacher'}
+    networks = [(before[kind], x.parts[0], x) for kind, x in e.earlier.items()] + networks
     done = [(who, _epochs_done(part, x), x.protocol.epochs) for who, part, x in networks]
     return [f'{who} resumes at epoch {n + 1} of {total}' for who, n, total in done if 0 < n < total]
 

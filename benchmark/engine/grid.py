@@ -96,7 +96,7 @@ def is_done(e: Experiment) -> bool:
 
 def _epochs_to_train(todo: list[Experiment], force: bool) -> dict[str, int]:
     """Returns per data set the epochs of all networks that are not trained yet, teachers once."""
-    everything = [x for e in todo for x in (e.teacher, e) if x and not is_fitted(x.method)]
+    everything = [x for e in todo for x in (*e.earlier.values(), e) if not is_fitted(x.method)]
     networks = {part.folder: (part, x) for x in everything for part in x.parts}
     epochs: dict[str, int] = {}
     for part, x in networks.values():

@@ -26,10 +26,10 @@ class Unit(NamedTuple):
     """What a task runs at least.
 
     Attributes:
-        folder: Folder that stands for it: that of an experiment or a teacher, or that of the seeds
-            of a search.
+        folder: Folder that stands for it: that of an experiment, of a teacher or a pre-training, or
+            that of the seeds of a search.
         text: What it is.
-        after: Folders of the teachers that it needs and that are not trained yet.
+        after: Folders of what is trained before it, and is not trained yet.
     """
 
     folder: Path
@@ -45,23 +45,27 @@ def folder_of(item: Item) -> Path:
 
 
 def units(grid: Grid, unfinished: Callable[[Item], bool]) -> list[Unit]:
-    """Returns what is left of a grid: teachers that no item trains for itself, then the items.
+    """Returns what is left of a grid: what is shared, such as teachers, then the items.
 
     Args:
         grid: The grid.
         unfinished: Says of an item whether anything of it is left.
     """
     todo = {folder_of(item): item for item in grid if unfinished(item)}
-    teachers: dict[Path, Unit] = {}
+    shared: dict[Path, Unit] = {}
     found = []
     for folder, item in todo.items():
         needed = _untrained(item)
         for e in needed.values():
             if e.folder not in todo:
-                text = f'{e.data.name}  teacher {named(e)}  seed {e.seed}'
-                teachers[e.folder] = Unit(e.folder, text)
+                text = f'{e.data.name}  {_kind(e)} {named(e)}  seed {e.seed}'
+                shared[e.folder] = Unit(e.folder, text, frozenset(_untrained(e)))
         found.append(Unit(folder, _text(item), frozenset(needed)))
-    return [*teachers.values(), *found]
+    return [*shared.values(), *found]
+
+
+def _kind(e: Experiment) -> str:
+    return 'pre-training' if e.method.pretrains else 'teacher'
 
 
 def _text(item: Item) -> str:
@@ -71,15 +75,17 @@ def _text(item: Item) -> str:
     return f'{item.data.name}  {named(item)}  seed {item.seed}'
 
 
-def _teachers(item: Item) -> dict[Path, Experiment]:
-    return {e.teacher.folder: e.teacher for e in steps(item) if e.teacher and not is_done(e)}
+def _shared(item: Item) -> dict[Path, Experiment]:
+    """Returns the teachers and pre-trainings of what is left of an item."""
+    left = [e for e in steps(item) if not is_done(e)]
+    return {x.folder: x for e in left for x in e.earlier.values()}
 
 
 def _untrained(item: Item) -> dict[Path, Experiment]:
-    """Returns the teachers that an item still needs and that are not trained yet."""
+    """Returns what an item still needs and is not trained yet."""
     return {
         folder: e
-        for folder, e in _teachers(item).items()
+        for folder, e in _shared(item).items()
         if not is_trained(folder, e.identity_of(e.parts[0]))
     }
 
@@ -93,14 +99,14 @@ def picked(grid: Grid, only: Sequence[str], results: Path) -> tuple[Grid, list[E
         results: The results folder.
 
     Returns:
-        Items of the grid, and teachers that are trained alone.
+        Items of the grid, and teachers and pre-trainings that are trained alone.
 
     Raises:
         UserError: A folder stands for nothing that the command runs.
     """
     wanted = [(results.resolve() / folder) for folder in only]
     items = {folder_of(item): item for item in grid}
-    teachers = {folder: e for item in grid for folder, e in _teachers(item).items()}
+    teachers = {folder: e for item in grid for folder, e in _shared(item).items()}
     for folder in wanted:
         if folder not in items and folder not in teachers and not folder.is_dir():
             raise UserError(
@@ -113,7 +119,7 @@ def picked(grid: Grid, only: Sequence[str], results: Path) -> tuple[Grid, list[E
 
 
 def train_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:
-    """Trains teachers for the tasks of their students; nothing is tested.
+    """Trains teachers and encoders for the tasks that need them; nothing is tested.
 
     Raises:
         UserError: A training failed; the others were done nevertheless.
@@ -125,7 +131,7 @@ def train_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:
     use_gpu(machine.gpus)
     with Progress(epochs, len(teachers)) as progress:
         for e in teachers:
-            progress.start(e.data.name, f'teacher {e.label}', e.seed)
+            progress.start(e.data.name, f'{_kind(e)} {e.label}', e.seed)
             try:
                 _train(e, machine, progress)
                 progress.end('trained')

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark.engine import mask_schedules
 from benchmark.errors import UserError, unknown
 from benchmark.method import LOSSES
 from benchmark.options import read
@@ -24,6 +25,7 @@ CHOICES = {
 
 BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     **dict.fromkeys(('epochs', 'val_interval'), ('at least 1', lambda x: x >= 1)),
+    'pretrain_epochs': ('0 (as many as epochs) or more', lambda x: x >= 0),
     # Batch normalisation cannot train on one value, which a single small map or vector is.
     'batch_size': ('at least 2', lambda x: x >= 2),
     'lr': ('a positive number', lambda x: 0 < x < math.inf),
@@ -34,7 +36,11 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
 }
 
-LATER = ('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'sampling')
+LATER = (
+    *('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'sampling'),
+    *('pretrain', 'pretrain_epochs', 'encoder', 'encoder_weights', 'encoder_frozen'),
+    *('mask_schedule', 'share_encoders'),
+)
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
 
@@ -45,6 +51,17 @@ def _loss(kind: str, given: str) -> str:
     if given and given not in LOSSES[kind]:
         raise unknown(f'loss in {kind}', given, LOSSES[kind])
     return (given or default) if others else ''
+
+
+def _pretrain_epochs(made: Protocol) -> int:
+    """Returns the number of epochs of the pre-training, 0 where there is none."""
+    if made.pretrain:
+        return made.pretrain_epochs or made.epochs
+    if made.pretrain_epochs:
+        raise UserError(
+            'pretrain_epochs: expected pretrain beside it, such as pretrain=masked, found none'
+        )
+    return 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,20 @@ class Protocol:
             of K, or 'list:' and what `benchmark.tested` makes of a file.
         sampling: Which training samples an epoch has: 'shuffled' (each once) or, in classification,
             'balanced' (as many draws, with replacement, all classes being equally likely).
+        pretrain: Name of a method that trains the encoders first (`Method.pretrains`), such as
+            'masked' or 'contrastive'; every network then starts from these encoders. Empty for
+            weights that are drawn.
+        pretrain_epochs: Number of epochs of that training; as typed, 0 stands for `epochs`.
+        encoder: Model of timm that encodes images in all methods; empty for the suite's ResNet.
+        encoder_weights: Hash of the file of weights that it starts from, which is typed as a path;
+            empty for weights that are drawn.
+        encoder_frozen: Whether it keeps these weights.
+        mask_schedule: How the distribution of the training masks changes: 'constant',
+            'curriculum:S' (from complete samples to the sampler over the share S of the epochs) or
+            'learned:T' (subsets that score worse on the validation split are drawn more often, the
+            more so the smaller T; `benchmark.engine.mask_schedules`).
+        share_encoders: Whether modalities of like kind and size share one encoder, in which each
+            has normalisation layers of its own, and a stem if its channels are other ones.
     """
 
     sampler: str = 'uniform'
@@ -112,6 +143,13 @@ class Protocol:
     mask: str = ''
     subsets: str = ''
     sampling: str = 'shuffled'
+    pretrain: str = ''
+    pretrain_epochs: int = 0
+    encoder: str = ''
+    encoder_weights: str = ''
+    encoder_frozen: bool = False
+    mask_schedule: str = 'constant'
+    share_encoders: bool = False
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():
@@ -120,6 +158,13 @@ class Protocol:
         for key, (expected, holds) in BOUNDS.items():
             if not holds(getattr(self, key)):
                 raise UserError(f'{key}: expected {expected}, found {getattr(self, key)}')
+        mask_schedules.parse(self.mask_schedule)
+
+    @property
+    def validates(self) -> bool:
+        """Whether every epoch that may be validated has to be, whatever the method is."""
+        learned = mask_schedules.parse(self.mask_schedule)[0] == mask_schedules.LEARNED
+        return self.selection != 'last' or learned
 
     @property
     def milestones(self) -> tuple[float, ...]:
@@ -140,6 +185,18 @@ class Protocol:
             expected = 'ascending fractions such as step:0.5/0.8'
             raise UserError(f'schedule: expected {expected}, found {self.schedule!r}')
         return found
+
+    @property
+    def first(self) -> Protocol:
+        """The rules of the pre-training: its own epochs, of which the last one counts."""
+        return dataclasses.replace(
+            self,
+            pretrain='',
+            pretrain_epochs=0,
+            epochs=self.pretrain_epochs,
+            selection='last',
+            mask_schedule='constant',  # its scores are no deficits
+        )
 
     @property
     def gaps(self) -> str:
@@ -184,6 +241,8 @@ class Protocol:
         typed = {key: read(key, value, type(fields[key])) for key, value in overrides.items()}
         merged = {**recipe, **typed}
         merged['loss'] = _loss(kind, merged.get('loss', ''))
+        if 'mask_schedule' in merged:
+            merged['mask_schedule'] = mask_schedules.canonical(merged['mask_schedule'])
         if merged.get('precision', 'auto') == 'auto':
             merged['precision'] = 'bfloat16' if device == 'cuda' else 'float32'
         made = cls(**merged)
@@ -192,6 +251,7 @@ class Protocol:
                 f'precision: expected float32 or auto on a CPU, found {made.precision}, which is '
                 'for GPUs'
             )
+        made = dataclasses.replace(made, pretrain_epochs=_pretrain_epochs(made))
         if ':' in made.schedule:
             usual = dataclasses.replace(made, schedule='step').milestones
             shares = '/'.join(f'{share:.10g}' for share in made.milestones)

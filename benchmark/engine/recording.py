@@ -33,7 +33,7 @@ def finish(
     experiment: Experiment,
     machine: Machine,
     trained: list[Trained],
-    teacher_cost: dict[str, Any],
+    earlier: dict[str, Any],
 ) -> store.Record:
     """Tests the trained networks and writes outcomes and record, the record last.
 
@@ -70,10 +70,11 @@ def finish(
         'cost': {
             **_size(experiment, [method for method, _ in trained]),
             'train_seconds': sum(summary['seconds'] for _, summary in trained),
-            'teacher_seconds': teacher_cost['seconds'],
+            'teacher_seconds': earlier['seconds'],
+            **{k: v for k, v in earlier.items() if k == 'pretrain_seconds'},
             'test_seconds': seconds,
             'peak_memory_mb': max(
-                summary['peak_memory_mb'] for summary in [teacher_cost, *(s for _, s in trained)]
+                summary['peak_memory_mb'] for summary in [earlier, *(s for _, s in trained)]
             ),
         },
         **environment.circumstances(machine.device, machine.grid),

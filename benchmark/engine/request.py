@@ -16,6 +16,7 @@ from benchmark.engine.execution import make_folder
 from benchmark.engine.grid_file import grid_of
 from benchmark.engine.grids import EMBEDDED, NamedGrid
 from benchmark.engine.jobs import usual
+from benchmark.engine.memory import keep_freed
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.slurm_options import device_of
 from benchmark.engine.tuning import Search
@@ -50,6 +51,7 @@ def prepare(
         raise UserError(f'--methods: expected some of {", ".join(sorted(METHODS.module_dict))}')
     device, gpus = place(args)
     use_threads(args.threads, device, args.jobs or len(gpus))
+    keep_freed()
     make_folder(args.results.resolve())
     grid, opened = _experiments(args, named, options, device, refused)
     if args.tune is not None:
@@ -71,7 +73,7 @@ def place(args: argparse.Namespace) -> tuple[str, tuple[int, ...]]:
         UserError: A GPU that was asked for is not there.
     """
     if args.launcher == 'slurm':  # what this machine has does not matter
-        return device_of(args).partition(':')[0], ()
+        return device_of(args), ()
     wanted = f'--device {args.device}'
     chosen = args.gpus or ()
     if chosen:

@@ -15,12 +15,12 @@ from benchmark.engine.tuning import Search
 
 @dataclass
 class Group:
-    """Items of a grid that train one teacher, or that are the teacher of the others.
+    """Items of a grid that share a teacher or encoders, or that train them for the others.
 
     Attributes:
         items: The items in the order of the grid.
-        networks: How many networks each of them trains, teachers left out.
-        folders: The folders of their experiments and of the teachers.
+        networks: How many networks each of them trains, without what is shared.
+        folders: The folders of their experiments and of what is trained before them.
     """
 
     items: list[Experiment | Search]
@@ -60,7 +60,7 @@ def _groups(grid: Grid) -> list[Group]:
         new = Group(
             [item],
             [sum(len(e.parts) for e in trained)],
-            {x.folder for e in trained for x in (e, e.teacher) if x is not None},
+            {x.folder for e in trained for x in (e, *e.earlier.values())},
         )
         # Of a grid in which a teacher comes after its students, several groups become one.
         apart = []

@@ -1,7 +1,8 @@
 """Hands the experiments of a command to Slurm, as arrays of tasks, through submitit.
 
 Each task runs the same command for its own experiments, in the same results folder. Teachers that
-several tasks need are trained by the first array; the tasks of their students wait for these.
+several tasks need, and encoders that are trained first, have tasks of their own; those that need
+them wait.
 """
 
 from __future__ import annotations
@@ -64,16 +65,25 @@ def _unfinished(item: Item, request: Request | None) -> bool:
     return request is not None and bool(corruption_runs.pending(flat([item]), request))
 
 
-def _waves(left: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:
-    """Returns what can begin at once, and what needs the training of a teacher before."""
-    return [u for u in left if not u.after], [u for u in left if u.after]
+def _waves(left: Sequence[Unit]) -> list[list[Unit]]:
+    """Returns what can begin at once, what needs one training before, and what needs two.
+
+    A teacher may start from encoders that are trained first, and its students need both.
+    """
+    known = {u.folder: u for u in left}
+
+    def depth(unit: Unit) -> int:
+        return max((1 + (depth(known[f]) if f in known else 0) for f in unit.after), default=0)
+
+    return [[u for u in left if depth(u) == wave] for wave in range(3)]
 
 
 def _show(left: Sequence[Unit], options: Options) -> None:
     """Prints the tasks that would be submitted; what is queued at this moment is not asked for."""
-    for name, wave in zip(('at once', 'after its teacher'), _waves(left), strict=True):
+    at_once, *later = _waves(left)
+    for name, wave in [('at once', at_once), *(('after another', wave) for wave in later)]:
         for unit in wave:
-            print(f'to submit  {name:17}  {unit.text}')
+            print(f'to submit  {name:13}  {unit.text}')
     tasks = sum(len(_bundles(wave, options)) for wave in _waves(left))
     print(f'{tasks} tasks, each on {options.device} with {options.executor["time"]} minutes')
 

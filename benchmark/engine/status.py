@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmark import files
 from benchmark.engine import locks
-from benchmark.engine.contents import OWNER, RESUME, SEARCH, TRAINED, TRIAL, saved_epochs
+from benchmark.engine.contents import EARLIER, OWNER, RESUME, SEARCH, TRAINED, TRIAL, saved_epochs
 from benchmark.errors import UserError
 from benchmark.records import store
 
@@ -24,7 +24,7 @@ WIDTH = 160
 """Most characters of a reason why something failed."""
 
 NO_SEED = -1
-"""The number of the teacher of searches."""
+"""The number of what is trained before searches, such as a teacher."""
 
 STATES = ('done', 'running', 'resumable', 'trained', 'begun', 'diverged', 'failed', 'refused')
 """What may be said of a run or a trial, in the order in which it is told."""
@@ -45,7 +45,7 @@ class Item(NamedTuple):
 
 
 class Row(NamedTuple):
-    """The seeds of a method, the trials of a search, or the teacher of searches.
+    """The seeds of a method, the trials of a search, or what is trained before searches.
 
     Attributes:
         dataset: Name of the data set's folder.
@@ -154,16 +154,16 @@ def _searches(root: Path, problems: list[str]) -> list[Row]:
     rows = []
     for place in _rows(root, problems):
         dataset, name = place.parent.parent.name, place.parent.name
-        teacher, search = place / 'teacher', _object(place / SEARCH, problems)
+        search = _object(place / SEARCH, problems)
         trials = [
             Item(number, *_state(folder, _result(folder / TRIAL, problems), problems))
-            for folder, number in _numbered(place, 'trial', problems, ('teacher',))
+            for folder, number in _numbered(place, 'trial', problems, EARLIER)
         ]
-        if teacher.is_dir():
-            state = _state(teacher, None, problems)
-            rows.append(
-                Row(dataset, place.name, f'teacher {name} of searches', [Item(NO_SEED, *state)])
-            )
+        for kind in EARLIER:
+            if (place / kind).is_dir():
+                state = _state(place / kind, None, problems)
+                label = f'{kind} {name} of searches'
+                rows.append(Row(dataset, place.name, label, [Item(NO_SEED, *state)]))
         if trials:
             label, asked = str(search.get('label', name)), search.get('trials', 0)
             count = asked if isinstance(asked, int) else 0

@@ -6,140 +6,20 @@ What is kept of a batch stays on its device until the split has ended: no batch 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
-from benchmark.engine.outputs import (
-    areas,
-    confusion,
-    decisions,
-    finite,
-    kept_logits,
-    padded,
-    predicted_values,
-)
+from benchmark.dataset import Geometry
+from benchmark.engine.column_metrics import MultilabelMetric, RegressionMetric
+from benchmark.engine.kept import SubsetMetric
+from benchmark.engine.outputs import areas, confusion, decisions, kept_logits, padded
+from benchmark.engine.surfaces import Surfaces
 from benchmark.method import Batch, Task
-from benchmark.records import labels, metrics, values
-
-
-class Predicted(NamedTuple):
-    """What a network says of a batch under one subset.
-
-    Attributes:
-        logits: (B, K) or (B, K, H, W).
-        has: (B,) bool, the samples that have the subset; the others do not count.
-        number: Which batch of the split this is, for messages.
-    """
-
-    logits: Tensor
-    has: Tensor
-    number: int = 0
-
-
-class NotFinite(Exception):
-    """Logits of samples that have the subset are NaN or infinite.
-
-    Args:
-        number: The batch.
-        ids: Positions of the samples in the split.
-    """
-
-    def __init__(self, number: int, ids: np.ndarray) -> None:
-        super().__init__(number, ids)
-        self.number, self.ids = number, ids
-
-
-class SubsetMetric(BaseMetric):
-    """A metric of one subset, which also keeps what the record needs beside its value.
-
-    Args:
-        task: What is measured.
-
-    Attributes:
-        predicted: After `evaluate`, the share of each class among the predictions.
-        outcomes: After `evaluate`, the positions ('ids') of what was measured in the split's order,
-            and per-sample outcomes for them (`benchmark.records.schema.Outcomes`); nothing if no
-            sample has the subset.
-    """
-
-    default_prefix = ''
-    predicted: tuple[float, ...] = ()
-    results: list[dict[str, Tensor]]
-
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.task = task
-        self.outcomes: dict[str, np.ndarray] = {}
-
-    def kept(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Returns what is kept of the samples of a batch, (B, ...) each, on the device."""
-        raise NotImplementedError
-
-    def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
-        """Returns the metrics as fractions, and sets `predicted` and `outcomes`.
-
-        Args:
-            samples: What was kept, and the positions ('ids'), of all samples that have the subset.
-        """
-        raise NotImplementedError
-
-    def process(self, data_batch: Batch, data_samples: Any) -> None:
-        """Keeps what the metric needs of a batch, whose `Predicted` is `data_samples`."""
-        logits, has, number = data_samples
-        kept = self.kept(logits, data_batch)
-        self.add(kept, data_batch.ids, has, finite(logits), number)
-
-    def add(
-        self, kept: dict[str, Tensor], ids: Tensor, has: Tensor, right: Tensor, number: int = 0
-    ) -> None:
-        """Adds what is kept of a batch.
-
-        Args:
-            kept: What the metric needs, (B, ...) each.
-            ids: (B,) positions of the samples in the split.
-            has: (B,) bool, the samples that have the subset.
-            right: (B,) bool, the samples whose logits are finite.
-            number: Which batch of the split this is.
-        """
-        told = {'has': has, 'finite': right, 'number': torch.full_like(ids, number), 'ids': ids}
-        self.results.append({**told, **kept})
-
-    def samples(self, results: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
-        """Returns what was kept of the samples that have the subset, one transfer for each key.
-
-        Raises:
-            NotFinite: A logit of such a sample is NaN or infinite.
-        """
-        table = {k: v.cpu().numpy() for k, v in _joined(results).items()}
-        has = table.pop('has')
-        found = {key: column[has] for key, column in table.items()}
-        wrong, numbers = ~found.pop('finite'), found.pop('number')
-        if wrong.any():
-            first = numbers[wrong][0]
-            raise NotFinite(int(first), found['ids'][wrong & (numbers == first)])
-        return found
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Returns the metrics of all samples since the last evaluation as fractions."""
-        self.predicted, self.outcomes = (), {}
-        results, self.results = self.results, []
-        # mmengine's own function would gather the results of processes here, with repetitions.
-        return self.compute_metrics(results) if results else {}
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        """Returns the metrics as fractions; none if no sample has the subset."""
-        samples = self.samples(results)
-        return self.measure(samples) if len(samples['ids']) else {}
-
-
-def _joined(results: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Returns what was kept of several batches as if it were one."""
-    return {key: torch.cat([kept[key] for kept in results]) for key in results[0]}
+from benchmark.records import distances, metrics
 
 
 class ClassificationMetric(SubsetMetric):
@@ -164,34 +44,6 @@ class ClassificationMetric(SubsetMetric):
             return metrics.of_decisions(target, pred, count)
         rank = logit if logit.ndim == 1 else metrics.log_odds(logit, self.task.live)
         return metrics.of_decisions(target, pred, count, self.task.live, rank)
-
-
-class MultilabelMetric(SubsetMetric):
-    """Macro F1, micro F1 and mean average precision of several labels (`records.labels`)."""
-
-    def kept(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Keeps target and logits (B, K), which are not rounded, since they rank samples."""
-        return {'target': batch.target, 'logit': logits.detach().float()}
-
-    def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
-        """Returns the metrics as fractions."""
-        target, logit = samples.pop('target'), samples['logit']
-        self.predicted, self.outcomes = tuple(labels.shares(logit).tolist()), samples
-        return labels.of_labels(target, logit)
-
-
-class RegressionMetric(SubsetMetric):
-    """MAE, RMSE, R2 and Pearson's correlation; of sentiments also accuracies and F1."""
-
-    def kept(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Keeps target and predicted values (B, K) in the units of the target."""
-        return {'target': batch.target, 'value': predicted_values(self.task, logits)}
-
-    def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
-        """Returns the metrics."""
-        target, value = samples.pop('target'), samples['value']
-        self.predicted, self.outcomes = (0.0,) * value.shape[1], samples
-        return values.of_values(target, value, self.task.sentiment)
 
 
 class SegmentationMetric(SubsetMetric):
@@ -224,33 +76,67 @@ class DiceMetric(SubsetMetric):
 
     All labelled voxels count: a network that sees a central window of the slices predicts the
     background, class 0, outside the window. A volume in which a region is neither labelled nor
-    predicted scores 1 there, as in RFNet's code.
+    predicted scores 1 there, as in RFNet's code. `Task.fewest` changes what counts as predicted.
 
     Args:
         task: Gives the classes and the regions they make up.
         groups: (N,) name of the volume of each position of the split; None makes each its own.
+        geometry: Where the voxels lie, if HD95 is measured as well; `groups` is then given.
     """
 
-    def __init__(self, task: Task, groups: np.ndarray | None) -> None:
+    def __init__(
+        self, task: Task, groups: np.ndarray | None, geometry: Geometry | None = None
+    ) -> None:
         super().__init__(task)
         self.volume = None if groups is None else np.unique(groups, return_inverse=True)[1]
+        self.surfaces = None
+        if groups is not None and geometry is not None:
+            self.surfaces = Surfaces(task, groups, geometry)
+
+    def process(self, data_batch: Batch, data_samples: Any) -> None:
+        """Keeps what the metric needs of a batch, whose `Predicted` is `data_samples`."""
+        super().process(data_batch, data_samples)
+        if self.surfaces is not None:
+            logits, has, _ = data_samples
+            pred = padded(decisions(logits), data_batch.target)
+            self.surfaces.add(pred, data_batch.target, data_batch.ids, has)
 
     def kept(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Keeps areas (B, 3, R): found, predicted, labelled; and predicted pixels (B, K)."""
         return self.areas(padded(decisions(logits), batch.target), batch.target)
 
     def areas(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Returns what is kept of predicted label maps and targets, (B, H, W) both."""
+        """Returns what is kept of predicted label maps and targets, (B, H, W) both.
+
+        The areas are those that `settled` takes.
+        """
         table = confusion(pred, target, len(self.task.classes))
-        found = []
-        for _, classes in self.task.regions:
-            answered, labelled = table[:, :, classes], table[:, classes]
-            parts = (answered[:, classes], answered, labelled)
-            found.append(torch.stack([x.sum((1, 2)) for x in parts]))
-        return {'areas': torch.stack(found, 2).movedim(1, 0), 'shares': table.sum(1)}
+        found = [region_areas(table, self.task.regions)]
+        if self.task.fewest:
+            small, _, other = self.task.fewest
+            merged = table.clone()
+            merged[:, :, other] += merged[:, :, small]
+            merged[:, :, small] = 0
+            count = table[:, :, small].sum(1)[:, None, None].expand(-1, 3, 1)
+            found += [region_areas(merged, self.task.regions), count]
+        return {'areas': torch.cat(found, 2), 'shares': table.sum(1)}
+
+    def settled(self, areas: np.ndarray) -> np.ndarray:
+        """Returns the areas (V, 3, R) of volumes by the task's rule on small predictions.
+
+        Args:
+            areas: Sums over the slices of what `areas` returns, (V, 3, R) without such a rule. With
+                it (V, 3, 2R + 1): the areas as predicted, those with the other class in the place
+                of the small one, and the number of voxels of the small one.
+        """
+        if not self.task.fewest:
+            return areas
+        regions = len(self.task.regions)
+        few = areas[:, :, -1:] < self.task.fewest[1]
+        return np.where(few, areas[:, :, regions:-1], areas[:, :, :regions])
 
     def measure(self, samples: dict[str, np.ndarray]) -> dict[str, float]:
-        """Returns Dice per region and their mean, as fractions."""
+        """Returns Dice per region and their mean, as fractions; HD95 likewise, in millimetres."""
         ids, areas = samples['ids'], samples['areas']
         self.predicted = shares_of(samples['shares'].sum(0))
         volumes, place = np.unique(
@@ -258,21 +144,37 @@ class DiceMetric(SubsetMetric):
         )
         pooled = np.zeros((len(volumes), *areas.shape[1:]), np.int64)
         np.add.at(pooled, place, areas)
+        pooled = self.settled(pooled)
         self.outcomes = {'ids': volumes, 'areas': pooled}
-        each = metrics.dice(pooled).mean(0)
-        names = [f'Dice_{name}' for name, _ in self.task.regions]
-        return {'Dice': float(each.mean()), **dict(zip(names, each.tolist(), strict=True))}
+        names = [name for name, _ in self.task.regions]
+        found = metrics.of_volumes(pooled, names)
+        if self.surfaces is not None:
+            self.outcomes['hd95'] = self.surfaces.taken(volumes)
+            found |= distances.of_volumes(self.outcomes['hd95'], names)
+        return found
 
 
-def metric_for(task: Task, groups: np.ndarray | None) -> SubsetMetric:
+def region_areas(table: Tensor, regions: Sequence[tuple[str, tuple[int, ...]]]) -> Tensor:
+    """Returns areas (B, 3, R): found, predicted, labelled, of confusion matrices (B, K, K)."""
+    areas = []
+    for _, classes in regions:
+        found, labelled = table[:, :, classes], table[:, classes]
+        areas.append(torch.stack([x.sum((1, 2)) for x in (found[:, classes], found, labelled)]))
+    return torch.stack(areas, 2).movedim(1, 0)
+
+
+def metric_for(
+    task: Task, groups: np.ndarray | None, geometry: Geometry | None = None
+) -> SubsetMetric:
     """Returns a fresh metric for one subset.
 
     Args:
         task: What is measured.
         groups: As in `DiceMetric`.
+        geometry: As in `DiceMetric`.
     """
     if task.metric == 'Dice':
-        return DiceMetric(task, groups)
+        return DiceMetric(task, groups, geometry)
     kinds: dict[str, type[SubsetMetric]] = {
         'segmentation': SegmentationMetric,
         'multilabel': MultilabelMetric,

@@ -19,7 +19,9 @@ from benchmark.engine import state
 from benchmark.engine.curves import Curves, Showing
 from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
 from benchmark.engine.hooks import Averaging, Checkpoint, EpochState, LossWatch, Selection
+from benchmark.engine.learning import Learning
 from benchmark.engine.loading import Samples
+from benchmark.engine.mask_schedules import LearnedMasks
 from benchmark.engine.parallel import processes
 from benchmark.engine.parallel.sections import InStep
 from benchmark.engine.parallel.sharing import shared_modules
@@ -154,7 +156,7 @@ class Job:
         device: 'cpu' or 'cuda'.
         only: Subset ids to validate on; all by default.
         curves: Whether the validation split is evaluated every `val_interval` epochs although
-            nothing but the curves needs it.
+            nothing but the curves needs it, and how each modality learns is kept.
         visualizer: What also shows the curves: 'tensorboard', 'wandb', 'mlflow' or nothing.
         about: What the training is, as plain values, for the visualiser.
     """
@@ -197,11 +199,14 @@ def train(
     selection = Selection(*given, protocol.subsets)
     averaging = Averaging(protocol.ema)
     resume = job.folder / state.RESUME
-    curves = Curves(method.task.metric, watch := LossWatch())
+    learning = Learning(method) if job.curves else None
+    curves = Curves(method.task.metric, watch := LossWatch(), learning)
     checkpoint = Checkpoint(resume, job.identity, selection, averaging, curves.state, progress)
     own = job.visualizer, job.folder, job.about, job.identity, curves
     showing = [Showing(*own)] if job.visualizer else []
-    hooks = [watch, curves, *showing, selection, averaging, checkpoint, InStep()]
+    masks = LearnedMasks(curves.state, method.task.metric)
+    own_hooks = masks, watch, learning, curves, *showing, selection, averaging, checkpoint
+    hooks = [*filter(None, own_hooks), InStep()]
     runner = _runner(method, loaders, protocol, job, hooks, checkpoint.restore)
     try:
         with shared_modules(method, loaders[0]):
@@ -239,7 +244,7 @@ def _runner(
     method.data_preprocessor.augment = train_split.augment
     # Validation costs time: without a listener or a rule, only the last epoch's is wanted.
     listens = type(method).on_validation is not Method.on_validation
-    wanted = listens or protocol.selection != 'last' or job.curves
+    wanted = listens or protocol.validates or job.curves
     interval = protocol.val_interval if wanted else protocol.epochs
     saved = processes.told(lambda: _saved(method, protocol, job))
     return SilentRunner(

@@ -9,11 +9,11 @@ weights, and belong to every search of so many trials or more.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from benchmark.dataset import Dataset
 from benchmark.engine import environment, execution, state
 from benchmark.engine.building import Machine
 from benchmark.engine.contents import TRIAL
-from benchmark.engine.experiment import Experiment, experiment, place, search_space
+from benchmark.engine.experiment import Experiment, experiment, search_space
 from benchmark.engine.hooks import TrainingDiverged
 from benchmark.engine.locks import Busy
+from benchmark.engine.places import place
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.missing import derive
@@ -42,7 +43,7 @@ Results = Sequence[dict[str, Any] | None]
 """What became of each trial of a search, None where it has not ended."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Search:
     """The trials of one method on one data set, and the seeds that run with the best of them.
 
@@ -83,25 +84,25 @@ class Search:
 
     @functools.cached_property
     def experiments(self) -> list[Experiment]:
-        """The trials in order, as experiments that share one teacher."""
-        teacher = self.untuned.teacher
-        if teacher is not None:
-            teacher = dataclasses.replace(teacher, folder=self._place(teacher.label) / 'teacher')
-        return [self._trial(number, teacher) for number in range(self.trials)]
+        """The trials in order, as experiments that share one teacher and one pre-training."""
+        shared: dict[str, Any] = {}
+        for kind, e in self.untuned.earlier.items():  # a teacher starts from the encoders, too
+            shared[kind] = replace(e, folder=self._place(e.label) / kind, **shared)
+        return [self._trial(number, shared) for number in range(self.trials)]
 
-    def _trial(self, number: int, teacher: Experiment | None) -> Experiment:
+    def _trial(self, number: int, shared: dict[str, Any]) -> Experiment:
         drawn = {k: draw(self.spec.name, k, number, d) for k, d in self.space.items() if number}
-        trial = dataclasses.replace(
+        trial = replace(
             self.untuned,
             options={**self.untuned.options, **drawn},
             folder=self._place(str(self.spec)) / f'trial{number}',
             source='tuned' if drawn else self.untuned.source,
             tunable=tuple(self.space),
-            teacher=teacher,
             trial=True,
+            **shared,
         )
         values = ', '.join(f'{key}={spell(value)}' for key, value in self.tried(trial).items())
-        return dataclasses.replace(trial, label=f'{self.spec} trial {number} ({values})')
+        return replace(trial, label=f'{self.spec} trial {number} ({values})')
 
     def _place(self, row: str) -> Path:
         return place(self.results, 'tuning', self.data, row, self.untuned.protocol_id)
@@ -111,10 +112,7 @@ class Search:
         return [result_of(trial) for trial in self.experiments]
 
     def best(self, results: Results) -> int | None:
-        """Returns the number of the best trial, the first of equals.
-
-        None while a trial has no result, and if none of them has a score.
-        """
+        """Returns the number of the best trial, the first of equals, None if none has a score."""
         if None in results:
             return None
         sign = 1 if higher_is_better(self.data.task.metric) else -1
@@ -137,7 +135,7 @@ class Search:
         row = f'{self.spec}-tuned{self.trials}'
         folder = place(self.results, 'runs', self.data, row, self.untuned.protocol_id)
         return [
-            dataclasses.replace(
+            replace(
                 experiment(self.spec, self.data, self.protocol, seed, self.results),
                 options=chosen.options,
                 folder=folder / f'seed{seed}',
@@ -263,7 +261,7 @@ def attempt(
 def _train(
     trial: Experiment, machine: Machine, report: execution.Report, force: bool
 ) -> dict[str, Any]:
-    trained, teacher_cost = execution.train(trial, machine, report, force)
+    trained, earlier = execution.train(trial, machine, report, force)
     found = {s: v for _, summary in trained for s, v in summary['scores'].items()}
     return {
         'status': 'complete',
@@ -271,7 +269,7 @@ def _train(
         'scores': {s: v['metrics'] for s, v in found.items()},
         'n': {s: v['n'] for s, v in found.items()},
         'seconds': sum(summary['seconds'] for _, summary in trained),
-        'teacher_seconds': teacher_cost['seconds'],
+        'teacher_seconds': earlier['seconds'] + earlier.get('pretrain_seconds', 0.0),
     }
 
 

@@ -5,17 +5,29 @@ mmengine's own read the norm of the gradients after each step, for a log that no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 
 class _Clipping:
-    """Mixed into mmengine's wrappers in place of their method."""
+    """Mixed into mmengine's wrappers in place of their methods.
 
+    Attributes:
+        watch: Called with the wrapper before each step, when all gradients are there.
+    """
+
+    watch: Callable[[Any], None] | None = None
     optimizer: Any
     clip_func: Any
     clip_grad_kwargs: dict[str, Any]
+
+    def step(self, **kwargs: Any) -> None:
+        """Steps, after whoever watches has seen the gradients."""
+        if self.watch is not None:
+            self.watch(self)
+        super().step(**kwargs)  # type: ignore[misc]
 
     def _clip_grad(self) -> None:
         """Clips the gradients of all parameters together; the norm stays on the device."""

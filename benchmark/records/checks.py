@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from benchmark.names import COLUMN, MODALITIES
+from benchmark.records import distances
 from benchmark.records.metrics import HIGHER_IS_BETTER
 from benchmark.records.schema import SCHEMA, Failure, Record, RecordError, Refusal, Run, is_external
 from benchmark.records.values import UNBOUNDED
@@ -216,9 +217,14 @@ def _check_scores(record: Record, split: Literal['val', 'test']) -> None:
     _check_subsets(f'scores.{split}', scores, record['dataset']['modalities'])
     for subset, metrics in scores.items():
         for name, value in {metric: 'nothing', **metrics}.items():
-            if value is not None and not (_is_fraction(value) or _is_free(name, value)):
+            fits, expected = _is_fraction, 'a fraction'
+            if distances.is_distance(name):
+                fits, expected = distances.valid, 'a distance'
+            if name in UNBOUNDED:
+                fits, expected = _is_number, 'a number'
+            if value is not None and not fits(value):
                 raise RecordError(
-                    f'scores.{split}.{subset}.{name}: expected a fraction, found {_told(value)}'
+                    f'scores.{split}.{subset}.{name}: expected {expected}, found {_told(value)}'
                 )
         if numbers.get(subset, 0) < 1:
             raise RecordError(f'n.{split}.{subset}: expected at least 1')
@@ -245,9 +251,8 @@ def _check_fractions(field: str, values: Iterable[float]) -> None:
             raise RecordError(f'{field}: expected fractions, found {_told(value)}')
 
 
-def _is_free(metric: str, value: Any) -> bool:
-    """Returns whether a value is a number of a metric that need not be a fraction."""
-    return metric in UNBOUNDED and isinstance(value, int | float) and math.isfinite(value)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _is_fraction(value: Any) -> bool:

@@ -23,7 +23,15 @@ CURVES = 'curves.json'
 """Name of the file."""
 
 
-class Curve(TypedDict):
+class _Curve(TypedDict):
+    epochs: list[int]
+    lr: list[float]
+    losses: dict[str, list[float | None]]
+    validated: list[int]
+    validation: dict[str, list[float | None]]
+
+
+class Curve(_Curve, total=False):
     """The curves of one network.
 
     `epochs` are counted from 0. For each of them there is a value in `lr`, the learning rate of the
@@ -31,13 +39,17 @@ class Curve(TypedDict):
     method had no such term. `validated` are the epochs after which the validation split was
     evaluated; for each of them there is a value of the data set's metric, a fraction, in the list
     of each subset in `validation`; null where it is undefined. Numbers have six significant digits.
+
+    With `--curves` there is more, by modality: for each of `epochs` in `gradient_norms` the mean
+    over the steps of the norm of the gradient of its encoder, if the method has one for each
+    modality; for each of `validated` in `modality_losses` the task's loss of the modality alone on
+    the validation split. Where a schedule learns the training masks, `mask_rates` holds for each of
+    `epochs` the probability of each subset.
     """
 
-    epochs: list[int]
-    lr: list[float]
-    losses: dict[str, list[float | None]]
-    validated: list[int]
-    validation: dict[str, list[float | None]]
+    mask_rates: dict[str, list[float | None]]
+    gradient_norms: dict[str, list[float | None]]
+    modality_losses: dict[str, list[float | None]]
 
 
 class Curves(TypedDict):
@@ -100,9 +112,15 @@ def read(path: Path, record: Record) -> dict[str, Curve]:
 def _check(curve: Curve) -> None:
     """Checks that every list has a value for each epoch, and that the epochs ascend."""
     trained: dict[str, Sized] = {'lr': curve['lr'], **curve['losses']}
+    norms: Mapping[str, Sized] = {**curve.get('gradient_norms', {})}
+    rates: Mapping[str, Sized] = {**curve.get('mask_rates', {})}
+    alone: Mapping[str, Sized] = curve.get('modality_losses', {})
     for epochs, series in (
         (curve['epochs'], trained),
-        (curve['validated'], {**curve['validation']}),
+        (curve['epochs'], norms),
+        (curve['epochs'], rates),
+        (curve['validated'], curve['validation']),
+        (curve['validated'], alone),
     ):
         if any(a >= b for a, b in itertools.pairwise([-1, *epochs])):
             raise RecordError('expected epochs in ascending order')

@@ -10,6 +10,8 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
+from benchmark.records.costs import Cost
+
 SCHEMA = 1
 
 EXTERNAL = 'external'
@@ -31,7 +33,8 @@ Segmentation into K classes: 'areas/<subset>' (N, 3, K) holds the pixels of inte
 and label per class, all 0 where not tested.
 
 Dice of R regions: 'areas/<subset>' (V, 3, R) holds the areas of V volumes, -1 where not tested;
-'name' and 'cluster' are (V,), of the volumes.
+'name' and 'cluster' are (V,), of the volumes. Where HD95 was measured, 'hd95/<subset>' (V, R)
+float32 holds it in millimetres, NaN where not tested.
 
 Several labels: 'target' and 'logit/<subset>', values: 'target' and 'value/<subset>', all (N, K).
 """
@@ -94,7 +97,7 @@ class DatasetInfo(_Dataset, total=False):
 
 
 SubsetMetrics = dict[str, dict[str, float | None]]
-"""Subset id -> metric -> value as a fraction, None where it is undefined."""
+"""Subset id -> metric -> value as a fraction (HD95 in mm), None where it is undefined."""
 
 
 class Scores(TypedDict):
@@ -134,22 +137,6 @@ class Gaps(TypedDict):
     rates: dict[str, float]
     mask_hash: str
     dropped: int
-
-
-class Cost(TypedDict):
-    """What the run cost.
-
-    `deployed_parameters` are those that a prediction needs, `parameters` adds those that serve
-    training alone. `flops` are the floating-point operations of one sample, per subset.
-    """
-
-    parameters: int
-    deployed_parameters: int
-    flops: dict[str, int]
-    train_seconds: float
-    teacher_seconds: float
-    test_seconds: float
-    peak_memory_mb: float
 
 
 class Trial(TypedDict):
@@ -209,6 +196,13 @@ class Rules(TypedDict, total=False):
     mask: str
     subsets: str
     sampling: str
+    pretrain: str
+    pretrain_epochs: int
+    encoder: str
+    encoder_weights: str
+    encoder_frozen: bool
+    mask_schedule: str
+    share_encoders: bool
 
 
 class _Run(TypedDict):

@@ -18,11 +18,6 @@ UNBOUNDED = ('MAE', 'RMSE', 'R2', 'Pearson')
 """Metrics that need not be fractions from 0 to 1; tables show them times 100 like all others."""
 
 
-def unit(metric: str) -> str:
-    """Returns what tables write behind a metric, all of which they show times 100."""
-    return 'times 100' if metric in UNBOUNDED else '%'
-
-
 def shown(score: float, metric: str) -> str:
     """Returns a score as lines of text show it, e.g. '12.34 %' or '56.78 (times 100)'."""
     return f'{100 * score:.2f} {"(times 100)" if metric in UNBOUNDED else "%"}'

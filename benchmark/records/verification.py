@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from benchmark.files import stamp
-from benchmark.records import archive, labels, values
+from benchmark.records import archive, distances, labels, values
 from benchmark.records.identity import content
 from benchmark.records.metrics import ratio, recomputed, tested
 from benchmark.records.schema import Outcomes, Record, RecordError, is_external
@@ -32,7 +32,7 @@ _VALIDATED: set[tuple[object, ...]] = set()
 
 _PER_SUBSET = {
     'classification': ('pred', 'logit', 'score'),
-    'segmentation': ('areas',),
+    'segmentation': ('areas', 'hd95'),
     'multilabel': ('logit',),
     'regression': ('value',),
 }
@@ -230,23 +230,18 @@ def _check_classes(
 def _check_columns(record: Record, outcomes: Outcomes, numbers: Mapping[str, int]) -> None:
     """Checks targets and predictions with a column for each label or value."""
     data, target = record['dataset'], outcomes['target']
-    shape = (len(target), len(data['classes']))
+    shape = len(target), len(data['classes'])
     valid = np.isin(target, (0, 1)) if data['kind'] == 'multilabel' else np.isfinite(target)
     if target.shape != shape or not valid.all():
-        expected = '0 and 1' if data['kind'] == 'multilabel' else 'numbers'
-        raise RecordError(f'target: expected {expected} {shape}, found shape {target.shape}')
+        raise RecordError(f'target: expected targets {shape}, found shape {target.shape}')
     for subset, number in numbers.items():
         name = f'{_PER_SUBSET[data["kind"]][0]}/{subset}'
         found = outcomes[name]
         if found.shape != shape or found.dtype.kind != 'f':
-            raise RecordError(
-                f'{name}: expected numbers {shape}, found {found.dtype} {found.shape}'
-            )
+            raise RecordError(f'{name}: expected numbers {shape}, found {found.shape}')
         there = np.isfinite(found)
         if (there != there[:, :1]).any() or there[:, 0].sum() != number:
-            raise RecordError(
-                f'{name}: expected {number} samples tested, found {there.all(1).sum()}'
-            )
+            raise RecordError(f'{name}: expected {number} samples tested')
 
 
 def _check_decisions(record: Record, outcomes: Outcomes, subset: str) -> None:
@@ -297,3 +292,6 @@ def _check_areas(
             raise RecordError(f'{name}: expected {number} samples tested, found {count}')
         if areas.min() < (-1 if dice else 0) or (areas[:, :1] > areas[:, 1:]).any():
             raise RecordError(f'{name}: expected intersections within prediction and label')
+        there, far = tested(outcomes, subset, data['metric']), outcomes.get(f'hd95/{subset}')
+        if far is not None and (not dice or distances.wrong(far, there, areas.shape[2])):
+            raise RecordError(f'hd95/{subset}: expected distances of the volumes tested')

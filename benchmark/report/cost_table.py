@@ -13,7 +13,7 @@ from benchmark.subsets import subset_order
 
 UNITS = {'T': 1e12, 'G': 1e9, 'M': 1e6, 'k': 1e3}
 SIZES = ('deployed_parameters', 'parameters')
-OPTIONAL = ('teacher_seconds', 'tuning_seconds')
+OPTIONAL = ('teacher_seconds', 'pretrain_seconds', 'tuning_seconds')
 """Columns that are left out if they are empty."""
 
 
@@ -51,16 +51,17 @@ def facts(chosen: Sequence[Record]) -> dict[str, float | str]:
     costs = [record['cost'] for record in chosen]
     first = costs[0]
     subsets = subset_order(first['flops'], chosen[0]['dataset']['modalities'])
-    own, teacher, test = (
-        float(np.mean([cost[key] for cost in costs]))
-        for key in ('train_seconds', 'teacher_seconds', 'test_seconds')
+    own, teacher, first_training, test = (
+        float(np.mean([cost.get(key, 0.0) for cost in costs]))
+        for key in ('train_seconds', 'teacher_seconds', 'pretrain_seconds', 'test_seconds')
     )
     return {
         'parameters': first['parameters'],
         'deployed_parameters': first['deployed_parameters'],
         **{f'flops_{s}': first['flops'][s] for s in subsets},
-        'train_seconds_with_teacher': own + teacher,
+        'train_seconds_with_teacher': own + teacher + first_training,
         'teacher_seconds': teacher,
+        **({'pretrain_seconds': first_training} if first_training else {}),
         'test_seconds': test,
         'peak_memory_mib': max(cost['peak_memory_mb'] for cost in costs),
         **({'tuning_seconds': chosen[0]['tuning']['seconds']} if 'tuning' in chosen[0] else {}),
@@ -86,6 +87,7 @@ def text_table(runs: Runs, subsets: Mapping[str, str]) -> TextTable | None:
         **flops,
         'train_seconds_with_teacher': 'train s',
         'teacher_seconds': 'teacher s',
+        'pretrain_seconds': 'pre-training s',
         'tuning_seconds': 'tuning s',
         'test_seconds': 'test s',
         'peak_memory_mib': 'memory MiB',
@@ -127,7 +129,7 @@ def _text(value: float | str | None, unit: str | None) -> str:
 def _caption(keys: Iterable[str], flops: bool, records: Sequence[Record]) -> list[str]:
     """Says what the numbers count and where they were measured."""
     machines = sorted({r['environment'].get('device', 'an unknown device') for r in records})
-    teacher, tuning = (key in keys for key in OPTIONAL)
+    teacher, first, tuning = (key in keys for key in OPTIONAL)
     counted = (
         'A multiply-add counts as two FLOPs; modalities outside the subset are not encoded where '
         'the method allows it.'
@@ -137,7 +139,8 @@ def _caption(keys: Iterable[str], flops: bool, records: Sequence[Record]) -> lis
         f'{" but no frozen teacher" if teacher else ""}.',
         *([counted] if flops else []),
         'Train s is the time of the whole training with its validation'
-        f'{"; teacher s is the part of it that trained the teacher" if teacher else ""}.',
+        f'{"; teacher s is the part of it that trained the teacher" if teacher else ""}'
+        f'{"; pre-training s is that which trained the encoders first" if first else ""}.',
         *(['Tuning s is the time of the search before the training.'] if tuning else []),
         'Test s is the time to test all subsets. Seconds are means over seeds, measured on '
         f'{", ".join(machines)}; memory is the largest peak in training'

@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmark.records import corruptions
 from benchmark.records.corruptions import subsets_of
+from benchmark.records.distances import unit
 from benchmark.records.kinds import KINDS
-from benchmark.records.values import unit
 from benchmark.report import escaping
 from benchmark.report.cost_table import TextTable
 from benchmark.report.render import comma_separated, latex_of, section

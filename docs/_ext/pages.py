@@ -145,9 +145,9 @@ def protocol() -> Iterator[str]:
 
 def record() -> Iterator[str]:
     """Yields a section per group of a record's fields."""
-    module = read(next((ROOT / 'benchmark').rglob('schema.py')))
-    for node in module.classes.values():
-        cls, fields = Class(module, node), {}
+    found = [read(ROOT / 'benchmark' / 'records' / name) for name in ('schema.py', 'costs.py')]
+    for cls in (Class(module, node) for module in found for node in module.classes.values()):
+        node, fields = cls.node, {}
         if not any(ast.unparse(base) == 'TypedDict' for c in cls.lineage for base in c.node.bases):
             continue
         for part in reversed(cls.lineage):

@@ -10,10 +10,11 @@ from PIL import Image
 
 from benchmark import predict, run
 from benchmark.dataset import label_maps
+from benchmark.engine.kept import Predicted
 from benchmark.engine.loading import Samples
 from benchmark.engine.plan import open_datasets
 from benchmark.engine.resident import Resident
-from benchmark.engine.subset_metrics import Predicted, SegmentationMetric
+from benchmark.engine.subset_metrics import SegmentationMetric
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Batch, Modality, Task
 from benchmark.records import archive

@@ -249,7 +249,7 @@ def test_nothing_is_left_out_without_being_named(scans, prepared):
         ('p0/t1.nii.gz', 'p0/flair.nii', 'p0/flair.nii.gz: expected one file of flair, found two'),
         ('p0/seg.nii.gz', 'p0/mask.nii.gz', 'seg of case p0, found none beside flair, mask, t1'),
         ('p0', 'p0 ', "of a case without white space around it, found 'p0 '"),
-        ('p0', 'imagesTr', 'the layout of nnU-Net and of the Medical Segmentation Decathlon'),
+        ('p0', 'imagesTr', 'expected labelsTr, found imagesTr, p1, p2, p3, p4'),
         ('p0/t1.nii.gz', 'p0/p0-t1c.nii.gz', 'repeats the case, as in BraTS; rename it to t1c.nii'),
     ],
 )

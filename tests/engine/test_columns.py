@@ -95,7 +95,7 @@ def test_the_loss_of_values_is_that_of_standardised_ones(loss):
 
 
 def able():
-    return sorted(n for n, cls in METHODS.module_dict.items() if set(KINDS) <= set(cls.kinds))
+    return sorted(n for n, cls in METHODS.module_dict.items() if set(KINDS) <= set(cls.task_kinds))
 
 
 def test_the_methods_that_are_able_are_these():

@@ -356,9 +356,9 @@ def test_a_plan_for_gpus_needs_none_here_and_submits_nothing(tmp_path, capsys):
     assert run.main([*words, *task, '--dry-run']) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[-4:] == [
-        'to submit  at once            synth_faces  teacher complete  seed 0',
-        'to submit  at once            synth_faces  majority  seed 0',
-        'to submit  after its teacher  synth_faces  distilled  seed 0',
+        'to submit  at once        synth_faces  teacher complete  seed 0',
+        'to submit  at once        synth_faces  majority  seed 0',
+        'to submit  after another  synth_faces  distilled  seed 0',
         '3 tasks, each on cuda with 120 minutes',
     ]
     assert not (tmp_path / 'new' / 'slurm').exists()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmark import speed
-from benchmark.engine.speed import processes, report
+from benchmark.engine.speed import processes, report, starting
 from benchmark.engine.speed.measuring import TINY, Row, in_turns, table
 
 
@@ -40,12 +40,30 @@ def test_what_needs_two_processes_is_measured_beside_it(monkeypatch):
         monkeypatch.setattr(f'benchmark.engine.speed.trainings.{name}', lambda *_: [])
     for name in ('all_subsets', 'papers'):
         monkeypatch.setattr(f'benchmark.engine.speed.testing.{name}', lambda *_: [])
+    monkeypatch.setattr(starting, 'starts', lambda _: [Row('starts', [2], '<= 6')])
+    monkeypatch.setattr(processes, 'kept', lambda _: Row('kept', [0.7]))
     monkeypatch.setattr(processes, 'jobs', lambda _: Row('jobs', [0.5], '<= 0.60'))
     monkeypatch.setattr(processes, 'shared', lambda _: Row('ddp', [], note='none'))
     assert report.rows(TINY, None, alone=True) == []
     made = table(report.rows(TINY, None, alone=False), [], 'x')
     assert '| jobs | 0.50 | 0.50 to 0.50 | <= 0.60 | yes |  |' in made
+    assert '| starts | 2.00 | 2.00 to 2.00 | <= 6 | yes |  |' in made
+    assert '| kept | 0.70 | 0.70 to 0.70 |  |  |  |' in made
     assert '| ddp | not measured |  |  |  | none |' in made
+
+
+def test_starts_are_measured_until_a_command_answers_or_trains(monkeypatch):
+    asked = []
+
+    def run(words, **_):
+        asked.append(words[1:])
+
+    monkeypatch.setattr(starting.subprocess, 'run', run)
+    rows = starting.starts(TINY)
+    assert [len(row.values) for row in rows] == [1, 1, 1, 1]
+    assert [words[1] for words in asked[:6:2]] == ['--help', '--metods', '--list']
+    compile(asked[-1][1], 'program', 'exec')
+    assert asked[-1][2:4] == ['--methods', 'modality_dropout']
 
 
 @pytest.mark.parametrize(

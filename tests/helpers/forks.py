@@ -22,30 +22,31 @@ def get_ready():
     importlib.import_module('benchmark.registry').discover()
 
 
-def status_of(action, told=None):
+def status_of(action, told=None, errors=None):
     """How a fork of this process ends that does something, as an exit status.
 
     Args:
         action: What the fork does; it returns the status, where None counts as 0.
         told: File that takes standard output and error; those of the test by default.
+        errors: File that takes standard error instead.
 
     Returns:
         The status; the negative number of the signal where one ended the fork.
     """
-    return ended(start(action, told))
+    return ended(start(action, told, errors))
 
 
-def start(action, told=None):
+def start(action, told=None, errors=None):
     """Forks a process as `status_of` does, and returns its id without waiting for it."""
     child = os.fork()
     if not child:
         status = 70
         try:
             if told is not None:
-                _write_to(told)
+                _write_to(told, errors)
             status = action() or 0
         except SystemExit as end:
-            status = end.code or 0
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:  # a fork must never go on with the tests
             traceback.print_exc()
         os._exit(_flushed(status))
@@ -69,10 +70,10 @@ def typed(*words):
     runpy.run_path(str(script), run_name='__main__')
 
 
-def _write_to(file):
-    """Makes a file standard output and error, as a shell does before a command starts."""
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for number in (1, 2):
+def _write_to(file, errors):
+    """Makes files standard output and error, as a shell does before a command starts."""
+    handles = [os.open(f, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for f in (file, errors) if f]
+    for number, handle in ((1, handles[0]), (2, handles[-1])):
         os.dup2(handle, number)
     for number, name in ((1, 'stdout'), (2, 'stderr')):
         binary = io.BufferedWriter(io.FileIO(number, 'w', closefd=False))

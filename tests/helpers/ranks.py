@@ -3,9 +3,10 @@
 import os
 import pickle
 import socket
-import traceback
+from functools import partial
 
 from benchmark.engine.parallel import processes
+from tests.helpers.forks import ended, start
 
 
 def run_in(count, folder, work):
@@ -48,23 +49,12 @@ def started(count, folder, work):
 def forked(count, folder, work):
     """Calls work(number) in several processes; arguments and result are those of `run_in`."""
     folder.mkdir(parents=True, exist_ok=True)
-    children = [_fork(rank, folder, work) for rank in range(count)]
-    ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    told = [folder / f'error{rank}' for rank, status in enumerate(ended) if status]
-    assert not any(ended), '\n'.join(file.read_text() for file in told if file.exists())
+
+    def keep(rank):
+        (folder / f'result{rank}').write_bytes(pickle.dumps(work(rank)))
+
+    told = [folder / f'told{rank}' for rank in range(count)]
+    children = [start(partial(keep, rank), told[rank]) for rank in range(count)]
+    failed = [file.read_text() for file, child in zip(told, children, strict=True) if ended(child)]
+    assert not failed, '\n'.join(failed)
     return [pickle.loads((folder / f'result{rank}').read_bytes()) for rank in range(count)]
-
-
-def _fork(rank, folder, work):
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        found = work(rank)
-        (folder / f'result{rank}').write_bytes(pickle.dumps(found))
-        status = 0
-    except BaseException:
-        (folder / f'error{rank}').write_text(traceback.format_exc())
-    finally:
-        os._exit(status)

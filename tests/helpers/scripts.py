@@ -3,7 +3,11 @@
 import os
 import runpy
 import sys
+import tempfile
+from functools import partial
 from pathlib import Path
+
+from forks import status_of
 
 from benchmark.files import ROOT
 
@@ -26,25 +30,15 @@ def run_script(script, words, cwd, searched=()):
     Returns:
         The exit status and what was written to stdout and stderr.
     """
-    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-    child = os.fork()
-    if not child:
-        os.dup2(out_end, 1)
-        os.dup2(err_end, 2)
-        os._exit(_run(ROOT / script, list(map(str, words)), cwd, searched))
-    os.close(out_end)
-    os.close(err_end)
-    # What these scripts say fits into a pipe, so that one can be read after the other.
-    texts = [Path(f'/dev/fd/{end}').read_text(encoding='utf-8') for end in (out, err)]
-    os.close(out)
-    os.close(err)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), *texts
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder, 'told'), Path(folder, 'errors')
+        action = partial(_run, ROOT / script, list(map(str, words)), cwd, searched)
+        status = status_of(action, *told)
+        return status, *(file.read_text(encoding='utf-8') for file in told)
 
 
 def _run(script, words, cwd, searched):
-    """Returns the exit status of a script that is run in this process."""
-    sys.stdout, sys.stderr = (open(k, 'w', encoding='utf-8', closefd=False) for k in (1, 2))  # noqa: SIM115
+    """Runs a script in this process."""
     # What pytest added to the path of this process.
     added = (ROOT, ROOT / 'tests' / 'helpers')
     others = [folder for folder in sys.path if Path(folder).resolve() not in added]
@@ -54,14 +48,4 @@ def _run(script, words, cwd, searched):
         if (getattr(module, '__file__', None) or '').startswith(OURS):
             del sys.modules[name]
     sys.argv[:] = [str(script), *words]
-    try:
-        runpy.run_path(str(script), run_name='__main__')
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException as error:
-        sys.stderr.write(repr(error))
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 0
+    runpy.run_path(str(script), run_name='__main__')

@@ -15,7 +15,8 @@ from tasks import TASKS, Toy
 import methods
 from benchmark import registry
 from benchmark.engine.arguments import pairs
-from benchmark.engine.experiment import experiment, folder_name
+from benchmark.engine.experiment import experiment
+from benchmark.engine.places import folder_name
 from benchmark.engine.plan import (
     Request,
     check_options,
@@ -389,6 +390,7 @@ def test_protocols_that_differ_in_any_field_have_different_ids(field):
     plain = Protocol()
     default = getattr(plain, field)
     other = {str: 'rgb=0.5', int: 99, float: 0.123, bool: not default}[type(default)]
+    other = {'mask_schedule': 'curriculum:0.5'}.get(field, other)
     value = next(v for v in CHOICES.get(field, [other]) if v != default)
     changed = dataclasses.replace(plain, **{field: value})
     assert changed.id('data') != plain.id('data')
@@ -396,7 +398,11 @@ def test_protocols_that_differ_in_any_field_have_different_ids(field):
 
 
 def test_in_another_process_ids_are_the_same_and_nothing_needless_or_foreign_is_loaded(tmp_path):
-    """A package called datasets is installed, too, which a command must not take for its own."""
+    """A package called datasets is installed, which a command must not take for its own.
+
+    A timm is installed, too, that cannot be imported.
+    """
+    (tmp_path / 'timm.py').write_text("raise RuntimeError('made for another PyTorch')")
     (tmp_path / 'datasets').mkdir()
     (tmp_path / 'datasets' / '__init__.py').write_text("raise SystemExit('the decoy was imported')")
     code = """

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
-from benchmark.records import labels, metrics, values
+from benchmark.records import distances, labels, metrics, values
 from benchmark.records.ranking import average_precision
 
 RNG = np.random.default_rng(0)
@@ -100,7 +100,7 @@ def test_a_resampled_test_set_is_scored_by_adding_contributions(metric):
 
 
 def test_units_are_told():
-    assert [values.unit(name) for name in ('MAE', 'R2', 'F1', 'mIoU')] == ['times 100'] * 2 + [
+    assert [distances.unit(name) for name in ('MAE', 'R2', 'F1', 'mIoU')] == ['times 100'] * 2 + [
         '%'
     ] * 2
     assert not metrics.higher_is_better('MAE')

@@ -27,7 +27,7 @@ def help_out(experiments: Iterable[Experiment], machine: Machine) -> int:
     Returns:
         The exit status of the command.
     """
-    known = {x.folder: x for e in experiments for x in (e, e.teacher) if x is not None}
+    known = {x.folder: x for e in experiments for x in (*e.earlier.values(), e)}
     deterministic(machine)
     while True:
         try:

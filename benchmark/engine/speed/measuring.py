@@ -131,7 +131,8 @@ def table(rows: Sequence[Row], unmeasured: Sequence[tuple[str, str]], command: s
         '# Speed',
         '',
         f'Made by `{command}` on {machine}. Both sides of a ratio were measured in turns, and the '
-        'ratio is the median over the turns; the spread is from the smallest to the largest.',
+        'ratio is the median over the turns; the spread is from the smallest to the largest. Where '
+        'a row says so, it has seconds instead of ratios.',
         '',
         '| what | ratio | spread | goal | reached | notes |',
         '| --- | --- | --- | --- | --- | --- |',

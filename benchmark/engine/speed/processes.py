@@ -9,44 +9,71 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from benchmark.engine import memory
 from benchmark.engine.building import cores, use_threads
 from benchmark.engine.speed.measuring import Row, Sizes, in_turns, ratios, seconds
 from benchmark.files import ROOT
 from benchmark.registry import discover
 
-DATASET = 'synth_faces'
+DATASET, DENSE = 'synth_faces', 'synth_rooms'
 
 
-def _trainer(pipe: Connection, sizes: Sizes) -> None:
-    """Trains an epoch whenever the pipe says so, and ends with the pipe."""
+Job = Callable[[], object]
+
+
+def _training(sizes: Sizes, folder: Path) -> Job:
+    """Prepares an epoch under the harness."""
     from benchmark.engine.speed import trainings
     from benchmark.engine.speed.cases import embedded
 
+    memory.keep_freed()
+    e = embedded(trainings.UNIFIED, DATASET, sizes, folder)
+    return lambda: trainings.harness(e, folder)
+
+
+def _test(sizes: Sizes, folder: Path) -> Job:
+    """Prepares the test of all subsets of a data set with dense labels."""
+    from benchmark.engine.speed import testing, trainings
+    from benchmark.engine.speed.cases import embedded, network
+
+    e = embedded(trainings.UNIFIED, DENSE, sizes, folder)
+    method = network(e).eval()
+    return lambda: testing.tested(e, method, None)
+
+
+def _test_with_kept_memory(sizes: Sizes, folder: Path) -> Job:
+    """Prepares what `_test` does, in a process that keeps what is freed."""
+    memory.keep_freed()
+    return _test(sizes, folder)
+
+
+def _work(pipe: Connection, sizes: Sizes, prepare: Callable[[Sizes, Path], Job]) -> None:
+    """Does a job whenever the pipe says so, and ends with the pipe."""
     warnings.filterwarnings('ignore', message='Multi-processing start method')  # of mmengine
     use_threads(1, 'cpu')
     discover()
     with tempfile.TemporaryDirectory() as folder:
-        e = embedded(trainings.UNIFIED, DATASET, sizes, Path(folder))
-        trainings.harness(e, Path(folder))
+        job = prepare(sizes, Path(folder))
+        job()
         pipe.send('ready')
         while pipe.recv():
-            trainings.harness(e, Path(folder))
+            job()
             pipe.send('done')
 
 
 @contextmanager
-def _trainers(count: int, sizes: Sizes) -> Iterator[list[Connection]]:
-    """Starts processes that train when they are told to."""
+def _workers(sizes: Sizes, *prepare: Callable[[Sizes, Path], Job]) -> Iterator[list[Connection]]:
+    """Starts a process for each of some jobs, which does it when it is told to."""
     context, pipes, processes = multiprocessing.get_context('spawn'), [], []
-    for _ in range(count):
+    for one in prepare:
         ours, theirs = context.Pipe()
-        process = context.Process(target=_trainer, args=(theirs, sizes), daemon=True)
+        process = context.Process(target=_work, args=(theirs, sizes, one), daemon=True)
         process.start()
         pipes.append(ours)
         processes.append(process)
@@ -60,22 +87,32 @@ def _trainers(count: int, sizes: Sizes) -> Iterator[list[Connection]]:
             process.join()
 
 
+def _done(pipes: list[Connection]) -> None:
+    """Has some processes do their jobs at the same time, and waits for them."""
+    for pipe in pipes:
+        pipe.send(True)
+    for pipe in pipes:
+        pipe.recv()
+
+
+def kept(sizes: Sizes) -> Row:
+    """Compares a process that keeps freed memory with one that gives it back to the system."""
+    with _workers(sizes, _test_with_kept_memory, _test) as pipes:
+        keeps, gives_back = (partial(seconds, partial(_done, [pipe])) for pipe in pipes)
+        pairs = in_turns(keeps, gives_back, 2 * sizes.repeats - 1)
+    what = 'test of all subsets in a process that keeps freed memory / in one that gives it back'
+    return Row(f'{DENSE}: {what}', ratios(pairs))
+
+
 def jobs(sizes: Sizes) -> Row:
     """Compares two trainings in two processes at a time with the two one after the other."""
-
-    def train(pipes: list[Connection]) -> None:
-        for pipe in pipes:
-            pipe.send(True)
-        for pipe in pipes:
-            pipe.recv()
-
     what = '`--jobs 2`: two trainings at a time / one after the other, without the start'
     if cores() < 2:
         return Row(what, [], note='one core')
-    with _trainers(2, sizes) as pipes:
+    with _workers(sizes, _training, _training) as pipes:
         pairs = in_turns(
-            lambda: seconds(lambda: train(pipes)),
-            lambda: sum(seconds(partial(train, [pipe])) for pipe in pipes),
+            lambda: seconds(lambda: _done(pipes)),
+            lambda: sum(seconds(partial(_done, [pipe])) for pipe in pipes),
             sizes.repeats,
         )
     return Row(what, ratios(pairs), '<= 0.60', f'{DATASET}, epochs of {sizes.samples} samples')

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmark.engine.building import use_threads
-from benchmark.engine.speed import processes, testing, trainings
+from benchmark.engine.memory import keep_freed
+from benchmark.engine.speed import processes, starting, testing, trainings
 from benchmark.engine.speed.measuring import TINY, Row, Sizes, table
 from benchmark.files import writing
 from benchmark.registry import discover
@@ -45,6 +46,8 @@ def rows(sizes: Sizes, folder: Path, alone: bool) -> list[Row]:
     if not alone:
         jobs += [
             lambda: trainings.threads(sizes, folder),
+            lambda: starting.starts(sizes),
+            lambda: processes.kept(sizes),
             lambda: processes.jobs(sizes),
             lambda: processes.shared(sizes),
         ]
@@ -72,6 +75,7 @@ def write(out: Path, quick: bool, alone: bool) -> None:
     """
     discover()
     use_threads(1, 'cpu')
+    keep_freed()
     with tempfile.TemporaryDirectory() as folder:
         found = rows(TINY if quick else Sizes(), Path(folder), alone)
     words = ' --quick' * quick + ' --alone' * alone

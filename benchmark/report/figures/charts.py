@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmark.report.figures import heats, marks, severity
+from benchmark.report.figures import heats, marks, modalities, severity
 from benchmark.report.figures.shapes import Picture
 from benchmark.report.figures.source import Source
 
@@ -25,5 +25,6 @@ CHARTS: dict[str, Callable[[Source], Iterator[Picture]]] = {
     'corruptions': severity.kept,
     'severity': severity.curves,
     'curves': marks.curves,
+    'modalities': modalities.curves,
 }
 """Name -> what makes its pictures, in the order of the page."""

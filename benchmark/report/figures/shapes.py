@@ -180,7 +180,28 @@ class Matrices:
     label: str
 
 
-Shape = Heat | Lines | Rows | Scatter | Matrices
+@dataclass(frozen=True)
+class Grid:
+    """Charts of lines side by side: a column for each method, a row for each quantity.
+
+    All charts of a row have one y-axis, so that methods can be compared.
+
+    Attributes:
+        columns: The titles of the C columns.
+        labels: The titles of the y-axes of the R rows.
+        charts: R lists of C lists of series; a series of one name looks the same everywhere.
+        names: The names of the series.
+        x: Title of the x-axis.
+    """
+
+    columns: Sequence[str]
+    labels: Sequence[str]
+    charts: Sequence[Sequence[Sequence[Series]]]
+    names: Sequence[str]
+    x: str
+
+
+Shape = Heat | Lines | Rows | Scatter | Matrices | Grid
 
 
 @dataclass(frozen=True)

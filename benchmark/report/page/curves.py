@@ -29,6 +29,8 @@ _LOSS = re.compile(r'epoch (\d+): (?!validation)(?:.*, )?loss ([-\d.einf]+)$')
 _VALIDATION = re.compile(r'epoch (\d+): validation \S+ (.*)$')
 
 LOSS, MEAN, RATE = 'training loss', 'validation, mean over subsets', 'learning rate'
+NORM, ALONE, VALIDATION = 'gradient norm of ', 'validation loss of ', 'validation of '
+"""What the names of the curves of a single modality, or of a subset, begin with."""
 
 Line = dict[int, float]
 """Epoch -> value."""
@@ -79,7 +81,8 @@ def of_networks(networks: Mapping[str, curves.Curve], subsets: Sequence[str]) ->
     """Returns the curves of a run.
 
     Args:
-        networks: The curves of its networks. Their losses and learning rates are averaged.
+        networks: The curves of its networks. Their losses, learning rates and gradient norms are
+            averaged; a network that has no value for a modality is left out of its mean.
         subsets: The subsets; an epoch in which one was not measured has no mean of validation.
 
     Returns:
@@ -92,12 +95,18 @@ def of_networks(networks: Mapping[str, curves.Curve], subsets: Sequence[str]) ->
         for name, values in curve['losses'].items():
             title = LOSS if name == 'loss' else f'loss term {name}'
             trained.setdefault(title, []).append(_line(curve['epochs'], values))
+        for name, values in curve.get('gradient_norms', {}).items():
+            trained.setdefault(NORM + name, []).append(_line(curve['epochs'], values))
+        for name, values in curve.get('modality_losses', {}).items():
+            trained.setdefault(ALONE + name, []).append(_line(curve['validated'], values))
         for subset, values in curve['validation'].items():
             scores[subset] = _line(curve['validated'], values, 100)
+    single = [title for title in trained if title.startswith((NORM, ALONE))]
+    trained |= {title: [line for line in trained[title] if line] or [{}] for title in single}
     found = {title: _mean(lines) for title, lines in trained.items()}
     found[MEAN] = _mean([scores.get(subset, {}) for subset in subsets])
     shown = [subset for subset in detailed(subsets) if subset in scores]
-    return {**found, **{f'validation of {subset}': scores[subset] for subset in shown}}
+    return {**found, **{f'{VALIDATION}{subset}': scores[subset] for subset in shown}}
 
 
 def _line(epochs: Sequence[int], values: Sequence[float | None], scale: float = 1) -> Line:
@@ -182,8 +191,8 @@ def _kinds(drawn: Iterable[Drawn]) -> list[str]:
     """Returns what can be chosen: what has some value, the most important first."""
     there = dict.fromkeys(kind for each in drawn for kind, line in each.lines.items() if line)
     first = [kind for kind in (LOSS, MEAN) if kind in there]
-    terms = [k for k in there if k not in (LOSS, MEAN, RATE) and not k.startswith('validation of ')]
-    validated = [kind for kind in there if kind.startswith('validation of ')]
+    terms = [k for k in there if k not in (LOSS, MEAN, RATE) and not k.startswith(VALIDATION)]
+    validated = [kind for kind in there if kind.startswith(VALIDATION)]
     return [*first, *validated, *sorted(terms), *([RATE] if RATE in there else [])]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.records.distances import unit
 from benchmark.records.metrics import nanmean
-from benchmark.records.values import unit
 from benchmark.report import escaping
 from benchmark.report.robustness import without_input
 from benchmark.report.runs import Runs

@@ -64,6 +64,7 @@ def unseen_volumes(
     labelled: bool,
     part: str,
     table: dict[int, int] | None = None,
+    words: Mapping[str, str] | None = None,
 ) -> Unseen:
     """Opens cases `<case>/<modality>.nii.gz` or `<case>/<case>_<modality>.nii.gz`.
 
@@ -75,11 +76,12 @@ def unseen_volumes(
         labelled: Whether `seg` is read.
         part: '' or 'all': such a folder names no splits.
         table: Label in the files -> class; the same by default.
+        words: Word in the names of files -> modality; the same by default.
     """
     if part not in ('', 'all'):
         raise UserError(f'--split {part}: expected a prepared root, found a folder of cases {root}')
     names = intake.task.names
-    cases, aside = _cases(root, names)
+    cases, aside = _cases(root, names, words or {m: m for m in names})
     if labelled and (bare := [case for case, files in cases.items() if SEGMENTATION not in files]):
         raise UserError(f'{root}: expected {SEGMENTATION} of case {bare[0]} to score, found none')
     grids = {case: one_grid(case, files).shape for case, files in cases.items()}
@@ -143,8 +145,15 @@ def with_arrays(root: Path | None, found: Unseen, intake: Intake) -> Unseen:
     return found._replace(save=Saver(files, (shape[1], shape[2]), {}))
 
 
-def _cases(root: Path, names: tuple[str, ...]) -> tuple[dict[str, Files], list[str]]:
+def _cases(
+    root: Path, names: tuple[str, ...], words: Mapping[str, str]
+) -> tuple[dict[str, Files], list[str]]:
     """Returns the cases below a folder that have some modality, in the order of their names.
+
+    Args:
+        root: The folder.
+        names: The modalities.
+        words: Word in the names of files -> modality.
 
     Returns:
         Case -> its files, and the files that belong to none, as paths below the folder.
@@ -161,6 +170,7 @@ def _cases(root: Path, names: tuple[str, ...]) -> tuple[dict[str, Files], list[s
         case = file.parent.name or file.parent.resolve().name
         kind = file.name[: -len(suffix(file.name)) or None]
         kind = kind.removeprefix(case).lstrip('_-.') or kind
+        kind = words.get(kind, kind)
         path = file.relative_to(root)
         hidden = any(part.startswith('.') for part in path.parts)
         if hidden or not suffix(file.name) or kind not in (*names, SEGMENTATION):
@@ -177,7 +187,7 @@ def _cases(root: Path, names: tuple[str, ...]) -> tuple[dict[str, Files], list[s
         known[kind] = file
     found = {case: files for case, files in sorted(cases.items()) if set(files) - {SEGMENTATION}}
     if not found:
-        expected = ' or '.join(f'<case>/{name}.nii.gz' for name in names)
+        expected = ' or '.join(f'<case>/{w}.nii.gz' for w, name in words.items() if name in names)
         raise UserError(f'{root}: expected {expected}, found none')
     return found, aside
 

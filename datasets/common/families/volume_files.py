@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmark.errors import UserError
-from datasets.common.families.volume_index import INDEX, Case
-from datasets.common.families.volumes import SEGMENTATION
-from datasets.common.io.nifti import Grid, grid, load_volume
+from datasets.common.families.volume_index import INDEX, REGIONS, SPACING, Case, spacing_line
+from datasets.common.families.volumes import SEGMENTATION, Regions
+from datasets.common.io.nifti import Grid, Volume, grid, load_volume
 from datasets.common.io.rows import spread, working
 from datasets.common.prepare.findings import Findings
 from datasets.common.prepare.preparation import Preparation
 
 Files = dict[str, Path]
 """Modality or 'seg' -> its file, of one case."""
+
+Sources = Mapping[str, Volume]
+"""The same where files may hold several channels."""
 
 GREATEST = 1e15
 """Greatest magnitude of a voxel. A greater number, such as that of the largest float32, says that
@@ -26,9 +29,10 @@ nothing was measured; beside it, all other voxels would be equal."""
 
 def prepare_cases(
     work: Preparation,
-    cases: dict[str, Files],
+    cases: Mapping[str, Sources],
     table: dict[int, int] | None = None,
     required: Sequence[str] = (),
+    regions: Regions = (),
 ) -> None:
     """Writes every case's volumes as .npy files (S, H, W), standardised, and the list of cases.
 
@@ -37,6 +41,7 @@ def prepare_cases(
         cases: Case -> its files, NIfTI or .npy.
         table: Label in the files -> label in the root; labels stay as they are by default.
         required: Modalities that every case must have.
+        regions: For Dice, (name, labels) of each region, of which those that occur are written.
 
     Raises:
         UserError: A file is missing or broken, the volumes of a case do not lie on one grid, or
@@ -49,7 +54,7 @@ def prepare_cases(
     cases = {case: files for case, files in cases.items() if case not in empty}
     if not cases:
         raise UserError(f'{work.source}: expected a modality beside the labels, found none')
-    size = 0
+    size, spacings = 0, list[str]()
     # All headers are read first: a case that cannot be used shows before hours of conversion.
     for case, files in cases.items():
         if case.strip() != case or not case.isprintable():
@@ -63,7 +68,9 @@ def prepare_cases(
                 raise UserError(
                     f'{work.source}: expected {kind} of case {case}, found none beside {there}'
                 )
-        slices, high, wide = one_grid(case, files).shape
+        found = one_grid(case, files)
+        spacings += [] if found.spacing is None else [spacing_line(case, found.spacing)]
+        slices, high, wide = found.shape
         size += slices * high * wide * (2 * len(files) - 1)
     work.need(size)
     index = []
@@ -72,16 +79,33 @@ def prepare_cases(
             index.append(_prepare_case(work, case, files, table))
             step()
     work.write(INDEX, '\n'.join([*(case.line for case in index), '']).encode())
+    if spacings:
+        work.write(SPACING, '\n'.join([*sorted(spacings), '']).encode())
+    if regions:
+        work.write(REGIONS, _lines_of(work, regions, index).encode())
     work.finish({'cases': len(cases)})
 
 
-def one_grid(case: str, files: Files) -> Grid:
+def _lines_of(work: Preparation, regions: Regions, index: Sequence[Case]) -> str:
+    """Returns the regions as the file that `OwnVolumes` reads, without labels that no case has."""
+    found = {label for case in index for label in case.labels}
+    lines = []
+    for name, members in regions:
+        there = [label for label in members if label in found]
+        for label in members:
+            if label not in found:
+                work.remarks.add('labels that no case has', f'{label} of {name}')
+        lines += [' '.join([name, *map(str, there)])] if there else []
+    return '\n'.join([*lines, ''])
+
+
+def one_grid(case: str, files: Sources) -> Grid:
     """Returns the grid of a case.
 
     Raises:
         UserError: Two volumes of the case lie on different grids.
     """
-    first, *others = sorted(files.values())
+    first, *others = sorted(files.values(), key=str)
     expected = grid(first)
     for file in others:
         if why := expected.differs(grid(file)):
@@ -92,7 +116,9 @@ def one_grid(case: str, files: Files) -> Grid:
     return expected
 
 
-def _prepare_case(work: Preparation, case: str, files: Files, table: dict[int, int] | None) -> Case:
+def _prepare_case(
+    work: Preparation, case: str, files: Sources, table: dict[int, int] | None
+) -> Case:
     """Writes one case and returns its entry of the list."""
     segmentation = labels(load_volume(files[SEGMENTATION]), table, files[SEGMENTATION])
     work.write(f'{case}/{SEGMENTATION}.npy', stored(segmentation))
@@ -116,7 +142,7 @@ def _prepare_case(work: Preparation, case: str, files: Files, table: dict[int, i
     return Case(case, (slices, high, wide), int(first), int(last), found)
 
 
-def finite(remarks: Findings, file: Path, volume: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+def finite(remarks: Findings, file: Volume, volume: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     """Returns a volume with 0 where it was NaN, which many tools write outside the brain.
 
     Args:
@@ -170,7 +196,7 @@ def standardised(volume: np.ndarray) -> np.ndarray:
     return found.clip(-60000, 60000).astype(np.float16)
 
 
-def labels(volume: np.ndarray, table: dict[int, int] | None, file: Path) -> np.ndarray:
+def labels(volume: np.ndarray, table: dict[int, int] | None, file: Volume) -> np.ndarray:
     """Returns a segmentation's labels as uint8, translated by the table.
 
     Raises:

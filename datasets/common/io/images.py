@@ -177,7 +177,7 @@ class LabelFile:
             UserError: The image has several channels, has another size than `source`, or contains
                 a label that is out of range.
         """
-        values = np.asarray(resized(labels(path, self.source), self.size, nearest=True))
+        values = np.asarray(resized(self._image(path), self.size, nearest=True))
         inside = values < len(self.table)
         found = self.table[np.where(inside, values, 0)]
         known = (found >= 0) & (found < self.classes) | (found == self.ignored)
@@ -188,6 +188,9 @@ class LabelFile:
                 f'found {int(values[wrong][0])}'
             )
         return found.astype(self.dtype)
+
+    def _image(self, path: Path) -> Image.Image:
+        return labels(path, self.source)
 
 
 def spans(numbers: Sequence[int]) -> str:

@@ -6,12 +6,15 @@ import functools
 import gzip
 import io
 import logging
+from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmark.errors import UserError
+from benchmark.files import stamp
 from datasets.common.io.files import decoded
 from datasets.common.io.folders import VOLUMES
 from datasets.common.io.optional import package
@@ -27,6 +30,31 @@ TOLERANCE = 0.1
 round the numbers of the header differently; a shift that matters is far greater."""
 
 
+@dataclass(frozen=True)
+class Channel:
+    """One channel of a NIfTI file of four axes, whose last axis counts channels.
+
+    Attributes:
+        file: The file.
+        number: The channel, from 0.
+    """
+
+    file: Path
+    number: int
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return self.file.name
+
+    def __str__(self) -> str:
+        return f'{self.file}, channel {self.number}'
+
+
+Volume = Path | Channel
+"""Where a volume is: a file, or a channel of one."""
+
+
 class Grid(NamedTuple):
     """Where the voxels of a volume lie.
 
@@ -38,6 +66,14 @@ class Grid(NamedTuple):
 
     shape: tuple[int, int, int]
     affine: np.ndarray | None
+
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """Distance in millimetres of neighbouring slices, rows and columns, where it is known."""
+        if self.affine is None:
+            return None
+        rows, columns, slices = np.sqrt((self.affine[:3, :3] ** 2).sum(0)).tolist()
+        return slices, rows, columns
 
     def differs(self, other: Grid) -> str:
         """Returns what differs between two grids, for a message; '' if they are the same."""
@@ -63,18 +99,28 @@ def suffix(name: str) -> str:
     return next((s for s in VOLUMES if name.lower().endswith(s)), '')
 
 
-def grid(file: Path) -> Grid:
+def channels(file: Path) -> int:
+    """Reads from the header of a NIfTI file how many channels it has; 1 without a fourth axis.
+
+    Raises:
+        UserError: The file is missing or broken.
+    """
+    shape = _spatial(_opened(file).shape)
+    return shape[3] if len(shape) == 4 else 1
+
+
+def grid(file: Volume) -> Grid:
     """Reads the grid of a volume from its header, without its voxels.
 
     Raises:
         UserError: The file is missing, broken, or holds no volume of numbers.
     """
-    if suffix(file.name) == '.npy':
+    if isinstance(file, Path) and suffix(file.name) == '.npy':
         found = mapped(file)
         _check(file, found.shape, found.dtype)
         return Grid(found.shape, None)
     image = _opened(file)
-    shape = _spatial(image.shape)
+    shape = _shape(file, image)
     _check(file, shape, image.header.get_data_dtype())
     orientation = _orientation(file, image)
     orientations = package('nibabel.orientations', 'MRI volumes')
@@ -83,7 +129,7 @@ def grid(file: Path) -> Grid:
     return Grid((superior, right, anterior), canonical)
 
 
-def load_volume(file: Path) -> np.ndarray:
+def load_volume(file: Volume) -> np.ndarray:
     """Returns the voxels (S, H, W) of a volume.
 
     The axes of a NIfTI file are turned and mirrored to the canonical orientation: slices go from
@@ -94,13 +140,17 @@ def load_volume(file: Path) -> np.ndarray:
         UserError: The file is missing, broken, or holds no volume of numbers.
     """
     expected = grid(file).shape
-    if suffix(file.name) == '.npy':
+    if isinstance(file, Path) and suffix(file.name) == '.npy':
         return np.asarray(mapped(file))
     image = _opened(file)
-    values = decoded(file, functools.partial(_voxels, kind=type(image)))
+    if isinstance(file, Path):
+        values = decoded(file, functools.partial(_voxels, kind=type(image)))
+    else:
+        kind: Any = type(image)
+        values = _whole(file.file, stamp(file.file), kind)[..., file.number]
     orientations = package('nibabel.orientations', 'MRI volumes')
     turned = orientations.apply_orientation(
-        values.reshape(_spatial(image.shape)), _orientation(file, image)
+        values.reshape(_shape(file, image)), _orientation(file, image)
     )
     found = np.ascontiguousarray(turned.transpose(2, 0, 1))
     if found.shape != expected:
@@ -149,8 +199,16 @@ def mapped(file: Path) -> np.ndarray:
     return found
 
 
-def _opened(file: Path) -> Any:
+@functools.lru_cache(1)
+def _whole(file: Path, written: tuple[int, int] | None, kind: Hashable) -> np.ndarray:
+    """Returns all channels of a file, which are decoded together and read one after another."""
+    values = decoded(file, functools.partial(_voxels, kind=kind))
+    return values.reshape(_spatial(values.shape))
+
+
+def _opened(file: Volume) -> Any:
     """Returns nibabel's image of a file, whose voxels have not been read."""
+    file = file if isinstance(file, Path) else file.file
     return decoded(file, package('nibabel', 'MRI volumes').load)
 
 
@@ -161,7 +219,13 @@ def _spatial(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _check(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+def _shape(file: Volume, image: Any) -> tuple[int, ...]:
+    """Returns the shape of a volume, of which a channel has no fourth axis."""
+    shape = _spatial(image.shape)
+    return shape if isinstance(file, Path) else shape[:3]
+
+
+def _check(file: Volume, shape: tuple[int, ...], dtype: np.dtype) -> None:
     if len(shape) == 4:
         raise UserError(
             f'{file}: expected a volume of 3 axes, found {shape}; '
@@ -173,7 +237,7 @@ def _check(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
         raise UserError(f'{file}: expected one real number per voxel, found the type {dtype}')
 
 
-def _orientation(file: Path, image: Any) -> np.ndarray:
+def _orientation(file: Volume, image: Any) -> np.ndarray:
     """Returns the canonical axis and the direction of each axis of the file, (3, 2)."""
     affine = np.asarray(image.affine, float)
     flat = not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3

@@ -150,7 +150,7 @@ def _check_exact(path: Path, image: Image.Image) -> None:
     )
 
 
-def labels(path: Path, source: tuple[int, int] | None = None) -> Image.Image:
+def labels(path: Path, source: tuple[int, int] | None = None, first: bool = False) -> Image.Image:
     """Returns a label image in memory, in which every pixel is a label of 8 or of 16 bits.
 
     Of an image with a palette, the indices are the labels.
@@ -158,6 +158,7 @@ def labels(path: Path, source: tuple[int, int] | None = None) -> Image.Image:
     Args:
         path: The file.
         source: (H, W) that the image must have; None accepts every size.
+        first: Whether the first channel of an image in colours holds the labels.
 
     Raises:
         UserError: The format of the content, whatever its name says, may have changed labels; or
@@ -166,6 +167,8 @@ def labels(path: Path, source: tuple[int, int] | None = None) -> Image.Image:
     """
     with opened(path, source) as image:
         _check_exact(path, image)
+        if first and image.mode in ('RGB', 'RGBA'):
+            return upright(image).getchannel(0)
         if image.mode not in ('1', 'L', 'P') and not image.mode.startswith('I'):
             raise UserError(
                 f'{path}: expected one channel of whole numbers, the labels, found mode '

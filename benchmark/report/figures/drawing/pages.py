@@ -6,8 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmark.report.figures.drawing import heat, lines, matrices, rows, scatter
-from benchmark.report.figures.shapes import Heat, Lines, Matrices, Rows, Scatter, Shape
+from benchmark.report.figures.drawing import grid, heat, lines, matrices, rows, scatter
+from benchmark.report.figures.shapes import Grid, Heat, Lines, Matrices, Rows, Scatter, Shape
 
 DRAW: dict[type, Any] = {
     Heat: heat.draw,
@@ -15,6 +15,7 @@ DRAW: dict[type, Any] = {
     Rows: rows.draw,
     Scatter: scatter.draw,
     Matrices: matrices.draw,
+    Grid: grid.draw,
 }
 
 
