@@ -77,6 +77,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.available)
 
+    def drawn(self, number: int) -> Split:
+        """Returns the split with the parts of its samples that a number draws.
+
+        Rows that are parts of larger samples have a method `drawn(number)`; all others stay. The
+        rows of all modalities and of the labels draw the same parts.
+        """
+        rows: dict[str, Any] = {**self.inputs, '': self.target}
+        if not any(hasattr(x, 'drawn') for x in rows.values()):
+            return self
+        new = {m: x.drawn(number) if hasattr(x, 'drawn') else x for m, x in rows.items()}
+        return replace(self, target=new.pop(''), inputs=new)
+
     def among(self, names: Sequence[str], every: Sequence[str]) -> Split:
         """Returns the split with some modalities alone, in the order given; no other is read.
 

@@ -11,6 +11,7 @@ from benchmark.registry import DATASETS
 from datasets.common.families.unseen_volumes import unseen_volumes, with_arrays
 from datasets.common.families.volume_files import Files, prepare_cases
 from datasets.common.families.volume_index import INDEX, cut, listed, read_index
+from datasets.common.families.volume_patches import Network, cut_of
 from datasets.common.families.volumes import SEGMENTATION, Regions, SliceOptions, Volumes
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import data_root
@@ -60,6 +61,11 @@ class Brats(Volumes):
         et_rule: In validation and test, enhancing tumour of which fewer voxels are predicted in a
             case counts as necrosis; 0 is without this rule. Papers on BraTS take 500. Choose it by
             validation scores: what the test shows must not choose it.
+        network: 'pyramid' for slices, or 'unet3d' for volumes, which trains patches and tests whole
+            volumes through windows of the same size that overlap by half.
+        patch: Sides of the patches in voxels, 'DxHxW' in multiples of 8, slices first.
+        patches: Number of patches of a case in an epoch.
+        foreground: Share of the patches in whose centre a labelled voxel lies.
 
     Raises:
         UserError: The root is not prepared, or an option is out of range.
@@ -94,6 +100,10 @@ class Brats(Volumes):
         duplicates: Duplicates = 'report',
         hd95: bool = False,
         et_rule: int = 0,
+        network: Network = 'pyramid',
+        patch: str = '80x80x80',
+        patches: int = 1,
+        foreground: float = 1 / 3,
     ) -> None:
         folder = data_root(self.name, root, self.how_to_get)
         if fold not in (1, 2, 3):
@@ -104,9 +114,10 @@ class Brats(Volumes):
         fewest = (ENHANCING, et_rule, NECROSIS) if et_rule else ()
         cases = [case.id for case in read_index(folder)]
         splits = listed(folder, fold) or cut(cases, fold, self.shares, self.patient)
+        cut_up = cut_of(self.name, network, size, patch, patches, foreground)
         options = SliceOptions(size=image_size(self.name, size), width=width, augment=augment)
         named = MODALITIES, self.classes, self.regions
-        super().__init__(folder, splits, *named, options, duplicates, hd95, fewest)
+        super().__init__(folder, splits, *named, options, duplicates, hd95, fewest, cut_up)
 
     @classmethod
     def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:

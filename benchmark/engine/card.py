@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from benchmark.dataset import Intake
 from benchmark.engine import environment, state
+from benchmark.engine.building import tested_at_once
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
 from benchmark.engine.places import part_name
@@ -80,7 +81,7 @@ def write(experiment: Experiment, device: str) -> None:
         # All splits are prepared alike, and the test split is not opened before the test.
         'preparation': data.preparation(split_of(data, 'val')),
         'seed': experiment.seed,
-        'batch': 2 * experiment.protocol.batch_size,
+        'batch': tested_at_once(experiment),
         'subsets': experiment.protocol.subsets,
         'pretrain': experiment.protocol.pretrain,
         'networks': {

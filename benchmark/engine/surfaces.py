@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmark.dataset import Dataset, Geometry
 from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
-from benchmark.method import Task
+from benchmark.method import IGNORE, Task
 
 PERCENTILE = 95
 
@@ -47,7 +47,7 @@ class Surfaces:
         """Adds slices.
 
         Args:
-            pred: (B, H, W) predicted classes.
+            pred: (B, H, W) predicted classes, or (B, D, H, W) of whole volumes.
             target: (B, H, W) labels.
             ids: (B,) positions of the slices in the split.
             has: (B,) bool, the slices that have the subset; the others do not count.
@@ -64,7 +64,10 @@ class Surfaces:
     def _measured(self, slices: dict[int, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         """Returns HD95 of each region of a volume, of its slices by position."""
         first, order = min(slices), sorted(slices)
-        guess, label = (np.stack([slices[k][i] for k in order]) for i in (0, 1))
+        # A whole volume is a sample of its own, with labels that are ignored behind its end.
+        joined = np.stack if slices[first][0].ndim == 2 else np.concatenate
+        guess, label = (joined([slices[k][i] for k in order]) for i in (0, 1))
+        guess = np.where(label == IGNORE, 0, guess)
         if self.task.fewest:
             small, fewest, other = self.task.fewest
             there = guess == small

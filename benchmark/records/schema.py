@@ -197,6 +197,11 @@ class Rules(TypedDict, total=False):
     sampling: str
     pretrain: str
     pretrain_epochs: int
+    encoder: str
+    encoder_weights: str
+    encoder_frozen: bool
+    mask_schedule: str
+    share_encoders: bool
 
 
 class _Run(TypedDict):

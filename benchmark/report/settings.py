@@ -22,6 +22,10 @@ SAMPLER = {
     'by_size': 'training masks drawn uniformly by number of modalities',
     'complete': 'training on all modalities',
 }
+MASK_SCHEDULE = {
+    'curriculum': 'from complete samples to these masks by a curriculum',
+    'learned': 'subsets of low validation scores drawn more often',
+}
 PARTS = (
     '{epochs} epochs with batches of {batch_size}',
     '{optimizer}',
@@ -62,6 +66,7 @@ def words(protocol: Mapping[str, Any]) -> str:
     sampler, plural = protocol.get('sampler', ''), '' if protocol.get('warmup') == 1 else 's'
     told = [
         SAMPLER.get(sampler, f'training masks drawn by {sampler}') + ' unless a method has its own',
+        MASK_SCHEDULE.get(protocol.get('mask_schedule', '').partition(':')[0], ''),
         SELECTION.get(protocol.get('selection', ''), ''),
     ]
     for part in PARTS:
@@ -71,6 +76,8 @@ def words(protocol: Mapping[str, Any]) -> str:
             continue
     if protocol.get('nesterov') is False:
         told.append('plain momentum')
+    if protocol.get('share_encoders'):
+        told.append('one encoder for modalities of like kind and size')
     if protocol.get('pretrain'):
         told.append(
             'encoders pre-trained ({pretrain}, {pretrain_epochs} epochs)'.format(**protocol)
