@@ -97,7 +97,8 @@ class Passion(ModalityDropout):
     grows 1.5-fold before the first update of b and after every 100 epochs. Departures from it in
     both variants: losses are averages, not sums, over a batch; a class counts if the sample has it,
     where that code asks this of all samples of the batch (there are no others with its batch size
-    of 1); one of its four students gets the map of another modality by a slip.
+    of 1); one of its four students gets the map of another modality by a slip. For equal features,
+    logits and labels, the comparison of prototypes and the official KL are those of that code.
 
     Args:
         task: What the data set requires.
@@ -112,6 +113,7 @@ class Passion(ModalityDropout):
         UserError: The variant is unknown, or the temperature is not positive.
     """
 
+    version = 1
     search = {
         'distillation': LogUniform(0.05, 5),
         'prototypes': LogUniform(0.01, 1),
@@ -228,7 +230,7 @@ class Passion(ModalityDropout):
         present, classes = batch.mask.T, len(self.task.classes)
         dense = self.task.kind == 'segmentation'
         label = one_hot(batch.target if dense else batch.target[:, None, None], classes)
-        label = F.adaptive_avg_pool2d(label, features.shape[2:])
+        label = F.adaptive_avg_pool2d(label, (features.shape[2], features.shape[3]))
         members = torch.where(present[:, :, None, None, None], label, 0.0)
 
         def grouped(x: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ class Samples(TorchDataset):
         """Draws the masks of one epoch; a function of seed, epoch and schedule alone."""
         self.mask = self.available
         if self.sampler is not None:
+            self.split = self.split.drawn(derive(self.seed, 'parts', epoch))
             rng = generator(self.seed, 'mask', epoch)
             if self.schedule is None:
                 self.mask = self.sampler.draw(self.available, rng)

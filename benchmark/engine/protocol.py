@@ -38,7 +38,8 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
 
 LATER = (
     *('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'sampling'),
-    *('pretrain', 'pretrain_epochs', 'mask_schedule'),
+    *('pretrain', 'pretrain_epochs', 'encoder', 'encoder_weights', 'encoder_frozen'),
+    *('mask_schedule', 'share_encoders'),
 )
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
@@ -109,10 +110,16 @@ class Protocol:
             'masked' or 'contrastive'; every network then starts from these encoders. Empty for
             weights that are drawn.
         pretrain_epochs: Number of epochs of that training; as typed, 0 stands for `epochs`.
+        encoder: Model of timm that encodes images in all methods; empty for the suite's ResNet.
+        encoder_weights: Hash of the file of weights that it starts from, which is typed as a path;
+            empty for weights that are drawn.
+        encoder_frozen: Whether it keeps these weights.
         mask_schedule: How the distribution of the training masks changes: 'constant',
             'curriculum:S' (from complete samples to the sampler over the share S of the epochs) or
             'learned:T' (subsets that score worse on the validation split are drawn more often, the
             more so the smaller T; `benchmark.engine.mask_schedules`).
+        share_encoders: Whether modalities of like kind and size share one encoder, in which each
+            has normalisation layers of its own, and a stem if its channels are other ones.
     """
 
     sampler: str = 'uniform'
@@ -138,7 +145,11 @@ class Protocol:
     sampling: str = 'shuffled'
     pretrain: str = ''
     pretrain_epochs: int = 0
+    encoder: str = ''
+    encoder_weights: str = ''
+    encoder_frozen: bool = False
     mask_schedule: str = 'constant'
+    share_encoders: bool = False
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():

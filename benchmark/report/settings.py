@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmark.records import distances
 from benchmark.report import gaps
 from benchmark.report.runs import Runs
+
+UNITS = {'%': 'percent', 'mm': 'millimetres'}
 
 SELECTION = {
     'last': 'tested after the last epoch',
@@ -73,6 +76,8 @@ def words(protocol: Mapping[str, Any]) -> str:
             continue
     if protocol.get('nesterov') is False:
         told.append('plain momentum')
+    if protocol.get('share_encoders'):
+        told.append('one encoder for modalities of like kind and size')
     if protocol.get('pretrain'):
         told.append(
             'encoders pre-trained ({pretrain}, {pretrain_epochs} epochs)'.format(**protocol)
@@ -103,3 +108,16 @@ def samples(runs: Runs) -> str:
 def _range(counts: Mapping[str, int]) -> str:
     least, most = min(counts.values()), max(counts.values())
     return f'{least:,}' if least == most else f'{least:,} to {most:,}'
+
+
+def measured(metric: str, higher: bool) -> str:
+    """Says the unit of a metric and its direction."""
+    words = (
+        f'{metric} in {UNITS[distances.unit(metric)]}, {"higher" if higher else "lower"} is better.'
+    )
+    if not distances.is_distance(metric):
+        return words
+    return (
+        f'{words} It is the 95th percentile of the distances between the surfaces of prediction '
+        'and label, 0 where both are empty and the diagonal of the volume where one of them is.'
+    )
