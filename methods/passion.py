@@ -230,7 +230,7 @@ class Passion(ModalityDropout):
         present, classes = batch.mask.T, len(self.task.classes)
         dense = self.task.kind == 'segmentation'
         label = one_hot(batch.target if dense else batch.target[:, None, None], classes)
-        label = F.adaptive_avg_pool2d(label, features.shape[2:])
+        label = F.adaptive_avg_pool2d(label, (features.shape[2], features.shape[3]))
         members = torch.where(present[:, :, None, None, None], label, 0.0)
 
         def grouped(x: Tensor) -> Tensor:
