@@ -27,6 +27,19 @@ class Rows(Protocol):
     def __getitem__(self, index: np.ndarray) -> np.ndarray: ...
 
 
+class Geometry(NamedTuple):
+    """Where the voxels of volumes lie.
+
+    Attributes:
+        spacing: (N, 3) distance in millimetres of neighbouring slices, rows and columns, of the
+            volume of each sample.
+        diagonal: (N,) diagonal of the volume of each sample in millimetres.
+    """
+
+    spacing: np.ndarray
+    diagonal: np.ndarray
+
+
 @dataclass(frozen=True)
 class Split:
     """One split, in memory or read on demand.
@@ -45,6 +58,8 @@ class Split:
         clusters: (N,) names of the persons or recordings that samples belong to, where these are
             known; tests of significance resample whole clusters. By default every sample, and for
             Dice every volume, is its own.
+        geometry: Where the voxels lie, of a test split of volumes in which the distance of surfaces
+            (HD95) is measured beside Dice; the slices of a volume are then in order.
         augment: What training does to a batch, on the device; random numbers come from torch's
             default CPU generator, so that a resumed run draws the same. If it treats modalities by
             name, its method `among(names)` returns what it does to some of them alone.
@@ -57,9 +72,22 @@ class Split:
     groups: np.ndarray | None = None
     clusters: np.ndarray | None = None
     augment: Callable[[Batch], Batch] | None = None
+    geometry: Geometry | None = None
 
     def __len__(self) -> int:
         return len(self.available)
+
+    def drawn(self, number: int) -> Split:
+        """Returns the split with the parts of its samples that a number draws.
+
+        Rows that are parts of larger samples have a method `drawn(number)`; all others stay. The
+        rows of all modalities and of the labels draw the same parts.
+        """
+        rows: dict[str, Any] = {**self.inputs, '': self.target}
+        if not any(hasattr(x, 'drawn') for x in rows.values()):
+            return self
+        new = {m: x.drawn(number) if hasattr(x, 'drawn') else x for m, x in rows.items()}
+        return replace(self, target=new.pop(''), inputs=new)
 
     def among(self, names: Sequence[str], every: Sequence[str]) -> Split:
         """Returns the split with some modalities alone, in the order given; no other is read.
@@ -157,6 +185,7 @@ class Dataset:
             data set may decide it by its root.
         notes: What was found in the data that the user ought to know, each in one line; commands
             print it when they open the data.
+        surfaces: Whether the test split has a `geometry`, so that HD95 is measured.
         published_sizes: Split -> number of samples of the published split; `datasets/prepare.py`
             checks a data root against it.
     """
@@ -175,6 +204,7 @@ class Dataset:
     embedded: ClassVar[bool] = False
     streams: bool = False
     notes: Sequence[str] = ()
+    surfaces: bool = False
     published_sizes: ClassVar[dict[str, int]] = {}
 
     @classmethod

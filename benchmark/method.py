@@ -20,7 +20,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.names import check_classes, check_dataset_name, check_modalities
 from benchmark.search import Distribution
 
-NETWORKS = ('pyramid', 'esanet')
+NETWORKS = ('pyramid', 'esanet', 'unet3d')
 """Values of the option `network`, which chooses the architecture in segmentation."""
 LOSSES = {'classification': ('ce',), 'segmentation': ('ce_dice', 'ce', 'own')}
 """Kind of task -> the task losses that a protocol may choose (`Method.task_loss`), the default
@@ -40,7 +40,8 @@ class Modality:
     Attributes:
         name: The modality's name; the id of a subset joins such names with '+'.
         shape: Shape of one sample: (D,) for a vector, (T, D) for a sequence of T frames,
-            (C, H, W) for an image.
+            (C, H, W) for an image, (C, D, H, W) for a volume, or rather the patch of it that a
+            network sees at a time.
         padded: Whether the last feature of a sequence marks padding: it is 1 for a real frame and
             0 for a frame that was appended to reach the length T. Encoders ignore appended frames,
             whatever values they hold.
@@ -52,8 +53,8 @@ class Modality:
 
     @property
     def kind(self) -> str:
-        """'vector', 'sequence' or 'image', by the number of dimensions."""
-        return {1: 'vector', 2: 'sequence', 3: 'image'}[len(self.shape)]
+        """'vector', 'sequence', 'image' or 'volume', by the number of dimensions."""
+        return {1: 'vector', 2: 'sequence', 3: 'image', 4: 'volume'}[len(self.shape)]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class Task:
 
     Attributes:
         dataset: Name of the data set; it selects a method's `settings`.
-        kind: 'classification', with targets (B,), or 'segmentation', with targets (B, H, W).
+        kind: 'classification', with targets (B,), or 'segmentation', with targets (B, H, W), in
+            volumes (B, D, H, W). Where texts say (B, C, H, W) of maps, those of volumes have the
+            axis D before H.
         modalities: The inputs in the data set's order; columns of a mask have the same order.
         classes: The K class names.
         metric: The metric of the tables: 'ACER', 'accuracy', 'mIoU' or 'Dice'.
@@ -70,11 +73,19 @@ class Task:
         live: For ACER, the index of the bona fide (live) class; all other classes are attacks.
         regions: For Dice, one pair (name, indices of the classes that form the region) per region.
         class_weights: K weights of the classes in the task's loss; empty means equal weights.
-        network: Segmentation network, 'pyramid' or 'esanet'; classification has only 'pyramid'.
+        network: Segmentation network, 'pyramid' or 'esanet', or 'unet3d', which is that of volumes;
+            classification has only 'pyramid'.
         depth: Number of layers of the shared ResNet encoders: 18, 34 or 50.
         pretrained: Checkpoint with ImageNet weights for the encoders, a file or any address that
             mmengine can load; if empty, encoders are trained from scratch.
         loss: One of the kind's `LOSSES`, which the protocol chooses; empty for the default.
+        backbone: Model of timm that encodes images in the place of the ResNet, which the protocol
+            chooses; empty for the ResNet. `pretrained` is then the file of its weights.
+        frozen: Whether the backbone keeps the weights that it starts with.
+        share_encoders: Whether modalities of like kind and size share one encoder, which the
+            protocol chooses.
+        fewest: For Dice, empty or (class, N, other class): where fewer than N voxels of a volume
+            are predicted as the class, validation and test take them for the other class.
 
     Raises:
         UserError: A name cannot be used in tables and files, there are too few classes or too many
@@ -95,6 +106,10 @@ class Task:
     depth: int = 18
     pretrained: str = ''
     loss: str = ''
+    backbone: str = ''
+    frozen: bool = False
+    share_encoders: bool = False
+    fewest: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -110,14 +125,22 @@ class Task:
     def encoder(self) -> str:
         """The shared encoders in words, as captions of tables state them."""
         images = any(m.kind == 'image' for m in self.modalities)
+        # The encoders of volumes are part of their network, and no ResNet.
         network = f', network {self.network}' if self.kind == 'segmentation' else ''
         start = ', pretrained' if self.pretrained else ''
-        return f'{f"ResNet-{self.depth}, " if images else ""}width {self.width}{network}{start}'
+        start += ', frozen' if self.frozen else ''
+        kind = self.backbone or f'ResNet-{self.depth}'
+        return f'{f"{kind}, " if images else ""}width {self.width}{network}{start}'
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the M modalities, in the order of mask columns."""
         return tuple(m.name for m in self.modalities)
+
+    @property
+    def volumes(self) -> bool:
+        """Whether samples are volumes, of which the network sees patches."""
+        return all(m.kind == 'volume' for m in self.modalities)
 
 
 class Batch(NamedTuple):
@@ -201,7 +224,7 @@ def one_hot(target: Tensor, count: int, first: int = 0) -> Tensor:
         first: The first class to return.
     """
     classes = torch.arange(first, count, device=target.device)
-    return (target[:, None] == classes[:, None, None]).float()
+    return (target[:, None] == classes.view(-1, *[1] * (target.ndim - 1))).float()
 
 
 def dice_loss(logits: Tensor, target: Tensor, first: int = 0) -> Tensor:
@@ -224,8 +247,8 @@ def dice_loss(logits: Tensor, target: Tensor, first: int = 0) -> Tensor:
     """
     # In float32: half precision cannot hold sums over all pixels of a batch.
     p = logits.float().softmax(1)[:, first:] * (target != IGNORE)[:, None]
-    label = one_hot(target, logits.shape[1], first)
-    both, sizes = (p * label).sum((0, 2, 3)), (p + label).sum((0, 2, 3))
+    label, axes = one_hot(target, logits.shape[1], first), [0, *range(2, logits.ndim)]
+    both, sizes = (p * label).sum(axes), (p + label).sum(axes)
     return 1 - ((2 * both + 1) / (sizes + 1)).mean()
 
 
@@ -277,6 +300,8 @@ class Method(BaseModel):
         dedicated: Whether a network of its own is trained for every subset of the modalities.
         needs_complete: Whether the method cannot train on samples that lack a modality; data with
             training gaps are then refused.
+        separate_encoders: Whether the method treats the gradients of each modality's encoder by
+            themselves, so that encoders cannot be shared.
         pretrains: Whether the field `pretrain` of the protocol may name the method. Its attribute
             `encoders` is then what the encoders of other methods start from.
         supported_networks: Values of `Task.network` that the method can use. A subclass does not
@@ -299,6 +324,7 @@ class Method(BaseModel):
     sampler: ClassVar[str | None] = None
     dedicated: ClassVar[bool] = False
     needs_complete: ClassVar[bool] = False
+    separate_encoders: ClassVar[bool] = False
     pretrains: ClassVar[bool] = False
     supported_networks: ClassVar[tuple[str, ...]] = ('pyramid',)
     settings: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -327,7 +353,7 @@ class Method(BaseModel):
 
         Raises:
             UserError: The network does not exist, does not exist for this kind of task, or is not
-                among `supported_networks`.
+                among `supported_networks`; or its encoders cannot be shared.
         """
         if task.network not in NETWORKS:
             raise unknown(f'network on {task.dataset}:', task.network, NETWORKS)
@@ -335,6 +361,22 @@ class Method(BaseModel):
             raise UserError(
                 f'network={task.network} on {task.dataset}: expected a segmentation task, '
                 'found classification, which has only network=pyramid'
+            )
+        if task.volumes != (task.network == 'unet3d'):
+            expected, found = ('', 'no ') if task.volumes else ('no ', '')
+            raise UserError(
+                f'network={task.network} on {task.dataset}: expected {found}volumes, '
+                f'found {expected}volumes; volumes have network=unet3d, which no other data have'
+            )
+        if task.network == 'unet3d' and 'unet3d' not in cls.supported_networks:
+            raise UserError(
+                f'{cls.__name__} on {task.dataset}: has no form for volumes (network=unet3d); '
+                'use network=pyramid, which works on their slices'
+            )
+        if task.share_encoders and cls.separate_encoders:
+            raise UserError(
+                f'share_encoders on {task.dataset}: {cls.__name__} changes the gradients of each '
+                "modality's encoder by themselves, which a shared encoder does not have"
             )
         if task.network not in cls.supported_networks:
             raise UserError(

@@ -111,12 +111,16 @@ class Sampler:
         rates = parse_rates(value, self.names, self.spec)
         return f'{kind}:{spell_rates(rates, self.names) or "0"}'
 
-    def draw(self, available: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw(
+        self, available: np.ndarray, rng: np.random.Generator, tilt: np.ndarray | None = None
+    ) -> np.ndarray:
         """Draws one mask per sample.
 
         Args:
             available: (N, M) bool, what each sample has.
             rng: The generator to draw from.
+            tilt: (2^M-1,) t of each subset, whose probability p is then proportional to p exp(t);
+                only for modalities whose subsets are listed.
 
         Returns:
             (N, M) bool, a part of `available`. 'complete' gives all that a sample has. A row is
@@ -128,7 +132,7 @@ class Sampler:
             return self._drawn(available, rng)
         masks, probabilities = subset_masks(len(self.names)), self.probabilities()
         # Gumbel-max: one noise table serves every sample's own restriction of the distribution.
-        noise = rng.gumbel(size=(len(available), len(masks)))
+        noise = rng.gumbel(size=(len(available), len(masks))) + (0.0 if tilt is None else tilt)
         fits = ~(masks[None] & ~available[:, None]).any(2)
         with np.errstate(divide='ignore'):
             keys = np.where(fits, np.log(probabilities) + noise, -np.inf)

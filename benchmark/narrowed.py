@@ -84,6 +84,7 @@ class Narrowed(Dataset):
         told = f'{whole.fingerprint} {"+".join(names)}'
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[: len(whole.fingerprint)]
         self.recipe, self.recipe_note, self.streams = whole.recipe, whole.recipe_note, whole.streams
+        self.surfaces = whole.surfaces
         gone = ', '.join(name for name in whole.task.names if name not in names)
         self.notes = [*whole.notes, *([f'not used: {gone}'] if gone else [])]
 

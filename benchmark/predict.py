@@ -126,15 +126,22 @@ def _show(model: Model, scores: dict[str, SubsetScore], out: Path | None) -> Non
     """Prints the scores of all subsets and, where a folder is given, writes them as CSV."""
     from tabulate import tabulate
 
+    from benchmark.records import distances
+
     first = model.task.metric
     names = dict.fromkeys([first, *(n for score in scores.values() for n in score.metrics)])
     values = {
         s: [score.metrics.get(name, float('nan')) for name in names] for s, score in scores.items()
     }
-    shown = [[s, scores[s].n, *(100 * x for x in found)] for s, found in values.items()]
+    factors = [100 / distances.scale(name) for name in names]
+    shown = [
+        [s, scores[s].n, *(f * x for f, x in zip(factors, found, strict=True))]
+        for s, found in values.items()
+    ]
+    heads = [f'{name} (mm)' if distances.is_distance(name) else name for name in names]
     label, data = model.card.method['label'], model.card.dataset['name']
     print(f'{terminal(label)}, trained on {terminal(data)} (%)')
-    print(tabulate(shown, ['subset', 'n', *names], floatfmt='.2f'))
+    print(tabulate(shown, ['subset', 'n', *heads], floatfmt='.2f'))
     if out is None:
         return
     lines = [','.join(['subset', 'n', *names])]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE
 from benchmark.registry import DATASETS
 from datasets.common.families.segmented import (
     COLOURS,
+    VOID,
     Frame,
     Plan,
     SceneOptions,
@@ -36,7 +36,7 @@ CLASSES = (
     *('GroundRail', 'TrafficLight', 'Static', 'Dynamic', 'Water', 'Terrain', 'TwoWheeler', 'Bus'),
     'Truck',
 )
-TABLE = [IGNORE, *range(len(CLASSES)), *[-1] * (254 - len(CLASSES)), IGNORE]
+TABLE = [VOID, *range(len(CLASSES)), *[-1] * (254 - len(CLASSES)), VOID]
 """Value in a label file -> class."""
 
 FOLDERS = {

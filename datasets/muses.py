@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE
 from benchmark.registry import DATASETS
 from datasets.cityscapes import CLASSES as CITYSCAPES
 from datasets.common.families.segmented import (
     COLOURS,
+    VOID,
     Frame,
     Plan,
     SceneOptions,
@@ -30,7 +30,7 @@ from datasets.common.io.splits import held_out, set_apart
 
 SOURCE: Size = (1080, 1920)
 CLASSES = tuple(CITYSCAPES)
-TABLE = [*range(len(CLASSES)), *[-1] * (255 - len(CLASSES)), IGNORE]
+TABLE = [*range(len(CLASSES)), *[-1] * (255 - len(CLASSES)), VOID]
 """Value in a label file -> class."""
 
 META, PROJECTED = 'meta.json', 'projected_to_rgb'

@@ -80,6 +80,7 @@ class MMPareto(UnimodalHeads):
         pareto: Whether gradients are integrated.
     """
 
+    separate_encoders = True
     search = {'gamma': Uniform(1, 3)}
 
     def __init__(self, task: Task, *, gamma: float = 1.5, pareto: bool = True) -> None:

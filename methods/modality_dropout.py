@@ -13,7 +13,7 @@ class ModalityDropout(Method):
     """Every sample draws a subset in every epoch: SF-MD and ESANet-MD (Wei et al., CVPR 2023)."""
 
     version = 2
-    supported_networks = ('pyramid', 'esanet')
+    supported_networks = ('pyramid', 'esanet', 'unet3d')
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)

@@ -73,6 +73,7 @@ class OGMGE(ModalityDropout):
         UserError: `modulation` is unknown.
     """
 
+    separate_encoders = True
     settings = {'crema_d': {'alpha': 0.8}}
     search = {'alpha': LogUniform(0.01, 8)}
 

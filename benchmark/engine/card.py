@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from benchmark.dataset import Intake
 from benchmark.engine import environment, state
+from benchmark.engine.building import tested_at_once
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
 from benchmark.engine.places import part_name
@@ -27,7 +28,7 @@ CARD = 'model.json'
 FORMAT = 1
 """Raised when older versions of this project cannot read the file any more."""
 
-TUPLES = ('classes', 'class_weights')
+TUPLES = ('classes', 'class_weights', 'fewest')
 
 
 class Card(NamedTuple):
@@ -80,7 +81,7 @@ def write(experiment: Experiment, device: str) -> None:
         # All splits are prepared alike, and the test split is not opened before the test.
         'preparation': data.preparation(split_of(data, 'val')),
         'seed': experiment.seed,
-        'batch': 2 * experiment.protocol.batch_size,
+        'batch': tested_at_once(experiment),
         'subsets': experiment.protocol.subsets,
         'pretrain': experiment.protocol.pretrain,
         'networks': {
@@ -140,7 +141,8 @@ def _task(found: Mapping[str, Any]) -> Task:
         Modality(m['name'], tuple(m['shape']), m['padded']) for m in found['modalities']
     )
     regions = tuple((name, tuple(labels)) for name, labels in found['regions'])
-    tuples = {key: tuple(found[key]) for key in TUPLES}
+    # Older versions lack `fewest`, which is empty then.
+    tuples = {key: tuple(found.get(key, ())) for key in TUPLES}
     return Task(**{**found, 'modalities': modalities, 'regions': regions, **tuples})
 
 

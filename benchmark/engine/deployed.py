@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmark.engine import card as cards
 from benchmark.engine import state
-from benchmark.engine.building import keep_plain_layout, quiet
+from benchmark.engine.building import placed, quiet
 from benchmark.engine.card import Card
 from benchmark.engine.pretraining import needed
 from benchmark.errors import UserError, unknown
@@ -283,7 +283,4 @@ def _network(card: Card, subset: str, device: str) -> Method:
     except state.Unusable as error:
         raise UserError(f'{file}: cannot be used: {error}') from None
     method.load_state_dict(weights)
-    method = method.to(device, memory_format=torch.channels_last)
-    if device == 'cpu':
-        keep_plain_layout(method)
-    return method.eval().requires_grad_(False)
+    return placed(method, device).eval().requires_grad_(False)

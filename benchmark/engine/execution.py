@@ -74,7 +74,7 @@ def train(
 
     Returns:
         Each network with what is known of its training, and what was trained before them took:
-        'teacher_seconds', 'pretrain_seconds' if encoders were, and 'peak_memory_mb'.
+        'seconds' of the teacher, 'pretrain_seconds' if there are, and 'peak_memory_mb'.
 
     Raises:
         Busy: Another process trains the teacher or the encoders.
@@ -120,7 +120,7 @@ def _before(
     experiment: Experiment, machine: Machine, report: Report
 ) -> tuple[Before, dict[str, Any]]:
     """Returns the networks that an experiment needs, and what their trainings took."""
-    before, earlier = NOTHING, {'teacher_seconds': 0.0, 'peak_memory_mb': 0.0}
+    before, earlier = NOTHING, {'seconds': 0.0, 'peak_memory_mb': 0.0}
     if (first := experiment.pretraining) is not None:
         stage = functools.partial(report, f'pre-training {first.label}')
         found, summary = _shared(first, machine, before, stage)
@@ -131,7 +131,7 @@ def _before(
         stage = functools.partial(report, f'teacher {teacher.label}')
         found, summary = _shared(teacher, machine, before, stage)
         before = before._replace(mentor=found)
-        earlier['teacher_seconds'] = summary['seconds']
+        earlier['seconds'] = summary['seconds']
         earlier['peak_memory_mb'] = max(earlier['peak_memory_mb'], summary['peak_memory_mb'])
     return before, earlier
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +12,21 @@ import numpy as np
 
 from benchmark import tested
 from benchmark.dataset import Dataset
-from benchmark.engine import gaps, listing_all, pretraining, state, values
+from benchmark.engine import (
+    backbones,
+    gaps,
+    listing_all,
+    pretraining,
+    state,
+    surfaces,
+    together,
+    values,
+)
 from benchmark.engine.description import described
 from benchmark.engine.places import part_name, place
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError
 from benchmark.method import Method, Task
-from benchmark.missing import Sampler
 from benchmark.options import Spec
 from benchmark.records import store
 from benchmark.records.schema import SCHEMA
@@ -95,7 +102,7 @@ class Experiment:
     @property
     def task(self) -> Task:
         """The task of the data set, with what the protocol chooses for all methods."""
-        return dataclasses.replace(self.data.task, loss=self.protocol.loss)
+        return backbones.task_of(self.data.task, self.protocol)
 
     @property
     def earlier(self) -> dict[str, Experiment]:
@@ -147,19 +154,12 @@ class Experiment:
         """Checks what can be checked without data.
 
         Raises:
-            UserError: Network, sampler, gaps or pre-training do not fit the method and data set.
+            UserError: Network, sampler, gaps, HD95 or pre-training do not fit the method and data.
         """
-        task = self.data.task
-        self.method.check_network(task)
-        gaps.check(task, self.protocol)
-        if self.protocol.sampling == 'balanced' and task.kind != 'classification':
-            raise UserError(
-                f'sampling=balanced on {self.data.name}: expected a classification task, whose '
-                f'samples have one class each, found {task.kind}'
-            )
-        Sampler(self.protocol.sampler, task.names)
+        given = self.label, self.name, self.options, self.task
+        together.check(*given, self.protocol)
+        surfaces.check(self.data)
         if self.pretraining is not None:
-            given = self.label, self.name, self.options, self.task
             pretraining.check(*given, self.protocol.pretrain)
 
     @functools.cached_property
@@ -176,7 +176,7 @@ class Experiment:
                 'tunable': list(self.tunable),
                 'code': self.code,
             },
-            'dataset': described(self.data),
+            'dataset': {**described(self.data), 'encoder': self.task.encoder},
             'protocol': self.protocol.recorded(),
             'protocol_id': self.protocol_id,
             'seed': self.seed,

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from benchmark.dataset import Dataset, Split
+from benchmark.engine.mask_schedules import MaskSchedule
 from benchmark.engine.parallel import batches
 from benchmark.engine.resident import Resident
 from benchmark.errors import UserError
@@ -44,6 +45,7 @@ class Samples(TorchDataset):
         sampler: Draws training masks; None leaves the mask at all that is available.
         seed: Seed of the masks.
         moved: The arrays of the split on the device, where batches are then made.
+        schedule: Changes the sampler's distribution from epoch to epoch.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class Samples(TorchDataset):
         sampler: Sampler | None = None,
         seed: int = 0,
         moved: Resident | None = None,
+        schedule: MaskSchedule | None = None,
     ) -> None:
-        self.moved = moved
+        self.moved, self.schedule = moved, schedule
         self.split, self.task, self.available = split, task, available
         self.sampler, self.seed = sampler, seed
         self.metainfo = {'classes': task.classes}
@@ -63,10 +66,15 @@ class Samples(TorchDataset):
         self.positions = np.flatnonzero(self.mask.any(1))
 
     def set_epoch(self, epoch: int) -> None:
-        """Draws the masks of one epoch; a function of seed and epoch alone."""
+        """Draws the masks of one epoch; a function of seed, epoch and schedule alone."""
         self.mask = self.available
         if self.sampler is not None:
-            self.mask = self.sampler.draw(self.available, generator(self.seed, 'mask', epoch))
+            self.split = self.split.drawn(derive(self.seed, 'parts', epoch))
+            rng = generator(self.seed, 'mask', epoch)
+            if self.schedule is None:
+                self.mask = self.sampler.draw(self.available, rng)
+            else:
+                self.mask = self.schedule.draw(self.sampler, self.available, rng, epoch)
 
     def __len__(self) -> int:
         return len(self.positions)

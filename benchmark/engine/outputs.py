@@ -51,15 +51,15 @@ def confusion(pred: Tensor, target: Tensor, classes: int) -> Tensor:
     """Returns how many labelled pixels of each image have which label and prediction.
 
     Args:
-        pred: (B, H, W), predicted classes.
-        target: (B, H, W), labels; pixels labelled IGNORE do not count.
+        pred: (B, H, W), or (B, D, H, W) of volumes, predicted classes.
+        target: Labels, likewise; pixels labelled IGNORE do not count.
         classes: Number of classes K.
 
     Returns:
         (B, K, K) int64; rows are labels, columns predictions.
     """
     count = len(target)
-    first = torch.arange(count, device=target.device)[:, None, None] * classes
+    first = torch.arange(count, device=target.device).view(-1, *[1] * (target.ndim - 1)) * classes
     place = torch.where(target == IGNORE, count * classes**2, (first + target) * classes + pred)
     counts = place.flatten().bincount(minlength=count * classes**2 + 1)
     return counts[:-1].unflatten(0, (count, classes, classes))

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmark import tested
 from benchmark.dataset import Dataset
-from benchmark.engine import gaps, manifest, selectable, values
+from benchmark.engine import backbones, gaps, manifest, selectable, values
 from benchmark.engine.experiment import CannotTrain, Experiment, experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.tuning import Search, search
@@ -173,7 +173,7 @@ def protocol_for(data: Dataset, options: dict[str, str], device: str) -> Protoco
     given['subsets'] = tested.spelled(str(given.get('subsets', '')), names)
     if sampler := given.get('sampler'):
         given['sampler'] = Sampler(sampler, names).canonical
-    return Protocol.build(data.recipe, given, device, data.task.kind)
+    return backbones.applied(Protocol.build(data.recipe, given, device, data.task.kind))
 
 
 def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark.engine import mask_schedules
 from benchmark.errors import UserError, unknown
 from benchmark.method import LOSSES
 from benchmark.options import read
@@ -37,7 +38,8 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
 
 LATER = (
     *('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'sampling'),
-    *('pretrain', 'pretrain_epochs'),
+    *('pretrain', 'pretrain_epochs', 'encoder', 'encoder_weights', 'encoder_frozen'),
+    *('mask_schedule', 'share_encoders'),
 )
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
@@ -108,6 +110,16 @@ class Protocol:
             'masked' or 'contrastive'; every network then starts from these encoders. Empty for
             weights that are drawn.
         pretrain_epochs: Number of epochs of that training; as typed, 0 stands for `epochs`.
+        encoder: Model of timm that encodes images in all methods; empty for the suite's ResNet.
+        encoder_weights: Hash of the file of weights that it starts from, which is typed as a path;
+            empty for weights that are drawn.
+        encoder_frozen: Whether it keeps these weights.
+        mask_schedule: How the distribution of the training masks changes: 'constant',
+            'curriculum:S' (from complete samples to the sampler over the share S of the epochs) or
+            'learned:T' (subsets that score worse on the validation split are drawn more often, the
+            more so the smaller T; `benchmark.engine.mask_schedules`).
+        share_encoders: Whether modalities of like kind and size share one encoder, in which each
+            has normalisation layers of its own, and a stem if its channels are other ones.
     """
 
     sampler: str = 'uniform'
@@ -133,6 +145,11 @@ class Protocol:
     sampling: str = 'shuffled'
     pretrain: str = ''
     pretrain_epochs: int = 0
+    encoder: str = ''
+    encoder_weights: str = ''
+    encoder_frozen: bool = False
+    mask_schedule: str = 'constant'
+    share_encoders: bool = False
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():
@@ -141,6 +158,13 @@ class Protocol:
         for key, (expected, holds) in BOUNDS.items():
             if not holds(getattr(self, key)):
                 raise UserError(f'{key}: expected {expected}, found {getattr(self, key)}')
+        mask_schedules.parse(self.mask_schedule)
+
+    @property
+    def validates(self) -> bool:
+        """Whether every epoch that may be validated has to be, whatever the method is."""
+        learned = mask_schedules.parse(self.mask_schedule)[0] == mask_schedules.LEARNED
+        return self.selection != 'last' or learned
 
     @property
     def milestones(self) -> tuple[float, ...]:
@@ -166,7 +190,12 @@ class Protocol:
     def first(self) -> Protocol:
         """The rules of the pre-training: its own epochs, of which the last one counts."""
         return dataclasses.replace(
-            self, pretrain='', pretrain_epochs=0, epochs=self.pretrain_epochs, selection='last'
+            self,
+            pretrain='',
+            pretrain_epochs=0,
+            epochs=self.pretrain_epochs,
+            selection='last',
+            mask_schedule='constant',  # its scores are no deficits
         )
 
     @property
@@ -212,6 +241,8 @@ class Protocol:
         typed = {key: read(key, value, type(fields[key])) for key, value in overrides.items()}
         merged = {**recipe, **typed}
         merged['loss'] = _loss(kind, merged.get('loss', ''))
+        if 'mask_schedule' in merged:
+            merged['mask_schedule'] = mask_schedules.canonical(merged['mask_schedule'])
         if merged.get('precision', 'auto') == 'auto':
             merged['precision'] = 'bfloat16' if device == 'cuda' else 'float32'
         made = cls(**merged)

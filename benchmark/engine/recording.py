@@ -70,7 +70,8 @@ def finish(
         'cost': {
             **_size(experiment, [method for method, _ in trained]),
             'train_seconds': sum(summary['seconds'] for _, summary in trained),
-            **earlier,
+            'teacher_seconds': earlier['seconds'],
+            **{k: v for k, v in earlier.items() if k == 'pretrain_seconds'},
             'test_seconds': seconds,
             'peak_memory_mb': max(
                 summary['peak_memory_mb'] for summary in [earlier, *(s for _, s in trained)]

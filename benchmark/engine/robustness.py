@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from benchmark.engine.deployed import Model, load
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.stacking import decoded
+from benchmark.engine.subset_metrics import DiceMetric
 from benchmark.method import Batch, Method, Task
 from benchmark.missing import subset_id
 from benchmark.records import corruptions as files
@@ -70,7 +72,8 @@ class Tally:
 
     def __init__(self, task: Task, split: Split, subsets: Sequence[str]) -> None:
         self.task = task
-        self.evaluator = SubsetEvaluator(task, subsets, split)
+        # The distance of surfaces would be measured once for each corruption and severity.
+        self.evaluator = SubsetEvaluator(task, subsets, replace(split, geometry=None))
         groups = split.ids if split.groups is None else split.groups
         self.volume = np.unique(groups, return_inverse=True)[1]
         self.sums: dict[tuple[Grade, str], np.ndarray] = {}
@@ -87,7 +90,7 @@ class Tally:
             return
         if self.task.metric == 'Dice':
             total = self.sums.setdefault(
-                key, np.full((self.volume.max() + 1, 3, len(self.task.regions)), -1, np.int64)
+                key, np.full((self.volume.max() + 1, *samples['areas'].shape[1:]), -1, np.int64)
             )
             places = self.volume[samples['ids']]
             total[places] = np.maximum(total[places], 0)
@@ -113,7 +116,8 @@ class Tally:
         total = self.sums[grade, subset]
         if self.task.metric != 'Dice':
             return files.cell_of(self.numbers[grade, subset], total, self.task.metric)
-        each = metrics.contributions({'areas/x': total}, 'x', 'Dice')
+        metric = cast(DiceMetric, self.evaluator.by_subset[subset])
+        each = metrics.contributions({'areas/x': metric.settled(total)}, 'x', 'Dice')
         return files.cell_of(int(each[:, 0].sum()), each.sum(0), 'Dice')
 
 

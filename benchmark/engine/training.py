@@ -21,6 +21,7 @@ from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetV
 from benchmark.engine.hooks import Averaging, Checkpoint, EpochState, LossWatch, Selection
 from benchmark.engine.learning import Learning
 from benchmark.engine.loading import Samples
+from benchmark.engine.mask_schedules import LearnedMasks
 from benchmark.engine.parallel import processes
 from benchmark.engine.parallel.sections import InStep
 from benchmark.engine.parallel.sharing import shared_modules
@@ -203,8 +204,9 @@ def train(
     checkpoint = Checkpoint(resume, job.identity, selection, averaging, curves.state, progress)
     own = job.visualizer, job.folder, job.about, job.identity, curves
     showing = [Showing(*own)] if job.visualizer else []
-    watching = [watch] if learning is None else [watch, learning]
-    hooks = [*watching, curves, *showing, selection, averaging, checkpoint, InStep()]
+    masks = LearnedMasks(curves.state, method.task.metric)
+    own_hooks = masks, watch, learning, curves, *showing, selection, averaging, checkpoint
+    hooks = [*filter(None, own_hooks), InStep()]
     runner = _runner(method, loaders, protocol, job, hooks, checkpoint.restore)
     try:
         with shared_modules(method, loaders[0]):
@@ -242,7 +244,7 @@ def _runner(
     method.data_preprocessor.augment = train_split.augment
     # Validation costs time: without a listener or a rule, only the last epoch's is wanted.
     listens = type(method).on_validation is not Method.on_validation
-    wanted = listens or protocol.selection != 'last' or job.curves
+    wanted = listens or protocol.validates or job.curves
     interval = protocol.val_interval if wanted else protocol.epochs
     saved = processes.told(lambda: _saved(method, protocol, job))
     return SilentRunner(

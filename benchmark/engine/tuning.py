@@ -268,7 +268,7 @@ def _train(
         'scores': {s: v['metrics'] for s, v in found.items()},
         'n': {s: v['n'] for s, v in found.items()},
         'seconds': sum(summary['seconds'] for _, summary in trained),
-        'teacher_seconds': earlier['teacher_seconds'] + earlier.get('pretrain_seconds', 0.0),
+        'teacher_seconds': earlier['seconds'] + earlier.get('pretrain_seconds', 0.0),
     }
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from benchmark.names import COLUMN, MODALITIES
+from benchmark.records import distances
 from benchmark.records.metrics import HIGHER_IS_BETTER
 from benchmark.records.schema import SCHEMA, Failure, Record, RecordError, Refusal, Run, is_external
 from benchmark.shown import MAX_TEXT, unsafe
@@ -214,9 +215,12 @@ def _check_scores(record: Record, split: Literal['val', 'test']) -> None:
     _check_subsets(f'scores.{split}', scores, record['dataset']['modalities'])
     for subset, metrics in scores.items():
         for name, value in {metric: 'nothing', **metrics}.items():
-            if value is not None and not _is_fraction(value):
+            fits, expected = _is_fraction, 'a fraction'
+            if distances.is_distance(name):
+                fits, expected = distances.valid, 'a distance'
+            if value is not None and not fits(value):
                 raise RecordError(
-                    f'scores.{split}.{subset}.{name}: expected a fraction, found {_told(value)}'
+                    f'scores.{split}.{subset}.{name}: expected {expected}, found {_told(value)}'
                 )
         if numbers.get(subset, 0) < 1:
             raise RecordError(f'n.{split}.{subset}: expected at least 1')

@@ -43,9 +43,11 @@ class Curve(_Curve, total=False):
     With `--curves` there is more, by modality: for each of `epochs` in `gradient_norms` the mean
     over the steps of the norm of the gradient of its encoder, if the method has one for each
     modality; for each of `validated` in `modality_losses` the task's loss of the modality alone on
-    the validation split.
+    the validation split. Where a schedule learns the training masks, `mask_rates` holds for each of
+    `epochs` the probability of each subset.
     """
 
+    mask_rates: dict[str, list[float | None]]
     gradient_norms: dict[str, list[float | None]]
     modality_losses: dict[str, list[float | None]]
 
@@ -110,11 +112,13 @@ def read(path: Path, record: Record) -> dict[str, Curve]:
 def _check(curve: Curve) -> None:
     """Checks that every list has a value for each epoch, and that the epochs ascend."""
     trained: dict[str, Sized] = {'lr': curve['lr'], **curve['losses']}
-    norms: Mapping[str, Sized] = curve.get('gradient_norms', {})
+    norms: Mapping[str, Sized] = {**curve.get('gradient_norms', {})}
+    rates: Mapping[str, Sized] = {**curve.get('mask_rates', {})}
     alone: Mapping[str, Sized] = curve.get('modality_losses', {})
     for epochs, series in (
         (curve['epochs'], trained),
         (curve['epochs'], norms),
+        (curve['epochs'], rates),
         (curve['validated'], curve['validation']),
         (curve['validated'], alone),
     ):

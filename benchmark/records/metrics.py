@@ -13,14 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmark.errors import unknown
+from benchmark.records import distances
 from benchmark.records.schema import DatasetInfo, Outcomes
 
 HIGHER_IS_BETTER = {
-    **dict.fromkeys(('ACER', 'APCER', 'BPCER', 'EER'), False),
+    **dict.fromkeys(('ACER', 'APCER', 'BPCER', 'EER', distances.HD95), False),
     **dict.fromkeys(('accuracy', 'AUC', 'UAR', 'F1'), True),
     **dict.fromkeys(('mIoU', 'pixel_accuracy', 'class_accuracy', 'Dice'), True),
 }
-"""Every metric that a table can show -> its direction; `Dice_<region>` has that of Dice."""
+"""Every metric that a table can show -> its direction; of one region (`Dice_WT`) the same."""
 
 
 def higher_is_better(metric: str) -> bool:
@@ -29,7 +30,7 @@ def higher_is_better(metric: str) -> bool:
     Raises:
         UserError: The metric is unknown. A direction is never guessed.
     """
-    name = 'Dice' if metric.startswith('Dice_') else metric
+    name = metric.partition('_')[0] if metric.startswith(('Dice_', 'HD95_')) else metric
     if name not in HIGHER_IS_BETTER:
         raise unknown('metric', metric, HIGHER_IS_BETTER)
     return HIGHER_IS_BETTER[name]
@@ -218,7 +219,8 @@ def recomputed(outcomes: Outcomes, subset: str, data: DatasetInfo) -> dict[str, 
     metric = data['metric']
     there = tested(outcomes, subset, metric)
     if metric == 'Dice':
-        return of_volumes(outcomes[f'areas/{subset}'][there], data.get('regions', ()))
+        dices = of_volumes(outcomes[f'areas/{subset}'][there], data.get('regions', ()))
+        return dices | distances.told(outcomes, subset, there, data.get('regions', ()))
     if metric == 'mIoU':
         return of_areas(outcomes[f'areas/{subset}'])
     target, predicted = outcomes['target'][there], outcomes[f'pred/{subset}'][there]

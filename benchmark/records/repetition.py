@@ -39,6 +39,8 @@ def command(record: Record, force: bool = False) -> str:
     reader = data.get('reader', data['name'] if ours else '')
     fields: dict[str, Any] = {**record['protocol'], **(changed(data) if reader else {})}
     masked = fields.pop('mask', '')
+    if fields.get('encoder_weights'):  # the record has the hash of its content alone
+        fields['encoder_weights'] = 'FILE'
     given = [f'{key}={spell(value)}' for key, value in fields.items() if value not in ('', None)]
     words = ['--methods', spec, '--datasets', reader or 'DATASET']
     words += ['--seeds', str(record['seed']), '--cfg-options', *given]

@@ -34,7 +34,8 @@ Segmentation into K classes: for each subset 'areas/<subset>' (N, 3, K) holds th
 intersection, prediction and label per class, all 0 where the image was not tested.
 
 Dice of R regions: for each subset 'areas/<subset>' (V, 3, R) holds the same areas of V volumes, -1
-where the volume was not tested; 'name' and 'cluster' are (V,), of the volumes.
+where the volume was not tested; 'name' and 'cluster' are (V,), of the volumes. Where HD95 was
+measured, 'hd95/<subset>' (V, R) float32 holds it in millimetres, NaN where not tested.
 """
 
 
@@ -95,7 +96,7 @@ class DatasetInfo(_Dataset, total=False):
 
 
 SubsetMetrics = dict[str, dict[str, float | None]]
-"""Subset id -> metric -> value as a fraction, None where it is undefined."""
+"""Subset id -> metric -> value as a fraction (HD95 in mm), None where it is undefined."""
 
 
 class Scores(TypedDict):
@@ -196,6 +197,11 @@ class Rules(TypedDict, total=False):
     sampling: str
     pretrain: str
     pretrain_epochs: int
+    encoder: str
+    encoder_weights: str
+    encoder_frozen: bool
+    mask_schedule: str
+    share_encoders: bool
 
 
 class _Run(TypedDict):

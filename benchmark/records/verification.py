@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from benchmark.files import stamp
-from benchmark.records import archive
+from benchmark.records import archive, distances
 from benchmark.records.identity import content
 from benchmark.records.metrics import ratio, recomputed, tested
 from benchmark.records.schema import Outcomes, Record, RecordError, is_external
@@ -32,7 +32,7 @@ _VALIDATED: set[tuple[object, ...]] = set()
 
 _PER_SUBSET = {
     'classification': ('pred', 'logit', 'score'),
-    'segmentation': ('areas',),
+    'segmentation': ('areas', 'hd95'),
 }
 _ABOUT_SAMPLES = ('target', 'name', 'cluster')
 
@@ -267,3 +267,6 @@ def _check_areas(
             raise RecordError(f'{name}: expected {number} samples tested, found {count}')
         if areas.min() < (-1 if dice else 0) or (areas[:, :1] > areas[:, 1:]).any():
             raise RecordError(f'{name}: expected intersections within prediction and label')
+        there, far = tested(outcomes, subset, data['metric']), outcomes.get(f'hd95/{subset}')
+        if far is not None and (not dice or distances.wrong(far, there, areas.shape[2])):
+            raise RecordError(f'hd95/{subset}: expected distances of the volumes tested')

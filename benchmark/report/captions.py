@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.records import distances
 from benchmark.records.schema import Record, Unscored
 from benchmark.report import coverage, gaps, settings
 from benchmark.report.comparison import LEVEL
@@ -33,7 +34,8 @@ ORIGINS = {
 def title(block: Block) -> str:
     """Names data set, its options other than the defaults, metric and direction."""
     runs = block.first
-    told = f'{settings.named(runs)}: {runs.metric} {"↑" if runs.higher else "↓"} (%)'
+    arrow, unit = '↑' if runs.higher else '↓', distances.unit(runs.metric)
+    told = f'{settings.named(runs)}: {runs.metric} {arrow} ({unit})'
     return f'{told} by training gaps' if block.by_gaps else told
 
 
@@ -69,7 +71,7 @@ def caption(block: Block) -> str:
     runs = block.widest
     protocol = settings.words(runs.records[0]['protocol'])
     summaries = f'For each seed, {coverage.mean(runs)}, worst is {coverage.worst(runs)}'
-    about = [f'{runs.metric} in percent, {"higher" if runs.higher else "lower"} is better.']
+    about = [settings.measured(runs.metric, runs.higher)]
     about += settings.data(runs)
     told = []
     if block.by_gaps:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from benchmark.options import spell
-from benchmark.records import repetition
+from benchmark.records import distances, repetition
 from benchmark.records.schema import Record, Unscored, scores_in
 from benchmark.report import captions, gaps, statistics
 from benchmark.report.layouts import LAYOUTS, Column, Layout
@@ -215,7 +215,8 @@ def _entry(
     members = runs.groups.get(label, ())
     found = [scores_in(runs.records[i], metric) for i in members]
     scores = np.array([[each.get(s, np.nan) for s in runs.subsets] for each in found])
-    values = runs.summarise(scores.reshape(len(found), len(runs.subsets)))
+    plain = scores.reshape(len(found), len(runs.subsets)) / distances.scale(metric)
+    values = runs.summarise(plain)
     column = 100 * values[:, list(runs.columns).index(key)]
     column = column[~np.isnan(column)]
     if not len(column):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.records import distances
 from benchmark.report import captions, escaping, published, settings, writer
 from benchmark.report.cost_table import TextTable
 from benchmark.report.paper import Entry, Paper, papers
@@ -148,7 +149,7 @@ def text_table(paper: Paper) -> TextTable:
             own, theirs = paper.drops[key]
             cells += [_number(own, '+')] + [_number(theirs, '+')] * both
         rows.append([*_row_title(paper, key), *cells])
-    told = f'{paper.metric} {"↑" if runs.higher else "↓"} (%)'
+    told = f'{paper.metric} {"↑" if runs.higher else "↓"} ({distances.unit(paper.metric)})'
     return TextTable(
         title=f'{settings.named(runs)}: {told}',
         caption=_caption(paper),
@@ -178,8 +179,8 @@ def _number(value: float, sign: str = '') -> str:
 
 def _caption(paper: Paper) -> str:
     """Returns paragraphs on the paper, on how to read the table, and on protocol and samples."""
-    runs, better = paper.runs, 'higher' if paper.runs.higher else 'lower'
-    parts = [f'{paper.metric} in percent, {better} is better.']
+    runs = paper.runs
+    parts = [settings.measured(paper.metric, runs.higher)]
     if paper.layout.rows == 'rates':
         what = 'mean over the subsets' if runs.absent is None else 'expected score'
         parts.append(f'A cell is the {what} at test.')

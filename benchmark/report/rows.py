@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmark.records.distances import HD95, scale, unit
 from benchmark.records.schema import Record, is_external, scores_in, test_scores
 from benchmark.report import cost_table, coverage, gaps, statistics
 from benchmark.report.runs import EXPECTED, Runs
@@ -100,7 +101,7 @@ def method_row(label: str, runs: Runs, lead: str) -> Row:
         seeds=len(chosen),
         extra={
             **({'gap closed %': closed} if closed else {}),
-            **{f'{name} %': f'{value:.2f}' for name, value in beside.items()},
+            **{f'{name} {unit(name)}': f'{value:.2f}' for name, value in beside.items()},
             **({f'{EXPECTED} 95 %': _span(*reach)} if reach else {}),
             **({'mean ± by subsets': f'{by_subsets:.2f}'} if by_subsets is not None else {}),
             **({'rank 95 %': _rank_text(ranks, label)} if ranks else {}),
@@ -149,14 +150,22 @@ def paired(runs: Runs) -> list[str]:
     """
     classes, shares = len(runs.data['classes']), runs.samples.majority.values()
     even = runs.metric == 'accuracy' and max(shares, default=0.0) < UNEVEN / classes
-    told = () if runs.metric == 'ACER' or even else BESIDE.get(runs.metric, ())
-    return [f'{name} %' for name in told]
+    told = () if runs.metric == 'ACER' or even else _companions(runs.metric)
+    return [f'{name} {unit(name)}' for name in told]
+
+
+def _companions(metric: str) -> tuple[str, ...]:
+    """Returns the metrics that must be read together with one; Dice and HD95, of one region too."""
+    name, *region = metric.split('_', 1)
+    if name not in ('Dice', HD95):
+        return BESIDE.get(metric, ())
+    return ('_'.join(['Dice' if name == HD95 else HD95, *region]),)
 
 
 def _beside(runs: Runs, chosen: Sequence[Record]) -> dict[str, float]:
-    """Returns the means in percent of the metrics that must be read together with the shown one."""
-    every = {name: [scores_in(r, name) for r in chosen] for name in BESIDE.get(runs.metric, ())}
-    return {name: 100 * _mean(runs, each) for name, each in every.items() if any(each)}
+    """Returns the means of the metrics that must be read together with the shown one."""
+    every = {name: [scores_in(r, name) for r in chosen] for name in _companions(runs.metric)}
+    return {n: 100 * _mean(runs, each) / scale(n) for n, each in every.items() if any(each)}
 
 
 def _mean(runs: Runs, each: Sequence[Mapping[str, float]]) -> float:

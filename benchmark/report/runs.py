@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from benchmark.errors import UserError
-from benchmark.records import metrics, verification
+from benchmark.records import distances, metrics, verification
 from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError, is_external, scores_in
 from benchmark.report import grouping, statistics
@@ -59,6 +59,7 @@ class Runs:
             are not known. A unit is a cluster of test samples where the outcomes name clusters,
             otherwise a sample; for Dice a sample is a volume.
         values: (runs, columns) scores, NaN where not tested; summaries are over what was tested.
+            Those in millimetres are divided by 100, as if millimetres were percent.
         groups: Row label -> indices of its runs, one per seed.
         seeds: The number of seeds of the rows that have most.
 
@@ -121,7 +122,8 @@ class Runs:
         self.contributions = each
         scores = [scores_in(record, self.metric) for record in self.records]
         values = [[found.get(s, np.nan) for s in self.subsets] for found in scores]
-        self.values = self.summarise(np.array(values).reshape(len(kept), len(self.subsets)))
+        plain = np.array(values).reshape(len(kept), len(self.subsets))
+        self.values = self.summarise(plain / distances.scale(self.metric))
         self.groups = grouping.rows(self.records)
         self.seeds = max(map(len, self.groups.values()), default=0)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmark.records import distances
 from benchmark.report import gaps
 from benchmark.report.runs import Runs
+
+UNITS = {'%': 'percent', 'mm': 'millimetres'}
 
 SELECTION = {
     'last': 'tested after the last epoch',
@@ -18,6 +21,10 @@ SAMPLER = {
     'uniform': 'training masks drawn uniformly from the subsets',
     'by_size': 'training masks drawn uniformly by number of modalities',
     'complete': 'training on all modalities',
+}
+MASK_SCHEDULE = {
+    'curriculum': 'from complete samples to these masks by a curriculum',
+    'learned': 'subsets of low validation scores drawn more often',
 }
 PARTS = (
     '{epochs} epochs with batches of {batch_size}',
@@ -59,6 +66,7 @@ def words(protocol: Mapping[str, Any]) -> str:
     sampler, plural = protocol.get('sampler', ''), '' if protocol.get('warmup') == 1 else 's'
     told = [
         SAMPLER.get(sampler, f'training masks drawn by {sampler}') + ' unless a method has its own',
+        MASK_SCHEDULE.get(protocol.get('mask_schedule', '').partition(':')[0], ''),
         SELECTION.get(protocol.get('selection', ''), ''),
     ]
     for part in PARTS:
@@ -68,6 +76,8 @@ def words(protocol: Mapping[str, Any]) -> str:
             continue
     if protocol.get('nesterov') is False:
         told.append('plain momentum')
+    if protocol.get('share_encoders'):
+        told.append('one encoder for modalities of like kind and size')
     if protocol.get('pretrain'):
         told.append(
             'encoders pre-trained ({pretrain}, {pretrain_epochs} epochs)'.format(**protocol)
@@ -98,3 +108,16 @@ def samples(runs: Runs) -> str:
 def _range(counts: Mapping[str, int]) -> str:
     least, most = min(counts.values()), max(counts.values())
     return f'{least:,}' if least == most else f'{least:,} to {most:,}'
+
+
+def measured(metric: str, higher: bool) -> str:
+    """Says the unit of a metric and its direction."""
+    words = (
+        f'{metric} in {UNITS[distances.unit(metric)]}, {"higher" if higher else "lower"} is better.'
+    )
+    if not distances.is_distance(metric):
+        return words
+    return (
+        f'{words} It is the 95th percentile of the distances between the surfaces of prediction '
+        'and label, 0 where both are empty and the diagonal of the volume where one of them is.'
+    )

@@ -7,7 +7,8 @@ from mmseg.models.utils import SELayer
 from torch import Tensor, nn
 
 from benchmark.method import Modality, Task
-from methods.common.resnet import EXPANSION, resnet, stride
+from methods.common.backbones import Backbone
+from methods.common.resnet import EXPANSION, map_sizes, resnet, stride
 
 Maps = tuple[Tensor, ...]
 """Feature maps (B, C, H, W) of one modality, or fused ones, one per scale, finest first."""
@@ -37,6 +38,21 @@ def fusion_grid(task: Task) -> int | None:
     return min(-(-side // stride(m, 2)) for m in task.modalities for side in m.shape[1:])
 
 
+def stages(modality: Modality, task: Task, count: int, stem: int = 7) -> nn.Module:
+    """Returns what encodes an image into a map per stage: the task's ResNet, or its backbone.
+
+    Args:
+        modality: Gives the image's shape.
+        task: Gives width, depth, pretrained weights and the name of the backbone.
+        count: Number of stages, 2 for classification, of which the last is used, or 4.
+        stem: Side of the first convolution's kernel of a ResNet.
+    """
+    if not task.backbone:
+        return resnet(modality, task, count, stem)
+    sizes = map_sizes(modality, count)
+    return Backbone(modality, task, fused_channels(task), sizes[-len(fused_channels(task)) :])
+
+
 class ImageEncoder(nn.Module):
     """Classification encoder of an image: (B, C, H, W) -> one map of `fused_channels`.
 
@@ -51,7 +67,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, modality: Modality, task: Task) -> None:
         super().__init__()
-        self.stages = resnet(modality, task, 2, stem=7 if task.pretrained else 3)
+        self.stages = stages(modality, task, 2, stem=7 if task.pretrained else 3)
         (channels,) = fused_channels(task)
         gates = ({'type': 'ReLU'}, {'type': 'Sigmoid'})
         self.excite = SELayer(channels, ratio=min(16, task.width), act_cfg=gates)
@@ -107,7 +123,7 @@ class PyramidEncoder(nn.Module):
 
     def __init__(self, modality: Modality, task: Task) -> None:
         super().__init__()
-        self.stages = resnet(modality, task, 4)
+        self.stages = stages(modality, task, 4)
 
     def forward(self, x: Tensor) -> Maps:
         """Encodes (B, C, H, W) into four maps, with strides 4 to 32, or 2 to 16 if small."""

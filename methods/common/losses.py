@@ -149,8 +149,8 @@ def squared_dice(logits: Tensor, target: Tensor) -> Tensor:
         A scalar in float32.
     """
     p = logits.float().softmax(1) * (target != IGNORE)[:, None]
-    label = one_hot(target, p.shape[1])
-    both, sizes = 2 * (p * label).sum((2, 3)), (p.square() + label).sum((2, 3))
+    label, axes = one_hot(target, p.shape[1]), [*range(2, p.ndim)]
+    both, sizes = 2 * (p * label).sum(axes), (p.square() + label).sum(axes)
     return 1 - ((both + 1e-5) / (sizes + 1e-5)).mean()
 
 
@@ -175,7 +175,8 @@ def sigmoid_dice(logits: Tensor, target: Tensor, power: int = 1) -> Tensor:
     """
     label = one_hot(target, logits.shape[1])
     p = logits.float().sigmoid() * (target != IGNORE)[:, None]
-    both, sizes = (p * label).sum((0, 2, 3)), (p**power + label).sum((0, 2, 3))
+    axes = [0, *range(2, p.ndim)]
+    both, sizes = (p * label).sum(axes), (p**power + label).sum(axes)
     return 1 - ((2 * both + 1) / (sizes + 1)).mean()
 
 

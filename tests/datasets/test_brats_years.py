@@ -7,6 +7,8 @@ from preparing import told_by_prepare
 nibabel = pytest.importorskip('nibabel')
 
 from benchmark.dataset import Intake  # noqa: E402
+from benchmark.engine.description import described  # noqa: E402
+from benchmark.engine.plan import open_datasets  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
 from benchmark.missing import derive  # noqa: E402
 from benchmark.registry import DATASETS, discover  # noqa: E402
@@ -109,6 +111,22 @@ def test_cases_are_divided_by_the_hash_of_their_patients():
     # Where every case is its own patient, the division is that of the cases.
     plain = sorted(cases, key=lambda c: derive(2, 'split', c))
     assert cut(cases, 2, (70, 10, 20))['test'] == plain[90 - 18 :]
+
+
+def test_the_rule_on_small_predictions_is_recorded_and_off_by_default(prepared):
+    cls, root = prepared[2023]
+    (plain,), (ruled,) = (
+        open_datasets(['brats2023'], [root], {'size': '32x32', **options})
+        for options in ({}, {'et_rule': '500'})
+    )
+    assert (plain.task.fewest, ruled.task.fewest) == ((), (3, 500, 1))
+    assert cls.classes[3] == 'enhancing'
+    assert cls.classes[1] == 'necrosis'
+    assert ruled.options == {**plain.options, 'et_rule': 500}
+    assert ruled.fingerprint != plain.fingerprint
+    assert described(ruled)['changed'] == ['size', 'et_rule']
+    with pytest.raises(UserError, match='brats2023:et_rule: expected 0 .* found -1'):
+        cls(root=str(root), et_rule=-1)
 
 
 @pytest.mark.parametrize(

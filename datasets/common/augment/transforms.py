@@ -266,7 +266,7 @@ class Intensity(OfModalities):
     Its inputs have mean 0 and variance 1. Factor and shift are uniform.
 
     Args:
-        modalities: The images (B, C, H, W) to transform; None for all modalities.
+        modalities: The images or volumes (B, C, ...) to transform; None for all modalities.
         scale: Factors are uniform in 1 +- `scale`.
         shift: Shifts are uniform in +- `shift`.
 
@@ -282,10 +282,11 @@ class Intensity(OfModalities):
     def __call__(self, batch: Batch) -> Batch:
         """Returns the batch with changed intensities."""
         inputs = dict(batch.inputs)
-        for name in images(batch, self.modalities):
+        for name in images(batch, self.modalities, (3, 4)):
             x = inputs[name]
-            factor = onto(uniform(1 - self.scale, 1 + self.scale, *x.shape[:2], 1, 1), x)
-            shift = onto(uniform(-self.shift, self.shift, *x.shape[:2], 1, 1), x)
+            each = (*x.shape[:2], *[1] * (x.ndim - 2))
+            factor = onto(uniform(1 - self.scale, 1 + self.scale, *each), x)
+            shift = onto(uniform(-self.shift, self.shift, *each), x)
             inputs[name] = (x * factor + shift).to(x.dtype)
         return batch._replace(inputs=inputs)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.method import IGNORE
 from datasets.common.families.segmented import (
     COLOURS,
+    VOID,
     Plan,
     SceneOptions,
     Segmented,
@@ -74,7 +74,7 @@ class Layout:
 
     def _labels(self, size: Size) -> LabelFile:
         count = len(self.classes)
-        table = [IGNORE, *range(count), *[-1] * (255 - count)]
+        table = [VOID, *range(count), *[-1] * (255 - count)]
         return LabelFile(size, count, table, self.source)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE, Modality, Task
+from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import ColourJitter, Compose, Geometric
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copied_files, shared
@@ -21,6 +21,9 @@ from datasets.common.io.inspection import check_decoded, classes_in
 from datasets.common.io.splits import check_disjoint
 
 Size = tuple[int, int]
+VOID = 255
+"""Label of pixels that are left out, in a split of at most 255 classes."""
+
 COLOURS = Scaled([255 * m for m in IMAGENET[0]], [255 * s for s in IMAGENET[1]])
 """Normalises red, green and blue of 8 bits."""
 
@@ -239,7 +242,7 @@ class Segmented(Dataset):
         for name, samples in self.samples.items():
             maps = [s.label for s in samples]
             found = frozenset().union(*classes_in(maps, plan.labels(plan.source)))
-            shown[name] = found - {IGNORE}
+            shown[name] = found - {VOID}
             if not shown[name]:
                 raise UserError(
                     f'{self.root}: expected some labelled pixel in {name}, found void alone, e.g. '

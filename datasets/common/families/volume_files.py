@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.errors import UserError
-from datasets.common.families.volume_index import INDEX, REGIONS, Case
+from datasets.common.families.volume_index import INDEX, REGIONS, SPACING, Case, spacing_line
 from datasets.common.families.volumes import SEGMENTATION, Regions
 from datasets.common.io.nifti import Grid, Volume, grid, load_volume
 from datasets.common.io.rows import spread, working
@@ -54,7 +54,7 @@ def prepare_cases(
     cases = {case: files for case, files in cases.items() if case not in empty}
     if not cases:
         raise UserError(f'{work.source}: expected a modality beside the labels, found none')
-    size = 0
+    size, spacings = 0, list[str]()
     # All headers are read first: a case that cannot be used shows before hours of conversion.
     for case, files in cases.items():
         if case.strip() != case or not case.isprintable():
@@ -68,7 +68,9 @@ def prepare_cases(
                 raise UserError(
                     f'{work.source}: expected {kind} of case {case}, found none beside {there}'
                 )
-        slices, high, wide = one_grid(case, files).shape
+        found = one_grid(case, files)
+        spacings += [] if found.spacing is None else [spacing_line(case, found.spacing)]
+        slices, high, wide = found.shape
         size += slices * high * wide * (2 * len(files) - 1)
     work.need(size)
     index = []
@@ -77,6 +79,8 @@ def prepare_cases(
             index.append(_prepare_case(work, case, files, table))
             step()
     work.write(INDEX, '\n'.join([*(case.line for case in index), '']).encode())
+    if spacings:
+        work.write(SPACING, '\n'.join([*sorted(spacings), '']).encode())
     if regions:
         work.write(REGIONS, _lines_of(work, regions, index).encode())
     work.finish({'cases': len(cases)})

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.dataset import SPLITS
+import numpy as np
+
+from benchmark.dataset import SPLITS, Geometry
 from benchmark.errors import UserError
 from benchmark.missing import derive
 from datasets.common.io.files import lines
 from datasets.common.io.paths import has_file
+from datasets.common.prepare.manifest import read_manifest
+
+SEGMENTATION = 'seg'
 
 INDEX = 'cases.txt'
 REGIONS = 'regions.txt'
+SPACING = 'spacing.txt'
 LABELS = 'labels='
 
 
@@ -81,6 +88,61 @@ def read_index(root: Path) -> list[Case]:
     return cases
 
 
+def spacing_line(case: str, spacing: Sequence[float]) -> str:
+    """Returns the line of a case in the list of spacings."""
+    return ' '.join([case, *(f'{x:.9g}' for x in spacing)])
+
+
+def read_spacing(root: Path, cases: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """Returns case -> distance in millimetres of neighbouring slices, rows and columns.
+
+    Args:
+        root: A prepared root.
+        cases: The cases that are needed.
+
+    Raises:
+        UserError: The list of spacings is missing or broken, or lacks a case.
+    """
+    file, found = root / SPACING, {}
+    expected = 'CASE SLICES ROWS COLUMNS, the distances of neighbouring voxels in millimetres'
+    for line in lines(file) if has_file(file) else ():
+        name, *numbers = line.rsplit(maxsplit=3)
+        try:
+            values = tuple(map(float, numbers))
+        except ValueError:
+            values = ()
+        if len(values) != 3 or not all(0 < x < math.inf for x in values) or name in found:
+            raise UserError(f'{file}: expected {expected}, one line for each case, found {line!r}')
+        found[name] = values
+    for case in cases:
+        if case not in found:
+            raise UserError(
+                f'{file}: hd95=true: expected {expected}, found no line of case {case}; .npy files '
+                'do not say it, and older versions did not keep it: add the line, or prepare anew'
+            )
+    return {case: found[case] for case in cases}
+
+
+def geometry_of(cases: Sequence[Case], spacing: Mapping[str, Sequence[float]]) -> Geometry:
+    """Returns where the voxels lie of slices, of which each has a case.
+
+    Args:
+        cases: The case of each slice.
+        spacing: What `read_spacing` returns.
+    """
+    apart = np.array([spacing[case.id] for case in cases])
+    extent = apart * [case.shape for case in cases]
+    return Geometry(apart, np.sqrt((extent**2).sum(1)))
+
+
+def gone(root: Path, cases: Collection[str]) -> list[str]:
+    """Returns the files of cases that the preparation has written and that are gone."""
+    manifest = read_manifest(root)
+    files = manifest.files if manifest else ()
+    mine = (file for file in files if file.rpartition('/')[0] in cases)
+    return [file for file in mine if not has_file(root / file)]
+
+
 def listed(root: Path, fold: int) -> dict[str, list[str]] | None:
     """Returns the splits that `{train,val,test}<fold>.txt` in the root name, if they exist.
 
@@ -121,3 +183,30 @@ def cut(
         split: [case for name in part for case in members[name]]
         for split, part in zip(SPLITS, parts, strict=True)
     }
+
+
+def lacking(
+    splits: Mapping[str, Sequence[str]],
+    cases: Mapping[str, Case],
+    modalities: Sequence[str],
+    files: Callable[[str, Sequence[str]], Collection[str]],
+) -> Iterator[str]:
+    """Yields one line on cases without a modality, and one on those without a label.
+
+    Args:
+        splits: Split -> names of cases.
+        cases: Name -> case.
+        modalities: The modalities.
+        files: Returns which of some modalities a case has.
+    """
+    gaps, empty = [], []
+    for name, members in splits.items():
+        there = [files(case, modalities) for case in members]
+        for modality in modalities:
+            count = sum(modality not in found for found in there)
+            gaps += [f'{modality} in {count} of {len(members)} of {name}'] if count else []
+        count = sum(cases[case].labels == (0,) for case in members)
+        empty += [f'{count} of {len(members)} of {name}'] if count else []
+    yield f'cases lack {", ".join(gaps)}' if gaps else 'every case has every modality'
+    if empty:
+        yield f'cases without a labelled voxel: {", ".join(empty)}'

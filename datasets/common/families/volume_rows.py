@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from datasets.common.families.volume_index import SEGMENTATION
 from datasets.common.io.nifti import mapped
 
 Size = tuple[int, int]
+
+VERSION = 1
+"""Raised when `look` finds something else in the same file."""
 
 
 class Slices:
@@ -74,3 +79,11 @@ def window(source: int, size: int, margin: int = 0) -> tuple[slice, slice]:
 def margin_of(sources: Sequence[int], size: int) -> int:
     """Returns the margin with which rows show all pixels of every source."""
     return max(0, -(-(max(sources) - size) // 2))
+
+
+def look(file: Path) -> str:
+    """Returns, as JSON, the labels in a segmentation; of another volume, null if not finite."""
+    values = mapped(file)
+    if file.stem == SEGMENTATION:
+        return json.dumps(np.unique(values).tolist())
+    return json.dumps([] if np.isfinite(values).all() else None)

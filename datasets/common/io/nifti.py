@@ -67,6 +67,14 @@ class Grid(NamedTuple):
     shape: tuple[int, int, int]
     affine: np.ndarray | None
 
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """Distance in millimetres of neighbouring slices, rows and columns, where it is known."""
+        if self.affine is None:
+            return None
+        rows, columns, slices = np.sqrt((self.affine[:3, :3] ** 2).sum(0)).tolist()
+        return slices, rows, columns
+
     def differs(self, other: Grid) -> str:
         """Returns what differs between two grids, for a message; '' if they are the same."""
         if (self.affine is None) != (other.affine is None):
