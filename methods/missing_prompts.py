@@ -212,15 +212,16 @@ class MissingPrompts(Method):
 
     @classmethod
     def check_network(cls, task: Task) -> None:
-        """Checks that the task has classes of samples, before anything is trained.
+        """Checks that the targets are no label maps, before anything is trained.
 
         Raises:
-            UserError: It has not.
+            UserError: They are.
         """
         super().check_network(task)
-        if task.kind != 'classification':
+        if task.kind == 'segmentation':
             raise UserError(
-                f'missing_prompts on {task.dataset}: expected classification, found {task.kind}'
+                f'missing_prompts on {task.dataset}: expected one target for each sample, found '
+                'label maps (segmentation)'
             )
 
     @staticmethod

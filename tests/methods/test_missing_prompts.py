@@ -255,7 +255,7 @@ def test_the_field_encoder_is_for_images(file):
 @pytest.mark.parametrize(
     ('task', 'options', 'told'),
     [
-        ('rooms', {}, 'expected classification, found segmentation'),
+        ('rooms', {}, 'expected one target for each sample, found label maps'),
         ('faces', {'prompts': 'inpt'}, "unknown prompts of missing_prompts 'inpt'"),
         ('faces', {'prompts': 'attention', 'length': 5}, 'expected an even number'),
         ('faces', {'length': 0}, 'length: expected 1 or more, found 0'),
