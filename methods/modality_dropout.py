@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from benchmark.method import Batch, Method, Task
+from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from methods.common.losses import multi_scale
 from methods.common.networks import Encoders, Maps, decoder, fusion
@@ -12,6 +12,7 @@ from methods.common.networks import Encoders, Maps, decoder, fusion
 class ModalityDropout(Method):
     """Every sample draws a subset in every epoch: SF-MD and ESANet-MD (Wei et al., CVPR 2023)."""
 
+    task_kinds = KINDS
     version = 2
     supported_networks = ('pyramid', 'esanet', 'unet3d')
 
