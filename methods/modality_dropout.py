@@ -14,7 +14,7 @@ class ModalityDropout(Method):
 
     task_kinds = KINDS
     version = 2
-    supported_networks = ('pyramid', 'esanet', 'unet3d')
+    supported_networks: ClassVar[tuple[str, ...]] = ('pyramid', 'esanet', 'unet3d')
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
