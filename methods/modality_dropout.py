@@ -1,5 +1,7 @@
 """Modality dropout: one network that trains with random subsets; absent maps are zero."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from benchmark.method import KINDS, Batch, Method, Task
