@@ -20,6 +20,7 @@ from datasets.common.io.images import image_size
 from datasets.common.io.nifti import suffix
 from datasets.common.io.paths import has_file
 from datasets.common.prepare.preparation import Preparation
+from datasets.common.prepare.unpacking import unpacked
 
 MODALITIES = ('flair', 't1ce', 't1', 't2')
 CLASSES = ('background', 'necrosis', 'oedema', 'enhancing')
@@ -128,10 +129,15 @@ class Brats(Volumes):
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:
-        """Writes the root from the official folders of cases."""
+        """Writes the root from the official folders of cases, or from archives of them."""
+        with unpacked(work) as source:
+            cls._prepare(work, source)
+
+    @classmethod
+    def _prepare(cls, work: Preparation, source: Path) -> None:
         cases: dict[str, Files] = {}
         others: list[Path] = []
-        for file in walk_all(work.source):
+        for file in walk_all(source):
             if not suffix(file.name).startswith('.nii'):
                 work.remarks.add('files left out, for they are no NIfTI files', str(file))
                 continue
@@ -147,7 +153,7 @@ class Brats(Volumes):
         kinds = ', '.join((*cls.words, SEGMENTATION))
         names = f'<case>/<case>{cls.joint}KIND.nii.gz with KIND {kinds}'
         if not cases:
-            example = str(others[0].relative_to(work.source)) if others else 'no NIfTI file'
+            example = str(others[0].relative_to(source)) if others else 'no NIfTI file'
             raise UserError(f'{work.source}: expected {names}, found {example}')
         for file in others:
             work.remarks.add(f'files left out, for they are not {names}', str(file))

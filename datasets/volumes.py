@@ -28,6 +28,7 @@ from datasets.common.io.images import image_size
 from datasets.common.io.nifti import suffix
 from datasets.common.io.paths import has_file
 from datasets.common.prepare.preparation import Preparation
+from datasets.common.prepare.unpacking import unpacked
 
 LAYOUT = f'<case>/<modality>.nii.gz and <case>/{SEGMENTATION}.nii.gz'
 
@@ -123,14 +124,19 @@ class OwnVolumes(Volumes):
     @classmethod
     def prepare(cls, work: Preparation) -> None:
         """Writes the root from a folder of cases, or from the layout of nnU-Net."""
-        if is_numbered(work.source):
-            prepare_numbered(work)
-            return
+        with unpacked(work) as source:
+            if is_numbered(source):
+                prepare_numbered(work, source)
+            else:
+                cls._prepare(work, source)
+
+    @classmethod
+    def _prepare(cls, work: Preparation, source: Path) -> None:
         cases: dict[str, Files] = {}
         spelled: dict[str, str] = {SEGMENTATION: SEGMENTATION}
         strange: list[Path] = []
-        for file in walk_all(work.source):
-            path = file.relative_to(work.source)
+        for file in walk_all(source):
+            path = file.relative_to(source)
             kind = file.name[: -len(suffix(file.name))] if suffix(file.name) else ''
             if not kind or any(part.startswith('.') for part in path.parts):
                 work.remarks.add('files left out, for they are no volumes', str(path))

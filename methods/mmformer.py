@@ -12,7 +12,7 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import Batch, Method, Task
+from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
 from methods.common.encoders import coarsest
@@ -152,6 +152,7 @@ class MMFormer(Method):
         UserError: The variant is unknown, or `heads` does not divide the channels.
     """
 
+    task_kinds = KINDS
     version = 2
     supported_networks = ('pyramid', 'unet3d')
     search = {'dropout': Uniform(0, 0.5)}

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from benchmark.method import Batch, Method, Task
+from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.losses import squared_dice, total
@@ -162,6 +162,7 @@ class UHVED(Method):
         reconstruction: Weight of L_reconstruction.
     """
 
+    task_kinds = KINDS
     version = 3
     supported_networks = ('pyramid', 'unet3d')
     search = {'divergence': LogUniform(0.01, 1), 'reconstruction': LogUniform(0.01, 1)}

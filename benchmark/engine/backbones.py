@@ -92,4 +92,4 @@ def _encodes(name: str, options: tuple[tuple[str, Any], ...], task: Task) -> boo
     """Returns whether a method has such an encoder; it is built for it."""
     with torch.random.fork_rng(devices=[]):
         method = lookup(METHODS, name)(task, **dict(options))
-    return any(type(module).__name__ == 'Backbone' for module in method.modules())
+    return any(getattr(m, 'backbone', '') == task.backbone for m in method.modules())

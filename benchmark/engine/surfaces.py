@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmark.dataset import Dataset, Geometry
+from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Task
 
@@ -111,12 +112,11 @@ def hd95(pred: np.ndarray, label: np.ndarray, spacing: Sequence[float], diagonal
         return float(measure(*masks, spacing=[float(x) for x in spacing], **options))
 
 
-def check(data: Dataset, processes: int) -> None:
+def check(data: Dataset) -> None:
     """Checks what the measurement needs, before a training whose test would end without it.
 
     Args:
         data: The data set, which may not ask for it.
-        processes: Number of processes that share the training, and the slices of each volume.
 
     Raises:
         UserError: MONAI is not installed, or several processes share the slices of a volume.
@@ -125,8 +125,8 @@ def check(data: Dataset, processes: int) -> None:
         return
     if importlib.util.find_spec('monai') is None:
         raise UserError("hd95=true: expected the package monai, found none; pip install '.[hd95]'")
-    if processes > 1:
+    if (count := processes.world()) > 1:
         raise UserError(
-            f'hd95=true: expected one process, found {processes}; slices of a volume would be in '
+            f'hd95=true: expected one process, found {count}; slices of a volume would be in '
             'several'
         )

@@ -141,6 +141,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         name, shapes = task.backbone, probe(task.backbone, modality)
+        self.backbone = name
         self.frozen, self.sizes = task.frozen, [tuple(size) for size in sizes]
         same = len({shape[1:] for shape in shapes}) == 1
         last = len(shapes) - 1

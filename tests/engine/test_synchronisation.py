@@ -77,6 +77,8 @@ def step_of(name, kind, device='cpu', **fields):
 @pytest.mark.parametrize('kind', ['faces', 'rooms'])
 @pytest.mark.parametrize('name', TRAINED)
 def test_a_step_of_every_method_reads_nothing_from_the_device(name, kind, monkeypatch):
+    if reason := METHODS.module_dict[name].contract_exceptions.get(kind):
+        pytest.skip(reason)
     step = step_of(name, kind)
     with nothing_waits(monkeypatch):
         step()

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from benchmark.dataset import Split
+from benchmark.dataset import VOID, Split
 from benchmark.errors import UserError
-from benchmark.method import IGNORE, Batch
+from benchmark.method import Batch
 from benchmark.missing import generator
 from datasets.common.families.volume_index import Case
 from datasets.common.io.nifti import mapped
@@ -97,7 +97,7 @@ def cut_of(
 class Boxes:
     """Rows that are boxes of volumes, padded where they leave the volume.
 
-    Inputs are padded with 0, and labels with IGNORE, which no loss and no metric counts.
+    Inputs are padded with 0, and labels with VOID, which no loss and no metric counts.
 
     Args:
         files: One .npy file (S, H, W) per row.
@@ -133,7 +133,7 @@ class Boxes:
         """Returns the rows at an array of positions."""
         rows = np.atleast_1d(np.asarray(index))
         shape = (len(rows), *self.sides)
-        out = np.zeros(shape, np.float32) if self.channel else np.full(shape, IGNORE, np.uint8)
+        out = np.zeros(shape, np.float32) if self.channel else np.full(shape, VOID, np.uint8)
         for k, row in enumerate(rows.tolist()):
             first = self.corner(row, self.number) if self.corner else (0, 0, 0)
             volume = self.opened(self.files[row])
