@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmark.dataset import Dataset, Geometry
 from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
-from benchmark.method import IGNORE, Task
+from benchmark.method import Task
 
 PERCENTILE = 95
 
@@ -67,7 +67,7 @@ class Surfaces:
         # A whole volume is a sample of its own, with labels that are ignored behind its end.
         joined = np.stack if slices[first][0].ndim == 2 else np.concatenate
         guess, label = (joined([slices[k][i] for k in order]) for i in (0, 1))
-        guess = np.where(label == IGNORE, 0, guess)
+        guess = np.where(label == VOID, 0, guess)  # which IGNORE is as a byte
         if self.task.fewest:
             small, fewest, other = self.task.fewest
             there = guess == small
