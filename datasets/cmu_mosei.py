@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from benchmark.errors import unknown
 from benchmark.registry import DATASETS
 from datasets.common.families.sentiment import Sentiment
 from datasets.common.io.copies import Duplicates
@@ -39,6 +40,8 @@ class CMUMOSEI(Sentiment):
         width: Half of the number of the encoders' channels; RedCore's encoders have 96.
         duplicates: Whether clips of two splits whose features are equal, and videos with
             clips in two splits, are reported or refused.
+        target: The three classes, or the score from -3 to 3 (regression), whose metrics are the
+            papers' MAE, correlation, Acc-2 with and without neutral clips, Acc-7 and weighted F1.
 
     Raises:
         UserError: The file is missing or not as above, would load anything but arrays, a clip is in
@@ -62,6 +65,7 @@ class CMUMOSEI(Sentiment):
     how_to_get = (
         f'Download MOSEI/Processed/{FILE}, which the README of github.com/thuiar/MMSA links.'
     )
+    younger = ('target',)
     published_sizes = {'train': 16326, 'val': 1871, 'test': 4659}
 
     def __init__(
@@ -72,5 +76,11 @@ class CMUMOSEI(Sentiment):
         standardise: bool = False,
         width: int = 48,
         duplicates: Duplicates = 'report',
+        target: Literal['three', 'regression'] = 'three',
     ) -> None:
-        super().__init__(root, padding, standardise, width, duplicates)
+        if target not in ('three', 'regression'):
+            raise unknown('target of cmu_mosei', target, ('three', 'regression'))
+        self.regression = target == 'regression'
+        self.label_key = 'regression_labels' if self.regression else 'classification_labels'
+        more = (target,) if self.regression else ()
+        super().__init__(root, padding, standardise, width, duplicates, more)

@@ -17,7 +17,7 @@ from benchmark.method import Modality, Task
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities, shared
 from datasets.common.io.files import fingerprint
-from datasets.common.io.labelled import Labelled, check_labelled
+from datasets.common.io.labelled import Labelled, check_labelled, sentiments
 from datasets.common.io.paths import check_access
 from datasets.common.io.pickles import load_pickle
 from datasets.common.io.remembered import remembered
@@ -63,6 +63,8 @@ class Sentiment(Dataset):
     classes: tuple[str, ...] = CLASSES
     aligned: bool = True
     """Whether all modalities have one frame per word piece."""
+    regression = False
+    """Whether the targets are the scores from -3 to 3, instead of classes."""
 
     def __init__(
         self,
@@ -83,13 +85,15 @@ class Sentiment(Dataset):
         self.bad: dict[str, int] = {}
         self.parts = self._read()
         self.splits = {name: self._labelled(name) for name in PARTS}
-        check_labelled(self.splits, len(self.classes), self._where)
+        check_labelled(self.splits, 0 if self.regression else len(self.classes), self._where)
         self.real = {name: self._real(name) for name in PARTS}
         frames = {m: real.shape[1] for m, real in self.real['train'].items()}
         shapes = [Modality(m, (frames[m], d + 1), True) for m, d in self.features.items()]
-        self.task = Task(
-            self.name, 'classification', tuple(shapes), self.classes, 'accuracy', width
-        )
+        told = tuple(shapes), self.classes, 'accuracy', width
+        if self.regression:
+            told = tuple(shapes), ('sentiment',), 'MAE', width
+        kind = 'regression' if self.regression else 'classification'
+        self.task = Task(self.name, kind, *told, sentiment=self.regression)
         labels = {n: (s.ids.tolist(), s.labels.tolist()) for n, s in self.splits.items()}
         self.fingerprint = fingerprint([self.file], labels, padding, standardise, width, *more)
         self.moments = {m: self._moments(m) for m in self.features if standardise and m != 'text'}
@@ -98,7 +102,7 @@ class Sentiment(Dataset):
         there = {name: self._available(name) for name in PARTS}
         self.notes = (
             notes.found(shapes, {n: split.ids for n, split in self.splits.items()}, 'clips'),
-            *notes.labels(self.classes, shown),
+            *([] if self.regression else notes.labels(self.classes, shown)),
             *notes.gaps(self.task.names, there, 'clips'),
             *notes.replaced(self.bad, 'features'),
             *itertools.chain(*constant),
@@ -218,9 +222,14 @@ class Sentiment(Dataset):
             raise UserError(f'{where}: expected (N,) integers, found {found}')
         return labels.ravel().astype(np.int64)
 
+    def _scores(self, name: str) -> np.ndarray:
+        """Returns the scores (N,) of the clips of a split, from -3 to 3."""
+        key = 'regression_labels'
+        return sentiments(self.parts[name][key], f'{self._where(name)}/{key}')
+
     def _labelled(self, name: str) -> Labelled:
         part, where = self.parts[name], self._where(name)
-        labels = self._labels(name)
+        labels = self._scores(name) if self.regression else self._labels(name)
         ids = np.array([str(i) for i in np.asarray(part['id']).ravel().tolist()])
         if len(ids) != len(part['text']):
             found = f'{len(ids)} of {len(part["text"])}'
