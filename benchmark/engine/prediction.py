@@ -197,7 +197,9 @@ def _label_maps(model: Model, unseen: Unseen, folder: Path, workers: int) -> Ite
     before = ''
 
     def finished() -> Row:
-        labels = kept[0] if split.groups is None else np.stack(kept)
+        # A whole volume is one sample, and a slice one of several.
+        alone = split.groups is None or kept[0].ndim == 3
+        labels = kept[0] if alone else np.stack(kept)
         file = save(folder / MASKS, before, labels)
         return before, subset_id(model.names, used), [file.relative_to(folder).as_posix()]
 

@@ -142,6 +142,11 @@ def source_of(run: Run, root: Path | None) -> Source:
         UserError: The data are not those of the training, or cannot be read.
     """
     card = run.model.card
+    if card.intake.task.volumes:
+        raise UserError(
+            f'{run.folder}: expected images or vectors to draw, found volumes (network=unet3d); '
+            'predict.py writes their label maps as volumes'
+        )
     cls = lookup(DATASETS, card.dataset['spec'])
     if root is None and not cls.embedded:
         raise UserError(f'expected --data PATH, where the data of {card.dataset["name"]} lie')

@@ -383,31 +383,3 @@ def test_what_was_found_and_what_is_not_finite_is_told(tmp_path):
     assert found.startswith('found modalities audio (sequence ')
     assert found.endswith('test 6')
     assert told == 'features that are not finite, which become 0: 2 in audio of test'
-
-
-def test_scores_may_be_the_targets_of_a_regression(tmp_path, capsys):
-    keys = content()
-    for found in keys.values():
-        found['regression_labels'] = np.clip(found['regression_labels'], -3, 3)
-    file = write(tmp_path, keys)
-    plain, data = opened(file), opened(file, target='regression')
-    assert (data.task.kind, data.task.metric, data.task.classes) == (
-        'regression',
-        'MAE',
-        ('sentiment',),
-    )
-    assert plain.fingerprint != data.fingerprint
-    for name, key in zip(('train', 'val', 'test'), keys, strict=True):
-        expected = keys[key]['regression_labels']
-        np.testing.assert_array_equal(data.split(name).target, expected)
-    words = ['--methods', 'modality_dropout', '--datasets', 'cmu_mosei:target=regression,width=4',
-             '--data-root', str(file), '--results', str(tmp_path / 'out'), '--device', 'cpu',
-             '--cfg-options', 'epochs=1', 'batch_size=4', 'loss=l1']  # fmt: skip
-    assert run.main(words) == 0
-    (record,) = store.scan(tmp_path / 'out' / 'runs').complete.values()
-    names = {'MAE', 'RMSE', 'R2', 'Pearson', 'Acc7', 'Acc2_has0', 'F1_has0', 'Acc2_non0', 'F1_non0'}
-    assert set(record['scores']['test']['text']) == names
-    assert record['dataset']['sentiment'] is True
-    keys['test']['regression_labels'][0] = 4
-    with pytest.raises(UserError, match='test/regression_labels: expected .N,. scores from -3 to'):
-        opened(write(tmp_path, keys), target='regression')

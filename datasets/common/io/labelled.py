@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def check_labelled(
 
     Args:
         splits: 'train', 'val', 'test' -> ids and labels.
-        classes: Number of classes K; 0 where the labels are numbers of no class.
+        classes: Number of classes K.
         where: Maps a split's name to the file that it was read from, for messages.
 
     Raises:
@@ -50,24 +50,10 @@ def check_labelled(
                 raise UserError(f'{where(name)}: sample {sample!r} in row {row} is there {also}')
             seen[sample] = name
         wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-        if classes and len(wrong):
+        if len(wrong):
             found = f'{labels[wrong[0]]} in row {wrong[0]}'
             raise UserError(f'{where(name)}: expected labels 0 to {classes - 1}, found {found}')
     absent = set(range(classes)) - set(splits['train'].labels.tolist())
     if absent:
         found = f'none of {min(absent)}'
         raise UserError(f'{where("train")}: expected samples of every class, found {found}')
-
-
-def sentiments(given: Any, where: str) -> np.ndarray:
-    """Returns scores (N,) from -3 to 3, float64.
-
-    Raises:
-        UserError: They are none.
-    """
-    scores = np.atleast_1d(given)
-    fits = scores.size == len(scores) and scores.dtype.kind in 'fiu'
-    if not fits or not (np.abs(scores) <= 3).all():  # a comparison with NaN is false
-        found = f'{scores.dtype} {scores.shape}'
-        raise UserError(f'{where}: expected (N,) scores from -3 to 3, found {found}')
-    return scores.ravel().astype(np.float64)
