@@ -1,5 +1,7 @@
 """Modality dropout: one network that trains with random subsets; absent maps are zero."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from benchmark.method import KINDS, Batch, Method, Task
@@ -14,7 +16,7 @@ class ModalityDropout(Method):
 
     task_kinds = KINDS
     version = 2
-    supported_networks = ('pyramid', 'esanet', 'unet3d')
+    supported_networks: ClassVar[tuple[str, ...]] = ('pyramid', 'esanet', 'unet3d')
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
