@@ -43,7 +43,8 @@ class SearchedFusion(Method):
     g_l: the i-th digit is that of the i-th modality of the data set, 1 the earliest. Which cell is
     used is what `--tune N` chooses: it tries as many cells as any method has trials, with full
     trainings that are compared on the validation split; the record holds all of them and the chosen
-    one, whose options are the cell. Without a search there is the cell that concatenates equal
+    one, whose options are the cell. In the search space ANY_LEVELS stands for the 27 triples of digits,
+    ANY_OPERATOR for the ten operators and ANY_ACTIVATION for the paper's three nonlinearities. Without a search there is the cell that concatenates equal
     levels, which is none of the paper's.
 
     In classification the levels are the encoder's map and the two residual stages of a trunk that
@@ -81,13 +82,15 @@ class SearchedFusion(Method):
     """
 
     search = {
-        f'{name}_{step}': distribution
-        for step in range(1, STEPS + 1)
-        for name, distribution in (
-            ('levels', ANY_LEVELS),
-            ('operator', ANY_OPERATOR),
-            ('activation', ANY_ACTIVATION),
-        )
+        'levels_1': ANY_LEVELS,
+        'operator_1': ANY_OPERATOR,
+        'activation_1': ANY_ACTIVATION,
+        'levels_2': ANY_LEVELS,
+        'operator_2': ANY_OPERATOR,
+        'activation_2': ANY_ACTIVATION,
+        'levels_3': ANY_LEVELS,
+        'operator_3': ANY_OPERATOR,
+        'activation_3': ANY_ACTIVATION,
     }
 
     def __init__(
