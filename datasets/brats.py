@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from benchmark.dataset import Intake, Unseen
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.families.unseen_volumes import unseen_volumes, with_arrays
+from datasets.common.families.unseen_volumes import check_part, unseen_volumes, with_arrays
 from datasets.common.families.volume_files import Files, prepare_cases
 from datasets.common.families.volume_index import INDEX, cut, listed, read_index
 from datasets.common.families.volume_patches import Network, cut_of
@@ -124,6 +124,7 @@ class Brats(Volumes):
         """Opens official folders of cases, or a prepared root; labels are the official ones."""
         if root is not None and not has_file(root / INDEX):
             return unseen_volumes(root, intake, labelled, part, cls.table, cls.words)
+        check_part(intake, part)
         return with_arrays(root, super().unseen(root, intake, labelled, part), intake)
 
     @classmethod

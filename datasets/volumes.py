@@ -11,7 +11,7 @@ from benchmark.errors import UserError
 from benchmark.names import check_modalities
 from benchmark.registry import DATASETS
 from datasets.common.families.numbered_volumes import is_numbered, prepare_numbered
-from datasets.common.families.unseen_volumes import unseen_volumes, with_arrays
+from datasets.common.families.unseen_volumes import check_part, unseen_volumes, with_arrays
 from datasets.common.families.volume_files import Files, prepare_cases
 from datasets.common.families.volume_index import INDEX, REGIONS, cut, listed, read_index
 from datasets.common.families.volume_patches import Network, cut_of
@@ -118,6 +118,7 @@ class OwnVolumes(Volumes):
         """Opens cases as they are before the preparation, or a prepared root."""
         if root is not None and not has_file(root / INDEX):
             return unseen_volumes(root, intake, labelled, part)
+        check_part(intake, part)
         return with_arrays(root, super().unseen(root, intake, labelled, part), intake)
 
     @classmethod

@@ -21,9 +21,10 @@ from torch.utils._pytree import tree_map_only
 
 from benchmark.dataset import Split
 from benchmark.engine.hooks import TrainingDiverged
+from benchmark.engine.kept import NotFinite, Predicted
 from benchmark.engine.parallel import processes
 from benchmark.engine.stacking import decoded
-from benchmark.engine.subset_metrics import NotFinite, Predicted, metric_for
+from benchmark.engine.subset_metrics import metric_for
 from benchmark.engine.windows import averaged
 from benchmark.errors import UserError
 from benchmark.method import Batch, Method, SubsetScore, Task

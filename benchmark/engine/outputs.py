@@ -9,6 +9,9 @@ from torch import Tensor
 
 from benchmark.method import IGNORE, Task
 
+MATRIX = 255
+"""Most classes of which confusion matrices are counted."""
+
 LARGEST = float(np.finfo(np.float32).max)
 """Largest number in float32."""
 
@@ -31,6 +34,15 @@ def kept_logits(task: Task, logits: Tensor) -> Tensor:
     if task.metric == 'ACER':
         return logits
     return logits.clamp(-LARGEST_HALF, LARGEST_HALF).half()
+
+
+def predicted_values(task: Task, outputs: Tensor) -> Tensor:
+    """Returns the outputs (B, K) of a regression in the units of the targets, float32."""
+    found = outputs.detach().float()
+    if not task.scale:
+        return found
+    mean, std = torch.tensor(task.scale, device=found.device).T
+    return found * std + mean
 
 
 def decisions(logits: Tensor) -> Tensor:
@@ -63,6 +75,27 @@ def confusion(pred: Tensor, target: Tensor, classes: int) -> Tensor:
     place = torch.where(target == IGNORE, count * classes**2, (first + target) * classes + pred)
     counts = place.flatten().bincount(minlength=count * classes**2 + 1)
     return counts[:-1].unflatten(0, (count, classes, classes))
+
+
+def areas(pred: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Returns right, predicted and labelled pixels of each class, (B, 3, K) int64.
+
+    Args:
+        pred: As in `confusion`.
+        target: As in `confusion`.
+        classes: Number of classes K.
+    """
+    if classes <= MATRIX:
+        table = confusion(pred, target, classes)
+        return torch.stack([table.diagonal(dim1=1, dim2=2), table.sum(1), table.sum(2)], 1)
+    # The matrices of many classes would take K times as much memory as these rows.
+    count, known = len(target), target != IGNORE
+    first = torch.arange(count, device=target.device)[:, None, None] * classes
+    rows = []
+    for counted, values in ((known & (pred == target), target), (known, pred), (known, target)):
+        place = torch.where(counted, first + values, count * classes).flatten()
+        rows.append(place.bincount(minlength=count * classes + 1)[:-1].unflatten(0, (count, -1)))
+    return torch.stack(rows, 1)
 
 
 def padded(pred: Tensor, target: Tensor) -> Tensor:

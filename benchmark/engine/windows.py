@@ -71,14 +71,14 @@ def averaged(
     size = max(1, LIMIT // (4 * len(some) * classes * whole.numel()))
     for first in range(0, len(masks), size):
         group = masks[first : first + size]
-        sums = [some.new_zeros(len(some), classes, *whole, dtype=torch.float32) for _ in group]
+        sums = list(some.new_zeros(len(group), len(some), classes, *whole, dtype=torch.float32))
         counts = some.new_zeros(whole, dtype=torch.float32)
         for box in boxes(whole, sides):
-            part = {name: x[(..., *box)] for name, x in padded.items()}
+            z, y, x = box
+            part = {name: values[..., z, y, x] for name, values in padded.items()}
             for total, (_, logits) in zip(sums, predict(part, group), strict=True):
-                total[(..., *box)] += logits
+                total[..., z, y, x] += logits
             counts[box] += 1
-        seen = tuple(slice(0, n) for n in extents)
+        d, h, w = extents
         for mask in group:
-            # Taken out of the list, so that what was scored is freed.
-            yield mask, sums.pop(0).div_(counts)[(..., *seen)]
+            yield mask, sums.pop(0).div_(counts)[..., :d, :h, :w]

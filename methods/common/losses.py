@@ -45,13 +45,14 @@ def multi_scale(
 
 
 def labels_of(target: Tensor, counted: Tensor) -> Tensor:
-    """Returns the labels of some samples, with IGNORE in the place of all others.
+    """Returns the targets of some samples, with IGNORE, or NaN for values, in place of all others.
 
     Args:
-        target: (B,) or (B, H, W).
+        target: (B,) or (B, H, W), of several labels or values (B, K).
         counted: (B,) bool, the samples that keep their labels.
     """
-    return target.where(counted.view(-1, *[1] * (target.ndim - 1)), IGNORE)
+    blank = torch.nan if target.is_floating_point() else IGNORE
+    return target.where(counted.view(-1, *[1] * (target.ndim - 1)), blank)
 
 
 def weighted_errors(logits: Tensor, target: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ def bilinear(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Ten
         (B, C, *size) in float32.
     """
     if x.ndim == 5:
-        return _trilinear(x, size, align_corners)
+        return _trilinear(x, size, align_corners, x.device.type != 'cpu')
     height, width = x.shape[2:]
     # Autocast would compute the products in half precision.
     with torch.autocast(x.device.type, enabled=False):
@@ -53,13 +53,13 @@ def _matrix(count: int, length: int, align_corners: bool, device: torch.device) 
     return F.interpolate(basis, length, mode='linear', align_corners=align_corners)[:, 0]
 
 
-def _trilinear(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Resizes volumes (B, C, D, H, W) as `bilinear` does, by a product for each axis on GPUs."""
+def _trilinear(x: Tensor, size: Sequence[int], align_corners: bool, products: bool) -> Tensor:
+    """Resizes volumes (B, C, D, H, W) as `bilinear` does, by a product for each axis or not."""
     with torch.autocast(x.device.type, enabled=False):
         x = x.float()
         if x.shape[2:] == tuple(size):
             return x
-        if x.device.type == 'cpu':
+        if not products:
             return F.interpolate(x, tuple(size), mode='trilinear', align_corners=align_corners)
         for axis, length in enumerate(size, 2):
             turned = x.transpose(axis, -1)

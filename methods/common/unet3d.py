@@ -106,6 +106,10 @@ class VolumeDecoder(nn.Module):
         """Returns all logits that the task's loss supervises: one tensor (B, K, D, H, W)."""
         return (self.logits(maps),)
 
+    def feature(self, maps: Maps) -> Tensor:
+        """Returns the second deepest decoded map, (B, 4 width, D / 4, H / 4, W / 4)."""
+        return self.levels(maps)[-2]
+
     def forward(self, fused: Maps) -> Tensor:
         """Returns logits (B, K, D, H, W) from the fused maps."""
         return self.logits(self.maps(fused))

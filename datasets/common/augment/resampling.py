@@ -130,7 +130,7 @@ def resampled(
     """Resamples images, and label maps if there are any, by one affine map for each sample.
 
     Point p of a new image shows the point `linear @ p + origin` of the old image. What lies outside
-    the old image is 0 in images and 255 (ignored) in label maps.
+    the old image is 0 in images and ignored in label maps.
 
     Args:
         batch: A batch whose images have one height and width.

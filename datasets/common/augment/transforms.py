@@ -86,7 +86,7 @@ class Geometric(OfModalities):
     one resampling: bilinear without anti-aliasing for inputs, to the nearest pixel for label maps.
     The crop lies in a canvas, a rectangle about the centre of the image, and every position is
     equally likely; a canvas that is smaller than the crop lies anywhere in it. What is outside the
-    image is 0 in inputs and 255 (ignored) in label maps. Without zoom and rotation, the result is
+    image is 0 in inputs and ignored in label maps. Without zoom and rotation, the result is
     exactly a slice of the image.
 
     Args:

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from benchmark.dataset import Split
+from benchmark.dataset import VOID, Split
 from benchmark.errors import UserError
-from benchmark.method import IGNORE, Batch
+from benchmark.method import Batch
 from benchmark.missing import generator
 from datasets.common.families.volume_index import Case
 from datasets.common.io.nifti import mapped
@@ -46,12 +46,12 @@ class Cut(NamedTuple):
 
     Attributes:
         sides: Their sides in voxels, (D, H, W).
-        count: Patches of a case in an epoch.
+        each: Patches of a case in an epoch.
         foreground: Share of the patches that are centred on a labelled voxel.
     """
 
     sides: Sides
-    count: int
+    each: int
     foreground: float
 
 
@@ -65,7 +65,7 @@ def cut_of(
         network: 'pyramid' or 'unet3d'.
         size: Size of slices.
         patch: Sides of patches, 'DxHxW'.
-        patches: As `Cut.count`.
+        patches: As `Cut.each`.
         foreground: As `Cut.foreground`.
 
     Raises:
@@ -97,7 +97,7 @@ def cut_of(
 class Boxes:
     """Rows that are boxes of volumes, padded where they leave the volume.
 
-    Inputs are padded with 0, and labels with IGNORE, which no loss and no metric counts.
+    Inputs are padded with 0, and labels with VOID, which no loss and no metric counts.
 
     Args:
         files: One .npy file (S, H, W) per row.
@@ -133,14 +133,15 @@ class Boxes:
         """Returns the rows at an array of positions."""
         rows = np.atleast_1d(np.asarray(index))
         shape = (len(rows), *self.sides)
-        out = np.zeros(shape, np.float32) if self.channel else np.full(shape, IGNORE, np.uint8)
+        out = np.zeros(shape, np.float32) if self.channel else np.full(shape, VOID, np.uint8)
         for k, row in enumerate(rows.tolist()):
             first = self.corner(row, self.number) if self.corner else (0, 0, 0)
             volume = self.opened(self.files[row])
-            ends = zip(first, self.sides, volume.shape, strict=True)
-            inside = tuple(slice(f, min(f + side, n)) for f, side, n in ends)
-            outside = tuple(slice(0, part.stop - part.start) for part in inside)
-            out[(k, *outside)] = volume[inside]
+            z, y, x = first
+            d, h, w = self.sides
+            found = volume[z : z + d, y : y + h, x : x + w]
+            d, h, w = found.shape
+            out[k, :d, :h, :w] = found
         return out[:, None] if self.channel else out
 
 
@@ -209,19 +210,19 @@ def patched(
         train: Whether rows are patches.
         augment: What training does to them.
     """
-    each = [case for case in cases for _ in range(cut.count if train else 1)]
+    members = [case for case in cases for _ in range(cut.each if train else 1)]
 
     def files(kind: str) -> list[Path]:
-        return [root / case.id / f'{kind}.npy' for case in each]
+        return [root / case.id / f'{kind}.npy' for case in members]
 
-    place = Places(each, files(labels), cut) if train else None
+    place = Places(members, files(labels), cut) if train else None
     sides = cut.sides if train else np.max([case.shape for case in cases], axis=0).tolist()
-    ids = [f'{case.id}/{k % cut.count:03d}' if train else case.id for k, case in enumerate(each)]
+    ids = [f'{case.id}/{k % cut.each:03d}' if train else case.id for k, case in enumerate(members)]
     return Split(
         inputs={m: Boxes(files(m), sides, True, place) for m in names},
         target=Boxes(files(labels), sides, False, place),
         available=np.array([[has_file(file) for file in files(m)] for m in names]).T,
         ids=np.array(ids),
-        groups=np.array([case.id for case in each]),
+        groups=np.array([case.id for case in members]),
         augment=augment if train else None,
     )

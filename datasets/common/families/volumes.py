@@ -119,9 +119,8 @@ class Volumes(Dataset):
         content = [(c, k, hashes[f]) for c, found in files.items() for k, f in found.items()]
         used = [self.cases[case] for case in files]
         more = [('hd95', self.spacing)] * hd95 + [('fewest', fewest)] * bool(fewest)
-        more += [('cut', cut)] if cut else []
         self.fingerprint = fingerprint(
-            [], splits, (classes, regions, options), content, used, *more
+            [], splits, (classes, regions, options), content, used, *more, *([cut] if cut else [])
         )
         self.task = Task(
             self.name,
@@ -264,7 +263,7 @@ class Volumes(Dataset):
             measured = self.spacing and name == 'test'
             return replace(
                 found,
-                clusters=self._clusters(found.groups),
+                clusters=self._clusters(map(str, np.asarray(found.groups))),
                 geometry=geometry_of(used, self.spacing) if measured else None,
             )
         rows = [
