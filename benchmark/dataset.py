@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from benchmark.errors import UserError
-from benchmark.method import Batch, Task
+from benchmark.method import IGNORE, Batch, Task
 from benchmark.options import Option, options_of
 
 
@@ -48,7 +48,9 @@ class Split:
         inputs: Modality name -> (N, *shape), normalised float; only rows that are available and
             not hidden are ever read. Training rows may be larger than the task's shape where
             `augment` crops them.
-        target: (N,) or (N, H, W) integer labels; 255 is ignored in dense ones. Validation and test
+        target: (N,) or (N, H, W) integer labels; in dense ones `VOID` is left out, or `IGNORE` of
+            more than 255 classes. Of several labels (N, K) of 0 and 1, of a regression (N,) or
+            (N, K) of real numbers (`Task.kind`). Validation and test
             labels may be of another size than the inputs: logits are resized to them, bilinearly;
             where the metric is Dice, the inputs are the central window of the labels.
         available: (N, M) bool, what exists in the data.
@@ -61,8 +63,8 @@ class Split:
         geometry: Where the voxels lie, of a test split of volumes in which the distance of surfaces
             (HD95) is measured beside Dice; the slices of a volume are then in order.
         augment: What training does to a batch, on the device; random numbers come from torch's
-            default CPU generator, so that a resumed run draws the same. If it treats modalities by
-            name, its method `among(names)` returns what it does to some of them alone.
+            default CPU generator, so that a resumed run draws the same. Where it treats modalities
+            by name, `among(names)` of it returns what it does to some of them.
     """
 
     inputs: dict[str, Rows]
@@ -77,17 +79,22 @@ class Split:
     def __len__(self) -> int:
         return len(self.available)
 
-    def among(self, names: Sequence[str], every: Sequence[str]) -> Split:
-        """Returns the split with some modalities alone, in the order given; no other is read.
+    def drawn(self, number: int) -> Split:
+        """Returns the split with the parts of its samples that a number draws.
 
-        Args:
-            names: The modalities that are kept.
-            every: All modalities in the order of `available`.
+        Rows that are parts of larger samples have a method `drawn(number)`; all others stay. The
+        rows of all modalities and of the labels draw the same parts.
         """
-        if tuple(names) == tuple(every):
+        rows: dict[str, Any] = {**self.inputs, '': self.target}
+        if not any(hasattr(x, 'drawn') for x in rows.values()):
             return self
+        new = {m: x.drawn(number) if hasattr(x, 'drawn') else x for m, x in rows.items()}
+        return replace(self, target=new.pop(''), inputs=new)
+
+    def among(self, names: Sequence[str], every: Sequence[str]) -> Split:
+        """Returns the split with some of all modalities `every`, in the order given."""
         augment: Any = self.augment
-        columns = [every.index(name) for name in names]
+        columns = [*map(every.index, names)]
         return replace(
             self,
             inputs={name: self.inputs[name] for name in names},
@@ -95,6 +102,9 @@ class Split:
             augment=augment.among(names) if hasattr(augment, 'among') else augment,
         )
 
+
+VOID = 255
+"""Label, in a split, of pixels that are left out, where there are at most 255 classes."""
 
 SPLITS = ('train', 'val', 'test')
 """Names of the splits of every data set."""
@@ -143,9 +153,23 @@ class Unseen(NamedTuple):
     notes: Sequence[str] = ()
 
 
+def label_maps(labels: np.ndarray, task: Task) -> np.ndarray:
+    """Returns label maps of a split as a batch has them: int64, with `IGNORE` for what is left out.
+
+    Args:
+        labels: As `Split.target` gives them.
+        task: The task.
+    """
+    found = np.asarray(labels).astype(np.int64)
+    return np.where(found == VOID, IGNORE, found) if len(task.classes) <= VOID else found
+
+
 def no_target(task: Task, count: int) -> np.ndarray:
     """Returns the targets (N,) or (N, H, W) of samples without labels, all 0."""
+    if task.kind == 'regression':
+        return np.broadcast_to(np.float32(0), (count, len(task.classes)))
     size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()
+    size = (len(task.classes),) if task.kind == 'multilabel' else size
     return np.broadcast_to(np.uint8(0), (count, *size))
 
 
@@ -198,8 +222,8 @@ class Dataset:
     @classmethod
     def shared(cls) -> set[str]:
         """Returns the shared options that the constructor does not take itself."""
-        every = options_of(cls)
-        return {name for name, option in cls.shared_options.items() if every[name] is option}
+        own = options_of(cls)
+        return {k for k, option in cls.shared_options.items() if own[k] is option}
 
     @property
     def declared(self) -> dict[str, Option]:
@@ -260,7 +284,8 @@ class Dataset:
                 f'{", ".join(wanted.names)} and {", ".join(wanted.classes)}, found '
                 f'{", ".join(found.names)} and {", ".join(found.classes)}'
             )
-        split = data.split(part or 'test').among(names, found.names)
+        split = data.split(part or 'test')
+        split = split if names == found.names else split.among(names, found.names)
         inputs = dict(split.inputs)
         for name, facts in intake.preparation.items():
             inputs[name] = inputs[name].prepared_by(facts)  # type: ignore[attr-defined]

@@ -20,17 +20,24 @@ from benchmark.errors import UserError, unknown
 from benchmark.names import check_classes, check_dataset_name, check_modalities
 from benchmark.search import Distribution
 
-NETWORKS = ('pyramid', 'esanet')
+NETWORKS = ('pyramid', 'esanet', 'unet3d')
 """Values of the option `network`, which chooses the architecture in segmentation."""
-LOSSES = {'classification': ('ce',), 'segmentation': ('ce_dice', 'ce', 'own')}
+KINDS = ('classification', 'segmentation', 'multilabel', 'regression')
+"""Kinds of task."""
+LOSSES = {
+    'classification': ('ce',),
+    'segmentation': ('ce_dice', 'ce', 'own'),
+    'multilabel': ('bce',),
+    'regression': ('mse', 'l1'),
+}
 """Kind of task -> the task losses that a protocol may choose (`Method.task_loss`), the default
 first.
 
 The default of segmentation has a Dice term on all data sets: mIoU and Dice both measure overlap,
 with equal weight for every class, whereas cross-entropy counts pixels and favours large classes.
 """
-IGNORE = 255
-"""Label of pixels that are left out of losses and metrics."""
+IGNORE = -1
+"""Label, in a batch, of samples and pixels that are left out of losses and metrics."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class Modality:
     Attributes:
         name: The modality's name; the id of a subset joins such names with '+'.
         shape: Shape of one sample: (D,) for a vector, (T, D) for a sequence of T frames,
-            (C, H, W) for an image.
+            (C, H, W) for an image, (C, D, H, W) for a volume, or rather the patch of it that a
+            network sees at a time.
         padded: Whether the last feature of a sequence marks padding: it is 1 for a real frame and
             0 for a frame that was appended to reach the length T. Encoders ignore appended frames,
             whatever values they hold.
@@ -52,8 +60,8 @@ class Modality:
 
     @property
     def kind(self) -> str:
-        """'vector', 'sequence' or 'image', by the number of dimensions."""
-        return {1: 'vector', 2: 'sequence', 3: 'image'}[len(self.shape)]
+        """'vector', 'sequence', 'image' or 'volume', by the number of dimensions."""
+        return {1: 'vector', 2: 'sequence', 3: 'image', 4: 'volume'}[len(self.shape)]
 
 
 @dataclass(frozen=True)
@@ -62,19 +70,29 @@ class Task:
 
     Attributes:
         dataset: Name of the data set; it selects a method's `settings`.
-        kind: 'classification', with targets (B,), or 'segmentation', with targets (B, H, W).
+        kind: 'classification', with targets (B,), or 'segmentation', with targets (B, H, W), in
+            volumes (B, D, H, W). Where texts say (B, C, H, W) of maps, those of volumes have the
+            axis D before H. 'multilabel', with targets (B, K) of 0 and 1, and 'regression', with
+            targets (B, K) of real numbers, are for methods that say so (`Method.task_kinds`).
         modalities: The inputs in the data set's order; columns of a mask have the same order.
-        classes: The K class names.
-        metric: The metric of the tables: 'ACER', 'accuracy', 'mIoU' or 'Dice'.
+        classes: The names of the K classes, labels or values.
+        metric: The metric of the tables: 'ACER', 'accuracy', 'mIoU' or 'Dice', of several labels
+            'F1', of a regression 'MAE'.
         width: Number of channels of the shared encoders' first stage; the papers use 64.
         live: For ACER, the index of the bona fide (live) class; all other classes are attacks.
         regions: For Dice, one pair (name, indices of the classes that form the region) per region.
-        class_weights: K weights of the classes in the task's loss; empty means equal weights.
-        network: Segmentation network, 'pyramid' or 'esanet'; classification has only 'pyramid'.
+        class_weights: K weights of the classes in the task's loss, or of the positive samples of
+            several labels; empty means equal weights.
+        network: Segmentation network, 'pyramid' or 'esanet', or 'unet3d', which is that of volumes;
+            classification has only 'pyramid'.
         depth: Number of layers of the shared ResNet encoders: 18, 34 or 50.
         pretrained: Checkpoint with ImageNet weights for the encoders, a file or any address that
             mmengine can load; if empty, encoders are trained from scratch.
         loss: One of the kind's `LOSSES`, which the protocol chooses; empty for the default.
+        scale: For regression (mean, standard deviation) of each of the K values in the training
+            split: a network predicts (y - mean) / std. Empty where it predicts y itself.
+        sentiment: Whether the one value of a regression is a sentiment from -3 to 3, which papers
+            also count as classes (Acc-2, Acc-7, F1).
         backbone: Model of timm that encodes images in the place of the ResNet, which the protocol
             chooses; empty for the ResNet. `pretrained` is then the file of its weights.
         frozen: Whether the backbone keeps the weights that it starts with.
@@ -106,6 +124,8 @@ class Task:
     frozen: bool = False
     share_encoders: bool = False
     fewest: tuple[int, ...] = ()
+    scale: tuple[tuple[float, float], ...] = ()
+    sentiment: bool = False
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -115,12 +135,14 @@ class Task:
             raise unknown(f'loss in {self.kind}', self.loss, losses)
         check_dataset_name(self.dataset)
         check_modalities(self.dataset, self.names)
-        check_classes(self.dataset, self.classes)
+        least = 1 if self.kind in ('multilabel', 'regression') else 2
+        check_classes(self.dataset, self.classes, least)
 
     @property
     def encoder(self) -> str:
         """The shared encoders in words, as captions of tables state them."""
         images = any(m.kind == 'image' for m in self.modalities)
+        # The encoders of volumes are part of their network, and no ResNet.
         network = f', network {self.network}' if self.kind == 'segmentation' else ''
         start = ', pretrained' if self.pretrained else ''
         start += ', frozen' if self.frozen else ''
@@ -132,6 +154,11 @@ class Task:
         """Names of the M modalities, in the order of mask columns."""
         return tuple(m.name for m in self.modalities)
 
+    @property
+    def volumes(self) -> bool:
+        """Whether samples are volumes, of which the network sees patches."""
+        return all(m.kind == 'volume' for m in self.modalities)
+
 
 class Batch(NamedTuple):
     """The data of one training or test step.
@@ -142,7 +169,7 @@ class Batch(NamedTuple):
         available: (B, M) bool, the modalities that exist in the data.
         mask: (B, M) bool, the modalities that the deployed network may use; never true where
             `available` is false.
-        target: (B,) or (B, H, W) int64.
+        target: (B,) or (B, H, W) int64; (B, K) int64 of several labels, float32 of a regression.
         ids: (B,) int64, the samples' positions in their split.
     """
 
@@ -214,7 +241,7 @@ def one_hot(target: Tensor, count: int, first: int = 0) -> Tensor:
         first: The first class to return.
     """
     classes = torch.arange(first, count, device=target.device)
-    return (target[:, None] == classes[:, None, None]).float()
+    return (target[:, None] == classes.view(-1, *[1] * (target.ndim - 1))).float()
 
 
 def dice_loss(logits: Tensor, target: Tensor, first: int = 0) -> Tensor:
@@ -237,9 +264,43 @@ def dice_loss(logits: Tensor, target: Tensor, first: int = 0) -> Tensor:
     """
     # In float32: half precision cannot hold sums over all pixels of a batch.
     p = logits.float().softmax(1)[:, first:] * (target != IGNORE)[:, None]
-    label = one_hot(target, logits.shape[1], first)
-    both, sizes = (p * label).sum((0, 2, 3)), (p + label).sum((0, 2, 3))
+    label, axes = one_hot(target, logits.shape[1], first), [0, *range(2, logits.ndim)]
+    both, sizes = (p * label).sum(axes), (p + label).sum(axes)
     return 1 - ((2 * both + 1) / (sizes + 1)).mean()
+
+
+def column_errors(
+    name: str, outputs: Tensor, target: Tensor, weights: Tensor | None, scale: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Returns the error of each label or value (B, K), 0 where left out, and what is not left out.
+
+    'bce' is the binary cross-entropy of a label; 'mse' and 'l1' are the squared and the absolute
+    difference from (y - mean) / std.
+
+    Args:
+        name: The loss.
+        outputs: (B, K) logits, or standardised values.
+        target: (B, K); what is IGNORE, or in a regression NaN, is left out.
+        weights: (K,) weights of the positive samples of each label.
+        scale: (K, 2) mean and standard deviation of each value (`Task.scale`).
+    """
+    outputs = outputs.float()
+    if name == 'bce':
+        there = target != IGNORE
+        known = target.where(there, 0).float()
+        each = F.binary_cross_entropy_with_logits(
+            outputs, known, reduction='none', pos_weight=weights
+        )
+    else:
+        there = ~target.isnan()
+        known = standardised(target.where(there, 0.0), scale)
+        each = (outputs - known).square() if name == 'mse' else (outputs - known).abs()
+    return torch.where(there, each, 0.0), there
+
+
+def standardised(values: Tensor, scale: Tensor | None) -> Tensor:
+    """Returns (y - mean) / std of values (B, K) by a scale (K, 2); y without one."""
+    return values if scale is None else (values - scale[:, 0]) / scale[:, 1]
 
 
 class Preprocessor(BaseDataPreprocessor):
@@ -297,6 +358,8 @@ class Method(BaseModel):
         supported_networks: Values of `Task.network` that the method can use. A subclass does not
             inherit it, because a subclass may add parts that need encoders which keep the
             modalities apart, and ESANet's encoders mix them.
+        task_kinds: Kinds of task that the method can train on. A subclass does not inherit it,
+            because it may add formulas that need probabilities of classes.
         settings: Data set name -> the options that the paper uses there, over the defaults. What
             was chosen for a data set otherwise is in `results/settings.json`.
         search: Option -> the distribution from which `--tune` draws it (`benchmark.search`); empty
@@ -317,6 +380,7 @@ class Method(BaseModel):
     separate_encoders: ClassVar[bool] = False
     pretrains: ClassVar[bool] = False
     supported_networks: ClassVar[tuple[str, ...]] = ('pyramid',)
+    task_kinds: ClassVar[tuple[str, ...]] = ('classification', 'segmentation')
     settings: ClassVar[dict[str, dict[str, Any]]] = {}
     search: ClassVar[dict[str, Distribution]] = {}
     contract_exceptions: ClassVar[dict[str, str]] = {}
@@ -324,6 +388,7 @@ class Method(BaseModel):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.supported_networks = vars(cls).get('supported_networks', ('pyramid',))
+        cls.task_kinds = vars(cls).get('task_kinds', ('classification', 'segmentation'))
 
     def __init__(self, task: Task) -> None:
         super().__init__(Preprocessor())
@@ -331,6 +396,9 @@ class Method(BaseModel):
         self.task = task
         weights = torch.tensor(task.class_weights or [1.0] * len(task.classes))
         self.register_buffer('class_weights', weights, persistent=False)
+        scale = torch.tensor(task.scale) if task.scale else None
+        self.register_buffer('target_scale', scale, persistent=False)
+        self.target_scale: Tensor | None
         self.epoch = 0
         self.epochs = 1
         # A tuple is not registered as a module, so that the teacher's weights are neither
@@ -339,18 +407,36 @@ class Method(BaseModel):
 
     @classmethod
     def check_network(cls, task: Task) -> None:
-        """Checks that the method can use the network that the task names.
+        """Checks that the method can train on this kind of task, and use the network that it names.
 
         Raises:
-            UserError: The network does not exist, does not exist for this kind of task, or is not
-                among `supported_networks`; or its encoders cannot be shared.
+            UserError: The kind is not among `task_kinds`; the network does not exist, does not
+                exist for this kind of task, or is not among `supported_networks`; or its encoders
+                cannot be shared.
         """
+        if task.kind not in cls.task_kinds:
+            able = ' or '.join(cls.task_kinds)
+            raise UserError(
+                f'{cls.__name__} on {task.dataset}: expected a task of {able}, '
+                f'on which its formulas are defined, found {task.kind}'
+            )
         if task.network not in NETWORKS:
             raise unknown(f'network on {task.dataset}:', task.network, NETWORKS)
-        if task.kind == 'classification' and task.network != 'pyramid':
+        if task.kind != 'segmentation' and task.network != 'pyramid':
             raise UserError(
                 f'network={task.network} on {task.dataset}: expected a segmentation task, '
-                'found classification, which has only network=pyramid'
+                f'found {task.kind}, which has only network=pyramid'
+            )
+        if task.volumes != (task.network == 'unet3d'):
+            expected, found = ('', 'no ') if task.volumes else ('no ', '')
+            raise UserError(
+                f'network={task.network} on {task.dataset}: expected {found}volumes, '
+                f'found {expected}volumes; volumes have network=unet3d, which no other data have'
+            )
+        if task.network == 'unet3d' and 'unet3d' not in cls.supported_networks:
+            raise UserError(
+                f'{cls.__name__} on {task.dataset}: has no form for volumes (network=unet3d); '
+                'use network=pyramid, which works on their slices'
             )
         if task.share_encoders and cls.separate_encoders:
             raise UserError(
@@ -503,11 +589,13 @@ class Method(BaseModel):
         """Returns the loss of one prediction that the protocol has chosen for all methods.
 
         'ce' is `cross_entropy`. 'ce_dice' adds `dice_loss`, whose classes have equal weights; where
-        Dice is measured, class 0 is background and has no Dice term. 'own' is `own_loss`.
+        Dice is measured, class 0 is background and has no Dice term. 'own' is `own_loss`. 'bce',
+        'mse' and 'l1' are means of `column_errors`.
 
         Args:
             logits: (B, K) or (B, K, H, W).
-            target: (B,) or (B, H, W); elements labelled IGNORE are left out.
+            target: (B,) or (B, H, W), of several labels or a regression (B, K); elements labelled
+                IGNORE, in a regression NaN, are left out.
 
         Returns:
             A scalar in float32; 0 if everything is labelled IGNORE, as in a batch of unlabelled
@@ -518,12 +606,21 @@ class Method(BaseModel):
         """
         logits = self._logits('decode or predict', logits)
         name = self.task.loss or LOSSES[self.task.kind][0]
+        if self.task.kind in ('multilabel', 'regression'):
+            errors, there = self.column_errors(logits, target)
+            return errors.sum() / there.sum().clamp(min=1)
         if name == 'own':
             return self.own_loss(logits, target)
         loss = self.cross_entropy(logits, target)
         if name == 'ce':
             return loss
         return loss + dice_loss(logits, target, int(self.task.metric == 'Dice'))
+
+    def column_errors(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the task's error of each label or value (B, K), and which are not left out."""
+        weights = self.class_weights if self.task.class_weights else None
+        name = self.task.loss or LOSSES[self.task.kind][0]
+        return column_errors(name, logits, target, weights, self.target_scale)
 
     def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Returns the task loss of the method's paper or released code in segmentation.

@@ -74,20 +74,21 @@ def check_modalities(dataset: str, names: Sequence[str]) -> None:
     _check_unique(f'{dataset}: modalities', names)
 
 
-def check_classes(dataset: str, names: Sequence[str]) -> None:
+def check_classes(dataset: str, names: Sequence[str], least: int = 2) -> None:
     """Checks the names of the classes.
 
     Args:
         dataset: Name of the data set, for messages.
         names: The names, in the order of the labels.
+        least: The least number of them.
 
     Raises:
-        UserError: There are fewer than two, a name occurs twice, is empty or too long, or holds
+        UserError: There are fewer than that, a name occurs twice, is empty or too long, or holds
             markup or characters that are not printable.
     """
-    if len(names) < 2:
+    if len(names) < least:
         found = f'{len(names)} ({", ".join(map(repr, names))})' if names else 'none'
-        raise UserError(f'{dataset}: classes: expected at least 2, found {found}')
+        raise UserError(f'{dataset}: classes: expected at least {least}, found {found}')
     for name in names:
         _check_text(f'{dataset}: class', name)
     _check_unique(f'{dataset}: classes', names)

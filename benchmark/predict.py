@@ -140,7 +140,7 @@ def _show(model: Model, scores: dict[str, SubsetScore], out: Path | None) -> Non
     ]
     heads = [f'{name} (mm)' if distances.is_distance(name) else name for name in names]
     label, data = model.card.method['label'], model.card.dataset['name']
-    print(f'{terminal(label)}, trained on {terminal(data)} (%)')
+    print(f'{terminal(label)}, trained on {terminal(data)} ({distances.unit(first)})')
     print(tabulate(shown, ['subset', 'n', *heads], floatfmt='.2f'))
     if out is None:
         return

@@ -91,6 +91,11 @@ def planned(
 
     def make() -> tuple[plan.Grid, Machine]:
         grid, machine = prepare(args, refused)
+        if args.corruptions and (found := [e for e in plan.flat(grid) if e.data.task.volumes]):
+            raise UserError(
+                f'--corruptions on {found[0].data.name}: expected no volumes (network=unet3d), of '
+                'which no corruption is defined'
+            )
         if (count := processes.count()) == 1:
             return grid, machine
         for e in plan.flat(grid):

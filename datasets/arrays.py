@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from benchmark.dataset import SPLITS, Dataset, Intake, Preparation, Rows, Split, Unseen
+from benchmark.dataset import SPLITS, VOID, Dataset, Intake, Preparation, Rows, Split, Unseen
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE, Modality, Task
-from benchmark.names import check_classes
+from benchmark.method import Modality, Task
 from benchmark.narrowed import named
 from benchmark.registry import DATASETS
 from datasets.common.class_weights import ClassWeights, weights_of
 from datasets.common.families.array_contents import Measured, measure, read_contents
 from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs, texts
-from datasets.common.families.unseen_arrays import Foreground, unseen_arrays
+from datasets.common.families.array_targets import Reader
+from datasets.common.families.unseen_arrays import unseen_arrays
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities, shared
-from datasets.common.io.inspection import check_number, check_trained_classes
 from datasets.common.io.paths import check_access
 from datasets.common.io.row_contents import Contents
-from datasets.common.io.rows import Chosen, Standardised, facts_of, parts
+from datasets.common.io.rows import Standardised, facts_of
 from datasets.common.io.stored import content_hash, load
+from datasets.common.meaning import Meaning
 from datasets.common.recipe import recipe
 
 
@@ -37,8 +38,8 @@ class Arrays(Dataset):
     needs. These keys must exist:
 
     - `inputs/<modality>`: (N, D), (N, T, D), (N, H, W), (N, C, H, W) or (N, H, W, C);
-    - `target`: integers (N,), or label maps (N, H, W) in which 255 is ignored and beside which all
-      inputs are images of the same size;
+    - `target`: integers (N,), or label maps (N, H, W) in which 255 is ignored (`ignore_label`) and
+      beside which all inputs are images of the same size;
     - `split`: (N,), 0 for training, 1 for validation and 2 for test.
 
     These keys may exist:
@@ -62,6 +63,13 @@ class Arrays(Dataset):
         name: Name of the data set in tables and folders; the name of the root by default.
         modalities: The modalities to read, joined by '+'; all inputs by default.
         binary: Whether label maps are binary masks, in which 255 is the foreground, class 1.
+        ignore_label: The number in label maps that is left out of losses and metrics; 'none' if
+            there is none.
+        reduce_zero_label: Whether 0 is left out of label maps beside 255, and k + 1 is class k.
+        target: What the key `target` holds where it is neither classes nor label maps: 'multilabel'
+            for any number of K labels, (N, K) of 0 and 1, or 'regression' for numbers (N,) or
+            (N, K). `classes` then names the K columns. Targets of a regression are standardised by
+            the training samples in the loss; metrics are in their own units.
         duplicates: Whether samples, and clusters, that are in two splits are only reported
             ('report') or are an error ('refuse').
         width: Channels of the encoders' first stage.
@@ -74,7 +82,7 @@ class Arrays(Dataset):
     """
 
     licence = "whatever applies to the user's own data"
-    younger = ('class_weights',)
+    younger = ('class_weights', 'ignore_label', 'reduce_zero_label', 'target')
     how_to_get = (
         'Save inputs/<modality>, target and split in one .npz file or as .npy files in one folder.'
     )
@@ -89,40 +97,45 @@ class Arrays(Dataset):
         duplicates: Duplicates = 'report',
         width: int = 16,
         class_weights: ClassWeights = '',
+        ignore_label: int | None = VOID,
+        reduce_zero_label: bool = False,
+        target: Literal['', 'multilabel', 'regression'] = '',
     ) -> None:
         if not root:
             raise UserError('arrays: expected --data-root FILE.npz or FOLDER, found none')
-        self.file, self.binary = Path(root), binary
+        self.file = Path(root)
         check_access(self.file)
         self.streams = self.file.is_dir()
         self.aside: list[str] = []
         raw = load(self.file, self.aside)
-        self._read(raw, named(modalities, 'modalities'))
+        meaning = Meaning(ignore_label, reduce_zero_label, binary)
+        self._read(raw, named(modalities, 'modalities'), (meaning, target))
         self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
         weighted = [f'class_weights={class_weights}'] if class_weights else []
-        options = (width, *self.inputs, *(['binary'] if binary else []), *weighted)
+        own = ['binary'] if binary else meaning.options
+        weighted += [f'target={target}'] if target else []
+        options = (width, *self.inputs, *own, *weighted)
         self.fingerprint = content_hash(self.file, raw, *options)
         self.recipe, self.recipe_note = recipe(len(self.where['train']))
-        dense = self.target.ndim == 3
-        metric, kind = ('mIoU', 'segmentation') if dense else ('accuracy', 'classification')
         shapes = tuple(self._modality(m, x) for m, x in self.inputs.items())
+        kind, metric, classes = self.targets.kind, self.targets.metric, self.targets.classes
+        scale = self.targets.scale
+        self.task = Task(self.name, kind, shapes, classes, metric, width, scale=scale)
         train = self.where['train']
         there = np.flatnonzero(self.available[train].any(axis=1))
-        weights = weights_of(
-            class_weights, self.classes, self._labels(train), there, str(self.file)
-        )
-        self.task = Task(
-            self.name, kind, shapes, self.classes, metric, width, class_weights=weights
-        )
+        given = class_weights, self.task, self.targets.of(train), there, str(self.file)
+        self.task = replace(self.task, class_weights=weights_of(*given))
         self.notes = (*self._summary(), *self._copies(duplicates))
 
-    def _read(self, raw: dict[str, np.ndarray], chosen: tuple[str, ...]) -> None:
+    def _read(
+        self, raw: dict[str, np.ndarray], chosen: tuple[str, ...], meaning: tuple[Meaning, str]
+    ) -> None:
         for key in ('target', 'split'):
             if key not in raw:
                 raise UserError(f'{self.file}: expected a key {key!r}: {unknown("key", key, raw)}')
         self.inputs = read_inputs(self.file, raw, chosen)
         self.where = self._splits(np.asarray(raw['split']))
-        self.target = self._target(raw['target'])
+        self.count = len(raw['split'])
         self.aside += [key for key in raw if not is_read(key, self.inputs)]
         every = [name for name in raw if name.startswith('inputs/')]
         columns = [every.index(f'inputs/{name}') for name in self.inputs]
@@ -130,7 +143,8 @@ class Arrays(Dataset):
         for name, rows in self.where.items():
             if not self.available[rows].any():
                 raise self._fail('available', f'some sample of {name} with a modality', 'none')
-        self.classes = self._classes(raw.get('classes'))
+        there: np.ndarray = np.asarray(self.available.any(axis=1))
+        self.targets = Reader(self.file, self.inputs, self.where, there, *meaning).read(raw)
         self.contents: list[Contents] = []
         self.measured: dict[str, Measured] = {}
         for (name, one), there in zip(self.inputs.items(), self.available.T, strict=True):
@@ -160,61 +174,8 @@ class Arrays(Dataset):
                 raise self._fail('split', f'some samples of {name} ({SPLITS.index(name)})', 'none')
         return where
 
-    def _target(self, target: np.ndarray) -> np.ndarray:
-        n = len(next(iter(self.inputs.values())).values)
-        if target.dtype.kind not in 'iub' or target.ndim not in (1, 3) or len(target) != n:
-            raise self._fail('target', f'integers ({n},) or ({n}, H, W)', about(target))
-        if target.ndim == 1 and self.binary:
-            raise self._fail('target', 'label maps with binary=true', about(target))
-        if target.ndim == 3:
-            for name, one in self.inputs.items():
-                shape = one.values.shape
-                if one.kind != 'image' or shape[2:] != target.shape[1:]:
-                    raise self._fail(f'inputs/{name}', f'images of {target.shape[1:]}', shape)
-        return target
-
-    def _classes(self, given: np.ndarray | None) -> tuple[str, ...]:
-        """Reads all labels once, checks them, and returns the names of the classes."""
-        if given is not None and given.ndim != 1:
-            raise self._fail('classes', '(K,) names', about(given))
-        # Samples without any modality are neither trained nor tested.
-        there: np.ndarray = np.asarray(self.available.any(axis=1))
-        labels = {name: self._values(rows[there[rows]]) for name, rows in self.where.items()}
-        dense, every = self.target.ndim == 3, frozenset().union(*labels.values())
-        ignored = IGNORE if dense and not self.binary else None
-        for name, found in labels.items():
-            if found == {ignored}:
-                expected = f'some labelled pixel in {name}'
-                raise self._fail('target', expected, f'{IGNORE} everywhere')
-        low, top = min(every - {ignored}), max(every - {ignored})
-        if self.binary and not every <= {0, IGNORE}:
-            raise self._fail('target', f'0 and {IGNORE} alone with binary=true', f'{top}')
-        count = 2 if self.binary else top + 1
-        if low < 0:
-            raise self._fail('target', 'labels from 0 up', f'{low}')
-        if given is not None and count > len(given):
-            expected = f'labels below {len(given)}, the number of names in classes'
-            raise self._fail('target', expected, f'{top}')
-        check_number(f'{self.file}: target', max(count, 0 if given is None else len(given)))
-        check_trained_classes(f'{self.file}: target', labels['train'], ignored)
-        names = (
-            tuple(map(str, range(count))) if given is None else texts(self.file, 'classes', given)
-        )
-        check_classes(f'{self.file}: classes', names)
-        known = {0: 0, IGNORE: 1} if self.binary else {k: k for k in range(len(names))}
-        self.shown = {k: {known[v] for v in found - {ignored}} for k, found in labels.items()}
-        return names
-
-    def _labels(self, rows: np.ndarray) -> Rows:
-        return Foreground(self.target, rows) if self.binary else Chosen(self.target, rows)
-
-    def _values(self, rows: np.ndarray) -> frozenset[int]:
-        """Returns all labels of samples."""
-        found = [np.unique(self.target[part]) for part in parts(rows, self.target.shape)]
-        return frozenset(map(int, np.unique(np.concatenate(found))))
-
     def _available(self, given: np.ndarray | None, inputs: int) -> np.ndarray:
-        shape = (len(self.target), inputs)
+        shape = (self.count, inputs)
         if given is None:
             given = np.ones(shape, bool)
         truth = given.dtype.kind in 'fiub' and np.isin(given, (0, 1)).all()
@@ -225,8 +186,8 @@ class Arrays(Dataset):
     def _clusters(self, given: np.ndarray | None) -> np.ndarray | None:
         if given is None:
             return None
-        if given.shape != (len(self.target),) or given.dtype.kind not in 'iuSU':
-            expected = f'names or whole numbers ({len(self.target)},)'
+        if given.shape != (self.count,) or given.dtype.kind not in 'iuSU':
+            expected = f'names or whole numbers ({self.count},)'
             raise self._fail('cluster', expected, about(given))
         names = texts(self.file, 'cluster', given)
         for row, name in enumerate(names):
@@ -237,7 +198,8 @@ class Arrays(Dataset):
     def _summary(self) -> list[str]:
         """Returns what was found, for the user, in lines."""
         found = [notes.found(self.task.modalities, self.where)]
-        found += notes.labels(self.classes, self.shown)
+        if self.targets.shown:
+            found += notes.labels(self.targets.classes, self.targets.shown)
         if empty := int((~self.available.any(1)).sum()):
             found.append(
                 f'{empty} samples have no modality at all and are neither trained nor tested'
@@ -253,7 +215,7 @@ class Arrays(Dataset):
         for name, rows in self.where.items():
             digests = {m: [found.digests[row] for row in rows] for m, found in known.items()}
             splits[name] = of_modalities([f'row-{row}' for row in rows], digests)
-        every = np.full(len(self.target), '') if self.clusters is None else self.clusters
+        every = np.full(self.count, '') if self.clusters is None else self.clusters
         clusters = {name: every[rows].tolist() for name, rows in self.where.items()}
         return [*copies(self.file, splits, duplicates), *shared(self.file, clusters, duplicates)]
 
@@ -262,8 +224,8 @@ class Arrays(Dataset):
         if name not in self.where:
             raise unknown(f'split of {self.name}', name, SPLITS)
         rows = self.where[name]
-        lazy = self.streams and self.target.ndim == 3
-        target = self._labels(rows)
+        lazy = self.streams and self.task.kind == 'segmentation'
+        target = self.targets.of(rows)
         return Split(
             inputs={m: self._standardised(m, rows) for m in self.inputs},
             target=target if lazy else target[np.arange(len(rows))],

@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 from benchmark.dataset import Intake, Unseen
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.families.unseen_volumes import unseen_volumes, with_arrays
+from datasets.common.families.unseen_volumes import check_part, unseen_volumes, with_arrays
 from datasets.common.families.volume_files import Files, prepare_cases
 from datasets.common.families.volume_index import INDEX, cut, listed, read_index
+from datasets.common.families.volume_patches import Network, cut_of
 from datasets.common.families.volumes import SEGMENTATION, Regions, SliceOptions, Volumes
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import data_root
@@ -19,6 +20,7 @@ from datasets.common.io.images import image_size
 from datasets.common.io.nifti import suffix
 from datasets.common.io.paths import has_file
 from datasets.common.prepare.preparation import Preparation
+from datasets.common.prepare.unpacking import unpacked
 
 MODALITIES = ('flair', 't1ce', 't1', 't2')
 CLASSES = ('background', 'necrosis', 'oedema', 'enhancing')
@@ -59,6 +61,11 @@ class Brats(Volumes):
         et_rule: In validation and test, enhancing tumour of which fewer voxels are predicted in a
             case counts as necrosis; 0 is without this rule. Papers on BraTS take 500. Choose it by
             validation scores: what the test shows must not choose it.
+        network: 'pyramid' for slices, or 'unet3d' for volumes, which trains patches and tests whole
+            volumes through windows of the same size that overlap by half.
+        patch: Sides of the patches in voxels, 'DxHxW' in multiples of 8, slices first.
+        patches: Number of patches of a case in an epoch.
+        foreground: Share of the patches in whose centre a labelled voxel lies.
 
     Raises:
         UserError: The root is not prepared, or an option is out of range.
@@ -93,6 +100,10 @@ class Brats(Volumes):
         duplicates: Duplicates = 'report',
         hd95: bool = False,
         et_rule: int = 0,
+        network: Network = 'pyramid',
+        patch: str = '80x80x80',
+        patches: int = 1,
+        foreground: float = 1 / 3,
     ) -> None:
         folder = data_root(self.name, root, self.how_to_get)
         if fold not in (1, 2, 3):
@@ -103,23 +114,30 @@ class Brats(Volumes):
         fewest = (ENHANCING, et_rule, NECROSIS) if et_rule else ()
         cases = [case.id for case in read_index(folder)]
         splits = listed(folder, fold) or cut(cases, fold, self.shares, self.patient)
+        cut_up = cut_of(self.name, network, size, patch, patches, foreground)
         options = SliceOptions(size=image_size(self.name, size), width=width, augment=augment)
         named = MODALITIES, self.classes, self.regions
-        super().__init__(folder, splits, *named, options, duplicates, hd95, fewest)
+        super().__init__(folder, splits, *named, options, duplicates, hd95, fewest, cut_up)
 
     @classmethod
     def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:
         """Opens official folders of cases, or a prepared root; labels are the official ones."""
         if root is not None and not has_file(root / INDEX):
             return unseen_volumes(root, intake, labelled, part, cls.table, cls.words)
+        check_part(intake, part)
         return with_arrays(root, super().unseen(root, intake, labelled, part), intake)
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:
-        """Writes the root from the official folders of cases."""
+        """Writes the root from the official folders of cases, or from archives of them."""
+        with unpacked(work) as source:
+            cls._prepare(work, source)
+
+    @classmethod
+    def _prepare(cls, work: Preparation, source: Path) -> None:
         cases: dict[str, Files] = {}
         others: list[Path] = []
-        for file in walk_all(work.source):
+        for file in walk_all(source):
             if not suffix(file.name).startswith('.nii'):
                 work.remarks.add('files left out, for they are no NIfTI files', str(file))
                 continue
@@ -135,7 +153,7 @@ class Brats(Volumes):
         kinds = ', '.join((*cls.words, SEGMENTATION))
         names = f'<case>/<case>{cls.joint}KIND.nii.gz with KIND {kinds}'
         if not cases:
-            example = str(others[0].relative_to(work.source)) if others else 'no NIfTI file'
+            example = str(others[0].relative_to(source)) if others else 'no NIfTI file'
             raise UserError(f'{work.source}: expected {names}, found {example}')
         for file in others:
             work.remarks.add(f'files left out, for they are not {names}', str(file))

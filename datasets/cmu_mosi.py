@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmark.errors import UserError, unknown
+from benchmark.errors import unknown
 from benchmark.registry import DATASETS
 from datasets.common.families.sentiment import CLASSES, Sentiment
 from datasets.common.io.copies import Duplicates
@@ -16,8 +16,9 @@ TARGETS = {
     'three': CLASSES,
     'binary': ('negative', 'not negative'),
     'seven': tuple(f'{k:+d}' if k else '0' for k in range(-3, 4)),
+    'score': ('sentiment',),
 }
-"""Option `target` -> names of the classes."""
+"""Option `target` -> names of the classes, or of the value."""
 
 
 @DATASETS.register_module('cmu_mosi')
@@ -32,10 +33,11 @@ class CMUMOSI(Sentiment):
     `vision_lengths` say how many are real; a clip without any lacks the modality. Code that a
     pickle might contain is not run.
 
-    A clip has a score from -3 to 3 (`regression_labels`). `target` makes classes of it: three
-    (below, at or above 0), binary (below 0 or not, which papers call Acc-2 with zeros), or seven
-    (rounded, Acc-7). The papers train a regression and count these classes afterwards; here the
-    network is trained on the classes themselves, so that its accuracy is no published number.
+    A clip has a score from -3 to 3 (`regression_labels`), which is the target, as in the papers: a
+    regression whose metrics are MAE, the correlation, and accuracies and F1 of the classes that
+    papers count (Acc-2, Acc-7). Methods whose formulas need classes can be trained on them instead:
+    `target=three` (below, at or above 0), `binary` (below 0 or not) or `seven` (rounded); their
+    accuracy is no published number.
 
     Descriptors of sound and faces that are not finite become 0, as in MMSA.
     `standardise=true` standardises sound and faces by the training frames; neither MMSA nor MISA
@@ -51,7 +53,7 @@ class CMUMOSI(Sentiment):
     Args:
         root: The file, or the folder that holds it.
         frames: Whether the file aligned_50.pkl or unaligned_50.pkl is read.
-        target: Which classes are made of the score.
+        target: Whether the score is predicted, or the classes that are made of it.
         padding: Whether encoders leave out padded frames (`mask`) or take in all (`none`).
         standardise: Whether sound and faces are standardised, per feature.
         width: Half of the number of the encoders' channels.
@@ -88,7 +90,7 @@ class CMUMOSI(Sentiment):
         *,
         root: str = '',
         frames: Literal['aligned', 'unaligned'] = 'aligned',
-        target: Literal['three', 'binary', 'seven'] = 'three',
+        target: Literal['score', 'three', 'binary', 'seven'] = 'score',
         padding: Literal['mask', 'none'] = 'mask',
         standardise: bool = False,
         width: int = 48,
@@ -99,17 +101,11 @@ class CMUMOSI(Sentiment):
         if target not in TARGETS:
             raise unknown('target of cmu_mosi', target, TARGETS)
         self.file_name, self.aligned = f'{frames}_50.pkl', frames == 'aligned'
-        self.target, self.classes = target, TARGETS[target]
+        self.target, self.classes, self.scored = target, TARGETS[target], target == 'score'
         super().__init__(root, padding, standardise, width, duplicates, (frames, target))
 
     def _labels(self, name: str) -> np.ndarray:
-        scores = np.atleast_1d(self.parts[name][self.label_key])
-        fits = scores.size == len(scores) and scores.dtype.kind in 'fiu'
-        if not fits or not (np.abs(scores) <= 3).all():  # a comparison with NaN is false
-            where = f'{self._where(name)}/{self.label_key}'
-            found = f'{scores.dtype} {scores.shape}'
-            raise UserError(f'{where}: expected (N,) scores from -3 to 3, found {found}')
-        score = scores.ravel().astype(np.float64)
+        score = self._scores(name)
         if self.target == 'three':
             return (np.sign(score) + 1).astype(np.int64)
         if self.target == 'binary':

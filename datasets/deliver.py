@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from benchmark.dataset import VOID
 from benchmark.errors import UserError, unknown
 from benchmark.registry import DATASETS
 from datasets.common.families.segmented import (
     COLOURS,
-    VOID,
     Frame,
     Plan,
     SceneOptions,

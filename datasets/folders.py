@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Intake, Preparation, Rows, Split, Unseen
+from benchmark.dataset import VOID, Dataset, Intake, Preparation, Rows, Split, Unseen
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from benchmark.missing import derive
@@ -17,16 +17,18 @@ from benchmark.narrowed import named
 from benchmark.registry import DATASETS
 from datasets.common.augment.transforms import Geometric
 from datasets.common.class_weights import ClassWeights, weights_of
-from datasets.common.families.image_folders import read_folder
-from datasets.common.families.image_labels import map_classes, shown, table, table_classes
+from datasets.common.families.array_targets import scale_of
+from datasets.common.families.image_folders import common_size, read_folder, size_of, some_of
+from datasets.common.families.image_labels import map_classes, shown, table_classes, table_targets
 from datasets.common.families.unseen_images import unseen_images
 from datasets.common.io import inspection, notes
 from datasets.common.io.any_image import AnyImage
 from datasets.common.io.copies import Duplicates, copied_files, shared
 from datasets.common.io.files import Cache, Files, data_root, fingerprint
-from datasets.common.io.images import LabelFile, Scaled, image_side
+from datasets.common.io.images import LabelFile, Scaled
 from datasets.common.io.layouts import Layout
 from datasets.common.io.rows import moments, spread
+from datasets.common.meaning import Meaning
 from datasets.common.recipe import recipe
 
 MEASURED = 200
@@ -76,6 +78,10 @@ class Folders(Dataset):
         width: Channels of the encoders' first stage.
         cache: Where decoded images are kept: nowhere, in memory or in files below the root.
         class_weights: As in `arrays`: 'balanced', or a positive number for each class.
+        ignore_label: As in `arrays`: the number in label maps that is left out, or 'none'.
+        reduce_zero_label: As in `arrays`: whether 0 is left out, too, and k + 1 is class k.
+        target: What the column `label` of `labels.csv` holds where it is no class: 'multilabel' for
+            any number of labels, joined by '|', with '-' for none; or 'regression' for a number.
 
     Raises:
         UserError: The root is not laid out as above, or a file in it cannot be used.
@@ -87,7 +93,7 @@ class Folders(Dataset):
         'sample, and add labels/ with label maps or the table labels.csv.'
     )
     streams = True
-    younger = ('class_weights',)
+    younger = ('class_weights', 'ignore_label', 'reduce_zero_label', 'target')
 
     def __init__(
         self,
@@ -105,53 +111,71 @@ class Folders(Dataset):
         width: int = 16,
         cache: Cache = 'none',
         class_weights: ClassWeights = '',
+        ignore_label: int | None = VOID,
+        reduce_zero_label: bool = False,
+        target: Literal['', 'multilabel', 'regression'] = '',
     ) -> None:
         self.root = data_root('folders', root, self.how_to_get)
         self.name = name or self.root.resolve().name
-        self.cache, self.augment, self.size = cache, augment, _size(size)
-        self.layout, self.binary = layout, binary
+        self.cache, self.augment, self.size = cache, augment, size_of(size)
+        self.layout, self.meaning = layout, Meaning(ignore_label, reduce_zero_label, binary)
         self.found = read_folder(self.root, gaps, named(modalities, 'modalities'))
-        self.nearest = _some_of(nearest, self.found.images)
+        self.nearest = some_of(nearest, self.found.images)
         self._measured: dict[str, Scaled] = {}
         self.types: dict[str, str] = {}
         self.numbers: dict[str, str] = {}
         self.spans: dict[str, np.ndarray] = {}
         self.constant: list[str] = []
-        self.task = self._task(width)
+        self.columns: dict[str, np.ndarray] = {}
+        self.task = self._task(width, target)
         train = self.found.splits['train']
-        given = class_weights, self.task.classes, self._target(train), np.arange(len(train))
+        given = class_weights, self.task, self._target(train), np.arange(len(train))
         self.task = dataclasses.replace(self.task, class_weights=weights_of(*given, str(self.root)))
+        weighted = [x for x in (class_weights, target) if x]
         self.fingerprint = fingerprint(
             self.found.files(),
             (self.found.splits, self.task.classes, width, self.size, self.nearest, augment),
-            (tuple(self.found.images), layout, binary, *([class_weights] if class_weights else [])),
+            (tuple(self.found.images), layout, binary, *self.meaning.options, *weighted),
             None if self.found.dense else self.found.names,
         )
         copied = copied_files(self.root, self._files(), duplicates)
-        known, splits = self.found.clusters, self.found.splits.items()
-        clusters = {name: [known.get(s, '') for s in samples] for name, samples in splits}
+        splits, of = self.found.splits.items(), self.found.clusters
+        clusters = {name: [of.get(s, '') for s in samples] for name, samples in splits}
         copied += shared(self.root, clusters, duplicates)
         found = notes.found(self.task.modalities, self.found.splits)
-        labels = notes.labels(self.task.classes, shown(self.found, self.task.classes, binary))
+        labels = []
+        if not target:
+            known = shown(self.found, self.task.classes, self.meaning)
+            labels = notes.labels(self.task.classes, known)
         samples = len(self.found.splits['train'])
         self.recipe, self.recipe_note = recipe(samples, 16 if self.found.dense else 64)
         self.notes = (found, *labels, *self.constant, *self.found.summary(), *copied)
 
-    def _task(self, width: int) -> Task:
+    def _task(self, width: int, target: str) -> Task:
         sizes: dict[str, dict[str, tuple[int, int]]] = {}
         shapes = tuple(self._modality(name, sizes) for name in self.found.images)
         dense = self.found.dense
-        if dense and _common_size(shapes) is None:
+        if dense and common_size(shapes) is None:
             found = ', '.join(f'{m.name} {m.shape[1:]}' for m in shapes)
             raise UserError(
                 f'{self.root}: expected images of one size, found {found}; use size=HxW'
             )
+        if target:
+            return self._columns(target, shapes, width)
         if dense:
-            classes = map_classes(self.root, self.found, sizes, self.binary)
+            classes = map_classes(self.root, self.found, sizes, self.meaning)
         else:
             classes = table_classes(self.root, self.found)
         kind, metric = ('segmentation', 'mIoU') if dense else ('classification', 'accuracy')
         return Task(self.name, kind, shapes, classes, metric, width)
+
+    def _columns(self, kind: str, shapes: tuple[Modality, ...], width: int) -> Task:
+        """Reads several labels or a number of each sample, and returns the task."""
+        names, self.columns = table_targets(self.root, self.found, kind)
+        if kind == 'multilabel':
+            return Task(self.name, kind, shapes, names, 'F1', width)
+        train = np.stack([self.columns[s] for s in self.found.splits['train']])
+        return Task(self.name, kind, shapes, names, 'MAE', width, scale=scale_of(train))
 
     def _modality(self, name: str, sizes: dict[str, dict[str, tuple[int, int]]]) -> Modality:
         """Decodes all images of a modality once; fills in the (H, W) of each sample's image."""
@@ -205,7 +229,7 @@ class Folders(Dataset):
         if name not in self.found.splits:
             raise unknown(f'split of {self.name}', name, self.found.splits)
         samples, images = self.found.splits[name], self.found.images
-        size = _common_size(self.task.modalities)
+        size = common_size(self.task.modalities)
         mirrors = name == 'train' and self.augment
         return Split(
             inputs={m.name: self._rows(m, samples) for m in self.task.modalities},
@@ -221,11 +245,14 @@ class Folders(Dataset):
         return np.array([known[s] for s in samples]) if known else None
 
     def _target(self, samples: Sequence[str]) -> Rows:
-        names, size = self.found.names, _common_size(self.task.modalities)
+        names, size = self.found.names, common_size(self.task.modalities)
         if self.found.dense and size:
-            decode = LabelFile(size, len(self.task.classes), table(self.binary))
+            count = len(self.task.classes)
+            decode = LabelFile(size, count, self.meaning.table(count))
             paths = [self.found.maps[s] for s in samples]
             return Files(paths, decode, size, cache=self.cache, cache_folder=self.root / '.cache')
+        if self.columns:
+            return np.stack([self.columns[s] for s in samples])
         index = {label: k for k, label in enumerate(self.task.classes)}
         return np.array([index[names[s]] for s in samples], np.int64)
 
@@ -262,35 +289,8 @@ class Folders(Dataset):
         return self._measured.setdefault(name, Scaled(mean, std))
 
 
-def _common_size(modalities: Sequence[Modality]) -> tuple[int, int] | None:
-    """Returns the (H, W) that all images have, None if they differ."""
-    sizes = {(m.shape[1], m.shape[2]) for m in modalities}
-    return sizes.pop() if len(sizes) == 1 else None
-
-
 def _span(pictures: Sequence[inspection.Picture], dtype: str) -> np.ndarray:
     """Returns the range of each channel; infinity where it does not vary (`spread`)."""
     low = np.min([picture.low for picture in pictures], 0)
     high = np.max([picture.high for picture in pictures], 0)
     return spread(np.maximum(np.abs(low), np.abs(high)), high - low, dtype)
-
-
-def _size(given: str) -> tuple[int, int] | None:
-    if not given:
-        return None
-    found = re.fullmatch(r'([0-9]{1,20})x([0-9]{1,20})', given)
-    if not found:
-        raise UserError(f'folders:size: expected HxW, e.g. 240x320, found {given!r}')
-    return image_side('folders', int(found[1])), image_side('folders', int(found[2]))
-
-
-def _names(given: str) -> tuple[str, ...]:
-    return tuple(filter(None, given.split('+')))
-
-
-def _some_of(given: str, known: Iterable[str]) -> tuple[str, ...]:
-    names = _names(given)
-    for name in names:
-        if name not in known:
-            raise unknown('modality in folders:nearest', name, known)
-    return names

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
+from benchmark.dataset import VOID
 from benchmark.errors import UserError, unknown
 from benchmark.registry import DATASETS
 from datasets.cityscapes import CLASSES as CITYSCAPES
 from datasets.common.families.segmented import (
     COLOURS,
-    VOID,
     Frame,
     Plan,
     SceneOptions,

@@ -11,9 +11,10 @@ from benchmark.errors import UserError
 from benchmark.names import check_modalities
 from benchmark.registry import DATASETS
 from datasets.common.families.numbered_volumes import is_numbered, prepare_numbered
-from datasets.common.families.unseen_volumes import unseen_volumes, with_arrays
+from datasets.common.families.unseen_volumes import check_part, unseen_volumes, with_arrays
 from datasets.common.families.volume_files import Files, prepare_cases
 from datasets.common.families.volume_index import INDEX, REGIONS, cut, listed, read_index
+from datasets.common.families.volume_patches import Network, cut_of
 from datasets.common.families.volumes import (
     SEGMENTATION,
     Regions,
@@ -27,6 +28,7 @@ from datasets.common.io.images import image_size
 from datasets.common.io.nifti import suffix
 from datasets.common.io.paths import has_file
 from datasets.common.prepare.preparation import Preparation
+from datasets.common.prepare.unpacking import unpacked
 
 LAYOUT = f'<case>/<modality>.nii.gz and <case>/{SEGMENTATION}.nii.gz'
 
@@ -59,6 +61,11 @@ class OwnVolumes(Volumes):
         duplicates: Whether cases of two splits whose volumes are equal are reported or refused.
         hd95: Whether the test also measures HD95, the distance of surfaces in millimetres, which
             takes long.
+        network: 'pyramid' for slices, or 'unet3d' for volumes, which trains patches and tests whole
+            volumes through windows of the same size that overlap by half.
+        patch: Sides of the patches in voxels, 'DxHxW' in multiples of 8, slices first.
+        patches: Number of patches of a case in an epoch.
+        foreground: Share of the patches in whose centre a labelled voxel lies.
 
     Raises:
         UserError: The root is not as above.
@@ -82,6 +89,10 @@ class OwnVolumes(Volumes):
         augment: bool = True,
         duplicates: Duplicates = 'report',
         hd95: bool = False,
+        network: Network = 'pyramid',
+        patch: str = '80x80x80',
+        patches: int = 1,
+        foreground: float = 1 / 3,
     ) -> None:
         folder = data_root('volumes', root, self.how_to_get)
         self.name = name or folder.resolve().name
@@ -96,27 +107,36 @@ class OwnVolumes(Volumes):
         regions = _regions(folder / REGIONS, found - {0})
         # Numbers that no case has are classes, too, so that a class has the number in the files.
         classes = ('background', *(f'label {k}' for k in range(1, max(found) + 1)))
+        cut_up = cut_of('volumes', network, size, patch, patches, foreground)
         options = SliceOptions(size=image_size('volumes', size), width=width, augment=augment)
-        super().__init__(folder, splits, modalities, classes, regions, options, duplicates, hd95)
+        super().__init__(
+            folder, splits, modalities, classes, regions, options, duplicates, hd95, (), cut_up
+        )
 
     @classmethod
     def unseen(cls, root: Path | None, intake: Intake, labelled: bool, part: str) -> Unseen:
         """Opens cases as they are before the preparation, or a prepared root."""
         if root is not None and not has_file(root / INDEX):
             return unseen_volumes(root, intake, labelled, part)
+        check_part(intake, part)
         return with_arrays(root, super().unseen(root, intake, labelled, part), intake)
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:
         """Writes the root from a folder of cases, or from the layout of nnU-Net."""
-        if is_numbered(work.source):
-            prepare_numbered(work)
-            return
+        with unpacked(work) as source:
+            if is_numbered(source):
+                prepare_numbered(work, source)
+            else:
+                cls._prepare(work, source)
+
+    @classmethod
+    def _prepare(cls, work: Preparation, source: Path) -> None:
         cases: dict[str, Files] = {}
         spelled: dict[str, str] = {SEGMENTATION: SEGMENTATION}
         strange: list[Path] = []
-        for file in walk_all(work.source):
-            path = file.relative_to(work.source)
+        for file in walk_all(source):
+            path = file.relative_to(source)
             kind = file.name[: -len(suffix(file.name))] if suffix(file.name) else ''
             if not kind or any(part.startswith('.') for part in path.parts):
                 work.remarks.add('files left out, for they are no volumes', str(path))

@@ -1,5 +1,6 @@
 """Training on complete samples: the plain multimodal network, without modality dropout."""
 
+from benchmark.method import KINDS
 from benchmark.registry import METHODS
 from methods.modality_dropout import ModalityDropout
 
@@ -13,6 +14,7 @@ class Complete(ModalityDropout):
     2023, section 3). L = L_task.
     """
 
+    task_kinds = KINDS
     version = 2
     supported_networks = ModalityDropout.supported_networks
     sampler = 'complete'

@@ -1,5 +1,6 @@
 """Customised training: one network per subset of the modalities, reported as one row."""
 
+from benchmark.method import KINDS
 from benchmark.registry import METHODS
 from methods.modality_dropout import ModalityDropout
 
@@ -12,6 +13,7 @@ class Customized(ModalityDropout):
     `modality_dropout` with its mask fixed. M modalities require 2^M - 1 trainings. L = L_task.
     """
 
+    task_kinds = KINDS
     version = 2
     supported_networks = ModalityDropout.supported_networks
     dedicated = True

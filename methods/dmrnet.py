@@ -110,7 +110,7 @@ class DMRNet(ModalityDropout):
     """
 
     version = 2
-    supported_networks = ModalityDropout.supported_networks
+    supported_networks = ('pyramid', 'esanet')
     settings = {
         # The code tried 0.3, 0.5 and 0.7; the row quoted for the paper is a logged run with 0.7.
         'casia_surf': {'beta': 0.7},

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
-from benchmark.method import Batch, Method, Modality, Task
+from benchmark.method import KINDS, Batch, Method, Modality, Task
 from benchmark.registry import METHODS
 from methods.common.early_fusion import stackable
 from methods.common.encoders import ImageEncoder, PyramidEncoder, VectorEncoder, fused_channels
@@ -33,6 +33,8 @@ class EarlyFusion(Method):
     Raises:
         UserError: The modalities are neither images of one size nor vectors.
     """
+
+    task_kinds = KINDS
 
     contract_exceptions = {
         'mixed': 'inputs of different kinds cannot be stacked',

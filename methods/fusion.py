@@ -10,7 +10,7 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
 from benchmark.errors import unknown
-from benchmark.method import Task
+from benchmark.method import KINDS, Task
 from benchmark.registry import METHODS
 from methods.common.encoders import Maps, fused_channels
 from methods.common.fusion import (
@@ -107,6 +107,8 @@ class Fusion(ModalityDropout):
     Raises:
         UserError: An option has an unknown value, or the operator cannot take as many modalities.
     """
+
+    task_kinds = KINDS
 
     def __init__(
         self,

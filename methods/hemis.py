@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from benchmark.errors import unknown
-from benchmark.method import Task
+from benchmark.method import KINDS, Task
 from benchmark.registry import METHODS
 from methods.common.losses import squared_dice
 from methods.common.moments import MomentFusion
@@ -50,6 +50,8 @@ class HeMIS(ModalityDropout):
     Raises:
         UserError: The estimator or the variant is unknown.
     """
+
+    task_kinds = KINDS
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
-from benchmark.method import Batch, Task
+from benchmark.method import KINDS, Batch, Task
 from benchmark.registry import METHODS
 from methods.common.losses import total
 from methods.common.networks import Maps, fused_channels, masked
@@ -93,6 +93,7 @@ class LCR(ModalityDropout):
         UserError: The task has a single modality, which has no others to be correlated with.
     """
 
+    task_kinds = KINDS
     version = 2
 
     def __init__(self, task: Task) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
-from benchmark.method import Batch, Method, Task
+from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.early_fusion import LateFusion, StackedEncoder, stackable
@@ -88,6 +88,7 @@ class M3AE(Method):
         UserError: A share is not from 0 to below 1, or `patches` is below 1.
     """
 
+    task_kinds = KINDS
     version = 2
     search = {'smoothness': LogUniform(5e-4, 0.05), 'consistency': LogUniform(0.01, 10)}
     contract_exceptions = {

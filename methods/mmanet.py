@@ -89,7 +89,7 @@ class MMANet(ModalityDropout):
     """
 
     version = 2
-    supported_networks = ModalityDropout.supported_networks
+    supported_networks = ('pyramid', 'esanet')
     teacher = 'complete'
     needs_complete = True
     settings = {

@@ -11,7 +11,7 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import Batch, Method, Task
+from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
 from methods.common.losses import labels_of, log_odds, segmentation_loss, total
@@ -93,7 +93,7 @@ class Transformer(nn.ModuleList):
 def coarsest(task: Task) -> tuple[int, int]:
     """Returns height and width of the encoders' coarsest map."""
     grid = fusion_grid(task)
-    if task.kind == 'classification' and grid:
+    if task.kind != 'segmentation' and grid:
         return grid, grid
     first, stages = task.modalities[0], 4 if task.kind == 'segmentation' else 2
     height, width = (-(-side // stride(first, stages)) for side in first.shape[1:])
@@ -157,6 +157,7 @@ class MMFormer(Method):
         UserError: The variant is unknown, or `heads` does not divide the channels.
     """
 
+    task_kinds = KINDS
     version = 2
     search = {'dropout': Uniform(0, 0.5)}
 

@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
-from benchmark.method import Batch, Method, Task
+from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.clipping import clip_networks
@@ -103,6 +103,7 @@ class MMIN(Method):
             which has no complement.
     """
 
+    task_kinds = KINDS
     version = 2
     search = {'imagination': LogUniform(0.1, 40), 'cycle': LogUniform(0.05, 20)}
     teacher = 'complete'

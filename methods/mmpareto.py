@@ -6,7 +6,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from benchmark.method import Batch, Task
+from benchmark.method import KINDS, Batch, Task
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
 from methods.common.gradients import step
@@ -80,6 +80,7 @@ class MMPareto(UnimodalHeads):
         pareto: Whether gradients are integrated.
     """
 
+    task_kinds = KINDS
     separate_encoders = True
     search = {'gamma': Uniform(1, 3)}
 

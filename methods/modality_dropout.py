@@ -1,8 +1,10 @@
 """Modality dropout: one network that trains with random subsets; absent maps are zero."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
-from benchmark.method import Batch, Method, Task
+from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from methods.common.losses import multi_scale
 from methods.common.networks import Encoders, Maps, decoder, fusion
@@ -12,8 +14,9 @@ from methods.common.networks import Encoders, Maps, decoder, fusion
 class ModalityDropout(Method):
     """Every sample draws a subset in every epoch: SF-MD and ESANet-MD (Wei et al., CVPR 2023)."""
 
+    task_kinds = KINDS
     version = 2
-    supported_networks = ('pyramid', 'esanet')
+    supported_networks: ClassVar[tuple[str, ...]] = ('pyramid', 'esanet', 'unet3d')
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)

@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import Batch, Method, Task
+from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.clipping import clip_networks
@@ -139,6 +139,7 @@ class RedCore(Method):
         UserError: The variant is unknown, `interval` is below 1, or the task has a single modality.
     """
 
+    task_kinds = KINDS
     version = 2
     search = {
         'imagination': LogUniform(0.01, 3),

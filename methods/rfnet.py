@@ -35,7 +35,10 @@ class RFNet(Method):
     L_prm supervises the probability maps at the resolution of the images. If the data have gaps,
     L_sep,i covers the samples that have modality i; without gaps it is the paper's.
 
-    Adaptations of this project: the paper is about 3-D MRI, and no code of a 2-D or a
+    With network=unet3d volumes are trained as in the paper, by patches, with encoders and a decoder
+    of its form (`methods.common.unet3d`).
+
+    Adaptations of this project: no code of a 2-D or a
     classification form has been published. Both forms here use the suite's encoders; in
     segmentation the decoder is RFNet's (`RegionDecoder`), whose finest scale is that of the
     encoders, so that its logits are upsampled. Classification uses the suite's decoder. It has a
@@ -60,6 +63,7 @@ class RFNet(Method):
     """
 
     version = 2
+    supported_networks = ('pyramid', 'unet3d')
     search = {'fuse_start': Uniform(0, 0.5)}
 
     def __init__(self, task: Task, *, fuse_start: float = 20 / 300) -> None:
@@ -70,8 +74,7 @@ class RFNet(Method):
         norms: list[type[nn.Module]] = [nn.BatchNorm2d]
         regions, maps = 1, []
         if task.kind == 'segmentation':
-            pixels = [math.prod(size) for size in map_sizes(task.modalities[0], len(channels))]
-            norms = [nn.InstanceNorm2d if p > 1 else nn.BatchNorm2d for p in pixels]
+            norms = self._norms(task, len(channels))
             regions, last = len(task.classes), len(channels) - 1
             maps = [
                 ProbabilityMaps(count, c, regions, norm, s < last)
@@ -82,6 +85,14 @@ class RFNet(Method):
             RegionFusion(count, c, regions, norm) for c, norm in zip(channels, norms, strict=True)
         )
         self.decoder, self.separate = (self._decoder(task, channels, norms) for _ in range(2))
+
+    @staticmethod
+    def _norms(task: Task, scales: int) -> list[type[nn.Module]]:
+        """Returns the class of the normalisation at each scale, finest first."""
+        if task.volumes:
+            return [nn.InstanceNorm3d] * scales
+        pixels = [math.prod(size) for size in map_sizes(task.modalities[0], scales)]
+        return [nn.InstanceNorm2d if p > 1 else nn.BatchNorm2d for p in pixels]
 
     @staticmethod
     def _decoder(

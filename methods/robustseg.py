@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
-from benchmark.method import Batch, Method, Modality, Task
+from benchmark.method import KINDS, Batch, Method, Modality, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.encoders import fusion_grid
@@ -190,6 +190,7 @@ class RobustSeg(Method):
         divergence: Weight of KL.
     """
 
+    task_kinds = KINDS
     search = {'reconstruction': LogUniform(0.01, 1), 'divergence': LogUniform(0.01, 1)}
 
     def __init__(self, task: Task, *, reconstruction: float = 0.1, divergence: float = 0.1) -> None:

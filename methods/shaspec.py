@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmark.errors import unknown
-from benchmark.method import Batch, Method, Modality, Task
+from benchmark.method import KINDS, Batch, Method, Modality, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.encoders import ImageEncoder, PyramidEncoder, VectorEncoder
@@ -120,6 +120,7 @@ class ShaSpec(Method):
         UserError: The variant is unknown.
     """
 
+    task_kinds = KINDS
     version = 2
     search = {'alpha': LogUniform(0.01, 10), 'beta': LogUniform(0.002, 0.2)}
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from benchmark.method import IGNORE, Batch, Method, Task
+from benchmark.method import IGNORE, KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.encoders import fused_channels
@@ -91,6 +91,7 @@ class SimMLM(Method):
         ranking: Weight of the ranking; 0.1 in the released code.
     """
 
+    task_kinds = KINDS
     search = {'ranking': LogUniform(0.01, 1)}
 
     def __init__(self, task: Task, *, ranking: float = 0.1) -> None:
@@ -136,11 +137,18 @@ class SimMLM(Method):
         w = self.weights(features, mask)
         return (w.view(*w.shape, *spread) * logits.where(there, 0.0)).sum(1)
 
+    def errors(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the error of each sample, (B,): of several labels or values their mean."""
+        if self.task.kind in ('classification', 'segmentation'):
+            return errors(logits, target)
+        each, there = self.column_errors(logits, target)
+        return each.sum(1) / there.sum(1).clamp(min=1)
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_more, loss_fewer and loss_ranking."""
         features = self.encode(batch.inputs)
         more, less = (self.decode(features, m) for m in (batch.mask, fewer(batch.mask)))
-        worse = (errors(more, batch.target) - errors(less, batch.target)).clamp(min=0)
+        worse = (self.errors(more, batch.target) - self.errors(less, batch.target)).clamp(min=0)
         return {
             'loss_more': self.task_loss(more, batch.target) / 2,
             'loss_fewer': self.task_loss(less, batch.target) / 2,

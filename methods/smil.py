@@ -123,11 +123,11 @@ class Behind(nn.Module):
         """Answers for completed maps; incomplete, (B,) bool, says which samples were completed."""
         there = incomplete.new_ones(len(incomplete), len(maps))
         fused = self._changed(self.fusion(maps, there), incomplete, 0)
-        deep = self.decoder.maps(tuple(fused))
+        maps_of_decoder = self.decoder.maps(tuple(fused))
         if not self.deep:
-            return Answer(self.decoder.logits(deep), fused)
-        changed = self._changed(deep, incomplete, len(fused))
-        return Answer(self.decoder.logits(tuple(changed)), [*fused, *changed])
+            return Answer(self.decoder.logits(maps_of_decoder), fused)
+        deep = self._changed(maps_of_decoder, incomplete, len(fused))
+        return Answer(self.decoder.logits(tuple(deep)), [*fused, *deep])
 
     def _changed(self, maps: Sequence[Tensor], incomplete: Tensor, first: int) -> list[Tensor]:
         chosen = incomplete[:, None, None, None]
@@ -136,10 +136,10 @@ class Behind(nn.Module):
 
 @contextlib.contextmanager
 def plain(module: nn.Module) -> Iterator[None]:
-    """Runs a module's own code, which has second derivatives.
+    """Runs a module's own code, which has second derivatives, in every process as a whole.
 
     Compiled modules have none, nor have those whose rows several processes share; both hide a
-    module's own code by attributes of the object. Every process then computes the whole batch.
+    module's own code by attributes of the object.
     """
     hidden = ('forward', '_compiled_call_impl')
     places = [(vars(m), key) for m in module.modules() for key in hidden if key in vars(m)]
@@ -157,10 +157,10 @@ class SMIL(Method):
 
     Ma, Ren, Zhao, Tulyakov, Wu & Peng, SMIL: Multimodal Learning with Severely Missing Modality,
     AAAI 2021 (arXiv 2103.05677). The maps of a missing modality are replaced by a weighted mean of
-    K prototypes M_k, the k-means of this modality in complete samples; the weights follow from the
-    modalities that are there (`Replacement`). Where something was replaced, features are
-    changed at random, as is learned (`Regulariser`). With t the weights of fusion and decoder and
-    p those of `Replacement` and `Regulariser`, a step minimises over encoders, t and p
+    K prototypes M_k, the k-means of it in complete samples; the weights follow from the modalities
+    that are there (`Replacement`). Where something was replaced, features are changed at random, as
+    is learned (`Regulariser`). With t the weights of fusion and decoder and p those of
+    `Replacement` and `Regulariser`, a step minimises over encoders, t and p
 
         L_in(t, p) + L_out(t', p) + alpha sum_l |h_l - g_l|^2,  t' = t - eta dL_in/dt
 
@@ -178,17 +178,16 @@ class SMIL(Method):
     the other one is pretrained and frozen. Here encoders learn from the start, so that prototypes
     follow them (`methods/common/prototypes.py`) instead of one k-means of a trained network.
     Features are the vectors at each position of the maps, at every scale, which for vectors and
-    sequences is the paper's case; label maps are not in the paper. The inner step has no momentum,
-    and batch normalisation has the moments of the whole batch.
+    sequences is the paper's case; label maps are not in the paper. A change of features is
+    predicted from these features; in the released code from those of the layer before.
 
     The variants. 'official' is the released code: weights are softplus(A x), normalised, without
-    noise, and softplus(r) is added to features. 'paper' is the paper's text as far as it is known,
-    and that could not be verified: weights are normal with mean 1 and the variance that is
-    predicted, here divided by K, and features are multiplied by softplus(r). At test its weights
-    are their mean, so that the replacement no longer depends on what is there. The released code
-    averages 30 random answers at test and chooses the checkpoint on the test split; here there is
-    one answer without noise. It draws the noise of features with the variance 1, and so does
-    'official'. Terms of a prior over p, which the paper's variational bound has, are in neither.
+    noise, and softplus(r) is added to features; the noise of r has the variance 1. 'paper' is the
+    paper's text as far as it is known, which could not be verified: weights are normal with mean 1
+    and a deviation that is predicted, here divided by K, and features are multiplied by
+    softplus(r). At test its weights are their mean, so that the replacement does not depend on what
+    is there. The paper's prior over p is in neither. The released code chooses the checkpoint on
+    the test split; here nothing reads it.
 
     Args:
         task: What the data set requires.
@@ -268,8 +267,7 @@ class SMIL(Method):
         eta = self.inner * 0.1 ** (DECAYS * self.epoch // max(self.epochs, 1))
         return {n: p - eta * g for (n, p), g in zip(own.items(), gradients, strict=True)}
 
-    # Gradients are needed inside, whether or not the caller wants them.
-    @torch.enable_grad()
+    @torch.enable_grad()  # they are needed inside, whether or not the caller wants them
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the inner loss, the outer one, and the distance of the features."""
         features, complete = self.encode(batch.inputs), batch.available.all(1)

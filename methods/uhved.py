@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from benchmark.method import Batch, Method, Task
+from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.losses import squared_dice, total
@@ -42,7 +42,7 @@ def experts(maps: Sequence[Tensor], mask: Tensor) -> list[tuple[Tensor, Tensor]]
     for m, x in enumerate(maps):
         mean, log_variance = x.float().chunk(2, 1)
         precision = 1 / (log_variance.clamp(-CLIP, CLIP).exp() + GUARD)
-        precision = precision.where(mask[:, m, None, None, None], 0.0)
+        precision = precision.where(mask[:, m].view(-1, *[1] * (x.ndim - 1)), 0.0)
         found.append((precision, precision * mean))
     return found
 
@@ -73,7 +73,8 @@ def divergence(p: Moments, q: Moments | None) -> Tensor:
     mean, log_variance = p
     other_mean, other = (torch.zeros_like(mean),) * 2 if q is None else q
     error = log_variance.exp() + (mean - other_mean).square()
-    return 0.5 * (other - log_variance - 1 + error / (other.exp() + GUARD)).mean((1, 2, 3))
+    each = other - log_variance - 1 + error / (other.exp() + GUARD)
+    return 0.5 * each.mean([*range(1, mean.ndim)])
 
 
 def subset_divergence(maps: Sequence[Tensor], mask: Tensor, available: Tensor) -> Tensor:
@@ -139,8 +140,9 @@ class UHVED(Method):
     the data have gaps, both extra terms cover what each sample has; without gaps they are the
     paper's.
 
-    Adaptations of this project: the paper is about 3-D MRI; the 2-D form and the form for
-    classification, in which the one fused map is the latent map, are this project's. They use the
+    Adaptations of this project: the paper is about 3-D MRI, which network=unet3d trains; the 2-D
+    form and the form for classification, in which the one fused map is the latent map, are this
+    project's. All use the
     suite's encoders, from which a 1x1 convolution per modality and scale gives mean and
     log-variance, and its decoder. The image decoders have one convolution with batch normalisation
     per scale, after upsampling to the nearest pixel.
@@ -160,7 +162,9 @@ class UHVED(Method):
         reconstruction: Weight of L_reconstruction.
     """
 
+    task_kinds = KINDS
     version = 3
+    supported_networks = ('pyramid', 'unet3d')
     search = {'divergence': LogUniform(0.01, 1), 'reconstruction': LogUniform(0.01, 1)}
 
     def __init__(self, task: Task, *, divergence: float = 0.1, reconstruction: float = 0.1) -> None:
@@ -168,12 +172,14 @@ class UHVED(Method):
         self.weights = {'divergence': divergence, 'reconstruction': reconstruction}
         channels = fused_channels(task)
         self.encoders = Encoders(task)
+        conv = nn.Conv3d if task.volumes else nn.Conv2d
         self.heads = nn.ModuleDict(
-            {name: nn.ModuleList(nn.Conv2d(c, 2 * c, 1) for c in channels) for name in task.names}
+            {name: nn.ModuleList(conv(c, 2 * c, 1) for c in channels) for name in task.names}
         )
         self.decoder = decoder(task, channels=channels[0])
         kinds: dict[str, type[ImageDecoder | VectorDecoder]] = {
             'image': ImageDecoder,
+            'volume': ImageDecoder,
             'vector': VectorDecoder,
             'sequence': VectorDecoder,
         }

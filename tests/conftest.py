@@ -146,7 +146,7 @@ def _counted_once():
         yield
 
 
-PAGE = ('test_page', 'test_disk', 'test_streams')
+PAGE = ('test_page', 'test_columns', 'test_disk', 'test_streams')
 """Beginnings of the files whose tests look at the page of a results folder."""
 
 

@@ -114,6 +114,13 @@ def build(experiment: Experiment, device: str) -> Method:
         torch.manual_seed(derive(experiment.seed, 'weights'))
         method = experiment.method(experiment.task, **experiment.options)
         method.init_weights()
+    return placed(method, device)
+
+
+def placed(method: Method, device: str) -> Method:
+    """Returns a method on a device, in the memory layout in which it is fast."""
+    if method.task.volumes:  # their weights have five axes
+        return method.to(device)
     # Convolutions run 1.1 to 1.3 times as fast in this layout on CPUs, and tensor cores want it.
     method = method.to(device, memory_format=torch.channels_last)
     if device == 'cpu':
@@ -192,5 +199,9 @@ def loader_of(
     moved = machine.resident(data, name) if resident else None
     samples = Samples(split, data.task, split.available, moved=moved)
     workers, pin = machine.loader(data)
-    size = 2 * experiment.protocol.batch_size
-    return test_loader(samples, size, workers, pin and moved is None)
+    return test_loader(samples, tested_at_once(experiment), workers, pin and moved is None)
+
+
+def tested_at_once(experiment: Experiment) -> int:
+    """Returns how many samples a batch of validation and test has: one volume, or more images."""
+    return 1 if experiment.data.task.volumes else 2 * experiment.protocol.batch_size

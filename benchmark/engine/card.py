@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from benchmark.dataset import Intake
 from benchmark.engine import environment, state
+from benchmark.engine.building import tested_at_once
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
 from benchmark.engine.places import part_name
@@ -80,7 +81,7 @@ def write(experiment: Experiment, device: str) -> None:
         # All splits are prepared alike, and the test split is not opened before the test.
         'preparation': data.preparation(split_of(data, 'val')),
         'seed': experiment.seed,
-        'batch': 2 * experiment.protocol.batch_size,
+        'batch': tested_at_once(experiment),
         'subsets': experiment.protocol.subsets,
         'pretrain': experiment.protocol.pretrain,
         'networks': {
@@ -140,8 +141,9 @@ def _task(found: Mapping[str, Any]) -> Task:
         Modality(m['name'], tuple(m['shape']), m['padded']) for m in found['modalities']
     )
     regions = tuple((name, tuple(labels)) for name, labels in found['regions'])
-    # Older versions lack `fewest`, which is empty then.
+    # Older versions lack `fewest` and `scale`, which are empty then.
     tuples = {key: tuple(found.get(key, ())) for key in TUPLES}
+    tuples['scale'] = tuple(tuple(pair) for pair in found.get('scale', ()))
     return Task(**{**found, 'modalities': modalities, 'regions': regions, **tuples})
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmark.dataset import Split
+from benchmark.dataset import Split, label_maps
 from benchmark.engine.recording import samples_of
 from benchmark.engine.subset_metrics import DiceMetric, SegmentationMetric, metric_for
 from benchmark.errors import UserError
@@ -38,7 +38,7 @@ class Areas:
         self._known: dict[bytes, np.ndarray] = {}
 
     def _target(self, position: int) -> np.ndarray:
-        return np.asarray(self.split.target[np.array([position])])[0]
+        return label_maps(self.split.target[np.array([position])], self.task)[0]
 
     def _measured(
         self, positions: np.ndarray, labels: Callable[[int], np.ndarray]

@@ -237,6 +237,11 @@ def outcomes_of(found: Predictions, data: Dataset) -> tuple[Outcomes, list[str]]
     if found.classes and found.classes != task.classes:
         told = ', '.join(found.classes)[:200]
         raise found.wrong('classes', f'{", ".join(task.classes)} in this order', told)
+    if task.kind not in ('classification', 'segmentation'):
+        raise UserError(
+            f'{found.file}: expected predictions of classes or label maps, since others cannot be '
+            f'compared, found the data set {task.dataset} with a {task.kind} task'
+        )
     reader = (Classes if task.kind == 'classification' else Areas)(found, task, split)
     measured: dict[str, dict[str, np.ndarray]] = {}
     notes: list[str] = []

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from benchmark.engine import card as cards
 from benchmark.engine import state
-from benchmark.engine.building import keep_plain_layout, quiet
+from benchmark.engine.building import placed, quiet
 from benchmark.engine.card import Card
 from benchmark.engine.pretraining import needed
+from benchmark.engine.windows import averaged
 from benchmark.errors import UserError, unknown
 from benchmark.method import Method, Modality
 from benchmark.missing import subset_id
@@ -108,7 +109,7 @@ class Model:
         mask = mask.to(self.device)
         full = {m.name: self._full(m, inputs, len(mask)) for m in self.task.modalities}
         if '' in self.networks:
-            return self.networks[''].predict(full, mask).float()
+            return self._predicted(self.networks[''], full, mask)
         # A network of its own for every subset.
         found: Tensor | None = None
         for row in mask.unique(dim=0):
@@ -120,18 +121,34 @@ class Model:
                     f'of their own, found {subset}'
                 )
             network = self.networks[subset]
-            part = network.predict({m: x[rows] for m, x in full.items()}, mask[rows]).float()
+            part = self._predicted(network, {m: x[rows] for m, x in full.items()}, mask[rows])
             found = part.new_zeros(len(mask), *part.shape[1:]) if found is None else found
             found[rows] = part
         if found is None:
             raise UserError('mask: expected at least one sample, found none')
         return found
 
+    def _predicted(self, network: Method, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
+        """Returns the logits of a network; those of volumes window by window."""
+        if not self.task.volumes:
+            return network.predict(inputs, mask).float()
+
+        def one(part: dict[str, Tensor], _: object) -> list[tuple[np.ndarray, Tensor]]:
+            return [(whole, network.predict(part, mask))]
+
+        whole = np.ones(len(self.names), bool)
+        sides = self.task.modalities[0].shape[1:]
+        ((_, logits),) = averaged(inputs, [whole], sides, len(self.classes), one)
+        return logits
+
     def _full(self, modality: Modality, inputs: Mapping[str, Tensor], count: int) -> Tensor:
         """Returns a modality on the device; zeros where it is missing."""
         if modality.name in inputs:
             return inputs[modality.name].to(self.device)
-        return torch.zeros(count, *modality.shape, device=self.device)
+        shape = modality.shape
+        if self.task.volumes:  # they may be larger than the patches that a network sees
+            shape = (shape[0], *next(iter(inputs.values())).shape[2:])
+        return torch.zeros(count, *shape, device=self.device)
 
     def _modality(self, name: str) -> Modality:
         return self.task.modalities[self.names.index(name)]
@@ -156,6 +173,8 @@ class Model:
         shape = self._modality(name).shape
         if self._modality(name).padded and x.shape[-1:] == (shape[1] - 1,):
             x = _marked(x, shape[0])
+        if self.task.volumes and x.ndim in (4, 5):  # of any size, for windows
+            shape = (shape[0], *x.shape[-3:])
         if x.dtype.kind not in 'fiub' or x.shape not in (shape, (*x.shape[:1], *shape)):
             batch = ', '.join(map(str, ('B', *shape)))
             raise UserError(
@@ -283,7 +302,4 @@ def _network(card: Card, subset: str, device: str) -> Method:
     except state.Unusable as error:
         raise UserError(f'{file}: cannot be used: {error}') from None
     method.load_state_dict(weights)
-    method = method.to(device, memory_format=torch.channels_last)
-    if device == 'cpu':
-        keep_plain_layout(method)
-    return method.eval().requires_grad_(False)
+    return placed(method, device).eval().requires_grad_(False)

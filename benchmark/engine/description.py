@@ -26,6 +26,7 @@ def described(data: Dataset) -> dict[str, Any]:
         'chance': data.bounds[1],
         'encoder': task.encoder,
         **({'reader': data.spec} if data.spec else {}),
+        **({'sentiment': True} if task.sentiment else {}),
         **({'regions': [name for name, _ in task.regions]} if task.regions else {}),
     }
 

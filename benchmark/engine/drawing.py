@@ -28,6 +28,9 @@ COLOURS = ('#56b4e9', '#e69f00', '#009e73', '#f0e442', '#0072b2', '#d55e00', '#c
 """Colours of the first classes; they differ for readers who confuse red and green (after Okabe and
 Ito, 2008)."""
 
+MOST_COLOURS = 255
+"""Most colours of a palette that has a transparent one, too."""
+
 BACKGROUND = '#26292e'
 """Colour of class 0 where the metric is Dice."""
 
@@ -147,12 +150,16 @@ def mistakes(predicted: np.ndarray, truth: np.ndarray, sides: int = SIDE) -> tup
     """
     known = truth != IGNORE
     wrong = known & (predicted != truth)
-    drawn = np.where(known, wrong.astype(np.uint8), IGNORE)
+    drawn = np.where(known, wrong.astype(np.int64), IGNORE)
     return _map(drawn, (RIGHT, WRONG), sides), float(wrong.sum() / max(1, known.sum()))
 
 
 def _map(classes: np.ndarray, of: Sequence[str], sides: int) -> bytes:
     """Draws a map of numbers (H, W) by a list of colours; `IGNORE` is transparent."""
+    if len(of) > MOST_COLOURS:
+        shown = np.array([[*bytes.fromhex(colour[1:]), 255] for colour in of] + [[0] * 4], np.uint8)
+        image = Image.fromarray(shown[np.where(classes == IGNORE, len(of), classes)])
+        return _png(image.resize(_fitting(image.size, sides), Image.Resampling.NEAREST))
     # The number after the last colour, since a palette is as long as its largest number.
     image = Image.fromarray(np.where(classes == IGNORE, len(of), classes).astype(np.uint8))
     image = image.resize(_fitting(image.size, sides), Image.Resampling.NEAREST).convert('P')

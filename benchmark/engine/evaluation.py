@@ -21,9 +21,11 @@ from torch.utils._pytree import tree_map_only
 
 from benchmark.dataset import Split
 from benchmark.engine.hooks import TrainingDiverged
+from benchmark.engine.kept import NotFinite, Predicted
 from benchmark.engine.parallel import processes
 from benchmark.engine.stacking import decoded
-from benchmark.engine.subset_metrics import NotFinite, Predicted, metric_for
+from benchmark.engine.subset_metrics import metric_for
+from benchmark.engine.windows import averaged
 from benchmark.errors import UserError
 from benchmark.method import Batch, Method, SubsetScore, Task
 from benchmark.missing import subset_id
@@ -35,11 +37,31 @@ def subset_logits(
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yields (mask, logits) for each subset, encoding once where the method allows.
 
+    Volumes are predicted window by window (`windows`).
+
     Args:
         method: The method, in eval mode.
         batch: A batch on the method's device.
         masks: The subsets, (M,) bool each; intersected with what each sample has.
     """
+    task = method.task
+    if task.volumes:
+
+        def predict(
+            inputs: dict[str, Tensor], some: Sequence[np.ndarray]
+        ) -> Iterator[tuple[np.ndarray, Tensor]]:
+            return _logits(method, batch._replace(inputs=inputs), some)
+
+        sides = task.modalities[0].shape[1:]
+        yield from averaged(batch.inputs, masks, sides, len(task.classes), predict)
+        return
+    yield from _logits(method, batch, masks)
+
+
+def _logits(
+    method: Method, batch: Batch, masks: Sequence[np.ndarray]
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yields (mask, logits) of inputs that the network sees as a whole."""
     if type(method).predict is Method.predict:
         yield from decoded(method, method.encode(batch.inputs), batch.available, masks)
         return
@@ -73,7 +95,7 @@ class SubsetEvaluator(Evaluator):
         self.by_subset = {subset: metric_for(task, *volumes) for subset in self.masks}
         super().__init__(list(self.by_subset.values()))
         self.task, self.split = task, split
-        self._axes = 4 if task.kind == 'segmentation' else 2
+        self._axes = 1 + len(task.modalities[0].shape) if task.kind == 'segmentation' else 2
         self.scores: dict[str, SubsetScore] = {}
         self.outcomes: dict[str, dict[str, np.ndarray]] = {}
 
@@ -99,7 +121,7 @@ class SubsetEvaluator(Evaluator):
             )
         if tuple(logits.shape[:2]) != expected or logits.ndim != self._axes:
             raise UserError(
-                f'prediction: expected logits {expected}{" and H, W" if self._axes == 4 else ""}, '
+                f'prediction: expected logits {expected}{self._size()}, '
                 f'found {tuple(logits.shape)}; `decode` or `predict` of the method returns them'
             )
         has = (batch.available | ~torch.from_numpy(mask).to(batch.available.device)).all(1)
@@ -107,6 +129,9 @@ class SubsetEvaluator(Evaluator):
         self.by_subset[subset].process(batch, Predicted(logits, has, number))
         if self.watch is not None:
             self.watch(mask, logits, batch, has, number)
+
+    def _size(self) -> str:
+        return {2: '', 4: ' and H, W', 5: ' and D, H, W'}[self._axes]
 
     def samples(self, subset: str) -> dict[str, np.ndarray]:
         """Returns what a subset's metric has kept since it was last asked, and forgets it.

@@ -23,7 +23,6 @@ from benchmark.engine import (
     values,
 )
 from benchmark.engine.description import described
-from benchmark.engine.parallel import processes
 from benchmark.engine.places import part_name, place
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import COMPLETE_ONLY, UserError
@@ -159,7 +158,7 @@ class Experiment:
         """
         given = self.label, self.name, self.options, self.task
         together.check(*given, self.protocol)
-        surfaces.check(self.data, processes.world())
+        surfaces.check(self.data)
         if self.pretraining is not None:
             pretraining.check(*given, self.protocol.pretrain)
 

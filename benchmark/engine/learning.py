@@ -143,7 +143,7 @@ def norm(gradients: Sequence[Tensor]) -> Tensor:
 
 def _of_one_size(logits: Tensor, target: Tensor, metric: str) -> tuple[Tensor, Tensor]:
     """Returns logits and target of one size: where they are scored, or the window that is seen."""
-    if logits.ndim < 4 or logits.shape[2:] == target.shape[1:]:
+    if logits.ndim != 4 or logits.shape[2:] == target.shape[1:]:
         return logits, target
     if metric == 'Dice':  # a network that sees a window predicts nothing outside it
         high, wide = ((t - p) // 2 for t, p in zip(target.shape[1:], logits.shape[2:], strict=True))

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from benchmark.dataset import Dataset, Split
+from benchmark.dataset import VOID, Dataset, Split, label_maps
 from benchmark.engine.mask_schedules import MaskSchedule
 from benchmark.engine.parallel import batches
 from benchmark.engine.resident import Resident
@@ -69,6 +69,7 @@ class Samples(TorchDataset):
         """Draws the masks of one epoch; a function of seed, epoch and schedule alone."""
         self.mask = self.available
         if self.sampler is not None:
+            self.split = self.split.drawn(derive(self.seed, 'parts', epoch))
             rng = generator(self.seed, 'mask', epoch)
             if self.schedule is None:
                 self.mask = self.sampler.draw(self.available, rng)
@@ -101,19 +102,45 @@ class Samples(TorchDataset):
         Raises:
             UserError: A label is no class. On a GPU it would end the process in the loss.
         """
+        if self.task.kind in ('multilabel', 'regression'):
+            return self._columns(rows)
         labels, classes = np.asarray(self.split.target[rows]), len(self.task.classes)
         wrong = (labels < 0) | (labels >= classes)
         ignored = ''
         if self.task.kind == 'segmentation':
-            wrong &= labels != IGNORE
-            ignored = f', or {IGNORE} where nothing is labelled'
+            void = VOID if classes <= VOID else IGNORE
+            wrong &= labels != void
+            ignored = f', or {void} where nothing is labelled'
         if wrong.any():
             first = np.argwhere(wrong)[0]
             raise UserError(
                 f'{self.task.dataset}: label of sample {self.split.ids[rows[first[0]]]}: expected '
                 f'0 to {classes - 1}{ignored}, found {labels[tuple(first)]}'
             )
-        return labels.astype(np.int64)
+        return label_maps(labels, self.task) if ignored else labels.astype(np.int64)
+
+    def _columns(self, rows: np.ndarray) -> np.ndarray:
+        """Reads several labels or the values of a regression, (B, K).
+
+        Raises:
+            UserError: There is not a column for each, or one is neither 0 nor 1, or not finite.
+        """
+        values = np.asarray(self.split.target[rows])
+        values = values.reshape(len(rows), -1)
+        labels = self.task.kind == 'multilabel'
+        right = np.isin(values, (0, 1)) if labels else np.isfinite(values)
+        expected = f'{len(self.task.classes)} {"labels 0 or 1" if labels else "finite numbers"}'
+        for row in np.flatnonzero(~right.all(1))[:1] if len(rows) else ():
+            name = self.split.ids[rows[row]]
+            raise UserError(
+                f'{self.task.dataset}: target of sample {name}: expected {expected}, '
+                f'found {values[row].tolist()}'
+            )
+        if values.shape[1] != len(self.task.classes):
+            raise UserError(
+                f'{self.task.dataset}: target: expected {expected}, found {values.shape[1]}'
+            )
+        return values.astype(np.int64 if labels else np.float32)
 
     def _read(self, name: str, column: int, rows: np.ndarray) -> torch.Tensor:
         there = self.available[rows, column]

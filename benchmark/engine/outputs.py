@@ -9,6 +9,9 @@ from torch import Tensor
 
 from benchmark.method import IGNORE, Task
 
+MATRIX = 255
+"""Most classes of which confusion matrices are counted."""
+
 LARGEST = float(np.finfo(np.float32).max)
 """Largest number in float32."""
 
@@ -33,6 +36,15 @@ def kept_logits(task: Task, logits: Tensor) -> Tensor:
     return logits.clamp(-LARGEST_HALF, LARGEST_HALF).half()
 
 
+def predicted_values(task: Task, outputs: Tensor) -> Tensor:
+    """Returns the outputs (B, K) of a regression in the units of the targets, float32."""
+    found = outputs.detach().float()
+    if not task.scale:
+        return found
+    mean, std = torch.tensor(task.scale, device=found.device).T
+    return found * std + mean
+
+
 def decisions(logits: Tensor) -> Tensor:
     """Returns the class with the largest logit, the first of several; (B, ...) of (B, K, ...).
 
@@ -51,18 +63,39 @@ def confusion(pred: Tensor, target: Tensor, classes: int) -> Tensor:
     """Returns how many labelled pixels of each image have which label and prediction.
 
     Args:
-        pred: (B, H, W), predicted classes.
-        target: (B, H, W), labels; pixels labelled IGNORE do not count.
+        pred: (B, H, W), or (B, D, H, W) of volumes, predicted classes.
+        target: Labels, likewise; pixels labelled IGNORE do not count.
         classes: Number of classes K.
 
     Returns:
         (B, K, K) int64; rows are labels, columns predictions.
     """
     count = len(target)
-    first = torch.arange(count, device=target.device)[:, None, None] * classes
+    first = torch.arange(count, device=target.device).view(-1, *[1] * (target.ndim - 1)) * classes
     place = torch.where(target == IGNORE, count * classes**2, (first + target) * classes + pred)
     counts = place.flatten().bincount(minlength=count * classes**2 + 1)
     return counts[:-1].unflatten(0, (count, classes, classes))
+
+
+def areas(pred: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Returns right, predicted and labelled pixels of each class, (B, 3, K) int64.
+
+    Args:
+        pred: As in `confusion`.
+        target: As in `confusion`.
+        classes: Number of classes K.
+    """
+    if classes <= MATRIX:
+        table = confusion(pred, target, classes)
+        return torch.stack([table.diagonal(dim1=1, dim2=2), table.sum(1), table.sum(2)], 1)
+    # The matrices of many classes would take K times as much memory as these rows.
+    count, known = len(target), target != IGNORE
+    first = torch.arange(count, device=target.device)[:, None, None] * classes
+    rows = []
+    for counted, values in ((known & (pred == target), target), (known, pred), (known, target)):
+        place = torch.where(counted, first + values, count * classes).flatten()
+        rows.append(place.bincount(minlength=count * classes + 1)[:-1].unflatten(0, (count, -1)))
+    return torch.stack(rows, 1)
 
 
 def padded(pred: Tensor, target: Tensor) -> Tensor:

@@ -17,11 +17,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmark import shown, tested
-from benchmark.dataset import Split, Unseen
+from benchmark.dataset import VOID, Split, Unseen, label_maps
 from benchmark.engine.card import Card
 from benchmark.engine.deployed import Model
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.loading import Samples, test_loader
+from benchmark.engine.outputs import predicted_values
 from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.method import IGNORE, SubsetScore, Task
@@ -90,10 +91,11 @@ def _check_labels(split: Split, task: Task, where: str) -> None:
     """
     regions = sorted({label for _, labels in task.regions for label in labels})
     for row in np.flatnonzero(split.available.any(1)):
-        labels = np.asarray(split.target[np.array([row])])
+        labels = label_maps(split.target[np.array([row])], task)
         if (np.isin(labels, regions) if task.metric == 'Dice' else labels != IGNORE).any():
             return
-    found = 'no label of a region' if task.metric == 'Dice' else f'{IGNORE}, which is ignored,'
+    ignored = f'{VOID}, which is ignored,' if len(task.classes) <= VOID else 'ignored labels'
+    found = 'no label of a region' if task.metric == 'Dice' else ignored
     raise UserError(
         f'{where}: expected some labelled pixel in the samples to score, found {found} everywhere'
     )
@@ -137,8 +139,10 @@ def predict(model: Model, unseen: Unseen, folder: Path, workers: int) -> dict[st
         UserError: A file cannot be read or written.
     """
     dense = model.task.kind == 'segmentation'
-    rows = (_label_maps if dense else _probabilities)(model, unseen, folder, workers)
+    rows = (_label_maps if dense else _values)(model, unseen, folder, workers)
     header = ['file'] if dense else ['prediction', *(f'p({name})' for name in model.classes)]
+    if model.task.kind == 'regression':
+        header = list(model.classes)
     text, counts = io.StringIO(), Counter[str]()
     table = csv.writer(text, lineterminator='\n')
     table.writerow(map(shown.csv, ['id', 'modalities', *header]))
@@ -159,13 +163,29 @@ Row = tuple[str, str, list[str]]
 """Id of a sample or volume, the modalities that were used, and what the table says of it."""
 
 
-def _probabilities(model: Model, unseen: Unseen, _: Path, workers: int) -> Iterator[Row]:
+def _values(model: Model, unseen: Unseen, _: Path, workers: int) -> Iterator[Row]:
+    """Yields classes or labels with their probabilities, or the values of a regression."""
     ids = unseen.split.ids
     for batch in _loader(model, unseen.split, workers):
-        found = model.logits(batch.inputs, batch.mask).softmax(1).cpu().numpy()
-        for position, mask, p in zip(batch.ids.tolist(), batch.mask.numpy(), found, strict=True):
-            values = [model.classes[int(p.argmax())], *(f'{x:.6f}' for x in p)]
-            yield str(ids[position]), subset_id(model.names, mask), values
+        logits = model.logits(batch.inputs, batch.mask)
+        found = _told(model.task, logits)
+        for position, mask, told in zip(batch.ids.tolist(), batch.mask.numpy(), found, strict=True):
+            yield str(ids[position]), subset_id(model.names, mask), told
+
+
+def _told(task: Task, logits: torch.Tensor) -> list[list[str]]:
+    """Returns what the table says of each sample; several labels are joined by '|'."""
+    if task.kind == 'regression':
+        return [[f'{x:.6g}' for x in row] for row in predicted_values(task, logits).tolist()]
+    several = task.kind == 'multilabel'
+    shares = (logits.sigmoid() if several else logits.softmax(1)).cpu().numpy()
+    answers = [
+        '|'.join(name for name, x in zip(task.classes, p, strict=True) if x > 0.5)
+        if several
+        else task.classes[int(p.argmax())]
+        for p in shares
+    ]
+    return [[a, *(f'{x:.6f}' for x in p)] for a, p in zip(answers, shares, strict=True)]
 
 
 def _label_maps(model: Model, unseen: Unseen, folder: Path, workers: int) -> Iterator[Row]:
@@ -177,7 +197,9 @@ def _label_maps(model: Model, unseen: Unseen, folder: Path, workers: int) -> Ite
     before = ''
 
     def finished() -> Row:
-        labels = kept[0] if split.groups is None else np.stack(kept)
+        # A whole volume is one sample, and a slice one of several.
+        alone = split.groups is None or kept[0].ndim == 3
+        labels = kept[0] if alone else np.stack(kept)
         file = save(folder / MASKS, before, labels)
         return before, subset_id(model.names, used), [file.relative_to(folder).as_posix()]
 
@@ -187,7 +209,8 @@ def _label_maps(model: Model, unseen: Unseen, folder: Path, workers: int) -> Ite
         if unseen.save is None and logits.shape[2:] != batch.target.shape[1:]:
             size = tuple(batch.target.shape[1:])
             logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
-        labels = logits.argmax(1).to(torch.uint8).cpu().numpy()
+        narrow = np.min_scalar_type(len(model.classes) - 1)
+        labels = logits.argmax(1).cpu().numpy().astype(narrow)
         for k, position in enumerate(batch.ids.tolist()):
             # Slices come volume by volume: a new name says that the last volume is whole.
             if kept and names[position] != before:

@@ -97,8 +97,8 @@ class Protocol:
         clip: Largest norm of a step's gradient; 0 leaves it as it is.
         loss: Task loss of all methods in segmentation: 'ce' (cross-entropy by class weight),
             'ce_dice' (the same plus a Dice loss; the default there) or 'own' (that of each method's
-            paper or released code). In classification, which has only the cross-entropy, the field
-            is empty.
+            paper or released code). In regression 'mse' (the default) or 'l1'. In classification,
+            which has only the cross-entropy, and for several labels the field is empty.
         ema: Decay per step of the moving average of the weights, which is then what is validated,
             selected and tested (`benchmark.engine.hooks.Averaging`); 0 is off.
         nesterov: Whether SGD's momentum is Nesterov's; False is plain momentum.

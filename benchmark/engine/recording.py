@@ -195,6 +195,10 @@ def outcomes(
     label = np.result_type(np.int16, np.min_scalar_type(-classes))
     if task.kind == 'classification':
         arrays['target'] = np.asarray(split.target[np.arange(samples)]).astype(label)
+    elif task.kind != 'segmentation':
+        kept = np.int8 if task.kind == 'multilabel' else np.float32
+        arrays['target'] = np.asarray(split.target[np.arange(samples)]).astype(kept)
+        arrays['target'] = arrays['target'].reshape(samples, -1)
     for subset, found in measured.items():
         for key, values in found.items():
             if key == 'ids':

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.dataset import Dataset, Split
-from benchmark.method import Batch, Task
+from benchmark.dataset import VOID, Dataset, Split
+from benchmark.method import IGNORE, Batch, Task
 
 LIMIT = 2**31
 """Bytes of a split that may lie on a device; every process has its own copy."""
@@ -29,6 +29,10 @@ class Resident:
         self.device = device
         self.inputs = {m: self._moved(np.asarray(split.inputs[m])) for m in task.names}
         self.target = self._moved(np.asarray(split.target))
+        if task.kind in ('multilabel', 'regression'):
+            self.target = self.target.reshape(len(split), -1)
+        self.real = task.kind == 'regression'
+        self.void = task.kind == 'segmentation' and len(task.classes) <= VOID
 
     def batch(self, rows: np.ndarray, available: np.ndarray, mask: np.ndarray) -> Batch:
         """Returns some samples as one batch on the device, without a wait for it.
@@ -45,7 +49,11 @@ class Resident:
             keep = there[:, column].reshape(-1, *[1] * (x.ndim - 1))
             # A selection: what is hidden may be NaN.
             inputs[name] = torch.where(keep, x, 0.0)
-        return Batch(inputs, there, self._moved(mask), self.target[ids].long(), ids)
+        target = self.target[ids]
+        target = target.float() if self.real else target.long()
+        if self.void:
+            target = torch.where(target == VOID, IGNORE, target)
+        return Batch(inputs, there, self._moved(mask), target, ids)
 
     def _moved(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, non_blocking=True)

@@ -98,14 +98,17 @@ class Tally:
         else:
             added = self._contributions(samples)
             self.sums[key] = self.sums.get(key, 0) + added.sum(0)
-            self.numbers[key] = self.numbers.get(key, 0) + int(added.any(1).sum())
+            # Of several labels, a sample may have none, and none be predicted.
+            count = len(added) if self.task.metric == 'F1' else int(added.any(1).sum())
+            self.numbers[key] = self.numbers.get(key, 0) + count
 
     def _contributions(self, samples: dict[str, np.ndarray]) -> np.ndarray:
         metric = self.task.metric
         if metric == 'mIoU':
             outcomes = {'areas/x': samples['areas']}
         else:
-            outcomes = {'target': samples['target'], 'pred/x': samples['pred']}
+            kinds = {k: v for k, v in samples.items() if k in ('pred', 'logit', 'value')}
+            outcomes = {'target': samples['target'], **{f'{k}/x': v for k, v in kinds.items()}}
         return metrics.contributions(outcomes, 'x', metric, self.task.live)
 
     def cells(self, grade: Grade) -> Cells:

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Split
+from benchmark.dataset import Dataset, Split, label_maps
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.fitting import is_fitted
 from benchmark.engine.loading import split_of
@@ -80,7 +80,7 @@ def undefined(data: Dataset, subsets: Sequence[str] | None = None) -> dict[str, 
         return found | _one_sided(split, task, there)
     if task.metric == 'mIoU':
         told = 'no labelled pixel in the samples that have it'
-        return found | dict.fromkeys(_unlabelled(split, there), told)
+        return found | dict.fromkeys(_unlabelled(split, task, there), told)
     return found
 
 
@@ -94,9 +94,9 @@ def _one_sided(split: Split, task: Task, rows: dict[str, np.ndarray]) -> dict[st
     }
 
 
-def _unlabelled(split: Split, rows: dict[str, np.ndarray]) -> Iterator[str]:
+def _unlabelled(split: Split, task: Task, rows: dict[str, np.ndarray]) -> Iterator[str]:
     """Yields the subsets without a labelled pixel; of the others few label maps are read."""
     for subset, having in rows.items():
-        maps = (np.asarray(split.target[having[k : k + 1]]) for k in range(len(having)))
+        maps = (label_maps(split.target[having[k : k + 1]], task) for k in range(len(having)))
         if not any((labels != IGNORE).any() for labels in maps):
             yield subset

@@ -14,13 +14,16 @@ from benchmark.engine.experiment import Experiment
 from benchmark.engine.gallery import Source
 from benchmark.engine.loading import split_of
 from benchmark.errors import UserError
-from benchmark.method import Method
+from benchmark.method import Method, Task
 from benchmark.narrowed import open_data
 from benchmark.records import gallery as files
 from benchmark.records import store
 from benchmark.records.gallery import Gallery, Rule
 from benchmark.records.schema import Outcomes, Record, RecordError, is_external
 from benchmark.registry import DATASETS, lookup
+
+SHOWN = ('classification', 'segmentation')
+"""Kinds of task whose answers can be drawn."""
 
 BY_ITSELF: dict[Rule, int] = {'random': 4}
 """Rules of the pictures that a run keeps by itself: the same samples for every method."""
@@ -115,6 +118,19 @@ def check_together(runs: Sequence[Run]) -> None:
             )
 
 
+def _check_kind(task: Task) -> None:
+    """Checks that samples of a task can be shown.
+
+    Raises:
+        UserError: They have several labels, or values.
+    """
+    if task.kind not in SHOWN:
+        raise UserError(
+            f'{task.dataset}: expected a task of {" or ".join(SHOWN)}, whose answers can be drawn, '
+            f'found {task.kind}'
+        )
+
+
 def source_of(run: Run, root: Path | None) -> Source:
     """Opens the test split of a run.
 
@@ -126,12 +142,18 @@ def source_of(run: Run, root: Path | None) -> Source:
         UserError: The data are not those of the training, or cannot be read.
     """
     card = run.model.card
+    if card.intake.task.volumes:
+        raise UserError(
+            f'{run.folder}: expected images or vectors to draw, found volumes (network=unet3d); '
+            'predict.py writes their label maps as volumes'
+        )
     cls = lookup(DATASETS, card.dataset['spec'])
     if root is None and not cls.embedded:
         raise UserError(f'expected --data PATH, where the data of {card.dataset["name"]} lie')
     if root is not None and cls.embedded:
         raise UserError(f'--data: expected none, {card.dataset["spec"]} is drawn by this project')
     options = {**card.intake.options, **({} if root is None else {'root': str(root)})}
+    _check_kind(card.intake.task)
     if 'pretrained' in options:  # the weights of the run replace them
         options['pretrained'] = 'none'
     data = open_data(cls, options)
@@ -201,7 +223,7 @@ def keep(
         UserError: The file cannot be written.
     """
     data = experiment.data
-    if not data.embedded:
+    if not data.embedded or data.task.kind not in SHOWN:
         return
     split = split_of(data, 'test')
     source = Source(data.task, split, experiment.header['dataset'], data.preparation(split))

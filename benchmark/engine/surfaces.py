@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmark.dataset import Dataset, Geometry
+from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
-from benchmark.method import Task
+from benchmark.method import IGNORE, Task
 
 PERCENTILE = 95
 
@@ -46,7 +47,7 @@ class Surfaces:
         """Adds slices.
 
         Args:
-            pred: (B, H, W) predicted classes.
+            pred: (B, H, W) predicted classes, or (B, D, H, W) of whole volumes.
             target: (B, H, W) labels.
             ids: (B,) positions of the slices in the split.
             has: (B,) bool, the slices that have the subset; the others do not count.
@@ -63,7 +64,10 @@ class Surfaces:
     def _measured(self, slices: dict[int, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         """Returns HD95 of each region of a volume, of its slices by position."""
         first, order = min(slices), sorted(slices)
-        guess, label = (np.stack([slices[k][i] for k in order]) for i in (0, 1))
+        # A whole volume is a sample of its own, with labels that are ignored behind its end.
+        joined = np.stack if slices[first][0].ndim == 2 else np.concatenate
+        guess, label = (joined([slices[k][i] for k in order]) for i in (0, 1))
+        guess = np.where(label == IGNORE, 0, guess)
         if self.task.fewest:
             small, fewest, other = self.task.fewest
             there = guess == small
@@ -108,12 +112,11 @@ def hd95(pred: np.ndarray, label: np.ndarray, spacing: Sequence[float], diagonal
         return float(measure(*masks, spacing=[float(x) for x in spacing], **options))
 
 
-def check(data: Dataset, processes: int) -> None:
+def check(data: Dataset) -> None:
     """Checks what the measurement needs, before a training whose test would end without it.
 
     Args:
         data: The data set, which may not ask for it.
-        processes: Number of processes that share the training, and the slices of each volume.
 
     Raises:
         UserError: MONAI is not installed, or several processes share the slices of a volume.
@@ -122,8 +125,8 @@ def check(data: Dataset, processes: int) -> None:
         return
     if importlib.util.find_spec('monai') is None:
         raise UserError("hd95=true: expected the package monai, found none; pip install '.[hd95]'")
-    if processes > 1:
+    if (count := processes.world()) > 1:
         raise UserError(
-            f'hd95=true: expected one process, found {processes}; slices of a volume would be in '
+            f'hd95=true: expected one process, found {count}; slices of a volume would be in '
             'several'
         )

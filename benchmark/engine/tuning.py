@@ -31,6 +31,7 @@ from benchmark.errors import UserError
 from benchmark.missing import derive
 from benchmark.options import Spec, spell, typed
 from benchmark.records.metrics import higher_is_better
+from benchmark.records.values import shown
 from benchmark.registry import METHODS, lookup
 from benchmark.search import Distribution, draw
 
@@ -295,4 +296,5 @@ def brief(trial: Experiment, result: dict[str, Any]) -> str:
         log = trial.folder / 'train.log'
         where = f' (see {log})' if result['status'] == 'failed' and log.is_file() else ''
         return f'FAILED: {result["error"]}{where}'
-    return f'validation {trial.data.task.metric} {100 * result["score"]:.2f} % mean'
+    metric = trial.data.task.metric
+    return f'validation {metric} {shown(result["score"], metric)} mean'

@@ -18,6 +18,7 @@ from benchmark.names import COLUMN, MODALITIES
 from benchmark.records import distances
 from benchmark.records.metrics import HIGHER_IS_BETTER
 from benchmark.records.schema import SCHEMA, Failure, Record, RecordError, Refusal, Run, is_external
+from benchmark.records.values import UNBOUNDED
 from benchmark.shown import MAX_TEXT, unsafe
 from benchmark.subsets import is_subset
 
@@ -168,7 +169,8 @@ def _check_run(record: Run) -> None:
         )
     _check_subsets('dataset.ceiling', data['ceiling'], names)
     bounds = [*data['ceiling'].values(), *([] if data['chance'] is None else [data['chance']])]
-    _check_fractions('dataset.ceiling and dataset.chance', bounds)
+    if metric not in UNBOUNDED:
+        _check_fractions('dataset.ceiling and dataset.chance', bounds)
     if 'tuning' in record:
         chosen, tried = record['tuning']['chosen'], record['tuning']['tried']
         if chosen is not None and chosen not in range(len(tried)):
@@ -218,6 +220,8 @@ def _check_scores(record: Record, split: Literal['val', 'test']) -> None:
             fits, expected = _is_fraction, 'a fraction'
             if distances.is_distance(name):
                 fits, expected = distances.valid, 'a distance'
+            if name in UNBOUNDED:
+                fits, expected = _is_number, 'a number'
             if value is not None and not fits(value):
                 raise RecordError(
                     f'scores.{split}.{subset}.{name}: expected {expected}, found {_told(value)}'
@@ -245,6 +249,10 @@ def _check_fractions(field: str, values: Iterable[float]) -> None:
     for value in values:
         if not _is_fraction(value):
             raise RecordError(f'{field}: expected fractions, found {_told(value)}')
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _is_fraction(value: Any) -> bool:

@@ -167,13 +167,19 @@ def _check_cells(where: str, cells: Cells, record: Record, subsets: list[str]) -
         told_nan = value is None and math.isnan(score)
         if not told_nan and not (value is not None and abs(score - value) <= TOLERANCE):
             raise RecordError(f'{where}.{subset}: score {value}, but {score:.6f} by its counts')
-        if value is not None and not 0 <= value <= 1:
+        if value is not None and not 0 <= value <= (math.inf if data['metric'] == 'MAE' else 1):
             raise RecordError(f'{where}.{subset}: expected a fraction, found {value}')
 
 
 def _width(data: Mapping[str, Any]) -> int:
     """Returns how many numbers a sample contributes to the metric of a data set."""
-    sizes = {'ACER': 4, 'accuracy': 2, 'mIoU': 3 * len(data['classes'])}
+    sizes = {
+        'F1': 3 * len(data['classes']),
+        'MAE': 2,
+        'ACER': 4,
+        'accuracy': 2,
+        'mIoU': 3 * len(data['classes']),
+    }
     return sizes.get(data['metric'], 1 + len(data.get('regions', ())))
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.records.values import UNBOUNDED
+
 HD95 = 'HD95'
 """95th percentile of the distances between two surfaces; `HD95_<region>` is that of one region."""
 
@@ -18,8 +20,8 @@ def is_distance(metric: str) -> bool:
 
 
 def unit(metric: str) -> str:
-    """Returns the unit in which tables print a metric: 'mm' or '%'."""
-    return 'mm' if is_distance(metric) else '%'
+    """Returns the unit in which tables print a metric: 'mm', '%', or 'times 100' of numbers."""
+    return 'mm' if is_distance(metric) else 'times 100' if metric in UNBOUNDED else '%'
 
 
 def scale(metric: str) -> float:

@@ -7,19 +7,22 @@ Values are fractions; NaN stands for a value that was not measured or is undefin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from benchmark.errors import unknown
-from benchmark.records import distances
+from benchmark.records import distances, labels, values
+from benchmark.records.arithmetic import nanmean, ratio
+from benchmark.records.ranking import eer_auc
 from benchmark.records.schema import DatasetInfo, Outcomes
 
 HIGHER_IS_BETTER = {
     **dict.fromkeys(('ACER', 'APCER', 'BPCER', 'EER', distances.HD95), False),
     **dict.fromkeys(('accuracy', 'AUC', 'UAR', 'F1'), True),
     **dict.fromkeys(('mIoU', 'pixel_accuracy', 'class_accuracy', 'Dice'), True),
+    **labels.DIRECTIONS,
+    **values.DIRECTIONS,
 }
 """Every metric that a table can show -> its direction; of one region (`Dice_WT`) the same."""
 
@@ -51,9 +54,9 @@ def confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
         ValueError: A label or a prediction is none of the K classes.
     """
     tested = predicted >= 0
-    for values in (target[tested], predicted[tested]):
-        if len(values) and not 0 <= values.min() <= values.max() < classes:
-            raise ValueError(f'expected classes 0 to {classes - 1}, found {values.max()}')
+    for found in (target[tested], predicted[tested]):
+        if len(found) and not 0 <= found.min() <= found.max() < classes:
+            raise ValueError(f'expected classes 0 to {classes - 1}, found {found.max()}')
     cells = target[tested].astype(np.int64) * classes + predicted[tested]
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
@@ -83,32 +86,6 @@ def acer(confusions: np.ndarray, live: int) -> np.ndarray:
     the papers on CASIA-SURF; ISO/IEC 30107-3 takes the worst kind instead.
     """
     return (apcer(confusions, live) + bpcer(confusions, live)) / 2
-
-
-def eer_auc(positive: np.ndarray, score: np.ndarray) -> tuple[float, float]:
-    """Returns the equal error rate and the area under the ROC curve.
-
-    The equal error rate is reached at the threshold where as large a share of the negatives is
-    accepted as of the positives is rejected; between thresholds both shares are interpolated.
-
-    Args:
-        positive: (N,) bool.
-        score: (N,); the larger, the more positive. Equal scores are accepted together.
-
-    Returns:
-        Both as fractions, NaN without positives or without negatives.
-    """
-    if positive.all() or not positive.any():
-        return math.nan, math.nan
-    order = np.argsort(-score, kind='stable')
-    ends = np.append(np.asarray(np.diff(score[order]) != 0), True)
-    accepted = np.stack([np.cumsum(positive[order]), np.cumsum(~positive[order])])[:, ends]
-    true, false = np.concatenate([np.zeros((2, 1)), accepted / accepted[:, -1:]], 1)
-    auc = float((np.diff(false) * (true[1:] + true[:-1]) / 2).sum())
-    gap = false - (1 - true)
-    k = int(np.argmax(gap >= 0))
-    share = gap[k - 1] / (gap[k - 1] - gap[k])
-    return float(false[k - 1] + share * (false[k] - false[k - 1])), auc
 
 
 def uar(confusions: np.ndarray) -> np.ndarray:
@@ -223,6 +200,11 @@ def recomputed(outcomes: Outcomes, subset: str, data: DatasetInfo) -> dict[str, 
         return dices | distances.told(outcomes, subset, there, data.get('regions', ()))
     if metric == 'mIoU':
         return of_areas(outcomes[f'areas/{subset}'])
+    if metric == labels.METRIC:
+        return labels.of_labels(outcomes['target'][there], outcomes[f'logit/{subset}'][there])
+    if metric == values.METRIC:
+        told = data.get('sentiment', False)
+        return values.of_values(outcomes['target'][there], outcomes[f'value/{subset}'][there], told)
     target, predicted = outcomes['target'][there], outcomes[f'pred/{subset}'][there]
     if metric != 'ACER':
         return of_decisions(target, predicted, len(data['classes']))
@@ -242,6 +224,9 @@ def tested(outcomes: Outcomes, subset: str, metric: str) -> np.ndarray:
         return np.asarray(outcomes[f'areas/{subset}'].min((1, 2)) >= 0)
     if metric == 'mIoU':
         return np.asarray(outcomes[f'areas/{subset}'][:, 2].any(1))
+    if metric in (labels.METRIC, values.METRIC):
+        kind = 'logit' if metric == labels.METRIC else 'value'
+        return np.asarray(np.isfinite(outcomes[f'{kind}/{subset}']).all(1))
     return np.asarray(outcomes[f'pred/{subset}'] >= 0)
 
 
@@ -251,6 +236,11 @@ def determined(data: DatasetInfo) -> set[str]:
         return {'Dice', *(f'Dice_{name}' for name in data.get('regions', ()))}
     if data['metric'] == 'mIoU':
         return {'mIoU', 'pixel_accuracy', 'class_accuracy'}
+    if data['metric'] == labels.METRIC:
+        return {*labels.DIRECTIONS}
+    if data['metric'] == values.METRIC:
+        plain = {*values.UNBOUNDED}
+        return {*values.DIRECTIONS} if data.get('sentiment', False) else plain
     own = ('APCER', 'BPCER', 'ACER', 'EER', 'AUC') if data['metric'] == 'ACER' else ('UAR', 'F1')
     return {'accuracy', *own}
 
@@ -260,7 +250,7 @@ def contributions(outcomes: Outcomes, subset: str, metric: str, live: int = 1) -
 
     C is 4 for ACER (the cells of the confusion matrix of attack and live), 2 for accuracy (wrong,
     right), 3K for mIoU (the areas), and 1 + R for Dice (a 1, and each region's Dice), whose samples
-    are volumes.
+    are volumes; 3K for F1 (labels right, wrong, missed) and 2 for MAE (a 1, the absolute error).
     """
     if metric == 'Dice':
         each = np.insert(dice(outcomes[f'areas/{subset}']), 0, 1.0, axis=1)
@@ -268,6 +258,8 @@ def contributions(outcomes: Outcomes, subset: str, metric: str, live: int = 1) -
     if metric == 'mIoU':
         areas = outcomes[f'areas/{subset}']
         return areas.reshape(len(areas), -1)
+    if metric in (labels.METRIC, values.METRIC):
+        return _added(outcomes, subset, metric)
     target, predicted = outcomes['target'], outcomes[f'pred/{subset}']
     if metric == 'ACER':
         cells, columns = 2 * (target == live) + (predicted == live), 4
@@ -277,24 +269,25 @@ def contributions(outcomes: Outcomes, subset: str, metric: str, live: int = 1) -
     return (cells[:, None] == np.arange(columns)) & there[:, None]
 
 
+def _added(outcomes: Outcomes, subset: str, metric: str) -> np.ndarray:
+    """Returns the contributions (N, C) to the metric of labels or of values."""
+    there = tested(outcomes, subset, metric)
+    if metric == labels.METRIC:
+        found = labels.counts(outcomes['target'], outcomes[f'logit/{subset}'])
+        return found.reshape(len(found), -1) & there[:, None]
+    wrong = outcomes[f'value/{subset}'].astype(np.float64) - outcomes['target']
+    each = np.insert(np.abs(wrong).mean(1)[:, None], 0, 1.0, axis=1)
+    return np.where(there[:, None], each, 0.0)
+
+
 def score(totals: np.ndarray, metric: str) -> np.ndarray:
     """Returns a metric (...) of contributions (..., C) that are summed over samples."""
     if metric == 'mIoU':
         return miou(totals.reshape(*totals.shape[:-1], 3, -1))
-    if metric == 'Dice':
+    if metric == labels.METRIC:
+        return nanmean(labels.f1(totals.reshape(*totals.shape[:-1], 3, -1)))
+    if metric in ('Dice', values.METRIC):
         return ratio(totals[..., 1:].mean(-1), totals[..., 0])
     if metric == 'ACER':
         return acer(totals.reshape(*totals.shape[:-1], 2, 2), live=1)
     return ratio(totals[..., 1], totals.sum(-1))
-
-
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Returns part / whole, NaN where whole is 0."""
-    with np.errstate(divide='ignore', invalid='ignore'):
-        return np.where(whole > 0, part / whole, np.nan)
-
-
-def nanmean(values: np.ndarray) -> np.ndarray:
-    """Returns the mean over the last axis of what is not NaN, NaN where nothing is left."""
-    there = ~np.isnan(values)
-    return ratio(np.where(there, values, 0).sum(-1), there.sum(-1))

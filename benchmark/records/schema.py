@@ -24,18 +24,19 @@ Outcomes = dict[str, np.ndarray]
 belongs to, for example a person. Runs of older versions have neither.
 
 Classification into K classes: 'target' (N,) holds the labels; for each subset 'pred/<subset>' (N,)
-holds the predicted classes, -1 where the sample was not tested on the subset, and 'logit/<subset>'
-holds logits, NaN where not tested: if K = 2, (N,) float32, the log-odds of the live class (ACER) or
-of class 1; otherwise (N, K), float32 for ACER and float16 for the other metrics. Runs of older
-versions have 'score/<subset>' (N,) float32 instead, the probability of the live class (ACER) or of
-the predicted class.
+holds the predicted classes, -1 where the sample was not tested, and 'logit/<subset>' logits, NaN
+where not tested: if K = 2, (N,) float32, the log-odds of the live class (ACER) or of class 1;
+otherwise (N, K), float32 for ACER and float16 for others. Older runs have 'score/<subset>' (N,)
+float32, the probability of the live class (ACER) or of the predicted one.
 
-Segmentation into K classes: for each subset 'areas/<subset>' (N, 3, K) holds the pixels of
-intersection, prediction and label per class, all 0 where the image was not tested.
+Segmentation into K classes: 'areas/<subset>' (N, 3, K) holds the pixels of intersection, prediction
+and label per class, all 0 where not tested.
 
-Dice of R regions: for each subset 'areas/<subset>' (V, 3, R) holds the same areas of V volumes, -1
-where the volume was not tested; 'name' and 'cluster' are (V,), of the volumes. Where HD95 was
-measured, 'hd95/<subset>' (V, R) float32 holds it in millimetres, NaN where not tested.
+Dice of R regions: 'areas/<subset>' (V, 3, R) holds the areas of V volumes, -1 where not tested;
+'name' and 'cluster' are (V,), of the volumes. Where HD95 was measured, 'hd95/<subset>' (V, R)
+float32 holds it in millimetres, NaN where not tested.
+
+Several labels: 'target' and 'logit/<subset>', values: 'target' and 'value/<subset>', all (N, K).
 """
 
 
@@ -68,10 +69,10 @@ class _Dataset(TypedDict):
     name: str
     options: dict[str, Any]
     fingerprint: str
-    kind: Literal['classification', 'segmentation']
+    kind: Literal['classification', 'segmentation', 'multilabel', 'regression']
     modalities: list[str]
     classes: list[str]
-    metric: Literal['ACER', 'accuracy', 'mIoU', 'Dice']
+    metric: Literal['ACER', 'accuracy', 'mIoU', 'Dice', 'F1', 'MAE']
     higher_is_better: bool
     live: int
     ceiling: dict[str, float]
@@ -84,15 +85,15 @@ class DatasetInfo(_Dataset, total=False):
     `live` is the index of the bona fide class, which ACER needs. `ceiling` gives the score of the
     ideal observer on each subset and `chance` the score of guessing, where they are known.
     `regions` names the regions of Dice in the order of the outcomes. `encoder` says in words which
-    network encodes the inputs, and its width. `changed` names those of the options that are not the
-    data set's defaults. `reader` is the registered name that the data set was opened by, such as
-    'arrays', which is another one than `name` for data of the user's own.
+    network encodes the inputs, and its width. `changed` names the options that are not the data
+    set's defaults. `reader` is the registered name that it was opened by, such as 'arrays'.
     """
 
     regions: list[str]
     encoder: str
     changed: list[str]
     reader: str
+    sentiment: bool
 
 
 SubsetMetrics = dict[str, dict[str, float | None]]

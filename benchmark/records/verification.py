@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from benchmark.files import stamp
-from benchmark.records import archive, distances
+from benchmark.records import archive, distances, labels, values
 from benchmark.records.identity import content
 from benchmark.records.metrics import ratio, recomputed, tested
 from benchmark.records.schema import Outcomes, Record, RecordError, is_external
@@ -33,6 +33,8 @@ _VALIDATED: set[tuple[object, ...]] = set()
 _PER_SUBSET = {
     'classification': ('pred', 'logit', 'score'),
     'segmentation': ('areas', 'hd95'),
+    'multilabel': ('logit',),
+    'regression': ('value',),
 }
 _ABOUT_SAMPLES = ('target', 'name', 'cluster')
 
@@ -128,6 +130,10 @@ def _predicted(record: Record, outcomes: Outcomes, subset: str) -> list[float]:
             # Areas are those of regions here, from which shares of classes do not follow.
             return shares if shares[0] < 1 else [0.0] * classes
         return [1.0, *[0.0] * (classes - 1)]
+    if metric == labels.METRIC:
+        return labels.shares(outcomes[f'logit/{subset}'][there]).tolist()
+    if metric == values.METRIC:
+        return [0.0] * classes
     if metric == 'mIoU':
         counts = outcomes[f'areas/{subset}'][:, 1].sum(0)
     else:
@@ -165,7 +171,7 @@ def check_fit(record: Record, outcomes: Outcomes, split: Measured = 'test') -> N
     for name in sorted(outcomes.keys() - known):
         raise RecordError(f'expected the arrays of the subsets tested, found {name[:100]!r}')
     needed = [f'{kinds[0]}/{subset}' for subset in numbers]
-    if data['kind'] == 'classification':
+    if data['kind'] != 'segmentation':
         needed.insert(0, 'target')
     for name in needed:
         if name not in outcomes:
@@ -181,6 +187,8 @@ def check_fit(record: Record, outcomes: Outcomes, split: Measured = 'test') -> N
     _check_units(record, outcomes, split)
     if data['kind'] == 'classification':
         _check_classes(record, outcomes, samples, numbers)
+    elif data['kind'] != 'segmentation':
+        _check_columns(record, outcomes, numbers)
     else:
         _check_areas(record, outcomes, samples, numbers)
 
@@ -217,6 +225,23 @@ def _check_classes(
                 raise RecordError(f'{name}: expected finite numbers')
         if f'logit/{subset}' in outcomes and not is_external(record):
             _check_decisions(record, outcomes, subset)
+
+
+def _check_columns(record: Record, outcomes: Outcomes, numbers: Mapping[str, int]) -> None:
+    """Checks targets and predictions with a column for each label or value."""
+    data, target = record['dataset'], outcomes['target']
+    shape = len(target), len(data['classes'])
+    valid = np.isin(target, (0, 1)) if data['kind'] == 'multilabel' else np.isfinite(target)
+    if target.shape != shape or not valid.all():
+        raise RecordError(f'target: expected targets {shape}, found shape {target.shape}')
+    for subset, number in numbers.items():
+        name = f'{_PER_SUBSET[data["kind"]][0]}/{subset}'
+        found = outcomes[name]
+        if found.shape != shape or found.dtype.kind != 'f':
+            raise RecordError(f'{name}: expected numbers {shape}, found {found.shape}')
+        there = np.isfinite(found)
+        if (there != there[:, :1]).any() or there[:, 0].sum() != number:
+            raise RecordError(f'{name}: expected {number} samples tested')
 
 
 def _check_decisions(record: Record, outcomes: Outcomes, subset: str) -> None:

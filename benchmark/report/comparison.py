@@ -236,8 +236,8 @@ def p_text(p: float) -> str:
 def weights(added: np.ndarray, metric: str) -> np.ndarray:
     """Returns how much each unit weighs in each part that a metric is the mean of, (U, G).
 
-    The parts of ACER are attacks and live samples, those of mIoU the classes that are labelled; the
-    other metrics have one part.
+    The parts of ACER are attacks and live samples, those of mIoU the classes that are labelled,
+    those of F1 the labels; the other metrics have one part.
 
     Args:
         added: (U, C) contributions of U units.
@@ -247,7 +247,10 @@ def weights(added: np.ndarray, metric: str) -> np.ndarray:
         return added.reshape(len(added), 2, 2).sum(2)
     if metric == 'mIoU':
         return added.reshape(len(added), 3, -1)[:, 2]
-    return added[:, :1] if metric == 'Dice' else added.sum(1, keepdims=True)
+    if metric == 'F1':
+        right, _, missed = np.moveaxis(added.reshape(len(added), 3, -1), 1, 0)
+        return right + missed
+    return added[:, :1] if metric in ('Dice', 'MAE') else added.sum(1, keepdims=True)
 
 
 def too_few(seeds: Collection[int], whole: bool) -> str:

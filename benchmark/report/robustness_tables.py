@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmark.records import corruptions
 from benchmark.records.corruptions import subsets_of
+from benchmark.records.distances import unit
 from benchmark.records.kinds import KINDS
 from benchmark.report import escaping
 from benchmark.report.cost_table import TextTable
@@ -139,7 +140,7 @@ def _case(modality: str, subset: str, names: Sequence[str]) -> str:
 
 def _title(found: Robustness, what: str) -> str:
     runs = found.runs
-    metric = f'{runs.metric} {"↑" if runs.higher else "↓"} (%)'
+    metric = f'{runs.metric} {"↑" if runs.higher else "↓"} ({unit(runs.metric)})'
     return f'{runs.data["name"]}, {runs.protocol_id}: {metric} {what}'
 
 

@@ -9,7 +9,7 @@ from benchmark.records import distances
 from benchmark.report import gaps
 from benchmark.report.runs import Runs
 
-UNITS = {'%': 'percent', 'mm': 'millimetres'}
+UNITS = {'%': 'percent', 'mm': 'millimetres', 'times 100': 'hundredths'}
 
 SELECTION = {
     'last': 'tested after the last epoch',

@@ -11,6 +11,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.records import metrics, store
 from benchmark.records.schema import Outcomes, Record, Unscored, is_external, test_scores
+from benchmark.records.values import shown
 from benchmark.report import baseline, captions, common, escaping, gaps
 from benchmark.report.cost_table import TextTable
 from benchmark.report.published import published
@@ -267,7 +268,8 @@ def brief(record: Record) -> str:
     which = record['protocol'].get('subsets', '')
     mean = tested.mean(scores, len(record['dataset']['modalities']), which)
     kind = 'estimated mean' if tested.is_sample(which) else 'mean'
-    return f'{metric} {100 * mean:.2f} % {kind}, {100 * scores[subset]:.2f} % worst ({subset})'
+    worst = f'{shown(scores[subset], metric)} worst ({subset})'
+    return f'{metric} {shown(mean, metric)} {kind}, {worst}'
 
 
 def show(made: Table, protocols: set[str] | None = None) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
-from benchmark.dataset import Rows
+from benchmark.dataset import Rows, label_maps
 from benchmark.errors import UserError
-from benchmark.method import IGNORE
+from benchmark.method import IGNORE, Task
 
 ClassWeights = Literal['', 'balanced'] | tuple[float, ...]
 """'balanced', a number for each class, or nothing for equal weights."""
@@ -20,13 +19,14 @@ CHUNK = 64
 
 
 def weights_of(
-    given: ClassWeights, classes: Sequence[str], target: Rows, rows: np.ndarray, where: str
+    given: ClassWeights, task: Task, target: Rows, rows: np.ndarray, where: str
 ) -> tuple[float, ...]:
     """Returns the weights of the classes as a task holds them; none where they are equal.
 
     Args:
-        given: The option.
-        classes: The names of the K classes.
+        given: The option. Of several labels, 'balanced' weighs the positive samples of each by the
+            number of negative ones divided by theirs.
+        task: Gives the K classes.
         target: The labels of the training split, which are read for 'balanced' alone.
         rows: (n,) positions of the training samples that count.
         where: What the weights are for, for messages.
@@ -34,9 +34,14 @@ def weights_of(
     Raises:
         UserError: There is not one positive number for each class.
     """
+    if given and task.kind == 'regression':
+        raise UserError(f'{where}: class_weights: expected none for a regression, found some')
+    if given == 'balanced' and task.kind == 'multilabel':
+        found = np.asarray(target[rows]).sum(0)
+        return tuple(((len(rows) - found) / np.maximum(found, 1)).clip(min=1e-3).tolist())
     if isinstance(given, str):
-        return balanced(counted(target, rows, len(classes))) if given else ()
-    if len(given) != len(classes):
+        return balanced(counted(target, rows, task)) if given else ()
+    if len(given) != len(classes := task.classes):
         raise UserError(
             f'{where}: class_weights: expected balanced or {len(classes)} numbers, one for each '
             f'class, found {len(given)}'
@@ -61,17 +66,19 @@ def balanced(counts: np.ndarray) -> tuple[float, ...]:
     return tuple(np.where(occurs, weights, 1.0).tolist())
 
 
-def counted(target: Rows, rows: np.ndarray, classes: int) -> np.ndarray:
+def counted(target: Rows, rows: np.ndarray, task: Task) -> np.ndarray:
     """Returns how many samples, or labelled pixels, each class has, (K,).
 
     Args:
         target: (N,) classes, or (N, H, W) label maps.
         rows: (n,) positions of the samples that count.
-        classes: K.
+        task: Gives the K classes.
     """
-    counts = np.zeros(classes, np.int64)
+    counts = np.zeros(len(task.classes), np.int64)
     for some in np.array_split(rows, range(CHUNK, len(rows), CHUNK)):
         labels = np.asarray(target[some])
-        known = labels != IGNORE if labels.ndim > 1 else slice(None)
-        counts += np.bincount(labels[known].ravel().astype(np.int64), minlength=classes)
+        if labels.ndim > 1:
+            labels = label_maps(labels, task)
+            labels = labels[labels != IGNORE]
+        counts += np.bincount(labels.ravel().astype(np.int64), minlength=len(counts))
     return counts

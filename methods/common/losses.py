@@ -45,13 +45,14 @@ def multi_scale(
 
 
 def labels_of(target: Tensor, counted: Tensor) -> Tensor:
-    """Returns the labels of some samples, with IGNORE in the place of all others.
+    """Returns the targets of some samples, with IGNORE, or NaN for values, in place of all others.
 
     Args:
-        target: (B,) or (B, H, W).
+        target: (B,) or (B, H, W), of several labels or values (B, K).
         counted: (B,) bool, the samples that keep their labels.
     """
-    return target.where(counted.view(-1, *[1] * (target.ndim - 1)), IGNORE)
+    blank = torch.nan if target.is_floating_point() else IGNORE
+    return target.where(counted.view(-1, *[1] * (target.ndim - 1)), blank)
 
 
 def weighted_errors(logits: Tensor, target: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,8 +150,8 @@ def squared_dice(logits: Tensor, target: Tensor) -> Tensor:
         A scalar in float32.
     """
     p = logits.float().softmax(1) * (target != IGNORE)[:, None]
-    label = one_hot(target, p.shape[1])
-    both, sizes = 2 * (p * label).sum((2, 3)), (p.square() + label).sum((2, 3))
+    label, axes = one_hot(target, p.shape[1]), [*range(2, p.ndim)]
+    both, sizes = 2 * (p * label).sum(axes), (p.square() + label).sum(axes)
     return 1 - ((both + 1e-5) / (sizes + 1e-5)).mean()
 
 
@@ -175,7 +176,8 @@ def sigmoid_dice(logits: Tensor, target: Tensor, power: int = 1) -> Tensor:
     """
     label = one_hot(target, logits.shape[1])
     p = logits.float().sigmoid() * (target != IGNORE)[:, None]
-    both, sizes = (p * label).sum((0, 2, 3)), (p**power + label).sum((0, 2, 3))
+    axes = [0, *range(2, p.ndim)]
+    both, sizes = (p * label).sum(axes), (p**power + label).sum(axes)
     return 1 - ((2 * both + 1) / (sizes + 1)).mean()
 
 

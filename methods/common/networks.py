@@ -3,9 +3,10 @@
 Classification follows the CASIA-SURF network of MMANet's paper: for each modality the stem and two
 stages of a ResNet-18 and squeeze-and-excitation, then concatenation, two shared stages and a linear
 head. Segmentation has a ResNet-18 per modality and a feature pyramid over maps fused at four
-scales, or ESANet if the task names it. `Task.width` scales all networks, 64 being the papers' size;
-`Task.depth` and `Task.pretrained` affect the encoders only. The residual stages, the pyramid and
-its head are those of mmsegmentation.
+scales, or ESANet if the task names it; volumes have the network of `methods.common.unet3d`.
+`Task.width` scales all networks, 64 being the papers' size, and 16 in volumes. `Task.depth` and
+`Task.pretrained` affect the encoders of images only. The residual stages, the pyramid and its head
+are those of mmsegmentation.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from methods.common.resize import PyramidHead, bilinear
 from methods.common.resnet import kaiming
 from methods.common.sequences import SequenceEncoder
 from methods.common.sharing import share
+from methods.common.unet3d import VolumeDecoder, VolumeEncoder, VolumeFusion
 
 
 class Encoders(nn.ModuleDict):
@@ -53,6 +55,8 @@ class Encoders(nn.ModuleDict):
     def _encoder(modality: Modality, task: Task) -> nn.Module:
         if task.network == 'esanet':
             return nn.Identity()
+        if modality.kind == 'volume':
+            return VolumeEncoder(modality, task)
         if task.kind == 'segmentation':
             return PyramidEncoder(modality, task)
         if modality.kind == 'image':
@@ -78,14 +82,14 @@ def masked(features: dict[str, Maps], mask: Tensor, names: tuple[str, ...]) -> l
         For each scale, the list of the M modalities' maps.
     """
     scales = range(len(next(iter(features.values()))))
-    keep = mask[:, :, None, None, None]
 
     def one(name: str, column: int, scale: int) -> Tensor:
         if name not in features:
             return torch.zeros_like(next(iter(features.values()))[scale])
         x = features[name][scale]
         # A selection, not a product: missing modalities may hold NaN, and 0 times NaN is NaN.
-        return torch.where(keep[:, column], x, x.new_zeros(()))
+        keep = mask[:, column].view(-1, *[1] * (x.ndim - 1))
+        return torch.where(keep, x, x.new_zeros(()))
 
     return [[one(name, m, s) for m, name in enumerate(names)] for s in scales]
 
@@ -104,6 +108,10 @@ class ConcatFusion(nn.Module):
         super().__init__()
         self.names = task.names
         count = len(self.names)
+        self.reduce: nn.ModuleList | VolumeFusion
+        if task.volumes:
+            self.reduce = VolumeFusion(task)
+            return
         self.reduce = nn.ModuleList(
             ConvModule(count * c, c, 1, norm_cfg={'type': 'BN'})
             for c in fused_channels(task)
@@ -120,7 +128,10 @@ class ConcatFusion(nn.Module):
         Returns:
             One map per scale.
         """
-        joined = [torch.cat(maps, 1) for maps in masked(features, mask, self.names)]
+        scales = masked(features, mask, self.names)
+        if isinstance(self.reduce, VolumeFusion):
+            return self.reduce(scales)
+        joined = [torch.cat(maps, 1) for maps in scales]
         if not self.reduce:
             return tuple(joined)
         return tuple(reduce(x) for reduce, x in zip(self.reduce, joined, strict=True))
@@ -232,8 +243,8 @@ class SegmentationDecoder(nn.Module):
         return self.logits(self.maps(fused))
 
 
-Decoder = ClassificationDecoder | SegmentationDecoder | ESANetDecoder
-"""What `decoder` returns: `maps`, `logits` and `outputs` are common to all three."""
+Decoder = ClassificationDecoder | SegmentationDecoder | ESANetDecoder | VolumeDecoder
+"""What `decoder` returns: `maps`, `logits` and `outputs` are common to all four."""
 
 
 def fusion(task: Task) -> nn.Module:
@@ -251,6 +262,8 @@ def decoder(task: Task, channels: int | None = None) -> Decoder:
     """
     if task.network == 'esanet':
         return ESANetDecoder(task)
+    if task.volumes:
+        return VolumeDecoder(task)
     if task.kind == 'segmentation':
         return SegmentationDecoder(task)
     return ClassificationDecoder(task, channels)

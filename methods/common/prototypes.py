@@ -55,7 +55,8 @@ class Prototypes(nn.Module):
         there = weights.sum() > 0
         self._revive(rows, weights, there)
         nearest = torch.cdist(rows, self.means).argmin(1)
-        own = nn.functional.one_hot(nearest, len(self.counts)).to(rows) * weights[:, None]
+        places = torch.arange(len(self.counts), device=rows.device)
+        own = (nearest[:, None] == places).to(rows) * weights[:, None]
         memory = torch.where(there, self.memory, 1.0)
         self.sums.copy_(memory * self.sums + own.T @ rows)
         self.counts.copy_(memory * self.counts + own.sum(0))

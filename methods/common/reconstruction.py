@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmark.method import Task
 from methods.common.networks import Maps, SegmentationDecoder
+from methods.common.regions import conv
 
 
 def layers(widths: Sequence[int], activation: Callable[[], nn.Module]) -> list[nn.Module]:
@@ -52,21 +53,24 @@ class ImageDecoder(nn.Module):
 
     Args:
         channels: Channels of the latent maps, finest scale first.
-        shape: Shape (C, H, W) of the image.
+        shape: Shape (C, H, W) of the image, or (C, D, H, W) of a volume, whose finest latent map
+            has its resolution.
     """
 
     def __init__(self, channels: Sequence[int], shape: tuple[int, ...]) -> None:
         super().__init__()
-        steps = 2 if len(channels) > 1 else 3
+        self.flat = len(shape) == 3
+        steps = (2 if len(channels) > 1 else 3) if self.flat else 0
         self.sizes = [tuple(-(-side // 2**k) for side in shape[1:]) for k in reversed(range(steps))]
         widths = [max(channels[0] >> k, 1) for k in range(steps + 1)]
         finer_and_deeper = reversed(list(itertools.pairwise(channels)))
         self.join = nn.ModuleList(self._block(c + deeper, c) for c, deeper in finer_and_deeper)
         self.grow = nn.ModuleList(self._block(i, o) for i, o in itertools.pairwise(widths))
-        self.image = nn.Conv2d(widths[-1], shape[0], 1)
+        self.image = (nn.Conv2d if self.flat else nn.Conv3d)(widths[-1], shape[0], 1)
 
-    @staticmethod
-    def _block(inputs: int, outputs: int) -> ConvModule:
+    def _block(self, inputs: int, outputs: int) -> nn.Module:
+        if not self.flat:
+            return conv(inputs, outputs, 3, nn.InstanceNorm3d)
         return ConvModule(inputs, outputs, 3, padding=1, norm_cfg={'type': 'BN'})
 
     def forward(self, latents: Sequence[Tensor]) -> Tensor:

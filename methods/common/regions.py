@@ -20,6 +20,12 @@ TOGETHER = 8
 """Number of regions whose features are held in memory at once."""
 
 
+def pointwise(kernel: Tensor, x: Tensor) -> Tensor:
+    """Maps (B, C, ...) to (B, C', ...) by a kernel of one pixel, as a matrix product."""
+    product = torch.bmm(kernel.flatten(1).expand(len(x), -1, -1), x.flatten(2))
+    return product.unflatten(2, x.shape[2:])
+
+
 class Pointwise(nn.Conv2d):
     """A 1x1 convolution without bias, computed as a matrix product: faster for few channels.
 
@@ -33,26 +39,47 @@ class Pointwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C', H, W)."""
-        kernel = self.weight.flatten(1).expand(len(x), -1, -1)
-        return torch.bmm(kernel, x.flatten(2)).unflatten(2, x.shape[2:])
+        return pointwise(self.weight, x)
+
+
+class Pointwise3d(nn.Conv3d):
+    """The same of volumes; its arguments are those of `Pointwise`."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, D, H, W) to (B, C', D, H, W)."""
+        return pointwise(self.weight, x)
+
+
+def plain(norm: Callable[..., nn.Module]) -> type[nn.Conv2d] | type[nn.Conv3d]:
+    """Returns the class of the convolutions whose maps a class of normalisations takes."""
+    return nn.Conv3d if norm is nn.InstanceNorm3d else nn.Conv2d
 
 
 def conv(
-    inputs: int, outputs: int, kernel: int, norm: Callable[..., nn.Module] = nn.InstanceNorm2d
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    norm: Callable[..., nn.Module] = nn.InstanceNorm2d,
+    stride: int = 1,
 ) -> nn.Sequential:
     """Returns a zero-padded convolution, a norm without affine parameters, and a leaky ReLU.
 
     Args:
         inputs: Number of input channels.
         outputs: Number of output channels.
-        kernel: Height and width of the kernel, odd.
-        norm: Class of the normalisation.
+        kernel: Side of the kernel, odd.
+        norm: Class of the normalisation; that of volumes asks for a convolution of volumes.
+        stride: Step of the kernel; of a kernel of one pixel it is 1.
     """
     layer: nn.Module
+    kind = plain(norm)
     if kernel == 1:
-        layer = Pointwise(inputs, outputs)
+        layer = (Pointwise3d if kind is nn.Conv3d else Pointwise)(inputs, outputs)
     else:
-        layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+        layer = kind(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(layer, norm(outputs, affine=False), nn.LeakyReLU(SLOPE, inplace=True))
 
 
@@ -92,7 +119,7 @@ class ProbabilityMaps(nn.Module):
         super().__init__()
         self.embed = bottleneck(count * channels, max(channels // 4, 4), channels, norm)
         joined = 2 * channels if decoded else channels
-        self.classify = nn.Sequential(conv(joined, 16, 1, norm), nn.Conv2d(16, regions, 1))
+        self.classify = nn.Sequential(conv(joined, 16, 1, norm), plain(norm)(16, regions, 1))
 
     def forward(self, joined: Tensor, above: Tensor | None) -> Tensor:
         """Predicts the probability maps.
@@ -120,7 +147,7 @@ class RegionDecoder(nn.Module):
         channels: Channels of the maps f_s, finest scale first.
         norms: Class of the normalisation at each scale.
         classes: Number of classes.
-        size: Height and width of the images.
+        size: Height and width of the images, or the three sides of the patches of volumes.
     """
 
     def __init__(
@@ -137,7 +164,7 @@ class RegionDecoder(nn.Module):
         self.join = nn.ModuleList(
             nn.Sequential(conv(2 * c, c, 3, norm), conv(c, c, 1, norm)) for c, _, norm in each
         )
-        self.head = nn.Conv2d(channels[0], classes, 1)
+        self.head = plain(norms[0])(channels[0], classes, 1)
 
     def ascend(self, scale: int, deeper: Tensor, size: Sequence[int]) -> Tensor:
         """Returns a_s from x_{s+1}.
@@ -157,12 +184,17 @@ class RegionDecoder(nn.Module):
         """Returns logits (B, K, H, W), at the resolution of the images, from x_1."""
         return upsample(self.head(x), self.size)
 
+    def levels(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Returns x_s of all scales from maps (B, C, H, W) of all scales, both finest first."""
+        found = [maps[-1]]
+        for s in reversed(range(len(maps) - 1)):
+            above = self.ascend(s, found[0], maps[s].shape[2:])
+            found.insert(0, self.merge(s, maps[s], above))
+        return found
+
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Returns the logits of maps (B, C, H, W) of all scales, finest first."""
-        x = maps[-1]
-        for s in reversed(range(len(maps) - 1)):
-            x = self.merge(s, maps[s], self.ascend(s, x, maps[s].shape[2:]))
-        return self.logits(x)
+        return self.logits(self.levels(maps)[0])
 
 
 def region_average(joined: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,7 +302,8 @@ class RegionFusion(nn.Module):
         parts = zip(
             weights.split(TOGETHER, 1), probability.split(TOGETHER, 1), kernels, strict=True
         )
-        y = merge[1:](total(F.conv2d(split_regions(maps, w, p), k) for w, p, k in parts))
+        convolve = F.conv3d if maps.ndim == 6 else F.conv2d
+        y = merge[1:](total(convolve(split_regions(maps, w, p), k) for w, p, k in parts))
         for layer in refine:
             y = layer(y)
         return torch.cat([y, self.psi(joined)], 1)

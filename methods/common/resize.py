@@ -24,20 +24,16 @@ def bilinear(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Ten
     channels, where it is faster than the products.
 
     Args:
-        x: (B, C, H, W).
-        size: Height and width of the result.
+        x: (B, C, H, W), or (B, C, D, H, W) of volumes, which are resized along all three axes.
+        size: Height and width of the result, after the depth of a volume.
         align_corners: Whether the centres of the corner pixels of x and of the result coincide,
             instead of the outer edges of these pixels.
 
     Returns:
         (B, C, *size) in float32.
     """
-
-    def rows(count: int, length: int) -> Tensor:
-        # Interpolating the unit vectors gives the matrix of the interpolation.
-        basis = torch.eye(count, device=x.device)[:, None]
-        return F.interpolate(basis, length, mode='linear', align_corners=align_corners)[:, 0]
-
+    if x.ndim == 5:
+        return _trilinear(x, size, align_corners, x.device.type != 'cpu')
     height, width = x.shape[2:]
     # Autocast would compute the products in half precision.
     with torch.autocast(x.device.type, enabled=False):
@@ -46,7 +42,30 @@ def bilinear(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Ten
             return x
         if x.device.type == 'cpu' and x.shape[1] >= MANY:
             return F.interpolate(x, tuple(size), mode='bilinear', align_corners=align_corners)
-        return rows(height, size[0]).T @ x @ rows(width, size[1])
+        rows = _matrix(height, size[0], align_corners, x.device)
+        return rows.T @ x @ _matrix(width, size[1], align_corners, x.device)
+
+
+def _matrix(count: int, length: int, align_corners: bool, device: torch.device) -> Tensor:
+    """Returns the matrix (count, length) that interpolates rows of numbers linearly."""
+    # Interpolating the unit vectors gives the matrix of the interpolation.
+    basis = torch.eye(count, device=device)[:, None]
+    return F.interpolate(basis, length, mode='linear', align_corners=align_corners)[:, 0]
+
+
+def _trilinear(x: Tensor, size: Sequence[int], align_corners: bool, products: bool) -> Tensor:
+    """Resizes volumes (B, C, D, H, W) as `bilinear` does, by a product for each axis or not."""
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.float()
+        if x.shape[2:] == tuple(size):
+            return x
+        if not products:
+            return F.interpolate(x, tuple(size), mode='trilinear', align_corners=align_corners)
+        for axis, length in enumerate(size, 2):
+            turned = x.transpose(axis, -1)
+            turned = turned @ _matrix(x.shape[axis], length, align_corners, x.device)
+            x = turned.transpose(axis, -1)
+        return x
 
 
 class Doubling(nn.Module):

@@ -306,14 +306,14 @@ def test_keys_and_files_that_are_not_read_are_named(tmp_path):
     ('keys', 'match'),
     [
         ({'target': np.arange(N) % 2 - 1}, 'target: expected labels from 0 up, found -1'),
-        ({'target': np.arange(N) * 9}, 'at most 255 classes, because label 255 is ignored, found'),
+        ({'target': np.arange(N) * 9000}, 'target: expected at most 65535 classes, found'),
         (
-            {'target': np.arange(N) % 2, 'classes': np.arange(300).astype(str)},
-            'at most 255 classes, because label 255 is ignored, found 300',
+            {'target': np.arange(N) % 2, 'classes': np.arange(70000).astype(str)},
+            'target: expected at most 65535 classes, found 70000',
         ),
         (
             {'target': np.arange(N, dtype=np.uint64) % 2 + np.uint64(2**63)},
-            'target: expected at most 255 classes',
+            'target: expected at most 65535 classes',
         ),
         ({'classes': np.array([b'a', b'\xff'])}, "classes: expected text in UTF-8, found b'.xff'"),
         ({'cluster': np.array(['a', ''] * (N // 2))}, "cluster: expected printable.*'' in row 1"),

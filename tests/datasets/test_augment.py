@@ -13,7 +13,7 @@ import torch
 from scipy import ndimage, stats
 
 from benchmark.errors import UserError
-from benchmark.method import Batch, Preprocessor
+from benchmark.method import IGNORE, Batch, Preprocessor
 from datasets.common.augment.colour import hsv_to_rgb, rgb_to_hsv
 from datasets.common.augment.transforms import (
     ColourJitter,
@@ -199,7 +199,7 @@ def test_an_image_smaller_than_the_crop_lies_anywhere_in_it():
     out = Geometric((7, 8), flip=0)(batch)
     seen = set()
     for b in range(300):
-        inside = out.target[b] != 255
+        inside = out.target[b] != IGNORE
         (y, x), shape = inside.nonzero().min(0).values.tolist(), batch.target[b].shape
         window = (slice(y, y + 5), slice(x, x + 6))
         assert inside.sum() == shape.numel()
@@ -214,7 +214,7 @@ def test_an_image_smaller_than_the_crop_lies_anywhere_in_it():
 
 def test_each_side_is_cropped_or_padded_on_its_own():
     out = Geometric((7, 4), flip=0)(batch_of(source=(5, 6)))
-    inside = out.target != 255
+    inside = out.target != IGNORE
     assert (inside.all(2).sum(1) == 5).all()
     assert (inside.any(2).sum(1) == 5).all()
 
@@ -270,14 +270,14 @@ def test_all_modalities_and_labels_follow_one_affine_map_per_sample():
         beyond = outside(matrix, (26, 33), (21, 24))
         sure, inside = np.abs(beyond) > 1e-3, beyond < 0
         assert sure.mean() > 0.99
-        np.testing.assert_array_equal((out.target[b] != 255)[sure], inside[sure])
+        np.testing.assert_array_equal((out.target[b] != IGNORE)[sure], inside[sure])
         for m in ('rgb', 'holes'):
             for channel, image in zip(out.inputs[m][b], batch.inputs[m][b], strict=True):
                 expected = resample(image.double().numpy(), matrix, (21, 24), int(m == 'rgb'))
                 expected = np.where(inside, expected, 0)
                 close = np.abs(channel.numpy() - expected)[sure] < 1e-3
                 assert close.all() if m == 'rgb' else close.mean() > 0.99  # ties in rounding
-        expected = np.where(inside, resample(batch.target[b].numpy(), matrix, (21, 24), 0), 255)
+        expected = np.where(inside, resample(batch.target[b].numpy(), matrix, (21, 24), 0), IGNORE)
         assert (out.target[b].numpy() == expected)[sure].mean() > 0.99
 
 
@@ -286,10 +286,10 @@ def test_what_is_not_interpolated_keeps_its_values():
     out = Geometric((21, 24), rotate=40, scale=(0.8, 1.6), nearest=('depth',))(batch)
     values = set(batch.inputs['depth'].unique().tolist()) | {0.0}
     assert set(out.inputs['depth'].unique().tolist()) <= values
-    assert set(out.target.unique().tolist()) <= set(batch.target.unique().tolist()) | {255}
+    assert set(out.target.unique().tolist()) <= set(batch.target.unique().tolist()) | {IGNORE}
     # Depth is where its label is: both say which pixel they were.
     x, y = (out.inputs['depth'] - FILL).long().unbind(1)
-    there = out.target != 255
+    there = out.target != IGNORE
     assert torch.equal(batch.target[0][y[there], x[there]], out.target[there])
 
 
@@ -297,7 +297,7 @@ def test_inputs_are_zero_exactly_where_labels_are_ignored_and_never_darkened():
     batch = batch_of(count=40)
     batch.inputs['rgb'] = torch.ones_like(batch.inputs['rgb'])
     out = Geometric((20, 26), rotate=40, scale=(0.6, 1.6))(batch)
-    there = (out.target != 255).float()
+    there = (out.target != IGNORE).float()
     assert 0 < there.mean() < 1
     torch.testing.assert_close(out.inputs['rgb'], there[:, None].expand(-1, 3, -1, -1))
 

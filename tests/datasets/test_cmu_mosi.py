@@ -1,6 +1,7 @@
 """CMU-MOSI's pickles as MMSA releases them: scores as classes, aligned frames and others."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from corrections import check_fingerprint
 
 from benchmark import run
 from benchmark.errors import UserError
+from benchmark.narrowed import recorded
 from benchmark.registry import discover
+from datasets.cmu_mosei import CMUMOSEI
 from datasets.cmu_mosi import CMUMOSI
 
 discover()
@@ -51,7 +54,7 @@ def write(folder, found, frames='aligned'):
 
 
 def opened(root, **options):
-    return CMUMOSI(root=str(root), **options)
+    return CMUMOSI(root=str(root), **{'target': 'three', **options})
 
 
 EXPECTED = {
@@ -71,6 +74,31 @@ def test_scores_become_classes(target, tmp_path):
     assert data.split('test').clusters.tolist() == [f'test{i}' for i in range(9)]
     if target == 'seven':
         assert data.task.classes == ('-3', '-2', '-1', '0', '+1', '+2', '+3')
+
+
+@pytest.mark.parametrize('kind', [CMUMOSI, CMUMOSEI])
+def test_scores_are_predicted_as_they_are(kind, tmp_path):
+    keys = content()
+    if kind is CMUMOSEI:
+        for found in keys.values():
+            found |= {'audio': np.tile(found['audio'], 15)[..., :74]}
+            found |= {'vision': np.tile(found['vision'], 2)[..., :35]}
+    data = kind(root=str(write(tmp_path, keys)), target='score')
+    assert (data.task.kind, data.task.metric, data.task.sentiment) == ('regression', 'MAE', True)
+    assert data.task.classes == ('sentiment',)
+    for name, key in (('train', 'train'), ('val', 'valid'), ('test', 'test')):
+        target = data.split(name).target
+        assert (target.shape, target.dtype) == ((len(keys[key]['id']), 1), np.float32)
+        assert target[:, 0].tolist() == keys[key]['regression_labels'].tolist()
+    scores = keys['train']['regression_labels'].astype(float)
+    assert data.task.scale[0] == pytest.approx((scores.mean(), scores.std()), rel=1e-6)
+
+
+def test_records_of_cmu_mosei_keep_the_identity_that_they_had_without_the_option():
+    options = {'target': 'three', 'width': 48}
+    assert recorded(CMUMOSEI.__new__(CMUMOSEI), CMUMOSEI, options) == {'width': 48}
+    scored = {**options, 'target': 'score'}
+    assert recorded(CMUMOSEI.__new__(CMUMOSEI), CMUMOSEI, scored) == scored
 
 
 def test_aligned_frames_share_the_mask_of_the_words(tmp_path):
@@ -188,6 +216,8 @@ def test_bad_options_are_told(tmp_path):
             opened(tmp_path, **options)
     with pytest.raises(UserError, match='cmu_mosi: expected --data-root FILE: Download MOSI/'):
         CMUMOSI()
+    with pytest.raises(UserError, match="target of cmu_mosei 'scores'; did you mean 'score'"):
+        CMUMOSEI(root=str(tmp_path), target='scores')
 
 
 def test_the_fingerprint_follows_the_file_and_the_target(tmp_path, monkeypatch):
@@ -208,4 +238,6 @@ def test_the_whole_way_to_a_table(tmp_path, capsys):
     arguments += ['--data-root', str(tmp_path), '--device', 'cpu', '--workers', '0']
     arguments += ['--results', str(tmp_path / 'results')]
     assert run.main([*arguments, '--cfg-options', 'epochs=1', 'batch_size=8', 'width=4']) == 0
-    assert 'audio+vision+text' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.search('^cmu_mosi.*: MAE', out, re.M)
+    assert 'audio+vision+text' in out

@@ -22,15 +22,11 @@ from tasks import TASKS, Toy, batch_of
 from benchmark.dataset import Split
 from benchmark.engine import loading, training
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
+from benchmark.engine.kept import Predicted
 from benchmark.engine.loading import Samples, train_loader
 from benchmark.engine.outputs import decisions, finite
 from benchmark.engine.protocol import Protocol
-from benchmark.engine.subset_metrics import (
-    ClassificationMetric,
-    DiceMetric,
-    Predicted,
-    SegmentationMetric,
-)
+from benchmark.engine.subset_metrics import ClassificationMetric, DiceMetric, SegmentationMetric
 from benchmark.method import IGNORE, Batch, Modality, Task
 from benchmark.missing import Sampler, subset_ids, subset_masks
 from benchmark.records import metrics

@@ -14,7 +14,7 @@ from tasks import TASKS, target_of
 from toy_runs import arrays, trained
 
 from benchmark import show
-from benchmark.dataset import Split
+from benchmark.dataset import VOID, Split
 from benchmark.deploy import load
 from benchmark.engine import choice, drawing, gallery, recording
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
@@ -125,12 +125,12 @@ def test_a_network_of_its_own_for_every_subset_answers_to_that_subset():
 
 def test_label_maps_and_mistakes_are_those_of_the_prediction():
     split = split_of(ROOMS, 4, size=(48, 40))  # labels of another size than the inputs
-    split.target[0, :5] = IGNORE
+    split.target[0, :5] = VOID
     network, _, made = made_of(ROOMS, split, {'random': 4})
     palette = [tuple(bytes.fromhex(c[1:])) for c in made['colours']]
     for shown in made['samples']:
         k = int(shown['name'][1:])
-        truth, known = split.target[k], split.target[k] != IGNORE
+        truth, known = split.target[k], split.target[k] != VOID
         for subset, answer in shown['answers'].items():
             logits = probabilities(network, split, subset, k)[None]
             big = torch.nn.functional.interpolate(logits, (48, 40), mode='bilinear')

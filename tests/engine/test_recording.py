@@ -10,6 +10,7 @@ import pytest
 import torch
 from tasks import TASKS, Toy
 
+from benchmark.dataset import VOID
 from benchmark.engine import execution, recording, training
 from benchmark.engine.building import Machine, build, loader_of
 from benchmark.engine.experiment import Experiment
@@ -20,7 +21,6 @@ from benchmark.engine.protocol import Protocol
 from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.engine.subset_metrics import SegmentationMetric
 from benchmark.errors import UserError
-from benchmark.method import IGNORE
 from benchmark.records import corruptions, metrics, store, verification
 from benchmark.registry import METHODS, discover, lookup
 from benchmark.report import writer
@@ -258,14 +258,14 @@ def test_what_a_sample_lacks_may_give_any_prediction(tmp_path):
 
 
 @pytest.mark.parametrize('split', ['train', 'val', 'test'])
-@pytest.mark.parametrize(('kind', 'label'), [('two classes', 2), ('two classes', IGNORE),
+@pytest.mark.parametrize(('kind', 'label'), [('two classes', 2), ('two classes', VOID),
                                              ('rooms', 3), ('rooms', -1)])  # fmt: skip
 def test_a_label_that_is_no_class_stops_every_split(kind, label, split):
     data = Toy(KINDS[kind])
     made = data.split(split)
     made.target[5] = label
     if kind == 'rooms':
-        made.target[3] = IGNORE
+        made.target[3] = VOID
     samples = Samples(made, data.task, made.available)
     assert samples.__getitems__([3, 4]).target.dtype == torch.int64
     with pytest.raises(UserError, match=f'label of sample {split}-5: expected 0 to .*{label}$'):

@@ -9,12 +9,13 @@ from tasks import TASKS, Toy, batch_of
 from toy_runs import arrays, trained
 
 from benchmark import run, running, tables
+from benchmark.dataset import VOID
 from benchmark.engine import corruptions, execution, loading, robustness
 from benchmark.engine.corrupted import CLEAN, Bench
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.loading import Samples
 from benchmark.engine.robustness import Request, lacking, predictions, tally
-from benchmark.method import IGNORE, Method, Modality, Task
+from benchmark.method import Method, Modality, Task
 from benchmark.missing import subset_id, subset_masks
 from benchmark.records import corruptions as files
 from benchmark.records import kinds, store
@@ -236,7 +237,7 @@ def test_sums_over_batches_give_the_score_of_the_usual_test(task):
     groups = np.array([f'v{k // 5}' for k in range(24)]) if task is DICE else None
     target = bench.test.target.copy()
     if task.kind == 'segmentation':
-        target[3] = 0 if task is DICE else IGNORE
+        target[3] = 0 if task is DICE else VOID
     bench.test = dataclasses.replace(bench.test, groups=groups, target=target)
     net, loader = network(task, ModalityDropout), loader_over(bench)
     found = tally(Networks(task, {'': net}), bench, loader, task.names[0], [('gaussian', 3)])

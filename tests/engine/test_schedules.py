@@ -15,6 +15,7 @@ from benchmark.engine.experiment import experiment
 from benchmark.engine.plan import protocol_for
 from benchmark.engine.protocol import LATER, Protocol
 from benchmark.errors import UserError
+from benchmark.method import IGNORE
 from benchmark.missing import Sampler
 from benchmark.options import Spec
 from benchmark.report.settings import words
@@ -216,12 +217,12 @@ def test_class_weights_weigh_the_task_loss(kind):
     shape = (len(batch.target), len(weights), *batch.target.shape[1:])
     logits = rng.standard_normal(shape)
     target = batch.target.numpy().copy()
-    target.reshape(-1)[0] = 255 if kind == 'rooms' else target.reshape(-1)[0]
+    target.reshape(-1)[0] = IGNORE if kind == 'rooms' else target.reshape(-1)[0]
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     total = weight = 0.0
     for place in np.ndindex(target.shape):
         k = target[place]
-        if k != 255:
+        if k != IGNORE:
             total -= weights[k] * log_p[(place[0], k, *place[1:])]
             weight += weights[k]
     found = method.task_loss(torch.from_numpy(logits), torch.from_numpy(target))

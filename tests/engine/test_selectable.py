@@ -7,9 +7,9 @@ import pytest
 from tasks import TASKS, Toy
 
 from benchmark import run
+from benchmark.dataset import VOID
 from benchmark.engine import plan, selectable
 from benchmark.errors import UserError
-from benchmark.method import IGNORE
 from benchmark.missing import subset_ids
 from benchmark.registry import discover
 
@@ -36,7 +36,7 @@ class Holed(Toy):
 
 def without_depth(target, available):
     """Removes the labels of the images that have depth."""
-    return np.where(available[:, 1, None, None], IGNORE, target)
+    return np.where(available[:, 1, None, None], VOID, target)
 
 
 def attacks_with_ir(target, available):
@@ -102,7 +102,7 @@ def test_labels_are_read_until_one_is_found():
         def __getitem__(self, rows):
             """Notes the rows that are read."""
             read.extend(rows.tolist())
-            return np.where(rows[:, None, None] == 2, 0, IGNORE)
+            return np.where(rows[:, None, None] == 2, 0, VOID)
 
     data = Holed('rooms', [[1, 1]], lambda *_: Rows())
     assert selectable.undefined(data) == {}

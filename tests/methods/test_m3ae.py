@@ -11,6 +11,7 @@ from tasks import TASKS as PLAIN
 from tasks import batch_of, images
 
 from benchmark.errors import UserError
+from benchmark.method import IGNORE
 from benchmark.missing import subset_masks
 from methods.common.early_fusion import StackedEncoder
 from methods.common.losses import sigmoid_loss
@@ -346,9 +347,9 @@ def test_fine_tuning_uses_every_sample_with_two_masks(kind):
 
 def test_the_released_code_s_loss_is_seven_parts_dice_and_three_parts_entropy():
     logits, target = torch.randn(3, 4, 5, 6), torch.randint(3, (3, 5, 6))
-    target[:, 1] = 255
+    target[:, 1] = IGNORE
     p = 1 / (1 + np.exp(-array(logits)))
-    known, found = target.numpy() != 255, []
+    known, found = target.numpy() != IGNORE, []
     for k in range(4):
         q, y = p[:, k][known], (target.numpy() == k)[known]
         dice = 1 - (2 * q[y].sum() + 1) / ((q**2).sum() + y.sum() + 1)

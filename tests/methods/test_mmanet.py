@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from benchmark.errors import UserError
-from benchmark.method import Batch, Modality, SubsetScore, Task
+from benchmark.method import IGNORE, Batch, Modality, SubsetScore, Task
 from methods.common.distillation import pooled, row_products
 from methods.common.mining import movement
 from methods.complete import Complete
@@ -372,7 +372,7 @@ def regularizer_errors(method, batch):
     fused = method.fusion(method.encode(batch.inputs), batch.mask)
     logits = np.asarray(method.regularizer(fused).detach(), dtype=np.float64)
     log_p = scipy.special.log_softmax(logits, 1)
-    target = np.where(batch.target == 255, 0, batch.target)
+    target = np.where(batch.target == IGNORE, 0, batch.target)
     return -np.take_along_axis(log_p, target[:, None], 1)[:, 0]
 
 
@@ -400,7 +400,7 @@ def test_segmentation_mar_is_the_weighted_mean_over_labelled_pixels_of_weak_samp
     method.epoch, method.epochs = 6, 100
     method.strong[0] = True
     batch = draw_batch(what, subsets(2).repeat(2, 1))
-    batch.target[:, :5] = 255
+    batch.target[:, :5] = IGNORE
     weak = ~np.asarray(batch.mask[:, 0])
     errors, labels = regularizer_errors(method, batch)[weak, 5:], batch.target[weak, 5:].numpy()
     each = np.array(weights or (1, 1, 1))[labels]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmark.records import metrics
+from benchmark.records import labels, metrics
 from benchmark.records.schema import Outcomes, Record
 from benchmark.report.page import calibration
 from benchmark.report.page.view import (
@@ -74,6 +74,12 @@ def _seen(outcomes: Outcomes, subset: str, record: Record) -> Seen:
             return Seen(unknown, classes=metrics.dice(areas[there]).mean(0))
         right, predicted, labelled = areas.sum(0, dtype=np.int64)
         return Seen(unknown, classes=metrics.ratio(right, predicted + labelled - right))
+    if data['kind'] == 'multilabel':
+        there = metrics.tested(outcomes, subset, 'F1')
+        summed = labels.counts(outcomes['target'], outcomes[f'logit/{subset}'])[there].sum(0)
+        return Seen(unknown, classes=labels.f1(summed))
+    if data['kind'] == 'regression':
+        return Seen(unknown)
     count = len(data['classes'])
     table = metrics.confusion(outcomes['target'], outcomes[f'pred/{subset}'], count)
     told = calibration.stated(outcomes, subset, data)
@@ -220,9 +226,11 @@ def confused(view: View, found: Runs) -> Section:
     """Returns which classes are taken for which, or how well each class is found."""
     data = view.runs.data
     id = f'{view.id}-classes'
-    if data['kind'] == 'segmentation':
+    if data['kind'] in ('segmentation', 'multilabel'):
         return _by_class(view, found, id)
     title = 'Which classes are confused'
+    if data['kind'] == 'regression':
+        return section(id, title, '', lacking('Values are no classes.'))
     about = 'In percent of each true class, how its samples were classified, all seeds together.'
     names = tidy(data['classes'])
     if len(names) > MOST_CLASSES:
@@ -252,7 +260,7 @@ def _by_class(view: View, found: Runs, id: str) -> Section:
     data = view.runs.data
     dice = data['metric'] == 'Dice'
     known = next((seen.classes for run in found for seen in run.values()), None)
-    kind = 'Dice' if dice else 'IoU'
+    kind = 'Dice' if dice else 'F1' if data['kind'] == 'multilabel' else 'IoU'
     title = f'{kind} of each {"region" if dice else "class"}'
     about = (
         f'{kind} in percent, mean over seeds; higher is better. Outcomes hold areas per class, not '

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from benchmark import tested
+from benchmark.records.values import UNBOUNDED
 from benchmark.report import captions, escaping, statistics
 from benchmark.report.page.view import (
     Section,
@@ -60,7 +61,8 @@ def _cell(view: View, row: Row, column: str) -> dict[str, Any]:
     if row.kind == 'method' and runs.main:
         low, high = runs.standings.interval(row.label, column)
     known = not math.isnan(cell.mean)
-    bounds = [min(max(100 * bound, 0.0), 100.0) for bound in (low, high)]
+    most = math.inf if runs.metric in UNBOUNDED else 100.0
+    bounds = [min(max(100 * bound, 0.0), most) for bound in (low, high)]
     return {
         'text': f'{cell.mean:.2f}' if known else cell.text,
         'value': f'{cell.mean:.6f}' if known else '',

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.records.distances import unit
 from benchmark.records.metrics import nanmean
 from benchmark.report import escaping
 from benchmark.report.robustness import without_input
@@ -63,7 +64,7 @@ class View:
     @property
     def score(self) -> str:
         """The metric with its unit."""
-        return f'{self.runs.metric} (%)'
+        return f'{self.runs.metric} ({unit(self.runs.metric)})'
 
     @property
     def better(self) -> str:

@@ -7,6 +7,8 @@ that a seed gives the same maps on every device and a shift by whole pixels is e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -21,16 +23,17 @@ Names = tuple[str, ...]
 """Names of modalities."""
 
 
-def images(batch: Batch, modalities: Names | None) -> Names:
+def images(batch: Batch, modalities: Names | None, axes: Sequence[int] = (3,)) -> Names:
     """Returns the names of the modalities to augment, after a check that they are images.
 
     Args:
         batch: The batch.
         modalities: The names; None for all modalities of the batch.
+        axes: How many axes a sample may have: 3 of an image, 4 of a volume.
 
     Raises:
         UserError: There is no name, a name is unknown, or a modality has not the shape
-            (B, C, H, W).
+            (B, C, H, W), or (B, C, D, H, W) of volumes.
     """
     names = tuple(batch.inputs) if modalities is None else modalities
     if not names or isinstance(names, str):
@@ -39,8 +42,9 @@ def images(batch: Batch, modalities: Names | None) -> Names:
         if name not in batch.inputs:
             raise unknown('modality in augmentation', name, batch.inputs)
         shape = tuple(batch.inputs[name].shape[1:])
-        if len(shape) != 3:
-            raise UserError(f'augmentation of {name!r}: expected shape (C, H, W), found {shape}')
+        if len(shape) not in axes:
+            expected = ' or '.join({3: '(C, H, W)', 4: '(C, D, H, W)'}[n] for n in axes)
+            raise UserError(f'augmentation of {name!r}: expected shape {expected}, found {shape}')
     return names
 
 
@@ -126,7 +130,7 @@ def resampled(
     """Resamples images, and label maps if there are any, by one affine map for each sample.
 
     Point p of a new image shows the point `linear @ p + origin` of the old image. What lies outside
-    the old image is 0 in images and 255 (ignored) in label maps.
+    the old image is 0 in images and ignored in label maps.
 
     Args:
         batch: A batch whose images have one height and width.

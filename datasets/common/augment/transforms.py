@@ -86,7 +86,7 @@ class Geometric(OfModalities):
     one resampling: bilinear without anti-aliasing for inputs, to the nearest pixel for label maps.
     The crop lies in a canvas, a rectangle about the centre of the image, and every position is
     equally likely; a canvas that is smaller than the crop lies anywhere in it. What is outside the
-    image is 0 in inputs and 255 (ignored) in label maps. Without zoom and rotation, the result is
+    image is 0 in inputs and ignored in label maps. Without zoom and rotation, the result is
     exactly a slice of the image.
 
     Args:
@@ -266,7 +266,7 @@ class Intensity(OfModalities):
     Its inputs have mean 0 and variance 1. Factor and shift are uniform.
 
     Args:
-        modalities: The images (B, C, H, W) to transform; None for all modalities.
+        modalities: The images or volumes (B, C, ...) to transform; None for all modalities.
         scale: Factors are uniform in 1 +- `scale`.
         shift: Shifts are uniform in +- `shift`.
 
@@ -282,10 +282,11 @@ class Intensity(OfModalities):
     def __call__(self, batch: Batch) -> Batch:
         """Returns the batch with changed intensities."""
         inputs = dict(batch.inputs)
-        for name in images(batch, self.modalities):
+        for name in images(batch, self.modalities, (3, 4)):
             x = inputs[name]
-            factor = onto(uniform(1 - self.scale, 1 + self.scale, *x.shape[:2], 1, 1), x)
-            shift = onto(uniform(-self.shift, self.shift, *x.shape[:2], 1, 1), x)
+            each = (*x.shape[:2], *[1] * (x.ndim - 2))
+            factor = onto(uniform(1 - self.scale, 1 + self.scale, *each), x)
+            shift = onto(uniform(-self.shift, self.shift, *each), x)
             inputs[name] = (x * factor + shift).to(x.dtype)
         return batch._replace(inputs=inputs)
 

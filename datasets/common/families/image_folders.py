@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 from benchmark.dataset import SPLITS
 from benchmark.errors import UserError, unknown
+from benchmark.method import Modality
+from benchmark.narrowed import named
 from datasets.common.io import notes
 from datasets.common.io.files import lines
 from datasets.common.io.folders import SUFFIXES, entries, is_litter, walk
+from datasets.common.io.images import image_side
 from datasets.common.io.paths import has_file, has_folder
 from datasets.common.io.splits import check_disjoint, held_out, set_apart
 from datasets.common.io.tables import read_table, stem
@@ -238,3 +241,28 @@ def _check_sample(root: Path, found: ImageFolder, sample: str, gaps: bool) -> bo
     if every:
         found.empty.append(sample)
     return not every
+
+
+def common_size(modalities: Sequence[Modality]) -> tuple[int, int] | None:
+    """Returns the (H, W) that all images have, None if they differ."""
+    sizes = {(m.shape[1], m.shape[2]) for m in modalities}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def size_of(given: str) -> tuple[int, int] | None:
+    """Reads the option `size`, 'HxW'; None where it is not given."""
+    if not given:
+        return None
+    found = re.fullmatch(r'([0-9]{1,20})x([0-9]{1,20})', given)
+    if not found:
+        raise UserError(f'folders:size: expected HxW, e.g. 240x320, found {given!r}')
+    return image_side('folders', int(found[1])), image_side('folders', int(found[2]))
+
+
+def some_of(given: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Reads the option `nearest`, names of modalities joined by '+'."""
+    names = named(given, 'folders:nearest')
+    for name in names:
+        if name not in known:
+            raise unknown('modality in folders:nearest', name, known)
+    return names

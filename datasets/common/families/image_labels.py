@@ -2,71 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE
 from benchmark.names import check_classes
 from datasets.common.families.image_folders import LABELS, NAMES, TABLE, ImageFolder
 from datasets.common.io import inspection
 from datasets.common.io.files import decoded, lines
 from datasets.common.io.images import LabelFile
 from datasets.common.io.paths import has_file
-
-BINARY = (0, *[-1] * 254, 1)
-"""Value in a binary mask -> class; -1 stands for values that such masks do not have."""
+from datasets.common.meaning import Meaning, check_number, trained
 
 Sizes = Mapping[str, Mapping[str, tuple[int, int]]]
 """Sample -> modality -> (H, W) of its image."""
 
 
-def table(binary: bool) -> tuple[int, ...] | None:
-    """Returns value in a label map -> class, None if the values are the classes.
-
-    Args:
-        binary: Whether label maps are masks with the foreground 255.
-    """
-    return BINARY if binary else None
-
-
-def map_classes(root: Path, found: ImageFolder, sizes: Sizes, binary: bool) -> tuple[str, ...]:
+def map_classes(root: Path, found: ImageFolder, sizes: Sizes, meaning: Meaning) -> tuple[str, ...]:
     """Decodes all label maps once, checks them, and returns the names of the classes.
 
     Args:
         root: The data root, which may hold `classes.txt`.
         found: Its content.
         sizes: Sizes of the images, one of which each label map must have.
-        binary: Whether label maps are masks with the foreground 255.
+        meaning: What the numbers in label maps mean.
 
     Raises:
         UserError: A label map is broken, has another size than the images, or has a label that is
             no class; the training split has fewer than two classes; or another split has no
             labelled pixel.
     """
+    meaning.check(str(root))
     values = {
         name: map_values({s: found.maps[s] for s in samples}, sizes)
         for name, samples in found.splits.items()
     }
-    for name, labels in values.items():
-        if labels == {IGNORE} and not binary:
+    for name, numbers in values.items():
+        if numbers <= {*meaning.ignored}:
             raise UserError(
-                f'{root / LABELS}: expected some labelled pixel in {name}, found {IGNORE} alone'
+                f'{root / LABELS}: expected some labelled pixel in {name}, found '
+                f'{", ".join(map(str, sorted(numbers)))} alone'
             )
-    trained, ignored = values['train'], None if binary else IGNORE
-    inspection.check_trained_classes(root / LABELS, trained, ignored)
-    top = 1 if binary else max(trained - {IGNORE})
-    names = _given_names(root) or tuple(map(str, range(top + 1)))
-    inspection.check_number(root, len(names))
-    known = {0, IGNORE} if binary else {*range(len(names)), IGNORE}
+    trained(str(root / LABELS), values['train'], meaning)
+    count = 2 if meaning.binary else max(meaning.of(values['train'])) + 1
+    names = _given_names(root) or tuple(map(str, range(count)))
+    check_number(str(root), len(names), meaning)
     for name, samples in found.splits.items():
-        if values[name] <= known:
+        if not meaning.strange(values[name], len(names)):
             continue
         # The decoder of the training says which label of which file is wrong.
         for sample in samples:
             path = found.maps[sample]
             (one,) = inspection.maps([path])
-            decoded(path, LabelFile(one.size, len(names), table(binary)))
+            decoded(path, LabelFile(one.size, len(names), meaning.table(len(names))))
     return names
 
 
@@ -91,22 +82,20 @@ def map_values(files: Mapping[str, Path], sizes: Sizes) -> frozenset[int]:
     return frozenset().union(*(one.values for one in maps))
 
 
-def shown(found: ImageFolder, classes: Sequence[str], binary: bool) -> dict[str, set[int]]:
+def shown(found: ImageFolder, classes: Sequence[str], meaning: Meaning) -> dict[str, set[int]]:
     """Returns split -> the classes of its samples.
 
     Args:
         found: The content of the data root.
         classes: Names of the K classes.
-        binary: Whether label maps are masks with the foreground 255.
+        meaning: What the numbers in label maps mean.
     """
     splits = found.splits.items()
     if not found.dense:
         index = {label: k for k, label in enumerate(classes)}
         return {name: {index[found.names[s]] for s in samples} for name, samples in splits}
-    known = BINARY if binary else range(IGNORE)
     maps = {name: inspection.maps([found.maps[s] for s in samples]) for name, samples in splits}
-    values = {name: set().union(*(one.values for one in some)) for name, some in maps.items()}
-    return {name: {known[v] for v in some if v < len(known)} for name, some in values.items()}
+    return {name: meaning.of(set().union(*(m.values for m in some))) for name, some in maps.items()}
 
 
 def _given_names(root: Path) -> tuple[str, ...]:
@@ -116,6 +105,49 @@ def _given_names(root: Path) -> tuple[str, ...]:
     names = tuple(lines(file))
     check_classes(str(file), names)
     return names
+
+
+def table_targets(
+    root: Path, found: ImageFolder, kind: str
+) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Returns the names of the columns, and sample -> target (K,), of `labels.csv`.
+
+    Args:
+        root: The data root, which may hold `classes.txt`.
+        found: Its content.
+        kind: 'multilabel', where the labels of a sample are joined by '|' and '-' stands for none,
+            or 'regression'.
+
+    Raises:
+        UserError: A label is none of `classes.txt`, or is no number.
+    """
+    if found.dense:
+        raise UserError(f'{root}: target={kind}: expected {TABLE}, found the folder {LABELS}')
+    if kind == 'regression':
+        values = {s: np.array([number(root, s, text)]) for s, text in found.names.items()}
+        return ('value',), values
+    each = {s: {*text.split('|')} - {'-', ''} for s, text in found.names.items()}
+    used = sorted(set().union(*each.values()))
+    names = _given_names(root) or tuple(used)
+    for word in set(used) - set(names):
+        raise unknown(f'label in {root / TABLE}', word, names)
+    check_classes(str(root / TABLE), names, 1)
+    return names, {s: np.array([n in words for n in names], np.uint8) for s, words in each.items()}
+
+
+def number(root: Path, sample: str, text: str) -> float:
+    """Returns the number that `labels.csv` gives to a sample.
+
+    Raises:
+        UserError: It is no finite number.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f'{root / TABLE}: label of {sample!r}: expected a number, found {text!r}')
+    return value
 
 
 def table_classes(root: Path, found: ImageFolder) -> tuple[str, ...]:
@@ -134,6 +166,6 @@ def table_classes(root: Path, found: ImageFolder) -> tuple[str, ...]:
     given = _given_names(root)
     for name in used - set(given or used):
         raise unknown(f'label in {root / TABLE}', name, given)
-    inspection.check_number(root, len(given or used))
+    check_number(str(root), len(given or used), None)
     check_classes(str(root / TABLE), sorted(used))
     return given or tuple(sorted(used, key=lambda n: (not n.isdigit(), n.zfill(9))))

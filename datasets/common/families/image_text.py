@@ -90,6 +90,7 @@ class ImageText(Dataset):
         root: The data root.
         classes: Names of the classes.
         options: The options of the subclass's constructor.
+        more: What else can change a score.
 
     Raises:
         UserError: A file is missing, a sample is in two splits, a class has no training sample, or
@@ -104,6 +105,7 @@ class ImageText(Dataset):
         root: Path,
         classes: tuple[str, ...],
         options: PairOptions,
+        more: tuple[object, ...] = (),
     ) -> None:
         self.root, self.options_given = root, options
         self.size = image_side(self.name, options['size'])
@@ -124,7 +126,7 @@ class ImageText(Dataset):
         check_disjoint(root, {k: [p.id for p in v] for k, v in self.pairs.items()})
         self._check_classes(classes)
         self._prepare_texts()
-        self.fingerprint = self._fingerprint(classes)
+        self.fingerprint = self._fingerprint(classes, *more)
         shapes = self.modalities
         shown = {n: {k for p in pairs for k in p.labels} for n, pairs in self.pairs.items()}
         self.notes = (
@@ -191,7 +193,7 @@ class ImageText(Dataset):
         length = self.features.values.shape[1] if self.features else self.options_given['words']
         return Modality('image', (3, self.size, self.size)), Modality('text', (length,))
 
-    def _fingerprint(self, classes: tuple[str, ...]) -> str:
+    def _fingerprint(self, *more: object) -> str:
         options = self.options_given
         images, known = [], []
         for name, pairs in self.pairs.items():
@@ -201,7 +203,7 @@ class ImageText(Dataset):
         return fingerprint(
             images,
             known,
-            classes,
+            *more,
             content(self.features.file) if self.features else (WORDS, options['words']),
             {k: options[k] for k in ('size', 'width', 'layers')},
             content(Path(options['pretrained'])),

@@ -49,31 +49,31 @@ def is_numbered(source: Path) -> bool:
     return any(path.name.lower() in known for path in source.iterdir() if path.is_dir())
 
 
-def prepare_numbered(work: Preparation) -> None:
-    """Writes the root of volumes from one of the two layouts.
+def prepare_numbered(work: Preparation, source: Path) -> None:
+    """Writes the root of volumes from one of the two layouts, in a folder.
 
     Raises:
         UserError: A file is missing, broken or does not fit `dataset.json`.
     """
     for folder in (IMAGES, LABELS):
-        if not has_folder(work.source / folder):
-            there = sorted(p.name for p in work.source.iterdir())
-            raise UserError(f'{work.source}: expected {folder}, found {", ".join(there)[:200]}')
-    content = read_content(work.source / CONTENT)
+        if not has_folder(source / folder):
+            there = sorted(p.name for p in source.iterdir())
+            raise UserError(f'{source}: expected {folder}, found {", ".join(there)[:200]}')
+    content = read_content(source / CONTENT)
     cases: Cases = {}
-    for case, file in _volumes(work, LABELS).items():
+    for case, file in _volumes(work, source, LABELS).items():
         cases[case] = {SEGMENTATION: file}
-    for stem, file in _volumes(work, IMAGES).items():
+    for stem, file in _volumes(work, source, IMAGES).items():
         case, found = _channels(stem, file, content, cases)
         if case in cases:
             _add(file, cases[case], found)
         else:
             work.remarks.add(f'cases left out, for they have no file in {LABELS}', case)
     if not cases:
-        raise UserError(f'{work.source / LABELS}: expected CASE.nii.gz, found none')
-    if has_folder(work.source / UNLABELLED):
+        raise UserError(f'{source / LABELS}: expected CASE.nii.gz, found none')
+    if has_folder(source / UNLABELLED):
         kind = f'files of {UNLABELLED} left out, for only {IMAGES} has labels here'
-        for name in _volumes(work, UNLABELLED):
+        for name in _volumes(work, source, UNLABELLED):
             work.remarks.add(kind, name)
     known = {label for _, members in content.regions for label in members}
     prepare_cases(work, cases, {k: k for k in sorted({0} | known)}, (), content.regions)
@@ -91,15 +91,15 @@ def _add(file: Path, case: dict[str, Volume], found: dict[str, Volume]) -> None:
         case[name] = volume
 
 
-def _volumes(work: Preparation, folder: str) -> dict[str, Path]:
+def _volumes(work: Preparation, source: Path, folder: str) -> dict[str, Path]:
     """Returns name without suffix -> file, of the volumes in a folder of the source.
 
     Raises:
         UserError: Two files differ in nothing but their suffix.
     """
     found: dict[str, Path] = {}
-    for file in walk_all(work.source / folder):
-        end, path = suffix(file.name), str(file.relative_to(work.source))
+    for file in walk_all(source / folder):
+        end, path = suffix(file.name), str(file.relative_to(source))
         if end not in FORMATS or is_litter(file.name) or file.parent.name != folder:
             work.remarks.add('files left out, for they are no NIfTI files of the layout', path)
             continue

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.dataset import VOID
 from datasets.common.families.segmented import (
     COLOURS,
-    VOID,
     Plan,
     SceneOptions,
     Segmented,

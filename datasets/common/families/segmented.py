@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
-from benchmark.dataset import Dataset, Rows, Split
+from benchmark.dataset import VOID, Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
 from datasets.common.augment.transforms import ColourJitter, Compose, Geometric
@@ -21,9 +21,6 @@ from datasets.common.io.inspection import check_decoded, classes_in
 from datasets.common.io.splits import check_disjoint
 
 Size = tuple[int, int]
-VOID = 255
-"""Label of pixels that are left out, in a split of at most 255 classes."""
-
 COLOURS = Scaled([255 * m for m in IMAGENET[0]], [255 * s for s in IMAGENET[1]])
 """Normalises red, green and blue of 8 bits."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
+from datasets.common.families.sentiment_masks import of_lengths, of_words, scores
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities, shared
 from datasets.common.io.files import fingerprint
@@ -22,14 +23,7 @@ from datasets.common.io.paths import check_access
 from datasets.common.io.pickles import load_pickle
 from datasets.common.io.remembered import remembered
 from datasets.common.io.row_contents import Contents, contents
-from datasets.common.io.rows import (
-    Standardised,
-    moments,
-    real_frames,
-    spread,
-    varying,
-    working,
-)
+from datasets.common.io.rows import Standardised, moments, spread, varying, working
 
 PARTS = {'train': 'train', 'val': 'valid', 'test': 'test'}
 CLASSES = ('negative', 'neutral', 'positive')
@@ -63,6 +57,10 @@ class Sentiment(Dataset):
     classes: tuple[str, ...] = CLASSES
     aligned: bool = True
     """Whether all modalities have one frame per word piece."""
+    label_key = 'classification_labels'
+    """Key of the labels in the file."""
+    scored: bool = False
+    """Whether the score is predicted, as a regression, rather than classes."""
 
     def __init__(
         self,
@@ -83,13 +81,11 @@ class Sentiment(Dataset):
         self.bad: dict[str, int] = {}
         self.parts = self._read()
         self.splits = {name: self._labelled(name) for name in PARTS}
-        check_labelled(self.splits, len(self.classes), self._where)
+        check_labelled(self.splits, 1 if self.scored else len(self.classes), self._where)
         self.real = {name: self._real(name) for name in PARTS}
         frames = {m: real.shape[1] for m, real in self.real['train'].items()}
         shapes = [Modality(m, (frames[m], d + 1), True) for m, d in self.features.items()]
-        self.task = Task(
-            self.name, 'classification', tuple(shapes), self.classes, 'accuracy', width
-        )
+        self.task = self._task(tuple(shapes), width)
         labels = {n: (s.ids.tolist(), s.labels.tolist()) for n, s in self.splits.items()}
         self.fingerprint = fingerprint([self.file], labels, padding, standardise, width, *more)
         self.moments = {m: self._moments(m) for m in self.features if standardise and m != 'text'}
@@ -98,12 +94,37 @@ class Sentiment(Dataset):
         there = {name: self._available(name) for name in PARTS}
         self.notes = (
             notes.found(shapes, {n: split.ids for n, split in self.splits.items()}, 'clips'),
-            *notes.labels(self.classes, shown),
+            *([] if self.scored else notes.labels(self.classes, shown)),
             *notes.gaps(self.task.names, there, 'clips'),
             *notes.replaced(self.bad, 'features'),
             *itertools.chain(*constant),
             *self._copies(duplicates),
         )
+
+    def _task(self, modalities: tuple[Modality, ...], width: int) -> Task:
+        if not self.scored:
+            return Task(self.name, 'classification', modalities, self.classes, 'accuracy', width)
+        train = self._target('train')
+        return Task(
+            self.name,
+            'regression',
+            modalities,
+            ('sentiment',),
+            'MAE',
+            width,
+            scale=((float(train.mean()), float(train.std())),),
+            sentiment=True,
+        )
+
+    def _target(self, name: str) -> np.ndarray:
+        """Returns the scores (N, 1) or the classes (N,) of the clips of a split."""
+        if not self.scored:
+            return self.splits[name].labels
+        return self._scores(name)[:, None].astype(np.float32)
+
+    def _scores(self, name: str) -> np.ndarray:
+        where = f'{self._where(name)}/{self.label_key}'
+        return scores(self.parts[name][self.label_key], where)
 
     def _moments(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
         train = self.parts['train'][modality]
@@ -173,8 +194,6 @@ class Sentiment(Dataset):
         masks = ['text_bert', *lengths] if self.padding == 'mask' else []
         return [*self.features, 'id', self.label_key, *masks]
 
-    label_key = 'classification_labels'
-
     def _read(self) -> dict[str, dict[str, Any]]:
         """Returns split -> key -> content of the pickle, for the keys that are used."""
         found = load_pickle(self.file)
@@ -220,7 +239,8 @@ class Sentiment(Dataset):
 
     def _labelled(self, name: str) -> Labelled:
         part, where = self.parts[name], self._where(name)
-        labels = self._labels(name)
+        # A score is no class; the other checks of labelled samples are those of a single class.
+        labels = self._scores(name).astype(np.int64) * 0 if self.scored else self._labels(name)
         ids = np.array([str(i) for i in np.asarray(part['id']).ravel().tolist()])
         if len(ids) != len(part['text']):
             found = f'{len(ids)} of {len(part["text"])}'
@@ -233,39 +253,15 @@ class Sentiment(Dataset):
         shapes = {m: part[m].shape[:2] for m in self.features}
         if self.padding == 'none':
             return {m: np.ones(shape, bool) for m, shape in shapes.items()}
-        words = self._words(name)
+        words = of_words(part['text_bert'], shapes['text'], self._where(name))
         if self.aligned:
             return dict.fromkeys(self.features, words)
         return {
-            m: words if m == 'text' else self._lengths(name, m, shape)
+            m: words
+            if m == 'text'
+            else of_lengths(part[f'{m}_lengths'], shape, f'{self._where(name)}/{m}_lengths')
             for m, shape in shapes.items()
         }
-
-    def _words(self, name: str) -> np.ndarray:
-        shape = self.parts[name]['text'].shape[:2]
-        tokens = np.asarray(self.parts[name]['text_bert'])
-        if tokens.shape != (shape[0], 3, shape[1]) or not np.isin(tokens[:, 1], (0, 1)).all():
-            expected = f'{(shape[0], 3, shape[1])} with 0 or 1 in [:, 1]'
-            found = f'{tokens.dtype} {tokens.shape}'
-            raise UserError(f'{self._where(name)}/text_bert: expected {expected}, found {found}')
-        real = np.asarray(tokens[:, 1] == 1)
-        empty = np.flatnonzero(~real.any(1))
-        if len(empty):
-            expected = 'a word in every clip'
-            raise UserError(
-                f'{self._where(name)}/text_bert: expected {expected}, found none in row {empty[0]}'
-            )
-        return real
-
-    def _lengths(self, name: str, modality: str, shape: tuple[int, int]) -> np.ndarray:
-        key = f'{modality}_lengths'
-        lengths = np.atleast_1d(np.asarray(self.parts[name][key]))
-        fits = lengths.shape == shape[:1] and lengths.dtype.kind in 'iu'
-        if not fits or (lengths < 0).any() or (lengths > shape[1]).any():
-            expected = f'{shape[:1]} whole numbers from 0 to {shape[1]}'
-            found = f'{lengths.dtype} {lengths.shape}'
-            raise UserError(f'{self._where(name)}/{key}: expected {expected}, found {found}')
-        return real_frames(lengths, shape[1])
 
     def _available(self, name: str) -> np.ndarray:
         """Returns (N, M) bool: a clip has a modality of which some frame is no padding."""
@@ -275,10 +271,10 @@ class Sentiment(Dataset):
         """Returns a split."""
         if name not in PARTS:
             raise unknown(f'split of {self.name}', name, PARTS)
-        ids, labels = self.splits[name]
+        ids, target = self.splits[name].ids, self._target(name)
         inputs: dict[str, Rows] = {m: self._sequences(m, name) for m in self.features}
         videos = np.array(_videos(ids.tolist()))
-        return Split(inputs, labels, self._available(name), ids, clusters=videos)
+        return Split(inputs, target, self._available(name), ids, clusters=videos)
 
     def _sequences(self, modality: str, name: str) -> Standardised:
         given = self.moments.get(modality, (np.zeros(1), np.ones(1)))

@@ -10,19 +10,12 @@ import numpy as np
 
 from benchmark.dataset import SPLITS, Intake, Rows, Split, Unseen, no_target
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE, Modality, Task
+from benchmark.method import Modality, Task
 from datasets.common.families.array_inputs import Input, about, fail, read_inputs, texts
 from datasets.common.io import notes
 from datasets.common.io.rows import Chosen, Standardised
 from datasets.common.io.stored import load
-
-
-class Foreground(Chosen):
-    """Rows of binary masks as label maps: 255 is class 1."""
-
-    def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        """Returns the label maps at the positions `index` among the chosen rows."""
-        return (super().__getitem__(index) == IGNORE).astype(np.uint8)
+from datasets.common.meaning import meaning_of
 
 
 def unseen_arrays(root: Path, intake: Intake, labelled: bool, part: str) -> Unseen:
@@ -160,12 +153,20 @@ def _target(
     if 'target' not in raw:
         raise UserError(f'{root}: expected a key target to score: {unknown("key", "target", raw)}')
     target = raw['target']
+    columns = task.kind in ('multilabel', 'regression')
     size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()
-    if target.shape != (count, *size) or target.dtype.kind not in 'iub':
+    if columns:
+        target = target.reshape(len(target), -1)
+        size = (len(task.classes),)
+    if target.shape != (count, *size) or target.dtype.kind not in (
+        'iuf' if task.kind == 'regression' else 'iub'
+    ):
         raise fail(root, 'target', f'integers {(count, *size)}', about(target))
     if 'classes' in raw:
         names = texts(root, 'classes', np.ravel(raw['classes']))
         if names != task.classes:
             expected = f'{", ".join(task.classes)} as in the training'
             raise fail(root, 'classes', expected, ', '.join(names))
-    return Foreground(target, rows) if intake.options.get('binary') else Chosen(target, rows)
+    if task.kind == 'segmentation':
+        return meaning_of(intake).rows(target, rows, len(task.classes))
+    return Chosen(target, rows)

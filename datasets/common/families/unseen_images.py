@@ -15,7 +15,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.method import Modality
 from datasets.common.families.image_folders import LABELS, MAPS, TABLE, listed
-from datasets.common.families.image_labels import Sizes, map_values, table
+from datasets.common.families.image_labels import Sizes, map_values, number
 from datasets.common.io import inspection, notes
 from datasets.common.io.any_image import AnyImage
 from datasets.common.io.files import Files, lines
@@ -24,6 +24,7 @@ from datasets.common.io.paths import has_file, has_folder
 from datasets.common.io.pictures import resized
 from datasets.common.io.splits import check_disjoint
 from datasets.common.io.tables import read_table, stem
+from datasets.common.meaning import Meaning, meaning_of
 
 Images = Mapping[str, Mapping[str, Path]]
 """Modality -> sample -> image."""
@@ -62,7 +63,7 @@ def unseen_images(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
     )
     lacking = {m: sum(s not in images[m] for s in samples) for m in task.names}
     told += [f'{n} of {len(samples)} samples lack {m}' for m, n in lacking.items() if n]
-    save = functools.partial(_save, images, decoders, bool(intake.options.get('binary')))
+    save = functools.partial(_save, images, decoders, meaning_of(intake))
     return Unseen(split, save if task.kind == 'segmentation' else None, told)
 
 
@@ -143,8 +144,15 @@ def _target(root: Path, intake: Intake, samples: Sequence[str], sizes: Sizes) ->
     if task.kind == 'segmentation':
         map_values({s: found[s] for s in samples}, sizes)
         size = (task.modalities[0].shape[1], task.modalities[0].shape[2])
-        decode = LabelFile(size, len(task.classes), table(bool(intake.options.get('binary'))))
+        decode = LabelFile(size, len(task.classes), meaning_of(intake).table(len(task.classes)))
         return Files([found[s] for s in samples], decode, size)
+    if task.kind == 'regression':
+        return np.array([[number(root, s, str(found[s]))] for s in samples])
+    if task.kind == 'multilabel':
+        each = [{*str(found[s]).split('|')} - {'-', ''} for s in samples]
+        for word in sorted(set().union(*each) - {*task.classes})[:1]:
+            raise unknown(f'label in {root / TABLE}', word, task.classes)
+        return np.array([[name in words for name in task.classes] for words in each], np.uint8)
     for sample in samples:
         if found[sample] not in task.classes:
             raise unknown(f'label in {root / TABLE}', str(found[sample]), task.classes)
@@ -154,7 +162,7 @@ def _target(root: Path, intake: Intake, samples: Sequence[str], sizes: Sizes) ->
 def _save(
     images: Images,
     decoders: Mapping[str, AnyImage],
-    binary: bool,
+    meaning: Meaning,
     folder: Path,
     name: str,
     labels: np.ndarray,
@@ -164,7 +172,7 @@ def _save(
     Args:
         images: Those of all samples.
         decoders: Modality -> its decoder.
-        binary: Whether class 1 is written as 255.
+        meaning: What the numbers in label maps mean, which are written.
         folder: Takes the file.
         name: The sample.
         labels: Its labels at the size of the network.
@@ -173,9 +181,11 @@ def _save(
     size = labels.shape
     if decoders[modality].size is not None:
         size = decoders[modality].stored(file).shape[1:]
-    values = labels * np.uint8(255) if binary else labels
-    shown = resized(Image.fromarray(values), (size[0], size[1]), nearest=True)
+    values = meaning.numbers(labels)
+    # Pillow resizes 32 bits and 8, but not 16.
+    image = Image.fromarray(values if values.dtype == np.uint8 else values.astype(np.int32))
+    shown = np.asarray(resized(image, (size[0], size[1]), nearest=True)).astype(values.dtype)
     path = folder / f'{name}.png'
     with writing(path) as out:
-        out.write(encoded(np.asarray(shown)))
+        out.write(encoded(shown))
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import numpy as np
 from benchmark.dataset import Intake, Split, Unseen, no_target
 from benchmark.errors import UserError
 from benchmark.files import writing
+from benchmark.method import Task
 from datasets.common.families.volume_files import Files, finite, labels, one_grid, standardised
+from datasets.common.families.volume_patches import Boxes
 from datasets.common.families.volume_rows import Size, Slices, margin_of, window
 from datasets.common.families.volumes import SEGMENTATION
 from datasets.common.io import notes
@@ -32,22 +34,25 @@ class Saver:
 
     Attributes:
         files: Case -> a volume of it.
-        size: (H, W) of the network's window.
+        size: (H, W) of the network's window; None where whole volumes are predicted.
         table: Class -> label in the file; the classes themselves if it is empty.
     """
 
     files: Mapping[str, Path]
-    size: Size
+    size: Size | None
     table: Mapping[int, int]
 
     def __call__(self, folder: Path, case: str, found: np.ndarray) -> Path:
         """Writes the classes (S, H, W) of a case; what the network does not see is background."""
         file = self.files[case]
         slices, *plane = grid(file).shape
-        whole = np.zeros((slices, *plane), np.uint8)
-        places = map(window, plane, self.size)
-        inside, outside = zip(*places, strict=True)
-        whole[(slice(None), *inside)] = found[(slice(None), *outside)]
+        if self.size is None:  # padded behind its end
+            whole = found[:slices, : plane[0], : plane[1]]
+        else:
+            whole = np.zeros((slices, *plane), np.uint8)
+            places = map(window, plane, self.size)
+            inside, outside = zip(*places, strict=True)
+            whole[(slice(None), *inside)] = found[(slice(None), *outside)]
         written = np.arange(256, dtype=np.uint8)
         for number, label in self.table.items():
             written[number] = label
@@ -85,6 +90,20 @@ def unseen_volumes(
     if labelled and (bare := [case for case, files in cases.items() if SEGMENTATION not in files]):
         raise UserError(f'{root}: expected {SEGMENTATION} of case {bare[0]} to score, found none')
     grids = {case: one_grid(case, files).shape for case, files in cases.items()}
+    read_labels = functools.lru_cache(KEPT)(functools.partial(_labels, table=table))
+    masks = {f: c[SEGMENTATION] for c in cases.values() if labelled for f in c.values()}
+
+    @functools.lru_cache(KEPT)
+    def read(file: Path) -> np.ndarray:
+        return _prepared(file, read_labels(masks[file]) if labelled else None)
+
+    files = {case: next(found[m] for m in names if m in found) for case, found in cases.items()}
+    told = [*_told(cases, names, files), *notes.aside(aside)]
+    back = {number: label for label, number in (table or {}).items()}
+    if intake.task.volumes:
+        sides = np.max([*grids.values()], axis=0).tolist()
+        split = _whole(root, cases, intake.task, sides, (read, read_labels if labelled else None))
+        return Unseen(split, Saver(files, None, back), told)
     rows = [(case, number) for case, shape in grids.items() for number in range(shape[0])]
     numbers = [number for _, number in rows]
     size = (intake.task.modalities[0].shape[1], intake.task.modalities[0].shape[2])
@@ -94,13 +113,6 @@ def unseen_volumes(
         files = [cases[case].get(kind, root / case / kind) for case, _ in rows]
         return Slices(files, numbers, size, channel, margin, opened)
 
-    read_labels = functools.lru_cache(KEPT)(functools.partial(_labels, table=table))
-    masks = {f: c[SEGMENTATION] for c in cases.values() if labelled for f in c.values()}
-
-    @functools.lru_cache(KEPT)
-    def read(file: Path) -> np.ndarray:
-        return _prepared(file, read_labels(masks[file]) if labelled else None)
-
     target = rows_of(SEGMENTATION, False, (high, wide), read_labels) if labelled else None
     split = Split(
         inputs={m: rows_of(m, True, (0, 0), read) for m in names},
@@ -109,10 +121,39 @@ def unseen_volumes(
         ids=np.array([f'{case}/{number:03d}' for case, number in rows]),
         groups=np.array([case for case, _ in rows]),
     )
-    files = {case: next(found[m] for m in names if m in found) for case, found in cases.items()}
-    told = [*_told(cases, names, files), *notes.aside(aside)]
-    back = {number: label for label, number in (table or {}).items()}
     return Unseen(split, Saver(files, size, back), told)
+
+
+def _whole(
+    root: Path,
+    cases: Mapping[str, Files],
+    task: Task,
+    sides: Sequence[int],
+    opened: tuple[Callable[[Path], np.ndarray], Callable[[Path], np.ndarray] | None],
+) -> Split:
+    """Returns whole volumes, padded behind their ends to common sides.
+
+    Args:
+        root: The folder of cases.
+        cases: Case -> its files.
+        task: Gives the modalities.
+        sides: The sides.
+        opened: Returns the volume of a file; the same of labels, None where they are not read.
+    """
+
+    def boxes(kind: str, channel: bool, read: Callable[[Path], np.ndarray]) -> Any:
+        files = [found.get(kind, root / case / kind) for case, found in cases.items()]
+        return Boxes(files, sides, channel, opened=read)
+
+    read, labels = opened
+    ids = np.array([*cases])
+    return Split(
+        inputs={m: boxes(m, True, read) for m in task.names},
+        target=boxes(SEGMENTATION, False, labels) if labels else no_target(task, len(ids)),
+        available=np.array([[m in found for m in task.names] for found in cases.values()]),
+        ids=ids,
+        groups=ids,
+    )
 
 
 def _told(
@@ -136,13 +177,24 @@ def _told(
     return told
 
 
+def check_part(intake: Intake, part: str) -> None:
+    """Checks that a part of a prepared root consists of samples that can be predicted.
+
+    Raises:
+        UserError: It is the training split of a network of volumes, which has patches.
+    """
+    if intake.task.volumes and part == 'train':
+        raise UserError('--split: expected val or test with network=unet3d, found train: patches')
+
+
 def with_arrays(root: Path | None, found: Unseen, intake: Intake) -> Unseen:
     """Returns the samples of a prepared root, whose label maps are written as .npy files."""
     groups = found.split.groups
     cases = [] if groups is None or root is None else np.unique(groups).tolist()
     files = {case: Path(root or '') / case / f'{SEGMENTATION}.npy' for case in cases}
     shape = intake.task.modalities[0].shape
-    return found._replace(save=Saver(files, (shape[1], shape[2]), {}))
+    size = None if intake.task.volumes else (shape[1], shape[2])
+    return found._replace(save=Saver(files, size, {}))
 
 
 def _cases(

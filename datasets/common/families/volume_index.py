@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,3 +183,30 @@ def cut(
         split: [case for name in part for case in members[name]]
         for split, part in zip(SPLITS, parts, strict=True)
     }
+
+
+def lacking(
+    splits: Mapping[str, Sequence[str]],
+    cases: Mapping[str, Case],
+    modalities: Sequence[str],
+    files: Callable[[str, Sequence[str]], Collection[str]],
+) -> Iterator[str]:
+    """Yields one line on cases without a modality, and one on those without a label.
+
+    Args:
+        splits: Split -> names of cases.
+        cases: Name -> case.
+        modalities: The modalities.
+        files: Returns which of some modalities a case has.
+    """
+    gaps, empty = [], []
+    for name, members in splits.items():
+        there = [files(case, modalities) for case in members]
+        for modality in modalities:
+            count = sum(modality not in found for found in there)
+            gaps += [f'{modality} in {count} of {len(members)} of {name}'] if count else []
+        count = sum(cases[case].labels == (0,) for case in members)
+        empty += [f'{count} of {len(members)} of {name}'] if count else []
+    yield f'cases lack {", ".join(gaps)}' if gaps else 'every case has every modality'
+    if empty:
+        yield f'cases without a labelled voxel: {", ".join(empty)}'

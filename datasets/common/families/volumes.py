@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, TypedDict
 
@@ -13,15 +14,17 @@ import numpy as np
 from benchmark.dataset import Dataset, Split
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality, Task
-from datasets.common.augment.transforms import Compose, Geometric, Intensity
+from datasets.common.augment.volumes import for_patches, for_slices
 from datasets.common.families.volume_index import (
     INDEX,
     SEGMENTATION,
     geometry_of,
     gone,
+    lacking,
     read_index,
     read_spacing,
 )
+from datasets.common.families.volume_patches import RECIPE, YOUNGER, Cut, patched
 from datasets.common.families.volume_rows import VERSION, Size, Slices, look, margin_of
 from datasets.common.io import notes, remembered
 from datasets.common.io.copies import Duplicates, copied_files, shared
@@ -55,8 +58,9 @@ class SliceOptions(TypedDict):
 class Volumes(Dataset):
     """Base of the data sets of volumes; `volume_files.prepare_cases` writes their roots.
 
-    Every slice of a test volume is tested, and Dice is taken over the whole volume. Training leaves
-    out the slices before the first and after the last in which some modality is not 0 everywhere.
+    With a `cut` patches are trained and whole volumes tested. Without one every slice of a test
+    volume is tested, and Dice is taken over the whole volume; training leaves out the slices before
+    the first and after the last in which some modality is not 0 everywhere.
 
     Args:
         root: A prepared root.
@@ -68,6 +72,7 @@ class Volumes(Dataset):
         duplicates: Whether copies of cases in two splits are reported or refused.
         hd95: Whether the test measures HD95, too.
         fewest: `Task.fewest`.
+        cut: How patches are cut for a three-dimensional network; None for slices.
 
     Attributes:
         notes: What the user ought to know of the data that were found.
@@ -78,7 +83,7 @@ class Volumes(Dataset):
     """
 
     streams = True
-    younger: ClassVar[tuple[str, ...]] = ('hd95',)
+    younger: ClassVar[tuple[str, ...]] = ('hd95', *YOUNGER)
 
     def __init__(
         self,
@@ -91,7 +96,9 @@ class Volumes(Dataset):
         duplicates: Duplicates = 'report',
         hd95: bool = False,
         fewest: tuple[int, ...] = (),
+        cut: Cut | None = None,
     ) -> None:
+        self.cut, self.recipe = cut, {**self.recipe, **(RECIPE if cut else {})}
         self.root, self.splits, self.augment = root, splits, options['augment']
         self.cases = {case.id: case for case in read_index(root)}
         self._check(modalities, regions)
@@ -113,17 +120,18 @@ class Volumes(Dataset):
         used = [self.cases[case] for case in files]
         more = [('hd95', self.spacing)] * hd95 + [('fewest', fewest)] * bool(fewest)
         self.fingerprint = fingerprint(
-            [], splits, (classes, regions, options), content, used, *more
+            [], splits, (classes, regions, options), content, used, *more, *([cut] if cut else [])
         )
         self.task = Task(
             self.name,
             'segmentation',
-            tuple(Modality(m, (1, *self.size)) for m in modalities),
+            tuple(Modality(m, (1, *(cut.sides if cut else self.size))) for m in modalities),
             classes,
             'Dice',
             options['width'],
             regions=regions,
             fewest=fewest,
+            network='unet3d' if cut else 'pyramid',
         )
         self.notes = [
             *self._found(modalities, regions),
@@ -140,6 +148,9 @@ class Volumes(Dataset):
         """Returns split -> patient of each case; nothing where every case is its own patient."""
         found = {name: [self.patient(c) for c in cases] for name, cases in self.splits.items()}
         return found if any(found[name] != self.splits[name] for name in found) else {}
+
+    def _clusters(self, cases: Iterable[str]) -> np.ndarray | None:
+        return np.array([self.patient(c) for c in cases]) if self._patients() else None
 
     def _files(self, case: str, kinds: Sequence[str]) -> dict[str, Path]:
         """Returns modality or 'seg' -> file, of those that a case has."""
@@ -199,7 +210,7 @@ class Volumes(Dataset):
     def _found(self, modalities: Sequence[str], regions: Regions) -> Iterator[str]:
         """Yields what was found, in words."""
         yield notes.found(self.task.modalities, self.splits, 'cases')
-        yield from self._lacking(modalities)
+        yield from lacking(self.splits, self.cases, modalities, self._files)
         shown = {
             name: {label for case in self.splits[name] for label in self.cases[case].labels}
             for name in ('val', 'test')
@@ -217,26 +228,12 @@ class Volumes(Dataset):
         more = f' to {"x".join(map(str, shapes[-1]))}' if shapes[1:] else ''
         yield f'volumes of {"x".join(map(str, shapes[0]))}{more} voxels'
         extents = np.max([shape[1:] for shape in shapes], axis=0)
-        if (extents > self.size).any():
+        if not self.cut and (extents > self.size).any():
             high, wide = extents
             yield (
                 f'size={self.size[0]}x{self.size[1]}: the network sees the centre of slices of up '
                 f'to {high}x{wide} pixels; what is labelled outside counts as missed'
             )
-
-    def _lacking(self, modalities: Sequence[str]) -> Iterator[str]:
-        """Yields one line on cases without a modality, and one on those without a label."""
-        gaps, empty = [], []
-        for name, cases in self.splits.items():
-            there = [self._files(case, modalities) for case in cases]
-            for modality in modalities:
-                count = sum(modality not in files for files in there)
-                gaps += [f'{modality} in {count} of {len(cases)} of {name}'] if count else []
-            count = sum(self.cases[case].labels == (0,) for case in cases)
-            empty += [f'{count} of {len(cases)} of {name}'] if count else []
-        yield f'cases lack {", ".join(gaps)}' if gaps else 'every case has every modality'
-        if empty:
-            yield f'cases without a labelled voxel: {", ".join(empty)}'
 
     def _aside(self, kinds: Sequence[str]) -> Iterator[str]:
         """Yields what lies in the root and is not read."""
@@ -258,6 +255,17 @@ class Volumes(Dataset):
         if name not in self.splits:
             raise unknown(f'split of {self.name}', name, self.splits)
         train, used = name == 'train', [self.cases[case] for case in self.splits[name]]
+        if self.cut:
+            augment = for_patches(self.task.names) if self.augment else None
+            found = patched(
+                self.root, used, self.task.names, SEGMENTATION, self.cut, train, augment
+            )
+            measured = self.spacing and name == 'test'
+            return replace(
+                found,
+                clusters=self._clusters(map(str, np.asarray(found.groups))),
+                geometry=geometry_of(used, self.spacing) if measured else None,
+            )
         rows = [
             (case.id, number)
             for case in used
@@ -285,11 +293,6 @@ class Volumes(Dataset):
             ids=np.array([f'{case}/{number:03d}' for case, number in rows]),
             groups=np.array(cases),
             geometry=geometry,
-            clusters=np.array([self.patient(c) for c in cases]) if self._patients() else None,
-            augment=self._augmentation() if train and self.augment else None,
+            clusters=self._clusters(cases),
+            augment=for_slices(names, self.size) if train and self.augment else None,
         )
-
-    def _augmentation(self) -> Compose:
-        names = self.task.names
-        turned = Geometric(self.size, rotate=10, flip=0.5, vertical_flip=0.5, nearest=names)
-        return Compose(turned, Intensity(names))

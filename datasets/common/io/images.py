@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,17 +139,20 @@ class DepthArray:
 
 
 class LabelFile:
-    """Decodes a label image into a label map (H, W): class indices, 255 where ignored.
+    """Decodes a label image into a label map (H, W): class indices, and what is ignored.
+
+    That is 255 for at most 255 classes, and -1 for more.
 
     Args:
         size: (H, W) to which the map is resized; every pixel takes the nearest label.
-        classes: Number of classes K; labels are 0 to K - 1 and 255.
-        table: 256 class indices, one for each value in the file. By default, the values in the file
-            are the class indices.
+        classes: Number of classes K.
+        table: Class indices, one for each value in the file from 0 to 255 or to 65535; numbers that
+            are neither a class nor ignored are not expected there. By default, the values in the
+            file are the class indices, and 255 is ignored.
         source: (H, W) that the image in the file must have; None accepts every size.
     """
 
-    dtype = np.uint8
+    dtype: type[np.generic]
 
     def __init__(
         self,
@@ -159,26 +163,31 @@ class LabelFile:
     ) -> None:
         self.size, self.classes, self.source = size, classes, source
         self.table = np.arange(256) if table is None else np.asarray(table)
+        self.ignored = 255 if classes <= 255 else -1
+        self.dtype = np.uint8 if classes <= 255 else np.int32
 
     def __repr__(self) -> str:
-        return f'LabelFile({self.size}, {self.classes}, {self.table.tolist()}, {self.source})'
+        table = self.table.tolist() if len(self.table) <= 256 else zlib.crc32(self.table.tobytes())
+        return f'LabelFile({self.size}, {self.classes}, {table}, {self.source})'
 
     def __call__(self, path: Path) -> np.ndarray:
-        """Returns the label map, uint8 (H, W).
+        """Returns the label map (H, W), uint8 for at most 255 classes.
 
         Raises:
             UserError: The image has several channels, has another size than `source`, or contains
                 a label that is out of range.
         """
         values = np.asarray(resized(self._image(path), self.size, nearest=True))
-        found = self.table[values]
-        wrong = (found >= self.classes) & (found != 255) | (found < 0)
-        if wrong.any():
-            known = [k for k, c in enumerate(self.table) if 0 <= c < self.classes or c == 255]
+        inside = values < len(self.table)
+        found = self.table[np.where(inside, values, 0)]
+        known = (found >= 0) & (found < self.classes) | (found == self.ignored)
+        if (wrong := ~(inside & known)).any():
+            known = (self.table >= 0) & (self.table < self.classes) | (self.table == self.ignored)
             raise UserError(
-                f'{path}: expected labels {spans(known)}, found {int(values[wrong][0])}'
+                f'{path}: expected labels {spans(np.flatnonzero(known).tolist())}, '
+                f'found {int(values[wrong][0])}'
             )
-        return found.astype(np.uint8)
+        return found.astype(self.dtype)
 
     def _image(self, path: Path) -> Image.Image:
         return labels(path, self.source)

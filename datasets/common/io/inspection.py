@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmark.errors import UserError
-from benchmark.method import IGNORE
 from datasets.common.io import pictures
 from datasets.common.io.any_image import AnyImage
 from datasets.common.io.files import Decoder, decoded
@@ -164,43 +163,3 @@ def maps(paths: Sequence[Path]) -> list[Map]:
 def _look(path: Path) -> str:
     values = decoded(path, lambda file: np.asarray(pictures.labels(file)))
     return json.dumps([values.shape, np.unique(values).tolist()])
-
-
-def check_number(where: Path | str, classes: int) -> None:
-    """Checks that no class has the label 255, which the loss ignores.
-
-    Raises:
-        UserError: There are too many classes.
-    """
-    if classes > IGNORE:
-        raise UserError(
-            f'{where}: expected at most {IGNORE} classes, because label {IGNORE} is ignored, found '
-            f'{classes}'
-        )
-
-
-def check_trained_classes(
-    where: Path | str, values: frozenset[int], ignored: int | None = None
-) -> None:
-    """Checks that the labels of the training samples are of two classes at least.
-
-    Args:
-        where: What holds the labels, for messages.
-        values: All labels of the training split.
-        ignored: The label of pixels that are left out, if there are any.
-
-    Raises:
-        UserError: There are fewer than two, so that nothing is to be learned.
-    """
-    labels = sorted(values - {ignored})
-    if len(labels) > 1:
-        return
-    found = ', '.join(map(str, sorted(values))) or 'none'
-    # Masks are often stored as 0 and 255, so that they look black and white.
-    if ignored == IGNORE and values == {0, IGNORE}:
-        hint = 'in binary masks with the foreground 255, say binary=true'
-        raise UserError(
-            f'{where}: expected training labels of 2 classes or more, found 0 and {IGNORE}, '
-            f'and {IGNORE} is ignored; {hint}'
-        )
-    raise UserError(f'{where}: expected training labels of 2 classes or more, found {found} alone')

@@ -151,7 +151,7 @@ def _check_exact(path: Path, image: Image.Image) -> None:
 
 
 def labels(path: Path, source: tuple[int, int] | None = None, first: bool = False) -> Image.Image:
-    """Returns a label image in memory, in which every pixel is a label of 8 bits.
+    """Returns a label image in memory, in which every pixel is a label of 8 or of 16 bits.
 
     Of an image with a palette, the indices are the labels.
 
@@ -162,7 +162,7 @@ def labels(path: Path, source: tuple[int, int] | None = None, first: bool = Fals
 
     Raises:
         UserError: The format of the content, whatever its name says, may have changed labels; or
-            the image has several channels, another size, or labels that are not 0 to 255.
+            the image has several channels, another size, or labels that are not 0 to 65535.
         OSError: The file is missing, is no image, or is truncated.
     """
     with opened(path, source) as image:
@@ -178,7 +178,8 @@ def labels(path: Path, source: tuple[int, int] | None = None, first: bool = Fals
         values = _numbers(image, np.asarray(upright(image)))
     # Pillow stretches grey values of 2 and 4 bits to 0 to 255.
     values = values // {'L;2': 85, 'L;4': 17}.get(raw[:3], 1)
-    if values.min() < 0 or values.max() > 255:
+    if values.min() < 0 or values.max() > 65535:
         found = values.min() if values.min() < 0 else values.max()
-        raise UserError(f'{path}: expected labels 0 to 255, found {found}')
-    return Image.fromarray(values.astype(np.uint8))
+        raise UserError(f'{path}: expected labels 0 to 65535, found {found}')
+    # Pillow resizes 32 bits and 8, but not 16.
+    return Image.fromarray(values.astype(np.uint8 if values.max() <= 255 else np.int32))

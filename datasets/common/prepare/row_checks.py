@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from benchmark.dataset import Rows
+from benchmark.dataset import VOID, Rows
 from benchmark.errors import UserError
 from benchmark.method import IGNORE
 from datasets.common.prepare.steps import Steps
@@ -144,9 +144,9 @@ def _label(where: str, values: np.ndarray, present: np.ndarray) -> Problem | Non
     found = np.unique(values)
     known = found[(found >= 0) & (found < len(present))].astype(int)
     present[known] = True
-    ignored = [IGNORE] if values.ndim else []
+    ignored = [VOID if len(present) <= VOID else IGNORE, IGNORE] if values.ndim else []
     wrong = np.setdiff1d(found, [*known, *ignored])
     if not wrong.size:
         return None
-    expected = f'0 to {len(present) - 1}' + (f' or {IGNORE}' if ignored else '')
+    expected = f'0 to {len(present) - 1}' + (f' or {ignored[0]}' if ignored else '')
     return 'labels', f'{where}: expected {expected}, found {", ".join(map(str, wrong[:5]))}'
