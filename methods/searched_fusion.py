@@ -81,13 +81,15 @@ class SearchedFusion(Method):
     """
 
     search = {
-        f'{name}_{step}': distribution
-        for step in range(1, STEPS + 1)
-        for name, distribution in (
-            ('levels', ANY_LEVELS),
-            ('operator', ANY_OPERATOR),
-            ('activation', ANY_ACTIVATION),
-        )
+        'levels_1': ANY_LEVELS,
+        'operator_1': ANY_OPERATOR,
+        'activation_1': ANY_ACTIVATION,
+        'levels_2': ANY_LEVELS,
+        'operator_2': ANY_OPERATOR,
+        'activation_2': ANY_ACTIVATION,
+        'levels_3': ANY_LEVELS,
+        'operator_3': ANY_OPERATOR,
+        'activation_3': ANY_ACTIVATION,
     }
 
     def __init__(
