@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from benchmark import predict, run, show
-from benchmark.dataset import Split
+from benchmark.dataset import VOID, Split
 from benchmark.engine.loading import Samples
 from benchmark.errors import UserError
-from benchmark.method import IGNORE
 from benchmark.missing import Sampler
 from benchmark.records import store
 from benchmark.registry import discover
@@ -113,7 +112,7 @@ def test_the_test_has_whole_volumes_with_ignored_padding(root):
             target = split.target[np.array([row])][0]
             assert target.shape == largest
             np.testing.assert_array_equal(target[: len(labels)], labels)
-            assert (target[len(labels) :] == IGNORE).all()
+            assert (target[len(labels) :] == VOID).all()
             assert not split.inputs['flair'][np.array([row])][0, 0, len(labels) :].any()
 
 
@@ -121,8 +120,8 @@ def test_short_volumes_are_padded_in_training(root):
     data = OwnVolumes(root=str(root), network='unet3d', patch='32x16x16')
     train = data.split('train')
     length = data.cases[train.groups[0]].shape[0]
-    assert (train.target[np.array([0])][0, length:] == IGNORE).all()
-    assert (train.target[np.array([0])][0, :length] != IGNORE).all()
+    assert (train.target[np.array([0])][0, length:] == VOID).all()
+    assert (train.target[np.array([0])][0, :length] != VOID).all()
 
 
 def test_options_that_do_not_fit_are_told():
