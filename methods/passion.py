@@ -116,7 +116,7 @@ class Passion(ModalityDropout):
     """
 
     version = 1
-    supported_networks = ('pyramid', 'unet3d')  # type: ignore[assignment]  # one less
+    supported_networks = ('pyramid', 'unet3d')  # one less
     search = {
         'distillation': LogUniform(0.05, 5),
         'prototypes': LogUniform(0.01, 1),

@@ -61,7 +61,7 @@ def coarsest(task: Task) -> tuple[int, ...]:
     if task.volumes:
         return tuple(side // VOLUME_STRIDE for side in task.modalities[0].shape[1:])
     grid = fusion_grid(task)
-    if task.kind == 'classification' and grid:
+    if task.kind != 'segmentation' and grid:
         return grid, grid
     first, stages = task.modalities[0], 4 if task.kind == 'segmentation' else 2
     height, width = (-(-side // stride(first, stages)) for side in first.shape[1:])
