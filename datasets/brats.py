@@ -179,11 +179,12 @@ class Brats(Volumes):
 class Brats2018(Brats):
     """BraTS 2018 (Menze et al., IEEE TMI 2015; Bakas et al., Scientific Data 2017), 285 cases.
 
-    The recipe is this project's own and works on 2-D slices: slices of 192 x 192 pixels about the
-    centre, ResNet-18 pyramids, and 60 epochs of Adam with RFNet's learning rate, weight decay,
-    schedule and augmentation. RFNet and mmFormer train on 3-D crops, so the numbers that they
-    publish are not comparable. Dice of WT, TC and ET is taken per volume, over all slices of the
-    volume, and averaged over volumes.
+    With network=unet3d 3-D patches are trained, for 300 epochs with 2 patches in a step, as in
+    RFNet's code. Otherwise the recipe is this project's own and works on 2-D slices: slices of
+    192 x 192 pixels about the centre, ResNet-18 pyramids, and 60 epochs of Adam with RFNet's
+    learning rate, weight decay, schedule and augmentation. RFNet and mmFormer train on 3-D crops,
+    so the numbers that they publish are not comparable with those of slices. Dice of WT, TC and ET
+    is taken per volume, over all slices of the volume, and averaged over volumes.
 
     The option `fold` picks one of three splits. Where the root holds the lists `train1.txt`,
     `val1.txt` and `test1.txt` (one case per line; likewise for folds 2 and 3), they are the split:

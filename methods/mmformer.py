@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
+from methods.common.encoders import coarsest
 from methods.common.losses import labels_of, log_odds, segmentation_loss, total
 from methods.common.networks import (
     Encoders,
@@ -21,11 +23,11 @@ from methods.common.networks import (
     SegmentationDecoder,
     decoder,
     fused_channels,
-    fusion_grid,
     masked,
 )
+from methods.common.regions import bottleneck
 from methods.common.resize import bilinear
-from methods.common.resnet import stride
+from methods.common.unet3d import VolumeDecoder
 
 
 class Block(nn.Module):
@@ -90,18 +92,10 @@ class Transformer(nn.ModuleList):
         return x
 
 
-def coarsest(task: Task) -> tuple[int, int]:
-    """Returns height and width of the encoders' coarsest map."""
-    grid = fusion_grid(task)
-    if task.kind != 'segmentation' and grid:
-        return grid, grid
-    first, stages = task.modalities[0], 4 if task.kind == 'segmentation' else 2
-    height, width = (-(-side // stride(first, stages)) for side in first.shape[1:])
-    return height, width
-
-
-def fusion_block(inputs: int, outputs: int) -> nn.Sequential:
+def fusion_block(inputs: int, outputs: int, volumes: bool = False) -> nn.Sequential:
     """Returns three convolutions with kernels 1, 3, 1 that fuse concatenated modalities."""
+    if volumes:
+        return bottleneck(inputs, outputs, outputs, nn.InstanceNorm3d)
     sizes = ((inputs, 1), (outputs, 3), (outputs, 1))
     return nn.Sequential(
         *(ConvModule(i, outputs, k, padding=k // 2, norm_cfg={'type': 'BN'}) for i, k in sizes)
@@ -127,13 +121,14 @@ class MMFormer(Method):
     adds their positions; the others attend to them. Neither the released code nor PASSION's
     re-implementation has a mask of keys.
 
-    Adaptations of this project: the paper is about 3-D MRI; the 2-D form and the classification
-    form (one scale, cross-entropy, no deep supervision) are this project's. They use the suite's
-    encoders and decoders, batch instead of instance normalisation, and deep supervision on the maps
-    of the feature pyramid. Tokens have 8 `width` channels, the paper's 512 at its width of 64. The
-    classification encoders end at a stride of 4 or 8, the paper's at 16: there a token is a patch
-    of 2x2 pixels, which a transposed convolution restores. If the data have gaps, L_sep,i covers
-    the samples that have modality i.
+    Adaptations of this project: the paper is about 3-D MRI, which network=unet3d trains, with deep
+    supervision on the maps of its decoder; the paper's network has five scales, of 8 to 128
+    channels, this one four. The 2-D form and the classification form (one scale, cross-entropy, no
+    deep supervision) are this project's. They use the suite's encoders and decoders, batch instead
+    of instance normalisation, and deep supervision on the maps of the feature pyramid. Tokens have
+    8 `width` channels, the paper's 512 at a width of 64. The classification encoders end at a
+    stride of 4 or 8, the paper's at 16: there a token is a patch of 2x2 pixels, which a transposed
+    convolution restores. If the data have gaps, L_sep,i covers the samples that have modality i.
 
     With equal weights and tokens the transformers equal the released ones. A whole step cannot be
     compared: L_fuse, L_sep and L_deep also depend on convolutional encoders and decoders for
@@ -159,6 +154,7 @@ class MMFormer(Method):
 
     task_kinds = KINDS
     version = 2
+    supported_networks = ('pyramid', 'unet3d')
     search = {'dropout': Uniform(0, 0.5)}
 
     def __init__(
@@ -182,20 +178,24 @@ class MMFormer(Method):
         patch = 1 if self.dense else min(2, *self.map)
         self.grid = tuple(-(-side // patch) for side in self.map)
         names, scales = task.names, fused_channels(task)
-        count, tokens = len(names), self.grid[0] * self.grid[1]
+        count, tokens, volumes = len(names), math.prod(self.grid), task.volumes
+        conv = nn.Conv3d if volumes else nn.Conv2d
+        back = nn.ConvTranspose3d if volumes else nn.ConvTranspose2d
         shape = (depth, width, heads, ratio, dropout)
         self.encoders = Encoders(task)
-        self.embed = nn.ModuleDict({n: nn.Conv2d(scales[-1], width, patch, patch) for n in names})
+        self.embed = nn.ModuleDict({n: conv(scales[-1], width, patch, patch) for n in names})
         self.positions = nn.ParameterDict({n: torch.zeros(tokens, width) for n in names})
         self.intra = nn.ModuleDict({n: Transformer(*shape) for n in names})
         self.inter = Transformer(*shape)
-        self.spread = nn.ConvTranspose2d(count * width, count * scales[-1], patch, patch)
-        self.fusions = nn.ModuleList(fusion_block(count * c, c) for c in scales)
+        self.spread = back(count * width, count * scales[-1], patch, patch)
+        self.fusions = nn.ModuleList(fusion_block(count * c, c, volumes) for c in scales)
         self.decoder = decoder(task, channels=scales[-1])
         self.separate = decoder(task, channels=scales[-1])
         self.patch = patch
         self.sides = nn.ModuleList(
-            nn.Conv2d(2 * task.width, len(task.classes), 1) for _ in scales if self.dense
+            conv(c if volumes else 2 * task.width, len(task.classes), 1)
+            for c in scales
+            if self.dense
         )
 
     def encode(self, inputs: dict[str, Tensor]) -> dict[str, Maps]:
@@ -214,8 +214,8 @@ class MMFormer(Method):
             (B, D, H', W') with one token per patch.
         """
         # Padded to whole patches.
-        below, right = (-side % self.patch for side in self.map)
-        tokens = self.embed[name](F.pad(x, (0, right, 0, below))).flatten(2).transpose(1, 2)
+        padding = [n for side in reversed(self.map) for n in (0, -side % self.patch)]
+        tokens = self.embed[name](F.pad(x, padding)).flatten(2).transpose(1, 2)
         tokens = self.intra[name](tokens, self.positions[name])
         return tokens.transpose(1, 2).unflatten(2, self.grid)
 
@@ -242,8 +242,8 @@ class MMFormer(Method):
         # The coarsest map itself is left out: its tokens, after both transformers, replace it.
         *scales, _, tokens = masked(features, mask, self.task.names)
         joined = [torch.cat(maps, 1) for maps in scales]
-        height, width = self.map
-        joined.append(self.spread(self.between(tokens, mask))[..., :height, :width])
+        spread, inside = self.spread(self.between(tokens, mask)), [slice(n) for n in self.map]
+        joined.append(spread[(..., *inside)])
         return tuple(fusion(x) for fusion, x in zip(self.fusions, joined, strict=True))
 
     def decode(self, features: dict[str, Maps], mask: Tensor) -> Tensor:
@@ -283,10 +283,13 @@ class MMFormer(Method):
         features = self.encode(batch.inputs)
         fused = self.fuse(features, batch.mask)
         losses = {'loss_sep': self.separate_loss(features, batch)}
-        if not isinstance(self.decoder, SegmentationDecoder):
+        if isinstance(self.decoder, VolumeDecoder):
+            levels = self.decoder.levels(fused)
+        elif isinstance(self.decoder, SegmentationDecoder):
+            levels = self.decoder.pyramid(fused)
+        else:
             return {'loss_fuse': self.task_loss(self.decoder(fused), batch.target), **losses}
-        # What the decoder's forward does, in two steps, because its pyramid is needed twice.
-        levels = self.decoder.pyramid(fused)
+        # What the decoder's forward does, in two steps, because its levels are needed twice.
         logits = self.upsample(self.decoder.head(levels))
         losses['loss_fuse'] = self.task_loss(logits, batch.target)
         losses['loss_deep'] = self.deep_loss(levels, batch.target)

@@ -16,7 +16,7 @@ from benchmark.engine import state
 from benchmark.engine.building import placed, quiet
 from benchmark.engine.card import Card
 from benchmark.engine.pretraining import needed
-from benchmark.engine.windows import averaged
+from benchmark.engine.windows import logits_of
 from benchmark.errors import UserError, unknown
 from benchmark.method import Method, Modality
 from benchmark.missing import subset_id
@@ -109,7 +109,7 @@ class Model:
         mask = mask.to(self.device)
         full = {m.name: self._full(m, inputs, len(mask)) for m in self.task.modalities}
         if '' in self.networks:
-            return self._predicted(self.networks[''], full, mask)
+            return logits_of(self.networks[''], full, mask)
         # A network of its own for every subset.
         found: Tensor | None = None
         for row in mask.unique(dim=0):
@@ -121,25 +121,12 @@ class Model:
                     f'of their own, found {subset}'
                 )
             network = self.networks[subset]
-            part = self._predicted(network, {m: x[rows] for m, x in full.items()}, mask[rows])
+            part = logits_of(network, {m: x[rows] for m, x in full.items()}, mask[rows])
             found = part.new_zeros(len(mask), *part.shape[1:]) if found is None else found
             found[rows] = part
         if found is None:
             raise UserError('mask: expected at least one sample, found none')
         return found
-
-    def _predicted(self, network: Method, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
-        """Returns the logits of a network; those of volumes window by window."""
-        if not self.task.volumes:
-            return network.predict(inputs, mask).float()
-
-        def one(part: dict[str, Tensor], _: object) -> list[tuple[np.ndarray, Tensor]]:
-            return [(whole, network.predict(part, mask))]
-
-        whole = np.ones(len(self.names), bool)
-        sides = self.task.modalities[0].shape[1:]
-        ((_, logits),) = averaged(inputs, [whole], sides, len(self.classes), one)
-        return logits
 
     def _full(self, modality: Modality, inputs: Mapping[str, Tensor], count: int) -> Tensor:
         """Returns a modality on the device; zeros where it is missing."""

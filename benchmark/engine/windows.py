@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from benchmark.method import Method
+
 LIMIT = 2**31
 """Bytes of sums that are held at once; of more, subsets are predicted in groups."""
 
@@ -82,3 +84,24 @@ def averaged(
         d, h, w = extents
         for mask in group:
             yield mask, sums.pop(0).div_(counts)[..., :d, :h, :w]
+
+
+def logits_of(network: Method, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
+    """Returns the logits of a network in float32; those of volumes window by window.
+
+    Args:
+        network: The network, in eval mode.
+        inputs: Modality name -> (B, *shape).
+        mask: (B, M) bool.
+    """
+    task = network.task
+    if not task.volumes:
+        return network.predict(inputs, mask).float()
+    every = np.ones(len(task.names), bool)
+
+    def one(part: dict[str, Tensor], _: object) -> list[tuple[np.ndarray, Tensor]]:
+        return [(every, network.predict(part, mask))]
+
+    sides = task.modalities[0].shape[1:]
+    ((_, logits),) = averaged(inputs, [every], sides, len(task.classes), one)
+    return logits

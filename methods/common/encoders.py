@@ -13,6 +13,9 @@ from methods.common.resnet import EXPANSION, map_sizes, resnet, stride
 Maps = tuple[Tensor, ...]
 """Feature maps (B, C, H, W) of one modality, or fused ones, one per scale, finest first."""
 
+VOLUME_STRIDE = 8
+"""Stride of the coarsest map of volumes."""
+
 DROPOUT = 0.5
 """Share of the features of a vector's wide layer that training sets to zero."""
 
@@ -51,6 +54,18 @@ def stages(modality: Modality, task: Task, count: int, stem: int = 7) -> nn.Modu
         return resnet(modality, task, count, stem)
     sizes = map_sizes(modality, count)
     return Backbone(modality, task, fused_channels(task), sizes[-len(fused_channels(task)) :])
+
+
+def coarsest(task: Task) -> tuple[int, ...]:
+    """Returns height and width of the encoders' coarsest map, after the depth in volumes."""
+    if task.volumes:
+        return tuple(side // VOLUME_STRIDE for side in task.modalities[0].shape[1:])
+    grid = fusion_grid(task)
+    if task.kind != 'segmentation' and grid:
+        return grid, grid
+    first, stages = task.modalities[0], 4 if task.kind == 'segmentation' else 2
+    height, width = (-(-side // stride(first, stages)) for side in first.shape[1:])
+    return height, width
 
 
 class ImageEncoder(nn.Module):

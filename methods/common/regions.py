@@ -20,12 +20,6 @@ TOGETHER = 8
 """Number of regions whose features are held in memory at once."""
 
 
-def pointwise(kernel: Tensor, x: Tensor) -> Tensor:
-    """Maps (B, C, ...) to (B, C', ...) by a kernel of one pixel, as a matrix product."""
-    product = torch.bmm(kernel.flatten(1).expand(len(x), -1, -1), x.flatten(2))
-    return product.unflatten(2, x.shape[2:])
-
-
 class Pointwise(nn.Conv2d):
     """A 1x1 convolution without bias, computed as a matrix product: faster for few channels.
 
@@ -39,18 +33,8 @@ class Pointwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C', H, W)."""
-        return pointwise(self.weight, x)
-
-
-class Pointwise3d(nn.Conv3d):
-    """The same of volumes; its arguments are those of `Pointwise`."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, D, H, W) to (B, C', D, H, W)."""
-        return pointwise(self.weight, x)
+        kernel = self.weight.flatten(1).expand(len(x), -1, -1)
+        return torch.bmm(kernel, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def plain(norm: Callable[..., nn.Module]) -> type[nn.Conv2d] | type[nn.Conv3d]:
@@ -76,8 +60,8 @@ def conv(
     """
     layer: nn.Module
     kind = plain(norm)
-    if kernel == 1:
-        layer = (Pointwise3d if kind is nn.Conv3d else Pointwise)(inputs, outputs)
+    if kernel == 1 and kind is nn.Conv2d:
+        layer = Pointwise(inputs, outputs)
     else:
         layer = kind(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(layer, norm(outputs, affine=False), nn.LeakyReLU(SLOPE, inplace=True))
