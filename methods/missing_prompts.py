@@ -159,6 +159,7 @@ class MissingPrompts(Method):
     """
 
     search = {'dropout': Uniform(0, 0.5)}
+    task_kinds = ('classification', 'multilabel', 'regression')
     contract_exceptions = {'rooms': 'the paper classifies; label maps are refused'}
 
     def __init__(
@@ -209,20 +210,6 @@ class MissingPrompts(Method):
             nn.Linear(2 * channels, len(task.classes)),
         )
         drawn([self.pooler, self.head])
-
-    @classmethod
-    def check_network(cls, task: Task) -> None:
-        """Checks that the targets are no label maps, before anything is trained.
-
-        Raises:
-            UserError: They are.
-        """
-        super().check_network(task)
-        if task.kind == 'segmentation':
-            raise UserError(
-                f'missing_prompts on {task.dataset}: expected one target for each sample, found '
-                'label maps (segmentation)'
-            )
 
     @staticmethod
     def _check_choices(prompts: str, per: str, variant: str) -> None:
