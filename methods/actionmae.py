@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import Batch, Method, Task
+from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.networks import ConcatFusion, Encoders, Maps, decoder, fused_channels, masked
@@ -171,6 +171,8 @@ class ActionMAE(Method):
         UserError: The variant is unknown, or there is no memory token or no block.
     """
 
+    task_kinds = KINDS
+    supported_networks = ('pyramid', 'unet3d')
     search = {'reconstruction': LogUniform(0.1, 10)}
 
     def __init__(
@@ -205,7 +207,7 @@ class ActionMAE(Method):
     def tokens(self, maps: Sequence[Tensor]) -> Tensor:
         """Returns the tokens (B, H, W, M, C) of M maps (B, C, H, W), zero where missing."""
         pairs = zip(self.norms.values(), maps, strict=True)
-        return torch.stack([norm(x.movedim(1, 3)) for norm, x in pairs], 3)
+        return torch.stack([norm(x.movedim(1, -1)) for norm, x in pairs], -2)
 
     def complete(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the tokens for the fusion and those of the autoencoder, both (B, H, W, M, C).
@@ -214,9 +216,9 @@ class ActionMAE(Method):
             tokens: (B, H, W, M, C).
             mask: (B, M) bool, the modalities that may be used.
         """
-        shape = tokens.shape[:3]
-        rows = mask[:, None, None].expand(*shape, -1).flatten(0, 2)
-        completed, rebuilt = self.autoencoder(tokens.flatten(0, 2), rows)
+        shape = tokens.shape[:-2]
+        rows = mask.view(len(mask), *[1] * (len(shape) - 1), -1).expand(*shape, -1).flatten(0, -2)
+        completed, rebuilt = self.autoencoder(tokens.flatten(0, -3), rows)
         return completed.unflatten(0, shape), rebuilt.unflatten(0, shape)
 
     def fuse(self, finer: Sequence[Sequence[Tensor]], tokens: Tensor) -> Tensor:
@@ -226,7 +228,7 @@ class ActionMAE(Method):
             finer: For each finer scale the maps of the M modalities, zero where missing.
             tokens: (B, H, W, M, C).
         """
-        deepest = (x.movedim(3, 1).contiguous() for x in tokens.unbind(3))
+        deepest = (x.movedim(-1, 1).contiguous() for x in tokens.unbind(-2))
         maps = dict(zip(self.task.names, zip(*finer, deepest, strict=True), strict=True))
         whole = torch.ones(len(tokens), len(maps), dtype=torch.bool, device=tokens.device)
         return self.decoder(self.fusion(maps, whole))
@@ -243,7 +245,7 @@ class ActionMAE(Method):
         # Tokens that the mask drops are targets; the autoencoder's mask hides them as inputs.
         tokens = self.tokens(masked(features, batch.available, names)[-1])
         completed, rebuilt = self.complete(tokens, batch.mask)
-        errors = (rebuilt.float() - normalised(tokens)).square().mean((1, 2, 4))
+        errors = (rebuilt.float() - normalised(tokens)).square().flatten(1, -3).mean((1, 3))
         dropped = batch.available & ~batch.mask
         error = torch.where(dropped, errors, 0.0).sum() / dropped.sum().clamp_min(1)
         return {

@@ -47,8 +47,8 @@ class Prompts(nn.Module):
         missing = ~mask
         if self.pattern:
             # 0 is complete data; the last modality counts 1, the one before it 2, and so on.
-            places = torch.arange(mask.shape[1] - 1, -1, -1, device=mask.device)
-            number = (missing.long() << places).sum(1)
+            columns = enumerate(reversed(missing.long().unbind(1)))
+            number = sum((x * 2**k for k, x in columns), missing.new_zeros(len(mask)).long())
             return self.table[number.clamp_max(len(self.table) - 1)]
         return self.table[0] + torch.einsum(
             'bm,mnlc->bnlc', missing.to(self.table.dtype), self.table[1:]
@@ -159,6 +159,7 @@ class MissingPrompts(Method):
     """
 
     search = {'dropout': Uniform(0, 0.5)}
+    task_kinds = ('classification', 'multilabel', 'regression')
     contract_exceptions = {'rooms': 'the paper classifies; label maps are refused'}
 
     def __init__(
@@ -210,20 +211,6 @@ class MissingPrompts(Method):
         )
         drawn([self.pooler, self.head])
 
-    @classmethod
-    def check_network(cls, task: Task) -> None:
-        """Checks that the targets are no label maps, before anything is trained.
-
-        Raises:
-            UserError: They are.
-        """
-        super().check_network(task)
-        if task.kind == 'segmentation':
-            raise UserError(
-                f'missing_prompts on {task.dataset}: expected one target for each sample, found '
-                'label maps (segmentation)'
-            )
-
     @staticmethod
     def _check_choices(prompts: str, per: str, variant: str) -> None:
         choices = {
@@ -273,9 +260,11 @@ class MissingPrompts(Method):
             blank, real = self.tokens(m.name, self.start.new_zeros(1, *m.shape))
             x, there = features.get(m.name, (blank, real))
             keep = mask[:, column, None]
-            parts.append((torch.where(keep[..., None], x, blank), torch.where(keep, there, real)))
-        tokens, kept = zip(*parts, strict=True)
-        return torch.cat([x.to(start) for x in tokens], 1), torch.cat(kept, 1)
+            # No selection among truth values, which ONNX runtimes lack.
+            kept = (keep & there) | (~keep & real)
+            parts.append((torch.where(keep[..., None], x, blank), kept))
+        tokens = torch.cat([x.to(start) for x, _ in parts], 1)
+        return tokens, torch.cat([kept for _, kept in parts], 1)
 
     def decode(self, features: dict[str, Tokens], mask: Tensor) -> Tensor:
         """Returns the logits; mask (B, M) bool."""

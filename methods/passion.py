@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -15,9 +15,10 @@ from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.encoders import fused_channels
 from methods.common.losses import labels_of, log_odds, total
-from methods.common.networks import Maps, SegmentationDecoder, decoder
+from methods.common.networks import ClassificationDecoder, Maps, SegmentationDecoder, decoder
 from methods.common.resize import bilinear
 from methods.common.self_distillation import clamped_divergence, divergence, pairs, prototype_gaps
+from methods.common.unet3d import VolumeDecoder
 from methods.modality_dropout import ModalityDropout
 
 LOWEST, HIGHEST = 0.1, 4.0
@@ -81,24 +82,25 @@ class Passion(ModalityDropout):
     code's factor (all samples) / (samples with m).
 
     Adaptations of this project. The released code is a plug-in for networks that segment volumes;
-    here it is one for the suite's plain network (`modality_dropout`), in two dimensions.
-    Prototypes are those of each sample on the finest map of the feature pyramid, on which a label
-    counts by the share of its pixels. In classification the samples of the batch take the place of
-    pixels, and the pooled features of the last stage that of the map. The protocol's sampler draws
-    masks, as with the code's option `idt_drop`; sampler=complete shows all that a sample has, as
-    in the paper. A sample without modality m takes part in the student's pass with all that its
-    mask holds, and in no term.
+    here it is one for the suite's plain network (`modality_dropout`), in two dimensions or, with
+    network=unet3d, in three. Prototypes are those of each sample on the finest decoded map, in two
+    dimensions that of the feature pyramid, on which a label counts by the share of its pixels. In
+    classification the samples of the batch take the place of pixels, and the pooled features of the
+    last stage that of the map. The protocol's sampler draws masks, as with the code's option
+    `idt_drop`; sampler=complete shows all that a sample has, as in the paper. A sample without
+    modality m takes part in the student's pass with all that its mask holds, and in no term.
 
-    The paper's text was not available: the formulas and weights are those of the released code,
-    and KL is taken in its usual sense. variant='official' follows that code in these points: KL is
+    The paper's text was not available: the formulas and weights are those of the released code, and
+    KL is taken in its usual sense. variant='official' follows that code in these points: KL is
     averaged over classes, and probabilities are at least 0.005 in it; in segmentation each map of
-    the pyramid predicts, too, with the weights 1/2 to 1/16 from the finest to the coarsest, is
-    supervised (in place of the deep supervision of that code's networks) and teaches; the rate
-    grows 1.5-fold before the first update of b and after every 100 epochs. Departures from it in
-    both variants: losses are averages, not sums, over a batch; a class counts if the sample has it,
-    where that code asks this of all samples of the batch (there are no others with its batch size
-    of 1); one of its four students gets the map of another modality by a slip. For equal features,
-    logits and labels, the comparison of prototypes and the official KL are those of that code.
+    the pyramid (of volumes, each coarser one) predicts, too, with the weights 1/2, 1/4 and so on
+    from the finest to the coarsest, is supervised (in place of the deep supervision of that code's
+    networks) and teaches; the rate grows 1.5-fold before the first update of b and after every 100
+    epochs. Departures from it in both variants: losses are averages, not sums, over a batch; a
+    class counts if the sample has it, where that code asks this of all samples of the batch (there
+    are no others with its batch size of 1); one of its four students gets the map of another
+    modality by a slip. For equal features, logits and labels, the comparison of prototypes and the
+    official KL are those of that code.
 
     Args:
         task: What the data set requires.
@@ -114,6 +116,7 @@ class Passion(ModalityDropout):
     """
 
     version = 1
+    supported_networks = ('pyramid', 'unet3d')  # one less
     search = {
         'distillation': LogUniform(0.05, 5),
         'prototypes': LogUniform(0.01, 1),
@@ -145,8 +148,10 @@ class Passion(ModalityDropout):
         count, channels = len(task.names), fused_channels(task)
         self.separate = decoder(task, channels[0])
         self.sides = nn.ModuleList()
-        if self.official and isinstance(self.decoder, SegmentationDecoder):
-            self.sides.extend(nn.Conv2d(2 * task.width, len(task.classes), 1) for _ in channels)
+        if self.official and task.kind == 'segmentation':
+            conv = nn.Conv3d if task.volumes else nn.Conv2d
+            sides = channels[1:] if task.volumes else [2 * task.width] * len(channels)
+            self.sides.extend(conv(c, len(task.classes), 1) for c in sides)
         # Buffers are part of a checkpoint: a resumed run goes on with these weights and counts.
         self.register_buffer('weights', torch.ones(count))
         # Samples whose mask held each modality, and all samples: of the training, of the epoch.
@@ -187,19 +192,25 @@ class Passion(ModalityDropout):
         """Decodes fused maps of R rows.
 
         Returns:
-            Logits; features (R, C, H, W) for prototypes; the logits of the pyramid's maps.
+            Logits; features (R, C, H, W) for prototypes; the logits of other maps.
         """
-        if not isinstance(self.decoder, SegmentationDecoder):
+        if isinstance(self.decoder, ClassificationDecoder):
             maps = self.decoder.maps(fused)
             return self.decoder.logits(maps), maps[-1].mean((2, 3), keepdim=True), []
-        # What the decoder's forward does, in two steps, because its pyramid is needed twice.
-        levels = self.decoder.pyramid(fused)
-        logits = self.upsample(self.decoder.head(levels))
+        # What the decoder's forward does, in two steps, because its maps are needed twice.
+        dense = cast('SegmentationDecoder | VolumeDecoder', self.decoder)
+        if isinstance(dense, VolumeDecoder):
+            # The finest of these maps is the one that predicts.
+            levels = dense.levels(fused)
+            others = levels[1:]
+        else:
+            levels = others = dense.pyramid(fused)
         # Without sides, zip ends at once.
-        return logits, levels[0], [side(x) for side, x in zip(self.sides, levels, strict=False)]
+        sides = [side(x) for side, x in zip(self.sides, others, strict=False)]
+        return self.upsample(dense.head(levels)), levels[0], sides
 
     def upsample(self, x: Tensor) -> Tensor:
-        """Resizes (B, K, H, W) to the resolution of the images."""
+        """Resizes (B, K, H, W) to the resolution of the labels."""
         return bilinear(x, self.task.modalities[0].shape[1:])
 
     def divergences(self, logits: Tensor, sides: Sequence[Tensor], count: int) -> Tensor:
@@ -230,15 +241,16 @@ class Passion(ModalityDropout):
         present, classes = batch.mask.T, len(self.task.classes)
         dense = self.task.kind == 'segmentation'
         label = one_hot(batch.target if dense else batch.target[:, None, None], classes)
-        label = F.adaptive_avg_pool2d(label, (features.shape[2], features.shape[3]))
-        members = torch.where(present[:, :, None, None, None], label, 0.0)
+        label = F.interpolate(label, list(features.shape[2:]), mode='area').flatten(2)
+        members = torch.where(present[:, :, None, None], label, 0.0)
 
         def grouped(x: Tensor) -> Tensor:
             # In segmentation each sample is a group of pixels, else the batch one of samples.
-            x = x.view(*present.shape, *x.shape[-3:])
-            return x.flatten(0, 1).flatten(2) if dense else x.flatten(2).transpose(1, 2)
+            return x.flatten(0, 1) if dense else x.flatten(2).transpose(1, 2)
 
-        student, teacher = (grouped(x) for x in pairs(features, len(present)))
+        student, teacher = (
+            grouped(x.flatten(2).unflatten(0, present.shape)) for x in pairs(features, len(present))
+        )
         found = prototype_gaps(student, teacher, grouped(members))
         squares, distances = (x.reshape(*present.shape, -1).mean(2) for x in found)
         return torch.where(present, squares, 0.0), torch.where(present, distances, 0.0)

@@ -43,8 +43,9 @@ class SearchedFusion(Method):
     g_l: the i-th digit is that of the i-th modality of the data set, 1 the earliest. Which cell is
     used is what `--tune N` chooses: it tries as many cells as any method has trials, with full
     trainings that are compared on the validation split; the record holds all of them and the chosen
-    one, whose options are the cell. Without a search there is the cell that concatenates equal
-    levels, which is none of the paper's.
+    one, whose options are the cell. In the search space ANY_LEVELS stands for the 27 triples of
+    digits, ANY_OPERATOR for the ten operators, ANY_ACTIVATION for the paper's three nonlinearities.
+    Without a search there is the cell that concatenates equal levels, which is none of the paper's.
 
     In classification the levels are the encoder's map and the two residual stages of a trunk that
     each modality has for itself (the stages that the suite's decoder has for all together), up to
@@ -55,11 +56,10 @@ class SearchedFusion(Method):
 
     Adaptations of this project: the cell's steps are at the size of level l and keep their maps,
     where the paper pools each feature to a vector; encoders, trunks and cell are trained together
-    from the start, where the paper fuses networks that were trained alone
-    (`pretrain` comes nearer to that); cells are drawn uniformly, where the paper samples them by a
-    surrogate that predicts the accuracy of cells whose weights are shared: with trials of equal
-    number and full trainings nothing is left to predict. The operators and the treatment of absent
-    modalities are this project's.
+    from the start, where the paper fuses networks that were trained alone; cells are drawn
+    uniformly, where the paper trains cells briefly with shared weights and samples the next ones by
+    a surrogate that predicts their accuracy: a trial here costs what that of any method costs. The
+    operators and the treatment of absent modalities are this project's.
 
     What could not be verified: the paper's figures, which are of other data, and its code.
 
@@ -81,13 +81,15 @@ class SearchedFusion(Method):
     """
 
     search = {
-        f'{name}_{step}': distribution
-        for step in range(1, STEPS + 1)
-        for name, distribution in (
-            ('levels', ANY_LEVELS),
-            ('operator', ANY_OPERATOR),
-            ('activation', ANY_ACTIVATION),
-        )
+        'levels_1': ANY_LEVELS,
+        'operator_1': ANY_OPERATOR,
+        'activation_1': ANY_ACTIVATION,
+        'levels_2': ANY_LEVELS,
+        'operator_2': ANY_OPERATOR,
+        'activation_2': ANY_ACTIVATION,
+        'levels_3': ANY_LEVELS,
+        'operator_3': ANY_OPERATOR,
+        'activation_3': ANY_ACTIVATION,
     }
 
     def __init__(

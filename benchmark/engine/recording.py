@@ -64,7 +64,7 @@ def finish(
         },
         'samples': {name: _units(split_of(experiment.data, name)) for name in SPLITS},
         'predicted': (predicted := {s: list(score.predicted) for s, score in scores.items()}),
-        'collapsed': verification.collapsed(predicted),
+        'collapsed': verification.collapsed(predicted, experiment.data.task.kind),
         'selected_epoch': max(summary['epoch'] for _, summary in trained),
         'gaps': _gap_report(experiment),
         'cost': {

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmark.dataset import VOID, Dataset, Geometry
 from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
-from benchmark.method import Task
+from benchmark.method import IGNORE, Task
 
 PERCENTILE = 95
 
@@ -52,6 +52,8 @@ class Surfaces:
             ids: (B,) positions of the slices in the split.
             has: (B,) bool, the slices that have the subset; the others do not count.
         """
+        # What is ignored, such as what fills up volumes behind their ends, belongs to no region.
+        pred, target = (torch.where(target == IGNORE, 0, x) for x in (pred, target))
         arrays = (pred[has].byte(), target[has].byte(), ids[has])
         for guess, label, position in zip(*(x.cpu().numpy() for x in arrays), strict=True):
             number = int(self.volume[position])
@@ -64,10 +66,9 @@ class Surfaces:
     def _measured(self, slices: dict[int, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         """Returns HD95 of each region of a volume, of its slices by position."""
         first, order = min(slices), sorted(slices)
-        # A whole volume is a sample of its own, with labels that are ignored behind its end.
+        # A whole volume is a sample of its own.
         joined = np.stack if slices[first][0].ndim == 2 else np.concatenate
         guess, label = (joined([slices[k][i] for k in order]) for i in (0, 1))
-        guess = np.where(label == VOID, 0, guess)  # which IGNORE is as a byte
         if self.task.fewest:
             small, fewest, other = self.task.fewest
             there = guess == small

@@ -66,7 +66,7 @@ def verified(record: Record, outcomes: Outcomes) -> Record:
         'scores': {**record['scores'], 'test': test},
         'n': {**record['n'], 'test': numbers},
         'predicted': predicted,
-        'collapsed': collapsed(predicted),
+        'collapsed': collapsed(predicted, data['kind']),
     }
     return cast(Record, {**record, **proven})
 
@@ -107,12 +107,15 @@ def _agreeing(record: Record, outcomes: Outcomes, subset: str, split: Measured) 
     return found
 
 
-def collapsed(predicted: Mapping[str, list[float]]) -> list[str]:
+def collapsed(predicted: Mapping[str, list[float]], kind: str = '') -> list[str]:
     """Returns the subsets on which nearly all predictions are of one class.
 
     Args:
         predicted: Subset id -> share of each class among the predictions.
+        kind: Kind of the task; of several labels, none need be predicted for a sample.
     """
+    if kind == 'multilabel':
+        return []
     return [subset for subset, shares in predicted.items() if max(shares) >= COLLAPSE]
 
 

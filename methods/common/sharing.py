@@ -16,10 +16,11 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 def alike(modality: Modality) -> tuple[object, ...]:
     """Returns what modalities have in common that share an encoder.
 
-    Images must have one height and width. Vectors and sequences may have any length, because no
+    Images and volumes must have one size. Vectors and sequences may have any length, because no
     layer behind the first one depends on it.
     """
-    return modality.kind, modality.shape[1:] if modality.kind == 'image' else ()
+    any_length = modality.kind in ('vector', 'sequence')
+    return modality.kind, () if any_length else modality.shape[1:]
 
 
 def share(encoders: Mapping[str, nn.Module], modalities: Sequence[Modality]) -> None:

@@ -12,7 +12,7 @@ from benchmark.engine import surfaces
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.surfaces import hd95
 from benchmark.errors import UserError
-from benchmark.method import Batch, Modality, Task
+from benchmark.method import IGNORE, Batch, Modality, Task
 from benchmark.records import checks, distances
 from benchmark.records.schema import RecordError
 
@@ -114,6 +114,25 @@ def test_volumes_are_put_together_from_slices_and_measured_when_whole():
             assert kept['hd95'][row, column] == pytest.approx(expected, rel=1e-5)
     assert found['HD95_ET'] == pytest.approx(kept['hd95'][:, 1].mean())
     assert found['HD95'] == pytest.approx((found['HD95_WT'] + found['HD95_ET']) / 2)
+
+
+def test_whole_volumes_give_what_their_slices_give():
+    label, pred = blob(1, (6, 9, 8)).astype(int), 2 * blob(2, (6, 9, 8)).astype(int)
+    geometry = Geometry(np.array([[2, 1, 1.5]]), np.array([50.0]))
+    slices = surfaces.Surfaces(
+        TUMOUR, np.repeat('p', 6), Geometry(*(np.repeat(x, 6, 0) for x in geometry))
+    )
+    there = torch.ones(6, dtype=torch.bool)
+    slices.add(torch.from_numpy(pred), torch.from_numpy(label), torch.arange(6), there)
+    # Behind its end a volume is filled up with labels that are ignored, whatever is predicted.
+    longer = [np.pad(x, [(0, 2), (0, 3), (0, 0)], constant_values=k) for x, k in
+              ((pred, 1), (label, IGNORE))]  # fmt: skip
+    whole = surfaces.Surfaces(TUMOUR, np.array(['p']), geometry)
+    given = (torch.from_numpy(x)[None] for x in longer)
+    whole.add(*given, torch.arange(1), there[:1])
+    found = whole.taken(np.array([0]))
+    assert (found == slices.taken(np.array([0]))).all()
+    assert found[0, 0] == pytest.approx(reference(pred > 0, label > 0, (2, 1, 1.5)), rel=1e-5)
 
 
 def test_what_it_needs_is_told_before_a_training(monkeypatch):

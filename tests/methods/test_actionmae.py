@@ -7,7 +7,21 @@ import torch.nn.functional as F  # noqa: N812
 from tasks import TASKS, batch_of
 
 from benchmark.errors import UserError
+from benchmark.method import Modality, Task
 from methods.actionmae import ActionMAE, TokenAutoencoder, normalised
+
+TASKS = {
+    **TASKS,
+    'volumes': Task(
+        'toy',
+        'segmentation',
+        (Modality('t1', (1, 8, 8, 16)), Modality('t2', (2, 8, 8, 16))),
+        ('none', 'rim', 'core'),
+        'Dice',
+        4,
+        network='unet3d',
+    ),
+}
 
 
 def made(kind='faces', **options):
@@ -126,7 +140,7 @@ def test_targets_have_mean_zero_and_variance_one():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('kind', ['faces', 'mixed', 'rooms'])
+@pytest.mark.parametrize('kind', ['faces', 'mixed', 'rooms', 'volumes'])
 def test_every_position_is_completed_by_itself_and_dropped_tokens_alone_are_counted(kind):
     method, batch = made(kind, reconstruction=0.3), batch_of(TASKS[kind], 4)
     for k in range(len(TASKS[kind].names)):
@@ -135,19 +149,19 @@ def test_every_position_is_completed_by_itself_and_dropped_tokens_alone_are_coun
     batch.available.logical_or_(batch.mask)
     names = TASKS[kind].names
     features = method.encode(batch.inputs)
-    height, width = features[names[0]][-1].shape[2:]
     errors, maps = [], {n: [x.clone() for x in features[n]] for n in names}
     for row in range(4):
-        for h, w in np.ndindex(height, width):
+        for place in np.ndindex(features[names[0]][-1].shape[2:]):
+            here = (slice(None), *place)
             tokens = torch.stack([
-                F.layer_norm(features[n][-1][row][:, h, w], (features[n][-1].shape[1],))
+                F.layer_norm(features[n][-1][row][here], (features[n][-1].shape[1],))
                 for n in names
             ])  # fmt: skip
             rebuilt, _ = completed(method.autoencoder, tokens, batch.mask[row])
             target = (tokens - tokens.mean(1, keepdim=True)) / tokens.std(1, keepdim=True)
             for m, n in enumerate(names):
                 there = batch.mask[row, m]
-                maps[n][-1][row][:, h, w] = tokens[m] if there else rebuilt[m]
+                maps[n][-1][row][here] = tokens[m] if there else rebuilt[m]
                 if batch.available[row, m] and not there:
                     errors.append((rebuilt[m] - target[m]).square().mean())
     for m, n in enumerate(names):

@@ -255,7 +255,7 @@ def test_the_field_encoder_is_for_images(file):
 @pytest.mark.parametrize(
     ('task', 'options', 'told'),
     [
-        ('rooms', {}, 'expected one target for each sample, found label maps'),
+        ('rooms', {}, 'expected a task of classification or .* found segmentation'),
         ('faces', {'prompts': 'inpt'}, "unknown prompts of missing_prompts 'inpt'"),
         ('faces', {'prompts': 'attention', 'length': 5}, 'expected an even number'),
         ('faces', {'length': 0}, 'length: expected 1 or more, found 0'),
@@ -267,6 +267,17 @@ def test_the_field_encoder_is_for_images(file):
 def test_what_cannot_be_is_told(task, options, told):
     with pytest.raises(UserError, match=told):
         made(task, **options)
+
+
+@pytest.mark.parametrize('kind', ['multilabel', 'regression'])
+def test_columns_of_targets_are_learned_as_well(kind):
+    metric = {'multilabel': 'F1 micro', 'regression': 'MAE'}[kind]
+    task = dataclasses.replace(TASKS['vectors'], kind=kind, metric=metric)
+    batch = batch_of(TASKS['vectors'])
+    batch = batch._replace(target=torch.rand(6, 2).round())
+    loss = made(task).loss(batch)['loss_task']
+    loss.backward()
+    assert torch.isfinite(loss)
 
 
 def test_many_modalities_have_prompts_by_modality():

@@ -118,6 +118,7 @@ STARTS = [
     for name, cls in sorted(METHODS.module_dict.items())
     for kind, network in NETWORKS.items()
     if network in cls.supported_networks and not issubclass(cls, Fitted)
+    if name != 'missing_prompts'  # whose transformer has no residual network
 ]
 # The depth is that of the encoders, which all methods share.
 STARTS += [('modality_dropout', kind, 50) for kind in NETWORKS]

@@ -11,11 +11,23 @@ from sklearn.metrics.pairwise import cosine_similarity
 from tasks import TASKS, batch_of
 
 from benchmark.errors import UserError
-from benchmark.method import IGNORE
+from benchmark.method import IGNORE, Modality, Task
 from methods.common.self_distillation import clamped_divergence, divergence, prototype_gaps
 from methods.passion import Passion, rebalanced, weak
 
 T = 4.0
+TASKS = {
+    **TASKS,
+    'volumes': Task(
+        'toy',
+        'segmentation',
+        (Modality('t1', (1, 8, 8, 16)), Modality('t2', (2, 8, 8, 16))),
+        ('none', 'rim', 'core'),
+        'Dice',
+        4,
+        network='unet3d',
+    ),
+}
 
 
 def made(kind='faces', **options):
@@ -162,7 +174,7 @@ def parts_of(method, batch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('kind', ['faces', 'rooms'])
+@pytest.mark.parametrize('kind', ['faces', 'rooms', 'volumes'])
 def test_a_step_is_the_sum_of_its_terms(kind):
     method = made(kind, separate=0.7, distillation=0.3, prototypes=2.0)
     count, seen, shown = len(TASKS[kind].names), 0, 0

@@ -45,6 +45,8 @@ def built(name, kind):
     cls = METHODS.module_dict[name]
     if 'faces' in cls.contract_exceptions:
         pytest.skip(f'{name} takes no images')
+    if kind.kind == 'segmentation' and 'rooms' in cls.contract_exceptions:
+        pytest.skip(f'{name} takes no label maps')
     torch.manual_seed(0)
     method = cls(kind)
     if cls.teacher:
@@ -66,6 +68,8 @@ def step(method, batch):
 def test_every_method_trains_and_predicts_whatever_the_size_of_the_images(name):
     refused = METHODS.module_dict[name].contract_exceptions
     for told, kind in SMALL.items():
+        if kind.kind == 'segmentation' and 'rooms' in refused and 'faces' not in refused:
+            continue  # a method that takes no label maps
         if 'mixed' in refused and len({m.shape[1:] for m in kind.modalities}) > 1:
             continue  # a method that takes no images of different sizes
         method, batch = built(name, kind), batch_of(kind, 8)
