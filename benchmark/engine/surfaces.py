@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.dataset import VOID, Dataset, Geometry
+from benchmark.dataset import Dataset, Geometry
 from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Task
