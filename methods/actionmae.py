@@ -17,8 +17,11 @@ from benchmark.search import LogUniform
 from methods.common.networks import ConcatFusion, Encoders, Maps, decoder, fused_channels, masked
 from methods.common.sequences import positions
 
-HEADS = 8
-"""Attention heads of the paper; the largest common divisor with a token's channels is used."""
+HEADS, SMALLEST = 8, 16
+"""Attention heads of the paper, and the fewest channels that a head has here.
+
+The paper's heads have 64 channels. Heads of a few channels would take most of the time.
+"""
 
 
 class Transformer(nn.Module):
@@ -31,7 +34,7 @@ class Transformer(nn.Module):
 
     def __init__(self, channels: int, depth: int) -> None:
         super().__init__()
-        heads = math.gcd(HEADS, channels)
+        heads = math.gcd(HEADS, max(1, channels // SMALLEST))
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 channels, heads, 4 * channels, 0.0, 'gelu', batch_first=True, norm_first=True

@@ -87,8 +87,9 @@ def completed(module, tokens, mask):
 @torch.no_grad()
 @pytest.mark.parametrize('official', [False, True])
 def test_missing_tokens_are_rebuilt_from_a_sequence_without_them(official):
-    module = autoencoder(official=official).train()
-    tokens, mask = torch.randn(6, 3, 8), batch_of(TASKS['faces']).mask
+    module = autoencoder(official=official, channels=32).train()
+    assert module.encoder.blocks[0].self_attn.num_heads == 2  # of 16 channels
+    tokens, mask = torch.randn(6, 3, 32), batch_of(TASKS['faces']).mask
     mask[0] = True
     found, rebuilt = module(tokens, mask)
     for row in range(6):
