@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
 from benchmark.method import Modality, Task
+from methods.common.resize import bilinear
 
 Size = tuple[int, int]
 """Height and width."""
@@ -170,10 +170,7 @@ class Backbone(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             maps = _maps(self.model, x)
         projected = [p(maps[k]) for p, k in zip(self.projections, self.served, strict=True)]
-        return tuple(
-            y if y.shape[2:] == size else F.interpolate(y, size, mode='bilinear')
-            for y, size in zip(projected, self.sizes, strict=True)
-        )
+        return tuple(bilinear(y, size) for y, size in zip(projected, self.sizes, strict=True))
 
 
 def weights(name: str, modality: Modality, file: str) -> dict[str, Any]:

@@ -75,7 +75,8 @@ def test_values_that_are_not_finite_do_not_change_the_contrast_of_the_others():
 
 def test_a_file_that_is_no_png_or_cannot_be_written_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(preview, 'discover', lambda: None)
-    monkeypatch.setattr(preview, 'lookup', lambda registry, name: lambda: dataset(IMAGE))
+    monkeypatch.setattr(preview, 'lookup', lambda registry, name: None)
+    monkeypatch.setattr(preview, 'open_data', lambda cls, options: dataset(IMAGE))
     monkeypatch.setattr(preview, 'resolve', lambda *words: {})
 
     def draw(out):

@@ -15,10 +15,10 @@ from benchmark.registry import discover
 discover()
 SECONDS = {
     # teacher, training, test of one sample; the validation split has 8
-    'hemis': (0.0, 100.0, 0.5),
-    'rfnet': (0.0, 1000.0, 0.5),
-    'distilled': (50.0, 100.0, 0.5),
-    'mmanet': (50.0, 100.0, 0.5),
+    'hemis': ({}, 100.0, 0.5),
+    'rfnet': ({}, 1000.0, 0.5),
+    'distilled': ({'teacher': 50.0}, 100.0, 0.5),
+    'mmanet': ({'teacher': 50.0}, 100.0, 0.5),
 }
 
 
@@ -82,7 +82,7 @@ def test_a_teacher_counts_with_the_first_student_that_fits(tmp_path, capsys):
     told = capsys.readouterr().out
     assert told.endswith('budget of 4 min 18 s: 2 of 2 fit, expected 4 min 18 s\n')
     # distilled is left out, so that its teacher is trained by the next student.
-    slow = {**SECONDS, 'distilled': (50.0, 900.0, 0.5)}
+    slow = {**SECONDS, 'distilled': ({'teacher': 50.0}, 900.0, 0.5)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Forecast, '_measure', lambda _, e: slow[e.name])
         assert fitting(grid, 154.0) == ['mmanet 0']

@@ -104,7 +104,7 @@ def half(tmp_path_factory):
     with dying():
         for part in e.parts:
             with pytest.raises(Stopped):
-                execution._train_part(e, part, MACHINE, None, lambda *_: None)
+                execution._train_part(e, part, MACHINE, execution.NOTHING, lambda *_: None)
     return results / 'half', record_of(parts_of(results / 'whole'))
 
 

@@ -364,6 +364,8 @@ def test_methods_that_cannot_use_esanet_refuse_it_in_one_line_before_training(na
         experiment.check()
         assert isinstance(cls(ESANET), Method)
         return
+    if ESANET.kind not in cls.task_kinds:
+        pytest.skip('refuses label maps altogether')
     for attempt in (experiment.check, lambda: cls(ESANET)):
         with pytest.raises(UserError) as raised:
             attempt()
