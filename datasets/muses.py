@@ -158,6 +158,8 @@ class Muses(Segmented):
         published = _published(folder)
         train, val = set_apart(published['train'], lambda f: held_out(f.cluster, HELD_OUT))
         test = [f for f in published['val'] if condition in ('all', *f.id.split('/')[:2])]
+        if not train:  # the sensors are scaled by them
+            raise UserError(f'{folder / META}: expected scenes of the split train, found none')
         splits = {'train': train, 'val': val, 'test': test}
         super().__init__(splits, folder, _plan(side, train), options)
         counts = Counter(name for frame in test for name in frame.id.split('/')[:2])

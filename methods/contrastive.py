@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
-from benchmark.method import Batch, Task
+from benchmark.method import KINDS, Batch, Task
 from benchmark.registry import METHODS
 from methods.common.encoders import fused_channels
 from methods.common.pretraining import Pretraining
@@ -74,6 +74,8 @@ class Contrastive(Pretraining):
         UserError: There is one modality only, or the temperature is not positive.
     """
 
+    task_kinds = KINDS
+
     def __init__(self, task: Task, *, temperature: float = 0.07, dimensions: int = 128) -> None:
         super().__init__(task)
         if len(task.names) < 2:
@@ -82,6 +84,8 @@ class Contrastive(Pretraining):
             )
         if not temperature > 0:
             raise UserError(f'contrastive:temperature: expected more than 0, found {temperature}')
+        if dimensions < 1:
+            raise UserError(f'contrastive:dimensions: expected 1 or more, found {dimensions}')
         self.temperature = temperature
         channels = fused_channels(task)[-1]
         self.project = nn.ModuleDict({name: nn.Linear(channels, dimensions) for name in task.names})

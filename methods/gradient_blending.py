@@ -65,7 +65,8 @@ class GradientBlending(UnimodalHeads):
     are averaged by their numbers of samples, which is exact for the unweighted cross-entropy of
     classification and close to it for other losses.
 
-    What could not be verified: the paper's text beyond excerpts; no code of its authors is known.
+    What could not be verified: the paper's text beyond excerpts. The authors' code
+    (facebookresearch/VMZ) takes the weights as given; none of the estimate is known.
     The bound `FLOOR` and the treatment of heads that become worse are this project's.
 
     Args:
@@ -87,6 +88,10 @@ class GradientBlending(UnimodalHeads):
         if not 0 < held_out < 1:
             raise UserError(
                 f'held_out of gradient_blending: expected a share between 0 and 1, found {held_out}'
+            )
+        if not 0 < period <= 1:
+            raise UserError(
+                f'period of gradient_blending: expected a share above 0, up to 1, found {period}'
             )
         self.period, self.held_out = period, held_out
         heads = 1 + len(task.names)

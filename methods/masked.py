@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
-from benchmark.method import Batch, Modality, Task
+from benchmark.method import KINDS, Batch, Modality, Task
 from benchmark.registry import METHODS
 from methods.common.encoders import Maps
 from methods.common.hiding import Rebuilding, draw_shown, fused, real_tokens, spread
@@ -53,6 +53,8 @@ class Masked(Pretraining):
     Raises:
         UserError: The share is not between 0 and 1.
     """
+
+    task_kinds = KINDS
 
     def __init__(self, task: Task, *, shown: float = 1 / 6) -> None:
         super().__init__(task)

@@ -179,6 +179,8 @@ class MissingPrompts(Method):
         super().__init__(task)
         self._check_choices(prompts, per, variant)
         self._check_numbers(prompts, length, depth, heads, patches)
+        if not 0 <= dropout < 1:
+            raise UserError(f'missing_prompts:dropout: expected 0 to below 1, found {dropout}')
         count = len(task.names)
         if per == 'pattern' and count > PATTERNS:
             raise UserError(

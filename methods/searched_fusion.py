@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import Batch, Method, Task
+from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import Choice
 from methods.common.cells import ACTIVATIONS, OPERATORS, Gene, Step
@@ -80,6 +80,7 @@ class SearchedFusion(Method):
         UserError: An option has an unknown value.
     """
 
+    task_kinds = KINDS
     search = {
         'levels_1': ANY_LEVELS,
         'operator_1': ANY_OPERATOR,

@@ -136,7 +136,7 @@ class Rebuilding(nn.Module):
         self.cells = 1
         outputs = modality.shape[-1] - modality.padded
         if modality.kind == 'image':
-            grid = fusion_grid(task) if task.kind == 'classification' else None
+            grid = fusion_grid(task) if task.kind != 'segmentation' else None
             stages = 1 if task.kind == 'segmentation' else 2
             self.cells = stride(modality, stages) if grid is None else -(-COARSE // grid)
             outputs = modality.shape[0] * self.cells**2
@@ -181,5 +181,5 @@ class Rebuilding(nn.Module):
 
 def fused(task: Task) -> tuple[int, ...]:
     """Returns the channels of the maps of `ConcatFusion`, finest first."""
-    count = len(task.names) if task.kind == 'classification' else 1
+    count = len(task.names) if task.kind != 'segmentation' else 1
     return tuple(count * channels for channels in fused_channels(task))

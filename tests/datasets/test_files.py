@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from benchmark.dataset import Split
 from benchmark.engine import loading
 from benchmark.errors import UserError
-from datasets.common.io.files import Files, fingerprint, lines
+from datasets.common.io.files import Files, decoded, fingerprint, lines
 from datasets.common.io.images import DepthFile16, ImageFile8, LabelFile, Scaled, image_size
 from datasets.synth_faces import SynthFaces
 from datasets.synth_rooms import SynthRooms
@@ -224,3 +224,22 @@ def test_a_side_that_no_memory_holds_is_told_before_anything_is_drawn(kind, side
     told = f'{kind.name}:size: expected 1 to 8192 pixels a side, found {side}$'
     with pytest.raises(UserError, match=told):
         kind(size=side)
+
+
+def test_a_file_is_decoded_again_where_python_has_mistaken_itself(tmp_path):
+    path = tmp_path / 'row.npy'
+    np.save(path, np.arange(3))
+    mistaken = iter([True, True, False])
+
+    def decode(file):
+        if next(mistaken):
+            raise SystemError('AST constructor recursion depth mismatch (before=51, after=47)')
+        return np.load(file)
+
+    assert decoded(path, decode).tolist() == [0, 1, 2]
+
+    def broken(file):
+        raise SystemError('again and again')
+
+    with pytest.raises(UserError, match=r'row\.npy: cannot be read.*again and again'):
+        decoded(path, broken)

@@ -196,7 +196,7 @@ def test_a_trained_network_needs_the_file_no_more(made):
 @pytest.mark.parametrize(
     ('options', 'told'),
     [
-        (['encoder=test_resne'], "unknown encoder 'test_resne'; did you mean 'test_resnet'?"),
+        (['encoder=resnet18x'], "unknown encoder 'resnet18x'; did you mean 'resnet18'?"),
         (['encoder_frozen=true'], 'encoder_frozen: expected encoder=NAME'),
         (['encoder=test_resnet', 'encoder_frozen=true'], 'encoder_weights=FILE beside it'),
         (['encoder=test_resnet', 'encoder_weights=none.pth'], 'No such file'),

@@ -24,6 +24,8 @@ Cache = Literal['none', 'ram', 'disk']
 """The option `cache` of data sets: where decoded files are kept; see `Files`."""
 
 CACHES: tuple[Cache, ...] = get_args(Cache)
+RETRIES = 3
+"""How often a file is decoded again where Python has mistaken itself (`_retried`)."""
 
 
 class Decoder(Protocol):
@@ -169,7 +171,7 @@ def decoded(path: Path, decode: Callable[[Path], np.ndarray]) -> np.ndarray:
     """
     try:
         check_regular(path)
-        return decode(path)
+        return _retried(path, decode)
     except FileNotFoundError:
         raise UserError(f'{path}: expected a file, found nothing there') from None
     except UserError:
@@ -179,6 +181,21 @@ def decoded(path: Path, decode: Callable[[Path], np.ndarray]) -> np.ndarray:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         text = f'{path}: cannot be read, broken or of another format: {reason}'
         raise UserError(text) from None
+
+
+def _retried(path: Path, decode: Callable[[Path], np.ndarray]) -> np.ndarray:
+    """Returns what `decode` does, once more where Python has mistaken itself.
+
+    NumPy parses the header of a file as an expression of Python. Some versions of Python, such as
+    3.11.7, count the depth of expressions that several threads parse at the same time together, and
+    raise SystemError where that fails (issue 106905 of CPython). Nothing is wrong with the file.
+    """
+    for _ in range(RETRIES):
+        try:
+            return decode(path)
+        except SystemError:
+            continue
+    return decode(path)
 
 
 def _mapped(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
