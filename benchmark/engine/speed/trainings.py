@@ -138,6 +138,13 @@ def loops(sizes: Sizes, folder: Path) -> list[Row]:
     return rows
 
 
+def flops(step: Callable[[], None]) -> int:
+    """Returns the floating-point operations of a step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return int(counter.get_total_flops())
+
+
 def mmanet(sizes: Sizes, folder: Path) -> list[Row]:
     """Compares a step of MMANet, all of whose terms are used, with one of the unified model."""
     rows = []
@@ -147,7 +154,9 @@ def mmanet(sizes: Sizes, folder: Path) -> list[Row]:
         )
         pairs = in_turns(partial(seconds, one), partial(seconds, other),
                          2 * sizes.repeats - 1)  # fmt: skip
-        told = f'{1e3 * statistics.median(b for _, b in pairs):.0f} ms for the unified model'
+        work = flops(one) / flops(other)
+        each = 1e3 * statistics.median(b for _, b in pairs)
+        told = f'FLOPs: {work:.2f}; {each:.0f} ms for the unified model'
         what = f'{dataset}: step of `mmanet` / step of the unified model (`{UNIFIED}`)'
         rows.append(Row(what, ratios(pairs), '<= 1.6', told))
     return rows
@@ -192,13 +201,10 @@ def peak(sizes: Sizes, folder: Path) -> list[Row]:
     rows = []
     for name, e in cases.items():
         step = prepared(e)
-        with FlopCounterMode(display=False) as counter:
-            step()
-        flops = counter.get_total_flops()
-        values = []
+        work, values = flops(step), []
         for _ in range(min(3, sizes.repeats)):
             best = measuring.matmul_peak(sizes.matmul, 2)
-            values.append(flops / seconds(step) / best)
+            values.append(work / seconds(step) / best)
         told = f'{best / 1e9:.0f} GFLOPs a second in {sizes.matmul} x {sizes.matmul} matrices'
         rows.append(Row(f'{name}: FLOPs a second of a step / of matrix products', values, '', told))
     return rows
