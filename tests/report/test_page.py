@@ -233,10 +233,13 @@ def test_failed_and_unfinished_runs_are_named(tmp_path):
     add(tmp_path / 'runs', 'm', 0)
     record = make_failure('broken', 0, 'loss is NaN')
     save(tmp_path / 'runs', record)
-    (tmp_path / 'runs' / 'faces' / 'slow' / ID / 'seed4').mkdir(parents=True)
+    for seed in ('seed4', 'seed5'):
+        (tmp_path / 'runs' / 'faces' / 'slow' / ID / seed).mkdir(parents=True)
+    (tmp_path / 'runs' / 'faces' / 'slow' / ID / 'seed5' / 'trained.json').write_text('{}')
     text, _ = made(tmp_path)
     assert f'failed: broken seed 0 ({ID}): loss is NaN' in text
     assert f'not finished: slow/{ID}/seed4' in text
+    assert f'trained and not tested, as a teacher is: slow/{ID}/seed5' in text
 
 
 def test_without_a_finished_run_the_page_says_so(tmp_path):

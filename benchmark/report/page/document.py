@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 NAME = 'index.html'
 HERE = Path(__file__).parent
+TRAINED = 'trained.json'
+"""What a training leaves in its folder when it has ended."""
 
 
 def write(results: Path, runs: Path | None = None, datasets: Sequence[str] = ()) -> list[UserError]:
@@ -104,9 +106,11 @@ def dataset(name: str, root: Path, id: str) -> dict[str, Any]:
 
 
 def _unfinished(root: Path) -> list[str]:
-    """Names the folders of runs that have no record yet."""
+    """Names the folders of runs that have no record, which a teacher's never has."""
     folders = [d for d in sorted(root.glob('*/*/seed*')) if d.is_dir()]
-    return [f'not finished: {d}' for d in folders if not (d / store.RECORD).is_file()]
+    without = [d for d in folders if not (d / store.RECORD).is_file()]
+    trained = 'trained and not tested, as a teacher is'
+    return [f'{trained if (d / TRAINED).is_file() else "not finished"}: {d}' for d in without]
 
 
 def block(
