@@ -143,6 +143,12 @@ def _exported(file: Path, out: Path) -> Path:
         record = store.read(file)
         if record['status'] != 'complete':
             raise UserError(f'{file}: expected a finished run, found status {record["status"]}')
+        kind = record['dataset']['kind']
+        if kind not in ('classification', 'segmentation'):
+            raise UserError(
+                f'{file}: expected classification or segmentation, whose predictions files hold, '
+                f'found {kind}'
+            )
         outcomes = store.read_outcomes(file.with_name(store.OUTCOMES), record)
     except RecordError as error:
         raise UserError(str(error)) from None

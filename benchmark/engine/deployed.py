@@ -15,6 +15,7 @@ from benchmark.engine import card as cards
 from benchmark.engine import state
 from benchmark.engine.building import placed, quiet
 from benchmark.engine.card import Card
+from benchmark.engine.outputs import answers
 from benchmark.engine.pretraining import needed
 from benchmark.engine.windows import logits_of
 from benchmark.errors import UserError, unknown
@@ -92,7 +93,8 @@ class Model:
             name: self._ready(name, x, allowed[:, self.names.index(name)], prepared)
             for name, x in rows.items()
         }
-        found = self.logits(ready, torch.from_numpy(allowed)).softmax(1).cpu()
+        logits = self.logits(ready, torch.from_numpy(allowed))
+        found = answers(self.task, logits).cpu()
         found = found if batch else found[0]
         tensors = any(isinstance(x, Tensor) for x in inputs.values())
         return found if tensors else found.numpy()

@@ -45,6 +45,18 @@ def predicted_values(task: Task, outputs: Tensor) -> Tensor:
     return found * std + mean
 
 
+def answers(task: Task, outputs: Tensor) -> Tensor:
+    """Returns what a network answers: probabilities, or values of a regression in their units.
+
+    Args:
+        task: Gives the kind; probabilities of several labels are each by itself.
+        outputs: (B, K, ...).
+    """
+    if task.kind == 'regression':
+        return predicted_values(task, outputs)
+    return outputs.sigmoid() if task.kind == 'multilabel' else outputs.softmax(1)
+
+
 def decisions(logits: Tensor) -> Tensor:
     """Returns the class with the largest logit, the first of several; (B, ...) of (B, K, ...).
 

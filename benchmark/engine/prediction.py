@@ -148,7 +148,9 @@ def predict(model: Model, unseen: Unseen, folder: Path, workers: int) -> dict[st
     table.writerow(map(shown.csv, ['id', 'modalities', *header]))
     for name, subset, values in rows:
         counts[subset] += 1
-        table.writerow(map(shown.csv, [name, subset, *values]))
+        numbers = model.task.kind == 'regression'  # a sign is no beginning of a formula there
+        told = values if numbers else map(shown.csv, values)
+        table.writerow([shown.csv(name), shown.csv(subset), *told])
     with writing(folder / TABLE) as file:
         file.write(text.getvalue().encode())
     return dict(counts)

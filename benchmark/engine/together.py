@@ -35,5 +35,10 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
         )
     Sampler(protocol.sampler, task.names)
     mask_schedules.check(protocol.mask_schedule, task.names)
+    if task.kind == 'regression' and protocol.mask_schedule.startswith('learned'):
+        raise UserError(
+            f'mask_schedule={protocol.mask_schedule} on {task.dataset}: expected a task whose '
+            'scores are fractions, found regression'
+        )
     backbones.check(label, name, options, task)
     one_encoder.check(label, name, options, task)

@@ -249,11 +249,12 @@ class LowRank(Operator):
         self.rank = rank
         self.each = Each(count, channels, rank * channels)
         # Near one, so that a product of many factors neither vanishes nor grows at the start.
-        self.ones = nn.Parameter(1 + 0.1 * torch.randn(count, rank, channels, 1, 1))
+        # Without axes of pixels: a tensor of five axes has no channels-last layout.
+        self.ones = nn.Parameter(1 + 0.1 * torch.randn(count, rank, channels))
         self.weights = nn.Parameter(torch.full((rank, 1, 1, 1), 1 / rank))
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Fuses maps; see `Operator.forward`."""
-        factors = self.ones + self.each(x).unflatten(2, (self.rank, self.channels))
+        factors = self.ones[..., None, None] + self.each(x).unflatten(2, (self.rank, self.channels))
         return (self.weights * product(factors)).sum(1) + self.bias

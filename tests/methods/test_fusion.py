@@ -102,7 +102,7 @@ def test_low_rank_fusion_is_tensor_fusion_with_factorised_weights():
     """F3: the same as the contraction of the whole outer product with sum_r w_r prod_i W_i^r."""
     x, m = maps(), operator('low_rank', rank=2)
     factors = [  # (rank, C out, 1 + C in), the first column being the weight of the one
-        torch.cat([m.ones[i, :, :, :, 0], layer(m.each, i).unflatten(0, (2, CHANNELS))], 2)
+        torch.cat([m.ones[i, :, :, None], layer(m.each, i).unflatten(0, (2, CHANNELS))], 2)
         for i in range(COUNT)
     ]
     weight = torch.einsum('r,roi,roj,rok->oijk', m.weights.flatten(), *factors)
