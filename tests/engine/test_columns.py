@@ -8,11 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from PIL import Image
+from scipy import special
 from tasks import batch_of
 
 from benchmark import predict, run, show
 from benchmark.engine.experiment import experiment
 from benchmark.engine.loading import Samples
+from benchmark.engine.outputs import answers
 from benchmark.engine.plan import open_datasets
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.resident import Resident
@@ -287,3 +289,16 @@ def test_image_folders_have_them_too(kind, tmp_path):
     if kind == 'regression':
         with pytest.raises(UserError, match="label of 'train/3': expected a number, found 'x'"):
             open_datasets([f'folders:target={kind}'], [tmp_path], {})
+
+
+def test_answers_are_probabilities_of_labels_or_values_in_their_units():
+    logits = torch.tensor([[0.3, -2.0, 5.0], [1.0, 1.0, -1.0]])
+    labels = TASKS['multilabel']
+    np.testing.assert_allclose(answers(labels, logits), special.expit(logits.numpy()), rtol=1e-5)
+    scale = ((1.0, 10.0), (0.0, 2.0), (-5.0, 1.0))
+    values = dataclasses.replace(labels, kind='regression', metric='MAE', scale=scale)
+    mean, std = np.array(scale).T
+    np.testing.assert_allclose(answers(values, logits), logits.numpy() * std + mean, rtol=1e-5)
+    classes = dataclasses.replace(labels, kind='classification', metric='accuracy')
+    expected = special.softmax(logits.numpy(), 1)
+    np.testing.assert_allclose(answers(classes, logits), expected, rtol=1e-5)

@@ -392,3 +392,11 @@ def test_inputs_that_cannot_be_stacked_are_refused():
                ('x', 'y'), 'accuracy', 4)  # fmt: skip
     with pytest.raises(UserError, match=r'b \(1, 9, 8\)'):
         EarlyFusion(two)
+
+
+@pytest.mark.parametrize('name', OPERATORS)
+def test_every_operator_has_the_layout_in_which_networks_train(name):
+    made = operator(name)
+    kept = {k: x.clone() for k, x in made.state_dict().items()}
+    made.to(memory_format=torch.channels_last)
+    assert all(torch.equal(x, kept[k]) for k, x in made.state_dict().items())
