@@ -62,28 +62,31 @@ def _together(sizes: Sizes, folder: Path) -> list[Job]:
     ]
 
 
-def _on_gpu(sizes: Sizes, folder: Path) -> list[Job]:
-    """Returns what only a GPU can tell."""
+def _on_gpu(sizes: Sizes, folder: Path, alone: bool) -> list[Job]:
+    """Returns what only a GPU can tell; what takes longest comes last."""
     return [
         lambda: on_gpu.precision(sizes, folder),
         lambda: on_gpu.repeatable(sizes, folder),
         lambda: on_gpu.roofline(sizes, folder),
+        *(partial(processes.jobs, sizes, count) for count in on_gpu.TOGETHER if not alone),
         lambda: on_gpu.compiling(sizes, folder),
-        *(partial(processes.jobs, sizes, count) for count in on_gpu.TOGETHER),
     ]
 
 
-def rows(sizes: Sizes, folder: Path, alone: bool) -> list[Row]:
+def rows(
+    sizes: Sizes, folder: Path, alone: bool, save: Callable[[list[Row]], None] | None = None
+) -> list[Row]:
     """Measures everything and tells each ratio as soon as it is known.
 
     Args:
         sizes: How much is measured.
         folder: Takes what trainings write.
         alone: Leave out what needs a second core.
+        save: Called with all rows so far whenever there are new ones.
     """
     jobs = _alone(sizes, folder)
     if machine().device == 'cuda':
-        jobs += _on_gpu(sizes, folder)[: -len(on_gpu.TOGETHER) if alone else None]
+        jobs += _on_gpu(sizes, folder, alone)
     elif not alone:
         jobs += _together(sizes, folder)
     found: list[Row] = []
@@ -94,6 +97,8 @@ def rows(sizes: Sizes, folder: Path, alone: bool) -> list[Row]:
             values = ', '.join(f'{x:.2f}' for x in row.values) or 'not measured'
             print(f'{row.what}: {values} {row.note and f"({row.note})"}', flush=True)
         found += new
+        if save is not None:
+            save(found)
     return found
 
 
@@ -121,10 +126,13 @@ def write(out: Path | None, quick: bool, alone: bool, device: str = 'cpu') -> Pa
     gpu = '' if device == 'cpu' else torch.cuda.get_device_name()
     out = out or ROOT / f'results/reference/speed{"_gpu" * bool(gpu)}.md'
     sizes = TINY if quick else ON_GPU if gpu else Sizes()
-    with tempfile.TemporaryDirectory() as folder:
-        found = rows(sizes, Path(folder), alone)
     words = f' --device {device}' * bool(gpu) + ' --quick' * quick + ' --alone' * alone
-    text = table(found, UNMEASURED[device], f'python benchmark/speed.py{words}', gpu)
-    with writing(out) as file:
-        file.write(text.encode())
+
+    def save(found: list[Row]) -> None:
+        text = table(found, UNMEASURED[device], f'python benchmark/speed.py{words}', gpu)
+        with writing(out) as file:
+            file.write(text.encode())
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows(sizes, Path(folder), alone, save)
     return out
