@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from benchmark.engine.stacking import repeatable
 from benchmark.method import Method
 
 LIMIT = 2**31
@@ -95,8 +96,15 @@ def logits_of(network: Method, inputs: dict[str, Tensor], mask: Tensor) -> Tenso
         mask: (B, M) bool.
     """
     task = network.task
-    if not task.volumes:
-        return network.predict(inputs, mask).float()
+    # The same samples have the same answer, even from a network that draws.
+    with repeatable(mask.device, 0):
+        if not task.volumes:
+            return network.predict(inputs, mask).float()
+        return _volume_logits(network, inputs, mask)
+
+
+def _volume_logits(network: Method, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
+    task = network.task
     every = np.ones(len(task.names), bool)
 
     def one(part: dict[str, Tensor], _: object) -> list[tuple[np.ndarray, Tensor]]:
