@@ -366,6 +366,9 @@ class Method(BaseModel):
             by default. The range of a loss weight extends from a tenth of the smallest value known
             from papers and their code to ten times the largest. Schedules, variants and network
             sizes are not tuned.
+        official_loss: The loss, one of `LOSSES`, with which the released code of variant='official'
+            trains in segmentation; empty if it is not known. A note tells where a protocol has
+            another one.
         contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
             tests/helpers/tasks.py -> the reason why the method is exempt from it.
         epoch: Index of the running epoch, from 0; set before every epoch.
@@ -383,6 +386,7 @@ class Method(BaseModel):
     task_kinds: ClassVar[tuple[str, ...]] = ('classification', 'segmentation')
     settings: ClassVar[dict[str, dict[str, Any]]] = {}
     search: ClassVar[dict[str, Distribution]] = {}
+    official_loss: ClassVar[str] = ''
     contract_exceptions: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

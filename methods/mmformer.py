@@ -154,6 +154,7 @@ class MMFormer(Method):
 
     task_kinds = KINDS
     version = 2
+    official_loss = 'own'
     supported_networks = ('pyramid', 'unet3d')
     search = {'dropout': Uniform(0, 0.5)}
 

@@ -90,21 +90,21 @@ def averaged(
 def logits_of(network: Method, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
     """Returns the logits of a network in float32; those of volumes window by window.
 
+    The same samples have the same answer, even from a network that draws random numbers.
+
     Args:
         network: The network, in eval mode.
         inputs: Modality name -> (B, *shape).
         mask: (B, M) bool.
     """
-    task = network.task
-    # The same samples have the same answer, even from a network that draws.
     with repeatable(mask.device, 0):
-        if not task.volumes:
-            return network.predict(inputs, mask).float()
-        return _volume_logits(network, inputs, mask)
+        return _logits(network, inputs, mask)
 
 
-def _volume_logits(network: Method, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
+def _logits(network: Method, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
     task = network.task
+    if not task.volumes:
+        return network.predict(inputs, mask).float()
     every = np.ones(len(task.names), bool)
 
     def one(part: dict[str, Tensor], _: object) -> list[tuple[np.ndarray, Tensor]]:
