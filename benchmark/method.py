@@ -100,8 +100,8 @@ class Task:
             protocol chooses.
         fewest: For Dice, empty or (class, N, other class): where fewer than N voxels of a volume
             are predicted as the class, validation and test take them for the other class.
-        grid: Of volumes the sides (D, H, W) of a box that holds every training volume and a patch,
-            for what is learned of each voxel; empty where the volumes have the size of a patch.
+        extents: Of volumes the sides (D, H, W) of a box that holds every training volume and a
+            patch, for what is learned of each voxel; empty where volumes have the size of a patch.
 
     Raises:
         UserError: A name cannot be used in tables and files, there are too few classes or too many
@@ -128,7 +128,7 @@ class Task:
     fewest: tuple[int, ...] = ()
     scale: tuple[tuple[float, float], ...] = ()
     sentiment: bool = False
-    grid: tuple[int, ...] = ()
+    extents: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.width < 1:

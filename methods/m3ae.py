@@ -24,13 +24,13 @@ from methods.common.reconstruction import (
 )
 from methods.common.resize import bilinear
 from methods.common.sequences import real_elements
-from methods.common.substitutes import Substitutes
+from methods.common.substitutes import at, departure, learned_inputs, substitutes
 from methods.common.unet3d import VolumeDecoder
 
 LEVELS = (2, 1)
 """Levels of the feature pyramid, 0 being the finest, that have a coarse output. In volumes they are
 scales of the decoder with strides of 4 and 2, as in the released code."""
-GRID = {'image': 2, 'volume': 3}
+AXES = {'image': 2, 'volume': 3}
 """Kind of modality whose tokens are patches -> number of its axes."""
 
 
@@ -73,11 +73,11 @@ class M3AE(Method):
 
     Volumes (network=unet3d) have an s of the sides of the largest training volume, as the released
     code has for BraTS. A patch or window sees the part of s at its own place, mirrored if it is;
-    beyond its end s goes on with its nearest voxel. Coarse outputs have strides of 4 and 2, and a
-    patch of masked pretraining is a box, both as there. Departures: in its test that code reads s
-    at a window's place in the box about the brain, whereas its training adds where the box begins;
-    here both read it at the place in the volume. And s is not augmented otherwise, while that code
-    also changes its intensities in fine-tuning.
+    beyond its end s goes on with its nearest voxel. Coarse outputs have strides of 4 and 2, as
+    there. Departures: in its test that code reads s at a window's place in the box about the brain,
+    to which its training adds where the box begins; here both read it at the place in the volume.
+    Its fine-tuning also changes the intensities of s with those of the inputs, which here come
+    first. A patch of masked pretraining is a box, of 16 voxels a side there.
 
     A whole step cannot be compared with the released code, whose 3-D U-Net is neither of the
     networks here: all terms depend on it. Smoothness and consistency have its formulas.
@@ -135,7 +135,7 @@ class M3AE(Method):
             for k in LEVELS
             if task.kind == 'segmentation'
         )
-        self.learned = Substitutes(task)
+        self.learned = learned_inputs(task)
         self.reconstruction: nn.Module
         if isinstance(self.decoder, SegmentationDecoder):
             self.reconstruction = PyramidReconstruction(task, self.decoder)
@@ -156,6 +156,10 @@ class M3AE(Method):
             return []
         return ['pretraining is left out, because the training has only one epoch']
 
+    def substitutes(self) -> dict[str, Tensor]:
+        """Returns modality name -> s (*shape), of volumes (C, *extents)."""
+        return substitutes(self.learned, self.task)
+
     def predict(self, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
         """Returns the logits of inputs in which substitutes replace what the mask excludes.
 
@@ -169,7 +173,7 @@ class M3AE(Method):
         self, inputs: dict[str, Tensor], mask: Tensor, places: Tensor | None = None
     ) -> Tensor:
         """Returns what `predict` does, for patches at known places in their volumes."""
-        seen = self.learned.seen(self.learned.whole(), places)
+        seen = at(self.substitutes(), self.task, places)
         given = {
             m.name: inputs.get(m.name, seen[m.name].expand(len(mask), *m.shape))
             for m in self.task.modalities
@@ -218,13 +222,13 @@ class M3AE(Method):
 
     def pretrain(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_reconstruction and the weighted loss_smoothness."""
-        substitutes = self.learned.whole()
-        seen = self.learned.seen(substitutes, batch.places)
+        whole = self.substitutes()
+        seen = at(whole, self.task, batch.places)
         maps = self.maps(batch.inputs, self.shown_patches(batch.mask), seen)
         maps = self.decoder.maps(maps)
         return {
             'loss_reconstruction': self.error(self.reconstruction(maps), batch),
-            'loss_smoothness': self.smoothness * self.learned.departure(substitutes),
+            'loss_smoothness': self.smoothness * self.departure(whole),
         }
 
     def shown_patches(self, mask: Tensor) -> dict[str, Tensor]:
@@ -238,14 +242,14 @@ class M3AE(Method):
         """
         modalities = self.task.modalities
         tokens = [
-            self.patches ** GRID[m.kind] if m.kind in GRID else m.shape[0] for m in modalities
+            self.patches ** AXES[m.kind] if m.kind in AXES else m.shape[0] for m in modalities
         ]
         shown = {}
         drawn = draw_shown(tokens, mask, self.mask_ratio)
         for m, found in zip(modalities, drawn, strict=True):
             shown[m.name] = found[:, :, None] if m.kind == 'sequence' else found
-            if m.kind in GRID:
-                grid = found.unflatten(1, (1, *[self.patches] * GRID[m.kind])).float()
+            if m.kind in AXES:
+                grid = found.unflatten(1, (1, *[self.patches] * AXES[m.kind])).float()
                 shown[m.name] = F.interpolate(grid, m.shape[1:], mode='nearest').bool()
         return shown
 
@@ -266,15 +270,18 @@ class M3AE(Method):
             errors.append(gap.square().sum(1) / real.sum(1).clamp_min(1))
         return torch.stack(errors).sum() / batch.available.sum()
 
+    def departure(self, whole: Mapping[str, Tensor]) -> Tensor:
+        """Returns how far the substitutes are from their channels' means, as a norm."""
+        return departure(whole, self.task)
+
     def finetune(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_task of both views and the weighted loss_consistency between them."""
         shown = self.shown_modalities(torch.cat([batch.mask, self.second_view(batch)]))
         # Both views in one pass, so that batch normalisation sees them in one batch.
         twice = {name: torch.cat([x, x]) for name, x in batch.inputs.items()}
-        frozen = {name: s.detach() for name, s in self.learned.whole().items()}
+        frozen = {name: s.detach() for name, s in self.substitutes().items()}
         places = None if batch.places is None else torch.cat([batch.places, batch.places])
-        frozen = self.learned.seen(frozen, places)
-        outputs = self.outputs(self.maps(twice, shown, frozen))
+        outputs = self.outputs(self.maps(twice, shown, at(frozen, self.task, places)))
         target = torch.cat([batch.target, batch.target])
         first, second = outputs[0].float().chunk(2)
         return {

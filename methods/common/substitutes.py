@@ -18,10 +18,10 @@ AXES: dict[str, tuple[int, ...]] = {'image': (1, 2), 'volume': (1, 2, 3), 'seque
 """Kind of modality -> the axes of a substitute along which a channel extends."""
 
 
-def extent(modality: Modality, task: Task) -> tuple[int, ...]:
+def shape_of(modality: Modality, task: Task) -> tuple[int, ...]:
     """Returns the shape of a modality's substitute: that of a sample, or of a whole volume."""
-    grid = task.grid if modality.kind == 'volume' else ()
-    return (modality.shape[0], *grid) if grid else modality.shape
+    extents = task.extents if modality.kind == 'volume' else ()
+    return (modality.shape[0], *extents) if extents else modality.shape
 
 
 def part_of(volume: Tensor, places: Tensor, sides: Sequence[int]) -> Tensor:
@@ -49,8 +49,8 @@ def part_of(volume: Tensor, places: Tensor, sides: Sequence[int]) -> Tensor:
     return found.transpose(0, 1)
 
 
-class Substitutes(nn.ParameterDict):
-    """A learned input s of each modality, by name; it starts as noise.
+def learned_inputs(task: Task) -> nn.ParameterDict:
+    """Returns modality name -> the parameter of its substitute s, which starts as noise.
 
     A step of Adam is about as long as the learning rate, whatever the gradient. Parameters that are
     stored divided by `PACE` therefore move `PACE` times as fast.
@@ -58,50 +58,56 @@ class Substitutes(nn.ParameterDict):
     Args:
         task: Gives the modalities.
     """
+    return nn.ParameterDict(
+        {m.name: nn.Parameter(torch.randn(shape_of(m, task)) / PACE) for m in task.modalities}
+    )
 
-    def __init__(self, task: Task) -> None:
-        super().__init__(
-            {m.name: nn.Parameter(torch.randn(extent(m, task)) / PACE) for m in task.modalities}
-        )
-        # No name of a modality begins with an underscore.
-        self._modalities = task.modalities
 
-    def whole(self) -> dict[str, Tensor]:
-        """Returns modality name -> s (*shape), of volumes (C, *grid)."""
-        found = {}
-        for m in self._modalities:
-            s = PACE * self[m.name]
-            # The last feature of a padded sequence marks real frames: all frames of s are real.
-            found[m.name] = F.pad(s[:, :-1], (0, 1), value=1.0) if m.padded else s
-        return found
+def substitutes(learned: nn.ParameterDict, task: Task) -> dict[str, Tensor]:
+    """Returns modality name -> s (*shape), of volumes (C, *extents).
 
-    def seen(self, whole: Mapping[str, Tensor], places: Tensor | None) -> dict[str, Tensor]:
-        """Returns what samples see in place of inputs, modality name -> (*shape) or (B, *shape).
+    Args:
+        learned: What `learned_inputs` returns.
+        task: Gives the modalities.
+    """
+    found = {}
+    for m in task.modalities:
+        s = PACE * learned[m.name]
+        # The last feature of a padded sequence marks real frames: all frames of s are real.
+        found[m.name] = F.pad(s[:, :-1], (0, 1), value=1.0) if m.padded else s
+    return found
 
-        Args:
-            whole: What `whole` returns.
-            places: Where patches lie in their volumes, as `Batch.places`; None for the beginning.
-        """
-        found = dict(whole)
-        for m in self._modalities:
-            if m.kind == 'volume':
-                s, (d, h, w) = whole[m.name], m.shape[1:]
-                beginning = s[:, :d, :h, :w]
-                found[m.name] = beginning if places is None else part_of(s, places, (d, h, w))
-        return found
 
-    def departure(self, whole: Mapping[str, Tensor]) -> Tensor:
-        """Returns the norm of the differences between the substitutes and their channels' means.
+def at(whole: Mapping[str, Tensor], task: Task, places: Tensor | None) -> dict[str, Tensor]:
+    """Returns what samples see of substitutes, modality name -> (*shape) or (B, *shape).
 
-        It is the norm that `ELEMENTS` such differences would have. Each element of a vector is a
-        channel and equals its own mean.
+    Args:
+        whole: What `substitutes` returns.
+        task: Gives the modalities.
+        places: Where patches lie in their volumes, as `Batch.places`; None for the beginning.
+    """
+    found = dict(whole)
+    for m in task.modalities:
+        if m.kind == 'volume':
+            s, (d, h, w) = whole[m.name], m.shape[1:]
+            beginning = s[:, :d, :h, :w]
+            found[m.name] = beginning if places is None else part_of(s, places, (d, h, w))
+    return found
 
-        Args:
-            whole: What `whole` returns.
-        """
-        apart = [
-            (s - s.mean(AXES[m.kind], keepdim=True) if m.kind in AXES else 0 * s).flatten()
-            for m, s in ((m, whole[m.name]) for m in self._modalities)
-        ]
-        gaps = torch.cat(apart)
-        return torch.linalg.vector_norm(gaps) * (ELEMENTS / len(gaps)) ** 0.5
+
+def departure(whole: Mapping[str, Tensor], task: Task) -> Tensor:
+    """Returns the norm of the differences between the substitutes and their channels' means.
+
+    It is the norm that `ELEMENTS` such differences would have. Each element of a vector is a
+    channel and equals its own mean.
+
+    Args:
+        whole: What `substitutes` returns.
+        task: Gives the modalities.
+    """
+    apart = [
+        (s - s.mean(AXES[m.kind], keepdim=True) if m.kind in AXES else 0 * s).flatten()
+        for m, s in ((m, whole[m.name]) for m in task.modalities)
+    ]
+    gaps = torch.cat(apart)
+    return torch.linalg.vector_norm(gaps) * (ELEMENTS / len(gaps)) ** 0.5

@@ -120,15 +120,15 @@ def test_a_batch_tells_where_its_patches_lie_also_mirrored(root):
     assert Samples(rows, slices.task, rows.available).__getitems__([0]).places is None
 
 
-def test_the_grid_holds_training_volumes_and_a_patch_and_knows_no_other_split(root, tmp_path):
+def test_the_extents_hold_training_volumes_and_a_patch_and_knows_no_other_split(root, tmp_path):
     shutil.copytree(root, tmp_path / 'root')
     for name, numbers in (('train', '0 2 4'), ('val', '6'), ('test', '8 1')):
         lines = ''.join(f'p{k}\n' for k in numbers.split())
         (tmp_path / 'root' / f'{name}1.txt').write_text(lines)
     options = {'root': str(tmp_path / 'root'), 'network': 'unet3d'}
-    assert OwnVolumes(**options, patch='16x16x24').task.grid == (18, 20, 30)  # p1 has 19 slices
-    assert OwnVolumes(**options, patch='24x16x16').task.grid == (24, 20, 30)
-    assert OwnVolumes(root=options['root']).task.grid == ()
+    assert OwnVolumes(**options, patch='16x16x24').task.extents == (18, 20, 30)  # p1 has 19 slices
+    assert OwnVolumes(**options, patch='24x16x16').task.extents == (24, 20, 30)
+    assert OwnVolumes(root=options['root']).task.extents == ()
 
 
 @pytest.mark.parametrize('share', [0.0, 0.5, 1.0])
@@ -236,7 +236,7 @@ def test_substitutes_of_whole_volumes_go_the_whole_way(root, tmp_path, capsys):
     assert store.read(file)['n']['test']['flair'] == 2
     network = load(file.parent).networks['']
     data = OwnVolumes(root=str(root), network='unet3d', patch='16x16x16')
-    assert tuple(network.learned['t1'].shape) == (1, *data.task.grid)
+    assert tuple(network.learned['t1'].shape) == (1, *data.task.extents)
     capsys.readouterr()
     assert export.main([str(file.parent), '--formats', 'pt2']) == 2
     assert 'depends on where the window lies' in capsys.readouterr().err

@@ -156,8 +156,8 @@ def test_testing_is_the_plain_network_on_substituted_inputs(kind):
 def test_substitutes_start_as_unit_noise_of_their_inputs_shapes():
     method = m3ae('mixed')
     for m in TASKS['mixed'].modalities:
-        assert method.learned.whole()[m.name].shape == m.shape
-    values = method.learned.whole()['image'].detach().flatten().numpy()
+        assert method.substitutes()[m.name].shape == m.shape
+    values = method.substitutes()['image'].detach().flatten().numpy()
     assert scipy.stats.kstest(values, 'norm').pvalue > 1e-3
 
 
@@ -167,19 +167,19 @@ def test_adam_moves_substitutes_by_their_own_rate_and_only_in_pretraining():
     encoder = method.encode_all.encoder.stages.conv1.weight
     for epoch, moves in ((0, True), (3, False)):
         method.epoch = epoch
-        before = {name: s.detach().clone() for name, s in method.learned.whole().items()}
+        before = {name: s.detach().clone() for name, s in method.substitutes().items()}
         weight = encoder.detach().clone()
         optimizer.zero_grad()
         method.parse_losses(method.loss(data))[0].backward()
         optimizer.step()
-        for name, s in method.learned.whole().items():
+        for name, s in method.substitutes().items():
             step = (s - before[name]).abs()
             assert step.max().item() == pytest.approx(5e-3 if moves else 0, rel=1e-2)
         assert (encoder - weight).abs().max().item() > 1e-4
 
 
 def test_all_frames_of_a_substitute_are_real():
-    substitutes = m3ae('sequences').learned.whole()
+    substitutes = m3ae('sequences').substitutes()
     assert (substitutes['words'][:, -1] == 1).all()
     assert not (substitutes['gait'][:, -1] == 1).any()
 
@@ -193,14 +193,12 @@ def test_departure_is_the_norm_of_what_no_channel_mean_explains():
                 total += channel.var() * channel.size
         elements = sum(s.numel() for s in method.learned.values())
         expected = (total * ELEMENTS / elements) ** 0.5
-        assert method.learned.departure(method.learned.whole()).item() == pytest.approx(
-            expected, rel=1e-5
-        )
-    flat = {name: torch.ones_like(s) for name, s in method.learned.whole().items()}
-    assert method.learned.departure(flat) == 0
+        assert method.departure(method.substitutes()).item() == pytest.approx(expected, rel=1e-5)
+    flat = {name: torch.ones_like(s) for name, s in method.substitutes().items()}
+    assert method.departure(flat) == 0
     steps = {'words': torch.eye(5)[:, :4], 'gait': torch.zeros(3, 2)}
     # Four channels of one 1 among four zeros each.
-    found = m3ae('sequences').learned.departure(steps).item()
+    found = m3ae('sequences').departure(steps).item()
     expected = (4 * (0.8**2 + 4 * 0.2**2) * ELEMENTS / 26) ** 0.5
     assert found == pytest.approx(expected, rel=1e-5)
 
@@ -210,7 +208,7 @@ def test_departure_does_not_grow_with_the_size_of_the_inputs():
     for side in (16, 48):
         method = M3AE(dataclasses.replace(TASKS['faces'], modalities=images(side, 3, 1, 1)))
         # Unit noise has the norm that it has in the released code, the root of the elements.
-        found = method.learned.departure(method.learned.whole()).item()
+        found = method.departure(method.substitutes()).item()
         assert found == pytest.approx(ELEMENTS**0.5, rel=0.1)
 
 
@@ -245,7 +243,7 @@ def test_smoothness_is_weighed_as_published():
     method = m3ae(epoch=0)
     losses = method.loss(batch())
     torch.testing.assert_close(
-        losses['loss_smoothness'], 0.005 * method.learned.departure(method.learned.whole())
+        losses['loss_smoothness'], 0.005 * method.departure(method.substitutes())
     )
     assert set(losses) == {'loss_reconstruction', 'loss_smoothness'}
 

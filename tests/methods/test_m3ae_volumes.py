@@ -17,12 +17,12 @@ from methods.common.early_fusion import StackedEncoder
 from methods.common.substitutes import ELEMENTS, PACE, part_of
 from methods.m3ae import M3AE
 
-SIDES, GRID = (16, 16, 16), (18, 16, 27)
+SIDES, EXTENTS = (16, 16, 16), (18, 16, 27)
 NAMES = ('flair', 't1', 't2')
 TASK = Task(
     'toy', 'segmentation', tuple(Modality(name, (1, *SIDES)) for name in NAMES),
     ('no', 'rim', 'core'), 'Dice', 4, regions=(('whole', (1, 2)), ('core', (2,))),
-    network='unet3d', loss='ce', grid=GRID,
+    network='unet3d', loss='ce', extents=EXTENTS,
 )  # fmt: skip
 PLACES = torch.tensor(
     [
@@ -102,10 +102,10 @@ def test_a_part_is_what_slices_cut_out_and_beyond_the_end_the_nearest_voxel(side
 
 
 def test_the_gradient_of_a_part_reaches_each_voxel_as_often_as_it_is_seen():
-    whole = torch.zeros(1, *GRID, requires_grad=True)
+    whole = torch.zeros(1, *EXTENTS, requires_grad=True)
     weights = torch.randn(3, 1, *SIDES)
     (part_of(whole, PLACES, SIDES) * weights).sum().backward()
-    expected = np.zeros((1, *GRID))
+    expected = np.zeros((1, *EXTENTS))
     for place, w in zip(PLACES.tolist(), weights.numpy(), strict=True):
         for at in np.ndindex(*SIDES):
             voxel = tuple(begin + step * k for (begin, step), k in zip(place, at, strict=True))
@@ -119,10 +119,12 @@ def test_the_gradient_of_a_part_reaches_each_voxel_as_often_as_it_is_seen():
 def test_substitutes_have_the_size_of_the_largest_training_volume():
     method = m3ae()
     assert isinstance(method.encode_all, StackedEncoder)
-    assert {n: tuple(s.shape) for n, s in method.learned.items()} == {n: (1, *GRID) for n in NAMES}
-    values = torch.cat([s.detach().flatten() for s in method.learned.whole().values()])
+    assert {n: tuple(s.shape) for n, s in method.learned.items()} == {
+        n: (1, *EXTENTS) for n in NAMES
+    }
+    values = torch.cat([s.detach().flatten() for s in method.substitutes().values()])
     assert values.std().item() == pytest.approx(1, abs=0.03)  # of 23000 voxels
-    patches = m3ae(task=dataclasses.replace(TASK, grid=()))
+    patches = m3ae(task=dataclasses.replace(TASK, extents=()))
     assert {tuple(s.shape) for s in patches.learned.values()} == {(1, *SIDES)}
 
 
@@ -132,7 +134,7 @@ def test_smoothness_is_that_of_whole_volumes():
         method.learned[name].data += k  # a channel's mean is its own
         whole = array(method.learned[name]) * PACE
         total += whole.var() * whole.size
-    expected = np.sqrt(total * ELEMENTS / (3 * np.prod(GRID)))
+    expected = np.sqrt(total * ELEMENTS / (3 * np.prod(EXTENTS)))
     method.epoch = 0
     loss = method.loss(batch())['loss_smoothness'].item()
     assert loss == pytest.approx(0.005 * expected, rel=1e-4)
@@ -239,7 +241,7 @@ def test_each_stage_reaches_its_parameters_and_the_voxels_that_patches_see(epoch
         assert idle == {n for n, _ in method.named_parameters() if n.startswith(ours)}
         return
     assert idle == {*layers, 'decoder.path.head.weight', 'decoder.path.head.bias'}
-    inside = np.zeros(GRID, bool)
+    inside = np.zeros(EXTENTS, bool)
     for place in PLACES.tolist():
         axes = [[b + step * k for k in range(n)] for (b, step), n in zip(place, SIDES, strict=True)]
         inside[np.ix_(*axes)] = True

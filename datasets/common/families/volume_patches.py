@@ -94,7 +94,7 @@ def cut_of(
     return Cut((sides[0], sides[1], sides[2]), patches, foreground)
 
 
-def grid_of(cases: Sequence[Case], cut: Cut) -> Sides:
+def extents_of(cases: Sequence[Case], cut: Cut) -> Sides:
     """Returns the sides of the smallest box that holds every one of some cases, and a patch."""
     d, h, w = np.max([cut.sides, *(case.shape for case in cases)], axis=0).tolist()
     return d, h, w
