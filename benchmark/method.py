@@ -100,6 +100,8 @@ class Task:
             protocol chooses.
         fewest: For Dice, empty or (class, N, other class): where fewer than N voxels of a volume
             are predicted as the class, validation and test take them for the other class.
+        extents: Of volumes the sides (D, H, W) of a box that holds every training volume and a
+            patch, for what is learned of each voxel; empty where volumes have the size of a patch.
 
     Raises:
         UserError: A name cannot be used in tables and files, there are too few classes or too many
@@ -126,6 +128,7 @@ class Task:
     fewest: tuple[int, ...] = ()
     scale: tuple[tuple[float, float], ...] = ()
     sentiment: bool = False
+    extents: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -171,6 +174,9 @@ class Batch(NamedTuple):
             `available` is false.
         target: (B,) or (B, H, W) int64; (B, K) int64 of several labels, float32 of a regression.
         ids: (B,) int64, the samples' positions in their split.
+        places: Where patches lie in their volumes, (B, 3, 2) int64: along each axis the voxel of
+            the volume at which the patch begins, and the step to the next one, 1, or -1 where the
+            patch is mirrored. None of samples that are no patches.
     """
 
     inputs: dict[str, Tensor]
@@ -178,6 +184,7 @@ class Batch(NamedTuple):
     mask: Tensor
     target: Tensor
     ids: Tensor
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -499,6 +506,21 @@ class Method(BaseModel):
         """
         return self._logits('decode', self.decode(self.encode(inputs), mask))
 
+    def predict_at(
+        self, inputs: dict[str, Tensor], mask: Tensor, places: Tensor | None = None
+    ) -> Tensor:
+        """Returns what `predict` does, for patches that lie at known places in their volumes.
+
+        A method whose answer depends on the places overrides this beside `predict`, which then
+        takes every patch for the beginning of its volume.
+
+        Args:
+            inputs: As in `predict`.
+            mask: As in `predict`.
+            places: As `Batch.places`.
+        """
+        return self.predict(inputs, mask)
+
     def _logits(self, function: str, found: Any) -> Tensor:
         """Returns what a function of the method gave as logits.
 
@@ -653,7 +675,9 @@ class Method(BaseModel):
             The named losses if mode is 'loss', else the logits under the batch's mask.
         """
         batch = Batch(*fields)
-        return self.loss(batch) if mode == 'loss' else self.predict(batch.inputs, batch.mask)
+        if mode == 'loss':
+            return self.loss(batch)
+        return self.predict_at(batch.inputs, batch.mask, batch.places)
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums the terms with 'loss' in their name, without waiting for the device.

@@ -94,7 +94,16 @@ class Samples(TorchDataset):
             mask=torch.from_numpy(self.mask[rows]),
             target=torch.from_numpy(self._labels(rows)),
             ids=torch.from_numpy(rows),
+            places=self._places(rows),
         )
+
+    def _places(self, rows: np.ndarray) -> torch.Tensor | None:
+        """Returns where samples that are patches lie, as `Batch.places`; None of others."""
+        corners = getattr(self.split.target, 'corners', None)
+        if corners is None:
+            return None
+        begin = torch.from_numpy(corners(rows))
+        return torch.stack([begin, torch.ones_like(begin)], -1)
 
     def _labels(self, rows: np.ndarray) -> np.ndarray:
         """Reads labels, of training as of both other splits.
