@@ -25,6 +25,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from benchmark.errors import UserError, unknown
+from benchmark.method import Task
 from benchmark.missing import TABLED, Sampler
 from benchmark.records.curves import Curve
 from benchmark.records.metrics import higher_is_better
@@ -62,16 +63,24 @@ def canonical(spec: str) -> str:
     return kind if kind == CONSTANT else f'{kind}:{value:.10g}'
 
 
-def check(spec: str, names: Sequence[str]) -> None:
-    """Checks that a schedule fits a number of modalities.
+def check(spec: str, task: Task) -> None:
+    """Checks that a schedule fits a task.
 
     Raises:
-        UserError: It needs a score of every subset, and there are too many.
+        UserError: It learns from a score of every subset, and there are too many, or scores are no
+            fractions.
     """
-    if parse(spec)[0] == LEARNED and len(names) > TABLED:
+    if parse(spec)[0] != LEARNED:
+        return
+    if len(task.names) > TABLED:
         raise UserError(
             f'mask_schedule={LEARNED}: expected at most {TABLED} modalities, whose subsets are all '
-            f'validated, found {len(names)}'
+            f'validated, found {len(task.names)}'
+        )
+    if task.kind == 'regression':
+        raise UserError(
+            f'mask_schedule={spec} on {task.dataset}: expected a task whose scores are fractions, '
+            'found regression'
         )
 
 

@@ -1,5 +1,7 @@
 """Schedules of the training masks: what is drawn, from what it is learned, and that runs go on."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from benchmark.engine.loading import Samples
 from benchmark.engine.mask_schedules import MaskSchedule, check, tilt_of
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
+from benchmark.method import Modality, Task
 from benchmark.missing import Sampler, generator
 from benchmark.options import Spec
 from benchmark.records import curves, store
@@ -205,16 +208,25 @@ def test_a_wrong_schedule_is_told_in_one_line(spec, told):
 
 
 def test_learned_masks_need_a_score_of_every_subset():
-    many = [f'm{k}' for k in range(9)]
+    modalities = tuple(Modality(f'm{k}', (2,)) for k in range(9))
+    many = Task('many', 'classification', modalities, ('no', 'yes'), 'accuracy')
     check('curriculum:0.5', many)
-    check('learned:1', many[:8])
+    check('learned:1', dataclasses.replace(many, modalities=modalities[:8]))
     with pytest.raises(UserError, match='expected at most 8 modalities.*found 9'):
         check('learned:1', many)
     mask = MaskSchedule('curriculum:0.5', 4).draw(
-        Sampler('uniform', tuple(many)), np.ones((COUNT, 9), bool), generator(0, 'mask', 1), 1
+        Sampler('uniform', many.names), np.ones((COUNT, 9), bool), generator(0, 'mask', 1), 1
     )
     # Of 511 subsets 255 lack a modality.
     assert 1 - mask.mean(0) == pytest.approx([0.5 * 255 / 511] * 9, abs=4 * 0.5 / COUNT**0.5)
+
+
+def test_learned_masks_need_scores_that_are_fractions():
+    task = Task('moods', 'regression', TASKS['vectors'].modalities, ('mood',), 'MAE')
+    check('curriculum:0.5', task)
+    told = 'mask_schedule=learned:1 on moods: expected a task whose scores are fractions, found re'
+    with pytest.raises(UserError, match=told):
+        check('learned:1', task)
 
 
 def test_captions_tell_the_schedule():
