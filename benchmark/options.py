@@ -16,10 +16,11 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from benchmark.constructors import parameters_of
 from benchmark.errors import UserError, unknown
 
 TUPLE = '/'
@@ -84,32 +85,10 @@ def options_of(cls: type) -> dict[str, Option]:
     The options that all data sets have are the attribute `shared_options` of their base class.
     """
     own: dict[str, Option] = {}
-    for p in _parameters(cls):
+    for p in parameters_of(cls):
         if p.default is not p.empty and p.kind is not p.POSITIONAL_ONLY:
             own.setdefault(p.name, Option(_hint(p), p.default))
     return {**getattr(cls, 'shared_options', {}), **own}
-
-
-def _parameters(cls: type) -> Iterator[inspect.Parameter]:
-    """Yields the parameters of a constructor, and of a data set those that it hands on.
-
-    Those of the nearest class come first. Every parameter of a method stands in its own file.
-    """
-    found = _signature(cls)
-    yield from found
-    bases = [base for base in cls.__mro__ if '__init__' in vars(base)][1:]
-    for base in bases if hasattr(cls, 'shared_options') else ():
-        if all(p.kind is not p.VAR_KEYWORD for p in found):
-            return
-        _, *found = _signature(vars(base)['__init__'])
-        yield from found
-
-
-def _signature(called: Callable[..., Any]) -> list[inspect.Parameter]:
-    try:
-        return [*inspect.signature(called, eval_str=True).parameters.values()]
-    except NameError:  # an annotation that only a type checker can resolve
-        return [*inspect.signature(called).parameters.values()]
 
 
 def _hint(parameter: inspect.Parameter) -> Any:
