@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from benchmark.method import IGNORE, Batch, Method, Task
 from benchmark.registry import METHODS
-from methods.common.gradients import descend, losses_of
 from methods.common.losses import labels_of, sigmoid_dice, total
 from methods.common.networks import decoder, fused_channels
 from methods.shaspec import SharedEncoder
@@ -229,7 +228,17 @@ class GMD(Method):
         """
         if not self.decouple:
             return super().train_step(data, optim_wrapper)
-        found = losses_of(self, data, optim_wrapper)
-        gradients = decoupled_gradients([*found.terms.values()], found.parameters, found.scale)
-        descend(optim_wrapper, found.parameters, gradients)
-        return found.logged
+        with optim_wrapper.optim_context(self):
+            losses = self._run_forward(self.data_preprocessor(data, True), mode='loss')
+        _, logged = self.parse_losses(losses)
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        scale = next(iter(logged.values())).new_ones(())
+        if hasattr(optim_wrapper, 'loss_scaler'):
+            scale = optim_wrapper.loss_scaler.scale(scale)
+        terms = [x for name, x in losses.items() if 'loss' in name]
+        gradients = decoupled_gradients(terms, parameters, scale)
+        # A linear function of the parameters has exactly these gradients. Given as a loss, it
+        # leaves scaling, accumulation, clipping and the step to mmengine's wrapper.
+        linear = [(p * g).sum() for p, g in zip(parameters, gradients, strict=True)]
+        optim_wrapper.update_params(torch.stack(linear).sum())
+        return logged
