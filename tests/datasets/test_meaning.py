@@ -9,7 +9,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from benchmark import predict, run
-from benchmark.dataset import label_maps
+from benchmark.dataset import Intake, label_maps
 from benchmark.engine.kept import Predicted
 from benchmark.engine.loading import Samples
 from benchmark.engine.plan import open_datasets
@@ -141,6 +141,27 @@ def test_the_options_are_part_of_the_identity_and_their_defaults_are_not(kind, t
     assert not {'ignore_label', 'reduce_zero_label'} & plain.options.keys()
     assert other.options['ignore_label'] == 0
     assert other.fingerprint != plain.fingerprint
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ('options', 'numbers'),
+    [
+        ({}, (0, 1, 2)),
+        ({'ignore_label': '7'}, (0, 1, 2)),
+        ({'reduce_zero_label': 'true'}, (1, 2, 3)),
+        ({'binary': 'true'}, (0, 255)),
+    ],
+)
+def test_predicted_classes_are_saved_as_the_numbers_of_the_files(kind, options, numbers, tmp_path):
+    maps = RNG.choice(numbers, (9, SIDE, SIDE))
+    data = kind(tmp_path, maps, **options)
+    root = tmp_path / 'mine.npz' if kind is arrays else tmp_path
+    intake = Intake(data.task, dict(data.options), data.preparation(data.split('val')))
+    unseen = type(data).unseen(root, intake, True, 'test')
+    right = Samples(unseen.split, data.task, unseen.split.available).__getitems__([0]).target[0]
+    file = unseen.save(tmp_path / 'out', str(unseen.split.ids[0]), right.numpy().astype(np.uint8))
+    np.testing.assert_array_equal(np.asarray(Image.open(file)), maps[2])
 
 
 def test_losses_and_metrics_leave_out_what_is_ignored_beyond_255_classes():
