@@ -220,6 +220,15 @@ def _float(value: Any) -> float:
 _READERS: dict[Any, Callable[[Any], Any]] = {bool: _bool, int: _int, float: _float, str: str}
 
 
+def unpacked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options that were read from JSON as constructors take them, with tuples for lists."""
+
+    def tuples(value: Any) -> Any:
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return {key: tuples(value) for key, value in options.items()}
+
+
 def spell(value: Any) -> str:
     """Returns a typed value as the text that the command line takes for it."""
     if value is None or isinstance(value, bool):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmark.options import spell
 from benchmark.records.distances import HD95, scale, unit
 from benchmark.records.schema import Record, is_external, scores_in, test_scores
 from benchmark.report import cost_table, coverage, gaps, statistics
@@ -188,7 +189,7 @@ def _facts(runs: Runs, external: bool) -> dict[str, float | str]:
 
     The encoder of other code is not known.
     """
-    options = ' '.join(f'{key}={value}' for key, value in runs.data['options'].items())
+    options = ' '.join(f'{key}={spell(value)}' for key, value in runs.data['options'].items())
     numbers = runs.units
     return {
         'dataset_options': options,

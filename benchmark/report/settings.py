@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmark.options import spell
 from benchmark.records import distances
 from benchmark.report import gaps
 from benchmark.report.runs import Runs
@@ -45,7 +46,7 @@ def named(runs: Runs) -> str:
 
 
 def _told(options: Mapping[str, Any]) -> str:
-    return ', '.join(f'{key}={value}' for key, value in options.items() if value != '')
+    return ', '.join(f'{key}={spell(value)}' for key, value in options.items() if value != '')
 
 
 def data(runs: Runs) -> list[str]:
