@@ -147,6 +147,8 @@ class Folders(Dataset):
         if not target:
             known = shown(self.found, self.task.classes, self.meaning)
             labels = notes.labels(self.task.classes, known)
+        elif target == 'multilabel':
+            labels = notes.several(self.task.classes, np.asarray(self._target(train)))
         samples = len(self.found.splits['train'])
         self.recipe, self.recipe_note = recipe(samples, 16 if self.found.dense else 64)
         self.notes = (found, *labels, *self.constant, *self.found.summary(), *copied)

@@ -188,13 +188,17 @@ class Protocol:
 
     @property
     def first(self) -> Protocol:
-        """The rules of the pre-training: its own epochs, of which the last one counts."""
+        """The rules of the pre-training: its own epochs, of which the last one counts.
+
+        It draws its samples without labels, so that none has a part in what it learns.
+        """
         return dataclasses.replace(
             self,
             pretrain='',
             pretrain_epochs=0,
             epochs=self.pretrain_epochs,
             selection='last',
+            sampling='shuffled',
             mask_schedule='constant',  # its scores are no deficits
         )
 

@@ -265,6 +265,18 @@ def test_labels_are_balanced_by_negative_over_positive(tmp_path):
         open_datasets(['arrays:target=regression,class_weights=balanced'], [file], {})
 
 
+def test_labels_that_say_nothing_in_training_are_told(tmp_path):
+    target = np.tile([[1, 0, 1, 0]], (60, 1))
+    target[1::3, 1], target[:30, 3] = 1, 1
+    names = np.array(['day', 'rare', 'sun', 'fog'])
+    file, _ = arrays(tmp_path, 'multilabel', target=target, classes=names, split=np.arange(60) % 3)
+    (data,) = open_datasets(['arrays:target=multilabel'], [file], {})
+    assert data.notes[1:3] == (
+        'no training sample has label rare',
+        'all training samples have label day, sun',
+    )
+
+
 @BOTH
 def test_image_folders_have_them_too(kind, tmp_path):
     column = ['u|v', 'v', '-', 'u'] if kind == 'multilabel' else ['1.5', '-2', '0', '4']
@@ -282,6 +294,9 @@ def test_image_folders_have_them_too(kind, tmp_path):
     if kind == 'multilabel':
         assert data.task.classes == ('u', 'v')
         assert found.tolist() == [[1, 1], [0, 1], [0, 0], [1, 0]]
+        (tmp_path / 'classes.txt').write_text('u\nv\nw\n')
+        (data,) = open_datasets([f'folders:target={kind}'], [tmp_path], {})
+        assert 'no training sample has label w' in data.notes
     else:
         assert found.tolist() == [[1.5], [-2.0], [0.0], [4.0]]
         assert data.task.scale[0] == pytest.approx((0.875, np.std([1.5, -2, 0, 4])))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tasks import ESANET, TASKS, Toy
 
-from benchmark.engine import deployed, execution, picking, plan, pretraining, slurm
+from benchmark.engine import deployed, execution, loading, picking, plan, pretraining, slurm
 from benchmark.engine.building import Machine, build
 from benchmark.engine.forecast import Forecast
 from benchmark.engine.protocol import Protocol
@@ -105,6 +105,19 @@ def test_a_pre_training_is_part_of_the_identity_and_its_absence_is_not(tmp_path)
     again = one(data, tmp_path, pretrain='masked', pretrain_epochs=1)
     assert again.folder == others[0].folder
     assert again.pretraining.folder == one(data, tmp_path, 'masked').folder
+
+
+def test_no_label_chooses_the_samples_of_a_pre_training(tmp_path, monkeypatch):
+    drawn, real = [], loading.balancing
+    monkeypatch.setattr(loading, 'balancing', lambda x: drawn.append(len(x)) or real(x))
+    data = Toy(TASKS['vectors'], SIZES)
+    e = one(data, tmp_path, pretrain='masked', sampling='balanced')
+    execution.train(e.pretraining, MACHINE, quiet)
+    assert not drawn
+    execution.train(e, MACHINE, quiet)
+    assert len(drawn) == 1
+    # It is the pre-training of the same table without balanced draws.
+    assert e.pretraining.folder == one(data, tmp_path, pretrain='masked').pretraining.folder
 
 
 class Hidden(Toy):
