@@ -8,7 +8,6 @@ of one value (`kl=8e-4`, `kl=0.0008`) are therefore one experiment with one labe
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import math
 import types
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from benchmark.errors import UserError, unknown
+from benchmark.errors import UserError, nearest, unknown
 
 TUPLE = '/'
 """Separates the items of a tuple; a comma does, too, where it does not separate options."""
@@ -185,8 +184,7 @@ def _read_union(where: str, value: Any, members: tuple[Any, ...]) -> Any:
         return read(where, value, kinds[-1])
     except UserError as error:
         names = [str(c) for k in kinds if get_origin(k) is Literal for c in get_args(k)]
-        near = difflib.get_close_matches(str(value), names, 1)
-        raise UserError(f'{error}{f"; did you mean {near[0]!r}?" if near else ""}') from None
+        raise UserError(f'{error}{nearest(str(value), names)}') from None
 
 
 def _read_tuple(where: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,6 +1,7 @@
 """What numbers in label maps mean: `ignore_label`, `reduce_zero_label`, more than 255 classes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -130,6 +131,29 @@ def test_options_that_do_not_fit_are_told_in_one_line(kind, options, told, tmp_p
     with pytest.raises(UserError) as error:
         kind(tmp_path, RNG.integers(0, 2, (9, SIDE, SIDE)), **options)
     assert str(error.value).endswith(told)
+
+
+@BOTH
+@pytest.mark.parametrize('option', ['binary=true', 'ignore_label=7', 'reduce_zero_label=true'])
+@pytest.mark.parametrize('target', ['', 'regression', 'multilabel'])
+def test_without_label_maps_what_tells_of_them_is_named(kind, option, target, tmp_path):
+    if kind is arrays:
+        file = tmp_path / 'mine.npz'
+        labels = np.arange(9) % 2
+        shaped = np.stack([labels, labels], 1) if target == 'multilabel' else labels
+        np.savez(file, **{'inputs/a': np.eye(9)}, target=shaped, split=np.arange(9) % 3)
+    else:
+        folders(tmp_path, RNG.integers(0, 2, (9, SIDE, SIDE)))
+        names = sorted(f.relative_to(tmp_path / 'a').as_posix() for f in tmp_path.glob('a/*/*'))
+        shutil.rmtree(tmp_path / 'labels')
+        rows = [f'{name},{k % 2}' for k, name in enumerate(names)]
+        (tmp_path / 'labels.csv').write_text('\n'.join(['sample,label', *rows]))
+        file = tmp_path
+    key, _, value = option.partition('=')
+    given = {key: value, **({'target': target} if target else {})}
+    with pytest.raises(UserError, match=f'expected label maps with {option}, found ') as error:
+        open_datasets(['arrays' if kind is arrays else 'folders'], [file], given)
+    assert str(error.value).endswith(f'target={target}') == bool(target)
 
 
 @BOTH
