@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmark.errors import UserError, unknown
 from benchmark.names import check_classes, check_dataset_name, check_modalities
+from benchmark.options import Range
 from benchmark.search import Distribution
 
 NETWORKS = ('pyramid', 'esanet', 'unet3d')
@@ -366,6 +367,8 @@ class Method(BaseModel):
             by default. The range of a loss weight extends from a tenth of the smallest value known
             from papers and their code to ten times the largest. Schedules, variants and network
             sizes are not tuned.
+        ranges: Option -> the numbers that it may be (`benchmark.options.Range`), where these are
+            not all from 0.
         contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
             tests/helpers/tasks.py -> the reason why the method is exempt from it.
         epoch: Index of the running epoch, from 0; set before every epoch.
@@ -383,6 +386,7 @@ class Method(BaseModel):
     task_kinds: ClassVar[tuple[str, ...]] = ('classification', 'segmentation')
     settings: ClassVar[dict[str, dict[str, Any]]] = {}
     search: ClassVar[dict[str, Distribution]] = {}
+    ranges: ClassVar[dict[str, Range]] = {}
     contract_exceptions: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

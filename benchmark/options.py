@@ -56,6 +56,46 @@ class Option(NamedTuple):
     default: Any
 
 
+class Range(NamedTuple):
+    """Which numbers an option may be: by default those from 0.
+
+    Attributes:
+        least: The least number.
+        most: The greatest number.
+        above: Whether `least` itself is left out.
+        below: Whether `most` itself is left out.
+    """
+
+    least: float = 0
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __str__(self) -> str:
+        low = f'{"more than " * self.above}{self.least:g}'
+        if self.most == math.inf:
+            return low if self.above else f'{low} or more'
+        return f'{low} to {"below " * self.below}{self.most:g}'
+
+    def check(self, where: str, value: Any) -> None:
+        """Checks a value, and each of several; what is no number passes.
+
+        Args:
+            where: What the value is for, for messages.
+            value: The value, of its option's type.
+
+        Raises:
+            UserError: It is out of range.
+        """
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, bool) or not isinstance(item, int | float):
+                continue
+            low = self.least < item if self.above else self.least <= item
+            high = item < self.most if self.below else item <= self.most
+            if not (low and high):
+                raise UserError(f'{where}: expected {self}, found {spell(item)}')
+
+
 @dataclass(frozen=True)
 class Spec:
     """A registered name with the options that were given, typed and in alphabetical order.
@@ -100,19 +140,25 @@ def _hint(parameter: inspect.Parameter) -> Any:
 def typed(cls: type, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the given options of a class as typed values.
 
+    Numbers of a method are from 0, or in the range that its attribute `ranges` names.
+
     Args:
         cls: A method or data set class.
         name: Its registered name, for messages.
         given: Options as text from the command line, or as values.
 
     Raises:
-        UserError: An option does not exist, or its value does not have the annotated type.
+        UserError: An option does not exist, its value does not have the annotated type, or it is a
+            number out of range.
     """
-    options = options_of(cls)
+    options, ranges = options_of(cls), getattr(cls, 'ranges', None)
     for key in given:
         if key not in options:
             raise unknown(f'option of {name}', key, options)
-    return {key: read(f'{name}:{key}', value, options[key].hint) for key, value in given.items()}
+    found = {key: read(f'{name}:{key}', value, options[key].hint) for key, value in given.items()}
+    for key, value in found.items() if ranges is not None else ():
+        ranges.get(key, Range()).check(f'{name}:{key}', value)
+    return found
 
 
 def resolve(
