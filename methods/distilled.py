@@ -111,7 +111,11 @@ class Distilled(MMANet):
     """
 
     version = 3
-    ranges = {'temperature': Range(0, above=True), 'grid': Range(1)}
+    ranges = {
+        'temperature': Range(0, above=True),
+        'begin_epoch': Range(-1),
+        'grid': Range(1),
+    }
     supported_networks = MMANet.supported_networks
     # MMANet's alpha belongs to MAD; `weight` passes it on to loss=mad.
     settings = {
