@@ -352,6 +352,8 @@ class Method(BaseModel):
         dedicated: Whether a network of its own is trained for every subset of the modalities.
         needs_complete: Whether the method cannot train on samples that lack a modality; data with
             training gaps are then refused.
+        from_complete: What is learned from complete training samples alone, in words in the plural;
+            a note tells where no training sample is complete. Empty by default.
         separate_encoders: Whether the method treats the gradients of each modality's encoder by
             themselves, so that encoders cannot be shared.
         pretrains: Whether the field `pretrain` of the protocol may name the method. Its attribute
@@ -380,6 +382,7 @@ class Method(BaseModel):
     sampler: ClassVar[str | None] = None
     dedicated: ClassVar[bool] = False
     needs_complete: ClassVar[bool] = False
+    from_complete: ClassVar[str] = ''
     separate_encoders: ClassVar[bool] = False
     pretrains: ClassVar[bool] = False
     supported_networks: ClassVar[tuple[str, ...]] = ('pyramid',)

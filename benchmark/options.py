@@ -151,13 +151,15 @@ def typed(cls: type, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         UserError: An option does not exist, its value does not have the annotated type, or it is a
             number out of range.
     """
-    options, ranges = options_of(cls), getattr(cls, 'ranges', None)
+    options = options_of(cls)
+    ranges: Mapping[str, Range] | None = getattr(cls, 'ranges', None)
     for key in given:
         if key not in options:
             raise unknown(f'option of {name}', key, options)
     found = {key: read(f'{name}:{key}', value, options[key].hint) for key, value in given.items()}
-    for key, value in found.items() if ranges is not None else ():
-        ranges.get(key, Range()).check(f'{name}:{key}', value)
+    if ranges is not None:
+        for key, value in found.items():
+            ranges.get(key, Range()).check(f'{name}:{key}', value)
     return found
 
 

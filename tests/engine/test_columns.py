@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import special
 from tasks import batch_of
 
-from benchmark import predict, run, show
+from benchmark import predict, run, show, tables
 from benchmark.engine.experiment import experiment
 from benchmark.engine.loading import Samples
 from benchmark.engine.outputs import answers
@@ -176,10 +176,48 @@ def test_records_outcomes_and_tables_tell_the_same(finished):
     verification.check_validation(path.with_name('validation.npz'), record)
     (table,) = (results / 'tables').glob('*.md')
     text = table.read_text()
-    assert ('MAE ↓ (times 100)' if kind == 'regression' else 'F1 ↑ (%)') in text
+    assert ('MAE ↓' if kind == 'regression' else 'F1 ↑ (%)') in text
     report.main([str(results)])
     page = (results / 'index.html').read_text()
     assert kind in page
+
+
+def test_every_output_prints_a_metric_in_its_own_unit(finished, capsys):
+    """Errors as they are recorded, with three decimals; fractions in percent, with two."""
+    kind, _, _, results = finished
+    metric, factor, digits = ('MAE', 1, 3) if kind == 'regression' else ('F1', 100, 2)
+    each = {}
+    for record in store.scan(results / 'runs').complete.values():
+        scores = {s: factor * v[metric] for s, v in record['scores']['test'].items()}
+        each.setdefault(record['method']['label'], []).append(scores)
+    told = {
+        (label, s): np.array([seed[s] for seed in seeds]) for label, seeds in each.items()
+        for s in seeds[0]
+    }  # fmt: skip
+    folder = results / 'tables'
+    (stem,) = {f.with_suffix('') for f in folder.glob('*.md')}
+    (text, tex), rows = (
+        [stem.with_suffix(end).read_text() for end in ('.md', '.tex')],
+        {row['method']: row for row in csv.DictReader(stem.with_suffix('.csv').open())},
+    )
+    for (label, subset), seeds in told.items():
+        assert float(rows[label][subset]) == pytest.approx(seeds.mean(), rel=1e-4)
+        mean, std = f'{seeds.mean():.{digits}f}', f'{seeds.std(ddof=1):.{digits}f}'
+        assert f'{mean} ± {std}' in text
+        assert mean in tex
+    several = 'as the mean over the 2 values of the target, of which each is in units of its own'
+    assert (f'{metric} {several}; lower is better' in text) == (kind == 'regression')
+    assert tables.main([str(results), '--baseline', 'hemis']) == 0
+    less = told['modality_dropout', 'a'].mean() - told['hemis', 'a'].mean()
+    (file,) = folder.glob('*-baseline.csv')
+    row = next(row for row in csv.DictReader(file.open()) if row['column'] == 'a')
+    assert float(row['difference']) == pytest.approx(less, rel=1e-4)
+    out = capsys.readouterr().out
+    assert f'{less:+.{digits}f}' in out
+    assert ('seeds, 0.01' if kind == 'regression' else 'seeds, 1 points') in out
+    page = (results / 'index.html').read_text()
+    assert f'{told["hemis", "a"].mean():.{digits}f}' in page
+    assert '(times 100)' not in page + text + tex + out
 
 
 def test_outcomes_that_do_not_fit_are_named(finished):

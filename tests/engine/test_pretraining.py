@@ -167,6 +167,12 @@ def test_nothing_that_training_gaps_hide_reaches_the_encoders(pretrain, tmp_path
         ('faces', 'hemis', {'pretrain': 'mmanet'}, "unknown pretrain 'mmanet'"),
         ('faces', 'hemis', {'pretrain_epochs': 3}, 'pretrain_epochs: expected pretrain beside it'),
         ('faces', 'hemis', {'pretrain': 'masked', 'pretrain_epochs': -1}, 'found -1'),
+        (
+            'faces',
+            'hemis',
+            {'pretrain': 'masked', 'pretrain_epochs': 0},
+            'found 0',
+        ),
         ('esanet', 'complete', {'pretrain': 'masked'}, 'needs encoders that keep the modalities'),
     ],
 )

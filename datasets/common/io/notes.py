@@ -126,6 +126,16 @@ def constant(
     ]
 
 
+def told(what: str, names: Sequence[str]) -> list[str]:
+    """Returns a line that names what was found; no line if nothing was.
+
+    Args:
+        what: What it is.
+        names: Its names.
+    """
+    return [f'{what}: {_listed(names)}'] if names else []
+
+
 def aside(names: Iterable[str]) -> list[str]:
     """Returns a line that names what was left aside; no line if nothing was."""
     known = sorted(set(names))
