@@ -23,7 +23,7 @@ from benchmark.report.table import Block, Table
 
 
 class Entry(NamedTuple):
-    """A method in one row of a paper's table; numbers are in percent, NaN where there is none.
+    """A method in one row of a paper's table; numbers are as printed, NaN where there is none.
 
     Attributes:
         seeds: The number of seeds that the score is of.

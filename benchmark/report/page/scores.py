@@ -46,6 +46,7 @@ def table(view: View) -> dict[str, Any]:
     ]
     return {
         'id': f'{view.id}-table',
+        'words': view.unit.words,
         'columns': [escaping.terminal(title) for title in columns.values()],
         'extra': extra,
         'rows': [row for row in rows if row['kind'] == 'method'],
