@@ -285,7 +285,7 @@ def test_a_loss_may_be_asked_for_without_gradients():
 @pytest.mark.parametrize(
     ('options', 'told'),
     [
-        ({'variant': 'oficial'}, 'variant of smil'),
+        ({'variant': 'oficial'}, "value of smil:variant 'oficial'; did you mean 'official'"),
         ({'prototypes': '0'}, 'smil:prototypes: expected 1 or more, found 0'),
         ({'memory': '1'}, 'smil:memory: expected 0 to below 1, found 1'),
     ],
