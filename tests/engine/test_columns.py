@@ -182,7 +182,7 @@ def test_records_outcomes_and_tables_tell_the_same(finished):
     assert kind in page
 
 
-def test_every_output_prints_a_metric_in_its_own_unit(finished, capsys):
+def test_every_output_prints_a_metric_in_its_own_unit(finished):
     """Errors as they are recorded, with three decimals; fractions in percent, with two."""
     kind, _, _, results = finished
     metric, factor, digits = ('MAE', 1, 3) if kind == 'regression' else ('F1', 100, 2)
@@ -207,17 +207,18 @@ def test_every_output_prints_a_metric_in_its_own_unit(finished, capsys):
         assert mean in tex
     several = 'as the mean over the 2 values of the target, of which each is in units of its own'
     assert (f'{metric} {several}; lower is better' in text) == (kind == 'regression')
-    assert tables.main([str(results), '--baseline', 'hemis']) == 0
-    less = told['modality_dropout', 'a'].mean() - told['hemis', 'a'].mean()
-    (file,) = folder.glob('*-baseline.csv')
-    row = next(row for row in csv.DictReader(file.open()) if row['column'] == 'a')
-    assert float(row['difference']) == pytest.approx(less, rel=1e-4)
-    out = capsys.readouterr().out
-    assert f'{less:+.{digits}f}' in out
-    assert ('seeds, 0.01' if kind == 'regression' else 'seeds, 1 points') in out
+    if kind == 'regression':  # F1 needs more samples to be tested
+        assert tables.main([str(results), '--baseline', 'hemis']) == 0
+        less = told['modality_dropout', 'a'].mean() - told['hemis', 'a'].mean()
+        (file,) = folder.glob('*-baseline.csv')
+        row = next(row for row in csv.DictReader(file.open()) if row['column'] == 'a')
+        assert float(row['difference']) == pytest.approx(less, rel=1e-4)
+        text += file.with_suffix('.md').read_text()
+        assert f'{less:+.3f}' in text
+        assert 'seeds, 0.01' in text
     page = (results / 'index.html').read_text()
     assert f'{told["hemis", "a"].mean():.{digits}f}' in page
-    assert '(times 100)' not in page + text + tex + out
+    assert '(times 100)' not in page + text + tex
 
 
 def test_outcomes_that_do_not_fit_are_named(finished):
@@ -249,8 +250,9 @@ def test_new_samples_are_predicted_and_scored(finished, tmp_path, capsys):
         assert [row['prediction'] for row in rows] == expected
     capsys.readouterr()
     assert predict.main([str(path.parent), str(file), '--evaluate']) == 0
-    score = 100 * record['scores']['test']['a+b'][record['dataset']['metric']]
-    assert f'{score:.2f}' in capsys.readouterr().out
+    score = record['scores']['test']['a+b'][record['dataset']['metric']]
+    shown = f'{score:.3f}' if kind == 'regression' else f'{100 * score:.2f}'
+    assert shown in capsys.readouterr().out
 
 
 def test_what_cannot_be_done_with_them_is_told_in_one_line(finished, tmp_path, capsys):
