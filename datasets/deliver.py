@@ -18,6 +18,7 @@ from datasets.common.families.segmented import (
     Sensor,
     Size,
 )
+from datasets.common.io import notes
 from datasets.common.io.files import data_root
 from datasets.common.io.folders import entries, is_litter
 from datasets.common.io.images import Scaled, image_size
@@ -135,11 +136,12 @@ class Deliver(Segmented):
         if condition not in get_args(Condition):
             raise unknown('condition of deliver', condition, get_args(Condition))
         side = image_size('deliver', size)
-        splits = {split: list(_frames(folder, split)) for split in ('train', 'val', 'test')}
+        empty: list[str] = []
+        splits = {name: list(_frames(folder, name, empty)) for name in ('train', 'val', 'test')}
         if condition != 'all':
             splits['test'] = [f for f in splits['test'] if condition in _conditions(f)]
         super().__init__(splits, folder, _plan(side), **shared)
-        self.notes = (*self.notes, *_counted(splits))
+        self.notes = (*self.notes, *_counted(splits), *notes.told('scenes without an image', empty))
 
 
 def _plan(side: Size) -> Plan:
@@ -161,8 +163,14 @@ def _plan(side: Size) -> Plan:
     )
 
 
-def _frames(root: Path, split: str) -> Iterator[Frame]:
-    """Yields the frames of a split in the order of weather, scene and frame."""
+def _frames(root: Path, split: str, empty: list[str]) -> Iterator[Frame]:
+    """Yields the frames of a split in the order of weather, scene and frame.
+
+    Args:
+        root: The data root.
+        split: The split.
+        empty: Takes the folders of scenes without an image, below the root.
+    """
     for weather in WEATHER:
         within = root / 'img' / weather / split
         if not has_folder(within):
@@ -170,7 +178,10 @@ def _frames(root: Path, split: str) -> Iterator[Frame]:
         for scene in (path for path in entries(within) if not is_litter(path.name)):
             if not scene.is_dir():
                 raise UserError(f'{scene}: expected a folder of images, found a file')
-            yield from (_frame(root, weather, image) for image in _images(scene))
+            images = list(_images(scene))
+            if not images:
+                empty.append(scene.relative_to(root).as_posix())
+            yield from (_frame(root, weather, image) for image in images)
 
 
 def _images(scene: Path) -> Iterator[Path]:

@@ -63,24 +63,30 @@ def canonical(spec: str) -> str:
     return kind if kind == CONSTANT else f'{kind}:{value:.10g}'
 
 
-def check(spec: str, task: Task) -> None:
-    """Checks that a schedule fits a task.
+def check(spec: str, sampler: Sampler, task: Task) -> None:
+    """Checks that a schedule fits the sampler and the task.
 
     Raises:
         UserError: It learns from a score of every subset, and there are too many, or scores are no
-            fractions.
+            fractions; or every schedule of this kind leaves the masks of the sampler as they are.
     """
-    if parse(spec)[0] != LEARNED:
-        return
-    if len(task.names) > TABLED:
+    kind, names = parse(spec)[0], sampler.names
+    if kind == LEARNED and len(names) > TABLED:
         raise UserError(
             f'mask_schedule={LEARNED}: expected at most {TABLED} modalities, whose subsets are all '
-            f'validated, found {len(task.names)}'
+            f'validated, found {len(names)}'
         )
-    if task.kind == 'regression':
+    if kind == LEARNED and task.kind == 'regression':
         raise UserError(
             f'mask_schedule={spec} on {task.dataset}: expected a task whose scores are fractions, '
             'found regression'
+        )
+    # A curriculum begins with complete samples, so that it changes the masks of one smaller subset.
+    alone = sampler.alone
+    if kind == LEARNED and alone or kind == CURRICULUM and alone == '+'.join(names):
+        raise UserError(
+            f'mask_schedule={spec}: expected a sampler of several subsets, between which it '
+            f'chooses, found sampler={sampler.spec}, which draws {alone} alone'
         )
 
 

@@ -28,7 +28,6 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
     lookup(METHODS, name).check_network(task)
     gaps.check(task, protocol)
     loading.check_sampling(protocol.sampling, task)
-    Sampler(protocol.sampler, task.names)
-    mask_schedules.check(protocol.mask_schedule, task)
+    mask_schedules.check(protocol.mask_schedule, Sampler(protocol.sampler, task.names), task)
     backbones.check(label, name, options, task)
     one_encoder.check(label, name, options, task)
