@@ -166,6 +166,19 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
+def check_sampling(sampling: str, task: Task) -> None:
+    """Checks that training samples can be drawn in some way.
+
+    Raises:
+        UserError: Classes are to be balanced, and samples do not have one class each.
+    """
+    if sampling == 'balanced' and task.kind != 'classification':
+        raise UserError(
+            f'sampling=balanced on {task.dataset}: expected a classification task, whose samples '
+            f'have one class each, found {task.kind}'
+        )
+
+
 def balancing(samples: Samples) -> np.ndarray:
     """Returns for each sample one divided by the number of samples of its class, (n,)."""
     labels = np.asarray(samples.split.target[samples.positions])
