@@ -82,11 +82,13 @@ def confusion(pred: Tensor, target: Tensor, classes: int) -> Tensor:
     Returns:
         (B, K, K) int64; rows are labels, columns predictions.
     """
-    count = len(target)
-    first = torch.arange(count, device=target.device).view(-1, *[1] * (target.ndim - 1)) * classes
-    place = torch.where(target == IGNORE, count * classes**2, (first + target) * classes + pred)
-    counts = place.flatten().bincount(minlength=count * classes**2 + 1)
-    return counts[:-1].unflatten(0, (count, classes, classes))
+    count, rows = len(target), classes + 1
+    # The first row of each image takes the pixels labelled IGNORE, which is -1.
+    first = (torch.arange(count, device=target.device) * rows - IGNORE) * classes
+    place = torch.add(pred, target, alpha=classes)
+    place += first.view(-1, *[1] * (target.ndim - 1))
+    counts = place.flatten().bincount(minlength=count * rows * classes)
+    return counts.unflatten(0, (count, rows, classes))[:, 1:]
 
 
 def areas(pred: Tensor, target: Tensor, classes: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from benchmark.method import Method
 
-LIMIT = {'cpu': 2**22, 'cuda': 2**29}
+LIMIT = {'cpu': 2**24, 'cuda': 2**29}
 """Bytes of repeated features that one call decodes at most, unless one subset has more already.
 
 On a CPU what leaves the caches costs more than the calls that it saves."""
