@@ -67,8 +67,9 @@ def decisions(logits: Tensor) -> Tensor:
 
 def finite(logits: Tensor) -> Tensor:
     """Returns whether all logits (B, ...) of each sample are finite, (B,) bool."""
-    flat = logits.flatten(1)
-    return flat.amax(1).isfinite() & flat.amin(1).isfinite()
+    # All axes at once: to flatten maps that are channels_last would copy them.
+    axes = tuple(range(1, logits.ndim))
+    return logits.amax(axes).isfinite() & logits.amin(axes).isfinite()
 
 
 def confusion(pred: Tensor, target: Tensor, classes: int) -> Tensor:
