@@ -19,6 +19,7 @@ from benchmark.streams import Parser, command, telling  # noqa: E402
 EXAMPLES = """examples:
   python benchmark/speed.py
   python benchmark/speed.py --out /tmp/speed.md
+  python benchmark/speed.py --device cuda
   python benchmark/speed.py --quick --alone --out /tmp/speed.md
 
 Trainings under the harness are compared with a bare PyTorch loop, a step of MMANet with one of the
@@ -38,9 +39,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         '--out',
         type=partial(user_path, what='--out'),
-        default=str(ROOT / 'results/reference/speed.md'),
         metavar='FILE',
-        help='file that takes the table, e.g. /tmp/speed.md (default: results/reference/speed.md)',
+        help='file that takes the table, e.g. /tmp/speed.md (default: results/reference/speed.md, '
+        'or speed_gpu.md beside it)',
+    )
+    p.add_argument(
+        '--device',
+        choices=('cpu', 'cuda'),
+        default='cpu',
+        help='what is timed, e.g. cuda for the current GPU (default: cpu)',
     )
     p.add_argument(
         '--quick',
@@ -63,14 +70,13 @@ def main(argv: list[str] | None = None) -> int:
         0.
 
     Raises:
-        UserError: The table cannot be written, told with status 2.
+        UserError: There is no GPU, or the table cannot be written; told with status 2.
     """
     args = parser().parse_args(argv)
     # PyTorch takes seconds to load, which a mistake in the arguments need not cost.
     from benchmark.engine.speed import report
 
-    report.write(args.out, args.quick, args.alone)
-    print(f'written: {args.out}')
+    print(f'written: {report.write(args.out, args.quick, args.alone, args.device)}')
     return 0
 
 

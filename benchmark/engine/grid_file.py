@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from benchmark.engine.grids import GRIDS, NamedGrid
+from benchmark.engine.grids import GRIDS, NamedGrid, joint
 from benchmark.engine.yaml_file import SUFFIXES, Item, opened
 from benchmark.errors import UserError, unknown
 from benchmark.files import user_path
@@ -155,4 +155,12 @@ def _options(item: Item) -> dict[str, str]:
 
 
 def _varied(item: Item) -> dict[str, tuple[str, ...]]:
-    return {key: _once(value, _texts) for key, value in item.fields().items()}
+    found = {}
+    for key, value in item.fields().items():
+        found[key] = _once(value, _texts)
+        for text in found[key]:
+            try:
+                joint(key, text)
+            except UserError as error:
+                raise value.error(str(error)) from None
+    return found

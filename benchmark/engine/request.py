@@ -224,7 +224,7 @@ def check_grid(grid: NamedGrid, datasets: Sequence[str], given: Mapping[str, str
         UserError: No data set has an option of the grid, one lacks what the grid varies, or what
             it varies is given beside it.
     """
-    for key, spec in itertools.product(grid.vary, datasets):
+    for key, spec in itertools.product(grid.varied, datasets):
         (dataset, own), field = parse_spec(spec), field_of(key)
         if key not in (field, f'{dataset}.{field}'):
             continue  # it varies on another data set
@@ -236,7 +236,7 @@ def check_grid(grid: NamedGrid, datasets: Sequence[str], given: Mapping[str, str
             )
         if field in own or {key, f'{dataset}.{field}'} & given.keys():
             raise UserError(f'--grid {grid.name}: expected no {field} beside it, which it varies')
-    plan.check_options({**grid.options, **grid.vary}, datasets, f'--grid {grid.name}')
+    plan.check_options({**grid.options, **grid.varied}, datasets, f'--grid {grid.name}')
 
 
 def fill(args: argparse.Namespace, options: dict[str, str]) -> NamedGrid | None:

@@ -45,6 +45,7 @@ def test_every_named_grid_can_be_written_as_a_file(name, tmp_path):
     keys = {'about': grid.about, 'methods': list(grid.methods), 'seeds': list(grid.seeds)}
     keys |= {'gaps': list(grid.gaps)} if grid.gaps else {}
     keys |= {'vary': {k: list(v) for k, v in grid.vary.items()}} if grid.vary else {}
+    keys |= {'options': dict(grid.options)} if grid.options else {}
     found = read(written(tmp_path, yaml.safe_dump(keys)))
     assert dataclasses.replace(found, name=name) == grid
     assert found.origin == {'name': 'sweep.yaml', 'sha256': grid.origin['sha256']}
@@ -213,6 +214,10 @@ WRONG = {
     'a fraction': ('methods: [m]\nseeds: [1.5]', "line 2: expected a whole number, found '1.5'"),
     'options in a list': ('methods: [m]\noptions: [epochs=3]', 'line 2: expected keys with values'),
     'several values': ('methods: [m]\noptions: {lr: [1, 2]}', 'one value (several stand in vary)'),
+    'joined values': (
+        'methods: [m]\nvary: {train+epochs: [8+2, 9]}',
+        "line 2: train+epochs: expected 2 values joined by +, one for each option, found '9'",
+    ),
     'one value': ('methods: [m]\nvary: {lr: 1}', "line 2: expected a list of values, found '1'"),
     'no value': ('methods: [m]\noptions: {lr: }', 'line 2: expected one value'),
     'two names': ('methods: [{m: {a: 1}, n: {a: 1}}]', 'expected one name with its options'),
@@ -298,3 +303,13 @@ def test_a_search_in_a_file_excludes_untuned_values(tmp_path, capsys):
 def test_records_hold_the_name_of_a_grid_as_one_line(tmp_path):
     file = written(tmp_path, json.dumps({'methods': ['rfnet']}), 'a\nb.yaml')
     assert read(file).name == 'a b.yaml'
+
+
+def test_options_that_are_joined_change_together():
+    grid = NamedGrid('', ('m',), vary={'train+epochs': ('8+2', '9+1'), 'width': ('4', '8')})
+    assert grid.settings == [
+        {'train': '8', 'epochs': '2', 'width': '4'}, {'train': '8', 'epochs': '2', 'width': '8'},
+        {'train': '9', 'epochs': '1', 'width': '4'}, {'train': '9', 'epochs': '1', 'width': '8'},
+    ]  # fmt: skip
+    assert grid.varied == {'train': ('8', '9'), 'epochs': ('2', '1'), 'width': ('4', '8')}
+    assert grid.size(2) == 2 * 3 * 4

@@ -43,7 +43,10 @@ def test_the_flip_varies_samples_and_width_of_the_data(tmp_path):
         str(tmp_path),
     )  # fmt: skip
     sizes = {(e.data.options['train'], e.data.task.width) for e in found}
-    assert sizes == {(n, w) for n in (250, 1000, 4000) for w in (4, 8, 16)}
+    assert sizes == {(n, w) for n in (125, 500, 2000) for w in (4, 8, 12)}
+    assert {(e.data.options['train'], e.protocol.epochs) for e in found} == {
+        (125, 40), (500, 20), (2000, 10),
+    }  # fmt: skip
     assert {e.seed for e in found} == {4}
 
 

@@ -31,7 +31,7 @@ def test_everything_that_needs_one_process_is_measured(tmp_path, capsys):
             assert low <= float(ratio) <= high
             assert bool(goal) == (reached in ('yes', 'no'))
     assert 'GPU' in text.partition('## Not measured')[2]
-    assert [what for what, _ in report.UNMEASURED if f'| {what} |' not in text] == []
+    assert [what for what, _ in report.UNMEASURED['cpu'] if f'| {what} |' not in text] == []
     assert capsys.readouterr().out.count(':') > len(measured) - 1
 
 

@@ -10,14 +10,25 @@ import numpy as np
 from benchmark.dataset import Dataset, Split
 from benchmark.engine import plan
 from benchmark.engine.building import Machine, build
+from benchmark.engine.execution import deterministic
 from benchmark.engine.experiment import Experiment, experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.speed.measuring import Sizes
 from benchmark.method import Method, Modality, Task
 from benchmark.options import Spec
 
-MACHINE = Machine('cpu')
-"""Where everything is timed."""
+_place = {'machine': Machine('cpu')}
+
+
+def compute_on(device: str) -> None:
+    """Has everything in this process timed on a device, 'cpu' or 'cuda'."""
+    _place['machine'] = Machine(device)
+    deterministic(machine())
+
+
+def machine() -> Machine:
+    """Returns where everything is timed."""
+    return _place['machine']
 
 
 class Noise(Dataset):
@@ -63,7 +74,7 @@ def of_noise(name: str, data: Dataset, folder: Path, **fields: Any) -> Experimen
         folder: Takes what a training writes.
         **fields: Fields of the protocol.
     """
-    protocol = Protocol.build(data.recipe, {k: str(v) for k, v in fields.items()}, MACHINE.device)
+    protocol = Protocol.build(data.recipe, {k: str(v) for k, v in fields.items()}, machine().device)
     return experiment(Spec(name, ()), data, protocol, 0, folder)
 
 
@@ -79,7 +90,7 @@ def embedded(name: str, dataset: str, sizes: Sizes, folder: Path) -> Experiment:
     part = max(4, sizes.samples // 3)
     spec = f'{dataset}:train={sizes.samples},val={part},test={part}{sizes.embedded}'
     options = {'batch_size': str(min(64, sizes.samples // 4))}
-    request = plan.Request([name], [0], options, folder, MACHINE.device)
+    request = plan.Request([name], [0], options, folder, machine().device)
     (found,) = plan.flat(plan.experiments(request, plan.open_datasets([spec], [], {})))
     return found
 
@@ -89,9 +100,9 @@ def network(e: Experiment) -> Method:
 
     Terms of the loss that start late are used.
     """
-    method = build(e, MACHINE.device)
+    method = build(e, machine().device)
     if e.teacher is not None:
-        method.set_teacher(build(e.teacher, MACHINE.device))
+        method.set_teacher(build(e.teacher, machine().device))
     method.epochs, method.epoch = 1000, 999
     if hasattr(method, 'strong'):
         method.strong[0] = True  # what MMANet mines in a validation

@@ -26,6 +26,7 @@ class Sizes(NamedTuple):
         matmul: Side of the matrices whose product gives the peak.
         modalities: Numbers of modalities whose subsets are tested.
         embedded: Further options of the embedded data sets.
+        times: How many steps one timing of steps takes.
     """
 
     repeats: int = 5
@@ -35,10 +36,14 @@ class Sizes(NamedTuple):
     matmul: int = 1024
     modalities: tuple[int, ...] = (2, 3, 4, 8)
     embedded: str = ''
+    times: int = 1
 
 
 TINY = Sizes(1, 16, (16, 4, 4), 20, 64, (2, 3), ',size=32,width=4')
 """Sizes that show that the measurements run; the numbers mean nothing."""
+
+ON_GPU = Sizes(samples=1536, matmul=8192, times=10)
+"""Sizes for a GPU, whose steps are too short to be timed one by one."""
 
 
 class Row(NamedTuple):
@@ -66,11 +71,20 @@ class Row(NamedTuple):
         return 'yes' if compare(statistics.median(self.values), float(number)) else 'no'
 
 
-def seconds(job: Callable[[], object]) -> float:
-    """Returns the wall seconds of one call."""
+def settle() -> None:
+    """Waits until a GPU, if one is in use, has done all that it was given."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def seconds(job: Callable[[], object], times: int = 1) -> float:
+    """Returns the wall seconds of one call, the mean of several calls in a row."""
+    settle()
     start = time.perf_counter()
-    job()
-    return time.perf_counter() - start
+    for _ in range(times):
+        job()
+    settle()
+    return (time.perf_counter() - start) / times
 
 
 def in_turns(
@@ -99,9 +113,16 @@ def ratios(pairs: Sequence[tuple[float, float]]) -> list[float]:
     return [a / b for a, b in pairs]
 
 
-def matmul_peak(side: int, repeats: int) -> float:
-    """Returns the highest FLOPs per second of a product of square matrices in float32."""
-    a, b = torch.randn(2, side, side)
+def matmul_peak(side: int, repeats: int, device: str = 'cpu') -> float:
+    """Returns the highest FLOPs per second of a product of square matrices.
+
+    Args:
+        side: Rows and columns of the matrices.
+        repeats: Number of products, after three that do not count.
+        device: Where; on a GPU the product is in bfloat16, else in float32.
+    """
+    dtype = torch.float32 if device == 'cpu' else torch.bfloat16
+    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
     best = min(seconds(lambda: a @ b) for _ in range(3 + repeats))
     return 2 * side**3 / best
 
@@ -115,17 +136,20 @@ def resident_mb() -> float:
     return pages * 4096 / 2**20
 
 
-def table(rows: Sequence[Row], unmeasured: Sequence[tuple[str, str]], command: str) -> str:
+def table(
+    rows: Sequence[Row], unmeasured: Sequence[tuple[str, str]], command: str, gpu: str = ''
+) -> str:
     """Returns the table as Markdown.
 
     Args:
         rows: What was measured.
         unmeasured: What was not, and why.
         command: What makes the table again.
+        gpu: Name of the GPU that was timed; '' for none.
     """
     machine = (
         f'{cores()} cores ({_processor()}), {torch.get_num_threads()} thread for each operation, '
-        f'PyTorch {torch.__version__}, Python {platform.python_version()}, no GPU'
+        f'PyTorch {torch.__version__}, Python {platform.python_version()}, {gpu or "no GPU"}'
     )
     lines = [
         '# Speed',

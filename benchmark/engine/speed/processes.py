@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmark.engine import memory
 from benchmark.engine.building import cores, use_threads
+from benchmark.engine.speed.cases import compute_on, machine
 from benchmark.engine.speed.measuring import Row, Sizes, in_turns, ratios, seconds
 from benchmark.files import ROOT
 from benchmark.registry import discover
@@ -53,11 +54,14 @@ def _test_with_kept_memory(sizes: Sizes, folder: Path) -> Job:
     return _test(sizes, folder)
 
 
-def _work(pipe: Connection, sizes: Sizes, prepare: Callable[[Sizes, Path], Job]) -> None:
+def _work(
+    pipe: Connection, sizes: Sizes, device: str, prepare: Callable[[Sizes, Path], Job]
+) -> None:
     """Does a job whenever the pipe says so, and ends with the pipe."""
     warnings.filterwarnings('ignore', message='Multi-processing start method')  # of mmengine
-    use_threads(1, 'cpu')
+    use_threads(1, device)
     discover()
+    compute_on(device)
     with tempfile.TemporaryDirectory() as folder:
         job = prepare(sizes, Path(folder))
         job()
@@ -73,7 +77,9 @@ def _workers(sizes: Sizes, *prepare: Callable[[Sizes, Path], Job]) -> Iterator[l
     context, pipes, processes = multiprocessing.get_context('spawn'), [], []
     for one in prepare:
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, sizes, one), daemon=True)
+        process = context.Process(
+            target=_work, args=(theirs, sizes, machine().device, one), daemon=True
+        )
         process.start()
         pipes.append(ours)
         processes.append(process)
@@ -104,18 +110,20 @@ def kept(sizes: Sizes) -> Row:
     return Row(f'{DENSE}: {what}', ratios(pairs))
 
 
-def jobs(sizes: Sizes) -> Row:
-    """Compares two trainings in two processes at a time with the two one after the other."""
-    what = '`--jobs 2`: two trainings at a time / one after the other, without the start'
-    if cores() < 2:
-        return Row(what, [], note='one core')
-    with _workers(sizes, _training, _training) as pipes:
+def jobs(sizes: Sizes, count: int = 2) -> Row:
+    """Compares trainings in as many processes at a time with the same ones one after the other."""
+    named = 'two trainings' if count == 2 else f'{count} trainings'
+    what = f'`--jobs {count}`: {named} at a time / one after the other, without the start'
+    if cores() < count:
+        return Row(what, [], note=f'{cores()} cores' if cores() > 1 else 'one core')
+    with _workers(sizes, *[_training] * count) as pipes:
         pairs = in_turns(
             lambda: seconds(lambda: _done(pipes)),
             lambda: sum(seconds(partial(_done, [pipe])) for pipe in pipes),
             sizes.repeats,
         )
-    return Row(what, ratios(pairs), '<= 0.60', f'{DATASET}, epochs of {sizes.samples} samples')
+    goal = '<= 0.60' if count == 2 else ''
+    return Row(what, ratios(pairs), goal, f'{DATASET}, epochs of {sizes.samples} samples')
 
 
 def shared(sizes: Sizes) -> Row:

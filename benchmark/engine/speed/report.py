@@ -4,37 +4,43 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from benchmark.engine.building import use_threads
 from benchmark.engine.memory import keep_freed
-from benchmark.engine.speed import processes, starting, testing, trainings
-from benchmark.engine.speed.measuring import TINY, Row, Sizes, table
-from benchmark.files import writing
+from benchmark.engine.speed import on_gpu, processes, starting, testing, trainings
+from benchmark.engine.speed.cases import compute_on, machine
+from benchmark.engine.speed.measuring import ON_GPU, TINY, Row, Sizes, table
+from benchmark.errors import UserError
+from benchmark.files import ROOT, writing
 from benchmark.registry import discover
 
-GPU = 'needs a GPU; no measurement has been made on one'
-UNMEASURED = (
-    ('`--jobs` on one GPU', GPU),
-    ('bfloat16 / float32', GPU),
-    ('`--compile` / without, on a GPU', GPU),
-    ('`--no-deterministic` / `--deterministic`', GPU),
-    ("share of the step's bfloat16 roofline at the papers' size (goal: >= 0.40)", GPU),
-    ("images a second at the papers' size / of the released loop's work (goal: >= 5)", GPU),
-    ('the whole reference of both embedded data sets with 8 seeds (goal: under an hour)', GPU),
-)
-"""What has no number, and why."""
+GPU = 'needs a GPU: results/reference/speed_gpu.md'
+UNMEASURED = {
+    'cpu': (
+        ('`--jobs` on one GPU', GPU),
+        ('bfloat16 / float32', GPU),
+        ('`--compile` / without, on a GPU', GPU),
+        ('`--no-deterministic` / `--deterministic`', GPU),
+        ("share of the step's roofline at the papers' size", GPU),
+        ("images a second at the papers' size / of the released loop's work, on a GPU", GPU),
+    ),
+    'cuda': (
+        ('several GPUs', 'needs a machine with several; no measurement has been made on one'),
+        ('starts, threads, `torchrun`', 'do not depend on the GPU: results/reference/speed.md'),
+    ),
+}
+"""Device -> what has no number in its table, and why."""
+
+Job = Callable[[], Sequence[Row] | Row]
 
 
-def rows(sizes: Sizes, folder: Path, alone: bool) -> list[Row]:
-    """Measures everything and tells each ratio as soon as it is known.
-
-    Args:
-        sizes: How much is measured.
-        folder: Takes what trainings write.
-        alone: Leave out what needs a second core.
-    """
-    jobs: list[Callable[[], Sequence[Row] | Row]] = [
+def _alone(sizes: Sizes, folder: Path) -> list[Job]:
+    """Returns what one process measures."""
+    return [
         lambda: trainings.loops(sizes, folder),
         lambda: trainings.mmanet(sizes, folder),
         lambda: testing.all_subsets(sizes, folder),
@@ -43,14 +49,46 @@ def rows(sizes: Sizes, folder: Path, alone: bool) -> list[Row]:
         lambda: trainings.peak(sizes, folder),
         lambda: trainings.memory(sizes, folder),
     ]
-    if not alone:
-        jobs += [
-            lambda: trainings.threads(sizes, folder),
-            lambda: starting.starts(sizes),
-            lambda: processes.kept(sizes),
-            lambda: processes.jobs(sizes),
-            lambda: processes.shared(sizes),
-        ]
+
+
+def _together(sizes: Sizes, folder: Path) -> list[Job]:
+    """Returns what needs a second core."""
+    return [
+        lambda: trainings.threads(sizes, folder),
+        lambda: starting.starts(sizes),
+        lambda: processes.kept(sizes),
+        lambda: processes.jobs(sizes),
+        lambda: processes.shared(sizes),
+    ]
+
+
+def _on_gpu(sizes: Sizes, folder: Path, alone: bool) -> list[Job]:
+    """Returns what only a GPU can tell; what takes longest comes last."""
+    return [
+        lambda: on_gpu.precision(sizes, folder),
+        lambda: on_gpu.repeatable(sizes, folder),
+        lambda: on_gpu.roofline(sizes, folder),
+        *(partial(processes.jobs, sizes, count) for count in on_gpu.TOGETHER if not alone),
+        lambda: on_gpu.compiling(sizes, folder),
+    ]
+
+
+def rows(
+    sizes: Sizes, folder: Path, alone: bool, save: Callable[[list[Row]], None] | None = None
+) -> list[Row]:
+    """Measures everything and tells each ratio as soon as it is known.
+
+    Args:
+        sizes: How much is measured.
+        folder: Takes what trainings write.
+        alone: Leave out what needs a second core.
+        save: Called with all rows so far whenever there are new ones.
+    """
+    jobs = _alone(sizes, folder)
+    if machine().device == 'cuda':
+        jobs += _on_gpu(sizes, folder, alone)
+    elif not alone:
+        jobs += _together(sizes, folder)
     found: list[Row] = []
     for job in jobs:
         made = job()
@@ -59,26 +97,42 @@ def rows(sizes: Sizes, folder: Path, alone: bool) -> list[Row]:
             values = ', '.join(f'{x:.2f}' for x in row.values) or 'not measured'
             print(f'{row.what}: {values} {row.note and f"({row.note})"}', flush=True)
         found += new
+        if save is not None:
+            save(found)
     return found
 
 
-def write(out: Path, quick: bool, alone: bool) -> None:
+def write(out: Path | None, quick: bool, alone: bool, device: str = 'cpu') -> Path:
     """Measures everything and writes the table.
 
     Args:
-        out: The file.
+        out: The file; None for the one of the device in results/reference/.
         quick: Measure with sizes that mean nothing, only to show that it runs.
         alone: Leave out what needs a second core.
+        device: 'cpu' or 'cuda'.
+
+    Returns:
+        The file.
 
     Raises:
-        UserError: The file cannot be written.
+        UserError: There is no GPU, or the file cannot be written.
     """
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise UserError('--device cuda: no CUDA device was found')
     discover()
-    use_threads(1, 'cpu')
+    use_threads(1, device)
     keep_freed()
+    compute_on(device)
+    gpu = '' if device == 'cpu' else torch.cuda.get_device_name()
+    out = out or ROOT / f'results/reference/speed{"_gpu" * bool(gpu)}.md'
+    sizes = TINY if quick else ON_GPU if gpu else Sizes()
+    words = f' --device {device}' * bool(gpu) + ' --quick' * quick + ' --alone' * alone
+
+    def save(found: list[Row]) -> None:
+        text = table(found, UNMEASURED[device], f'python benchmark/speed.py{words}', gpu)
+        with writing(out) as file:
+            file.write(text.encode())
+
     with tempfile.TemporaryDirectory() as folder:
-        found = rows(TINY if quick else Sizes(), Path(folder), alone)
-    words = ' --quick' * quick + ' --alone' * alone
-    text = table(found, UNMEASURED, f'python benchmark/speed.py{words}')
-    with writing(out) as file:
-        file.write(text.encode())
+        rows(sizes, Path(folder), alone, save)
+    return out

@@ -12,9 +12,9 @@ from benchmark.engine.building import loader_of
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.loading import split_of
-from benchmark.engine.speed.cases import MACHINE, Noise, embedded, network, of_noise
+from benchmark.engine.speed.cases import Noise, embedded, machine, network, of_noise
 from benchmark.engine.speed.measuring import Row, Sizes, in_turns, ratios, seconds
-from benchmark.engine.speed.trainings import UNIFIED, first_batch
+from benchmark.engine.speed.trainings import UNIFIED, first_batch, on_device
 from benchmark.method import Method
 from benchmark.missing import subset_ids, subset_masks
 
@@ -25,8 +25,9 @@ EMBEDDED = {'synth_faces': 1.86, 'synth_rooms': 2.2}
 def work(method: Method) -> float:
     """Returns the FLOPs of encoding once and decoding all subsets, in passes with everything."""
     task = method.task
-    inputs = {m.name: torch.zeros(1, *m.shape) for m in task.modalities}
-    mask = torch.ones(1, len(inputs), dtype=torch.bool)
+    device = machine().device
+    inputs = {m.name: torch.zeros(1, *m.shape, device=device) for m in task.modalities}
+    mask = torch.ones(1, len(inputs), dtype=torch.bool, device=device)
     counted = []
     with torch.no_grad():
         for job in (lambda: method.encode(inputs), lambda: method.predict(inputs, mask)):
@@ -41,7 +42,7 @@ def work(method: Method) -> float:
 @torch.no_grad()
 def tested(e: Experiment, method: Method, only: list[str] | None) -> None:
     """Tests some subsets, all by default, as a run does."""
-    loader = loader_of(e, MACHINE, 'test')
+    loader = loader_of(e, machine(), 'test')
     evaluator = SubsetEvaluator(e.data.task, only, split_of(e.data, 'test'))
     for number, raw in enumerate(loader):
         batch = method.data_preprocessor(raw, False)
@@ -97,7 +98,7 @@ def papers(sizes: Sizes, folder: Path) -> Row:
     side, width, batch = sizes.paper
     few = max(2, batch // 4)
     e = of_noise(UNIFIED, Noise((3, 1, 1), side, width, few, few), folder)
-    ours, theirs, batch_ = network(e).eval(), network(e).eval(), first_batch(e)
+    ours, theirs, batch_ = network(e).eval(), network(e).eval(), on_device(first_batch(e))
     theirs = theirs.to(memory_format=torch.contiguous_format)
     masks = subset_masks(3)
 
@@ -107,10 +108,14 @@ def papers(sizes: Sizes, folder: Path) -> Row:
 
     @torch.no_grad()
     def released() -> None:
-        for mask in torch.from_numpy(masks):
-            theirs.predict(batch_.inputs, mask.expand(few, -1)).softmax(1).numpy()
+        for mask in torch.from_numpy(masks).to(machine().device):
+            theirs.predict(batch_.inputs, mask.expand(few, -1)).softmax(1).cpu().numpy()
 
-    pairs = in_turns(lambda: seconds(released), lambda: seconds(here), min(2, sizes.repeats))
+    pairs = in_turns(
+        lambda: seconds(released, sizes.times),
+        lambda: seconds(here, sizes.times),
+        min(2, sizes.repeats),
+    )
     rate = few / statistics.median(b for _, b in pairs)
     return Row(
         f"papers' size (batch {few}): samples a second in the test of 7 subsets here / in 7 full "
