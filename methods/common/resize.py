@@ -12,7 +12,7 @@ from mmseg.models.utils import Upsample
 from torch import Tensor, nn
 
 MANY = 16
-"""Channels from which on PyTorch's own kernel, with its gradient, is the faster one on CPUs."""
+"""Channels from which on PyTorch's own kernel is the faster one on CPUs."""
 
 
 def bilinear(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
@@ -20,8 +20,8 @@ def bilinear(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Ten
 
     The values are those of `F.interpolate`. On GPUs the gradient of that function adds in an order
     that differs between runs; where deterministic algorithms are asked for, PyTorch replaces it by
-    one that sorts indices and is many times slower. On CPUs the function is used where it is faster
-    than the products: for maps of many channels, and where no gradient is asked for.
+    one that sorts indices and is many times slower. On CPUs the function is used for maps of many
+    channels, where it is faster than the products.
 
     Args:
         x: (B, C, H, W), or (B, C, D, H, W) of volumes, which are resized along all three axes.
@@ -40,7 +40,7 @@ def bilinear(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Ten
         x = x.float()
         if (height, width) == tuple(size):
             return x
-        if x.device.type == 'cpu' and (x.shape[1] >= MANY or not x.requires_grad):
+        if x.device.type == 'cpu' and x.shape[1] >= MANY:
             return F.interpolate(x, tuple(size), mode='bilinear', align_corners=align_corners)
         rows = _matrix(height, size[0], align_corners, x.device)
         return rows.T @ x @ _matrix(width, size[1], align_corners, x.device)
