@@ -1,9 +1,10 @@
-"""Tests differences between the reference rows: python docs/comparisons.py.
+"""Tests differences between committed rows: python docs/comparisons.py.
 
-Writes `docs/comparisons/<data set>.md` and `search.md`, which the page of results includes. The
-tests are those of the tables (`benchmark.report.comparison`); here every row is compared with
-modality dropout, and some rows with each other, where a table compares neighbours in the order of
-the scores alone. `search.md` shows what the search found.
+Writes `docs/comparisons/<name>.md` for the reference of each data set and for each grid, and
+`search.md`; the page of results includes them. The tests are those of the tables
+(`benchmark.report.comparison`); here every row is compared with modality dropout, and some rows
+with each other, where a table compares neighbours in the order of the scores alone. `search.md`
+shows what the search found.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == '__main__':
     sys.path[0] = str(ROOT)
 
+from benchmark.engine import grids  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.report import comparison, runs  # noqa: E402
 
@@ -28,7 +30,6 @@ PAIRS = {
         ('mmin', 'rfnet'),
         ('mmanet', 'rfnet'),
         ('mmanet', 'mmanet:alpha=0'),
-        ('mmanet', 'mmanet:variant=official'),
         ('mmanet', 'distilled'),
         ('customized', 'complete'),
         ('mmin', 'mmin:cycle=2,imagination=4'),
@@ -39,6 +40,8 @@ PAIRS = {
         ('mmin', 'mmanet'),
         ('mmin', 'rfnet'),
         ('mmanet', 'rfnet'),
+        ('mmanet', 'mmanet:alpha=0'),
+        ('mmanet', 'mmanet:variant=official'),
         ('mmanet', 'distilled'),
         ('customized', 'complete'),
     ],
@@ -46,31 +49,99 @@ PAIRS = {
 """Data set -> pairs of rows that the text of the results speaks of."""
 
 
-def reference(dataset: str) -> runs.Runs:
-    """Returns the reference runs of a data set."""
-    found = store.scan(ROOT / 'results/reference/runs' / dataset).complete
+GRIDS = {'ablation': 'synth_faces', 'fusion': 'synth_faces', 'rates': 'synth_faces'}
+"""Folder of a grid in `results/` -> its data set."""
+
+MASKED = {'gated': 'fusion'}
+"""Operator -> the label of its row, where it is not `fusion:fusion=<operator>`."""
+
+Case = tuple[str, str, str]
+
+
+def gathered(folder: str, dataset: str) -> list[runs.Runs]:
+    """Returns the committed runs of a data set in a folder of results, one for each protocol."""
+    found = store.scan(ROOT / 'results' / folder / 'runs' / dataset).complete
     files = {record['identity']: path.with_name(store.OUTCOMES) for path, record in found.items()}
-    (gathered,) = runs.gather(
+    return runs.gather(
         found.values(), lambda record: store.read_outcomes(files[record['identity']]), []
     )
-    return gathered
 
 
-def family(known: runs.Runs, cases: Sequence[tuple[str, str, str]]) -> list[list[str]]:
-    """Returns a row per (first, second, column), with p-values corrected over all of them."""
-    found = [known.standings.compare(*case) for case in cases]
+def reference(dataset: str) -> runs.Runs:
+    """Returns the reference runs of a data set."""
+    (known,) = gathered('reference', dataset)
+    return known
+
+
+def family(tested: Sequence[tuple[runs.Runs, Case]], names: Sequence[str] = ()) -> list[list[str]]:
+    """Returns a row per (first, second, column), with p-values corrected over all of them.
+
+    Args:
+        tested: The runs that hold both rows, and what is compared.
+        names: What stands before the column, for each comparison; '' for nothing.
+    """
+    found = [known.standings.compare(*case) for known, case in tested]
     adjusted = comparison.holm([c.p for c in found])
     return [
         [
             f'`{first}` - `{second}`',
-            column,
+            f'{name}{column}',
             f'{100 * c.difference:+.2f}',
             f'{100 * c.low:+.2f} to {100 * c.high:+.2f}',
             comparison.p_text(p),
             'yes' if p < comparison.LEVEL else 'no',
         ]
-        for (first, second, column), c, p in zip(cases, found, adjusted, strict=True)
+        for (_, (first, second, column)), c, p, name in zip(
+            tested, found, adjusted, names or [''] * len(found), strict=True
+        )
     ]
+
+
+def _row(operator: str) -> str:
+    return MASKED.get(operator, f'fusion:fusion={operator}')
+
+
+def _with_zeros(operator: str) -> str:
+    own = '' if operator in MASKED else f',fusion={operator}'
+    return f'fusion:absent=zero{own}'
+
+
+def grid_families(name: str, known: runs.Runs) -> dict[str, list[Case]]:
+    """Returns the families of tests of a grid with one protocol."""
+    if name == 'ablation':
+        others = [label for label in known.groups if label != BASE]
+        parts = ('mmanet:alpha=0', 'mmanet:beta=0', 'mmanet:weak=single', 'mmanet:weak=all')
+        return {
+            f'Every row against `{BASE}`': [(label, BASE, 'mean') for label in others],
+            'Parts of MMANet': [('mmanet', part, 'mean') for part in parts],
+        }
+    zeros = [o for o in grids.OPERATORS if o not in grids.SAME]
+    others = [o for o in grids.OPERATORS if o != 'concat']
+    return {
+        'Absent modalities left out against plain zeros': [
+            (_row(o), _with_zeros(o), 'mean') for o in zeros
+        ],
+        'Every operator against concatenation': [
+            *((_row(o), _row('concat'), 'mean') for o in others),
+            ('late_fusion', _row('concat'), 'mean'),
+        ],
+    }
+
+
+def rates() -> dict[str, runs.Runs]:
+    """Returns the runs of RedCore's rates: missing rate in training -> its runs."""
+    found = {}
+    for known in gathered('rates', GRIDS['rates']):
+        rate = known.records[0]['gaps']['rates']
+        (one,) = set(rate.values())
+        found[f'{one:g}'] = known
+    return dict(sorted(found.items(), key=lambda item: float(item[0])))
+
+
+def rate_cases() -> list[tuple[str, Case]]:
+    """Returns the tests between the rows of RedCore's grid: (missing rate, what is compared)."""
+    pairs = ('redcore', BASE), ('redcore:rate=0', BASE), ('redcore', 'redcore:rate=0')
+    return [(rate, (*pair, 'mean')) for rate in rates() for pair in pairs]
 
 
 def families(dataset: str, known: runs.Runs) -> dict[str, list[tuple[str, str, str]]]:
@@ -85,24 +156,54 @@ def families(dataset: str, known: runs.Runs) -> dict[str, list[tuple[str, str, s
     }
 
 
-def page(dataset: str) -> str:
-    """Returns the three tables of a data set as Markdown."""
-    known = reference(dataset)
+def page(found: dict[str, list[tuple[runs.Runs, Case]]], names: Sequence[str] = ()) -> str:
+    """Returns the tables of some families as Markdown.
+
+    Args:
+        found: Title -> the runs and what is compared, for each test.
+        names: As of `family`.
+    """
     lines = []
-    unit, arrow = known.metric, 'higher' if known.higher else 'lower'
-    for title, cases in families(dataset, known).items():
-        lines += [f'**{title}** ({unit} in points, {arrow} is better; {len(cases)} tests)', '']
+    for title, tested in found.items():
+        known = tested[0][0]
+        unit, arrow = known.metric, 'higher' if known.higher else 'lower'
+        lines += [f'**{title}** ({unit} in points, {arrow} is better; {len(tested)} tests)', '']
         lines += [f'| difference | column | {unit} | 95 % interval | p (Holm) | proven |']
         lines += ['| --- | --- | ---: | ---: | ---: | --- |']
-        lines += [f'| {" | ".join(row)} |' for row in family(known, cases)]
+        lines += [f'| {" | ".join(row)} |' for row in family(tested, names)]
         lines += ['']
     return '\n'.join(lines)
+
+
+def of_one(known: runs.Runs, found: dict[str, list[Case]]) -> str:
+    """Returns the tables of families within the runs of one protocol."""
+    return page({title: [(known, case) for case in cases] for title, cases in found.items()})
+
+
+def made(name: str) -> str:
+    """Returns the tables of a data set's reference, or of a grid."""
+    if name == 'rates':
+        known = rates()
+        cases = rate_cases()
+        title = 'RedCore and equal supervision by missing rate'
+        names = [f'{100 * float(rate):.0f} % missing, ' for rate, _ in cases]
+        return page({title: [(known[rate], case) for rate, case in cases]}, names)
+    if name in GRIDS:
+        (rows,) = gathered(name, GRIDS[name])
+        return of_one(rows, grid_families(name, rows))
+    rows = reference(name)
+    return of_one(rows, families(name, rows))
 
 
 def tried(folder: Path) -> list[dict]:
     """Returns the trials of one method's search in order."""
     files = sorted(folder.glob('trial*/trial.json'), key=lambda f: int(f.parent.name[5:]))
     return [json.loads(f.read_text(encoding='utf-8')) for f in files]
+
+
+def brief(value: object) -> str:
+    """Returns a number with three digits, and any other value as it is."""
+    return f'{value:.3g}' if isinstance(value, float) else str(value)
 
 
 def search() -> str:
@@ -114,7 +215,7 @@ def search() -> str:
         data, method = trials[0]['dataset'], trials[0]['method']
         ranked = sorted(trials, key=lambda t: t['score'], reverse=data['higher_is_better'])
         words = [
-            ', '.join(f'{key} = {t["method"]["options"][key]:.3g}' for key in method['tunable'])
+            ', '.join(f'{key} = {brief(t["method"]["options"][key])}' for key in method['tunable'])
             for t in (trials[0], ranked[0])
         ]
         scores = [f'{100 * t["score"]:.2f}' for t in (trials[0], ranked[0], ranked[-1])]
@@ -125,6 +226,6 @@ def search() -> str:
 
 
 if __name__ == '__main__':
-    pages = {name: page(name) for name in PAIRS} | {'search': search()}
+    pages = {'search': search()} | {name: made(name) for name in (*PAIRS, *GRIDS)}
     for name, text in pages.items():
         (ROOT / 'docs/comparisons' / f'{name}.md').write_text(text, encoding='utf-8')

@@ -112,7 +112,7 @@ def joint(key: str, value: str) -> dict[str, str]:
 
 GRIDS = {
     'reference': NamedGrid(
-        'the tables of the documentation: networks that were measured, with five seeds',
+        'the tables of the documentation, with five seeds',
         (
             'complete',
             'modality_dropout',
@@ -133,6 +133,19 @@ GRIDS = {
             'mmanet',
             'mmanet:alpha=0',
             'mmanet:variant=official',
+            'early_fusion',
+            'late_fusion',
+            'fusion',
+            'searched_fusion',
+            'simmlm',
+            'ogm_ge',
+            'gradient_blending',
+            'mmpareto',
+            'passion',
+            'actionmae',
+            'smil',
+            'masked',
+            'contrastive',
         ),
         seeds=(0, 1, 2, 3, 4),
     ),

@@ -266,9 +266,9 @@ def test_the_table_of_the_search_is_that_of_the_trials(comparisons):
     assert comparisons.search() == (DOCS / 'comparisons' / 'search.md').read_text()
 
 
-@pytest.mark.parametrize('dataset', ['synth_faces', 'synth_rooms'])
-def test_the_comparisons_are_those_of_the_records(dataset, comparisons):
-    fresh, kept = comparisons.page(dataset), (DOCS / 'comparisons' / f'{dataset}.md').read_text()
+@pytest.mark.parametrize('name', ['synth_faces', 'synth_rooms', 'ablation', 'fusion', 'rates'])
+def test_the_comparisons_are_those_of_the_records(name, comparisons):
+    fresh, kept = comparisons.made(name), (DOCS / 'comparisons' / f'{name}.md').read_text()
     number = r'(?<!alpha=)(?<!tuned )[+-]?\d+\.?\d*'
     assert re.sub(number, '#', fresh) == re.sub(number, '#', kept)
     values = [[float(n) for n in re.findall(number, text)] for text in (fresh, kept)]

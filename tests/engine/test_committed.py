@@ -11,7 +11,8 @@ from benchmark.records import store
 from benchmark.registry import discover
 
 discover()
-FOLDERS = [ROOT / 'results' / name / 'runs' for name in ('reference', 'extra', 'fitted', 'gaps')]
+NAMES = ('reference', 'extra', 'fitted', 'ablation', 'fusion', 'rates')
+FOLDERS = [ROOT / 'results' / name / 'runs' for name in NAMES]
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """The field's phenomena, in the committed reference records: what the embedded data must show."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from benchmark.engine.grids import GRIDS
 from benchmark.records import store
+from benchmark.registry import METHODS, discover
 from benchmark.report import writer
 
 RESULTS = Path(__file__).resolve().parents[2] / 'results'
@@ -15,11 +17,19 @@ RUNS = RESULTS / 'reference' / 'runs'
 UNIFIED = ('modality_dropout', 'mmanet', 'rfnet')
 SEEDS = [0, 1, 2, 3, 4]
 
+LATER = {'mmpareto', 'passion', 'actionmae', 'smil', 'masked', 'contrastive'}
+ON_FACES = {
+    'early_fusion', 'late_fusion', 'fusion', 'searched_fusion', 'simmlm', 'ogm_ge',
+    'gradient_blending',
+}  # fmt: skip
+PENDING = {'synth_faces': LATER, 'synth_rooms': LATER | ON_FACES}
+"""Methods of the grid that have no reference rows yet, as the page of results says."""
 
-@pytest.mark.parametrize('name', ['reference', 'fitted', 'extra', 'gaps'])
+
+@pytest.mark.parametrize('name', ['reference', 'fitted', 'extra', 'ablation', 'fusion', 'rates'])
 def test_the_committed_tables_are_those_of_the_committed_records(name, tmp_path):
     for runs in sorted((RESULTS / name / 'runs').iterdir()):
-        made = writer.write_tables(tmp_path, runs.name, runs.parent, by_gaps=name == 'gaps')
+        made = writer.write_tables(tmp_path, runs.name, runs.parent, by_gaps=name == 'rates')
         assert made.problems == []
     fresh = {p.name: p.read_text() for p in (tmp_path / 'tables').iterdir()}
     committed = {p.name: p.read_text() for p in (RESULTS / name / 'tables').iterdir()}
@@ -57,10 +67,13 @@ def bounds():
 
 
 @pytest.mark.parametrize('dataset', ['synth_faces', 'synth_rooms'])
-def test_the_methods_of_the_grid_were_measured_and_no_others(dataset, scores):
-    # A method that was added since is in the grid once its reference runs have been made.
+def test_the_methods_of_the_grid_were_measured_but_those_that_the_page_names(dataset, scores):
     listed = {spec.partition(':')[0] for spec in GRIDS['reference'].methods}
-    assert {label.partition(':')[0] for label in scores[dataset]} == listed
+    measured = {label.partition(':')[0] for label in scores[dataset]}
+    assert measured == listed - PENDING[dataset]
+    page = (RESULTS.parent / 'docs/results.md').read_text()
+    told = page.partition('**Not measured yet**')[2].partition('\n\n')[0]
+    assert {name for name in LATER if f'`{name}`' not in told} == set()
 
 
 def means(row):
@@ -136,14 +149,20 @@ def best_trials():
 
 def test_the_values_that_apply_are_those_that_an_equal_search_found():
     found = best_trials()
-    assert len(found) == 2 * 10
+    assert len(found) == 2 * 10 + 9 + 5
     entries = json.loads((RESULTS / 'settings.json').read_text())
     searched = {
-        (dataset, entry['method']): entry['options']
+        (dataset, entry['method'].partition(':')[0]): entry['options']
         for dataset, rows in entries.items()
         for entry in rows
         if 'a search over 8 trials' in entry['source']
     }
+    # What was found for one variant is not what another variant runs with.
+    discover()
+    for entry in (e for rows in entries.values() for e in rows if 'a search over' in e['source']):
+        name, _, options = entry['method'].partition(':')
+        known = inspect.signature(METHODS.get(name)).parameters
+        assert options == (f'variant={known["variant"].default}' if 'variant' in known else '')
     for key, (first, chosen) in found.items():
         changed = {k: v for k, v in chosen.items() if v != first[k]}
         assert searched.pop(key, {}) == changed, key
@@ -152,6 +171,8 @@ def test_the_values_that_apply_are_those_that_an_equal_search_found():
 
 def test_the_reference_was_made_with_these_values():
     for (dataset, method), (_, chosen) in best_trials().items():
+        if method in PENDING[dataset] | {'missing_prompts'}:
+            continue
         folder = next((RUNS / dataset / method).iterdir())
         options = store.read(folder / 'seed0' / 'record.json')['method']['options']
         assert {k: options[k] for k in chosen} == chosen
