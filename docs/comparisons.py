@@ -30,7 +30,6 @@ PAIRS = {
         ('mmin', 'rfnet'),
         ('mmanet', 'rfnet'),
         ('mmanet', 'mmanet:alpha=0'),
-        ('mmanet', 'mmanet:variant=official'),
         ('mmanet', 'distilled'),
         ('customized', 'complete'),
         ('mmin', 'mmin:cycle=2,imagination=4'),

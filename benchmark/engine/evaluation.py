@@ -49,9 +49,10 @@ def subset_logits(
     if task.volumes:
 
         def predict(
-            inputs: dict[str, Tensor], some: Sequence[np.ndarray]
+            inputs: dict[str, Tensor], some: Sequence[np.ndarray], places: Tensor
         ) -> Iterator[tuple[np.ndarray, Tensor]]:
-            return _logits(method, batch._replace(inputs=inputs), some, number)
+            placed = batch._replace(inputs=inputs, places=places)
+            return _logits(method, placed, some, number)
 
         sides = task.modalities[0].shape[1:]
         yield from averaged(batch.inputs, masks, sides, len(task.classes), predict)
@@ -72,7 +73,7 @@ def _logits(
     for mask in masks:
         allowed = batch.available & torch.as_tensor(mask, device=device)
         with repeatable(device, number, *mask):
-            logits = method.predict(batch.inputs, allowed)
+            logits = method.predict_at(batch.inputs, allowed, batch.places)
         yield mask, logits
 
 

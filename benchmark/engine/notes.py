@@ -13,8 +13,8 @@ from benchmark.engine.experiment import Experiment
 from benchmark.engine.fitting import is_fitted
 from benchmark.engine.loading import Samples, split_of
 from benchmark.engine.protocol import Protocol
-from benchmark.method import LOSSES
 from benchmark.missing import Sampler
+from benchmark.task_losses import LOSSES
 
 
 def named(e: Experiment) -> str:
@@ -48,7 +48,8 @@ def of(e: Experiment) -> list[str]:
     """Returns the notes on an experiment, each a sentence without its full stop.
 
     They concern values of `results/settings.json`, the loss of an official variant, the method's
-    schedule, the schedule of the learning rate, and the batch size.
+    schedule, what it learns from complete samples, the schedule of the learning rate, and the batch
+    size.
     """
     found = values.sources(e.name, e.options, e.data.task.dataset) + _other_loss(e)
     found += e.method.schedule_notes(e.options, e.protocol.epochs)
@@ -58,6 +59,11 @@ def of(e: Experiment) -> list[str]:
     # Whatever is wrong with the data is told where the experiment runs.
     with contextlib.suppress(Exception):
         numbers = _numbers(e)
+        if e.method.from_complete and not e.readable.all(1).any():
+            found.append(
+                f'no training sample has all modalities: {e.method.from_complete} are learned from '
+                'such samples alone, and stay as they began'
+            )
     size = e.protocol.batch_size
     steps = {number // min(size, number): None for number in numbers}
     rates = dict.fromkeys(note for each in steps for note in learning_rate(e.protocol, each))

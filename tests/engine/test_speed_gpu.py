@@ -54,17 +54,27 @@ def test_what_only_a_gpu_tells_runs(job, tmp_path, monkeypatch):
     assert all(min(row.values) > 0 and row.note for row in rows)
 
 
-def test_a_gpu_has_a_table_of_its_own(monkeypatch, tmp_path):
-    monkeypatch.setattr(report, '_alone', lambda *_: [lambda: Row('row', [1.0])])
+def test_a_gpu_has_a_table_of_its_own_which_says_what_an_interrupted_one_lacks(
+    monkeypatch, tmp_path
+):
+    def stop():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        report, '_alone', lambda *_: {'one': lambda: Row('row', [1.0]), 'two': stop}
+    )
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'GPU X')
     monkeypatch.setattr(report, 'use_threads', lambda *_: None)
     monkeypatch.setattr(report, 'compute_on', lambda _: None)
-    file = report.write(tmp_path / 'a.md', True, True, 'cuda')
-    text = file.read_text()
+    with pytest.raises(KeyboardInterrupt):
+        report.write(tmp_path / 'a.md', True, True, 'cuda')
+    text = (tmp_path / 'a.md').read_text()
     assert 'speed.py --device cuda --quick --alone` on' in text
     assert ', GPU X.' in text
     assert '| row | 1.00 |' in text
+    assert '| two | the measurement ended before it |' in text
+    assert '| one |' not in text
     assert '| several GPUs |' in text
 
 

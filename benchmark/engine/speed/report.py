@@ -38,43 +38,50 @@ UNMEASURED = {
 Job = Callable[[], Sequence[Row] | Row]
 
 
-def _alone(sizes: Sizes, folder: Path) -> list[Job]:
+def _alone(sizes: Sizes, folder: Path) -> dict[str, Job]:
     """Returns what one process measures."""
-    return [
-        lambda: trainings.loops(sizes, folder),
-        lambda: trainings.mmanet(sizes, folder),
-        lambda: testing.all_subsets(sizes, folder),
-        lambda: trainings.papers(sizes, folder),
-        lambda: testing.papers(sizes, folder),
-        lambda: trainings.peak(sizes, folder),
-        lambda: trainings.memory(sizes, folder),
-    ]
+    return {
+        'trainings under the harness': lambda: trainings.loops(sizes, folder),
+        'steps of MMANet': lambda: trainings.mmanet(sizes, folder),
+        'tests of all subsets': lambda: testing.all_subsets(sizes, folder),
+        "training at the papers' size": lambda: trainings.papers(sizes, folder),
+        "tests at the papers' size": lambda: testing.papers(sizes, folder),
+        'FLOPs a second': lambda: trainings.peak(sizes, folder),
+        'memory': lambda: trainings.memory(sizes, folder),
+    }
 
 
-def _together(sizes: Sizes, folder: Path) -> list[Job]:
+def _together(sizes: Sizes, folder: Path) -> dict[str, Job]:
     """Returns what needs a second core."""
-    return [
-        lambda: trainings.threads(sizes, folder),
-        lambda: starting.starts(sizes),
-        lambda: processes.kept(sizes),
-        lambda: processes.jobs(sizes),
-        lambda: processes.shared(sizes),
-    ]
+    return {
+        'threads': lambda: trainings.threads(sizes, folder),
+        'starts': lambda: starting.starts(sizes),
+        'freed memory': lambda: processes.kept(sizes),
+        '`--jobs`': lambda: processes.jobs(sizes),
+        '`torchrun`': lambda: processes.shared(sizes),
+    }
 
 
-def _on_gpu(sizes: Sizes, folder: Path, alone: bool) -> list[Job]:
+def _on_gpu(sizes: Sizes, folder: Path, alone: bool) -> dict[str, Job]:
     """Returns what only a GPU can tell; what takes longest comes last."""
-    return [
-        lambda: on_gpu.precision(sizes, folder),
-        lambda: on_gpu.repeatable(sizes, folder),
-        lambda: on_gpu.roofline(sizes, folder),
-        *(partial(processes.jobs, sizes, count) for count in on_gpu.TOGETHER if not alone),
-        lambda: on_gpu.compiling(sizes, folder),
-    ]
+    together = {
+        f'`--jobs {count}` on one GPU': partial(processes.jobs, sizes, count)
+        for count in on_gpu.TOGETHER
+    }
+    return {
+        'bfloat16 / float32': lambda: on_gpu.precision(sizes, folder),
+        '`--no-deterministic` / `--deterministic`': lambda: on_gpu.repeatable(sizes, folder),
+        'share of the roofline of a step (goal: >= 0.40)': lambda: on_gpu.roofline(sizes, folder),
+        **({} if alone else together),
+        '`--compile` / without': lambda: on_gpu.compiling(sizes, folder),
+    }
 
 
 def rows(
-    sizes: Sizes, folder: Path, alone: bool, save: Callable[[list[Row]], None] | None = None
+    sizes: Sizes,
+    folder: Path,
+    alone: bool,
+    save: Callable[[list[Row], list[str]], None] | None = None,
 ) -> list[Row]:
     """Measures everything and tells each ratio as soon as it is known.
 
@@ -82,23 +89,25 @@ def rows(
         sizes: How much is measured.
         folder: Takes what trainings write.
         alone: Leave out what needs a second core.
-        save: Called with all rows so far whenever there are new ones.
+        save: Called with all rows so far, and what is left to measure, whenever there are new ones.
     """
     jobs = _alone(sizes, folder)
     if machine().device == 'cuda':
-        jobs += _on_gpu(sizes, folder, alone)
+        jobs |= _on_gpu(sizes, folder, alone)
     elif not alone:
-        jobs += _together(sizes, folder)
+        jobs |= _together(sizes, folder)
     found: list[Row] = []
-    for job in jobs:
+    left = list(jobs)
+    for job in jobs.values():
         made = job()
         new = [made] if isinstance(made, Row) else list(made)
         for row in new:
             values = ', '.join(f'{x:.2f}' for x in row.values) or 'not measured'
             print(f'{row.what}: {values} {row.note and f"({row.note})"}', flush=True)
         found += new
+        del left[0]
         if save is not None:
-            save(found)
+            save(found, left)
     return found
 
 
@@ -128,8 +137,10 @@ def write(out: Path | None, quick: bool, alone: bool, device: str = 'cpu') -> Pa
     sizes = TINY if quick else ON_GPU if gpu else Sizes()
     words = f' --device {device}' * bool(gpu) + ' --quick' * quick + ' --alone' * alone
 
-    def save(found: list[Row]) -> None:
-        text = table(found, UNMEASURED[device], f'python benchmark/speed.py{words}', gpu)
+    def save(found: list[Row], left: list[str]) -> None:
+        missing = [(what, 'the measurement ended before it') for what in left]
+        lacking = [*missing, *UNMEASURED[device]]
+        text = table(found, lacking, f'python benchmark/speed.py{words}', gpu)
         with writing(out) as file:
             file.write(text.encode())
 
