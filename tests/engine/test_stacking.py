@@ -7,6 +7,7 @@ from tasks import TASKS, batch_of
 
 from benchmark.engine import stacking
 from benchmark.engine.evaluation import subset_logits
+from benchmark.engine.robustness import CLEAN, predictions
 from benchmark.method import Method, Modality, Task
 from benchmark.missing import subset_masks
 from benchmark.registry import METHODS, discover
@@ -159,8 +160,12 @@ def test_what_a_network_draws_depends_on_batch_and_subset_alone():
             [logits for _, logits in subset_logits(method, batch, *args)]
             for args in ((masks, 3), (masks, 3), (masks, 4), (masks[::3], 3))
         )
+        grades = {CLEAN: None, ('noise', 1): lambda: batch.inputs['rgb']}
+        corrupted = list(predictions(method, batch, 'rgb', grades, masks, 3))
     assert torch.get_rng_state().equal(before)
     assert all(map(torch.equal, first, later))
+    # A corruption that changes nothing changes no prediction either.
+    assert all(map(torch.equal, first * 2, [logits for *_, logits in corrupted]))
     assert not any(map(torch.equal, first, other))
     assert all(map(torch.equal, first[::3], few))
     with torch.no_grad():  # and it does draw
