@@ -292,8 +292,8 @@ class Method(BaseModel):
             by default. The range of a loss weight extends from a tenth of the smallest value known
             from papers and their code to ten times the largest. Schedules, variants and network
             sizes are not tuned.
-        ranges: Option -> the numbers that it may be (`benchmark.options.Range`), where these are
-            not all from 0.
+        ranges: Option -> the numbers that it may be (`benchmark.options.Range`). Without an entry
+            numbers are from 0, and whole numbers any.
         contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
             tests/helpers/tasks.py -> the reason why the method is exempt from it.
         epoch: Index of the running epoch, from 0; set before every epoch.
