@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmark.errors import UserError, unknown
 from benchmark.names import check_classes, check_dataset_name, check_modalities
+from benchmark.options import Range
 from benchmark.search import Distribution
 
 NETWORKS = ('pyramid', 'esanet', 'unet3d')
@@ -351,6 +352,8 @@ class Method(BaseModel):
         dedicated: Whether a network of its own is trained for every subset of the modalities.
         needs_complete: Whether the method cannot train on samples that lack a modality; data with
             training gaps are then refused.
+        from_complete: What is learned from complete training samples alone, in words in the plural;
+            a note tells where no training sample is complete. Empty by default.
         separate_encoders: Whether the method treats the gradients of each modality's encoder by
             themselves, so that encoders cannot be shared.
         pretrains: Whether the field `pretrain` of the protocol may name the method. Its attribute
@@ -366,6 +369,8 @@ class Method(BaseModel):
             by default. The range of a loss weight extends from a tenth of the smallest value known
             from papers and their code to ten times the largest. Schedules, variants and network
             sizes are not tuned.
+        ranges: Option -> the numbers that it may be (`benchmark.options.Range`), where these are
+            not all from 0.
         contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
             tests/helpers/tasks.py -> the reason why the method is exempt from it.
         epoch: Index of the running epoch, from 0; set before every epoch.
@@ -377,12 +382,14 @@ class Method(BaseModel):
     sampler: ClassVar[str | None] = None
     dedicated: ClassVar[bool] = False
     needs_complete: ClassVar[bool] = False
+    from_complete: ClassVar[str] = ''
     separate_encoders: ClassVar[bool] = False
     pretrains: ClassVar[bool] = False
     supported_networks: ClassVar[tuple[str, ...]] = ('pyramid',)
     task_kinds: ClassVar[tuple[str, ...]] = ('classification', 'segmentation')
     settings: ClassVar[dict[str, dict[str, Any]]] = {}
     search: ClassVar[dict[str, Distribution]] = {}
+    ranges: ClassVar[dict[str, Range]] = {}
     contract_exceptions: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

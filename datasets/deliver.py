@@ -19,6 +19,7 @@ from datasets.common.families.segmented import (
     Sensor,
     Size,
 )
+from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates
 from datasets.common.io.files import Cache, data_root
 from datasets.common.io.folders import entries, is_litter
@@ -154,11 +155,12 @@ class Deliver(Segmented):
             cache=cache,
             duplicates=duplicates,
         )
-        splits = {split: list(_frames(folder, split)) for split in ('train', 'val', 'test')}
+        empty: list[str] = []
+        splits = {name: list(_frames(folder, name, empty)) for name in ('train', 'val', 'test')}
         if condition != 'all':
             splits['test'] = [f for f in splits['test'] if condition in _conditions(f)]
         super().__init__(splits, folder, _plan(side), options)
-        self.notes = (*self.notes, *_counted(splits))
+        self.notes = (*self.notes, *_counted(splits), *notes.told('scenes without an image', empty))
 
 
 def _plan(side: Size) -> Plan:
@@ -180,8 +182,14 @@ def _plan(side: Size) -> Plan:
     )
 
 
-def _frames(root: Path, split: str) -> Iterator[Frame]:
-    """Yields the frames of a split in the order of weather, scene and frame."""
+def _frames(root: Path, split: str, empty: list[str]) -> Iterator[Frame]:
+    """Yields the frames of a split in the order of weather, scene and frame.
+
+    Args:
+        root: The data root.
+        split: The split.
+        empty: Takes the folders of scenes without an image, below the root.
+    """
     for weather in WEATHER:
         within = root / 'img' / weather / split
         if not has_folder(within):
@@ -189,7 +197,10 @@ def _frames(root: Path, split: str) -> Iterator[Frame]:
         for scene in (path for path in entries(within) if not is_litter(path.name)):
             if not scene.is_dir():
                 raise UserError(f'{scene}: expected a folder of images, found a file')
-            yield from (_frame(root, weather, image) for image in _images(scene))
+            images = list(_images(scene))
+            if not images:
+                empty.append(scene.relative_to(root).as_posix())
+            yield from (_frame(root, weather, image) for image in images)
 
 
 def _images(scene: Path) -> Iterator[Path]:

@@ -21,6 +21,7 @@ from benchmark.engine.places import part_name
 from benchmark.errors import UserError
 from benchmark.files import digest, read_json
 from benchmark.method import Modality, Task
+from benchmark.options import unpacked
 from benchmark.records import identity as hashes
 from benchmark.records import store
 
@@ -121,7 +122,8 @@ def read(run: Path) -> Card:
 
 
 def _card(folder: Path, found: Mapping[str, Any]) -> Card:
-    intake = Intake(_task(found['task']), dict(found['options']), dict(found['preparation']))
+    task, options = _task(found['task']), unpacked(found['options'])
+    intake = Intake(task, options, dict(found['preparation']))
     return Card(
         folder,
         dict(found['method']),

@@ -62,16 +62,25 @@ def canonical(spec: str) -> str:
     return kind if kind == CONSTANT else f'{kind}:{value:.10g}'
 
 
-def check(spec: str, names: Sequence[str]) -> None:
-    """Checks that a schedule fits a number of modalities.
+def check(spec: str, sampler: Sampler) -> None:
+    """Checks that a schedule fits the sampler and the number of modalities.
 
     Raises:
-        UserError: It needs a score of every subset, and there are too many.
+        UserError: It needs a score of every subset, and there are too many; or every schedule of
+            this kind leaves the masks of the sampler as they are.
     """
-    if parse(spec)[0] == LEARNED and len(names) > TABLED:
+    kind, names = parse(spec)[0], sampler.names
+    if kind == LEARNED and len(names) > TABLED:
         raise UserError(
             f'mask_schedule={LEARNED}: expected at most {TABLED} modalities, whose subsets are all '
             f'validated, found {len(names)}'
+        )
+    # A curriculum begins with complete samples, so that it changes the masks of one smaller subset.
+    alone = sampler.alone
+    if kind == LEARNED and alone or kind == CURRICULUM and alone == '+'.join(names):
+        raise UserError(
+            f'mask_schedule={spec}: expected a sampler of several subsets, between which it '
+            f'chooses, found sampler={sampler.spec}, which draws {alone} alone'
         )
 
 

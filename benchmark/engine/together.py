@@ -33,8 +33,7 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
             f'sampling=balanced on {task.dataset}: expected a classification task, whose samples '
             f'have one class each, found {task.kind}'
         )
-    Sampler(protocol.sampler, task.names)
-    mask_schedules.check(protocol.mask_schedule, task.names)
+    mask_schedules.check(protocol.mask_schedule, Sampler(protocol.sampler, task.names))
     if task.kind == 'regression' and protocol.mask_schedule.startswith('learned'):
         raise UserError(
             f'mask_schedule={protocol.mask_schedule} on {task.dataset}: expected a task whose '

@@ -31,7 +31,7 @@ from benchmark.errors import UserError
 from benchmark.missing import derive
 from benchmark.options import Spec, spell, typed
 from benchmark.records.metrics import higher_is_better
-from benchmark.records.values import shown
+from benchmark.records.units import shown
 from benchmark.registry import METHODS, lookup
 from benchmark.search import Distribution, draw
 

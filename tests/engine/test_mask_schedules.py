@@ -1,5 +1,7 @@
 """Schedules of the training masks: what is drawn, from what it is learned, and that runs go on."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -205,16 +207,43 @@ def test_a_wrong_schedule_is_told_in_one_line(spec, told):
 
 
 def test_learned_masks_need_a_score_of_every_subset():
-    many = [f'm{k}' for k in range(9)]
-    check('curriculum:0.5', many)
-    check('learned:1', many[:8])
+    many = tuple(f'm{k}' for k in range(9))
+    check('curriculum:0.5', Sampler('uniform', many))
+    check('learned:1', Sampler('uniform', many[:8]))
     with pytest.raises(UserError, match='expected at most 8 modalities.*found 9'):
-        check('learned:1', many)
+        check('learned:1', Sampler('uniform', many))
     mask = MaskSchedule('curriculum:0.5', 4).draw(
         Sampler('uniform', tuple(many)), np.ones((COUNT, 9), bool), generator(0, 'mask', 1), 1
     )
     # Of 511 subsets 255 lack a modality.
     assert 1 - mask.mean(0) == pytest.approx([0.5 * 255 / 511] * 9, abs=4 * 0.5 / COUNT**0.5)
+
+
+SAMPLERS = ('uniform', 'by_size', 'bernoulli:0.3', 'bernoulli:ir=0.5', 'bernoulli:ir=1',
+            'bernoulli:0', 'complete', 'only:rgb', 'only:rgb+depth+ir')  # fmt: skip
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+@pytest.mark.parametrize('spec', ['curriculum:0.5', 'learned:1'])
+def test_a_schedule_that_changes_no_mask_is_refused(spec, sampler):
+    """What changes is seen in masks that are drawn with and without the schedule."""
+    known = Sampler(sampler, NAMES)
+    every, schedule = np.ones((200, 3), bool), MaskSchedule(spec, 4)
+    schedule.tilt = np.linspace(0, 3, 7)
+    plain, other = (
+        maker(every, generator(0, 'mask', 1))
+        for maker in (known.draw, lambda *given: schedule.draw(known, *given, 1))
+    )
+    if (plain == other).all():
+        with pytest.raises(UserError, match=re.escape(f'found sampler={sampler}, which draws ')):
+            check(spec, known)
+    else:
+        check(spec, known)
+
+
+def test_an_experiment_with_such_a_schedule_is_refused(tmp_path):
+    with pytest.raises(UserError, match='mask_schedule=learned:0.1: expected a sampler of several'):
+        experiment(tmp_path, mask_schedule='learned', sampler='complete').check()
 
 
 def test_captions_tell_the_schedule():

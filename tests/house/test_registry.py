@@ -28,7 +28,7 @@ from benchmark.engine.protocol import CHOICES, Protocol
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality
 from benchmark.missing import Sampler
-from benchmark.options import Spec, options_of, read, resolve, spell
+from benchmark.options import Range, Spec, options_of, read, resolve, spell
 from benchmark.registry import DATASETS, METHODS, load_file, lookup, parse_spec
 from benchmark.source import code_of
 
@@ -213,6 +213,24 @@ def test_text_becomes_a_typed_value_with_one_spelling(key, text, value, spelled)
 def test_a_value_that_its_annotation_forbids_is_told(key, text, told):
     with pytest.raises(UserError, match=told):
         resolve(Annotated, 'odd', {key: text}, {})
+
+
+@pytest.mark.parametrize(
+    ('given', 'inside', 'outside', 'told'),
+    [
+        (Range(), (0, 1e9), (-1e-9,), '0 or more'),
+        (Range(0, above=True), (1e-9,), (0, -1), 'more than 0'),
+        (Range(1, 32), (1, 32, True, 'auto', None), (0, 33), '1 to 32'),
+        (Range(0, 1, below=True), (0, 0.999), (1, -0.1), '0 to below 1'),
+        (Range(-1), ((-1, 0.5), -1), ((0.5, -2), -1.5), '-1 or more'),
+    ],
+)
+def test_a_range_takes_the_numbers_in_it_alone(given, inside, outside, told):
+    for value in inside:
+        given.check('odd:share', value)
+    for value in outside:
+        with pytest.raises(UserError, match=f'^odd:share: expected {told}, found -?[0-9.e-]+$'):
+            given.check('odd:share', value)
 
 
 def test_an_option_given_twice_is_refused():
