@@ -42,7 +42,8 @@ def command(record: Record, force: bool = False) -> str:
     if fields.get('encoder_weights'):  # the record has the hash of its content alone
         fields['encoder_weights'] = 'FILE'
     given = [f'{key}={spell(value)}' for key, value in fields.items() if value not in ('', None)]
-    words = ['--methods', spec, '--datasets', reader or 'DATASET']
+    named = reader if reader == data['name'] else f'{reader}:name={data["name"]}'
+    words = ['--methods', spec, '--datasets', named if reader else 'DATASET']
     words += ['--seeds', str(record['seed']), '--cfg-options', *given]
     words += [] if trials is None else ['--tune', str(trials)]
     words += ['--mask', 'FILE'] if masked else []

@@ -97,7 +97,12 @@ def difference(source: Source) -> Iterator[Picture]:
     if not others:
         raise Lacking('there is no method beside the baseline')
     less = [
-        [None if v is None or b is None else v - b for v, b in zip(rows[m], base, strict=True)]
+        [
+            None
+            if v is None or b is None or any((rows[m][s] is None) != (base[s] is None) for s in over)
+            else v - b
+            for v, b, over in zip(rows[m], base, part['over'], strict=True)
+        ]
         for m in others
     ]
     against, points = view.methods[source.baseline], view.unit.points

@@ -84,7 +84,8 @@
     }
     const base = part.layers['0'][baseline.value];
     const values = part.layers['0'].map((row) =>
-      row.map((v, k) => (v === null || base[k] === null ? null : v - base[k])));
+      row.map((v, k) => (v === null || base[k] === null
+        || part.over[k].some((s) => (row[s] === null) !== (base[s] === null)) ? null : v - base[k])));
     return { values, kind: part.sign > 0 ? 'signed' : 'against', signs: true };
   };
 

@@ -79,6 +79,7 @@ def heatmap(view: View) -> Section:
     colour = 'high' if runs.higher else 'low'
     columns = [view.runs.titles.get(key, key.replace('_', ' ')) for key in runs.columns]
     layers, options, colours = {'0': numbers(view.means)}, [view.score], [colour]
+    places = {key: k for k, key in enumerate(runs.columns)}
     closed = _gap_closed(view)
     if closed is not None:
         layers['1'] = closed
@@ -103,6 +104,7 @@ def heatmap(view: View) -> Section:
         colours=colours,
         methods=True,
         baseline=view.order[0],
+        over=[[places[s] for s in subsets] for subsets in runs.columns.values()],
         sign=1 if runs.higher else -1,
         digits=view.unit.digits,
     )

@@ -89,10 +89,11 @@ class View:
 
     @cached_property
     def order(self) -> list[int]:
-        """The methods by their mean over subsets, best first."""
-        main = self.means[:, list(self.runs.columns).index(MAIN)]
-        ranked = main * (-1 if self.runs.higher else 1)
-        return [int(k) for k in np.argsort(ranked, kind='stable')]
+        """The methods by their mean over subsets, best first; then those that lack some subset."""
+        columns = list(self.runs.columns)
+        main = self.means[:, columns.index(MAIN)] * (-1 if self.runs.higher else 1)
+        tested = ~np.isnan(self.means[:, [columns.index(s) for s in self.runs.subsets]])
+        return [int(k) for k in np.lexsort((main, -tested.sum(1)))]
 
     @property
     def chosen(self) -> list[int]:
