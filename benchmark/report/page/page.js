@@ -83,9 +83,10 @@
       return { values: part.layers[keys.join('/')], kind: part.colours[keys[0] ?? 0] ?? part.colours[0] };
     }
     const base = part.layers['0'][baseline.value];
+    // Means over different subsets have no difference.
+    const alike = (row, k) => part.over[k].every((s) => (row[s] === null) === (base[s] === null));
     const values = part.layers['0'].map((row) =>
-      row.map((v, k) => (v === null || base[k] === null
-        || part.over[k].some((s) => (row[s] === null) !== (base[s] === null)) ? null : v - base[k])));
+      row.map((v, k) => (v === null || base[k] === null || !alike(row, k) ? null : v - base[k])));
     return { values, kind: part.sign > 0 ? 'signed' : 'against', signs: true };
   };
 

@@ -76,10 +76,10 @@ def _cell(view: View, row: Row, column: str) -> dict[str, Any]:
 def heatmap(view: View) -> Section:
     """Returns method x subset: the score, the gap closed, and the difference to a baseline."""
     runs = view.runs
+    places = {key: k for k, key in enumerate(runs.columns)}
     colour = 'high' if runs.higher else 'low'
     columns = [view.runs.titles.get(key, key.replace('_', ' ')) for key in runs.columns]
     layers, options, colours = {'0': numbers(view.means)}, [view.score], [colour]
-    places = {key: k for k, key in enumerate(runs.columns)}
     closed = _gap_closed(view)
     if closed is not None:
         layers['1'] = closed
@@ -104,7 +104,7 @@ def heatmap(view: View) -> Section:
         colours=colours,
         methods=True,
         baseline=view.order[0],
-        over=[[places[s] for s in subsets] for subsets in runs.columns.values()],
+        over=[[places[subset] for subset in over] for over in runs.columns.values()],
         sign=1 if runs.higher else -1,
         digits=view.unit.digits,
     )
@@ -140,10 +140,15 @@ def _gap_closed(view: View) -> list[list[float | None]] | None:
 
 def missing(view: View) -> Section:
     """Returns the score against the number of missing modalities, a dot for each seed."""
-    runs, rows = view.runs, []
+    runs, rows, left = view.runs, [], set()
+    places = {key: k for k, key in enumerate(runs.columns)}
     for k in range(len(runs.data['modalities'])):
-        column = list(runs.columns).index(f'missing_{k}')
+        column = places[f'missing_{k}']
+        tested = view.tested[:, [places[subset] for subset in runs.columns[f'missing_{k}']]]
         for m, members in enumerate(view.members):
+            if (tested[m] != tested[view.order[0]]).any():
+                left.add(m)
+                continue
             values = view.unit.factor * runs.values[members, column]
             known = values[[not math.isnan(v) for v in values]]
             if not len(known):
@@ -161,6 +166,9 @@ def missing(view: View) -> Section:
         f'{view.better} A line is the mean over the subsets that lack so many modalities and over '
         'seeds, a dot is one seed, and a band is one standard deviation over seeds to either side.'
     )
+    if left:
+        names = ', '.join(view.methods[m] for m in sorted(left))
+        about += f' Left out where their mean would be over other subsets: {names}.'
     part = figure(
         f'{view.id}-lines',
         'missing',
