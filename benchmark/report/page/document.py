@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.errors import UserError, noting
 from benchmark.files import writing
 from benchmark.records import corruptions, store
+from benchmark.records.repetition import placed
 from benchmark.report import arguments, captions, escaping, published, writer
 from benchmark.report.page import (
     bundle,
@@ -101,7 +102,7 @@ def dataset(name: str, root: Path, id: str) -> dict[str, Any]:
         'id': id,
         'name': escaping.terminal(name),
         'blocks': [block(view, found, tested.tests) for view in found.views],
-        'problems': tidy(line.replace(f'{root}/', '') for line in told),
+        'problems': tidy(placed(line.replace(f'{root}/', ''), root.parent) for line in told),
     }
 
 
