@@ -297,4 +297,4 @@ def show(made: Table, protocols: set[str] | None = None) -> None:
 def show_texts(tables: Iterable[TextTable]) -> None:
     """Prints tables of text, for example those that `write_baseline` returned."""
     for text in tables:
-        print(f'\n{text.title}\n{grid(text)}\n{text.caption}')
+        print('', text.title, grid(text), escaping.wrapped(text.caption), sep='\n')

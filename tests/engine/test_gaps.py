@@ -446,7 +446,7 @@ def test_a_mask_that_was_exported_trains_the_same_network(tmp_path, capsys):
     first, second = ([*words, '--results', str(tmp_path / x)] for x in 'ab')
     assert run.main([*first, '--cfg-options', *given, '--export-mask', str(file), '--dry-run']) == 0
     told = capsys.readouterr().out
-    assert f'wrote {file}' in told
+    assert f'written: {file}: what each training sample of' in told
     assert 'mechanism=mnar:2' in told
     assert not list(tmp_path.rglob('record.json'))
     assert run.main([*first, '--cfg-options', *given]) == 0

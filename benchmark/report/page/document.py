@@ -202,6 +202,7 @@ def style() -> str:
 def template(name: str) -> jinja2.Template:
     """Returns a template of this folder."""
     import jinja2  # the help of the commands does not need it
+    import markupsafe
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -209,6 +210,10 @@ def template(name: str) -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+    )
+    # Names of methods are long, and browsers break lines at spaces and after hyphens alone.
+    environment.filters['breakable'] = lambda name: markupsafe.Markup('<wbr>').join(
+        re.split('(?<=[_:=])', name)
     )
     return environment.get_template(name)
 
