@@ -295,8 +295,8 @@ class Method(BaseModel):
         official_loss: The loss, one of `LOSSES`, with which the released code of variant='official'
             trains in segmentation; empty if it is not known. A note tells where a protocol has
             another one.
-        ranges: Option -> the numbers that it may be (`benchmark.options.Range`), where these are
-            not all from 0.
+        ranges: Option -> the numbers that it may be (`benchmark.options.Range`). Without an entry
+            numbers are from 0, and whole numbers any.
         contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
             tests/helpers/tasks.py -> the reason why the method is exempt from it.
         epoch: Index of the running epoch, from 0; set before every epoch.

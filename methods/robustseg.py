@@ -14,8 +14,9 @@ from benchmark.method import KINDS, Batch, Method, Modality, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.encoders import fusion_grid
-from methods.common.losses import squared_segmentation_loss, total
+from methods.common.losses import total
 from methods.common.networks import Encoders, Maps, decoder, fused_channels, masked
+from methods.common.own_losses import squared_segmentation_loss
 from methods.common.sequences import real_elements
 
 STYLE = 8

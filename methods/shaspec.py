@@ -15,8 +15,9 @@ from benchmark.method import KINDS, Batch, Method, Modality, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.encoders import ImageEncoder, PyramidEncoder, VectorEncoder
-from methods.common.losses import sample_sigmoid_loss, total
+from methods.common.losses import total
 from methods.common.networks import ConcatFusion, Encoders, Maps, decoder, fused_channels, masked
+from methods.common.own_losses import sample_sigmoid_loss
 
 COMPLETE = 80 / 180
 """Share of the training on complete data before modalities are dropped, in the released script."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from methods.common.losses import total
 from methods.common.resize import bilinear
-from methods.common.resnet import kaiming
 
 SLOPE = 0.2
 """Slope of all leaky ReLUs for negative inputs."""
@@ -65,8 +64,6 @@ def conv(
         layer = Pointwise(inputs, outputs)
     else:
         layer = kind(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    if kind is nn.Conv3d:
-        layer = kaiming(layer)
     return nn.Sequential(layer, norm(outputs, affine=False), nn.LeakyReLU(SLOPE, inplace=True))
 
 

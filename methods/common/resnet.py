@@ -33,15 +33,14 @@ def kaiming(network: Network) -> Network:
     branch as well. Biases of convolutions and linear layers keep what PyTorch draws.
 
     All parts of the shared networks that mmsegmentation builds without drawing weights pass
-    through this function, and so do the convolutions of volumes; mmcv's ConvModule draws equal ones
-    itself. A method that needs other weights draws them in its constructor, after the parts have
-    been built.
+    through this function; mmcv's ConvModule draws equal ones itself. A method that needs other
+    weights draws them in its constructor, after the parts have been built.
 
     Args:
         network: A network whose convolutions are followed by ReLU, or by BatchNorm.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d):
+        if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)

@@ -13,13 +13,8 @@ from benchmark.errors import UserError
 from benchmark.method import IGNORE, LOSSES, Method, Modality, SubsetScore, Task
 from benchmark.registry import METHODS, discover
 from methods.common.fitted import Fitted
-from methods.common.losses import (
-    sample_sigmoid_loss,
-    segmentation_loss,
-    sigmoid_dice,
-    sigmoid_loss,
-    squared_segmentation_loss,
-)
+from methods.common.losses import segmentation_loss, sigmoid_dice, sigmoid_loss
+from methods.common.own_losses import sample_sigmoid_loss, squared_segmentation_loss
 
 discover()
 TRAINED = sorted(n for n, c in METHODS.module_dict.items() if not issubclass(c, Fitted))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from tasks import TASKS, batch_of
 
+from benchmark.engine import building
 from benchmark.engine.cost import flops
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Modality, Task, dice_loss
@@ -175,6 +176,7 @@ def test_volumes_and_their_network_belong_together():
 @pytest.mark.parametrize('name', NAMES)
 def test_convolutions_before_a_norm_begin_with_kaiming_weights_of_the_fan_out(name):
     method = built(name, dataclasses.replace(VOLUMES, width=8))
+    building.draw_volumes(method)
     found = []
     for part in method.modules():
         children = list(part.children())
@@ -185,6 +187,8 @@ def test_convolutions_before_a_norm_begin_with_kaiming_weights_of_the_fan_out(na
                 found.append(
                     conv.weight.numel() ** 0.5 * (conv.weight.std().item() / deviation - 1)
                 )
+    plain = [m for m in method.modules() if isinstance(m, torch.nn.Conv3d) and m.bias is None]
+    assert len(found) == len(plain)
     # The deviation of n normal numbers is off by about 1 / sqrt(2 n).
     assert len(found) >= 20
     assert np.abs(found).max() < 4
