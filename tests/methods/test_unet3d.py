@@ -8,13 +8,16 @@ import pytest
 import scipy.ndimage
 import torch
 import torch.nn.functional as F  # noqa: N812
-from tasks import TASKS, batch_of
+from tasks import TASKS, Toy, batch_of
 
 from benchmark.engine import building
 from benchmark.engine.cost import flops
+from benchmark.engine.experiment import experiment
+from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Modality, Task, dice_loss
 from benchmark.missing import subset_masks
+from benchmark.options import Spec
 from benchmark.registry import METHODS, discover
 from methods.common.losses import segmentation_loss, sigmoid_dice, squared_dice
 from methods.common.networks import Encoders, decoder, masked
@@ -193,3 +196,11 @@ def test_convolutions_before_a_norm_begin_with_kaiming_weights_of_the_fan_out(na
     assert len(found) >= 20
     assert np.abs(found).max() < 4
     assert np.sqrt(np.mean(np.square(found))) == pytest.approx(0.5**0.5, rel=0.4)
+
+
+def test_a_network_of_volumes_is_built_with_these_weights(tmp_path):
+    protocol = Protocol(precision='float32')
+    e = experiment(Spec('modality_dropout'), Toy(VOLUMES), protocol, 0, tmp_path)
+    weight = building.build(e, 'cpu').encoders['t1'].refine[3][0][0].weight
+    assert weight.shape == (32, 32, 3, 3, 3)
+    assert weight.std().item() == pytest.approx((2 / (32 * 27)) ** 0.5, rel=0.02)
