@@ -174,7 +174,7 @@ def test_an_interruption_ends_all_jobs(forked):
     class Interrupted(Progress):
         """Is interrupted when the first job speaks."""
 
-        def start(self, dataset, label, seed, job=0):
+        def start(self, dataset, label, seed, folder=None, job=0):
             """Remembers the process."""
             started.append(int(label))
             raise KeyboardInterrupt
@@ -191,7 +191,7 @@ def shares(jobs_started):
     class Telling(Progress):
         """Passes on what the job tells."""
 
-        def start(self, dataset, label, seed, job=0):
+        def start(self, dataset, label, seed, folder=None, job=0):
             """Takes the number of the job's process."""
             jobs_started.send(int(label))
 
