@@ -473,6 +473,8 @@ def test_a_task_hands_on_where_it_ran_and_whether_it_failed(tmp_path):
         Task(['false'], str(tmp_path))([])
 
 
-def test_the_signal_before_the_limit_ends_no_process_that_a_task_has_started(tmp_path):
-    Task(['sh', '-c', f'kill -{signal.SIGUSR2.value} $$; touch done'], str(tmp_path))([])
+@pytest.mark.parametrize('announced', [signal.SIGUSR2, signal.SIGTERM])
+def test_the_signal_before_the_limit_ends_no_process_that_a_task_has_started(announced, tmp_path):
+    # The first before its time limit, the second before it is preempted.
+    Task(['sh', '-c', f'kill -{announced.value} $$; touch done'], str(tmp_path))([])
     assert (tmp_path / 'done').exists()
