@@ -312,6 +312,7 @@ def test_a_wrong_file_is_one_line(text, error, tmp_path):
         ([*SLURM, '--force'], 'expected no --force beside it'),
         ([*SLURM, '--budget', '4h'], 'expected no --budget beside it'),
         ([*SLURM, '--shard', '1/2'], 'expected no --shard beside it'),
+        ([*SLURM, '--only', 'runs/a'], 'expected no --only beside it: each task gets its own'),
         (SLURM, 'expected the commands of Slurm on this machine, found no sbatch'),
     ],
 )
