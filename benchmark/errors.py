@@ -21,6 +21,13 @@ class UserError(Exception):
         super().__init__(terminal(message))
 
 
+def nearest(found: str, choices: Iterable[str]) -> str:
+    """Returns '; did you mean ...?' with the nearest of some names, nothing if none is near."""
+    folded = {name.lower(): name for name in sorted(choices)}
+    near = difflib.get_close_matches(found.lower(), folded, n=1, cutoff=0.5)
+    return f'; did you mean {folded[near[0]]!r}?' if near else ''
+
+
 def unknown(what: str, found: str, choices: Iterable[str]) -> UserError:
     """Builds the error for a name that is not one of `choices`, with the nearest one.
 
@@ -30,10 +37,8 @@ def unknown(what: str, found: str, choices: Iterable[str]) -> UserError:
         choices: The names that exist.
     """
     names = sorted(choices)
-    folded = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(found.lower(), folded, n=1, cutoff=0.5)
-    hint = f'; did you mean {folded[near[0]]!r}?' if near else ''
-    return UserError(f'unknown {what} {found!r}{hint} (known: {", ".join(names) or "none"})')
+    known = ', '.join(names) or 'none'
+    return UserError(f'unknown {what} {found!r}{nearest(found, names)} (known: {known})')
 
 
 @contextlib.contextmanager

@@ -103,6 +103,18 @@ class Sampler:
         return weights / weights.sum()
 
     @property
+    def alone(self) -> str:
+        """The only subset that samples with all modalities draw; empty if there are several."""
+        kind, value = self.spec.partition(':')[0], self._value()
+        if isinstance(value, str):
+            return value
+        rates = np.zeros(len(self.names)) if kind == 'complete' else value
+        if rates is None:
+            rates = np.full(len(self.names), 0.0 if len(self.names) == 1 else 0.5)
+        certain = np.isin(rates, (0, 1)).all()
+        return subset_id(self.names, rates == 0) if certain else ''
+
+    @property
     def canonical(self) -> str:
         """The spec in the one spelling that protocols record."""
         kind, _, value = self.spec.partition(':')

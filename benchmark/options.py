@@ -1,14 +1,16 @@
 """Options of methods and data sets: constructor annotations are the schema.
 
-Every constructor parameter with a default is an option. Text from the command line becomes a typed
-value here, once, when the experiments are planned; `spell` turns it back into text. Two spellings
-of one value (`kl=8e-4`, `kl=0.0008`) are therefore one experiment with one label and one folder.
+Every constructor parameter with a default is an option. The constructor of a data set may hand on
+others, `**shared`, to that of its base class, whose parameters are then options, too.
+
+Text from the command line becomes a typed value here, once, when the experiments are planned;
+`spell` turns it back into text. Two spellings of one value (`kl=8e-4`, `kl=0.0008`) are therefore
+one experiment with one label and one folder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import math
 import types
@@ -17,7 +19,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from benchmark.errors import UserError, unknown
+from benchmark.constructors import parameters_of
+from benchmark.errors import UserError, nearest, unknown
 
 TUPLE = '/'
 """Separates the items of a tuple; a comma does, too, where it does not separate options."""
@@ -57,6 +60,46 @@ class Option(NamedTuple):
     default: Any
 
 
+class Range(NamedTuple):
+    """Which numbers an option may be: by default those from 0.
+
+    Attributes:
+        least: The least number.
+        most: The greatest number.
+        above: Whether `least` itself is left out.
+        below: Whether `most` itself is left out.
+    """
+
+    least: float = 0
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __str__(self) -> str:
+        low = f'{"more than " * self.above}{self.least:g}'
+        if self.most == math.inf:
+            return low if self.above else f'{low} or more'
+        return f'{low} to {"below " * self.below}{self.most:g}'
+
+    def check(self, where: str, value: Any) -> None:
+        """Checks a value, and each of several; what is no number passes.
+
+        Args:
+            where: What the value is for, for messages.
+            value: The value, of its option's type.
+
+        Raises:
+            UserError: It is out of range.
+        """
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, bool) or not isinstance(item, int | float):
+                continue
+            low = self.least < item if self.above else self.least <= item
+            high = item < self.most if self.below else item <= self.most
+            if not (low and high):
+                raise UserError(f'{where}: expected {self}, found {spell(item)}')
+
+
 @dataclass(frozen=True)
 class Spec:
     """A registered name with the options that were given, typed and in alphabetical order.
@@ -80,15 +123,10 @@ def options_of(cls: type) -> dict[str, Option]:
 
     The options that all data sets have are the attribute `shared_options` of their base class.
     """
-    try:
-        parameters = inspect.signature(cls, eval_str=True).parameters.values()
-    except NameError:  # an annotation that only a type checker can resolve
-        parameters = inspect.signature(cls).parameters.values()
-    own = {
-        p.name: Option(_hint(p), p.default)
-        for p in parameters
-        if p.default is not p.empty and p.kind is not p.POSITIONAL_ONLY
-    }
+    own: dict[str, Option] = {}
+    for p in parameters_of(cls):
+        if p.default is not p.empty and p.kind is not p.POSITIONAL_ONLY:
+            own.setdefault(p.name, Option(_hint(p), p.default))
     return {**getattr(cls, 'shared_options', {}), **own}
 
 
@@ -101,19 +139,27 @@ def _hint(parameter: inspect.Parameter) -> Any:
 def typed(cls: type, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the given options of a class as typed values.
 
+    Numbers of a method are from 0, or in the range that its attribute `ranges` names.
+
     Args:
         cls: A method or data set class.
         name: Its registered name, for messages.
         given: Options as text from the command line, or as values.
 
     Raises:
-        UserError: An option does not exist, or its value does not have the annotated type.
+        UserError: An option does not exist, its value does not have the annotated type, or it is a
+            number out of range.
     """
     options = options_of(cls)
+    ranges: Mapping[str, Range] | None = getattr(cls, 'ranges', None)
     for key in given:
         if key not in options:
             raise unknown(f'option of {name}', key, options)
-    return {key: read(f'{name}:{key}', value, options[key].hint) for key, value in given.items()}
+    found = {key: read(f'{name}:{key}', value, options[key].hint) for key, value in given.items()}
+    if ranges is not None:
+        for key, value in found.items():
+            ranges.get(key, Range()).check(f'{name}:{key}', value)
+    return found
 
 
 def resolve(
@@ -185,8 +231,7 @@ def _read_union(where: str, value: Any, members: tuple[Any, ...]) -> Any:
         return read(where, value, kinds[-1])
     except UserError as error:
         names = [str(c) for k in kinds if get_origin(k) is Literal for c in get_args(k)]
-        near = difflib.get_close_matches(str(value), names, 1)
-        raise UserError(f'{error}{f"; did you mean {near[0]!r}?" if near else ""}') from None
+        raise UserError(f'{error}{nearest(str(value), names)}') from None
 
 
 def _read_tuple(where: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -218,6 +263,15 @@ def _float(value: Any) -> float:
 
 
 _READERS: dict[Any, Callable[[Any], Any]] = {bool: _bool, int: _int, float: _float, str: str}
+
+
+def unpacked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options that were read from JSON as constructors take them, with tuples for lists."""
+
+    def tuples(value: Any) -> Any:
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return {key: tuples(value) for key, value in options.items()}
 
 
 def spell(value: Any) -> str:

@@ -126,22 +126,24 @@ def _show(model: Model, scores: dict[str, SubsetScore], out: Path | None) -> Non
     """Prints the scores of all subsets and, where a folder is given, writes them as CSV."""
     from tabulate import tabulate
 
-    from benchmark.records import distances
+    from benchmark.records import units
 
     first = model.task.metric
     names = dict.fromkeys([first, *(n for score in scores.values() for n in score.metrics)])
     values = {
         s: [score.metrics.get(name, float('nan')) for name in names] for s, score in scores.items()
     }
-    factors = [100 / distances.scale(name) for name in names]
+    each = [units.unit_of(name) for name in names]
     shown = [
-        [s, scores[s].n, *(f * x for f, x in zip(factors, found, strict=True))]
+        [s, scores[s].n, *(unit.text(x) for unit, x in zip(each, found, strict=True))]
         for s, found in values.items()
     ]
-    heads = [f'{name} (mm)' if distances.is_distance(name) else name for name in names]
+    heads = [f'{n} (mm)' if units.unit_of(n).name == 'mm' else n for n in names]
     label, data = model.card.method['label'], model.card.dataset['name']
-    print(f'{terminal(label)}, trained on {terminal(data)} ({distances.unit(first)})')
-    print(tabulate(shown, ['subset', 'n', *heads], floatfmt='.2f'))
+    print(f'{terminal(label)}, trained on {terminal(data)}{units.unit_of(first).suffix}')
+    # Numbers as text, each with the digits of its metric.
+    aligned = ('left', *['right'] * (len(names) + 1))
+    print(tabulate(shown, ['subset', 'n', *heads], disable_numparse=True, colalign=aligned))
     if out is None:
         return
     lines = [','.join(['subset', 'n', *names])]

@@ -27,6 +27,11 @@ def csv(text: str) -> str:
     return f"'{shown}" if shown.startswith(('=', '+', '-', '@')) else shown
 
 
+def noun(plural: str, number: int) -> str:
+    """Returns a noun that ends in -s in the form that a number asks for: 1 sample, 2 samples."""
+    return plural.removesuffix('s') if number == 1 else plural
+
+
 def unsafe(character: str) -> bool:
     """Returns whether a record may not hold a character."""
     return unicodedata.category(character) in _UNSAFE

@@ -200,6 +200,9 @@ class Arrays(Dataset):
         found = [notes.found(self.task.modalities, self.where)]
         if self.targets.shown:
             found += notes.labels(self.targets.classes, self.targets.shown)
+        if self.task.kind == 'multilabel':
+            train = self.where['train'][self.available[self.where['train']].any(1)]
+            found += notes.several(self.targets.classes, self.targets.values[train])
         if empty := int((~self.available.any(1)).sum()):
             found.append(
                 f'{empty} samples have no modality at all and are neither trained nor tested'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from benchmark.dataset import VOID
 from benchmark.errors import UserError, unknown
@@ -14,13 +14,12 @@ from datasets.common.families.segmented import (
     COLOURS,
     Frame,
     Plan,
-    SceneOptions,
     Segmented,
     Sensor,
     Size,
 )
-from datasets.common.io.copies import Duplicates
-from datasets.common.io.files import Cache, data_root
+from datasets.common.io import notes
+from datasets.common.io.files import data_root
 from datasets.common.io.folders import entries, is_litter
 from datasets.common.io.images import Scaled, image_size
 from datasets.common.io.paths import has_file, has_folder
@@ -100,13 +99,9 @@ class Deliver(Segmented):
         root: The folder that holds img, hha, event, lidar and semantic.
         size: Height and width of the network's input in pixels, 'HxW'.
         condition: The test images: all, or those of one weather or failure.
-        network: Architecture of the segmentation network.
-        layers: Number of layers of the ResNet encoders.
-        pretrained: File of their ImageNet weights, or 'none' for random initial weights.
-        width: Channels of the encoders' first stage.
-        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
         duplicates: Whether images of two splits whose content is equal, and places with images in
             two splits, are reported or refused.
+        **shared: The other options of `Segmented`.
 
     Raises:
         UserError: The root is not as above.
@@ -135,30 +130,18 @@ class Deliver(Segmented):
         root: str = '',
         size: str = '1024x1024',
         condition: Condition = 'all',
-        network: Literal['pyramid', 'esanet'] = 'pyramid',
-        layers: Literal[18, 34, 50] = 50,
-        pretrained: str = '',
-        width: int = 64,
-        cache: Cache = 'none',
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         folder = data_root('deliver', root, self.how_to_get)
         if condition not in get_args(Condition):
             raise unknown('condition of deliver', condition, get_args(Condition))
         side = image_size('deliver', size)
-        options = SceneOptions(
-            network=network,
-            layers=layers,
-            pretrained=pretrained,
-            width=width,
-            cache=cache,
-            duplicates=duplicates,
-        )
-        splits = {split: list(_frames(folder, split)) for split in ('train', 'val', 'test')}
+        empty: list[str] = []
+        splits = {name: list(_frames(folder, name, empty)) for name in ('train', 'val', 'test')}
         if condition != 'all':
             splits['test'] = [f for f in splits['test'] if condition in _conditions(f)]
-        super().__init__(splits, folder, _plan(side), options)
-        self.notes = (*self.notes, *_counted(splits))
+        super().__init__(splits, folder, _plan(side), **shared)
+        self.notes = (*self.notes, *_counted(splits), *notes.told('scenes without an image', empty))
 
 
 def _plan(side: Size) -> Plan:
@@ -180,8 +163,14 @@ def _plan(side: Size) -> Plan:
     )
 
 
-def _frames(root: Path, split: str) -> Iterator[Frame]:
-    """Yields the frames of a split in the order of weather, scene and frame."""
+def _frames(root: Path, split: str, empty: list[str]) -> Iterator[Frame]:
+    """Yields the frames of a split in the order of weather, scene and frame.
+
+    Args:
+        root: The data root.
+        split: The split.
+        empty: Takes the folders of scenes without an image, below the root.
+    """
     for weather in WEATHER:
         within = root / 'img' / weather / split
         if not has_folder(within):
@@ -189,7 +178,10 @@ def _frames(root: Path, split: str) -> Iterator[Frame]:
         for scene in (path for path in entries(within) if not is_litter(path.name)):
             if not scene.is_dir():
                 raise UserError(f'{scene}: expected a folder of images, found a file')
-            yield from (_frame(root, weather, image) for image in _images(scene))
+            images = list(_images(scene))
+            if not images:
+                empty.append(scene.relative_to(root).as_posix())
+            yield from (_frame(root, weather, image) for image in images)
 
 
 def _images(scene: Path) -> Iterator[Path]:

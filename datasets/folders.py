@@ -18,7 +18,7 @@ from benchmark.registry import DATASETS
 from datasets.common.augment.transforms import Geometric
 from datasets.common.class_weights import ClassWeights, weights_of
 from datasets.common.families.array_targets import scale_of
-from datasets.common.families.image_folders import common_size, read_folder, size_of, some_of
+from datasets.common.families.image_folders import TABLE, common_size, read_folder, size_of, some_of
 from datasets.common.families.image_labels import map_classes, shown, table_classes, table_targets
 from datasets.common.families.unseen_images import unseen_images
 from datasets.common.io import inspection, notes
@@ -147,6 +147,8 @@ class Folders(Dataset):
         if not target:
             known = shown(self.found, self.task.classes, self.meaning)
             labels = notes.labels(self.task.classes, known)
+        elif target == 'multilabel':
+            labels = notes.several(self.task.classes, np.asarray(self._target(train)))
         samples = len(self.found.splits['train'])
         self.recipe, self.recipe_note = recipe(samples, 16 if self.found.dense else 64)
         self.notes = (found, *labels, *self.constant, *self.found.summary(), *copied)
@@ -160,6 +162,8 @@ class Folders(Dataset):
             raise UserError(
                 f'{self.root}: expected images of one size, found {found}; use size=HxW'
             )
+        if target or not dense:
+            self.meaning.check_unused(str(self.root), f'target={target}' if target else TABLE)
         if target:
             return self._columns(target, shapes, width)
         if dense:

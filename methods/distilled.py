@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmark.errors import UserError, unknown
 from benchmark.method import Batch, SubsetScore, Task, late_term
+from benchmark.options import Range
 from benchmark.registry import METHODS
 from benchmark.search import Distribution, LogUniform
 from methods.common.distillation import (
@@ -110,6 +111,11 @@ class Distilled(MMANet):
     """
 
     version = 3
+    ranges = {
+        'temperature': Range(0, above=True),
+        'begin_epoch': Range(-1),
+        'grid': Range(1),
+    }
     supported_networks = MMANet.supported_networks
     # MMANet's alpha belongs to MAD; `weight` passes it on to loss=mad.
     settings = {

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmark.errors import unknown
 from benchmark.method import KINDS, Task
+from benchmark.options import Range
 from benchmark.registry import METHODS
 from methods.common.encoders import Maps, fused_channels
 from methods.common.fusion import (
@@ -109,6 +110,7 @@ class Fusion(ModalityDropout):
     """
 
     task_kinds = KINDS
+    ranges = {'rank': Range(1)}
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from benchmark.method import Batch
+from benchmark.options import Range
 from benchmark.registry import METHODS
 from methods.common.fitted import Linear
 
@@ -17,6 +18,8 @@ class MeanImputation(Linear):
     modalities. The means are those of the training samples that have the modality; the model is
     fitted to all training samples, with their gaps filled in the same way.
     """
+
+    ranges = {'models': Range(1)}
 
     @property
     def means(self) -> np.ndarray:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
 from benchmark.method import Batch, Method, Task
+from benchmark.options import Range
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
 from methods.common.tokens import STD, Body, Tokens, drawn, own_body, timm_body, transformed
@@ -149,7 +150,7 @@ class MissingPrompts(Method):
         prompted: Number of blocks, from the first, that have prompts.
         depth: Number of blocks of the suite's own transformer; ViLT has 12.
         heads: Number of its attention heads, a divisor of 8 `width`.
-        patches: Number of its patches along the shorter side of an image; ViLT has 12.
+        patches: Number of its patches along the shorter side of an image, at most 32; ViLT has 12.
         dropout: Dropout rate in the transformer, also if it is frozen, as in the code.
         variant: 'paper' or 'official'.
 
@@ -158,6 +159,7 @@ class MissingPrompts(Method):
             too many modalities, or the encoder is no vision transformer.
     """
 
+    ranges = {'patches': Range(1, 32)}
     search = {'dropout': Uniform(0, 0.5)}
     task_kinds = ('classification', 'multilabel', 'regression')
     contract_exceptions = {'rooms': 'the paper classifies; label maps are refused'}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
 from benchmark.method import KINDS, Batch, Method, Task
+from benchmark.options import Range
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
 from methods.common.encoders import coarsest
@@ -155,6 +156,7 @@ class MMFormer(Method):
     task_kinds = KINDS
     version = 2
     supported_networks = ('pyramid', 'unet3d')
+    ranges = {'ratio': Range(1), 'dropout': Range(0, 1, below=True)}
     search = {'dropout': Uniform(0, 0.5)}
 
     def __init__(

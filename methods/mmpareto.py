@@ -7,6 +7,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from benchmark.method import KINDS, Batch, Task
+from benchmark.options import Range
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
 from methods.common.gradients import step
@@ -82,6 +83,7 @@ class MMPareto(UnimodalHeads):
 
     task_kinds = KINDS
     separate_encoders = True
+    ranges = {'gamma': Range(0, above=True)}
     search = {'gamma': Uniform(1, 3)}
 
     def __init__(self, task: Task, *, gamma: float = 1.5, pareto: bool = True) -> None:

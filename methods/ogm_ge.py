@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from benchmark.errors import unknown
 from benchmark.method import IGNORE, Batch, Task
+from benchmark.options import Range
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.gradients import step
@@ -75,6 +76,7 @@ class OGMGE(ModalityDropout):
 
     separate_encoders = True
     settings = {'crema_d': {'alpha': 0.8}}
+    ranges = dict.fromkeys(('start', 'end'), Range(0, 1))
     search = {'alpha': LogUniform(0.01, 8)}
 
     def __init__(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmark.errors import UserError, unknown
 from benchmark.method import KINDS, Batch, Method, Task
+from benchmark.options import Range
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.clipping import clip_networks
@@ -141,6 +142,7 @@ class RedCore(Method):
 
     task_kinds = KINDS
     version = 2
+    ranges = {'memory': Range(0, 1)}
     search = {
         'imagination': LogUniform(0.01, 3),
         'kl': LogUniform(8e-5, 8e-3),

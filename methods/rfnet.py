@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.method import Batch, Method, Task
+from benchmark.options import Range
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
 from methods.common.losses import labels_of, log_odds, segmentation_loss, total
@@ -64,6 +65,7 @@ class RFNet(Method):
 
     version = 2
     supported_networks = ('pyramid', 'unet3d')
+    ranges = {'fuse_start': Range(0, 1)}
     search = {'fuse_start': Uniform(0, 0.5)}
 
     def __init__(self, task: Task, *, fuse_start: float = 20 / 300) -> None:

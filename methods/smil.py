@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from benchmark.errors import UserError, unknown
 from benchmark.method import Batch, Method, Task
+from benchmark.options import Range
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.encoders import fused_channels
@@ -198,9 +199,11 @@ class SMIL(Method):
         variant: 'official' or 'paper'.
 
     Raises:
-        UserError: An option is out of range, or the task has a single modality.
+        UserError: The task has a single modality.
     """
 
+    ranges = {'prototypes': Range(1), 'memory': Range(0, 1, below=True)}
+    from_complete = 'the prototypes that replace missing features'
     search = {'alpha': LogUniform(1e-3, 1), 'inner': LogUniform(1e-4, 0.1)}
 
     def __init__(
@@ -216,10 +219,6 @@ class SMIL(Method):
         super().__init__(task)
         if variant not in ('official', 'paper'):
             raise unknown('variant of smil', variant, ('official', 'paper'))
-        if prototypes < 1:
-            raise UserError(f'smil:prototypes: expected at least 1, found {prototypes}')
-        if not 0 <= memory < 1:
-            raise UserError(f'smil:memory: expected 0 to below 1, found {memory}')
         names = task.names
         if len(names) < 2:
             raise UserError(f'smil: expected at least 2 modalities, found {names[0]!r} alone')

@@ -7,8 +7,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmark.engine import untrained
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.files import check_file, digest, user_path
@@ -77,7 +76,7 @@ def check(label: str, name: str, options: dict[str, Any], task: Task) -> None:
             f'share_encoders on {task.dataset}: expected no encoder={task.backbone} beside it, '
             'whose normalisation is not told apart by modality'
         )
-    if not _encodes(name, tuple(sorted(options.items())), task):
+    if not _encodes(name, untrained.frozen(options), task):
         images = [m.name for m in task.modalities if m.kind == 'image']
         why = 'encodes images otherwise' if images else 'has no images'
         whose = label if images else task.dataset
@@ -88,8 +87,7 @@ def check(label: str, name: str, options: dict[str, Any], task: Task) -> None:
 
 
 @functools.cache
-def _encodes(name: str, options: tuple[tuple[str, Any], ...], task: Task) -> bool:
+def _encodes(name: str, options: untrained.Options, task: Task) -> bool:
     """Returns whether a method has such an encoder; it is built for it."""
-    with torch.random.fork_rng(devices=[]):
-        method = lookup(METHODS, name)(task, **dict(options))
+    method = untrained.built(name, options, task)
     return any(getattr(m, 'backbone', '') == task.backbone for m in method.modules())

@@ -21,6 +21,7 @@ from benchmark.engine.places import part_name
 from benchmark.errors import UserError
 from benchmark.files import digest, read_json
 from benchmark.method import Modality, Task
+from benchmark.options import unpacked
 from benchmark.records import identity as hashes
 from benchmark.records import store
 
@@ -28,7 +29,7 @@ CARD = 'model.json'
 FORMAT = 1
 """Raised when older versions of this project cannot read the file any more."""
 
-TUPLES = ('classes', 'class_weights', 'fewest')
+TUPLES = ('classes', 'class_weights', 'fewest', 'extents')
 
 
 class Card(NamedTuple):
@@ -121,7 +122,8 @@ def read(run: Path) -> Card:
 
 
 def _card(folder: Path, found: Mapping[str, Any]) -> Card:
-    intake = Intake(_task(found['task']), dict(found['options']), dict(found['preparation']))
+    task, options = _task(found['task']), unpacked(found['options'])
+    intake = Intake(task, options, dict(found['preparation']))
     return Card(
         folder,
         dict(found['method']),
@@ -141,7 +143,7 @@ def _task(found: Mapping[str, Any]) -> Task:
         Modality(m['name'], tuple(m['shape']), m['padded']) for m in found['modalities']
     )
     regions = tuple((name, tuple(labels)) for name, labels in found['regions'])
-    # Older versions lack `fewest` and `scale`, which are empty then.
+    # Older versions lack `extents`, `fewest` and `scale`, which are empty then.
     tuples = {key: tuple(found.get(key, ())) for key in TUPLES}
     tuples['scale'] = tuple(tuple(pair) for pair in found.get('scale', ()))
     return Task(**{**found, 'modalities': modalities, 'regions': regions, **tuples})

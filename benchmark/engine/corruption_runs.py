@@ -27,6 +27,7 @@ from benchmark.errors import UserError
 from benchmark.progress import Progress, Reporter, duration
 from benchmark.records.corruptions import Tests, subsets_of
 from benchmark.records.schema import Record
+from benchmark.records.units import shown
 
 Helper = Callable[[set[Path], Reporter], bool]
 """Tests runs, given their folders, in a process of its own, and returns whether all are tested. It
@@ -208,4 +209,4 @@ def brief(tests: Tests, record: Record) -> str:
         return 'tested under corruptions'
     mean = sum(known_scores) / len(known_scores)
     metric = record['dataset']['metric']
-    return f'{metric} {100 * clean:.2f} % clean, {100 * mean:.2f} % mean under corruption'
+    return f'{metric} {shown(clean, metric)} clean, {shown(mean, metric)} mean under corruption'

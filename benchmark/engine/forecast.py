@@ -78,17 +78,18 @@ class Forecast:
 
     machine: Machine
     trained: frozenset[Path] = frozenset()
-    _measured: dict[tuple[str, str, str], Measured] = field(default_factory=dict)
+    _measured: dict[tuple[str, str, str, str], Measured] = field(default_factory=dict)
 
     def seconds(self, e: Experiment, tests: bool = True) -> float:
         """Returns the seconds that an experiment will take after those asked about before.
 
         Args:
-            e: The experiment; one measurement serves all seeds and trials of a method.
+            e: The experiment; one measurement serves all seeds and trials of a method under
+                a protocol.
             tests: Whether it is tested; a trial is not.
         """
-        key = e.data.name, e.name, str(sorted((k, v) for k, v in e.options.items()
-                                              if k not in e.tunable))  # fmt: skip
+        options = str(sorted((k, v) for k, v in e.options.items() if k not in e.tunable))
+        key = e.data.name, e.protocol_id, e.name, options
         if key not in self._measured:
             with quiet():
                 self._measured[key] = self._measure(e)

@@ -46,8 +46,8 @@ def _tested(e: Experiment) -> str:
 def of(e: Experiment) -> list[str]:
     """Returns the notes on an experiment, each a sentence without its full stop.
 
-    They concern values of `results/settings.json`, the method's schedule, the schedule of the
-    learning rate, and the batch size.
+    They concern values of `results/settings.json`, the method's schedule, what it learns from
+    complete samples, the schedule of the learning rate, and the batch size.
     """
     found = values.sources(e.name, e.options, e.data.task.dataset)
     found += e.method.schedule_notes(e.options, e.protocol.epochs)
@@ -57,6 +57,11 @@ def of(e: Experiment) -> list[str]:
     # Whatever is wrong with the data is told where the experiment runs.
     with contextlib.suppress(Exception):
         numbers = _numbers(e)
+        if e.method.from_complete and not e.readable.all(1).any():
+            found.append(
+                f'no training sample has all modalities: {e.method.from_complete} are learned from '
+                'such samples alone, and stay as they began'
+            )
     size = e.protocol.batch_size
     steps = {number // min(size, number): None for number in numbers}
     rates = dict.fromkeys(note for each in steps for note in learning_rate(e.protocol, each))

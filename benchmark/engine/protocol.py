@@ -25,7 +25,7 @@ CHOICES = {
 
 BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     **dict.fromkeys(('epochs', 'val_interval'), ('at least 1', lambda x: x >= 1)),
-    'pretrain_epochs': ('0 (as many as epochs) or more', lambda x: x >= 0),
+    'pretrain_epochs': ('1 or more', lambda x: x >= 0),  # 0: as many as epochs
     # Batch normalisation cannot train on one value, which a single small map or vector is.
     'batch_size': ('at least 2', lambda x: x >= 2),
     'lr': ('a positive number', lambda x: 0 < x < math.inf),
@@ -53,8 +53,17 @@ def _loss(kind: str, given: str) -> str:
     return (given or default) if others else ''
 
 
-def _pretrain_epochs(made: Protocol) -> int:
-    """Returns the number of epochs of the pre-training, 0 where there is none."""
+def _pretrain_epochs(made: Protocol, typed: bool) -> int:
+    """Returns the number of epochs of the pre-training, 0 where there is none.
+
+    Args:
+        made: The protocol, in which 0 stands for as many as those of the training.
+        typed: Whether the number was typed.
+    """
+    if typed and not made.pretrain_epochs:
+        raise UserError(
+            'pretrain_epochs: expected 1 or more, or no such field for as many as epochs, found 0'
+        )
     if made.pretrain:
         return made.pretrain_epochs or made.epochs
     if made.pretrain_epochs:
@@ -109,7 +118,7 @@ class Protocol:
         pretrain: Name of a method that trains the encoders first (`Method.pretrains`), such as
             'masked' or 'contrastive'; every network then starts from these encoders. Empty for
             weights that are drawn.
-        pretrain_epochs: Number of epochs of that training; as typed, 0 stands for `epochs`.
+        pretrain_epochs: Number of epochs of that training; as many as `epochs` if none is typed.
         encoder: Model of timm that encodes images in all methods; empty for the suite's ResNet.
         encoder_weights: Hash of the file of weights that it starts from, which is typed as a path;
             empty for weights that are drawn.
@@ -188,13 +197,17 @@ class Protocol:
 
     @property
     def first(self) -> Protocol:
-        """The rules of the pre-training: its own epochs, of which the last one counts."""
+        """The rules of the pre-training: its own epochs, of which the last one counts.
+
+        It draws its samples without labels, so that none has a part in what it learns.
+        """
         return dataclasses.replace(
             self,
             pretrain='',
             pretrain_epochs=0,
             epochs=self.pretrain_epochs,
             selection='last',
+            sampling='shuffled',
             mask_schedule='constant',  # its scores are no deficits
         )
 
@@ -251,7 +264,8 @@ class Protocol:
                 f'precision: expected float32 or auto on a CPU, found {made.precision}, which is '
                 'for GPUs'
             )
-        made = dataclasses.replace(made, pretrain_epochs=_pretrain_epochs(made))
+        first = _pretrain_epochs(made, 'pretrain_epochs' in typed)
+        made = dataclasses.replace(made, pretrain_epochs=first)
         if ':' in made.schedule:
             usual = dataclasses.replace(made, schedule='step').milestones
             shares = '/'.join(f'{share:.10g}' for share in made.milestones)

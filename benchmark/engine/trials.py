@@ -14,7 +14,7 @@ from benchmark.engine.experiment import Experiment
 from benchmark.engine.hooks import TrainingDiverged
 from benchmark.engine.locks import Busy
 from benchmark.errors import UserError
-from benchmark.records.values import shown
+from benchmark.records.units import shown
 
 
 def result_of(trial: Experiment) -> dict[str, Any] | None:

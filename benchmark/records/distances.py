@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.records.values import UNBOUNDED
-
 HD95 = 'HD95'
 """95th percentile of the distances between two surfaces; `HD95_<region>` is that of one region."""
 
@@ -17,16 +15,6 @@ HD95 = 'HD95'
 def is_distance(metric: str) -> bool:
     """Returns whether a metric is in millimetres rather than a fraction."""
     return metric == HD95 or metric.startswith(f'{HD95}_')
-
-
-def unit(metric: str) -> str:
-    """Returns the unit in which tables print a metric: 'mm', '%', or 'times 100' of numbers."""
-    return 'mm' if is_distance(metric) else 'times 100' if metric in UNBOUNDED else '%'
-
-
-def scale(metric: str) -> float:
-    """Returns by what a recorded value is divided, so that 100 times it is what tables print."""
-    return 100.0 if is_distance(metric) else 1.0
 
 
 def valid(value: Any) -> bool:

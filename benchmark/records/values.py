@@ -14,13 +14,10 @@ DIRECTIONS = {
     **dict.fromkeys(('Acc2_has0', 'F1_has0', 'Acc2_non0', 'F1_non0'), True),
 }
 """The metrics -> whether higher values are better."""
-UNBOUNDED = ('MAE', 'RMSE', 'R2', 'Pearson')
-"""Metrics that need not be fractions from 0 to 1; tables show them times 100 like all others."""
-
-
-def shown(score: float, metric: str) -> str:
-    """Returns a score as lines of text show it, e.g. '12.34 %' or '56.78 (times 100)'."""
-    return f'{100 * score:.2f} {"(times 100)" if metric in UNBOUNDED else "%"}'
+ERRORS = ('MAE', 'RMSE')
+"""Metrics in the units of the target; of several values, means over these, each in its own."""
+UNBOUNDED = (*ERRORS, 'R2', 'Pearson')
+"""Metrics that need not be fractions from 0 to 1."""
 
 
 def of_values(target: np.ndarray, value: np.ndarray, sentiment: bool = False) -> dict[str, float]:

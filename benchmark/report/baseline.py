@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmark.errors import UserError, unknown
+from benchmark.records.units import Unit
 from benchmark.report import captions, comparison, settings
 from benchmark.report.comparison import MOST_SEEDS, Comparison, p_text
 from benchmark.report.cost_table import TextTable
@@ -16,7 +17,7 @@ from benchmark.report.runs import Runs
 from benchmark.report.standings import MIN_UNITS
 
 POINTS = (0.5, 1.0, 2.0)
-"""Differences in points for which the seeds needed are told."""
+"""Differences for which the seeds needed are told, in points of percent or hundredths."""
 
 
 class Line(NamedTuple):
@@ -65,6 +66,7 @@ def _column(runs: Runs, baseline: str, others: Sequence[str], column: str) -> It
     standings = runs.standings
     values = runs.values[:, list(runs.columns).index(column)]
     units, base = standings.units[column], values[standings.runs[baseline]]
+    point = runs.printed.point
     found = [standings.compare(label, baseline, column) for label in others]
     tested = [k for k, each in enumerate(found) if not math.isnan(each.p)]
     adjusted = np.full(len(found), np.nan)
@@ -81,7 +83,7 @@ def _column(runs: Runs, baseline: str, others: Sequence[str], column: str) -> It
             better=math.nan
             if math.isnan(each.difference)
             else comparison.better(own, base, runs.higher),
-            seeds=tuple(comparison.seeds_needed(each, d / 100, units) for d in POINTS)
+            seeds=tuple(comparison.seeds_needed(each, d * point, units) for d in POINTS)
             if not math.isnan(p)
             else (),
         )
@@ -90,12 +92,13 @@ def _column(runs: Runs, baseline: str, others: Sequence[str], column: str) -> It
 def tables(runs: Runs, baseline: str) -> list[TextTable]:
     """Returns a table for the mean and one for each subset."""
     lines = against(runs, baseline)
-    standings = runs.standings
+    standings, unit = runs.standings, runs.printed
+    needed = [f'seeds, {unit.factor * unit.point * d:g} {unit.points}'.rstrip() for d in POINTS]
     caption = (
-        f'{runs.metric} in points, {"higher" if runs.higher else "lower"} is better; method less '
-        f'baseline, on seeds {", ".join(map(str, standings.seeds))}. The interval is not '
+        f'{runs.metric} {unit.counted}, {"higher" if runs.higher else "lower"} is better; method '
+        f'less baseline, on seeds {", ".join(map(str, standings.seeds))}. The interval is not '
         'corrected; p is corrected by Holm over the rows. The last columns tell how many seeds '
-        'of each method would show so many points with a power of 80 %.'
+        'of each method would show such a difference with a power of 80 %.'
     )
     if standings.left_out:
         told = ', '.join(f'{label} ({why})' for label, why in standings.left_out.items())
@@ -119,20 +122,20 @@ def tables(runs: Runs, baseline: str) -> list[TextTable]:
                     'p (Holm)',
                     'in seed sd',
                     'P(better)',
-                    *(f'seeds, {d:g} points' for d in POINTS),
+                    *needed,
                 ],  # fmt: skip
-                rows=[_cells(line) for line in lines if line.column == column],
+                rows=[_cells(line, unit) for line in lines if line.column == column],
             )
         )
     return made
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: Line, unit: Unit) -> list[str]:
     found, tested = line.found, not math.isnan(line.p)
     return [
         line.method,
-        _signed(100 * found.difference),
-        f'{100 * found.low:+.2f} to {100 * found.high:+.2f}' if tested else '',
+        unit.text(found.difference, '+'),
+        f'{unit.text(found.low, "+")} to {unit.text(found.high, "+")}' if tested else '',
         p_text(line.p) if tested else '',
         _signed(line.deviations),
         '' if math.isnan(line.better) else f'{line.better:.2f}',
@@ -154,12 +157,13 @@ HEADER = ['protocol', 'column', 'method', 'baseline', 'difference', 'low', 'high
 
 
 def plain(gathered: Iterable[Runs], baseline: str) -> list[list[float | str]]:
-    """Returns the header and the lines of the CSV file: numbers in points, empty if not known."""
+    """Returns the header and lines of the CSV file: numbers as printed, empty if not known."""
     rows: list[list[float | str]] = [list(HEADER)]
     for runs in gathered:
         for line in against(runs, baseline):
             found = line.found
-            points = [100 * v for v in (found.difference, found.low, found.high)]
+            ends = found.difference, found.low, found.high
+            points = [runs.printed.factor * v for v in ends]
             numbers = [*points, found.p, line.p, line.deviations, line.better]
             needed = ['' if n is None else n for n in line.seeds] or [''] * len(POINTS)
             rows.append([runs.protocol_id, line.column, line.method, baseline, *numbers, *needed])

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.records import distances
 from benchmark.records.schema import Record, Unscored
 from benchmark.report import coverage, gaps, settings
 from benchmark.report.comparison import LEVEL
 from benchmark.report.runs import EXPECTED, Runs
 from benchmark.report.standings import MIN_UNITS
 from benchmark.report.table import Block
+from benchmark.shown import noun
 
 LISTED = 15
 """Most subsets that a sentence lists one by one: those of 4 modalities."""
@@ -34,8 +34,8 @@ ORIGINS = {
 def title(block: Block) -> str:
     """Names data set, its options other than the defaults, metric and direction."""
     runs = block.first
-    arrow, unit = '↑' if runs.higher else '↓', distances.unit(runs.metric)
-    told = f'{settings.named(runs)}: {runs.metric} {arrow} ({unit})'
+    arrow = '↑' if runs.higher else '↓'
+    told = f'{settings.named(runs)}: {runs.metric} {arrow}{runs.printed.suffix}'
     return f'{told} by training gaps' if block.by_gaps else told
 
 
@@ -71,7 +71,7 @@ def caption(block: Block) -> str:
     runs = block.widest
     protocol = settings.words(runs.records[0]['protocol'])
     summaries = f'For each seed, {coverage.mean(runs)}, worst is {coverage.worst(runs)}'
-    about = [settings.measured(runs.metric, runs.higher)]
+    about = [settings.measured(runs.metric, runs)]
     about += settings.data(runs)
     told = []
     if block.by_gaps:
@@ -172,7 +172,7 @@ def _small(runs: Runs) -> Iterator[str]:
     least, most = min(small.values()), max(small.values())
     if len(small) == len(runs.units):
         count = f'{most}' if least == most else f'{least} to {most}'
-        yield f'every subset has only {count} test {runs.unit}; tests need {MIN_UNITS}'
+        yield f'every subset has only {count} test {noun(runs.unit, most)}; tests need {MIN_UNITS}'
         return
     told = ', '.join(f'{subset} {n}' for subset, n in small.items())
     if len(small) > LISTED:

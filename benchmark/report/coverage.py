@@ -52,7 +52,7 @@ def told(runs: Runs) -> list[str]:
     ]
     if words := _span(runs):
         sentences.append(
-            f'By the choice of the subsets, the 95 % interval of the mean is {words} points. All '
+            f'By the choice of the subsets, the 95 % interval of the mean is {words}. All '
             'rows share the subsets, and differences are tested on these.'
         )
     return sentences
@@ -63,14 +63,15 @@ def notes(runs: Runs) -> list[str]:
     if not runs.which:
         return []
     words = _span(runs) if is_sample(runs.which) else ''
-    return [mean(runs) + (f' ({words} points by the choice of subsets, 95 %)' if words else '')]
+    return [mean(runs) + (f' ({words} by the choice of subsets, 95 %)' if words else '')]
 
 
 def _span(runs: Runs) -> str:
-    """Returns the smallest and the largest `reach` of the rows in points, '' if none is known."""
-    found = [100 * reach(runs, members) for members in runs.groups.values()]
-    known = [f'{value:.2f}' for value in sorted(found) if not math.isnan(value)]
-    return ' to '.join(f'±{text}' for text in dict.fromkeys(known[:1] + known[-1:]))
+    """Returns the smallest and the largest `reach` of the rows in words, '' if none is known."""
+    unit, found = runs.printed, [reach(runs, members) for members in runs.groups.values()]
+    known = [unit.text(value) for value in sorted(found) if not math.isnan(value)]
+    words = ' to '.join(f'±{text}' for text in dict.fromkeys(known[:1] + known[-1:]))
+    return f'{words} {unit.points}'.rstrip() if words else ''
 
 
 def reach(runs: Runs, members: Sequence[int]) -> float:
@@ -89,5 +90,5 @@ def facts(runs: Runs, members: Sequence[int]) -> dict[str, float | str]:
         'subsets_in_all': every(runs),
     }
     if is_sample(runs.which):
-        found['mean_reach_of_subsets'] = 100 * reach(runs, members)
+        found['mean_reach_of_subsets'] = runs.printed.factor * reach(runs, members)
     return found

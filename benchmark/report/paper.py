@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from benchmark.options import spell
-from benchmark.records import distances, repetition
+from benchmark.records import repetition
 from benchmark.records.schema import Record, Unscored, scores_in
+from benchmark.records.units import unit_of
 from benchmark.report import captions, gaps, statistics
 from benchmark.report.layouts import LAYOUTS, Column, Layout
 from benchmark.report.rows import published_row
@@ -22,7 +23,7 @@ from benchmark.report.table import Block, Table
 
 
 class Entry(NamedTuple):
-    """A method in one row of a paper's table; numbers are in percent, NaN where there is none.
+    """A method in one row of a paper's table; numbers are as printed, NaN where there is none.
 
     Attributes:
         seeds: The number of seeds that the score is of.
@@ -215,13 +216,12 @@ def _entry(
     members = runs.groups.get(label, ())
     found = [scores_in(runs.records[i], metric) for i in members]
     scores = np.array([[each.get(s, np.nan) for s in runs.subsets] for each in found])
-    plain = scores.reshape(len(found), len(runs.subsets)) / distances.scale(metric)
-    values = runs.summarise(plain)
-    column = 100 * values[:, list(runs.columns).index(key)]
+    values = runs.summarise(scores.reshape(len(found), len(runs.subsets)))
+    column = unit_of(metric).factor * values[:, list(runs.columns).index(key)]
     column = column[~np.isnan(column)]
     if not len(column):
         return Entry(printed=told)
-    mean, std = statistics.over_seeds(column)
+    mean, std = statistics.over_seeds(column.tolist())
     same = printed is not None and (key in runs.subsets or _same_subsets(runs, scores, printed))
     return Entry(len(column), mean, std, told, mean - told if same else math.nan)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.records import distances
+from benchmark.records.units import Unit, unit_of
 from benchmark.report import captions, escaping, published, settings, writer
 from benchmark.report.cost_table import TextTable
 from benchmark.report.paper import Entry, Paper, papers
@@ -127,6 +127,7 @@ def _plain(found: Iterable[Paper], name: str) -> list[list[float | str]]:
 def text_table(paper: Paper) -> TextTable:
     """Returns a paper's table as text: filled circles tell which modalities a subset has."""
     runs, names = paper.runs, paper.runs.data['modalities']
+    unit = unit_of(paper.metric)
     header, by_rates = list[str](), paper.layout.rows == 'rates'
     rates = f'missing in training % ({"/".join(names)})'
     for column in paper.columns:
@@ -142,14 +143,14 @@ def text_table(paper: Paper) -> TextTable:
     for key, entries in paper.rows.items():
         cells = []
         for column, entry in zip(paper.columns, entries, strict=True):
-            cells.append(_score(entry))
+            cells.append(_score(entry, unit))
             if column.spec in paper.printed:
-                cells += [_number(entry.printed), _number(entry.difference, '+')]
+                cells += [unit.printed(entry.printed), unit.printed(entry.difference, '+')]
         if two:
             own, theirs = paper.drops[key]
-            cells += [_number(own, '+')] + [_number(theirs, '+')] * both
+            cells += [unit.printed(own, '+')] + [unit.printed(theirs, '+')] * both
         rows.append([*_row_title(paper, key), *cells])
-    told = f'{paper.metric} {"↑" if runs.higher else "↓"} ({distances.unit(paper.metric)})'
+    told = f'{paper.metric} {"↑" if runs.higher else "↓"}{unit.suffix}'
     return TextTable(
         title=f'{settings.named(runs)}: {told}',
         caption=_caption(paper),
@@ -168,19 +169,15 @@ def _row_title(paper: Paper, key: str) -> list[str]:
     return [key.replace('_', ' '), *[''] * (len(names) - 1)]
 
 
-def _score(entry: Entry) -> str:
-    spread = '' if math.isnan(entry.std) else f' ± {entry.std:.2f}'
-    return '' if math.isnan(entry.mean) else f'{entry.mean:.2f}{spread}'
-
-
-def _number(value: float, sign: str = '') -> str:
-    return '' if math.isnan(value) else f'{value:{sign}.2f}'
+def _score(entry: Entry, unit: Unit) -> str:
+    spread = '' if math.isnan(entry.std) else f' ± {unit.printed(entry.std)}'
+    return '' if math.isnan(entry.mean) else f'{unit.printed(entry.mean)}{spread}'
 
 
 def _caption(paper: Paper) -> str:
     """Returns paragraphs on the paper, on how to read the table, and on protocol and samples."""
     runs = paper.runs
-    parts = [settings.measured(paper.metric, runs.higher)]
+    parts = [settings.measured(paper.metric, runs)]
     if paper.layout.rows == 'rates':
         what = 'mean over the subsets' if runs.absent is None else 'expected score'
         parts.append(f'A cell is the {what} at test.')

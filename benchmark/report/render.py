@@ -59,13 +59,14 @@ def _text_table(
         between: What stands between mean and deviation; None leaves the deviation out.
         extra: Titles of the further columns to show.
     """
-    keys = list(columns)
+    keys, unit = list(columns), block.first.printed
 
     def text(cell: Cell) -> str:
         if math.isnan(cell.mean):
             return cell.text
-        spread = '' if between is None or math.isnan(cell.std) else f'{between}{cell.std:.2f}'
-        return style[cell.mark].format(f'{cell.mean:.2f}') + spread
+        alone = between is None or math.isnan(cell.std)
+        spread = '' if alone else f'{between}{unit.printed(cell.std)}'
+        return style[cell.mark].format(unit.printed(cell.mean)) + spread
 
     rows = [
         [
@@ -187,7 +188,7 @@ def _tex_line(cells: Iterable[str]) -> str:
 
 
 def csv(table: Table) -> str:
-    """Returns one line per method and protocol: plain numbers, scores in percent."""
+    """Returns one line per method and protocol: plain numbers, scores in their printed units."""
     ids = list(dict.fromkeys(key for block in table.blocks for key in block.columns))
     rows = [
         (row, [row.cells.get(k, BLANK) if k in block.columns else BLANK for k in ids])

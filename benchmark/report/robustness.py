@@ -22,6 +22,7 @@ from scipy.special import expit, logit
 
 from benchmark.records.corruptions import Tests, subsets_of
 from benchmark.records.kinds import KINDS
+from benchmark.records.units import PERCENT
 from benchmark.report.runs import Runs
 from benchmark.subsets import subset_order
 
@@ -30,7 +31,7 @@ FEWEST = 5
 
 
 class Curve(NamedTuple):
-    """The scores of a row by severity, in fractions.
+    """The scores of a row by severity, as recorded.
 
     Attributes:
         label: The row.
@@ -205,6 +206,8 @@ class Robustness:
         where = self.where(modality, kind)
         clean = self.where(modality, kind, 0)
         labels = list(self.values)
+        if self.runs.printed is not PERCENT:  # log-odds are of fractions
+            return dict.fromkeys(labels, np.nan)
         pairs = [
             (self.mean(label, clean).mean(), self.mean(label, where).mean()) for label in labels
         ]

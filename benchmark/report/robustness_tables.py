@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmark.records import corruptions
 from benchmark.records.corruptions import subsets_of
-from benchmark.records.distances import unit
 from benchmark.records.kinds import KINDS
+from benchmark.records.units import PERCENT, Unit, shown
 from benchmark.report import escaping
 from benchmark.report.cost_table import TextTable
 from benchmark.report.render import comma_separated, latex_of, section
@@ -68,15 +68,15 @@ def tables(found: Robustness) -> list[TextTable]:
 def _overall(found: Robustness) -> TextTable:
     effective = found.effective()
     known = not all(map(np.isnan, effective.values()))
-    where, rows = found.where(), []
+    where, rows, unit = found.where(), [], found.runs.printed
     for label in found.rows:
         cells = [
-            _cell(found.mean(label, found.where(severity=0))),
-            _cell(found.mean(label, where)),
-            _cell(found.area(label, where)),
+            _cell(found.mean(label, found.where(severity=0)), unit),
+            _cell(found.mean(label, where), unit),
+            _cell(found.area(label, where), unit),
             _cell(found.relative(label, where)),
-            *([_cell(np.array([effective[label]]))] if known else []),
-            *(_cell(found.mean(label, found.where(kind=kind))) for kind in found.kinds),
+            *([_cell(np.array([effective[label]]), unit)] if known else []),
+            *(_cell(found.mean(label, found.where(kind=kind)), unit) for kind in found.kinds),
         ]
         rows.append([label, *cells, str(len(found.rows[label]))])
     added = ['effective'] if known else []
@@ -85,10 +85,11 @@ def _overall(found: Robustness) -> TextTable:
 
 
 def _by_severity(found: Robustness) -> TextTable:
+    unit = found.runs.printed
     rows = [
         [
             label,
-            *(_cell(found.mean(label, found.where(severity=s))) for s in found.severities),
+            *(_cell(found.mean(label, found.where(severity=s)), unit) for s in found.severities),
             *(_cell(found.relative(label, found.where(modality=m))) for m in found.modalities),
         ]
         for label in found.rows
@@ -108,7 +109,7 @@ def _by_severity(found: Robustness) -> TextTable:
 
 def _beside_absence(found: Robustness) -> TextTable:
     """Returns the scores with one modality corrupted and others absent."""
-    names = found.runs.data['modalities']
+    names, unit = found.runs.data['modalities'], found.runs.printed
     cases = [
         (m, subset)
         for m in found.modalities
@@ -116,7 +117,7 @@ def _beside_absence(found: Robustness) -> TextTable:
         if len(names) <= WIDE or subset in (m, found.whole)
     ]
     rows = [
-        [label, *(_cell(found.mean(label, found.where(m, subset=s))) for m, s in cases)]
+        [label, *(_cell(found.mean(label, found.where(m, subset=s)), unit) for m, s in cases)]
         for label in found.rows
     ]
     header = ['method', *(_case(m, s, names) for m, s in cases)]
@@ -140,21 +141,21 @@ def _case(modality: str, subset: str, names: Sequence[str]) -> str:
 
 def _title(found: Robustness, what: str) -> str:
     runs = found.runs
-    metric = f'{runs.metric} {"↑" if runs.higher else "↓"} ({unit(runs.metric)})'
+    metric = f'{runs.metric} {"↑" if runs.higher else "↓"}{runs.printed.suffix}'
     return f'{runs.data["name"]}, {runs.protocol_id}: {metric} {what}'
 
 
-def _cell(seeds: np.ndarray) -> str:
-    """Returns a mean over seeds in percent with its deviation, '' if it is not known."""
+def _cell(seeds: np.ndarray, unit: Unit = PERCENT) -> str:
+    """Returns a mean over seeds with its deviation, '' if it is not known."""
     if np.isnan(seeds).any() or not len(seeds):
         return ''
-    mean = f'{100 * seeds.mean():.2f}'
-    return f'{mean} ± {100 * seeds.std(ddof=1):.2f}' if len(seeds) > 1 else mean
+    mean = unit.text(seeds.mean())
+    return f'{mean} ± {unit.text(seeds.std(ddof=1))}' if len(seeds) > 1 else mean
 
 
 def _about(found: Robustness, known: bool) -> str:
     told = ', '.join(f'{kind} ({KINDS[kind]})' for kind in found.kinds)
-    empty = f'{100 * found.empty:.2f} %' if found.empty else '0'
+    empty = shown(found.empty, found.runs.metric) if found.empty else '0'
     first = (
         'One modality at a time is corrupted, and the network is given all modalities. Clean is '
         'the score of the same networks and samples without corruption; corrupted is the mean over '
@@ -180,13 +181,14 @@ def _about(found: Robustness, known: bool) -> str:
 
 
 def lines(found: Robustness) -> Iterator[list[float | str]]:
-    """Yields the rows of the CSV file: a score in percent for each test and row."""
+    """Yields the rows of the CSV file: a score for each test and row."""
+    factor = found.runs.printed.factor
     for curve in found.curves():
         seeds = len(found.rows[curve.label])
         for severity, mean, std in zip(curve.severities, curve.mean, curve.std, strict=True):
             if not np.isnan(mean):
                 where = curve.label, found.runs.protocol_id, curve.modality, curve.kind
-                numbers = [100 * float(mean), 100 * float(std)]
+                numbers = [factor * float(mean), factor * float(std)]
                 yield [*where, severity, curve.subset, seeds, *numbers]
 
 

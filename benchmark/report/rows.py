@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmark.records.distances import HD95, scale, unit
+from benchmark.options import spell
+from benchmark.records.distances import HD95
 from benchmark.records.schema import Record, is_external, scores_in, test_scores
+from benchmark.records.units import Unit, named, unit_of
 from benchmark.report import cost_table, coverage, gaps, statistics
 from benchmark.report.runs import EXPECTED, Runs
 from benchmark.report.standings import Mark
@@ -31,7 +33,7 @@ UNEVEN = 1.5
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean over seeds and its standard deviation, in percent; NaN is shown as nothing.
+    """A mean over seeds and its standard deviation, as printed; NaN is shown as nothing.
 
     A cell of another kind has a text, which is shown in the place of the mean.
     """
@@ -80,16 +82,16 @@ def method_row(label: str, runs: Runs, lead: str) -> Row:
     """Returns the row of one method over its seeds."""
     members = runs.groups[label]
     chosen, marks = [runs.records[i] for i in members], runs.standings.marks.get(label, {})
-    cells = {}
+    cells, unit = {}, runs.printed
     for key, values in zip(runs.columns, runs.values[members].T, strict=True):
         tested = values[~np.isnan(values)]
         centre, std = statistics.over_seeds(tested) if len(tested) else (math.nan, math.nan)
-        cells[key] = Cell(100 * centre, 100 * std, marks.get(key, ''))
+        cells[key] = Cell(unit.factor * centre, unit.factor * std, marks.get(key, ''))
     closed = _gap_closed(runs, chosen) if runs.main else ''
     costs = cost_table.facts(chosen) if runs.main and not lead else {}
     ranks, beside = runs.standings.ranks, _beside(runs, chosen)
     reach = _reach(runs, members)
-    by_subsets = 100 * coverage.reach(runs, members) if is_sample(runs.which) else None
+    by_subsets = coverage.reach(runs, members) if is_sample(runs.which) else None
     places = dict(zip(('rank_low', 'rank_high'), ranks.get(label, ()), strict=False))
     return Row(
         label=label,
@@ -101,9 +103,9 @@ def method_row(label: str, runs: Runs, lead: str) -> Row:
         seeds=len(chosen),
         extra={
             **({'gap closed %': closed} if closed else {}),
-            **{f'{name} {unit(name)}': f'{value:.2f}' for name, value in beside.items()},
-            **({f'{EXPECTED} 95 %': _span(*reach)} if reach else {}),
-            **({'mean ± by subsets': f'{by_subsets:.2f}'} if by_subsets is not None else {}),
+            **{named(name): unit_of(name).printed(value) for name, value in beside.items()},
+            **({f'{EXPECTED} 95 %': _span(unit, *reach)} if reach else {}),
+            **({'mean ± by subsets': unit.text(by_subsets)} if by_subsets is not None else {}),
             **({'rank 95 %': _rank_text(ranks, label)} if ranks else {}),
             'seeds': str(len(chosen)),
             'options': _options(chosen[0]),
@@ -121,16 +123,16 @@ def method_row(label: str, runs: Runs, lead: str) -> Row:
 
 
 def _reach(runs: Runs, members: Sequence[int]) -> tuple[float, ...]:
-    """Returns the ends in percent of the 95 % interval of the expected score over the seeds."""
+    """Returns the ends, as printed, of the 95 % interval of the expected score over the seeds."""
     if runs.absent is None:
         return ()
     values = runs.values[members, list(runs.columns).index(EXPECTED)]
     low, high = statistics.interval(values[~np.isnan(values)].tolist())
-    return 100 * low, 100 * high
+    return runs.printed.factor * low, runs.printed.factor * high
 
 
-def _span(low: float, high: float) -> str:
-    return '' if math.isnan(low) else f'{low:.2f} to {high:.2f}'
+def _span(unit: Unit, low: float, high: float) -> str:
+    return '' if math.isnan(low) else f'{unit.printed(low)} to {unit.printed(high)}'
 
 
 def _worst(runs: Runs, members: Sequence[int]) -> dict[str, float | str]:
@@ -151,7 +153,7 @@ def paired(runs: Runs) -> list[str]:
     classes, shares = len(runs.data['classes']), runs.samples.majority.values()
     even = runs.metric == 'accuracy' and max(shares, default=0.0) < UNEVEN / classes
     told = () if runs.metric == 'ACER' or even else _companions(runs.metric)
-    return [f'{name} {unit(name)}' for name in told]
+    return [named(name) for name in told]
 
 
 def _companions(metric: str) -> tuple[str, ...]:
@@ -165,7 +167,7 @@ def _companions(metric: str) -> tuple[str, ...]:
 def _beside(runs: Runs, chosen: Sequence[Record]) -> dict[str, float]:
     """Returns the means of the metrics that must be read together with the shown one."""
     every = {name: [scores_in(r, name) for r in chosen] for name in _companions(runs.metric)}
-    return {n: 100 * _mean(runs, each) / scale(n) for n, each in every.items() if any(each)}
+    return {n: unit_of(n).factor * _mean(runs, each) for n, each in every.items() if any(each)}
 
 
 def _mean(runs: Runs, each: Sequence[Mapping[str, float]]) -> float:
@@ -188,7 +190,7 @@ def _facts(runs: Runs, external: bool) -> dict[str, float | str]:
 
     The encoder of other code is not known.
     """
-    options = ' '.join(f'{key}={value}' for key, value in runs.data['options'].items())
+    options = ' '.join(f'{key}={spell(value)}' for key, value in runs.data['options'].items())
     numbers = runs.units
     return {
         'dataset_options': options,
@@ -232,11 +234,12 @@ def _gap_closed(runs: Runs, chosen: Sequence[Record]) -> str:
 def references(runs: Runs) -> list[Row]:
     """Returns the rows of the ideal observer and of chance, where they are known."""
     ceiling, chance, rows = runs.data['ceiling'], runs.data['chance'], []
+    factor = runs.printed.factor
     if ceiling:
-        best = {key: Cell(100 * value) for key, value in runs.summarised(ceiling).items()}
+        best = {key: Cell(factor * value) for key, value in runs.summarised(ceiling).items()}
         rows.append(Row('ceiling (ideal observer)', 'reference', best))
     if chance is not None:
-        guessed = dict.fromkeys(runs.columns, Cell(100 * chance))
+        guessed = dict.fromkeys(runs.columns, Cell(factor * chance))
         rows.append(Row('chance', 'reference', guessed))
     if runs.metric == 'accuracy' and runs.samples.majority:
         most = {key: Cell(100 * v) for key, v in runs.summarised(runs.samples.majority).items()}

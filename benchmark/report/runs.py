@@ -8,9 +8,10 @@ from functools import cached_property
 import numpy as np
 
 from benchmark.errors import UserError
-from benchmark.records import distances, metrics, verification
+from benchmark.records import metrics, verification
 from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError, is_external, scores_in
+from benchmark.records.units import Unit, unit_of
 from benchmark.report import grouping, statistics
 from benchmark.report.samples import Samples, agreeing, run_name
 from benchmark.report.standings import MAIN, Scores, Standings
@@ -59,7 +60,6 @@ class Runs:
             are not known. A unit is a cluster of test samples where the outcomes name clusters,
             otherwise a sample; for Dice a sample is a volume.
         values: (runs, columns) scores, NaN where not tested; summaries are over what was tested.
-            Those in millimetres are divided by 100, as if millimetres were percent.
         groups: Row label -> indices of its runs, one per seed.
         seeds: The number of seeds of the rows that have most.
 
@@ -123,9 +123,14 @@ class Runs:
         scores = [scores_in(record, self.metric) for record in self.records]
         values = [[found.get(s, np.nan) for s in self.subsets] for found in scores]
         plain = np.array(values).reshape(len(kept), len(self.subsets))
-        self.values = self.summarise(plain / distances.scale(self.metric))
+        self.values = self.summarise(plain)
         self.groups = grouping.rows(self.records)
         self.seeds = max(map(len, self.groups.values()), default=0)
+
+    @property
+    def printed(self) -> Unit:
+        """How the scores are printed."""
+        return unit_of(self.metric)
 
     @property
     def own(self) -> list[Record]:

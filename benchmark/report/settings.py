@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmark.records import distances
+from benchmark.options import spell
+from benchmark.records.distances import is_distance
+from benchmark.records.units import unit_of
+from benchmark.records.values import ERRORS, UNBOUNDED
 from benchmark.report import gaps
 from benchmark.report.runs import Runs
-
-UNITS = {'%': 'percent', 'mm': 'millimetres', 'times 100': 'hundredths'}
+from benchmark.shown import noun
 
 SELECTION = {
     'last': 'tested after the last epoch',
@@ -45,7 +47,7 @@ def named(runs: Runs) -> str:
 
 
 def _told(options: Mapping[str, Any]) -> str:
-    return ', '.join(f'{key}={value}' for key, value in options.items() if value != '')
+    return ', '.join(f'{key}={spell(value)}' for key, value in options.items() if value != '')
 
 
 def data(runs: Runs) -> list[str]:
@@ -99,9 +101,9 @@ def training_gaps(runs: Runs) -> str:
 
 def samples(runs: Runs) -> str:
     """Says how many samples the scores are on, and of how many clusters where these are known."""
-    numbers = f'{_range(runs.numbers)} test {runs.sample}'
+    numbers = f'{_range(runs.numbers)} test {noun(runs.sample, max(runs.numbers.values()))}'
     if runs.unit == 'clusters':
-        numbers += f' of {_range(runs.units)} clusters'
+        numbers += f' of {_range(runs.units)} {noun("clusters", max(runs.units.values()))}'
     return f'{numbers}, by subset' if len(set(runs.numbers.values())) > 1 else numbers
 
 
@@ -110,12 +112,15 @@ def _range(counts: Mapping[str, int]) -> str:
     return f'{least:,}' if least == most else f'{least:,} to {most:,}'
 
 
-def measured(metric: str, higher: bool) -> str:
-    """Says the unit of a metric and its direction."""
-    words = (
-        f'{metric} in {UNITS[distances.unit(metric)]}, {"higher" if higher else "lower"} is better.'
-    )
-    if not distances.is_distance(metric):
+def measured(metric: str, runs: Runs) -> str:
+    """Says the unit of a metric of runs and its direction."""
+    better = f'{"higher" if runs.higher else "lower"} is better.'
+    unit, several = unit_of(metric), len(runs.data['classes'])
+    words = f'{metric} {unit.words}, {better}'
+    if metric in UNBOUNDED and several > 1:
+        each = ', of which each is in units of its own' if metric in ERRORS else ''
+        words = f'{metric} as the mean over the {several} values of the target{each}; {better}'
+    if not is_distance(metric):
         return words
     return (
         f'{words} It is the 95th percentile of the distances between the surfaces of prediction '

@@ -11,7 +11,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.records import metrics, store
 from benchmark.records.schema import Outcomes, Record, Unscored, is_external, test_scores
-from benchmark.records.values import shown
+from benchmark.records.units import shown
 from benchmark.report import baseline, captions, common, escaping, gaps
 from benchmark.report.cost_table import TextTable
 from benchmark.report.published import published

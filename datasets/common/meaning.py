@@ -48,6 +48,15 @@ class Meaning:
         return (0, VOID) if self.reduced else () if self.ignore is None else (self.ignore,)
 
     @property
+    def given(self) -> list[str]:
+        """The options that are not as usual, as they are typed."""
+        return [
+            *(['binary=true'] if self.binary else []),
+            *(['reduce_zero_label=true'] if self.reduced else []),
+            *([f'ignore_label={self.ignore}'.lower()] if self.ignore != VOID else []),
+        ]
+
+    @property
     def options(self) -> tuple[object, ...]:
         """What a fingerprint has to hold beside the files; nothing for the older options."""
         return () if self.ignore == VOID and not self.reduced else (self.ignore, self.reduced)
@@ -58,16 +67,24 @@ class Meaning:
         Raises:
             UserError: They contradict each other.
         """
-        given = [
-            *(['binary=true'] if self.binary else []),
-            *(['reduce_zero_label=true'] if self.reduced else []),
-            *([f'ignore_label={self.ignore}'.lower()] if self.ignore != VOID else []),
-        ]
-        if len(given) > 1:
+        if len(self.given) > 1:
             raise UserError(
                 f'{where}: expected one of binary, reduce_zero_label and ignore_label, each of '
-                f'which says what is ignored, found {" and ".join(given)}'
+                f'which says what is ignored, found {" and ".join(self.given)}'
             )
+
+    def check_unused(self, where: str, found: str) -> None:
+        """Checks that no option tells of label maps, where there are none.
+
+        Args:
+            where: What holds the labels, for messages.
+            found: What there is instead of label maps.
+
+        Raises:
+            UserError: One does.
+        """
+        if self.given:
+            raise UserError(f'{where}: expected label maps with {self.given[0]}, found {found}')
 
     def classes(self, numbers: np.ndarray) -> np.ndarray:
         """Returns the classes of numbers, int32; IGNORE and STRANGE for those that are none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, nearest
 from benchmark.method import Modality, Task
 from methods.common.resize import bilinear
 
@@ -44,10 +43,7 @@ def usual(name: str) -> Any:
     if not library.is_model(name):
         # More than a thousand names would hide what is wrong.
         known = [n for n in library.list_models() if not n.startswith('test_')]  # toys of its tests
-        near = difflib.get_close_matches(name, known, 1, 0)
-        raise UserError(
-            f"unknown encoder '{name}'; did you mean '{near[0]}'? (all: timm.list_models())"
-        )
+        raise UserError(f'unknown encoder {name!r}{nearest(name, known)} (all: timm.list_models())')
     return library.get_pretrained_cfg(name) or library.models.PretrainedCfg()
 
 

@@ -200,6 +200,15 @@ def test_a_corrected_file_changes_the_fingerprint(tmp_path, monkeypatch):
     check_fingerprint(lambda: opened(root), file, monkeypatch)
 
 
+def test_scenes_without_an_image_are_told(tmp_path):
+    root = tree(tmp_path, frames=('000050',))
+    assert not [note for note in opened(root).notes if 'without an image' in note]
+    for scene in ('sun/train/MAP_1_point2', 'fog/val/MAP_2_point7'):
+        (root / 'img' / scene).mkdir()
+    told = 'scenes without an image: img/sun/train/MAP_1_point2, img/fog/val/MAP_2_point7'
+    assert told in opened(root).notes
+
+
 def test_copies_and_places_in_two_splits_are_told_or_refused(tmp_path):
     root = tree(tmp_path, frames=('000050',))
     for folder, word in KINDS.items():

@@ -1,6 +1,7 @@
 """What numbers in label maps mean: `ignore_label`, `reduce_zero_label`, more than 255 classes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from benchmark import predict, run
-from benchmark.dataset import label_maps
+from benchmark.dataset import Intake, label_maps
 from benchmark.engine.kept import Predicted
 from benchmark.engine.loading import Samples
 from benchmark.engine.plan import open_datasets
@@ -133,6 +134,29 @@ def test_options_that_do_not_fit_are_told_in_one_line(kind, options, told, tmp_p
 
 
 @BOTH
+@pytest.mark.parametrize('option', ['binary=true', 'ignore_label=7', 'reduce_zero_label=true'])
+@pytest.mark.parametrize('target', ['', 'regression', 'multilabel'])
+def test_without_label_maps_what_tells_of_them_is_named(kind, option, target, tmp_path):
+    if kind is arrays:
+        file = tmp_path / 'mine.npz'
+        labels = np.arange(9) % 2
+        shaped = np.stack([labels, labels], 1) if target == 'multilabel' else labels
+        np.savez(file, **{'inputs/a': np.eye(9)}, target=shaped, split=np.arange(9) % 3)
+    else:
+        folders(tmp_path, RNG.integers(0, 2, (9, SIDE, SIDE)))
+        names = sorted(f.relative_to(tmp_path / 'a').as_posix() for f in tmp_path.glob('a/*/*'))
+        shutil.rmtree(tmp_path / 'labels')
+        rows = [f'{name},{k % 2}' for k, name in enumerate(names)]
+        (tmp_path / 'labels.csv').write_text('\n'.join(['sample,label', *rows]))
+        file = tmp_path
+    key, _, value = option.partition('=')
+    given = {key: value, **({'target': target} if target else {})}
+    with pytest.raises(UserError, match=f'expected label maps with {option}, found ') as error:
+        open_datasets(['arrays' if kind is arrays else 'folders'], [file], given)
+    assert str(error.value).endswith(f'target={target}') == bool(target)
+
+
+@BOTH
 def test_the_options_are_part_of_the_identity_and_their_defaults_are_not(kind, tmp_path):
     maps = RNG.integers(0, 4, (9, SIDE, SIDE))
     plain = kind(tmp_path, maps)
@@ -141,6 +165,27 @@ def test_the_options_are_part_of_the_identity_and_their_defaults_are_not(kind, t
     assert not {'ignore_label', 'reduce_zero_label'} & plain.options.keys()
     assert other.options['ignore_label'] == 0
     assert other.fingerprint != plain.fingerprint
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ('options', 'numbers'),
+    [
+        ({}, (0, 1, 2)),
+        ({'ignore_label': '7'}, (0, 1, 2)),
+        ({'reduce_zero_label': 'true'}, (1, 2, 3)),
+        ({'binary': 'true'}, (0, 255)),
+    ],
+)
+def test_predicted_classes_are_saved_as_the_numbers_of_the_files(kind, options, numbers, tmp_path):
+    maps = RNG.choice(numbers, (9, SIDE, SIDE))
+    data = kind(tmp_path, maps, **options)
+    root = tmp_path / 'mine.npz' if kind is arrays else tmp_path
+    intake = Intake(data.task, dict(data.options), data.preparation(data.split('val')))
+    unseen = type(data).unseen(root, intake, True, 'test')
+    right = Samples(unseen.split, data.task, unseen.split.available).__getitems__([0]).target[0]
+    file = unseen.save(tmp_path / 'out', str(unseen.split.ids[0]), right.numpy().astype(np.uint8))
+    np.testing.assert_array_equal(np.asarray(Image.open(file)), maps[2])
 
 
 def test_losses_and_metrics_leave_out_what_is_ignored_beyond_255_classes():

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import special
 from tasks import batch_of
 
-from benchmark import predict, run, show
+from benchmark import predict, run, show, tables
 from benchmark.engine.experiment import experiment
 from benchmark.engine.loading import Samples
 from benchmark.engine.outputs import answers
@@ -176,10 +176,49 @@ def test_records_outcomes_and_tables_tell_the_same(finished):
     verification.check_validation(path.with_name('validation.npz'), record)
     (table,) = (results / 'tables').glob('*.md')
     text = table.read_text()
-    assert ('MAE ↓ (times 100)' if kind == 'regression' else 'F1 ↑ (%)') in text
+    assert ('MAE ↓' if kind == 'regression' else 'F1 ↑ (%)') in text
     report.main([str(results)])
     page = (results / 'index.html').read_text()
     assert kind in page
+
+
+def test_every_output_prints_a_metric_in_its_own_unit(finished):
+    """Errors as they are recorded, with three decimals; fractions in percent, with two."""
+    kind, _, _, results = finished
+    metric, factor, digits = ('MAE', 1, 3) if kind == 'regression' else ('F1', 100, 2)
+    each = {}
+    for record in store.scan(results / 'runs').complete.values():
+        scores = {s: factor * v[metric] for s, v in record['scores']['test'].items()}
+        each.setdefault(record['method']['label'], []).append(scores)
+    told = {
+        (label, s): np.array([seed[s] for seed in seeds]) for label, seeds in each.items()
+        for s in seeds[0]
+    }  # fmt: skip
+    folder = results / 'tables'
+    (stem,) = {f.with_suffix('') for f in folder.glob('*.md')}
+    (text, tex), rows = (
+        [stem.with_suffix(end).read_text() for end in ('.md', '.tex')],
+        {row['method']: row for row in csv.DictReader(stem.with_suffix('.csv').open())},
+    )
+    for (label, subset), seeds in told.items():
+        assert float(rows[label][subset]) == pytest.approx(seeds.mean(), rel=1e-4)
+        mean, std = f'{seeds.mean():.{digits}f}', f'{seeds.std(ddof=1):.{digits}f}'
+        assert f'{mean} ± {std}' in text
+        assert mean in tex
+    several = 'as the mean over the 2 values of the target, of which each is in units of its own'
+    assert (f'{metric} {several}; lower is better' in text) == (kind == 'regression')
+    if kind == 'regression':  # F1 needs more samples to be tested
+        assert tables.main([str(results), '--baseline', 'hemis']) == 0
+        less = told['modality_dropout', 'a'].mean() - told['hemis', 'a'].mean()
+        (file,) = folder.glob('*-baseline.csv')
+        row = next(row for row in csv.DictReader(file.open()) if row['column'] == 'a')
+        assert float(row['difference']) == pytest.approx(less, rel=1e-4)
+        text += file.with_suffix('.md').read_text()
+        assert f'{less:+.3f}' in text
+        assert 'seeds, 0.01' in text
+    page = (results / 'index.html').read_text()
+    assert f'{told["hemis", "a"].mean():.{digits}f}' in page
+    assert '(times 100)' not in page + text + tex
 
 
 def test_outcomes_that_do_not_fit_are_named(finished):
@@ -211,8 +250,9 @@ def test_new_samples_are_predicted_and_scored(finished, tmp_path, capsys):
         assert [row['prediction'] for row in rows] == expected
     capsys.readouterr()
     assert predict.main([str(path.parent), str(file), '--evaluate']) == 0
-    score = 100 * record['scores']['test']['a+b'][record['dataset']['metric']]
-    assert f'{score:.2f}' in capsys.readouterr().out
+    score = record['scores']['test']['a+b'][record['dataset']['metric']]
+    shown = f'{score:.3f}' if kind == 'regression' else f'{100 * score:.2f}'
+    assert shown in capsys.readouterr().out
 
 
 def test_what_cannot_be_done_with_them_is_told_in_one_line(finished, tmp_path, capsys):
@@ -265,6 +305,18 @@ def test_labels_are_balanced_by_negative_over_positive(tmp_path):
         open_datasets(['arrays:target=regression,class_weights=balanced'], [file], {})
 
 
+def test_labels_that_say_nothing_in_training_are_told(tmp_path):
+    target = np.tile([[1, 0, 1, 0]], (60, 1))
+    target[1::3, 1], target[:30, 3] = 1, 1
+    names = np.array(['day', 'rare', 'sun', 'fog'])
+    file, _ = arrays(tmp_path, 'multilabel', target=target, classes=names, split=np.arange(60) % 3)
+    (data,) = open_datasets(['arrays:target=multilabel'], [file], {})
+    assert data.notes[1:3] == (
+        'no training sample has label rare',
+        'all training samples have label day, sun',
+    )
+
+
 @BOTH
 def test_image_folders_have_them_too(kind, tmp_path):
     column = ['u|v', 'v', '-', 'u'] if kind == 'multilabel' else ['1.5', '-2', '0', '4']
@@ -282,6 +334,9 @@ def test_image_folders_have_them_too(kind, tmp_path):
     if kind == 'multilabel':
         assert data.task.classes == ('u', 'v')
         assert found.tolist() == [[1, 1], [0, 1], [0, 0], [1, 0]]
+        (tmp_path / 'classes.txt').write_text('u\nv\nw\n')
+        (data,) = open_datasets([f'folders:target={kind}'], [tmp_path], {})
+        assert 'no training sample has label w' in data.notes
     else:
         assert found.tolist() == [[1.5], [-2.0], [0.0], [4.0]]
         assert data.task.scale[0] == pytest.approx((0.875, np.std([1.5, -2, 0, 4])))

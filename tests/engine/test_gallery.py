@@ -357,7 +357,8 @@ def test_show_puts_methods_side_by_side_and_keeps_the_pictures_when_asked(faces,
 def test_show_needs_the_data_of_the_training(tmp_path, capsys):
     np.savez(tmp_path / 'mine.npz', **arrays())
     np.savez(tmp_path / 'other.npz', **arrays(1))
-    run = trained(tmp_path, 'mine.npz', 'arrays', 'logistic')['logistic']
+    options = ['class_weights=1,2,3']  # JSON makes a list of them
+    run = trained(tmp_path, 'mine.npz', 'arrays', 'logistic', options=options)['logistic']
     assert not (run / files.FILE).exists()
     for words, told in (
         ([], 'expected --data PATH, where the data of mine lie'),

@@ -1,5 +1,8 @@
 """Schedules of the training masks: what is drawn, from what it is learned, and that runs go on."""
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,7 @@ from benchmark.engine.loading import Samples
 from benchmark.engine.mask_schedules import MaskSchedule, check, tilt_of
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
+from benchmark.method import Modality, Task
 from benchmark.missing import Sampler, generator
 from benchmark.options import Spec
 from benchmark.records import curves, store
@@ -205,16 +209,54 @@ def test_a_wrong_schedule_is_told_in_one_line(spec, told):
 
 
 def test_learned_masks_need_a_score_of_every_subset():
-    many = [f'm{k}' for k in range(9)]
-    check('curriculum:0.5', many)
-    check('learned:1', many[:8])
+    modalities = tuple(Modality(f'm{k}', (2,)) for k in range(9))
+    many = Task('many', 'classification', modalities, ('no', 'yes'), 'accuracy')
+    few = dataclasses.replace(many, modalities=modalities[:8])
+    check('curriculum:0.5', Sampler('uniform', many.names), many)
+    check('learned:1', Sampler('uniform', few.names), few)
     with pytest.raises(UserError, match='expected at most 8 modalities.*found 9'):
-        check('learned:1', many)
+        check('learned:1', Sampler('uniform', many.names), many)
     mask = MaskSchedule('curriculum:0.5', 4).draw(
-        Sampler('uniform', tuple(many)), np.ones((COUNT, 9), bool), generator(0, 'mask', 1), 1
+        Sampler('uniform', many.names), np.ones((COUNT, 9), bool), generator(0, 'mask', 1), 1
     )
     # Of 511 subsets 255 lack a modality.
     assert 1 - mask.mean(0) == pytest.approx([0.5 * 255 / 511] * 9, abs=4 * 0.5 / COUNT**0.5)
+
+
+def test_learned_masks_need_scores_that_are_fractions():
+    task = Task('moods', 'regression', TASKS['vectors'].modalities, ('mood',), 'MAE')
+    sampler = Sampler('uniform', task.names)
+    check('curriculum:0.5', sampler, task)
+    told = 'mask_schedule=learned:1 on moods: expected a task whose scores are fractions, found re'
+    with pytest.raises(UserError, match=told):
+        check('learned:1', sampler, task)
+
+
+SAMPLERS = ('uniform', 'by_size', 'bernoulli:0.3', 'bernoulli:ir=0.5', 'bernoulli:ir=1',
+            'bernoulli:0', 'complete', 'only:rgb', 'only:rgb+depth+ir')  # fmt: skip
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+@pytest.mark.parametrize('spec', ['curriculum:0.5', 'learned:1'])
+def test_a_schedule_that_changes_no_mask_is_refused(spec, sampler):
+    """What changes is seen in masks that are drawn with and without the schedule."""
+    known = Sampler(sampler, NAMES)
+    every, schedule = np.ones((200, 3), bool), MaskSchedule(spec, 4)
+    schedule.tilt = np.linspace(0, 3, 7)
+    plain, other = (
+        maker(every, generator(0, 'mask', 1))
+        for maker in (known.draw, lambda *given: schedule.draw(known, *given, 1))
+    )
+    if (plain == other).all():
+        with pytest.raises(UserError, match=re.escape(f'found sampler={sampler}, which draws ')):
+            check(spec, known, TASKS['faces'])
+    else:
+        check(spec, known, TASKS['faces'])
+
+
+def test_an_experiment_with_such_a_schedule_is_refused(tmp_path):
+    with pytest.raises(UserError, match='mask_schedule=learned:0.1: expected a sampler of several'):
+        experiment(tmp_path, mask_schedule='learned', sampler='complete').check()
 
 
 def test_captions_tell_the_schedule():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tasks import ESANET, TASKS, Toy
 
-from benchmark.engine import deployed, execution, picking, plan, pretraining, slurm
+from benchmark.engine import deployed, execution, loading, picking, plan, pretraining, slurm
 from benchmark.engine.building import Machine, build
 from benchmark.engine.forecast import Forecast
 from benchmark.engine.protocol import Protocol
@@ -107,6 +107,19 @@ def test_a_pre_training_is_part_of_the_identity_and_its_absence_is_not(tmp_path)
     assert again.pretraining.folder == one(data, tmp_path, 'masked').folder
 
 
+def test_no_label_chooses_the_samples_of_a_pre_training(tmp_path, monkeypatch):
+    drawn, real = [], loading.balancing
+    monkeypatch.setattr(loading, 'balancing', lambda x: drawn.append(len(x)) or real(x))
+    data = Toy(TASKS['vectors'], SIZES)
+    e = one(data, tmp_path, pretrain='masked', sampling='balanced')
+    execution.train(e.pretraining, MACHINE, quiet)
+    assert not drawn
+    execution.train(e, MACHINE, quiet)
+    assert len(drawn) == 1
+    # It is the pre-training of the same table without balanced draws.
+    assert e.pretraining.folder == one(data, tmp_path, pretrain='masked').pretraining.folder
+
+
 class Hidden(Toy):
     """A toy data set that holds NaN wherever training gaps are, and in the whole test split."""
 
@@ -154,6 +167,12 @@ def test_nothing_that_training_gaps_hide_reaches_the_encoders(pretrain, tmp_path
         ('faces', 'hemis', {'pretrain': 'mmanet'}, "unknown pretrain 'mmanet'"),
         ('faces', 'hemis', {'pretrain_epochs': 3}, 'pretrain_epochs: expected pretrain beside it'),
         ('faces', 'hemis', {'pretrain': 'masked', 'pretrain_epochs': -1}, 'found -1'),
+        (
+            'faces',
+            'hemis',
+            {'pretrain': 'masked', 'pretrain_epochs': 0},
+            'found 0',
+        ),
         ('esanet', 'complete', {'pretrain': 'masked'}, 'needs encoders that keep the modalities'),
     ],
 )

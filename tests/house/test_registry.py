@@ -14,6 +14,7 @@ from tasks import TASKS, Toy
 
 import methods
 from benchmark import registry
+from benchmark.dataset import Dataset
 from benchmark.engine.arguments import pairs
 from benchmark.engine.experiment import experiment
 from benchmark.engine.places import folder_name
@@ -28,7 +29,8 @@ from benchmark.engine.protocol import CHOICES, Protocol
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality
 from benchmark.missing import Sampler
-from benchmark.options import Spec, options_of, read, resolve, spell
+from benchmark.narrowed import open_data
+from benchmark.options import Range, Spec, options_of, read, resolve, spell, typed
 from benchmark.registry import DATASETS, METHODS, load_file, lookup, parse_spec
 from benchmark.source import code_of
 
@@ -215,6 +217,24 @@ def test_a_value_that_its_annotation_forbids_is_told(key, text, told):
         resolve(Annotated, 'odd', {key: text}, {})
 
 
+@pytest.mark.parametrize(
+    ('given', 'inside', 'outside', 'told'),
+    [
+        (Range(), (0, 1e9), (-1e-9,), '0 or more'),
+        (Range(0, above=True), (1e-9,), (0, -1), 'more than 0'),
+        (Range(1, 32), (1, 32, True, 'auto', None), (0, 33), '1 to 32'),
+        (Range(0, 1, below=True), (0, 0.999), (1, -0.1), '0 to below 1'),
+        (Range(-1), ((-1, 0.5), -1), ((0.5, -2), -1.5), '-1 or more'),
+    ],
+)
+def test_a_range_takes_the_numbers_in_it_alone(given, inside, outside, told):
+    for value in inside:
+        given.check('odd:share', value)
+    for value in outside:
+        with pytest.raises(UserError, match=f'^odd:share: expected {told}, found -?[0-9.e-]+$'):
+            given.check('odd:share', value)
+
+
 def test_an_option_given_twice_is_refused():
     with pytest.raises(UserError, match='expected one value of alpha, found two'):
         parse_spec('mmanet:alpha=4,alpha=5')
@@ -235,6 +255,46 @@ def test_every_spelling_of_the_same_options_is_one_experiment(tmp_path):
     grid = experiments(Request(methods, [0], {}, tmp_path, 'cpu'), [Toy(TASKS['vectors'])])
     assert [e.label for e in grid] == ['redcore', 'redcore:kl=0.5']
     assert grid[0].source == 'default'
+
+
+class Wide(Dataset):
+    def __init__(self, splits, more=(), /, *, width: int = 64, cache: str = 'none'):
+        self.given = splits, more, width, cache
+
+
+class Narrow(Wide):
+    def __init__(self, splits, *, width: int = 8, **shared):
+        super().__init__(splits, width=width, **shared)
+
+
+class Own(Narrow):
+    def __init__(self, *, root: str = '', **shared):
+        super().__init__(root, **shared)
+
+
+class Closed(Narrow):
+    def __init__(self, *, root: str = ''):
+        super().__init__(root, cache='ram')
+
+
+def test_a_data_set_has_the_options_that_its_constructor_hands_on():
+    own = {k: o for k, o in options_of(Own).items() if k not in Own.shared()}
+    assert own == {'root': (str, ''), 'width': (int, 8), 'cache': (str, 'none')}
+    assert [*own] == ['root', 'width', 'cache']
+    assert typed(Own, 'own', {'cache': 'ram', 'width': '4'}) == {'cache': 'ram', 'width': 4}
+    data = open_data(Own, {'root': 'x', 'cache': 'ram', 'modalities': ''})
+    assert data.given == ('x', (), 8, 'ram')
+    assert [*options_of(Closed)] == [*Dataset.shared_options, 'root']
+    with pytest.raises(UserError, match="unknown option of own 'widht'; did you mean 'width'"):
+        typed(Own, 'own', {'widht': '4'})
+
+
+def test_options_of_a_method_stand_in_its_own_file():
+    class Sub(METHODS.module_dict['redcore']):
+        def __init__(self, task, beta: float = 1.0, **others):
+            super().__init__(task, **others)
+
+    assert options_of(Sub) == {'beta': (float, 1.0)}
 
 
 ROWS = [

@@ -197,6 +197,7 @@ def test_a_trained_network_needs_the_file_no_more(made):
     ('options', 'told'),
     [
         (['encoder=resnet18x'], "unknown encoder 'resnet18x'; did you mean 'resnet18'?"),
+        (['encoder=nosuch'], "unknown encoder 'nosuch' (all: timm.list_models())"),
         (['encoder_frozen=true'], 'encoder_frozen: expected encoder=NAME'),
         (['encoder=test_resnet', 'encoder_frozen=true'], 'encoder_weights=FILE beside it'),
         (['encoder=test_resnet', 'encoder_weights=none.pth'], 'No such file'),

@@ -21,8 +21,10 @@ from tasks import TASKS as PLAIN
 
 from benchmark.engine import stacking
 from benchmark.engine.evaluation import subset_logits
+from benchmark.errors import UserError
 from benchmark.method import Method, SubsetScore
 from benchmark.missing import subset_id, subset_ids, subset_masks
+from benchmark.options import Range, options_of, typed
 from benchmark.registry import BROKEN, METHODS, discover
 
 discover()
@@ -171,9 +173,29 @@ def problems(cls):
         elif not fits(option.default, hint):
             found.append(f'{option}: the default has not the annotated type, or no option has it')
     groups = {f'settings[{dataset!r}]': given for dataset, given in cls.settings.items()}
+    groups['ranges'] = vars(cls).get('ranges', {})
     for where, given in {'search': cls.search, **groups}.items():
         found += [f'{where}: {key!r} is not an option' for key in given if key not in parameters]
     return found
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_values_of_a_method_are_in_range_and_a_number_below_is_refused_in_one_line(name):
+    cls = METHODS.module_dict[name]
+    options = options_of(cls)
+    plain = {key: option.default for key, option in options.items()}
+    for given in (plain, *cls.settings.values()):
+        assert typed(cls, name, given) == given
+        for key, drawn in cls.search_space({**plain, **given}).items():
+            for share in (0.0, 0.999999):
+                typed(cls, name, {key: drawn.at(share)})
+    for key, option in options.items():
+        if fits(1, option.hint) or fits(0.5, option.hint):
+            least = cls.ranges.get(key, Range()).least
+            told = f'^{name}:{key}: expected .*, found {least - 1}$'
+            with pytest.raises(UserError, match=told) as error:
+                typed(cls, name, {key: str(least - 1)})
+            assert '\n' not in str(error.value)
 
 
 def fits(value, hint):

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
-from tasks import TASKS, batch_of, images
+from tasks import TASKS, Toy, batch_of, images
 from torch import nn
 
+from benchmark.engine import notes
+from benchmark.engine.experiment import experiment
+from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.method import Task
+from benchmark.options import Spec, typed
 from methods.common.prototypes import Prototypes
 from methods.smil import SMIL, Regulariser, Replacement, distance, plain
 
@@ -281,15 +285,25 @@ def test_a_loss_may_be_asked_for_without_gradients():
 @pytest.mark.parametrize(
     ('options', 'told'),
     [
-        ({'variant': 'oficial'}, 'variant of smil'),
-        ({'prototypes': 0}, 'smil:prototypes: expected at least 1, found 0'),
-        ({'memory': 1.0}, 'smil:memory: expected 0 to below 1, found 1.0'),
+        ({'variant': 'oficial'}, "value of smil:variant 'oficial'; did you mean 'official'"),
+        ({'prototypes': '0'}, 'smil:prototypes: expected 1 or more, found 0'),
+        ({'memory': '1'}, 'smil:memory: expected 0 to below 1, found 1'),
     ],
 )
 def test_wrong_options_are_told_in_one_line(options, told):
     with pytest.raises(UserError, match=told) as error:
-        SMIL(TASKS['vectors'], **options)
+        SMIL(TASKS['vectors'], **typed(SMIL, 'smil', options))
     assert '\n' not in str(error.value)
+
+
+def test_training_samples_of_which_none_is_complete_are_told(tmp_path):
+    first = TASKS['vectors'].names[0]
+    told = []
+    for method, rates in (('smil', '0.4'), ('smil', f'{first}=1'), ('hemis', f'{first}=1')):
+        protocol = Protocol.build({}, {'rates': rates}, 'cpu')
+        e = experiment(Spec(method), Toy(TASKS['vectors']), protocol, 0, tmp_path)
+        told.append([note for note in notes.of(e) if 'the prototypes that replace' in note])
+    assert [len(found) for found in told] == [0, 1, 0]
 
 
 def test_one_modality_cannot_be_replaced():

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
-from benchmark.records import distances, labels, metrics, values
+from benchmark.records import distances, labels, metrics, units, values
 from benchmark.records.ranking import average_precision
 
 RNG = np.random.default_rng(0)
@@ -100,8 +100,12 @@ def test_a_resampled_test_set_is_scored_by_adding_contributions(metric):
 
 
 def test_units_are_told():
-    assert [distances.unit(name) for name in ('MAE', 'R2', 'F1', 'mIoU')] == ['times 100'] * 2 + [
-        '%'
-    ] * 2
+    shown = [units.shown(0.12345, name) for name in ('MAE', 'R2', 'F1', 'mIoU', 'HD95_core')]
+    assert shown == ['0.123', '0.123', '12.35 %', '12.35 %', '0.12 mm']
+    # Beside distances, exactly what is bounded is printed in percent.
+    known = {name: units.unit_of(name) for name in metrics.HIGHER_IS_BETTER}
+    assert {name for name, unit in known.items() if unit is units.PERCENT} == {
+        *metrics.HIGHER_IS_BETTER
+    } - {*values.UNBOUNDED, distances.HD95}
     assert not metrics.higher_is_better('MAE')
     assert metrics.higher_is_better('mAP')

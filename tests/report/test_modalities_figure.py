@@ -78,7 +78,7 @@ def test_networks_of_single_subsets_give_the_curves_that_they_have():
     }
     only['rgb']['gradient_norms']['ir'] = [1.0, 2.0, 3.0]
     only['depth']['gradient_norms']['ir'] = [3.0, 2.0, 1.0]
-    found = curves.of_networks(only, SUBSETS)
+    found = curves.of_networks(only, SUBSETS, 'ACER')
     assert found['gradient norm of rgb'] == {0: 2.0, 1: 2.0, 2: 2.0}
     assert found['gradient norm of ir'] == {0: 2.0, 1: 2.0, 2: 2.0}
 

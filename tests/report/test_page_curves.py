@@ -83,11 +83,11 @@ def test_networks_of_single_subsets_are_joined():
         one['losses'] = {'loss': [k + e for e in range(3)]}
         one['validation'] = {subset: one['validation'][subset]}
         made_of[subset] = one
-    found = page.of_networks(made_of, SUBSETS)
+    found = page.of_networks(made_of, SUBSETS, 'ACER')
     assert found['training loss'] == pytest.approx({e: np.mean(np.arange(7)) + e for e in range(3)})
     assert found['validation, mean over subsets'] == pytest.approx({0: 3, 1: 4, 2: 5})
     del made_of['ir']
-    assert page.of_networks(made_of, SUBSETS)['validation, mean over subsets'] == {}
+    assert page.of_networks(made_of, SUBSETS, 'ACER')['validation, mean over subsets'] == {}
 
 
 def test_damaged_curves_are_told_and_the_log_stands_in(tmp_path):

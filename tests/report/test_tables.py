@@ -450,6 +450,11 @@ def test_the_caption_states_options_and_sizes_of_the_data():
     runs = Runs()
     record = runs.add('m', 0, 40, dataset={'options': {'size': 48, 'width': 12}})
     assert 'Options of the data set: size=48, width=12.' in captions.caption(runs.only_block())
+    record['dataset']['options'] |= {'class_weights': [1.0, 2.5], 'binary': True}
+    told = captions.caption(runs.only_block())  # as they are typed
+    assert 'size=48, width=12, class_weights=1/2.5, binary=true.' in told
+    for added in ('class_weights', 'binary'):
+        del record['dataset']['options'][added]
     record['samples'] = {'train': 1500, 'val': 500, 'test': 400}
     record['dataset']['encoder'] = 'ResNet-18, width 12'
     told = captions.caption(runs.only_block())

@@ -54,11 +54,12 @@ def test_sizes_of_splits_are_told_in_their_own_unit():
     assert (row['unit'], row['n_training'], row['n_test']) == ('clusters', '30', '100')
 
 
-@pytest.mark.parametrize(('size', 'told'), [(1, False), (20, False), (25, True)])
+@pytest.mark.parametrize(('size', 'told'), [(1, False), (20, False), (25, True), (SAMPLES, True)])
 def test_few_units_are_few_clusters(size, told):
     table = made(size)
     notes = captions.notes(table.blocks[0])
-    line = f'every subset has only {SAMPLES // size} test clusters; tests need 20'
+    told_of = f'{SAMPLES // size} test cluster{"s" * (size < SAMPLES)}'
+    line = f'every subset has only {told_of}; tests need 20'
     assert notes == ([line] if told else [])
 
 

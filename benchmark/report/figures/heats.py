@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from benchmark.records.units import gained
 from benchmark.report.figures.shapes import Colouring, Column, Heat, Matrices, Picture, Value
 from benchmark.report.figures.source import Source, part_of, present
 from benchmark.report.page import lattice, predictions, scores
@@ -69,9 +70,8 @@ def score(source: Source) -> Iterator[Picture]:
     view, part = source.view, _layers(source)
     title, about = 'Scores by method and subset', f'Mean over seeds. {view.better}'
     dark: Colouring = part['colours'][0]
-    yield heat_of(
-        source, 'scores', title, about, part['layers']['0'], f'{view.score}; {DARK}', dark
-    )
+    shown = part['layers']['0'], f'{view.score}; {DARK}', dark
+    yield heat_of(source, 'scores', title, about, *shown, digits=view.unit.digits)
 
 
 def gap(source: Source) -> Iterator[Picture]:
@@ -100,16 +100,17 @@ def difference(source: Source) -> Iterator[Picture]:
         [None if v is None or b is None else v - b for v, b in zip(rows[m], base, strict=True)]
         for m in others
     ]
-    against = view.methods[source.baseline]
+    against, points = view.methods[source.baseline], view.unit.points
     yield heat_of(
         source,
         'difference',
         f'Differences to {against}',
         'The score of a method less that of the baseline, means over seeds.',
         less,
-        f'{view.runs.metric} less that of {against} (points); {SIGNED}',
+        f'{view.runs.metric} less that of {against}{points and f" ({points})"}; {SIGNED}',
         'signed' if part['sign'] > 0 else 'against',
         methods=others,
+        digits=view.unit.digits,
     )
 
 
@@ -124,7 +125,7 @@ def interactions(source: Source) -> Iterator[Picture]:
         for k, (title, pair) in enumerate(zip(part['cols'], pairs, strict=True))
     }
     methods = [view.methods.index(name) for name in part['rows']]
-    label = f'interaction (points of {view.runs.metric}); synergy is blue, redundancy is orange'
+    label = f'interaction ({gained(view.runs.metric)}); synergy is blue, redundancy is orange'
     arguments = 'interactions', 'Interactions of two modalities', section['about']
     values = part['layers']['']
     yield heat_of(source, *arguments, values, label, 'signed', columns, methods)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.records.units import gained
 from benchmark.report import escaping, statistics
 from benchmark.report.figures.shapes import (
     Group,
@@ -133,7 +134,7 @@ def shapley(source: Source) -> Iterator[Picture]:
         )
         for name in dict.fromkeys(row['modality'] for row in rows)
     ]
-    label = f'Shapley value (points of {view.runs.metric})'
+    label = f'Shapley value ({gained(view.runs.metric)})'
     shape = Rows([view.methods[m] for m in order], groups, label, zero=True)
     title = 'What each modality is worth'
     yield Picture('shapley', title, section['about'], shape, *numbers_of(part, view.methods))
@@ -185,7 +186,7 @@ def cost(source: Source) -> Iterator[Picture]:
         'cost',
         'Cost and score',
         section['about'],
-        Scatter(panels, [view.methods[m] for m in order], view.runs.higher),
+        Scatter(panels, [view.methods[m] for m in order], view.runs.higher, view.unit.digits),
         *numbers_of(part, view.methods),
         f'FLOPs on {left} subsets are not shown; --subsets names others' if left else '',
     )

@@ -39,6 +39,7 @@ class Heat:
         label: What the colours show.
         colouring: Which numbers are dark or blue.
         empty: Why a cell has no number.
+        digits: The most decimals of a number.
     """
 
     rows: Sequence[str]
@@ -48,6 +49,7 @@ class Heat:
     label: str
     colouring: Colouring
     empty: str = 'not known'
+    digits: int = 2
 
 
 @dataclass(frozen=True)
@@ -158,11 +160,13 @@ class Scatter:
         panels: For each panel the title of the x-axis, that of the y-axis, and the points.
         names: The names of the methods, of which the first has the number 1.
         higher: Whether a higher score is better.
+        digits: Number of decimals of a score.
     """
 
     panels: Sequence[tuple[str, str, Sequence[Point]]]
     names: Sequence[str]
     higher: bool
+    digits: int = 2
 
 
 @dataclass(frozen=True)

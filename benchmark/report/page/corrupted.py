@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmark.records.corruptions import Tests
 from benchmark.records.kinds import KINDS
+from benchmark.records.units import shown
 from benchmark.report.page.view import Section, View, figure, grid, lacking, number, section, tidy
 from benchmark.report.robustness import FEWEST, Robustness
 
@@ -16,12 +17,13 @@ MOST = 20_000
 """Most rows of the chart; beyond it, only the complete input is shown."""
 
 
-MEASURES = (
-    'relative robustness (%)',
-    'area under the severity curve (%)',
-    'effective robustness (points)',
-)
-"""What the table of methods and corruptions shows."""
+def measures(view: View) -> list[str]:
+    """Returns what the table of methods and corruptions shows."""
+    return [
+        'relative robustness (%)',
+        f'area under the severity curve{view.unit.suffix}',
+        'effective robustness (points)',
+    ]
 
 
 def section_of(view: View, tests: Mapping[str, Tests]) -> Section:
@@ -40,12 +42,12 @@ def section_of(view: View, tests: Mapping[str, Tests]) -> Section:
     about = (
         'The same networks, tested with one modality corrupted at a time; severity 0 is the clean '
         f'input. {view.better} The relative robustness is the share of the clean score above '
-        f'{100 * found.empty:.2f} %, the score without any input, that is kept, as the mean over '
-        'severities. The area under the severity curve is the mean height of that curve. The '
-        'effective robustness is the part of the score under corruption, in points, that the clean '
-        f'score does not explain; it is compared with a trend of at least {FEWEST} rows. A cell is '
-        'empty where a row lacks some of the tests, and a relative robustness also where the clean '
-        'score is no better than that without any input.'
+        f'{shown(found.empty, view.runs.metric)}, the score without any input, that is kept, as '
+        'the mean over severities. The area under the severity curve is the mean height of that '
+        'curve. The effective robustness is the part of the score under corruption, in points, '
+        'that the clean score does not explain; it is compared with a trend of at least '
+        f'{FEWEST} rows. A cell is empty where a row lacks some of the tests, and a relative '
+        'robustness also where the clean score is no better than that without any input.'
     )
     if left:
         about += f' Not tested: {", ".join(tidy(left))}.'
@@ -56,6 +58,7 @@ def _curves(view: View, found: Robustness) -> dict[str, Any]:
     """Returns the score by severity; one modality, corruption and subset at a time."""
     names, labels = view.runs.data['modalities'], list(view.runs.groups)
     curves = list(found.curves())
+    factor, digits = view.unit.factor, view.unit.digits
     if len(curves) * len(found.severities) > MOST:
         curves = [curve for curve in curves if curve.subset == found.whole]
     # The complete input first: it is what the reader sees first.
@@ -67,8 +70,8 @@ def _curves(view: View, found: Robustness) -> dict[str, Any]:
             found.kinds.index(curve.kind),
             subsets.index(curve.subset),
             severity,
-            number(100 * mean, 2),
-            number(100 * std, 2),
+            number(factor * mean, digits),
+            number(factor * std, digits),
         ]
         for curve in curves
         for severity, mean, std in zip(curve.severities, curve.mean, curve.std, strict=True)
@@ -83,6 +86,7 @@ def _curves(view: View, found: Robustness) -> dict[str, Any]:
         rows,
         {'severity': 'severity', 'value': 'score', 'std': '±'},
         {'@y': view.score},
+        digits=view.unit.digits,
         selects=[
             {'field': 'modality', 'label': 'Corrupted', 'options': tidy(found.modalities)},
             {'field': 'kind', 'label': 'by', 'options': [KINDS[kind] for kind in found.kinds]},
@@ -96,14 +100,15 @@ def _subset_titles(subsets: list[str], names: list[str]) -> list[str]:
 
 
 def _kept(view: View, found: Robustness) -> dict[str, Any]:
-    """Returns method x corruption: a measure of `MEASURES`, of one modality or of all."""
-    choices = ['', *found.modalities]
+    """Returns method x corruption: a measure of `measures`, of one modality or of all."""
+    choices, options = ['', *found.modalities], measures(view)
+    factors = [100.0, view.unit.factor, 100.0]
     rows = [m for m, label in enumerate(view.runs.groups) if label in found.rows]
     labels = [label for label in view.runs.groups if label in found.rows]
     columns = [[_measures(found, m, kind) for kind in ('', *found.kinds)] for m in choices]
     layers = {
-        f'{n}/{k}': [[number(100 * column[n][label]) for column in each] for label in labels]
-        for n in range(len(MEASURES))
+        f'{n}/{k}': [[number(factors[n] * column[n][label]) for column in each] for label in labels]
+        for n in range(len(options))
         for k, each in enumerate(columns)
     }
     return grid(
@@ -114,7 +119,7 @@ def _kept(view: View, found: Robustness) -> dict[str, Any]:
         ['all corruptions', *(KINDS[kind] for kind in found.kinds)],
         layers,
         [
-            {'label': 'Shown', 'options': list(MEASURES)},
+            {'label': 'Shown', 'options': options},
             {'label': 'Corrupted', 'options': ['any modality', *tidy(found.modalities)]},
         ],
         colours=['high', 'high' if view.runs.higher else 'low', 'signed'],
@@ -123,7 +128,7 @@ def _kept(view: View, found: Robustness) -> dict[str, Any]:
 
 
 def _measures(found: Robustness, modality: str, kind: str) -> list[dict[str, float]]:
-    """Returns for each of `MEASURES` row -> its mean over seeds, as a fraction."""
+    """Returns for each of `measures` row -> its mean over seeds, as recorded."""
     where = found.where(modality, kind)
     return [
         {label: float(found.relative(label, where).mean()) for label in found.rows},

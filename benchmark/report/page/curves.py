@@ -16,6 +16,7 @@ import numpy as np
 from benchmark.missing import subset_ids
 from benchmark.records import curves
 from benchmark.records.schema import Record, RecordError
+from benchmark.records.units import unit_of
 from benchmark.report.page.predictions import detailed
 from benchmark.report.page.view import Section, View, figure, lacking, section, tidy
 
@@ -71,22 +72,25 @@ def from_log(log: Path, metric: str, subsets: Sequence[str]) -> dict[str, Line]:
         elif told := _VALIDATION.search(line):
             pairs = dict(word.rsplit(' ', 1) for word in told[2].split(', ') if ' ' in word)
             each = [pairs.get(f'{subset}/{metric}') for subset in subsets]
-            values = [100 * float(value) for value in each if value]
+            values = [unit_of(metric).factor * float(value) for value in each if value]
             if len(values) == len(subsets):
                 found[MEAN][int(told[1])] = float(np.mean(values))
     return found
 
 
-def of_networks(networks: Mapping[str, curves.Curve], subsets: Sequence[str]) -> dict[str, Line]:
+def of_networks(
+    networks: Mapping[str, curves.Curve], subsets: Sequence[str], metric: str
+) -> dict[str, Line]:
     """Returns the curves of a run.
 
     Args:
         networks: The curves of its networks. Their losses, learning rates and gradient norms are
             averaged; a network that has no value for a modality is left out of its mean.
         subsets: The subsets; an epoch in which one was not measured has no mean of validation.
+        metric: The metric of the validation.
 
     Returns:
-        What is drawn -> its values by epoch, scores in percent.
+        What is drawn -> its values by epoch, scores as they are printed.
     """
     trained: dict[str, list[Line]] = {}
     scores: dict[str, Line] = {}
@@ -100,7 +104,7 @@ def of_networks(networks: Mapping[str, curves.Curve], subsets: Sequence[str]) ->
         for name, values in curve.get('modality_losses', {}).items():
             trained.setdefault(ALONE + name, []).append(_line(curve['validated'], values))
         for subset, values in curve['validation'].items():
-            scores[subset] = _line(curve['validated'], values, 100)
+            scores[subset] = _line(curve['validated'], values, unit_of(metric).factor)
     single = [title for title in trained if title.startswith((NORM, ALONE))]
     trained |= {title: [line for line in trained[title] if line] or [{}] for title in single}
     found = {title: _mean(lines) for title, lines in trained.items()}
@@ -166,7 +170,11 @@ def _drawn(view: View, folder: Callable[[Record], Path]) -> tuple[list[Drawn], i
             except RecordError:
                 damaged += 1
             log = folder(record) / LOG
-            lines = of_networks(networks, subsets) if networks else from_log(log, metric, subsets)
+            lines = (
+                of_networks(networks, subsets, metric)
+                if networks
+                else from_log(log, metric, subsets)
+            )
             drawn.append(Drawn(m, record['seed'], lines))
     return drawn, damaged
 
@@ -174,8 +182,8 @@ def _drawn(view: View, folder: Callable[[Record], Path]) -> tuple[list[Drawn], i
 def _about(metric: str, step: int, damaged: int, some: bool) -> str:
     told = [
         'Means of the loss terms over the steps of an epoch, the learning rate at its first step, '
-        f'and the {metric} on the validation split in percent where it was measured. Losses of '
-        'different methods have different terms and are not comparable.'
+        f'and the {metric} on the validation split {unit_of(metric).words} where it was measured. '
+        'Losses of different methods have different terms and are not comparable.'
     ]
     if some:
         told.append('The mean over subsets gives every tested subset the same weight.')

@@ -14,6 +14,7 @@ from benchmark.records.gallery import Answer, Gallery, Picture, Shown
 from benchmark.records.schema import DatasetInfo, Record, RecordError
 from benchmark.report import escaping
 from benchmark.report.page.view import Part, Section, View, lacking, section
+from benchmark.shown import noun
 from benchmark.subsets import is_subset, subset_order
 
 LARGEST = 1_000_000
@@ -200,7 +201,8 @@ def limited(made: Sequence[Mapping[str, Any]]) -> None:
 def _told(rule: str, gallery: Gallery, data: DatasetInfo) -> str:
     """Says how samples were chosen."""
     unit = 'volumes' if data['metric'] == 'Dice' else 'samples'
-    text = CHOICE[rule].format(of=f'{gallery["of"]} test {unit}')
+    of = f'{gallery["of"]} test {noun(unit, gallery["of"])}'
+    text = CHOICE[rule].format(of=of)
     if rule == 'random' or gallery['chosen'] == 1:
         return text
     return f'{text} They were chosen by the mean over {gallery["chosen"]} runs.'

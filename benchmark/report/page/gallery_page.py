@@ -9,6 +9,7 @@ from benchmark import tested
 from benchmark.files import writing
 from benchmark.records.gallery import Gallery
 from benchmark.records.schema import Record, test_scores
+from benchmark.records.units import shown
 from benchmark.report import escaping
 from benchmark.report.page import document, gallery_png
 from benchmark.report.page.gallery import Kept, part
@@ -58,9 +59,9 @@ def _told(name: str, record: Record) -> str:
     data = record['dataset']
     scores = test_scores(record)
     which, count = record['protocol'].get('subsets', ''), len(data['modalities'])
-    mean = 100 * tested.mean(scores, count, which) if scores else 0.0
+    mean = tested.mean(scores, count, which) if scores else 0.0
     kind = 'estimated mean' if tested.is_sample(which) else 'mean'
     return escaping.terminal(
         f'{name}: protocol {record["protocol_id"]}, seed {record["seed"]}, '
-        f'{kind} {data["metric"]} over the subsets {mean:.2f} %'
+        f'{kind} {data["metric"]} over the subsets {shown(mean, data["metric"])}'
     )

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 
 from benchmark.missing import subset_ids, subset_masks
+from benchmark.records.units import gained
 from benchmark.report import coverage, statistics
 from benchmark.report.page.view import (
     Part,
@@ -82,7 +83,7 @@ def shapley(view: View) -> Section:
     rows = []
     for m, each in values.items():
         for k, name in enumerate(tidy(names)):
-            mean, std = statistics.over_seeds([100 * seed[k] for seed in each])
+            mean, std = statistics.over_seeds([view.unit.factor * seed[k] for seed in each])
             spread = 0.0 if np.isnan(std) else std
             row = [number(v) for v in (mean, std, mean - spread, mean + spread)]
             rows.append([m, name, *row])
@@ -94,7 +95,8 @@ def shapley(view: View) -> Section:
         ['m', 'modality', 'value', 'std', 'low', 'high'],
         rows,
         {'modality': 'modality', 'value': 'Shapley value', 'std': '±'},
-        {'@x': f'points of {view.runs.metric}'},
+        {'@x': gained(view.runs.metric)},
+        digits=view.unit.digits,
     )
     parts = [bars]
     if len(names) > 1:
@@ -110,10 +112,10 @@ def _interactions(view: View, found: dict[int, list[dict[str, float]]], empty: f
         seeds = [
             list(statistics.interactions(scores, names, empty, higher).values()) for scores in each
         ]
-        rows.append([number(100 * float(v)) for v in np.mean(seeds, axis=0)])
+        rows.append([number(view.unit.factor * float(v)) for v in np.mean(seeds, axis=0)])
     return grid(
         f'{view.id}-pairs',
-        f'Interaction of each pair of modalities in points of {view.runs.metric}, mean over seeds. '
+        f'Interaction of each pair of modalities in {gained(view.runs.metric)}, mean over seeds. '
         'Synergy is blue, redundancy is orange.',
         'method',
         [view.methods[m] for m in found],
@@ -140,16 +142,17 @@ def failing(view: View) -> Section:
     if not found:
         return section(id, title, about, lacking(_untested(view)))
     names = present(view)
-    subsets = subset_ids(names)
+    subsets, factor = subset_ids(names), view.unit.factor
     part = {
         'kind': 'sliders',
         'id': f'{view.id}-expected',
         'text': f'Expected {view.score} of each method, best first.',
         'modalities': tidy(names),
         'masks': subset_masks(len(names)).astype(int).tolist(),
-        'empty': None if view.empty is None else number(100 * view.empty),
+        'empty': None if view.empty is None else number(factor * view.empty),
+        'digits': view.unit.digits,
         'values': {
-            str(m): [[number(100 * scores[s]) for s in subsets] for scores in each]
+            str(m): [[number(factor * scores[s]) for s in subsets] for scores in each]
             for m, each in found.items()
         },
         'higher': view.runs.higher,
@@ -158,7 +161,7 @@ def failing(view: View) -> Section:
 
 
 def expected(sliders: Part, absent: np.ndarray) -> dict[int, list[float]]:
-    """Returns method -> for each seed the expected score in percent.
+    """Returns method -> for each seed the expected score as printed.
 
     Args:
         sliders: What `failing` returned, whose sliders the page sets.

@@ -158,7 +158,7 @@
   const numbersOf = (part, rows) => {
     // Learning rates and losses may be far below one hundredth.
     const told = (value) => (typeof value === 'number' && Math.abs(value) < 0.1 && !Number.isInteger(value)
-      ? String(Number(value.toPrecision(3))) : shown(value, Number.isInteger(value) ? 0 : 2));
+      ? String(Number(value.toPrecision(3))) : shown(value, Number.isInteger(value) ? 0 : part.digits ?? 2));
     const lines = rows.map((row) => {
       const line = make('tr');
       line.append(make('th', row.method, { scope: 'row' }));
@@ -235,8 +235,8 @@
       const bar = make('span', undefined, { class: 'bar' });
       bar.style.width = `${(100 * row.mean) / (most || 1)}%`;
       track.append(bar);
-      line.append(make('th', row.name, { scope: 'row' }), make('td', shown(row.mean, 2)),
-        make('td', shown(row.spread, 2)), track);
+      line.append(make('th', row.name, { scope: 'row' }), make('td', shown(row.mean, part.digits)),
+        make('td', shown(row.spread, part.digits)), track);
       return line;
     });
     const made = table(part.text, ['method', 'expected', '±', ''], rows);
@@ -245,7 +245,7 @@
     const percent = (p) => `${(100 * p).toFixed(1)} %`;
     const none = fails.reduce((product, p) => product * p, 1);
     element.querySelector('.summary').textContent = found.length
-      ? `All modalities are there with ${percent(weights[weights.length - 1])}, none with ${percent(none)}. Best: ${found[0].name}, ${shown(found[0].mean, 2)}.`
+      ? `All modalities are there with ${percent(weights[weights.length - 1])}, none with ${percent(none)}. Best: ${found[0].name}, ${shown(found[0].mean, part.digits)}.`
       : 'With every modality failing for certain there is nothing to expect.';
     filter(element.closest('.block'));
   };

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from benchmark import tested
-from benchmark.records.values import UNBOUNDED
+from benchmark.records.units import PERCENT
 from benchmark.report import captions, escaping, statistics
 from benchmark.report.page.view import (
     Section,
@@ -46,6 +46,7 @@ def table(view: View) -> dict[str, Any]:
     ]
     return {
         'id': f'{view.id}-table',
+        'words': view.unit.words,
         'columns': [escaping.terminal(title) for title in columns.values()],
         'extra': extra,
         'rows': [row for row in rows if row['kind'] == 'method'],
@@ -56,18 +57,18 @@ def table(view: View) -> dict[str, Any]:
 
 
 def _cell(view: View, row: Row, column: str) -> dict[str, Any]:
-    cell, runs = row.cells.get(column, Cell(math.nan)), view.runs
+    cell, runs, unit = row.cells.get(column, Cell(math.nan)), view.runs, view.unit
     low, high = math.nan, math.nan
     if row.kind == 'method' and runs.main:
         low, high = runs.standings.interval(row.label, column)
     known = not math.isnan(cell.mean)
-    most = math.inf if runs.metric in UNBOUNDED else 100.0
-    bounds = [min(max(100 * bound, 0.0), most) for bound in (low, high)]
+    most = 1.0 if unit is PERCENT else math.inf
+    bounds = [unit.text(min(max(bound, 0.0), most)) for bound in (low, high)]
     return {
-        'text': f'{cell.mean:.2f}' if known else cell.text,
+        'text': unit.printed(cell.mean) if known else cell.text,
         'value': f'{cell.mean:.6f}' if known else '',
-        'spread': '' if math.isnan(cell.std) else f'{cell.std:.2f}',
-        'interval': '' if math.isnan(low) else f'{bounds[0]:.2f} to {bounds[1]:.2f}',
+        'spread': unit.printed(cell.std),
+        'interval': '' if math.isnan(low) else f'{bounds[0]} to {bounds[1]}',
         'mark': cell.mark,
     }
 
@@ -103,6 +104,7 @@ def heatmap(view: View) -> Section:
         methods=True,
         baseline=view.order[0],
         sign=1 if runs.higher else -1,
+        digits=view.unit.digits,
     )
     return section(f'{view.id}-map', 'Methods and subsets', about, part, shown=True)
 
@@ -117,11 +119,11 @@ def _gap_closed(view: View) -> list[list[float | None]] | None:
     if chance is None or not ceiling or not view.runs.main:
         return None
     places = {subset: k for k, subset in enumerate(view.runs.subsets)}
-    count = len(view.runs.data['modalities'])
+    count, factor = len(view.runs.data['modalities']), view.unit.factor
     found = []
     for means in view.means:
         each = {
-            subset: 100 * statistics.gap_closed(means[k] / 100, ceiling[subset], chance)
+            subset: 100 * statistics.gap_closed(means[k] / factor, ceiling[subset], chance)
             for subset, k in places.items()
             if subset in ceiling
         }
@@ -140,7 +142,7 @@ def missing(view: View) -> Section:
     for k in range(len(runs.data['modalities'])):
         column = list(runs.columns).index(f'missing_{k}')
         for m, members in enumerate(view.members):
-            values = 100 * runs.values[members, column]
+            values = view.unit.factor * runs.values[members, column]
             known = values[[not math.isnan(v) for v in values]]
             if not len(known):
                 continue
@@ -165,6 +167,7 @@ def missing(view: View) -> Section:
         rows,
         {'k': 'missing', 'seed': 'seed', 'value': 'score', 'mean': 'mean', 'std': '±'},
         {'@y': view.score},
+        digits=view.unit.digits,
     )
     title = 'Number of missing modalities'
     return section(f'{view.id}-missing', title, about, part, shown=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.records.distances import unit
 from benchmark.records.metrics import nanmean
+from benchmark.records.units import Unit, shown
 from benchmark.report import escaping
 from benchmark.report.robustness import without_input
 from benchmark.report.runs import Runs
@@ -64,7 +64,12 @@ class View:
     @property
     def score(self) -> str:
         """The metric with its unit."""
-        return f'{self.runs.metric} ({unit(self.runs.metric)})'
+        return f'{self.runs.metric}{self.unit.suffix}'
+
+    @property
+    def unit(self) -> Unit:
+        """How the scores are printed."""
+        return self.runs.printed
 
     @property
     def better(self) -> str:
@@ -78,9 +83,9 @@ class View:
 
     @cached_property
     def means(self) -> np.ndarray:
-        """(methods, columns) means over seeds in percent, NaN where not tested."""
+        """(methods, columns) means over seeds as printed, NaN where not tested."""
         values = [nanmean(self.runs.values[runs].T) for runs in self.members]
-        return 100 * np.array(values).reshape(len(values), len(self.runs.columns))
+        return self.unit.factor * np.array(values).reshape(len(values), len(self.runs.columns))
 
     @cached_property
     def order(self) -> list[int]:
@@ -104,7 +109,7 @@ class View:
         if self.empty is None:
             return ''
         kind = 'the best constant answer' if self.runs.data['chance'] is None else 'chance'
-        score = f'{100 * self.empty:.2f} %'
+        score = shown(self.empty, self.runs.metric)
         return f'Without any modality the score is taken to be that of {kind}, {score}.'
 
 

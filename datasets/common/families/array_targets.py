@@ -89,7 +89,8 @@ class Reader:
         n, labels = len(self.there), self.kind == 'multilabel'
         kinds, shape = ('iub', f'({n}, K)') if labels else ('iuf', f'({n},) or ({n}, K)')
         what = '0 and 1' if labels else 'numbers'
-        if self.meaning != Meaning() or target.dtype.kind not in kinds or len(target) != n:
+        self.meaning.check_unused(str(self.file), f'target={self.kind}')
+        if target.dtype.kind not in kinds or len(target) != n:
             raise self._fail('target', f'{what} {shape} with target={self.kind}', about(target))
         if target.ndim != 2 and (labels or target.ndim != 1):
             raise self._fail('target', f'{what} {shape} with target={self.kind}', about(target))
@@ -114,9 +115,8 @@ class Reader:
         if target.dtype.kind not in 'iub' or target.ndim not in (1, 3) or len(target) != n:
             hint = '; target=multilabel and target=regression take others'
             raise self._fail('target', f'integers ({n},) or ({n}, H, W)', f'{about(target)}{hint}')
-        if target.ndim == 1 and self.meaning != Meaning():
-            option = 'binary=true' if self.meaning.binary else 'ignored labels'
-            raise self._fail('target', f'label maps with {option}', about(target))
+        if target.ndim == 1:
+            self.meaning.check_unused(f'{self.file}: target', about(target))
         if target.ndim == 3:
             for name, one in self.inputs.items():
                 shape = one.values.shape

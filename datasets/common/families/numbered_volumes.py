@@ -192,7 +192,10 @@ def _regions(file: Path, given: Any) -> Regions:
         if not members or not all(type(k) is int and 0 <= k < 255 for k in members):
             raise UserError(f'{where}: expected whole numbers from 0 to 254, found {value!r:.80}')
         if name.lower() == 'ignore':
-            raise UserError(f'{where}: expected no label that is ignored, found {name} {value}')
+            raise UserError(
+                f'{where}: expected no label that is ignored, because every voxel is trained and '
+                f'scored here, found {name} {value}; give its voxels a label, or remove them'
+            )
         word = _word(where, name, r'[^\w.+-]+')
         if word in regions:
             raise UserError(f'{where}: expected different names, found {word} twice')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 
 from benchmark.dataset import SPLITS, Intake, Rows, Split, Unseen, no_target
 from benchmark.errors import UserError, unknown
+from benchmark.files import writing
 from benchmark.method import Modality, Task
 from datasets.common.families.array_inputs import Input, about, fail, read_inputs, texts
 from datasets.common.io import notes
+from datasets.common.io.images import encoded
 from datasets.common.io.rows import Chosen, Standardised
 from datasets.common.io.stored import load
-from datasets.common.meaning import meaning_of
+from datasets.common.meaning import Meaning, meaning_of
 
 
 def unseen_arrays(root: Path, intake: Intake, labelled: bool, part: str) -> Unseen:
@@ -50,7 +53,23 @@ def unseen_arrays(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
     )
     if others:
         told.append(f'{root}: left aside: {", ".join(others)}, which the network does not use')
-    return Unseen(split, notes=told)
+    save = functools.partial(_save, meaning_of(intake)) if task.kind == 'segmentation' else None
+    return Unseen(split, save, told)
+
+
+def _save(meaning: Meaning, folder: Path, name: str, labels: np.ndarray) -> Path:
+    """Writes a label map (H, W) in the numbers that the label maps of the training have.
+
+    Args:
+        meaning: What these numbers mean.
+        folder: Takes the file.
+        name: The sample.
+        labels: Its predicted classes.
+    """
+    path = folder / f'{name}.png'
+    with writing(path) as out:
+        out.write(encoded(meaning.numbers(labels)))
+    return path
 
 
 def _inputs(root: Path, raw: Mapping[str, np.ndarray], intake: Intake) -> dict[str, Input]:

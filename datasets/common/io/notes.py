@@ -46,6 +46,22 @@ def labels(classes: Sequence[str], shown: Mapping[str, Set[int]]) -> list[str]:
     return told
 
 
+def several(names: Sequence[str], training: np.ndarray) -> list[str]:
+    """Returns lines on labels that no training sample has, and on those that all of them have.
+
+    Args:
+        names: Names of the K labels, of which a sample has any number.
+        training: (N, K) of 0 and 1, the labels of the training samples.
+    """
+    counts = np.asarray(training).sum(0)
+    known = [(c, name) for c, name in zip(counts.tolist(), names, strict=True)]
+    none, every = ([n for c, n in known if c == wanted] for wanted in (0, len(training)))
+    return [
+        *([f'no training sample has label {_listed(none)}'] if none else []),
+        *([f'all training samples have label {_listed(every)}'] if every else []),
+    ]
+
+
 def empty(names: Sequence[str], what: str = 'samples') -> list[str]:
     """Returns a line that counts the samples which were left out for want of any modality."""
     if not names:
@@ -108,6 +124,16 @@ def constant(
         f'{terminal(name)}: {what}s that do not vary in the training samples, or by no more than '
         f'rounding, and become 0: {_listed(list(map(str, features)))}{told}'
     ]
+
+
+def told(what: str, names: Sequence[str]) -> list[str]:
+    """Returns a line that names what was found; no line if nothing was.
+
+    Args:
+        what: What it is.
+        names: Its names.
+    """
+    return [f'{what}: {_listed(names)}'] if names else []
 
 
 def aside(names: Iterable[str]) -> list[str]:

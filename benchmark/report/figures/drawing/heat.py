@@ -73,10 +73,10 @@ def scale_of(values: Sequence[Sequence[Value]], colouring: Colouring) -> Scale:
 
 
 def texts_of(
-    values: Sequence[Sequence[Value]], room: float, signed: bool
+    values: Sequence[Sequence[Value]], room: float, signed: bool, most: int = 2
 ) -> list[list[str]] | None:
     """Returns the numbers with as many digits as fit into `room` inches; None if none fit."""
-    for digits in (2, 1):
+    for digits in range(most, 0, -1):
         found = [[_text(v, digits, signed) for v in row] for row in values]
         if max((sheets.measure(text) for row in found for text in row), default=0.0) + 0.05 <= room:
             return found
@@ -102,7 +102,7 @@ def draw(heat: Heat, width: float) -> Iterator[Figure]:
     blocks = sheets.balanced(range(len(heat.columns)), int(space / LEAST - gap))
     cell = space / (max(map(len, blocks)) + gap)
     scale = scale_of(heat.values, heat.colouring)
-    texts = texts_of(heat.values, cell, heat.colouring in ('signed', 'against'))
+    texts = texts_of(heat.values, cell, heat.colouring in ('signed', 'against'), heat.digits)
     label = heat.label
     if texts is None and heat.colouring in ('signed', 'against'):
         label = label.replace('is orange', 'is orange and hatched')

@@ -47,7 +47,7 @@ def draw(shape: Scatter, width: float) -> Iterator[Figure]:
             left = LEFT + (k % across) * width / across
             bottom = foot + (rows - 1 - k // across) * cell + FOOT
             axes = sheets.panel(figure, left, bottom, room, plot)
-            _panel(axes, points, shape.higher, (room, plot))
+            _panel(axes, points, shape, (room, plot))
             axes.set_xlabel(sheets.fitted([x], room, sheets.TEXT)[0], labelpad=2)
             axes.set_ylabel('\n'.join(sheets.wrapped(y, plot)))
         for k, line in enumerate(told):
@@ -92,8 +92,9 @@ def poor(points: Sequence[Point], higher: bool) -> set[int]:
     return found
 
 
-def _panel(axes: Axes, points: Sequence[Point], higher: bool, size: tuple[float, float]) -> None:
+def _panel(axes: Axes, points: Sequence[Point], shape: Scatter, size: tuple[float, float]) -> None:
     """Draws the points of one kind of cost."""
+    higher, digits = shape.higher, shape.digits
     far = poor(points, higher)
     _cost_axis(axes, [p.x for p in points])
     scores = [p.y for p in points if p.number not in far]
@@ -112,7 +113,7 @@ def _panel(axes: Axes, points: Sequence[Point], higher: bool, size: tuple[float,
             y, marker = (low + more / 3, 'v') if higher else (high - more / 3, '^')
         axes.plot([p.x], [y], marker, markersize=4, markerfacecolor=colour if p.front else 'white',
                   markeredgecolor=colour, markeredgewidth=0.7)  # fmt: skip
-        told = f'{p.number} ({p.y:.2f})' if p.number in far else f'{p.number}'
+        told = f'{p.number} ({p.y:.{digits}f})' if p.number in far else f'{p.number}'
         shown.append((told, p.x, y))
     _number(axes, shown, size)
 
