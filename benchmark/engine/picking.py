@@ -118,6 +118,13 @@ def picked(grid: Grid, only: Sequence[str], results: Path) -> tuple[Grid, list[E
     return chosen, alone
 
 
+def show_teachers(teachers: Sequence[Experiment]) -> None:
+    """Prints what `train_teachers` would do."""
+    for e in teachers:
+        word = 'trained' if is_trained(e.folder, e.identity_of(e.parts[0])) else 'to train'
+        print(f'{word:8}  {e.data.name}  {_kind(e)} {named(e)}  seed {e.seed}')
+
+
 def train_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:
     """Trains teachers and encoders for the tasks that need them; nothing is tested.
 

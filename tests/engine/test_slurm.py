@@ -18,7 +18,7 @@ from repetitions import scientific
 from slurm import Unavailable, cluster
 from tasks import TASKS, Toy
 
-from benchmark import run
+from benchmark import run, running
 from benchmark.engine import picking, plan, slurm, slurm_jobs, slurm_options
 from benchmark.engine.building import Machine
 from benchmark.engine.slurm_options import minutes, options
@@ -419,6 +419,19 @@ def test_a_teacher_that_cannot_be_trained_is_told_and_ends_its_task(tmp_path, ca
         picking.train_teachers([e], Machine('cpu'))
     assert 'teacher complete  seed 0  FAILED: ValueError: no' in capsys.readouterr().out
     assert 'ValueError: no' in (e.folder / 'train.log').read_text()
+
+
+def test_a_plan_trains_no_teacher(tmp_path, capsys, monkeypatch):
+    e = grid_of(tmp_path, 'distilled')[0].teacher
+    args = run.parser().parse_args(['--only', 'runs/a', '--dry-run'])
+    monkeypatch.setattr(running, 'picked', lambda *_: ([], [e]))
+    monkeypatch.setattr(picking, 'train', lambda *_: pytest.fail('it was trained'))
+    assert running.own_share([], args, Machine('cpu')) == []
+    assert capsys.readouterr().out == 'to train  toy  teacher complete  seed 0\n'
+    monkeypatch.setattr(picking, 'is_trained', lambda *_: True)
+    running.own_share([], args, Machine('cpu'))
+    assert capsys.readouterr().out == 'trained   toy  teacher complete  seed 0\n'
+    assert not list(tmp_path.iterdir())
 
 
 def test_units_are_dealt_out_to_at_most_so_many_tasks(tmp_path):
