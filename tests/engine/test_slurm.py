@@ -405,8 +405,21 @@ def test_a_search_waits_for_the_teachers_of_its_trials_and_of_its_seeds(tmp_path
 
 
 def test_a_folder_of_no_experiment_is_one_line(tmp_path):
-    with pytest.raises(UserError, match='--only: expected the folder of something that this comma'):
-        picking.picked(grid_of(tmp_path, 'hemis'), ['runs/toy/mmanet'], tmp_path)
+    grid = grid_of(tmp_path, 'hemis')
+    folder = str(grid[0].folder.relative_to(tmp_path))
+    (tmp_path / 'runs' / 'toy' / 'rfnet').mkdir(parents=True)
+    # One that is not there, one that is there and holds another experiment, and one above it.
+    for other in ('runs/toy/mmanet', 'runs/toy/rfnet', str(Path(folder).parent), '.'):
+        with pytest.raises(UserError, match='--only: expected the folder of something that this c'):
+            picking.picked(grid, [folder, other], tmp_path)
+
+
+def test_the_teacher_of_what_has_been_recorded_is_nothing_to_do(tmp_path, monkeypatch):
+    grid = grid_of(tmp_path, 'distilled')
+    teacher = str(grid[0].teacher.folder.relative_to(tmp_path))
+    assert picking.picked(grid, [teacher], tmp_path) == ([], [grid[0].teacher])
+    monkeypatch.setattr(picking, 'is_done', lambda e: True)
+    assert picking.picked(grid, [teacher], tmp_path) == ([], [])
 
 
 def test_a_teacher_that_cannot_be_trained_is_told_and_ends_its_task(tmp_path, capsys, monkeypatch):
