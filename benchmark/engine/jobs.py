@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.dataset import Dataset
-from benchmark.engine.building import cores, use_gpu
+from benchmark.engine.building import use_gpu
+from benchmark.engine.granted import cores, memory
 from benchmark.errors import UserError
 from benchmark.progress import Progress, Reporter
 
@@ -54,10 +55,7 @@ def usual(device: str, threads: int, opened: Iterable[Dataset], gpus: int = 0) -
         return max(1, gpus)
     if any(data.streams for data in opened):
         return 1
-    fits = cores() // threads
-    if hasattr(os, 'sysconf') and 'SC_PHYS_PAGES' in os.sysconf_names:
-        fits = min(fits, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // MEMORY)
-    return max(1, fits)
+    return max(1, int(min(cores() // threads, memory() // MEMORY)))
 
 
 class Remote:
