@@ -46,13 +46,13 @@ class Split:
 
     Attributes:
         inputs: Modality name -> (N, *shape), normalised float; only rows that are available and
-            not hidden are ever read. Training rows may be larger than the task's shape where
-            `augment` crops them.
+            not hidden are read. Training rows may exceed the task's shape where `augment` crops.
         target: (N,) or (N, H, W) integer labels; in dense ones `VOID` is left out, or `IGNORE` of
             more than 255 classes. Of several labels (N, K) of 0 and 1, of a regression (N,) or
-            (N, K) of real numbers (`Task.kind`). Validation and test
-            labels may be of another size than the inputs: logits are resized to them, bilinearly;
-            where the metric is Dice, the inputs are the central window of the labels.
+            (N, K) of real numbers (`Task.kind`). Validation and test labels may be of another size
+            than the inputs: logits are resized to them, bilinearly; where the metric is Dice, the
+            inputs are the central window of the labels. Labels of patches of volumes have a method
+            `corners(rows)`, which returns the first voxels (n, 3) of rows in their volumes.
         available: (N, M) bool, what exists in the data.
         ids: (N,) names of the samples, unique over all splits.
         groups: (N,) names of the volumes that slices belong to, for Dice per volume; by default

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor
 
@@ -20,25 +19,13 @@ from benchmark.errors import UserError, unknown
 from benchmark.names import check_classes, check_dataset_name, check_modalities
 from benchmark.options import Range
 from benchmark.search import Distribution
+from benchmark.task_losses import IGNORE as IGNORE  # methods import it from here
+from benchmark.task_losses import KINDS as KINDS
+from benchmark.task_losses import LOSSES, column_errors, cross_entropy, dice_loss
+from benchmark.task_losses import one_hot as one_hot
 
 NETWORKS = ('pyramid', 'esanet', 'unet3d')
 """Values of the option `network`, which chooses the architecture in segmentation."""
-KINDS = ('classification', 'segmentation', 'multilabel', 'regression')
-"""Kinds of task."""
-LOSSES = {
-    'classification': ('ce',),
-    'segmentation': ('ce_dice', 'ce', 'own'),
-    'multilabel': ('bce',),
-    'regression': ('mse', 'l1'),
-}
-"""Kind of task -> the task losses that a protocol may choose (`Method.task_loss`), the default
-first.
-
-The default of segmentation has a Dice term on all data sets: mIoU and Dice both measure overlap,
-with equal weight for every class, whereas cross-entropy counts pixels and favours large classes.
-"""
-IGNORE = -1
-"""Label, in a batch, of samples and pixels that are left out of losses and metrics."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +88,8 @@ class Task:
             protocol chooses.
         fewest: For Dice, empty or (class, N, other class): where fewer than N voxels of a volume
             are predicted as the class, validation and test take them for the other class.
+        extents: Of volumes the sides (D, H, W) of a box that holds every training volume and a
+            patch, for what is learned of each voxel; empty where volumes have the size of a patch.
 
     Raises:
         UserError: A name cannot be used in tables and files, there are too few classes or too many
@@ -127,6 +116,7 @@ class Task:
     fewest: tuple[int, ...] = ()
     scale: tuple[tuple[float, float], ...] = ()
     sentiment: bool = False
+    extents: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -172,6 +162,9 @@ class Batch(NamedTuple):
             `available` is false.
         target: (B,) or (B, H, W) int64; (B, K) int64 of several labels, float32 of a regression.
         ids: (B,) int64, the samples' positions in their split.
+        places: Where patches lie in their volumes, (B, 3, 2) int64: along each axis the voxel of
+            the volume at which the patch begins, and the step to the next one, 1, or -1 where the
+            patch is mirrored. None of samples that are no patches.
     """
 
     inputs: dict[str, Tensor]
@@ -179,6 +172,7 @@ class Batch(NamedTuple):
     mask: Tensor
     target: Tensor
     ids: Tensor
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -231,77 +225,6 @@ def late_term(term: str, given: int, epochs: int) -> list[str]:
             'epochs would lie behind the end of the training'
         ]
     return []
-
-
-def one_hot(target: Tensor, count: int, first: int = 0) -> Tensor:
-    """Returns for each class whether it is that of a pixel, (B, count - first, H, W) float32.
-
-    Args:
-        target: (B, H, W); a pixel labelled IGNORE is of no class.
-        count: Number of classes.
-        first: The first class to return.
-    """
-    classes = torch.arange(first, count, device=target.device)
-    return (target[:, None] == classes.view(-1, *[1] * (target.ndim - 1))).float()
-
-
-def dice_loss(logits: Tensor, target: Tensor, first: int = 0) -> Tensor:
-    """Returns one minus the soft Dice of the classes, averaged over classes.
-
-    With p the softmax of the logits and y the one-hot target, summed over all pixels of the batch,
-
-        L = 1 - 1 / (K - first) sum_{k >= first} (2 sum p_k y_k + 1) / (sum p_k + sum y_k + 1)
-
-    Adding 1 to numerator and denominator makes the term of an absent class nearly 0 unless the
-    class is predicted.
-
-    Args:
-        logits: (B, K, H, W).
-        target: (B, H, W); pixels labelled IGNORE are left out.
-        first: The first class that has a term: 1 where class 0 is background.
-
-    Returns:
-        A scalar in float32.
-    """
-    # In float32: half precision cannot hold sums over all pixels of a batch.
-    p = logits.float().softmax(1)[:, first:] * (target != IGNORE)[:, None]
-    label, axes = one_hot(target, logits.shape[1], first), [0, *range(2, logits.ndim)]
-    both, sizes = (p * label).sum(axes), (p + label).sum(axes)
-    return 1 - ((2 * both + 1) / (sizes + 1)).mean()
-
-
-def column_errors(
-    name: str, outputs: Tensor, target: Tensor, weights: Tensor | None, scale: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Returns the error of each label or value (B, K), 0 where left out, and what is not left out.
-
-    'bce' is the binary cross-entropy of a label; 'mse' and 'l1' are the squared and the absolute
-    difference from (y - mean) / std.
-
-    Args:
-        name: The loss.
-        outputs: (B, K) logits, or standardised values.
-        target: (B, K); what is IGNORE, or in a regression NaN, is left out.
-        weights: (K,) weights of the positive samples of each label.
-        scale: (K, 2) mean and standard deviation of each value (`Task.scale`).
-    """
-    outputs = outputs.float()
-    if name == 'bce':
-        there = target != IGNORE
-        known = target.where(there, 0).float()
-        each = F.binary_cross_entropy_with_logits(
-            outputs, known, reduction='none', pos_weight=weights
-        )
-    else:
-        there = ~target.isnan()
-        known = standardised(target.where(there, 0.0), scale)
-        each = (outputs - known).square() if name == 'mse' else (outputs - known).abs()
-    return torch.where(there, each, 0.0), there
-
-
-def standardised(values: Tensor, scale: Tensor | None) -> Tensor:
-    """Returns (y - mean) / std of values (B, K) by a scale (K, 2); y without one."""
-    return values if scale is None else (values - scale[:, 0]) / scale[:, 1]
 
 
 class Preprocessor(BaseDataPreprocessor):
@@ -369,8 +292,8 @@ class Method(BaseModel):
             by default. The range of a loss weight extends from a tenth of the smallest value known
             from papers and their code to ten times the largest. Schedules, variants and network
             sizes are not tuned.
-        ranges: Option -> the numbers that it may be (`benchmark.options.Range`), where these are
-            not all from 0.
+        ranges: Option -> the numbers that it may be (`benchmark.options.Range`). Without an entry
+            numbers are from 0, and whole numbers any.
         contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
             tests/helpers/tasks.py -> the reason why the method is exempt from it.
         epoch: Index of the running epoch, from 0; set before every epoch.
@@ -505,6 +428,21 @@ class Method(BaseModel):
             UserError: `decode` returned something else than a tensor.
         """
         return self._logits('decode', self.decode(self.encode(inputs), mask))
+
+    def predict_at(
+        self, inputs: dict[str, Tensor], mask: Tensor, places: Tensor | None = None
+    ) -> Tensor:
+        """Returns what `predict` does, for patches that lie at known places in their volumes.
+
+        A method whose answer depends on the places overrides this beside `predict`, which then
+        takes every patch for the beginning of its volume.
+
+        Args:
+            inputs: As in `predict`.
+            mask: As in `predict`.
+            places: As `Batch.places`.
+        """
+        return self.predict(inputs, mask)
 
     def _logits(self, function: str, found: Any) -> Tensor:
         """Returns what a function of the method gave as logits.
@@ -642,12 +580,7 @@ class Method(BaseModel):
 
         Arguments and result are those of `task_loss`.
         """
-        weights = self.class_weights if self.task.class_weights else None
-        # The mean over no pixel is NaN, and so is its gradient, whatever it is multiplied by. A
-        # class with a weight stands in, and the factor 0 takes its loss away again.
-        labelled = (target != IGNORE).any()
-        counted = torch.where(labelled, target, self.class_weights.argmax())
-        return F.cross_entropy(logits.float(), counted, weights, ignore_index=IGNORE) * labelled
+        return cross_entropy(logits, target, self.class_weights, bool(self.task.class_weights))
 
     def forward(self, *fields: Any, mode: str = 'tensor') -> Any:
         """Entry point of mmengine, which unpacks a batch into its fields.
@@ -660,7 +593,9 @@ class Method(BaseModel):
             The named losses if mode is 'loss', else the logits under the batch's mask.
         """
         batch = Batch(*fields)
-        return self.loss(batch) if mode == 'loss' else self.predict(batch.inputs, batch.mask)
+        if mode == 'loss':
+            return self.loss(batch)
+        return self.predict_at(batch.inputs, batch.mask, batch.places)
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums the terms with 'loss' in their name, without waiting for the device.

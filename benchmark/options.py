@@ -1,8 +1,11 @@
 """Options of methods and data sets: constructor annotations are the schema.
 
-Every constructor parameter with a default is an option. Text from the command line becomes a typed
-value here, once, when the experiments are planned; `spell` turns it back into text. Two spellings
-of one value (`kl=8e-4`, `kl=0.0008`) are therefore one experiment with one label and one folder.
+Every constructor parameter with a default is an option. The constructor of a data set may hand on
+others, `**shared`, to that of its base class, whose parameters are then options, too.
+
+Text from the command line becomes a typed value here, once, when the experiments are planned;
+`spell` turns it back into text. Two spellings of one value (`kl=8e-4`, `kl=0.0008`) are therefore
+one experiment with one label and one folder.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from benchmark.constructors import parameters_of
 from benchmark.errors import UserError, nearest, unknown
 
 TUPLE = '/'
@@ -119,15 +123,10 @@ def options_of(cls: type) -> dict[str, Option]:
 
     The options that all data sets have are the attribute `shared_options` of their base class.
     """
-    try:
-        parameters = inspect.signature(cls, eval_str=True).parameters.values()
-    except NameError:  # an annotation that only a type checker can resolve
-        parameters = inspect.signature(cls).parameters.values()
-    own = {
-        p.name: Option(_hint(p), p.default)
-        for p in parameters
-        if p.default is not p.empty and p.kind is not p.POSITIONAL_ONLY
-    }
+    own: dict[str, Option] = {}
+    for p in parameters_of(cls):
+        if p.default is not p.empty and p.kind is not p.POSITIONAL_ONLY:
+            own.setdefault(p.name, Option(_hint(p), p.default))
     return {**getattr(cls, 'shared_options', {}), **own}
 
 
@@ -140,7 +139,8 @@ def _hint(parameter: inspect.Parameter) -> Any:
 def typed(cls: type, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the given options of a class as typed values.
 
-    Numbers of a method are from 0, or in the range that its attribute `ranges` names.
+    Numbers of a method are in the range that its attribute `ranges` names; others that are no whole
+    ones, such as weights of losses, are from 0.
 
     Args:
         cls: A method or data set class.
@@ -159,7 +159,8 @@ def typed(cls: type, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: read(f'{name}:{key}', value, options[key].hint) for key, value in given.items()}
     if ranges is not None:
         for key, value in found.items():
-            ranges.get(key, Range()).check(f'{name}:{key}', value)
+            if key in ranges or not isinstance(value, int):
+                ranges.get(key, Range()).check(f'{name}:{key}', value)
     return found
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
-from datasets.common.io.copies import Duplicates
-from datasets.common.io.files import Cache, data_root, lines
+from datasets.common.families.antispoofing import MODALITIES, Face, FaceImages
+from datasets.common.io.files import data_root, lines
 
 LISTS = {
     'train': 'train_list.txt',
@@ -35,11 +35,7 @@ class CasiaSurf(FaceImages):
 
     Args:
         root: The folder that holds the lists.
-        size: Side of the network's input in pixels.
-        width: Channels of the encoders' first stage.
-        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
-        duplicates: Whether samples of two splits whose files are equal, and persons with
-            samples in two splits, are reported or refused.
+        **shared: The options of `FaceImages`.
 
     Raises:
         UserError: A list or an image is missing, or a line is not as above.
@@ -58,14 +54,11 @@ class CasiaSurf(FaceImages):
         self,
         *,
         root: str = '',
-        size: int = SIZE,
-        width: int = 64,
-        cache: Cache = 'none',
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         folder = data_root('casia_surf', root, self.how_to_get)
         splits = {name: _read(folder, file) for name, file in LISTS.items()}
-        super().__init__(splits, folder, size, width, cache, duplicates)
+        super().__init__(splits, folder, (), **shared)
 
 
 def _read(root: Path, name: str) -> list[Face]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from benchmark.errors import UserError, unknown
 from benchmark.registry import DATASETS
-from datasets.common.families.antispoofing import MODALITIES, SIZE, Face, FaceImages
-from datasets.common.io.copies import Duplicates
-from datasets.common.io.files import Cache, data_root
+from datasets.common.families.antispoofing import MODALITIES, Face, FaceImages
+from datasets.common.io.files import data_root
 from datasets.common.io.folders import entries, frames_in
 from datasets.common.io.paths import has_folder
 
@@ -59,11 +58,7 @@ class Cefa(FaceImages):
     Args:
         root: The folder that holds AF, CA and EA.
         protocol: Which ethnicities train and which are tested, as above.
-        size: Side of the network's input in pixels.
-        width: Channels of the encoders' first stage.
-        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
-        duplicates: Whether samples of two splits whose files are equal, and persons with
-            samples in two splits, are reported or refused.
+        **shared: The options of `FaceImages`.
 
     Raises:
         UserError: A folder is missing or named otherwise, or a frame lacks a modality.
@@ -81,10 +76,7 @@ class Cefa(FaceImages):
         *,
         root: str = '',
         protocol: Literal['4@1', '4@2', '4@3', '4@5'] = '4@5',
-        size: int = SIZE,
-        width: int = 64,
-        cache: Cache = 'none',
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         folder = data_root('cefa', root, self.how_to_get)
         if protocol not in PROTOCOLS:
@@ -92,7 +84,7 @@ class Cefa(FaceImages):
         parts = PROTOCOLS[protocol]
         aside: list[Path] = []
         splits = {name: list(_faces(folder, *part, aside)) for name, part in parts.items()}
-        super().__init__(splits, folder, size, width, cache, duplicates, aside)
+        super().__init__(splits, folder, aside, **shared)
 
 
 def _faces(

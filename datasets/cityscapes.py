@@ -7,17 +7,16 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from benchmark.errors import UserError
 from benchmark.registry import DATASETS
-from datasets.common.families.rgbd import Layout, Scene, SceneOptions, Scenes
+from datasets.common.families.rgbd import Layout, Scene, Scenes
 from datasets.common.io import notes
-from datasets.common.io.copies import Duplicates
-from datasets.common.io.files import Cache, data_root, lines
+from datasets.common.io.files import data_root, lines
 from datasets.common.io.folders import walk
 from datasets.common.io.images import DepthArray, DepthFile16, Scaled, encoded, image_size
 from datasets.common.io.inspection import not_finite
@@ -84,13 +83,9 @@ class Cityscapes(Scenes):
         depth: Whether the second modality is depth in metres or disparity.
         size: Height and width of the network's input in pixels, 'HxW'; training crops are cut from
             images with twice these sides.
-        network: Architecture of the segmentation network.
-        layers: Number of layers of the ResNet encoders.
-        pretrained: File of their ImageNet weights, or 'none' for random initial weights.
-        width: Channels of the encoders' first stage.
-        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
         duplicates: Whether scenes of two splits whose images are equal, and sequences with
             scenes in two splits, are reported or refused.
+        **shared: The other options of `Scenes`.
 
     Raises:
         UserError: The root is not as above.
@@ -118,12 +113,7 @@ class Cityscapes(Scenes):
         root: str = '',
         depth: Literal['depth', 'disparity'] = 'depth',
         size: str = '512x1024',
-        network: Literal['esanet', 'pyramid'] = 'esanet',
-        layers: Literal[18, 34, 50] = 50,
-        pretrained: str = '',
-        width: int = 64,
-        cache: Cache = 'none',
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         folder = data_root('cityscapes', root, self.how_to_get)
         if depth not in DEPTHS:
@@ -139,18 +129,10 @@ class Cityscapes(Scenes):
             depth=lambda s: DepthArray(s, SOURCE, FARTHEST) if metres else DepthFile16(s, SOURCE),
             scaled=Scaled(31.7156, 38.7028, 0) if metres else Scaled(9069.706, 7178.336, 0),
         )
-        options = SceneOptions(
-            network=network,
-            layers=layers,
-            pretrained=pretrained,
-            width=width,
-            cache=cache,
-            duplicates=duplicates,
-        )
         published = _scenes(folder, 'train', DEPTHS[depth])
         train, val = set_apart(published, lambda scene: _city(scene) in HELD_OUT)
         splits = {'train': train, 'val': val, 'test': _scenes(folder, 'valid', DEPTHS[depth])}
-        super().__init__(splits, folder, layout, options, weighted=False)
+        super().__init__(splits, folder, layout, **shared)
 
     def check(self) -> None:
         """Decodes all images and label maps once, and counts depths that are not finite.

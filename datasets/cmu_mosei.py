@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from benchmark.errors import unknown
 from benchmark.registry import DATASETS
 from datasets.common.families.sentiment import Sentiment
-from datasets.common.io.copies import Duplicates
 
 FILE = 'aligned_50.pkl'
 TARGETS = ('three', 'score')
@@ -42,10 +41,8 @@ class CMUMOSEI(Sentiment):
         root: The file aligned_50.pkl, or the folder that holds it.
         target: Whether the three classes or the score of a clip are predicted.
         padding: Whether encoders leave out padded frames (`mask`) or take in all 50 (`none`).
-        standardise: Whether sound and faces are standardised, per feature.
         width: Half of the number of the encoders' channels; RedCore's encoders have 96.
-        duplicates: Whether clips of two splits whose features are equal, and videos with
-            clips in two splits, are reported or refused.
+        **shared: The other options of `Sentiment`.
 
     Raises:
         UserError: The file is missing or not as above, would load anything but arrays, a clip is in
@@ -77,14 +74,11 @@ class CMUMOSEI(Sentiment):
         *,
         root: str = '',
         target: Literal['three', 'score'] = 'three',
-        padding: Literal['mask', 'none'] = 'mask',
-        standardise: bool = False,
-        width: int = 48,
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         if target not in TARGETS:
             raise unknown('target of cmu_mosei', target, TARGETS)
         if target == 'score':
             self.scored, self.label_key = True, 'regression_labels'
         more = ('score',) if self.scored else ()
-        super().__init__(root, padding, standardise, width, duplicates, more)
+        super().__init__(root, more, **shared)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from benchmark.errors import unknown
 from benchmark.registry import DATASETS
 from datasets.common.families.sentiment import CLASSES, Sentiment
-from datasets.common.io.copies import Duplicates
 
 FRAMES = ('aligned', 'unaligned')
 TARGETS = {
@@ -54,11 +53,7 @@ class CMUMOSI(Sentiment):
         root: The file, or the folder that holds it.
         frames: Whether the file aligned_50.pkl or unaligned_50.pkl is read.
         target: Whether the score is predicted, or the classes that are made of it.
-        padding: Whether encoders leave out padded frames (`mask`) or take in all (`none`).
-        standardise: Whether sound and faces are standardised, per feature.
-        width: Half of the number of the encoders' channels.
-        duplicates: Whether clips of two splits whose features are equal, and videos with
-            clips in two splits, are reported or refused.
+        **shared: The other options of `Sentiment`.
 
     Raises:
         UserError: The file is missing or not as above, would load anything but arrays, a clip is in
@@ -91,10 +86,7 @@ class CMUMOSI(Sentiment):
         root: str = '',
         frames: Literal['aligned', 'unaligned'] = 'aligned',
         target: Literal['score', 'three', 'binary', 'seven'] = 'score',
-        padding: Literal['mask', 'none'] = 'mask',
-        standardise: bool = False,
-        width: int = 48,
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         if frames not in FRAMES:
             raise unknown('frames of cmu_mosi', frames, FRAMES)
@@ -102,7 +94,7 @@ class CMUMOSI(Sentiment):
             raise unknown('target of cmu_mosi', target, TARGETS)
         self.file_name, self.aligned = f'{frames}_50.pkl', frames == 'aligned'
         self.target, self.classes, self.scored = target, TARGETS[target], target == 'score'
-        super().__init__(root, padding, standardise, width, duplicates, (frames, target))
+        super().__init__(root, (frames, target), **shared)
 
     def _labels(self, name: str) -> np.ndarray:
         score = self._scores(name)

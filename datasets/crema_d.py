@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from benchmark.errors import unknown
 from benchmark.registry import DATASETS
 from datasets.common.families.audiovisual import (
     AudioVisual,
     Clip,
-    ClipOptions,
     Spectrogram,
 )
-from datasets.common.io.copies import Duplicates
-from datasets.common.io.files import Cache, data_root, lines
+from datasets.common.io.files import data_root, lines
 from datasets.common.io.folders import middle_frame
 from datasets.common.io.sounds import sounds_in
 
@@ -33,13 +32,9 @@ class CremaD(AudioVisual):
 
     Args:
         root: The folder.
-        size: Side of the video frame in pixels.
-        width: Channels of the encoders' first stage.
-        gaps: Whether a clip without sound or without a frame is taken as a gap in the data; if not,
-            it is an error.
-        cache: Where decoded files are kept: nowhere, in memory or in files below the root.
         duplicates: Whether clips of two splits whose files are equal, and speakers with
             clips in two splits, are reported or refused.
+        **shared: The other options of `AudioVisual`.
 
     Raises:
         UserError: The root is not as above.
@@ -57,11 +52,7 @@ class CremaD(AudioVisual):
         self,
         *,
         root: str = '',
-        size: int = 224,
-        width: int = 64,
-        gaps: bool = False,
-        cache: Cache = 'none',
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         folder = data_root('crema_d', root, self.how_to_get)
         aside: list[Path] = []
@@ -69,8 +60,7 @@ class CremaD(AudioVisual):
         train, test = (
             _clips(folder, sounds, folder / f'{k}.csv', aside) for k in ('train', 'test')
         )
-        options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache, duplicates=duplicates)
-        super().__init__(train, test, folder, CLASSES, SOUND, SOUND, options, aside)
+        super().__init__(train, test, folder, CLASSES, SOUND, SOUND, aside, **shared)
 
 
 def _clips(root: Path, sounds: dict[str, Path], file: Path, aside: list[Path]) -> list[Clip]:

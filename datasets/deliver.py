@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from benchmark.dataset import VOID
 from benchmark.errors import UserError, unknown
@@ -14,14 +14,12 @@ from datasets.common.families.segmented import (
     COLOURS,
     Frame,
     Plan,
-    SceneOptions,
     Segmented,
     Sensor,
     Size,
 )
 from datasets.common.io import notes
-from datasets.common.io.copies import Duplicates
-from datasets.common.io.files import Cache, data_root
+from datasets.common.io.files import data_root
 from datasets.common.io.folders import entries, is_litter
 from datasets.common.io.images import Scaled, image_size
 from datasets.common.io.paths import has_file, has_folder
@@ -101,13 +99,9 @@ class Deliver(Segmented):
         root: The folder that holds img, hha, event, lidar and semantic.
         size: Height and width of the network's input in pixels, 'HxW'.
         condition: The test images: all, or those of one weather or failure.
-        network: Architecture of the segmentation network.
-        layers: Number of layers of the ResNet encoders.
-        pretrained: File of their ImageNet weights, or 'none' for random initial weights.
-        width: Channels of the encoders' first stage.
-        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
         duplicates: Whether images of two splits whose content is equal, and places with images in
             two splits, are reported or refused.
+        **shared: The other options of `Segmented`.
 
     Raises:
         UserError: The root is not as above.
@@ -136,30 +130,17 @@ class Deliver(Segmented):
         root: str = '',
         size: str = '1024x1024',
         condition: Condition = 'all',
-        network: Literal['pyramid', 'esanet'] = 'pyramid',
-        layers: Literal[18, 34, 50] = 50,
-        pretrained: str = '',
-        width: int = 64,
-        cache: Cache = 'none',
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         folder = data_root('deliver', root, self.how_to_get)
         if condition not in get_args(Condition):
             raise unknown('condition of deliver', condition, get_args(Condition))
         side = image_size('deliver', size)
-        options = SceneOptions(
-            network=network,
-            layers=layers,
-            pretrained=pretrained,
-            width=width,
-            cache=cache,
-            duplicates=duplicates,
-        )
         empty: list[str] = []
         splits = {name: list(_frames(folder, name, empty)) for name in ('train', 'val', 'test')}
         if condition != 'all':
             splits['test'] = [f for f in splits['test'] if condition in _conditions(f)]
-        super().__init__(splits, folder, _plan(side), options)
+        super().__init__(splits, folder, _plan(side), **shared)
         self.notes = (*self.notes, *_counted(splits), *notes.told('scenes without an image', empty))
 
 

@@ -6,15 +6,13 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import Task
 from benchmark.names import check_classes
 from benchmark.registry import DATASETS
-from datasets.common.families.image_text import SIDE, WORDS, ImageText, Pair, PairOptions
-from datasets.common.io.copies import Duplicates
-from datasets.common.io.files import Cache, data_root, text
+from datasets.common.families.image_text import ImageText, Pair
+from datasets.common.io.files import data_root, text
 from datasets.common.io.splits import held_out, set_apart
 
 HELD_OUT = 5000 / 67972
@@ -52,15 +50,9 @@ class Food101(ImageText):
         root: The folder that holds images and texts.
         text: Whether titles become vectors of words (`tfidf`), or the features of an .npz file
             below the root, e.g. `bert.npz`.
-        words: Number of words that the vectors know.
-        size: Side of the photos in pixels.
-        width: Channels of the encoders' first stage.
-        layers: Number of layers of the ResNet encoder of photos.
-        pretrained: File of its ImageNet weights, or 'none' for random initial weights.
         gaps: Whether a sample without photo or title is taken as a gap in the data; if not, it is
             an error.
-        cache: Where decoded photos are kept: nowhere, in memory or in files below the root.
-        duplicates: Whether samples of two splits whose content is equal are reported or refused.
+        **shared: The other options of `ImageText`.
 
     Raises:
         UserError: The root is not as above.
@@ -78,45 +70,17 @@ class Food101(ImageText):
         self,
         *,
         root: str = '',
-        text: str = WORDS,
-        words: int = 4096,
-        size: int = SIDE,
-        width: int = 64,
-        layers: Literal[18, 34, 50] = 18,
-        pretrained: str = 'none',
-        gaps: bool = False,
-        cache: Cache = 'none',
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         folder = data_root('food101', root, self.how_to_get)
-        options = PairOptions(
-            text=text,
-            words=words,
-            size=size,
-            width=width,
-            layers=layers,
-            pretrained=pretrained,
-            gaps=gaps,
-            cache=cache,
-            duplicates=duplicates,
-        )
         rows = {split: list(_rows(folder, split)) for split in ('train', 'test')}
         classes = tuple(sorted({dish for *_, dish in rows['train']}))
         check_classes(str(_table(folder, 'train')), classes)
         published = [_pair(folder, 'train', row, classes) for row in rows['train']]
         train, val = set_apart(published, lambda pair: held_out(pair.id, HELD_OUT))
         test = [_pair(folder, 'test', row, classes) for row in rows['test']]
-        super().__init__({'train': train, 'val': val, 'test': test}, folder, classes, options)
-        self.task = Task(
-            self.name,
-            'classification',
-            self.modalities,
-            classes,
-            'accuracy',
-            width,
-            depth=layers,
-            pretrained='' if pretrained == 'none' else pretrained,
-        )
+        super().__init__({'train': train, 'val': val, 'test': test}, folder, classes, (), **shared)
+        self.task = self._task('classification', classes, 'accuracy')
 
 
 def _table(root: Path, split: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 from benchmark.errors import UserError
 from benchmark.names import check_classes
@@ -12,11 +13,9 @@ from benchmark.registry import DATASETS
 from datasets.common.families.audiovisual import (
     AudioVisual,
     Clip,
-    ClipOptions,
     Spectrogram,
 )
-from datasets.common.io.copies import Duplicates
-from datasets.common.io.files import Cache, data_root, lines
+from datasets.common.io.files import data_root, lines
 from datasets.common.io.folders import entries, middle_frame
 from datasets.common.io.paths import has_folder
 from datasets.common.io.sounds import sounds_in
@@ -42,13 +41,9 @@ class KineticsSounds(AudioVisual):
 
     Args:
         root: The folder.
-        size: Side of the video frame in pixels.
-        width: Channels of the encoders' first stage.
-        gaps: Whether a clip without sound or without a frame is taken as a gap in the data; if not,
-            it is an error.
-        cache: Where decoded files are kept: nowhere, in memory or in files below the root.
         duplicates: Whether clips of two splits whose files are equal, and videos with
             clips in two splits, are reported or refused.
+        **shared: The other options of `AudioVisual`.
 
     Raises:
         UserError: The root is not as above.
@@ -66,11 +61,7 @@ class KineticsSounds(AudioVisual):
         self,
         *,
         root: str = '',
-        size: int = 224,
-        width: int = 64,
-        gaps: bool = False,
-        cache: Cache = 'none',
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         folder = data_root('kinetics_sounds', root, self.how_to_get)
         named = folder / 'class.txt'
@@ -78,8 +69,7 @@ class KineticsSounds(AudioVisual):
         check_classes(str(named), classes)
         aside: list[Path] = []
         train, test = (_clips(folder, classes, *FOLDERS[k], aside) for k in ('train', 'test'))
-        options = ClipOptions(size=size, width=width, gaps=gaps, cache=cache, duplicates=duplicates)
-        super().__init__(train, test, folder, classes, SOUND, LONGER, options, aside)
+        super().__init__(train, test, folder, classes, SOUND, LONGER, aside, **shared)
 
 
 def _clips(

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from benchmark.errors import UserError
-from benchmark.method import Task
 from benchmark.registry import DATASETS
-from datasets.common.families.image_text import SIDE, WORDS, ImageText, Pair, PairOptions
-from datasets.common.io.copies import Duplicates
-from datasets.common.io.files import Cache, data_root, text
+from datasets.common.families.image_text import ImageText, Pair
+from datasets.common.io.files import data_root, text
 from datasets.common.io.paths import has_folder
 
 SPLIT = 'split.json'
@@ -59,15 +57,13 @@ class MMIMDb(ImageText):
         weighted: Whether the loss weighs labels that are present by inverse frequency.
         text: Whether plots become vectors of words (`tfidf`), or the features of an .npz file below
             the root, e.g. `bert.npz`.
-        words: Number of words that the vectors know.
         size: Side of the posters in pixels.
-        width: Channels of the encoders' first stage.
         layers: Number of layers of the ResNet encoder of posters.
-        pretrained: File of its ImageNet weights, or 'none' for random initial weights.
         gaps: Whether a film without poster or plot is taken as a gap in the data; if not, it is an
             error.
         cache: Where decoded posters are kept: nowhere, in memory or in files below the root.
         duplicates: Whether films of two splits whose content is equal are reported or refused.
+        **shared: The other options of `ImageText`.
 
     Raises:
         UserError: The root is not as above.
@@ -86,43 +82,15 @@ class MMIMDb(ImageText):
         *,
         root: str = '',
         weighted: bool = True,
-        text: str = WORDS,
-        words: int = 4096,
-        size: int = SIDE,
-        width: int = 64,
-        layers: Literal[18, 34, 50] = 18,
-        pretrained: str = 'none',
-        gaps: bool = False,
-        cache: Cache = 'none',
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         folder = data_root('mm_imdb', root, self.how_to_get)
-        options = PairOptions(
-            text=text,
-            words=words,
-            size=size,
-            width=width,
-            layers=layers,
-            pretrained=pretrained,
-            gaps=gaps,
-            cache=cache,
-            duplicates=duplicates,
-        )
         films = _films(folder)
         splits = {name: list(_pairs(folder, names)) for name, names in films.items()}
-        super().__init__(splits, folder, GENRES, options, (weighted,))
+        super().__init__(splits, folder, GENRES, (weighted,), **shared)
         labels = self._target(self.pairs['train'])
-        self.task = Task(
-            self.name,
-            'multilabel',
-            self.modalities,
-            GENRES,
-            'F1',
-            width,
-            class_weights=tuple((len(labels) / labels.sum(0)).tolist()) if weighted else (),
-            depth=layers,
-            pretrained='' if pretrained == 'none' else pretrained,
-        )
+        weights = tuple((len(labels) / labels.sum(0)).tolist()) if weighted else ()
+        self.task = self._task('multilabel', GENRES, 'F1', class_weights=weights)
 
     def _target(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Returns (N, 23) int64, 1 where a film is of a genre."""

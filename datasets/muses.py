@@ -16,13 +16,11 @@ from datasets.common.families.segmented import (
     COLOURS,
     Frame,
     Plan,
-    SceneOptions,
     Segmented,
     Sensor,
     Size,
 )
-from datasets.common.io.copies import Duplicates
-from datasets.common.io.files import Cache, data_root, text
+from datasets.common.io.files import data_root, text
 from datasets.common.io.images import ImageFile8, LabelFile, image_size
 from datasets.common.io.paths import has_file
 from datasets.common.io.sensor_images import Projection, scaled_by
@@ -99,13 +97,9 @@ class Muses(Segmented):
         size: Height and width of the network's input in pixels, 'HxW'; training crops are cut from
             images with twice these sides.
         condition: The test images: all, or those of one weather or time of day.
-        network: Architecture of the segmentation network.
-        layers: Number of layers of the ResNet encoders.
-        pretrained: File of their ImageNet weights, or 'none' for random initial weights.
-        width: Channels of the encoders' first stage.
-        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
         duplicates: Whether images of two splits whose content is equal, and recordings with images
             in two splits, are reported or refused.
+        **shared: The other options of `Segmented`.
 
     Raises:
         UserError: The root is not as above.
@@ -136,32 +130,19 @@ class Muses(Segmented):
         root: str = '',
         size: str = '544x960',
         condition: Condition = 'all',
-        network: Literal['pyramid', 'esanet'] = 'pyramid',
-        layers: Literal[18, 34, 50] = 50,
-        pretrained: str = '',
-        width: int = 64,
-        cache: Cache = 'none',
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         folder = data_root('muses', root, self.how_to_get)
         if condition not in get_args(Condition):
             raise unknown('condition of muses', condition, get_args(Condition))
         side = image_size('muses', size)
-        options = SceneOptions(
-            network=network,
-            layers=layers,
-            pretrained=pretrained,
-            width=width,
-            cache=cache,
-            duplicates=duplicates,
-        )
         published = _published(folder)
         train, val = set_apart(published['train'], lambda f: held_out(f.cluster, HELD_OUT))
         test = [f for f in published['val'] if condition in ('all', *f.id.split('/')[:2])]
         if not train:  # the sensors are scaled by them
             raise UserError(f'{folder / META}: expected scenes of the split train, found none')
         splits = {'train': train, 'val': val, 'test': test}
-        super().__init__(splits, folder, _plan(side, train), options)
+        super().__init__(splits, folder, _plan(side, train), **shared)
         counts = Counter(name for frame in test for name in frame.id.split('/')[:2])
         told = ', '.join(f'{name} {counts[name]}' for name in (*WEATHER, *TIMES) if counts[name])
         self.notes = (*self.notes, f'conditions of test: {told}')

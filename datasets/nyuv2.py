@@ -13,9 +13,8 @@ from benchmark.errors import UserError
 from benchmark.missing import derive
 from benchmark.names import check_classes
 from benchmark.registry import DATASETS
-from datasets.common.families.rgbd import Layout, Scene, SceneOptions, Scenes
-from datasets.common.io.copies import Duplicates
-from datasets.common.io.files import Cache, data_root, lines
+from datasets.common.families.rgbd import Layout, Scene, Scenes
+from datasets.common.io.files import data_root, lines
 from datasets.common.io.images import DepthFile16, Scaled, encoded, image_size
 from datasets.common.io.optional import package
 from datasets.common.io.paths import has_file
@@ -54,13 +53,9 @@ class NYUv2(Scenes):
         depth: Whether holes in the depth images are filled in by the data set's authors (`depth`)
             or left (`depth_raw`).
         size: Height and width of the network's input in pixels, 'HxW'.
-        network: Architecture of the segmentation network.
-        layers: Number of layers of the ResNet encoders.
-        pretrained: File of their ImageNet weights, or 'none' for random initial weights.
-        width: Channels of the encoders' first stage.
-        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
         duplicates: Whether scenes of two splits whose images are equal, and scenes with
             scenes in two splits, are reported or refused.
+        **shared: The other options of `Scenes`.
 
     Raises:
         UserError: The root is not as above.
@@ -73,6 +68,7 @@ class NYUv2(Scenes):
         'one folder, and run python datasets/prepare.py nyuv2 on it.'
     )
     published_sizes = {'test': 654}
+    weighted = True
     recipe = {
         'epochs': 300,
         'batch_size': 8,
@@ -90,12 +86,7 @@ class NYUv2(Scenes):
         classes: Literal[40, 13] = 40,
         depth: Literal['depth', 'depth_raw'] = 'depth',
         size: str = '480x640',
-        network: Literal['esanet', 'pyramid'] = 'esanet',
-        layers: Literal[18, 34, 50] = 50,
-        pretrained: str = '',
-        width: int = 64,
-        cache: Cache = 'none',
-        duplicates: Duplicates = 'report',
+        **shared: Any,
     ) -> None:
         folder = data_root('nyuv2', root, self.how_to_get)
         if classes not in (40, 13):
@@ -113,16 +104,8 @@ class NYUv2(Scenes):
             depth=lambda s: DepthFile16(s, SOURCE),
             scaled=Scaled(2841.949, 1417.259, hole=0),
         )
-        options = SceneOptions(
-            network=network,
-            layers=layers,
-            pretrained=pretrained,
-            width=width,
-            cache=cache,
-            duplicates=duplicates,
-        )
         splits = _splits(folder, depth, f'labels_{classes}')
-        super().__init__(splits, folder, layout, options, weighted=True)
+        super().__init__(splits, folder, layout, **shared)
 
     @classmethod
     def prepare(cls, work: Preparation) -> None:

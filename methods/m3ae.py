@@ -19,17 +19,19 @@ from methods.common.networks import Maps, SegmentationDecoder, decoder, fused_ch
 from methods.common.reconstruction import (
     PyramidReconstruction,
     TrunkReconstruction,
+    VolumeReconstruction,
     draw_shown,
 )
 from methods.common.resize import bilinear
 from methods.common.sequences import real_elements
+from methods.common.substitutes import at, departure, learned_inputs, substitutes
+from methods.common.unet3d import VolumeDecoder
 
 LEVELS = (2, 1)
-"""Levels of the feature pyramid, 0 being the finest, that have a coarse output."""
-ELEMENTS = 4 * 155 * 240 * 240
-"""Number of elements of the released code's substitutes, on which its norm depends."""
-PACE = 5e-3 / 3e-4
-"""Learning rate of the substitutes, divided by that of the network, as in the released code."""
+"""Levels of the feature pyramid, 0 being the finest, that have a coarse output. In volumes they are
+scales of the decoder with strides of 4 and 2, as in the released code."""
+AXES = {'image': 2, 'volume': 3}
+"""Kind of modality whose tokens are patches -> number of its axes."""
 
 
 def pretraining_epochs(share: float, epochs: int) -> int:
@@ -56,7 +58,7 @@ class M3AE(Method):
     50/3 times as fast as the network; its mean is taken per channel, and the norm over all s
     together, here of the size that it has for the original's 4 x 155 x 240 x 240 elements: the root
     mean square times the root of that number, since the norm itself grows with the inputs' size.
-    Images of one size are stacked, and one encoder reads them (early fusion). Testing therefore
+    Inputs of one size are stacked, and one encoder reads them (early fusion). Testing therefore
     takes one pass per subset.
 
     Adaptations of this project. Inputs that cannot be stacked have one encoder each and the suite's
@@ -69,9 +71,16 @@ class M3AE(Method):
     pretrains for 600 epochs and tunes for 300, each with its own schedule; under a common schedule
     so late a fine-tuning would have almost no learning rate left, hence a share of one third.
 
-    A whole step cannot be compared with the released code, whose network is a 3-D U-Net: all terms
-    depend on it, L_task besides on coarse outputs, which come from a feature pyramid here.
-    Smoothness and consistency have its formulas.
+    Volumes (network=unet3d) have an s of the sides of the largest training volume, as the released
+    code has for BraTS. A patch or window sees the part of s at its own place, mirrored if it is;
+    beyond its end s goes on with its nearest voxel. Coarse outputs have strides of 4 and 2, as
+    there. Departures: in its test that code reads s at a window's place in the box about the brain,
+    to which its training adds where the box begins; here both read it at the place in the volume.
+    Its fine-tuning also changes the intensities of s with those of the inputs, which here come
+    first. A patch of masked pretraining is a box, of 16 voxels a side there.
+
+    A whole step cannot be compared with the released code, whose 3-D U-Net is neither of the
+    networks here: all terms depend on it. Smoothness and consistency have its formulas.
 
     The paper's text was not available: the formulas are those of the released code, in the branch
     that its script selects. With loss=own each task loss is `sigmoid_loss`, as there.
@@ -80,7 +89,7 @@ class M3AE(Method):
         task: What the data set requires.
         pretraining: Share of the epochs that pretrains.
         mask_ratio: Share of the patches that pretraining masks.
-        patches: Number of patches along a side of an image.
+        patches: Number of patches along a side of an image or volume.
         smoothness: Weight of the substitutes' distance from their mean.
         consistency: Weight of the distance between the two views' coarse logits.
 
@@ -89,6 +98,7 @@ class M3AE(Method):
     """
 
     task_kinds = KINDS
+    supported_networks = ('pyramid', 'unet3d')
     version = 2
     search = {'smoothness': LogUniform(5e-4, 0.05), 'consistency': LogUniform(0.01, 10)}
     contract_exceptions = {
@@ -117,20 +127,20 @@ class M3AE(Method):
         early = stackable(task)
         self.encode_all = StackedEncoder(task) if early else LateFusion(task)
         self.decoder = decoder(task, channels=fused_channels(task)[0] if early else None)
-        # Coarse outputs at two levels of the pyramid, the coarser one first.
+        # Coarse outputs at two levels of the decoder, the coarser one first.
         self.sides = nn.ModuleList(
-            nn.Conv2d(2 * task.width, len(task.classes), 1)
-            for _ in LEVELS
+            nn.Conv3d(fused_channels(task)[k], len(task.classes), 1)
+            if task.volumes
+            else nn.Conv2d(2 * task.width, len(task.classes), 1)
+            for k in LEVELS
             if task.kind == 'segmentation'
         )
-        # A step of Adam is about as long as the learning rate, whatever the gradient. Parameters
-        # that are stored divided by PACE therefore move PACE times as fast.
-        self.learned = nn.ParameterDict(
-            {m.name: nn.Parameter(torch.randn(m.shape) / PACE) for m in task.modalities}
-        )
+        self.learned = learned_inputs(task)
         self.reconstruction: nn.Module
         if isinstance(self.decoder, SegmentationDecoder):
             self.reconstruction = PyramidReconstruction(task, self.decoder)
+        elif isinstance(self.decoder, VolumeDecoder):
+            self.reconstruction = VolumeReconstruction(task, self.decoder)
         else:
             self.reconstruction = TrunkReconstruction(task, self.decoder.channels)
 
@@ -147,13 +157,8 @@ class M3AE(Method):
         return ['pretraining is left out, because the training has only one epoch']
 
     def substitutes(self) -> dict[str, Tensor]:
-        """Returns modality name -> s (*shape)."""
-        found = {}
-        for m in self.task.modalities:
-            s = PACE * self.learned[m.name]
-            # The last feature of a padded sequence marks real frames: all frames of s are real.
-            found[m.name] = F.pad(s[:, :-1], (0, 1), value=1.0) if m.padded else s
-        return found
+        """Returns modality name -> s (*shape), of volumes (C, *extents)."""
+        return substitutes(self.learned, self.task)
 
     def predict(self, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
         """Returns the logits of inputs in which substitutes replace what the mask excludes.
@@ -162,26 +167,33 @@ class M3AE(Method):
             inputs: Modality name -> (B, *shape); a modality that is left out is replaced.
             mask: (B, M) bool.
         """
-        substitutes = self.substitutes()
-        given = {n: inputs.get(n, s.expand(len(mask), *s.shape)) for n, s in substitutes.items()}
-        return self.decoder(self.maps(given, self.shown_modalities(mask), substitutes))
+        return self.predict_at(inputs, mask)
+
+    def predict_at(
+        self, inputs: dict[str, Tensor], mask: Tensor, places: Tensor | None = None
+    ) -> Tensor:
+        """Returns what `predict` does, for patches at known places in their volumes."""
+        seen = at(self.substitutes(), self.task, places)
+        given = {
+            m.name: inputs.get(m.name, seen[m.name].expand(len(mask), *m.shape))
+            for m in self.task.modalities
+        }
+        return self.decoder(self.maps(given, self.shown_modalities(mask), seen))
 
     def maps(
         self,
         inputs: Mapping[str, Tensor],
         shown: Mapping[str, Tensor],
-        substitutes: Mapping[str, Tensor],
+        seen: Mapping[str, Tensor],
     ) -> Maps:
         """Returns the fused maps of inputs that are replaced where they are not shown.
 
         Args:
             inputs: Modality name -> (B, *shape).
             shown: Modality name -> bool, which broadcasts to (B, *shape).
-            substitutes: Modality name -> (*shape).
+            seen: What stands in for the rest, modality name -> (*shape) or (B, *shape).
         """
-        return self.encode_all(
-            {n: torch.where(shown[n], x, substitutes[n]) for n, x in inputs.items()}
-        )
+        return self.encode_all({n: torch.where(shown[n], x, seen[n]) for n, x in inputs.items()})
 
     def shown_modalities(self, mask: Tensor) -> dict[str, Tensor]:
         """Returns modality name -> column of mask (B, M), which broadcasts to (B, *shape)."""
@@ -190,9 +202,10 @@ class M3AE(Method):
 
     def outputs(self, maps: Maps) -> list[Tensor]:
         """Returns all logits that are supervised, the coarsest first and the prediction last."""
-        if not isinstance(self.decoder, SegmentationDecoder):
+        if not isinstance(self.decoder, SegmentationDecoder | VolumeDecoder):
             return [self.decoder(maps)]
-        levels, size = self.decoder.pyramid(maps), self.decoder.size
+        whole, size = self.decoder, self.decoder.size
+        levels = whole.levels(maps) if isinstance(whole, VolumeDecoder) else whole.pyramid(maps)
         coarse = (side(levels[k]) for side, k in zip(self.sides, LEVELS, strict=True))
         finest = bilinear(self.decoder.head(levels), size)
         return [*(bilinear(x, size, align_corners=True) for x in coarse), finest]
@@ -209,12 +222,13 @@ class M3AE(Method):
 
     def pretrain(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_reconstruction and the weighted loss_smoothness."""
-        substitutes = self.substitutes()
-        maps = self.maps(batch.inputs, self.shown_patches(batch.mask), substitutes)
+        whole = self.substitutes()
+        seen = at(whole, self.task, batch.places)
+        maps = self.maps(batch.inputs, self.shown_patches(batch.mask), seen)
         maps = self.decoder.maps(maps)
         return {
             'loss_reconstruction': self.error(self.reconstruction(maps), batch),
-            'loss_smoothness': self.smoothness * self.departure(substitutes),
+            'loss_smoothness': self.smoothness * self.departure(whole),
         }
 
     def shown_patches(self, mask: Tensor) -> dict[str, Tensor]:
@@ -227,13 +241,15 @@ class M3AE(Method):
             Modality name -> bool, which broadcasts to (B, *shape).
         """
         modalities = self.task.modalities
-        tokens = [self.patches**2 if m.kind == 'image' else m.shape[0] for m in modalities]
+        tokens = [
+            self.patches ** AXES[m.kind] if m.kind in AXES else m.shape[0] for m in modalities
+        ]
         shown = {}
         drawn = draw_shown(tokens, mask, self.mask_ratio)
         for m, found in zip(modalities, drawn, strict=True):
             shown[m.name] = found[:, :, None] if m.kind == 'sequence' else found
-            if m.kind == 'image':
-                grid = found.unflatten(1, (1, self.patches, self.patches)).float()
+            if m.kind in AXES:
+                grid = found.unflatten(1, (1, *[self.patches] * AXES[m.kind])).float()
                 shown[m.name] = F.interpolate(grid, m.shape[1:], mode='nearest').bool()
         return shown
 
@@ -254,19 +270,9 @@ class M3AE(Method):
             errors.append(gap.square().sum(1) / real.sum(1).clamp_min(1))
         return torch.stack(errors).sum() / batch.available.sum()
 
-    def departure(self, substitutes: Mapping[str, Tensor]) -> Tensor:
-        """Returns the norm of the differences between the substitutes and their channels' means.
-
-        It is the norm that `ELEMENTS` such differences would have. Each element of a vector is a
-        channel and equals its own mean.
-        """
-        axes = {'image': (1, 2), 'sequence': (0,)}
-        apart = [
-            (s - s.mean(axes[m.kind], keepdim=True) if m.kind in axes else 0 * s).flatten()
-            for m, s in ((m, substitutes[m.name]) for m in self.task.modalities)
-        ]
-        gaps = torch.cat(apart)
-        return torch.linalg.vector_norm(gaps) * (ELEMENTS / len(gaps)) ** 0.5
+    def departure(self, whole: Mapping[str, Tensor]) -> Tensor:
+        """Returns how far the substitutes are from their channels' means, as a norm."""
+        return departure(whole, self.task)
 
     def finetune(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_task of both views and the weighted loss_consistency between them."""
@@ -274,7 +280,8 @@ class M3AE(Method):
         # Both views in one pass, so that batch normalisation sees them in one batch.
         twice = {name: torch.cat([x, x]) for name, x in batch.inputs.items()}
         frozen = {name: s.detach() for name, s in self.substitutes().items()}
-        outputs = self.outputs(self.maps(twice, shown, frozen))
+        places = None if batch.places is None else torch.cat([batch.places, batch.places])
+        outputs = self.outputs(self.maps(twice, shown, at(frozen, self.task, places)))
         target = torch.cat([batch.target, batch.target])
         first, second = outputs[0].float().chunk(2)
         return {

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from benchmark.errors import UserError, unknown
 from benchmark.method import IGNORE, Batch, SubsetScore, Task, late_start, late_term
-from benchmark.options import Range
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.distillation import (
@@ -102,7 +101,6 @@ class MMANet(ModalityDropout):
         'crema_d': {'alpha': 0.5, 'beta': 0.01, 'mad_after': -1, 'weak': 'single'},
         'kinetics_sounds': {'alpha': 0.5, 'beta': 0.01, 'mad_after': -1, 'weak': 'single'},
     }
-    ranges = {'mad_after': Range(-1), 'grid': Range(1)}
     search = {'alpha': LogUniform(0.05, 300), 'beta': LogUniform(0.001, 5)}
     departure: Tensor
     strong: Tensor
@@ -128,10 +126,12 @@ class MMANet(ModalityDropout):
         if not 0 <= mining_start < begin_epoch:
             expected = f'0 to {begin_epoch - 1}, before begin_epoch'
             raise UserError(f'mmanet:mining_start: expected {expected}, found {mining_start}')
-        self.alpha, self.beta, self.given_mad_after, self.grid = alpha, beta, mad_after, grid
+        self.alpha, self.beta = alpha, beta
         self.given_mining_start, self.given_begin_epoch = mining_start, begin_epoch
-        self.official, self.combinations = variant == 'official', weak
+        self.given_mad_after, self.grid = mad_after, grid
+        self.official = variant == 'official'
         self.dense = task.kind == 'segmentation'
+        self.combinations = weak
         channels = None
         if fusion == 'moments':
             channels = MomentFusion.channels(task)

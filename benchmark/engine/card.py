@@ -29,7 +29,7 @@ CARD = 'model.json'
 FORMAT = 1
 """Raised when older versions of this project cannot read the file any more."""
 
-TUPLES = ('classes', 'class_weights', 'fewest')
+TUPLES = ('classes', 'class_weights', 'fewest', 'extents')
 
 
 class Card(NamedTuple):
@@ -143,7 +143,7 @@ def _task(found: Mapping[str, Any]) -> Task:
         Modality(m['name'], tuple(m['shape']), m['padded']) for m in found['modalities']
     )
     regions = tuple((name, tuple(labels)) for name, labels in found['regions'])
-    # Older versions lack `fewest` and `scale`, which are empty then.
+    # Older versions lack `extents`, `fewest` and `scale`, which are empty then.
     tuples = {key: tuple(found.get(key, ())) for key in TUPLES}
     tuples['scale'] = tuple(tuple(pair) for pair in found.get('scale', ()))
     return Task(**{**found, 'modalities': modalities, 'regions': regions, **tuples})

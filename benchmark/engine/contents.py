@@ -11,8 +11,8 @@ from benchmark import files
 RESUME, OWNER, BEST = 'resume.pth', 'resume.json', 'best.pth'
 """The state of a training that goes on, whose it is, and the weights selected so far."""
 
-WEIGHTS, TRAINED = 'checkpoint.pth', 'trained.json'
-"""The weights of a finished training, and how it went."""
+WEIGHTS = 'checkpoint.pth'
+"""The weights of a finished training; `store.TRAINED` says how it went."""
 
 LEFTOVERS = (RESUME, BEST, OWNER)
 """What a finished training does not need, in the order in which it is removed."""

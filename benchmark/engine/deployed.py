@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmark.engine import card as cards
-from benchmark.engine import state
+from benchmark.engine import state, untrained
 from benchmark.engine.building import placed, quiet
 from benchmark.engine.card import Card
 from benchmark.engine.outputs import answers
@@ -283,8 +283,9 @@ def _network(card: Card, subset: str, device: str) -> Method:
     """Builds one network and gives it its weights."""
     name, task = card.method['name'], card.intake.task
     cls = lookup(METHODS, name)
-    with torch.random.fork_rng(devices=[]), quiet():
-        method: Method = cls(task, **resolve(cls, name, card.method['options'], {}))
+    with quiet():
+        options = resolve(cls, name, card.method['options'], {})
+        method = untrained.built(name, untrained.frozen(options), task)
     file = card.checkpoint(subset)
     try:
         weights = state.load_weights(file, method.state_dict(), card.networks[subset])

@@ -48,9 +48,9 @@ def subset_logits(
     if task.volumes:
 
         def predict(
-            inputs: dict[str, Tensor], some: Sequence[np.ndarray]
+            inputs: dict[str, Tensor], some: Sequence[np.ndarray], places: Tensor
         ) -> Iterator[tuple[np.ndarray, Tensor]]:
-            return _logits(method, batch._replace(inputs=inputs), some)
+            return _logits(method, batch._replace(inputs=inputs, places=places), some)
 
         sides = task.modalities[0].shape[1:]
         yield from averaged(batch.inputs, masks, sides, len(task.classes), predict)
@@ -67,7 +67,7 @@ def _logits(
         return
     for mask in masks:
         allowed = batch.available & torch.as_tensor(mask, device=batch.available.device)
-        yield mask, method.predict(batch.inputs, allowed)
+        yield mask, method.predict_at(batch.inputs, allowed, batch.places)
 
 
 class SubsetEvaluator(Evaluator):

@@ -128,11 +128,18 @@ def export(model: Model, folder: Path, formats: tuple[str, ...] = FORMATS) -> It
             the exported network gives other probabilities.
     """
     check_formats(formats)
+    label = model.card.method['label']
+    placed = [n for n in model.networks.values() if type(n).predict_at is not Method.predict_at]
+    if model.task.volumes and placed:
+        raise UserError(
+            f'{label}: cannot be exported: what it answers for a window of a volume depends on '
+            'where the window lies, of which an exported network is not told; use predict.py'
+        )
     # Values of a regression have the size of its targets, probabilities are at most one.
     unit = max([1.0, *(std for _, std in model.task.scale)])
     for subset, network in model.networks.items():
         whole = Deployable(network, model.card.intake.preparation).eval()
-        program, single = traced(whole, model.card.method['label'])
+        program, single = traced(whole, label)
         stem = f'model-{subset}' if subset else 'model'
         for kind in formats:
             content = _onnx(program, model) if kind == 'onnx' else _pt2(program)

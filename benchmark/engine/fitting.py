@@ -6,6 +6,8 @@ import time
 from typing import Any
 
 import numpy as np
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from benchmark.engine import training
 from benchmark.engine.building import Machine, loader_of
@@ -74,6 +76,5 @@ def _whole(experiment: Experiment, name: str, machine: Machine) -> Batch:
     available = experiment.readable if name == 'train' else split.available
     samples = Samples(split, experiment.data.task, available)
     batch = samples.__getitems__(list(range(len(samples))))
-    inputs = {m: x.to(machine.device) for m, x in batch.inputs.items()}
-    rest = (field.to(machine.device) for field in batch[1:])
-    return Batch(inputs, *rest)
+    moved: Batch = tree_map_only(Tensor, lambda x: x.to(machine.device), batch)
+    return moved

@@ -41,7 +41,7 @@ class Forecast:
 
     machine: Machine
     trained: frozenset[Path] = frozenset()
-    _measured: dict[tuple[str, str, str], Measured] = field(default_factory=dict)
+    _measured: dict[tuple[str, str, str, str], Measured] = field(default_factory=dict)
 
     def is_measured(self, e: Experiment) -> bool:
         """Returns whether the steps of an experiment, or of one that serves it, are measured."""
@@ -51,7 +51,8 @@ class Forecast:
         """Returns the seconds that an experiment will take after those asked about before.
 
         Args:
-            e: The experiment; one measurement serves all seeds and trials of a method.
+            e: The experiment; one measurement serves all seeds and trials of a method under
+                a protocol.
             tests: Whether it is tested; a trial is not.
         """
         key = _key(e)
@@ -88,10 +89,10 @@ class Forecast:
         return earlier, training, each
 
 
-def _key(e: Experiment) -> tuple[str, str, str]:
+def _key(e: Experiment) -> tuple[str, str, str, str]:
     """Returns what experiments have in common whose steps take as long."""
     fixed = sorted((k, v) for k, v in e.options.items() if k not in e.tunable)
-    return e.data.name, e.name, str(fixed)
+    return e.data.name, e.protocol_id, e.name, str(fixed)
 
 
 def resumed(e: Experiment) -> list[str]:

@@ -94,7 +94,16 @@ class Samples(TorchDataset):
             mask=torch.from_numpy(self.mask[rows]),
             target=torch.from_numpy(self._labels(rows)),
             ids=torch.from_numpy(rows),
+            places=self._places(rows),
         )
+
+    def _places(self, rows: np.ndarray) -> torch.Tensor | None:
+        """Returns where samples that are patches lie, as `Batch.places`; None of others."""
+        corners = getattr(self.split.target, 'corners', None)
+        if corners is None:
+            return None
+        begin = torch.from_numpy(corners(rows))
+        return torch.stack([begin, torch.ones_like(begin)], -1)
 
     def _labels(self, rows: np.ndarray) -> np.ndarray:
         """Reads labels, of training as of both other splits.
@@ -155,6 +164,19 @@ class Samples(TorchDataset):
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def check_sampling(sampling: str, task: Task) -> None:
+    """Checks that training samples can be drawn in some way.
+
+    Raises:
+        UserError: Classes are to be balanced, and samples do not have one class each.
+    """
+    if sampling == 'balanced' and task.kind != 'classification':
+        raise UserError(
+            f'sampling=balanced on {task.dataset}: expected a classification task, whose samples '
+            f'have one class each, found {task.kind}'
+        )
 
 
 def balancing(samples: Samples) -> np.ndarray:

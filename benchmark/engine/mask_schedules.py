@@ -25,6 +25,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from benchmark.errors import UserError, unknown
+from benchmark.method import Task
 from benchmark.missing import TABLED, Sampler
 from benchmark.records.curves import Curve
 from benchmark.records.metrics import higher_is_better
@@ -62,18 +63,23 @@ def canonical(spec: str) -> str:
     return kind if kind == CONSTANT else f'{kind}:{value:.10g}'
 
 
-def check(spec: str, sampler: Sampler) -> None:
-    """Checks that a schedule fits the sampler and the number of modalities.
+def check(spec: str, sampler: Sampler, task: Task) -> None:
+    """Checks that a schedule fits the sampler and the task.
 
     Raises:
-        UserError: It needs a score of every subset, and there are too many; or every schedule of
-            this kind leaves the masks of the sampler as they are.
+        UserError: It learns from a score of every subset, and there are too many, or scores are no
+            fractions; or every schedule of this kind leaves the masks of the sampler as they are.
     """
     kind, names = parse(spec)[0], sampler.names
     if kind == LEARNED and len(names) > TABLED:
         raise UserError(
             f'mask_schedule={LEARNED}: expected at most {TABLED} modalities, whose subsets are all '
             f'validated, found {len(names)}'
+        )
+    if kind == LEARNED and task.kind == 'regression':
+        raise UserError(
+            f'mask_schedule={spec} on {task.dataset}: expected a task whose scores are fractions, '
+            'found regression'
         )
     # A curriculum begins with complete samples, so that it changes the masks of one smaller subset.
     alone = sampler.alone

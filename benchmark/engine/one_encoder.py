@@ -6,8 +6,7 @@ import dataclasses
 import functools
 from typing import Any
 
-import torch
-
+from benchmark.engine import untrained
 from benchmark.errors import UserError
 from benchmark.method import Method, Task
 from benchmark.registry import METHODS, lookup
@@ -27,7 +26,7 @@ def check(label: str, name: str, options: dict[str, Any], task: Task) -> None:
     """
     if not task.share_encoders or lookup(METHODS, name).fit is not Method.fit:
         return
-    if not _shares(name, tuple(sorted(options.items())), task):
+    if not _shares(name, untrained.frozen(options), task):
         raise UserError(
             f'{label} on {task.dataset}: share_encoders: expected encoders of two modalities of '
             'like kind and size, found none'
@@ -35,12 +34,11 @@ def check(label: str, name: str, options: dict[str, Any], task: Task) -> None:
 
 
 @functools.cache
-def _shares(name: str, options: tuple[tuple[str, Any], ...], task: Task) -> bool:
+def _shares(name: str, options: untrained.Options, task: Task) -> bool:
     """Returns whether a method has fewer parameters if encoders are shared; both are built."""
     counts = []
     for shared in (False, True):
-        with torch.random.fork_rng(devices=[]):
-            own = dataclasses.replace(task, share_encoders=shared)
-            method = lookup(METHODS, name)(own, **dict(options))
+        own = dataclasses.replace(task, share_encoders=shared)
+        method = untrained.built(name, options, own)
         counts.append(sum(p.numel() for p in method.parameters()))
     return counts[1] < counts[0]

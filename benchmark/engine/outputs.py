@@ -67,8 +67,9 @@ def decisions(logits: Tensor) -> Tensor:
 
 def finite(logits: Tensor) -> Tensor:
     """Returns whether all logits (B, ...) of each sample are finite, (B,) bool."""
-    flat = logits.flatten(1)
-    return flat.amax(1).isfinite() & flat.amin(1).isfinite()
+    # All axes at once: to flatten maps that are channels_last would copy them.
+    axes = tuple(range(1, logits.ndim))
+    return logits.amax(axes).isfinite() & logits.amin(axes).isfinite()
 
 
 def confusion(pred: Tensor, target: Tensor, classes: int) -> Tensor:
@@ -82,11 +83,13 @@ def confusion(pred: Tensor, target: Tensor, classes: int) -> Tensor:
     Returns:
         (B, K, K) int64; rows are labels, columns predictions.
     """
-    count = len(target)
-    first = torch.arange(count, device=target.device).view(-1, *[1] * (target.ndim - 1)) * classes
-    place = torch.where(target == IGNORE, count * classes**2, (first + target) * classes + pred)
-    counts = place.flatten().bincount(minlength=count * classes**2 + 1)
-    return counts[:-1].unflatten(0, (count, classes, classes))
+    count, rows = len(target), classes + 1
+    # The first row of each image takes the pixels labelled IGNORE, which is -1.
+    first = (torch.arange(count, device=target.device) * rows - IGNORE) * classes
+    place = torch.add(pred, target, alpha=classes)
+    place += first.view(-1, *[1] * (target.ndim - 1))
+    counts = place.flatten().bincount(minlength=count * rows * classes)
+    return counts.unflatten(0, (count, rows, classes))[:, 1:]
 
 
 def areas(pred: Tensor, target: Tensor, classes: int) -> Tensor:

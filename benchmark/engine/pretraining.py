@@ -12,12 +12,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from benchmark.engine import untrained
 from benchmark.errors import UserError, unknown
 from benchmark.method import Method, Task
 from benchmark.registry import METHODS, lookup
-
-Options = tuple[tuple[str, Any], ...]
-"""Options of a method with their values."""
 
 
 def method_of(pretrain: str) -> type[Method]:
@@ -81,7 +79,7 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, pretrain: 
             f'pre-training itself, found pretrain={pretrain}'
         )
     first.check_network(task)
-    if not _fits(name, tuple(sorted(options.items())), task, pretrain):
+    if not _fits(name, untrained.frozen(options), task, pretrain):
         raise UserError(
             f'{label} on {task.dataset}: expected the encoders that all methods share, which '
             f'pretrain={pretrain} trains, found others'
@@ -89,9 +87,7 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, pretrain: 
 
 
 @functools.cache
-def _fits(name: str, options: Options, task: Task, pretrain: str) -> bool:
+def _fits(name: str, options: untrained.Options, task: Task, pretrain: str) -> bool:
     """Returns whether a method has encoders that a pre-training trains; both are built for it."""
-    with torch.random.fork_rng(devices=[]):
-        method = lookup(METHODS, name)(task, **dict(options))
-        trained = lookup(METHODS, pretrain)(task)
-    return bool(places(method, trained.encoders))
+    method, trained = untrained.built(name, options, task), untrained.built(pretrain, (), task)
+    return bool(places(method, cast(nn.Module, trained.encoders)))

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from benchmark import files
-from benchmark.engine.contents import BEST, LEFTOVERS, OWNER, RESUME, TRAINED, WEIGHTS
+from benchmark.engine.contents import BEST, LEFTOVERS, OWNER, RESUME, WEIGHTS
 from benchmark.files import writing
 from benchmark.records import identity as hashes
+from benchmark.records.store import TRAINED
 
 _NAMED: set[Path] = set()
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmark import files
 from benchmark.engine import locks
-from benchmark.engine.contents import EARLIER, OWNER, RESUME, SEARCH, TRAINED, TRIAL, saved_epochs
+from benchmark.engine.contents import EARLIER, OWNER, RESUME, SEARCH, TRIAL, saved_epochs
 from benchmark.errors import UserError
 from benchmark.records import store
 
@@ -224,7 +224,7 @@ def _state(folder: Path, ended: Any, problems: list[str]) -> tuple[str, str]:
     if ended is not None:
         status = 'done' if ended['status'] == 'complete' else ended['status']
         return status, str(ended.get('error', ''))
-    if (folder / TRAINED).is_file():
+    if (folder / store.TRAINED).is_file():
         return 'trained', ''
     epoch = _epoch(folder, 'at epoch', problems)
     return ('resumable' if epoch else 'begun'), epoch
@@ -237,7 +237,7 @@ def _epoch(folder: Path, word: str, problems: list[str]) -> str:
     """
     inner = [path for path in _folders(folder, []) if not path.name.startswith('.')]
     told = []
-    if count := sum((path / TRAINED).is_file() for path in inner):
+    if count := sum((path / store.TRAINED).is_file() for path in inner):
         told.append(f'{count} networks trained')
     for path in [folder, *inner]:
         owner = _object(path / OWNER, problems)

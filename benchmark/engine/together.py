@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmark.engine import backbones, gaps, mask_schedules, one_encoder
+from benchmark.engine import backbones, gaps, loading, mask_schedules, one_encoder
 from benchmark.engine.protocol import Protocol
-from benchmark.errors import UserError
 from benchmark.method import Task
 from benchmark.missing import Sampler
 from benchmark.registry import METHODS, lookup
@@ -28,16 +27,7 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
     """
     lookup(METHODS, name).check_network(task)
     gaps.check(task, protocol)
-    if protocol.sampling == 'balanced' and task.kind != 'classification':
-        raise UserError(
-            f'sampling=balanced on {task.dataset}: expected a classification task, whose samples '
-            f'have one class each, found {task.kind}'
-        )
-    mask_schedules.check(protocol.mask_schedule, Sampler(protocol.sampler, task.names))
-    if task.kind == 'regression' and protocol.mask_schedule.startswith('learned'):
-        raise UserError(
-            f'mask_schedule={protocol.mask_schedule} on {task.dataset}: expected a task whose '
-            'scores are fractions, found regression'
-        )
+    loading.check_sampling(protocol.sampling, task)
+    mask_schedules.check(protocol.mask_schedule, Sampler(protocol.sampler, task.names), task)
     backbones.check(label, name, options, task)
     one_encoder.check(label, name, options, task)

@@ -24,8 +24,10 @@ LIMIT = 2**31
 Box = tuple[slice, slice, slice]
 """The voxels of a window."""
 
-Predict = Callable[[dict[str, Tensor], Sequence[np.ndarray]], Iterable[tuple[np.ndarray, Tensor]]]
-"""Yields (mask, logits) of a window for each of some subsets."""
+Predict = Callable[
+    [dict[str, Tensor], Sequence[np.ndarray], Tensor], Iterable[tuple[np.ndarray, Tensor]]
+]
+"""Yields (mask, logits) of a window, which has a place (B, 3, 2), for each of some subsets."""
 
 
 def starts(length: int, side: int) -> list[int]:
@@ -78,7 +80,9 @@ def averaged(
         for box in boxes(whole, sides):
             z, y, x = box
             part = {name: values[..., z, y, x] for name, values in padded.items()}
-            for total, (_, logits) in zip(sums, predict(part, group), strict=True):
+            place = torch.tensor([[axis.start, 1] for axis in box], device=some.device)
+            found = predict(part, group, place.expand(len(some), -1, -1))
+            for total, (_, logits) in zip(sums, found, strict=True):
                 total[..., z, y, x] += logits
             counts[box] += 1
         d, h, w = extents
@@ -99,8 +103,8 @@ def logits_of(network: Method, inputs: dict[str, Tensor], mask: Tensor) -> Tenso
         return network.predict(inputs, mask).float()
     every = np.ones(len(task.names), bool)
 
-    def one(part: dict[str, Tensor], _: object) -> list[tuple[np.ndarray, Tensor]]:
-        return [(every, network.predict(part, mask))]
+    def one(part: dict[str, Tensor], _: object, places: Tensor) -> list[tuple[np.ndarray, Tensor]]:
+        return [(every, network.predict_at(part, mask, places))]
 
     sides = task.modalities[0].shape[1:]
     ((_, logits),) = averaged(inputs, [every], sides, len(task.classes), one)

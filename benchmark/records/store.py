@@ -27,6 +27,8 @@ from benchmark.shown import one_line
 T = TypeVar('T')
 
 RECORD = 'record.json'
+TRAINED = 'trained.json'
+"""How a training went, in the folder that it has left whole; a teacher has no record beside it."""
 OUTCOMES = 'outcomes.npz'
 """What was predicted for the test split."""
 VALIDATION = 'validation.npz'

@@ -112,26 +112,36 @@ class Class:
 
     @property
     def options(self) -> list[Option]:
-        """The parameters of the constructor that have defaults, in its order."""
-        owner, init = next(
-            (cls, node)
-            for cls in self.lineage
-            for node in cls.node.body
-            if isinstance(node, ast.FunctionDef) and node.name == '__init__'
-        )
+        """The parameters of the constructor that have defaults, and those that it hands on."""
         told = [cls.docstring.sections.get('Args', {}) for cls in reversed(self.lineage)]
         meanings = {name: text for section in told for name, text in section.items()}
-        # Defaults belong to the last of the plain parameters; None marks a keyword without one.
-        arguments = [*init.args.args, *init.args.kwonlyargs]
-        defaults = [*init.args.defaults, *init.args.kw_defaults]
-        pairs = zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True)
-        found = []
-        for argument, default in pairs:
-            if default is not None:
+        found: dict[str, Option] = {}
+        for owner, init in self._constructors():
+            for argument, default in _with_defaults(init.args):
                 kind = ast.unparse(argument.annotation) if argument.annotation else ''
-                meaning = meanings.get(argument.arg, '')
-                found.append(Option(argument.arg, spelled(owner.module, default), kind, meaning))
-        return found
+                meaning, text = meanings.get(argument.arg, ''), spelled(owner.module, default)
+                found.setdefault(argument.arg, Option(argument.arg, text, kind, meaning))
+        return [*found.values()]
+
+    def _constructors(self) -> Iterator[tuple[Class, ast.FunctionDef]]:
+        """Yields the constructor, and as long as one hands on `**others`, that of the next base."""
+        for cls in self.lineage:
+            for node in cls.node.body:
+                if isinstance(node, ast.FunctionDef) and node.name == '__init__':
+                    yield cls, node
+                    if node.args.kwarg is None:
+                        return
+
+
+def _with_defaults(given: ast.arguments) -> Iterator[tuple[ast.arg, ast.expr]]:
+    """Yields the parameters that can be named and have defaults, with these."""
+    # Defaults belong to the last of the plain parameters; None marks a keyword without one.
+    plain = [*given.posonlyargs, *given.args]
+    pairs = [*zip(plain[len(plain) - len(given.defaults) :], given.defaults, strict=True)]
+    yield from (pair for pair in pairs if pair[0] not in given.posonlyargs)
+    for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
+        if default is not None:
+            yield argument, default
 
 
 def locate(module: Module, name: str) -> Class | None:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from benchmark.method import Modality, Task
 from methods.common.encoders import ImageEncoder, Maps, PyramidEncoder
 from methods.common.networks import Encoders, fusion
+from methods.common.unet3d import VolumeEncoder
 
 
 class StackedEncoder(nn.Module):
-    """One encoder of all images, stacked along their channels: early fusion.
+    """One encoder of all images or volumes, stacked along their channels: early fusion.
 
     Args:
-        task: Gives the modalities, images of one size, and the encoder.
+        task: Gives the modalities, images or volumes of one size, and the encoder.
     """
 
     def __init__(self, task: Task) -> None:
@@ -24,8 +25,8 @@ class StackedEncoder(nn.Module):
         self.names = task.names
         channels = sum(m.shape[0] for m in task.modalities)
         stack = Modality('stack', (channels, *task.modalities[0].shape[1:]))
-        kind = PyramidEncoder if task.kind == 'segmentation' else ImageEncoder
-        self.encoder = kind(stack, task)
+        kind: type[nn.Module] = PyramidEncoder if task.kind == 'segmentation' else ImageEncoder
+        self.encoder = (VolumeEncoder if task.volumes else kind)(stack, task)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Maps:
         """Encodes {modality: (B, C, H, W)} into the maps of all together."""
@@ -52,7 +53,6 @@ class LateFusion(nn.Module):
 
 
 def stackable(task: Task) -> bool:
-    """Returns whether all modalities are images of one size."""
-    return {(m.kind, m.shape[1:]) for m in task.modalities} == {
-        ('image', task.modalities[0].shape[1:])
-    }
+    """Returns whether all modalities are images, or all are volumes, of one size."""
+    (kind, size), *others = {(m.kind, m.shape[1:]) for m in task.modalities}
+    return kind in ('image', 'volume') and not others

@@ -13,8 +13,9 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 from benchmark.method import Task
-from methods.common.networks import Maps, SegmentationDecoder
+from methods.common.networks import Maps, SegmentationDecoder, fused_channels
 from methods.common.regions import conv
+from methods.common.unet3d import VolumeDecoder
 
 
 def layers(widths: Sequence[int], activation: Callable[[], nn.Module]) -> list[nn.Module]:
@@ -181,6 +182,26 @@ class PyramidReconstruction(nn.Module):
     def forward(self, maps: Maps) -> dict[str, Tensor]:
         """Returns modality name -> (B, C, H, W) from the fused maps."""
         parts = self.decoder.logits(maps).split(list(self.channels.values()), 1)
+        return dict(zip(self.channels, parts, strict=True))
+
+
+class VolumeReconstruction(nn.Module):
+    """Reconstructs every volume through the segmentation decoder with a last layer of its own.
+
+    Args:
+        task: Gives the modalities.
+        deployed: The segmentation decoder whose layers are pretrained.
+    """
+
+    def __init__(self, task: Task, deployed: VolumeDecoder) -> None:
+        super().__init__()
+        self.channels = {m.name: m.shape[0] for m in task.modalities}
+        self.deployed = deployed
+        self.last = nn.Conv3d(fused_channels(task)[0], sum(self.channels.values()), 1)
+
+    def forward(self, maps: Maps) -> dict[str, Tensor]:
+        """Returns modality name -> (B, C, D, H, W) from the fused maps."""
+        parts = self.last(self.deployed.levels(maps)[0]).split(list(self.channels.values()), 1)
         return dict(zip(self.channels, parts, strict=True))
 
 

@@ -71,7 +71,7 @@ def map_of(depth):
 
 def same(a, b):
     """Whether two batches are equal bit by bit, their modalities in the same order."""
-    pairs = zip(a[1:], b[1:], strict=True)
+    pairs = zip(a[1:5], b[1:5], strict=True)
     inputs = [torch.equal(a.inputs[m], b.inputs[m]) for m in a.inputs]
     return list(a.inputs) == list(b.inputs) and all(inputs + [torch.equal(x, y) for x, y in pairs])
 
@@ -120,7 +120,7 @@ def test_nothing_waits_for_the_device(name):
     # Meta tensors have no values: whatever asks for one fails.
     batch = batch_for(name)
     there = {m: x.to('meta') for m, x in batch.inputs.items()}
-    out = STEPS[name](Batch(there, *(x.to('meta') for x in batch[1:])))
+    out = STEPS[name](Batch(there, *(x.to('meta') for x in batch[1:5])))
     here = STEPS[name](batch)
     assert all(x.is_meta for x in (*out.inputs.values(), out.target))
     assert all(out.inputs[m].shape == x.shape for m, x in here.inputs.items())

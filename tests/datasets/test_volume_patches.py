@@ -2,18 +2,21 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 
-from benchmark import predict, run, show
+from benchmark import export, predict, run, show
 from benchmark.dataset import VOID, Split
+from benchmark.deploy import load
 from benchmark.engine.loading import Samples
 from benchmark.errors import UserError
 from benchmark.missing import Sampler
 from benchmark.records import store
 from benchmark.registry import discover
 from datasets import prepare
+from datasets.common.augment.volumes import Mirror
 from datasets.common.families.volume_patches import cut_of
 from datasets.volumes import OwnVolumes
 
@@ -88,6 +91,44 @@ def test_an_epoch_draws_anew_and_a_seed_draws_the_same(root):
     np.testing.assert_array_equal(epoch(1, 4), epoch(1, 4))
     assert (epoch(1, 4) != epoch(1, 5)).any()
     assert (epoch(1, 4) != epoch(2, 4)).any()
+
+
+def test_a_batch_tells_where_its_patches_lie_also_mirrored(root):
+    data = OwnVolumes(root=str(root), patches=8, **THREE)
+    train = data.split('train')
+    samples = Samples(train, data.task, train.available, Sampler('complete', ('flair', 't1')), 1)
+    samples.set_epoch(3)
+    batch = samples.__getitems__(list(range(len(samples))))
+    assert batch.places[..., 1].eq(1).all()
+    kinds = set()
+    for seen in (batch, Mirror(('flair', 't1'))(batch)):
+        for row, place in zip(seen.ids.tolist(), seen.places.tolist(), strict=True):
+            kinds.add(tuple(step for _, step in place))
+            folder = root / train.groups[row]
+            lines = [[b + s * k for k in range(n)] for (b, s), n in zip(place, PATCH, strict=True)]
+            at = seen.ids.tolist().index(row)
+            there = np.load(folder / 'flair.npy')[np.ix_(*lines)].astype(np.float32)
+            np.testing.assert_array_equal(seen.inputs['flair'][at, 0], there)
+            labels = np.load(folder / 'seg.npy')[np.ix_(*lines)]
+            np.testing.assert_array_equal(seen.target[at], labels)
+    assert len(kinds) == 8  # every combination of mirrored axes
+    val = data.split('val')
+    whole = Samples(val, data.task, val.available).__getitems__([0, 1])
+    assert whole.places.tolist() == [[[0, 1]] * 3] * 2
+    slices = OwnVolumes(root=str(root))
+    rows = slices.split('train')
+    assert Samples(rows, slices.task, rows.available).__getitems__([0]).places is None
+
+
+def test_the_extents_hold_training_volumes_and_a_patch_and_knows_no_other_split(root, tmp_path):
+    shutil.copytree(root, tmp_path / 'root')
+    for name, numbers in (('train', '0 2 4'), ('val', '6'), ('test', '8 1')):
+        lines = ''.join(f'p{k}\n' for k in numbers.split())
+        (tmp_path / 'root' / f'{name}1.txt').write_text(lines)
+    options = {'root': str(tmp_path / 'root'), 'network': 'unet3d'}
+    assert OwnVolumes(**options, patch='16x16x24').task.extents == (18, 20, 30)  # p1 has 19 slices
+    assert OwnVolumes(**options, patch='24x16x16').task.extents == (24, 20, 30)
+    assert OwnVolumes(root=options['root']).task.extents == ()
 
 
 @pytest.mark.parametrize('share', [0.0, 0.5, 1.0])
@@ -185,6 +226,21 @@ def test_the_whole_way_to_a_table_and_to_predictions(root, tmp_path, capsys):
         show.main([str(file.parent), '--data', str(root), '--out', str(tmp_path / 's.html')]) == 2
     )
     assert 'found volumes (network=unet3d)' in capsys.readouterr().err
+
+
+def test_substitutes_of_whole_volumes_go_the_whole_way(root, tmp_path, capsys):
+    """m3ae: pretraining and fine-tuning, the test, the file that describes the network."""
+    words = [w.replace('epochs=1', 'epochs=2') for w in command(root, tmp_path, 'm3ae')]
+    assert run.main(words) == 0
+    file = next(tmp_path.rglob('record.json'))
+    assert store.read(file)['n']['test']['flair'] == 2
+    network = load(file.parent).networks['']
+    data = OwnVolumes(root=str(root), network='unet3d', patch='16x16x16')
+    assert tuple(network.learned['t1'].shape) == (1, *data.task.extents)
+    capsys.readouterr()
+    assert export.main([str(file.parent), '--formats', 'pt2']) == 2
+    assert 'depends on where the window lies' in capsys.readouterr().err
+    assert not [*tmp_path.rglob('*.pt2')]
 
 
 def test_methods_and_corruptions_without_a_form_for_volumes_are_refused(root, tmp_path, capsys):

@@ -29,10 +29,10 @@ def measured(monkeypatch):
     return found
 
 
-def grid_of(results, *methods, seeds=(0,), tune=None):
+def grid_of(results, *methods, seeds=(0,), tune=None, **fields):
     data = Toy(TASKS['vectors'], sizes=(16, 8, 8))
     data.recipe = {**Toy.recipe, 'epochs': 1}
-    return plan.experiments(plan.Request(methods, seeds, {}, results, 'cpu', tune), [data])
+    return plan.experiments(plan.Request(methods, seeds, fields, results, 'cpu', tune), [data])
 
 
 def fitting(grid, budget, jobs=1):
@@ -137,3 +137,17 @@ def test_the_rest_is_not_begun(tmp_path, capsys):
     assert not (tmp_path / 'runs' / 'synth_faces' / 'rfnet').exists()
     assert run.main([*words, '--force']) == 2
     assert 'expected no --force beside it' in capsys.readouterr().err
+
+
+def test_a_measurement_serves_the_seeds_of_one_protocol_alone(tmp_path, monkeypatch):
+    asked = []
+
+    def measure(_, e):
+        asked.append(e.protocol.batch_size)
+        return {}, 100.0 * e.protocol.batch_size, 0.0
+
+    monkeypatch.setattr(Forecast, '_measure', measure)
+    grids = [grid_of(tmp_path, 'hemis', seeds=(0, 1), batch_size=size) for size in ('2', '4')]
+    forecast = Forecast(Machine('cpu'))
+    assert [[forecast.seconds(e) for e in grid] for grid in grids] == [[200, 200], [400, 400]]
+    assert asked == [2, 4]

@@ -275,9 +275,10 @@ def test_of_equal_logits_the_first_class_is_the_decision():
     assert decisions(logits).equal(torch.from_numpy(logits.numpy().argmax(1)))
 
 
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
-def test_a_sample_with_one_logit_that_is_not_finite_is_found(bad):
-    logits = torch.randn(4, 3, 2, 2)
+def test_a_sample_with_one_logit_that_is_not_finite_is_found(bad, layout):
+    logits = torch.randn(4, 3, 2, 2).contiguous(memory_format=layout)
     logits[2, 1, 0, 1] = bad
     assert finite(logits).tolist() == [True, True, False, True]
 

@@ -1,5 +1,6 @@
 """Schedules of the training masks: what is drawn, from what it is learned, and that runs go on."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -16,6 +17,7 @@ from benchmark.engine.loading import Samples
 from benchmark.engine.mask_schedules import MaskSchedule, check, tilt_of
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
+from benchmark.method import Modality, Task
 from benchmark.missing import Sampler, generator
 from benchmark.options import Spec
 from benchmark.records import curves, store
@@ -207,16 +209,27 @@ def test_a_wrong_schedule_is_told_in_one_line(spec, told):
 
 
 def test_learned_masks_need_a_score_of_every_subset():
-    many = tuple(f'm{k}' for k in range(9))
-    check('curriculum:0.5', Sampler('uniform', many))
-    check('learned:1', Sampler('uniform', many[:8]))
+    modalities = tuple(Modality(f'm{k}', (2,)) for k in range(9))
+    many = Task('many', 'classification', modalities, ('no', 'yes'), 'accuracy')
+    few = dataclasses.replace(many, modalities=modalities[:8])
+    check('curriculum:0.5', Sampler('uniform', many.names), many)
+    check('learned:1', Sampler('uniform', few.names), few)
     with pytest.raises(UserError, match='expected at most 8 modalities.*found 9'):
-        check('learned:1', Sampler('uniform', many))
+        check('learned:1', Sampler('uniform', many.names), many)
     mask = MaskSchedule('curriculum:0.5', 4).draw(
-        Sampler('uniform', tuple(many)), np.ones((COUNT, 9), bool), generator(0, 'mask', 1), 1
+        Sampler('uniform', many.names), np.ones((COUNT, 9), bool), generator(0, 'mask', 1), 1
     )
     # Of 511 subsets 255 lack a modality.
     assert 1 - mask.mean(0) == pytest.approx([0.5 * 255 / 511] * 9, abs=4 * 0.5 / COUNT**0.5)
+
+
+def test_learned_masks_need_scores_that_are_fractions():
+    task = Task('moods', 'regression', TASKS['vectors'].modalities, ('mood',), 'MAE')
+    sampler = Sampler('uniform', task.names)
+    check('curriculum:0.5', sampler, task)
+    told = 'mask_schedule=learned:1 on moods: expected a task whose scores are fractions, found re'
+    with pytest.raises(UserError, match=told):
+        check('learned:1', sampler, task)
 
 
 SAMPLERS = ('uniform', 'by_size', 'bernoulli:0.3', 'bernoulli:ir=0.5', 'bernoulli:ir=1',
@@ -236,9 +249,9 @@ def test_a_schedule_that_changes_no_mask_is_refused(spec, sampler):
     )
     if (plain == other).all():
         with pytest.raises(UserError, match=re.escape(f'found sampler={sampler}, which draws ')):
-            check(spec, known)
+            check(spec, known, TASKS['faces'])
     else:
-        check(spec, known)
+        check(spec, known, TASKS['faces'])
 
 
 def test_an_experiment_with_such_a_schedule_is_refused(tmp_path):

@@ -54,8 +54,15 @@ def test_a_voxel_gets_the_mean_of_all_windows_that_see_it(extents, limit, monkey
     monkeypatch.setattr(windows, 'LIMIT', limit)
     inputs, calls = volumes(*extents), []
 
-    def predict(part, masks):
+    def predict(part, masks, places):
         calls.append(len(masks))
+        assert places.dtype == torch.int64
+        assert places[..., 1].eq(1).all()
+        for x, whole, begin in zip(part['a'], inputs['a'], places[..., 0].tolist(), strict=True):
+            cut = tuple(slice(b, b + side) for b, side in zip(begin, SIDES, strict=True))
+            there = whole[(slice(None), *cut)]
+            d, h, w = there.shape[1:]
+            assert torch.equal(x[:, :d, :h, :w], there)
         return [(m, torch.from_numpy(window_logits(part, m))) for m in masks]
 
     found = list(windows.averaged(inputs, MASKS, SIDES, 2, predict))
@@ -96,3 +103,36 @@ def test_every_window_is_encoded_once_for_all_subsets():
     assert set(method.calls[0].values()) == {(2, 1, *SIDES)}
     for key, x in (('a', inputs['a']), ('b', inputs['b']), ('+', inputs['a'] + inputs['b'])):
         torch.testing.assert_close(found[key][1], torch.cat([x, -x], 1))
+
+
+class Placed(Method):
+    """Logits are the coordinates of each voxel in its volume, as far as the method is told."""
+
+    supported_networks = ('unet3d',)
+
+    def predict(self, inputs, mask):
+        return self.predict_at(inputs, mask)
+
+    def predict_at(self, inputs, mask, places=None):
+        begin = torch.zeros(len(mask), 3) if places is None else places[..., 0]
+        axes = torch.meshgrid(*(torch.arange(n) for n in SIDES), indexing='ij')
+        return begin[..., None, None, None] + torch.stack(axes).float()
+
+
+@pytest.mark.parametrize('extents', [(4, 6, 8), (9, 7, 13)])
+def test_a_window_is_told_its_place_wherever_volumes_are_predicted(extents):
+    modalities = tuple(Modality(m, (1, *SIDES)) for m in 'ab')
+    kinds = {'regions': (('r', (1,)),), 'network': 'unet3d'}
+    method = Placed(Task('toy', 'segmentation', modalities, ('x', 'y', 'z'), 'Dice', 4, **kinds))
+    inputs = {m: x.float() for m, x in volumes(*extents).items()}
+    there = torch.ones(2, 2, dtype=torch.bool)
+    batch = Batch(inputs, there, there, torch.zeros(2, *extents), torch.arange(2))
+    found = [logits for _, logits in evaluation.subset_logits(method.eval(), batch, MASKS)]
+    found.append(windows.logits_of(method, inputs, there))
+    for logits in found:
+        for sample in logits:
+            np.testing.assert_allclose(sample, np.indices(extents), atol=1e-4)
+    patch = {m: x[..., :4, :6, :8] for m, x in inputs.items()}
+    places = torch.tensor([[[1, 1], [0, 1], [5, 1]], [[0, 1], [0, 1], [0, 1]]])
+    logits = method(*batch._replace(inputs=patch, places=places))
+    assert logits[:, :, 0, 0, 0].tolist() == [[1, 0, 5], [0, 0, 0]]

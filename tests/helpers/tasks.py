@@ -49,6 +49,17 @@ vectors; sequences, one of them padded; label maps."""
 ESANET = dataclasses.replace(TASKS['rooms'], network='esanet')
 """The task with label maps on ESANet, which not every method can use."""
 
+VOLUMES = Task(
+    'toy',
+    'segmentation',
+    (Modality('t1', (1, 8, 8, 16)), Modality('t2', (2, 8, 8, 16))),
+    ('none', 'rim', 'core'),
+    'Dice',
+    4,
+    network='unet3d',
+)
+"""A task with label maps of volumes, which not every method can use."""
+
 
 def target_of(task, count, rng):
     """Returns random targets, (count,) or (count, H, W)."""

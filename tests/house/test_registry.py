@@ -14,6 +14,7 @@ from tasks import TASKS, Toy
 
 import methods
 from benchmark import registry
+from benchmark.dataset import Dataset
 from benchmark.engine.arguments import pairs
 from benchmark.engine.experiment import experiment
 from benchmark.engine.places import folder_name
@@ -28,7 +29,8 @@ from benchmark.engine.protocol import CHOICES, Protocol
 from benchmark.errors import UserError, unknown
 from benchmark.method import Modality
 from benchmark.missing import Sampler
-from benchmark.options import Range, Spec, options_of, read, resolve, spell
+from benchmark.narrowed import open_data
+from benchmark.options import Range, Spec, options_of, read, resolve, spell, typed
 from benchmark.registry import DATASETS, METHODS, load_file, lookup, parse_spec
 from benchmark.source import code_of
 
@@ -253,6 +255,46 @@ def test_every_spelling_of_the_same_options_is_one_experiment(tmp_path):
     grid = experiments(Request(methods, [0], {}, tmp_path, 'cpu'), [Toy(TASKS['vectors'])])
     assert [e.label for e in grid] == ['redcore', 'redcore:kl=0.5']
     assert grid[0].source == 'default'
+
+
+class Wide(Dataset):
+    def __init__(self, splits, more=(), /, *, width: int = 64, cache: str = 'none'):
+        self.given = splits, more, width, cache
+
+
+class Narrow(Wide):
+    def __init__(self, splits, *, width: int = 8, **shared):
+        super().__init__(splits, width=width, **shared)
+
+
+class Own(Narrow):
+    def __init__(self, *, root: str = '', **shared):
+        super().__init__(root, **shared)
+
+
+class Closed(Narrow):
+    def __init__(self, *, root: str = ''):
+        super().__init__(root, cache='ram')
+
+
+def test_a_data_set_has_the_options_that_its_constructor_hands_on():
+    own = {k: o for k, o in options_of(Own).items() if k not in Own.shared()}
+    assert own == {'root': (str, ''), 'width': (int, 8), 'cache': (str, 'none')}
+    assert [*own] == ['root', 'width', 'cache']
+    assert typed(Own, 'own', {'cache': 'ram', 'width': '4'}) == {'cache': 'ram', 'width': 4}
+    data = open_data(Own, {'root': 'x', 'cache': 'ram', 'modalities': ''})
+    assert data.given == ('x', (), 8, 'ram')
+    assert [*options_of(Closed)] == [*Dataset.shared_options, 'root']
+    with pytest.raises(UserError, match="unknown option of own 'widht'; did you mean 'width'"):
+        typed(Own, 'own', {'widht': '4'})
+
+
+def test_options_of_a_method_stand_in_its_own_file():
+    class Sub(METHODS.module_dict['redcore']):
+        def __init__(self, task, beta: float = 1.0, **others):
+            super().__init__(task, **others)
+
+    assert options_of(Sub) == {'beta': (float, 1.0)}
 
 
 ROWS = [

@@ -4,24 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from tasks import TASKS, batch_of
+from tasks import TASKS, VOLUMES, batch_of
 
 from benchmark.errors import UserError
-from benchmark.method import Modality, Task
 from methods.actionmae import ActionMAE, TokenAutoencoder, normalised
 
-TASKS = {
-    **TASKS,
-    'volumes': Task(
-        'toy',
-        'segmentation',
-        (Modality('t1', (1, 8, 8, 16)), Modality('t2', (2, 8, 8, 16))),
-        ('none', 'rim', 'core'),
-        'Dice',
-        4,
-        network='unet3d',
-    ),
-}
+TASKS = {**TASKS, 'volumes': VOLUMES}
 
 
 def made(kind='faces', **options):

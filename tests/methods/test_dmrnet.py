@@ -352,7 +352,7 @@ def test_mined_variance_is_the_mean_over_all_samples_of_a_set_whatever_the_batch
         for first in range(0, len(mask), size):
             part = slice(first, first + size)
             inputs = {n: x[part] for n, x in batch.inputs.items()}
-            method.loss(Batch(inputs, *(x[part] for x in batch[1:])))
+            method.loss(Batch(inputs, *(x[part] for x in batch[1:5])))
         found.append((method.variance / method.samples).tolist())
     for row, there in enumerate(method.sets.tolist()):
         of_set = [v for v, m in zip(alone, mask.tolist(), strict=True) if m == there]

@@ -16,7 +16,8 @@ from benchmark.missing import subset_masks
 from methods.common.early_fusion import StackedEncoder
 from methods.common.losses import sigmoid_loss
 from methods.common.reconstruction import draw_shown
-from methods.m3ae import ELEMENTS, M3AE, PACE
+from methods.common.substitutes import ELEMENTS, PACE
+from methods.m3ae import M3AE
 
 TASKS = {kind: dataclasses.replace(task, loss='ce') for kind, task in PLAIN.items()}
 KIND_OF = {task.modalities: kind for kind, task in TASKS.items()}

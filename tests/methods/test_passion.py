@@ -8,26 +8,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from scipy.stats import entropy
 from sklearn.metrics.pairwise import cosine_similarity
-from tasks import TASKS, batch_of
+from tasks import TASKS, VOLUMES, batch_of
 
 from benchmark.errors import UserError
-from benchmark.method import IGNORE, Modality, Task
+from benchmark.method import IGNORE
 from methods.common.self_distillation import clamped_divergence, divergence, prototype_gaps
 from methods.passion import Passion, rebalanced, weak
 
 T = 4.0
-TASKS = {
-    **TASKS,
-    'volumes': Task(
-        'toy',
-        'segmentation',
-        (Modality('t1', (1, 8, 8, 16)), Modality('t2', (2, 8, 8, 16))),
-        ('none', 'rim', 'core'),
-        'Dice',
-        4,
-        network='unet3d',
-    ),
-}
+TASKS = {**TASKS, 'volumes': VOLUMES}
 
 
 def made(kind='faces', **options):

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 NAME = 'index.html'
 HERE = Path(__file__).parent
-TRAINED = 'trained.json'
-"""What a training leaves in its folder when it has ended."""
 
 
 def write(results: Path, runs: Path | None = None, datasets: Sequence[str] = ()) -> list[UserError]:
@@ -111,7 +109,7 @@ def _unfinished(root: Path) -> list[str]:
     folders = [d for d in sorted(root.glob('*/*/seed*')) if d.is_dir()]
     without = [d for d in folders if not (d / store.RECORD).is_file()]
     trained = 'trained and not tested, as a teacher is'
-    return [f'{trained if (d / TRAINED).is_file() else "not finished"}: {d}' for d in without]
+    return [f'{trained if (d / store.TRAINED).is_file() else "not finished"}: {d}' for d in without]
 
 
 def block(

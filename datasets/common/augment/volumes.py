@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from benchmark.method import Batch
 from datasets.common.augment.chosen import OfModalities
@@ -38,12 +39,31 @@ class Mirror(OfModalities):
         names = images(batch, self.modalities, (4,))
         turned = torch.rand(len(AXES), len(batch.ids), dtype=torch.float64) < self.chance
         found = {**{name: batch.inputs[name] for name in names}, '': batch.target}
+        places = None if batch.places is None else mirrored(batch.places, turned, batch.target)
         for axis, chosen in zip(AXES, turned, strict=True):
             for name, x in found.items():
                 there = chosen.to(x.device, non_blocking=True).view(-1, *[1] * (x.ndim - 1))
                 found[name] = torch.where(there, x.flip(axis), x)
         target = found.pop('')
-        return batch._replace(inputs={**batch.inputs, **found}, target=target)
+        return batch._replace(inputs={**batch.inputs, **found}, target=target, places=places)
+
+
+def mirrored(places: Tensor, turned: Tensor, target: Tensor) -> Tensor:
+    """Returns the places of patches of which some are mirrored, in the form of `Batch.places`.
+
+    Args:
+        places: (B, 3, 2).
+        turned: (3, B) bool, whether a patch is mirrored along an axis.
+        target: (B, D, H, W), the labels of the patches.
+    """
+    found = []
+    for (begin, step), side, chosen in zip(
+        places.permute(1, 2, 0), target.shape[1:], turned, strict=True
+    ):
+        there = chosen.to(places.device, non_blocking=True)
+        last = begin + (side - 1) * step
+        found.append(torch.stack([begin.where(~there, last), step.where(~there, -step)], -1))
+    return torch.stack(found, 1)
 
 
 def for_slices(names: Names, size: Size) -> Compose:

@@ -51,11 +51,12 @@ class FaceImages(Dataset):
     Args:
         splits: 'train', 'val', 'test' -> samples.
         root: The data root.
+        aside: Files below the root that are no frames.
         size: Side of the network's input in pixels.
         width: Channels of the encoders' first stage.
-        cache: Where decoded images are kept: 'none', 'ram' or 'disk'.
-        duplicates: Whether copies and clusters in two splits are reported or refused.
-        aside: Files below the root that are no frames.
+        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether samples of two splits whose files are equal, and persons with
+            samples in two splits, are reported or refused.
 
     Raises:
         UserError: A file is missing, a sample is listed twice, a split lacks live faces or attacks,
@@ -78,11 +79,12 @@ class FaceImages(Dataset):
         self,
         splits: Mapping[str, Sequence[Face]],
         root: Path,
-        size: int,
-        width: int,
-        cache: Cache,
-        duplicates: Duplicates,
-        aside: Sequence[Path] = (),
+        aside: Sequence[Path],
+        *,
+        size: int = SIZE,
+        width: int = 64,
+        cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
         self.root, self.samples, self.cache = root, splits, cache
         self.size = image_side(self.name, size)

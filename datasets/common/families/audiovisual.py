@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -119,24 +119,6 @@ class Clip(NamedTuple):
         return {modality: file for modality, file in found.items() if file is not None}
 
 
-class ClipOptions(TypedDict):
-    """Options of the constructors of audio-visual data sets.
-
-    Attributes:
-        size: Side of the video frame in pixels.
-        width: Channels of the encoders' first stage.
-        gaps: Whether a clip without sound or without a frame is taken as a gap in the data.
-        cache: Where decoded files are kept: 'none', 'ram' or 'disk'.
-        duplicates: Whether copies and clusters in two splits are reported or refused.
-    """
-
-    size: int
-    width: int
-    gaps: bool
-    cache: Cache
-    duplicates: Duplicates
-
-
 class AudioVisual(Dataset):
     """Base of CREMA-D and Kinetics-Sounds.
 
@@ -152,8 +134,13 @@ class AudioVisual(Dataset):
         classes: Names of the classes.
         sound: Decodes sounds for validation and test.
         longer: Decodes sounds for training, which crops them to the length of `sound`.
-        options: The options of the subclass's constructor.
         aside: Files below the root that are neither sounds nor frames.
+        size: Side of the video frame in pixels.
+        width: Channels of the encoders' first stage.
+        gaps: Whether a clip without sound or without a frame is taken as a gap in the data; if not,
+            it is an error.
+        cache: Where decoded files are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether copies and clusters in two splits are reported or refused.
 
     Raises:
         UserError: A file is missing, a clip is in both splits, a class has no training clip, or
@@ -181,27 +168,32 @@ class AudioVisual(Dataset):
         classes: tuple[str, ...],
         sound: Spectrogram,
         longer: Spectrogram,
-        options: ClipOptions,
-        aside: Sequence[Path] = (),
+        aside: Sequence[Path],
+        *,
+        size: int = SIDE,
+        width: int = 64,
+        gaps: bool = False,
+        cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
         self.root, self.sound, self.longer = root, sound, longer
-        self.size, self.cache = image_side(self.name, options['size']), options['cache']
+        self.size, self.cache = image_side(self.name, size), cache
         kept, held = set_apart(train, lambda clip: held_out(clip.id, HELD_OUT))
         self.clips = {'train': kept, 'val': held, 'test': list(test)}
-        empty = self._check(options['gaps'], classes)
+        empty = self._check(gaps, classes)
         everything = [c for clips in self.clips.values() for c in clips]
         self.fingerprint = fingerprint(
             [f for c in everything for f in (c.audio, c.visual) if f is not None],
             [(c.id, c.label, c.audio is None, c.visual is None) for c in everything],
             {name: len(clips) for name, clips in self.clips.items()},
-            (classes, sound, longer, options['size'], options['width']),
+            (classes, sound, longer, size, width),
         )
         files = {
             name: {clip.id: clip.files for clip in clips} for name, clips in self.clips.items()
         }
         clusters = {name: [clip.cluster for clip in clips] for name, clips in self.clips.items()}
         shapes = (Modality('audio', sound.shape), Modality('visual', (3, self.size, self.size)))
-        self.task = Task(self.name, 'classification', shapes, classes, 'accuracy', options['width'])
+        self.task = Task(self.name, 'classification', shapes, classes, 'accuracy', width)
         available = {name: self._available(clips) for name, clips in self.clips.items()}
         shown = {name: {clip.label for clip in clips} for name, clips in self.clips.items()}
         self.notes = (
@@ -210,8 +202,8 @@ class AudioVisual(Dataset):
             *notes.gaps(self.task.names, available, 'clips'),
             *notes.empty(empty, 'clips'),
             *notes.aside(str(file.relative_to(root)) for file in aside),
-            *copied_files(root, files, options['duplicates'], 'clip'),
-            *shared(root, clusters, options['duplicates']),
+            *copied_files(root, files, duplicates, 'clip'),
+            *shared(root, clusters, duplicates),
         )
 
     def _check(self, gaps: bool, classes: tuple[str, ...]) -> list[str]:

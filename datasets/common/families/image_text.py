@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from benchmark.dataset import Dataset, Rows, Split
 from benchmark.errors import UserError, unknown
-from benchmark.method import Modality
+from benchmark.method import Modality, Task
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities
 from datasets.common.io.files import Cache, Files, content, fingerprint
@@ -51,32 +51,6 @@ class Pair(NamedTuple):
     labels: tuple[int, ...]
 
 
-class PairOptions(TypedDict):
-    """Options of the constructors of data sets of photos with texts.
-
-    Attributes:
-        text: `WORDS`, or a file of features below the root.
-        words: Length of the vectors of words.
-        size: Side of the photos in pixels.
-        width: Channels of the encoders' first stage.
-        layers: Number of layers of the ResNet encoder of photos.
-        pretrained: File of its ImageNet weights, or 'none'.
-        gaps: Whether a sample without photo or text is taken as a gap in the data.
-        cache: Where decoded photos are kept: 'none', 'ram' or 'disk'.
-        duplicates: Whether copies in two splits are reported or refused.
-    """
-
-    text: str
-    words: int
-    size: int
-    width: int
-    layers: int
-    pretrained: str
-    gaps: bool
-    cache: Cache
-    duplicates: Duplicates
-
-
 class ImageText(Dataset):
     """Base of the data sets of photos with texts; a subclass sets `task`.
 
@@ -89,8 +63,18 @@ class ImageText(Dataset):
         splits: 'train', 'val', 'test' -> samples.
         root: The data root.
         classes: Names of the classes.
-        options: The options of the subclass's constructor.
         more: What else can change a score.
+        text: Whether texts become vectors of words (`tfidf`), or the features of an .npz file
+            below the root, e.g. `bert.npz`.
+        words: Number of words that the vectors know.
+        size: Side of the photos in pixels.
+        width: Channels of the encoders' first stage.
+        layers: Number of layers of the ResNet encoder of photos.
+        pretrained: File of its ImageNet weights, or 'none' for random initial weights.
+        gaps: Whether a sample without photo or text is taken as a gap in the data; if not, it is an
+            error.
+        cache: Where decoded photos are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether samples of two splits whose content is equal are reported or refused.
 
     Raises:
         UserError: A file is missing, a sample is in two splits, a class has no training sample, or
@@ -104,12 +88,22 @@ class ImageText(Dataset):
         splits: Mapping[str, Sequence[Pair]],
         root: Path,
         classes: tuple[str, ...],
-        options: PairOptions,
-        more: tuple[object, ...] = (),
+        more: tuple[object, ...],
+        *,
+        text: str = WORDS,
+        words: int = 4096,
+        size: int = SIDE,
+        width: int = 64,
+        layers: Literal[18, 34, 50] = 18,
+        pretrained: str = 'none',
+        gaps: bool = False,
+        cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
-        self.root, self.options_given = root, options
-        self.size = image_side(self.name, options['size'])
-        self.features = self._features(options)
+        self.root, self.words, self.gaps, self.cache = root, words, gaps, cache
+        self.width, self.layers, self.pretrained = width, layers, pretrained
+        self.size = image_side(self.name, size)
+        self.features = self._features(text)
         check_disjoint(root, {k: [p.id for p in v] for k, v in splits.items()})
         there = {name: self._available(pairs) for name, pairs in splits.items()}
         empty = [
@@ -134,31 +128,44 @@ class ImageText(Dataset):
             *notes.labels(classes, shown),
             *notes.gaps([m.name for m in shapes], self.there),
             *notes.empty(empty),
-            *self._copies(),
+            *self._copies(duplicates),
         )
 
-    def _features(self, options: PairOptions) -> Features | None:
-        if options['words'] < 1:
-            raise UserError(f'{self.name}:words: expected 1 or more, found {options["words"]}')
-        if options['text'] == WORDS:
+    def _task(self, kind: str, classes: tuple[str, ...], metric: str, **more: Any) -> Task:
+        """Returns the task of these photos and texts."""
+        return Task(
+            self.name,
+            kind,
+            self.modalities,
+            classes,
+            metric,
+            self.width,
+            depth=self.layers,
+            pretrained='' if self.pretrained == 'none' else self.pretrained,
+            **more,
+        )
+
+    def _features(self, text: str) -> Features | None:
+        if self.words < 1:
+            raise UserError(f'{self.name}:words: expected 1 or more, found {self.words}')
+        if text == WORDS:
             return None
         # The path is an option of the record, which must not depend on where the data lie.
-        if PurePath(options['text']).is_absolute() or not options['text'].endswith('.npz'):
+        if PurePath(text).is_absolute() or not text.endswith('.npz'):
             expected = f'{WORDS} or an .npz file below the root'
-            raise UserError(f'{self.name}:text: expected {expected}, found {options["text"]!r}')
-        return Features(self.root / options['text'])
+            raise UserError(f'{self.name}:text: expected {expected}, found {text!r}')
+        return Features(self.root / text)
 
     def _available(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Returns (N, 2) bool, whether each sample has a photo and a text."""
-        gaps = self.options_given['gaps']
         image = np.array([has_file(p.image) for p in pairs], bool)
-        if gaps and image.any():
+        if self.gaps and image.any():
             present = [p.image for p, has in zip(pairs, image, strict=True) if has]
             image[image] = ~np.array(unreadable(present, Photo8(SIDE)))
         known = self.features.places if self.features else {p.id for p in pairs if p.text.strip()}
         there = np.stack([image, [p.id in known for p in pairs]], 1)
         whole = there.all(1)
-        if not gaps and not whole.all():
+        if not self.gaps and not whole.all():
             raise self._lacking(pairs[int(whole.argmin())], *there[whole.argmin()].tolist())
         return there
 
@@ -185,16 +192,15 @@ class ImageText(Dataset):
             self.moments = self.features.moments([p.id for p in train])
             return
         known = [p.text for p, has in zip(train, self.there['train'], strict=True) if has[1]]
-        self.weights = Weights.fitted(known, self.options_given['words'], self.root)
+        self.weights = Weights.fitted(known, self.words, self.root)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """The photo and the text."""
-        length = self.features.values.shape[1] if self.features else self.options_given['words']
+        length = self.features.values.shape[1] if self.features else self.words
         return Modality('image', (3, self.size, self.size)), Modality('text', (length,))
 
     def _fingerprint(self, *more: object) -> str:
-        options = self.options_given
         images, known = [], []
         for name, pairs in self.pairs.items():
             for pair, has in zip(pairs, self.there[name].tolist(), strict=True):
@@ -204,12 +210,12 @@ class ImageText(Dataset):
             images,
             known,
             *more,
-            content(self.features.file) if self.features else (WORDS, options['words']),
-            {k: options[k] for k in ('size', 'width', 'layers')},
-            content(Path(options['pretrained'])),
+            content(self.features.file) if self.features else (WORDS, self.words),
+            {'size': self.size, 'width': self.width, 'layers': self.layers},
+            content(Path(self.pretrained)),
         )
 
-    def _copies(self) -> list[str]:
+    def _copies(self, duplicates: Duplicates) -> list[str]:
         splits = {}
         for name, pairs in self.pairs.items():
             there, ids = self.there[name], [p.id for p in pairs]
@@ -221,7 +227,7 @@ class ImageText(Dataset):
                 else [digest(p.text.encode()) if p.text.strip() else '' for p in pairs]
             )
             splits[name] = of_modalities(ids, {'image': photos, 'text': texts})
-        return copies(self.root, splits, self.options_given['duplicates'])
+        return copies(self.root, splits, duplicates)
 
     def check(self) -> None:
         """Decodes all photos once.
@@ -257,6 +263,6 @@ class ImageText(Dataset):
         return np.array([p.labels[0] for p in pairs], np.int64)
 
     def _photos(self, pairs: Sequence[Pair]) -> Files:
-        side, cache = self.size, self.options_given['cache']
-        paths, folder = [p.image for p in pairs], self.root / '.cache'
-        return Files(paths, Photo8(side), (3, side, side), COLOURS, cache, folder)
+        side, paths = self.size, [p.image for p in pairs]
+        folder = self.root / '.cache'
+        return Files(paths, Photo8(side), (3, side, side), COLOURS, self.cache, folder)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from benchmark.dataset import VOID
 from datasets.common.families.segmented import (
     COLOURS,
     Plan,
-    SceneOptions,
     Segmented,
     Sensor,
     Size,
@@ -85,8 +84,8 @@ class Scenes(Segmented):
         splits: 'train', 'val', 'test' -> scenes.
         root: The data root.
         layout: Sizes, classes and depth.
-        options: The options of the subclass's constructor.
-        weighted: Whether the loss weighs classes by median frequency.
+        network: Architecture of the segmentation network.
+        **shared: The other options of `Segmented`.
 
     Raises:
         UserError: A file is missing, a scene is in two splits, `pretrained` is not given, or copies
@@ -100,7 +99,8 @@ class Scenes(Segmented):
         splits: Mapping[str, Sequence[Scene]],
         root: Path,
         layout: Layout,
-        options: SceneOptions,
-        weighted: bool,
+        *,
+        network: Literal['esanet', 'pyramid'] = 'esanet',
+        **shared: Any,
     ) -> None:
-        super().__init__(splits, root, layout.plan(), options, weighted)
+        super().__init__(splits, root, layout.plan(), network=network, **shared)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypedDict
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -97,26 +97,6 @@ class Plan:
     labels: Callable[[Size], LabelFile]
 
 
-class SceneOptions(TypedDict):
-    """Options of the constructors of data sets of scenes.
-
-    Attributes:
-        network: Architecture of the segmentation network.
-        layers: Number of layers of the ResNet encoders.
-        pretrained: File of their ImageNet weights, 'none', or '' if the user named neither.
-        width: Channels of the encoders' first stage.
-        cache: Where decoded images are kept.
-        duplicates: Whether copies and clusters in two splits are reported or refused.
-    """
-
-    network: str
-    layers: int
-    pretrained: str
-    width: int
-    cache: Cache
-    duplicates: Duplicates
-
-
 class Segmented(Dataset):
     """Base of the data sets of which every sample has an image of each sensor and a label map.
 
@@ -124,9 +104,12 @@ class Segmented(Dataset):
         splits: 'train', 'val', 'test' -> samples.
         root: The data root.
         plan: Sizes, classes and sensors.
-        options: The options of the subclass's constructor.
-        weighted: Whether the loss weighs classes by median frequency.
-        more: What else can change a score.
+        network: Architecture of the segmentation network.
+        layers: Number of layers of the ResNet encoders.
+        pretrained: File of their ImageNet weights, or 'none' for random initial weights.
+        width: Channels of the encoders' first stage.
+        cache: Where decoded images are kept: nowhere, in memory or in files below the root.
+        duplicates: Whether copies and clusters in two splits are reported or refused.
 
     Raises:
         UserError: A file is missing, a sample is in two splits, `pretrained` is not given, or
@@ -134,23 +117,28 @@ class Segmented(Dataset):
     """
 
     streams = True
+    weighted: ClassVar[bool] = False
+    """Whether the loss weighs classes by median frequency."""
 
     def __init__(
         self,
         splits: Mapping[str, Sequence[Sample]],
         root: Path,
         plan: Plan,
-        options: SceneOptions,
-        weighted: bool = False,
-        more: tuple[object, ...] = (),
+        *,
+        network: Literal['pyramid', 'esanet'] = 'pyramid',
+        layers: Literal[18, 34, 50] = 50,
+        pretrained: str = '',
+        width: int = 64,
+        cache: Cache = 'none',
+        duplicates: Duplicates = 'report',
     ) -> None:
-        self.root, self.plan, self.cache = root, plan, options['cache']
+        self.root, self.plan, self.cache = root, plan, cache
         self.samples: Mapping[str, Sequence[Sample]] = splits
-        pretrained = options['pretrained']
         if not pretrained:
             raise UserError(
-                f'{self.name}: expected pretrained=FILE, ImageNet weights of a ResNet-'
-                f'{options["layers"]} as the papers start from, or pretrained=none'
+                f'{self.name}: expected pretrained=FILE, ImageNet weights of a ResNet-{layers} '
+                'as the papers start from, or pretrained=none'
             )
         check_disjoint(root, {k: [s.id for s in v] for k, v in splits.items()})
         everything = [s for samples in splits.values() for s in samples]
@@ -159,33 +147,28 @@ class Segmented(Dataset):
             [s.id for s in everything],
             {name: len(samples) for name, samples in splits.items()},
             (plan.size, plan.train, plan.classes),
-            {
-                'network': options['network'],
-                'layers': options['layers'],
-                'width': options['width'],
-            },
+            {'network': network, 'layers': layers, 'width': width},
             content(Path(pretrained)),
-            *more,
         )
         files = {name: {s.id: s.files for s in samples} for name, samples in splits.items()}
         clusters = {name: [s.cluster for s in samples] for name, samples in splits.items()}
-        copied = copied_files(root, files, options['duplicates'])
+        copied = copied_files(root, files, duplicates)
         self.task = Task(
             self.name,
             'segmentation',
             tuple(Modality(s.name, (s.channels, *plan.size)) for s in plan.sensors),
             plan.classes,
             'mIoU',
-            options['width'],
-            class_weights=self._class_weights() if weighted else (),
-            network=options['network'],
-            depth=options['layers'],
+            width,
+            class_weights=self._class_weights() if self.weighted else (),
+            network=network,
+            depth=layers,
             pretrained='' if pretrained == 'none' else pretrained,
         )
         self.notes = (
             notes.found(self.task.modalities, splits),
             *copied,
-            *shared(root, clusters, options['duplicates']),
+            *shared(root, clusters, duplicates),
         )
 
     def _files(

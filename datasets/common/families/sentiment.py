@@ -27,7 +27,6 @@ from datasets.common.io.rows import Standardised, moments, spread, varying, work
 
 PARTS = {'train': 'train', 'val': 'valid', 'test': 'test'}
 CLASSES = ('negative', 'neutral', 'positive')
-Padding = Literal['mask', 'none']
 PADDING = ('mask', 'none')
 
 VERSION = 1
@@ -39,11 +38,12 @@ class Sentiment(Dataset):
 
     Args:
         root: The file, or the folder that holds it.
+        more: What else changes scores.
         padding: Whether encoders leave out padded frames (`mask`) or take in all (`none`).
         standardise: Whether sound and faces are standardised, per feature.
         width: Half of the number of the encoders' channels.
-        duplicates: Whether copies and videos in two splits are reported or refused.
-        more: What else changes scores.
+        duplicates: Whether clips of two splits whose features are equal, and videos with
+            clips in two splits, are reported or refused.
 
     Raises:
         UserError: The file is missing or not as the subclass says, would load anything but arrays,
@@ -65,11 +65,12 @@ class Sentiment(Dataset):
     def __init__(
         self,
         root: str,
-        padding: Padding,
-        standardise: bool,
-        width: int,
-        duplicates: Duplicates,
-        more: tuple[object, ...] = (),
+        more: tuple[object, ...],
+        *,
+        padding: Literal['mask', 'none'] = 'mask',
+        standardise: bool = False,
+        width: int = 48,
+        duplicates: Duplicates = 'report',
     ) -> None:
         if not root:
             raise UserError(f'{self.name}: expected --data-root FILE: {self.how_to_get}')

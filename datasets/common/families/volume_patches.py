@@ -94,6 +94,12 @@ def cut_of(
     return Cut((sides[0], sides[1], sides[2]), patches, foreground)
 
 
+def extents_of(cases: Sequence[Case], cut: Cut) -> Sides:
+    """Returns the sides of the smallest box that holds every one of some cases, and a patch."""
+    d, h, w = np.max([cut.sides, *(case.shape for case in cases)], axis=0).tolist()
+    return d, h, w
+
+
 class Boxes:
     """Rows that are boxes of volumes, padded where they leave the volume.
 
@@ -129,15 +135,22 @@ class Boxes:
         """Returns the boxes that another number draws; whole volumes stay what they are."""
         return Boxes(self.files, self.sides, self.channel, self.corner, self.opened, number)
 
+    def corners(self, index: np.ndarray) -> np.ndarray:
+        """Returns the first voxels of the rows at an array of positions, (n, 3) int64."""
+        rows = np.atleast_1d(np.asarray(index)).tolist()
+        return np.array([self._corner(row) for row in rows], np.int64).reshape(-1, 3)
+
+    def _corner(self, row: int) -> Sides:
+        return self.corner(row, self.number) if self.corner else (0, 0, 0)
+
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """Returns the rows at an array of positions."""
         rows = np.atleast_1d(np.asarray(index))
         shape = (len(rows), *self.sides)
         out = np.zeros(shape, np.float32) if self.channel else np.full(shape, VOID, np.uint8)
         for k, row in enumerate(rows.tolist()):
-            first = self.corner(row, self.number) if self.corner else (0, 0, 0)
             volume = self.opened(self.files[row])
-            z, y, x = first
+            z, y, x = self._corner(row)
             d, h, w = self.sides
             found = volume[z : z + d, y : y + h, x : x + w]
             d, h, w = found.shape

@@ -24,7 +24,7 @@ from datasets.common.families.volume_index import (
     read_index,
     read_spacing,
 )
-from datasets.common.families.volume_patches import RECIPE, YOUNGER, Cut, patched
+from datasets.common.families.volume_patches import RECIPE, YOUNGER, Cut, extents_of, patched
 from datasets.common.families.volume_rows import VERSION, Size, Slices, look, margin_of
 from datasets.common.io import notes, remembered
 from datasets.common.io.copies import Duplicates, copied_files, shared
@@ -132,6 +132,7 @@ class Volumes(Dataset):
             regions=regions,
             fewest=fewest,
             network='unet3d' if cut else 'pyramid',
+            extents=extents_of([self.cases[c] for c in splits['train']], cut) if cut else (),
         )
         self.notes = [
             *self._found(modalities, regions),
