@@ -7,7 +7,7 @@ simulates missing modalities, tests every subset, and writes the record.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -470,6 +470,18 @@ class Method(BaseModel):
             options: The value of every option.
         """
         return cls.search
+
+    @classmethod
+    def needed_subsets(cls, options: dict[str, Any], names: Sequence[str]) -> list[str]:
+        """Returns the ids of the subsets that `on_validation` needs; a method that has some does.
+
+        A protocol that does not validate them is refused before anything is trained.
+
+        Args:
+            options: The value of every option.
+            names: The names of the modalities.
+        """
+        return []
 
     @classmethod
     def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -42,8 +43,8 @@ def duration(seconds: float) -> str:
 class Reporter(Protocol):
     """What the process that runs experiments tells of them."""
 
-    def start(self, dataset: str, label: str, seed: int) -> None:
-        """Names the experiment that starts."""
+    def start(self, dataset: str, label: str, seed: int, folder: Path | None = None) -> None:
+        """Names the experiment that starts, and its folder."""
 
     def report(self, stage: str, epoch: int, epochs: int, seconds: float) -> None:
         """Takes note of finished epochs of a stage; `seconds` is the stage's time so far."""
@@ -70,6 +71,7 @@ class Job:
     epoch: int = 0
     before: float = 0.0
     started: float = 0.0
+    folder: Path | None = None
 
 
 class Progress:
@@ -130,10 +132,13 @@ class Progress:
         """Removes the moving lines."""
         self._display.stop()
 
-    def start(self, dataset: str, label: str, seed: int, job: int = 0) -> None:
-        """Names the experiment that starts."""
+    def start(
+        self, dataset: str, label: str, seed: int, folder: Path | None = None, job: int = 0
+    ) -> None:
+        """Names the experiment that starts, and its folder."""
         name = _name(dataset, label, seed)
-        self.jobs[job] = Job(dataset, name, 'starting', 'starting', started=self._now())
+        began = self._now()
+        self.jobs[job] = Job(dataset, name, 'starting', 'starting', started=began, folder=folder)
         self.begun.add(name)
         self._show()
 
@@ -158,6 +163,13 @@ class Progress:
         self._stays(f'{at.name}  {outcome}  ({clock(self._now() - at.started)})')
         self.jobs[job] = Job()
 
+    def lost(self, job: int) -> Job:
+        """Takes note that a process has died, and returns what ran in it, which is not done."""
+        at, self.jobs[job] = self.jobs[job], Job()
+        self.left[at.dataset] += at.epoch  # whoever runs it again tells them once more
+        self._show()
+        return at
+
     def elsewhere(self, dataset: str, label: str, seed: int, outcome: str, job: int = 0) -> None:
         """Prints what another process made of an experiment, unless it is one of the jobs."""
         name = _name(dataset, label, seed)
@@ -167,6 +179,7 @@ class Progress:
 
     def waiting(self, count: int, job: int = 0) -> None:
         """Says once that only experiments of other processes are left; jobs wait for each other."""
+        self.jobs[job] = Job()  # what it has started is another process's
         if len(self.jobs) == 1 and not self.told_waiting:
             print(f'waiting for other processes, which run {count} of these', flush=True)
             self.told_waiting = True

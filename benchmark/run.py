@@ -237,6 +237,7 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         UserError: The arguments do not hold together, which is told with status 2.
     """
+    arguments.leave_words_to_first()
     args = parser().parse_args(argv)
     arguments.check_processes(args)
     if args.status is not None:

@@ -23,7 +23,7 @@ from benchmark.engine.dry_run import show_plan
 from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
 from benchmark.engine.manifest import export
 from benchmark.engine.parallel import helping, processes
-from benchmark.engine.picking import picked, train_teachers
+from benchmark.engine.picking import picked, show_teachers, train_teachers
 from benchmark.engine.request import prepare
 from benchmark.engine.robustness import Request
 from benchmark.engine.sharing import share_of
@@ -144,6 +144,8 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
 def own_share(grid: plan.Grid, args: argparse.Namespace, machine: Machine) -> plan.Grid:
     """Returns what of a command this process runs; teachers that are its share are trained here.
 
+    A plan prints these teachers.
+
     Args:
         grid: What the command runs.
         args: Its arguments.
@@ -154,7 +156,10 @@ def own_share(grid: plan.Grid, args: argparse.Namespace, machine: Machine) -> pl
     """
     if args.only is not None:
         own, teachers = picked(grid, args.only, args.results)
-        train_teachers(teachers, machine)
+        if args.dry_run:
+            show_teachers(teachers)
+        else:
+            train_teachers(teachers, machine)
         return own
     if args.shard is not None:
         own = share_of(grid, args.shard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -141,6 +142,11 @@ class Distilled(MMANet):
         if options['mar']:
             space['beta'] = MMANet.search['beta']
         return space
+
+    @classmethod
+    def needed_subsets(cls, options: dict[str, Any], names: Sequence[str]) -> list[str]:
+        """Returns the subsets that are mined for L_MAR."""
+        return super().needed_subsets({'weak': 'mined'}, names) if options['mar'] else []
 
     @classmethod
     def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:

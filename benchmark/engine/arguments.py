@@ -62,10 +62,15 @@ def processes() -> int:
     return int(os.environ['WORLD_SIZE']) if all(name in os.environ for name in PLACE) else 1
 
 
+def leave_words_to_first() -> None:
+    """Silences each process that `torchrun` has started but the first, which says the same."""
+    if processes() > 1 and os.environ['RANK'] != '0':
+        sys.stdout = sys.stderr = io.StringIO()
+        sys.excepthook = functools.partial(traceback.print_exception, file=sys.__stderr__)
+
+
 def check_processes(args: argparse.Namespace) -> None:
     """Checks that the arguments fit a command that `torchrun` has started in several processes.
-
-    From here on the first of them alone prints.
 
     Raises:
         UserError: They do not fit.
@@ -73,9 +78,6 @@ def check_processes(args: argparse.Namespace) -> None:
     count = processes()
     if count == 1:
         return
-    if os.environ['RANK'] != '0':
-        sys.stdout = sys.stderr = io.StringIO()
-        sys.excepthook = functools.partial(traceback.print_exception, file=sys.__stderr__)
     refused = {
         '--jobs': (args.jobs or 1) > 1,
         '--gpus': args.gpus is not None,

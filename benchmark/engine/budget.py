@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import Experiment
-from benchmark.engine.forecast import Forecast
+from benchmark.engine.forecast import Forecast, Schedule
 from benchmark.engine.grid import is_done, steps
 from benchmark.engine.notes import named
 from benchmark.engine.plan import Grid
@@ -31,7 +33,7 @@ def within(grid: Grid, machine: Machine, budget: float) -> Grid:
     forecast, kept = Forecast(machine), []
     fitting: list[float] = []
     left_out: list[float] = []
-    longest = 0.0
+    schedule = Schedule(machine.jobs)
     for item in grid:
         todo = [e for e in steps(item) if not is_done(e)]
         if not todo:
@@ -39,14 +41,16 @@ def within(grid: Grid, machine: Machine, budget: float) -> Grid:
             continue
         before = forecast.trained
         each = [_seconds(forecast, e) for e in todo]
-        # The experiments of a search run side by side, and each of them in one job.
-        fits = sum(fitting) + sum(each) <= budget * machine.jobs and max(each) <= budget
+        later = copy.deepcopy(schedule)
+        for e, seconds in zip(todo, each, strict=True):
+            later.add(item, seconds, e.trial)
+        fits = later.end <= budget
         told = f'{_name(item)}  about {duration(sum(each))}'
         print(f'{"fits" if fits else "left out":8}  {told}', flush=True)
         if fits:
             kept.append(item)
             fitting.append(sum(each))
-            longest = max(longest, *each)
+            schedule = later
         else:
             forecast.trained = before  # its teacher would be trained by another
             left_out.append(sum(each))
@@ -59,7 +63,7 @@ def within(grid: Grid, machine: Machine, budget: float) -> Grid:
         beside = f', {machine.jobs} experiments at a time' if machine.jobs > 1 else ''
         print(
             f'budget of {duration(budget)}: {len(fitting)} of {len(fitting) + len(left_out)} fit, '
-            f'expected {duration(max(sum(fitting) / machine.jobs, longest))}{beside}'
+            f'expected {duration(schedule.end)}{beside}'
             f'{"; the others are not begun" if left_out else ""}'
         )
     return kept

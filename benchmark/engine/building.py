@@ -15,18 +15,12 @@ from torch.utils.data import DataLoader
 
 from benchmark.dataset import Dataset
 from benchmark.engine.experiment import Experiment, Part
+from benchmark.engine.granted import cores
 from benchmark.engine.loading import Samples, split_of, test_loader, train_loader
 from benchmark.engine.mask_schedules import CONSTANT, MaskSchedule
 from benchmark.engine.resident import Resident, resident
 from benchmark.method import Method
 from benchmark.missing import Sampler, derive
-
-
-def cores() -> int:
-    """Returns how many cores this process may use; a container or a queue may grant it a few."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def use_threads(threads: int | None, device: str, jobs: int = 1) -> None:

@@ -56,12 +56,40 @@ def execute(
     jobs = max(1, min(machine.jobs, len(todo))) if helper else 1
     with Progress({}, len(todo), jobs) as progress:
         if helper and jobs > 1:
-            mine = partial(helper, {e.folder for e, _ in todo})
-            ok = share(mine, jobs, progress, machine.gpus)
+            ok, left = _shared(todo, jobs, machine, progress, helper)
             if ok is not None:
                 return ok
+            use_gpu(machine.gpus)
+            return work(left, machine, request, progress) and len(left) == len(todo)
         use_gpu(machine.gpus)
         return work(todo, machine, request, progress)
+
+
+def _shared(
+    todo: Sequence[tuple[Experiment, Record]],
+    jobs: int,
+    machine: Machine,
+    progress: Progress,
+    helper: Helper,
+) -> tuple[bool | None, list[tuple[Experiment, Record]]]:
+    """Tests in several processes; a run that has ended two of them is not tested any more.
+
+    Returns:
+        Whether all is tested, None if a process has died and was not replaced; and the runs that
+        have ended no processes.
+    """
+    rows = {e.folder: (e.data.name, named(e), e.seed) for e, _ in todo}
+    folders = set(rows)  # a process that is started later is given what is left then
+
+    def blame(folder: Path, how: str) -> None:
+        if folder in folders:
+            folders.remove(folder)
+            progress.start(*rows[folder])
+            progress.end(f'FAILED under corruptions: its process ended: {how}')
+
+    ok = share(partial(helper, folders), jobs, progress, machine.gpus, blame)
+    left = [(e, record) for e, record in todo if e.folder in folders]
+    return ok and len(left) == len(todo), left
 
 
 def pending(experiments: Iterable[Experiment], request: Request) -> list[tuple[Experiment, Record]]:
@@ -147,7 +175,7 @@ def _one(
         with holding(e.folder):
             if not lacking(known(e.folder, record), request, e.data.task):
                 return True
-            told.start(e.data.name, named(e), e.seed)
+            told.start(e.data.name, named(e), e.seed, e.folder)
             if e.data not in benches:
                 splits = split_of(e.data, 'val'), split_of(e.data, 'test')
                 benches[e.data] = Bench(e.data.task, *splits)

@@ -8,7 +8,7 @@ import sys
 from benchmark.engine import corruption_runs, notes
 from benchmark.engine.building import Machine
 from benchmark.engine.execution import describe
-from benchmark.engine.forecast import Forecast, resumed
+from benchmark.engine.forecast import Forecast, Schedule, resumed
 from benchmark.engine.grid import is_done, steps
 from benchmark.engine.notes import named
 from benchmark.engine.plan import Grid, flat
@@ -33,10 +33,10 @@ def show_plan(
     Returns:
         Whether there is something to run, and nothing is refused.
     """
-    total, planned, forecast = 0.0, 0, Forecast(machine)
-    every = [e for item in grid for e in steps(item)]
-    notes.tell([e for e in every if not is_done(e)])
-    for e in itertools.takewhile(lambda _: not unread(), every):
+    planned, forecast, schedule = 0, Forecast(machine), Schedule(machine.jobs)
+    every = [(item, e) for item in grid for e in steps(item)]
+    notes.tell([e for _, e in every if not is_done(e)])
+    for item, e in itertools.takewhile(lambda _: not unread(), every):
         line = f'{e.data.name}  {named(e)}  seed {e.seed}  {e.protocol_id}'
         if is_done(e):
             print(f'recorded  {line}')
@@ -50,7 +50,8 @@ def show_plan(
             refused += 1
             print(f'refused   {line}  {describe(e, error)[0]}', flush=True)
             continue
-        total, planned = total + seconds, planned + 1
+        schedule.add(item, seconds, e.trial)
+        planned += 1
         code = ['recorded with other code'] if e.has_other_code else []
         code += [f'{len(e.parts)} networks'] if len(e.parts) > 1 else []
         told = ''.join(f', {words}' for words in [*resumed(e), *code])
@@ -58,7 +59,7 @@ def show_plan(
     jobs = max(1, min(machine.jobs, planned))
     beside = f', {jobs} experiments at a time' if jobs > 1 else ''
     expected = (
-        f'expected: {duration(total / jobs)} on {machine.device}{beside}, from steps measured '
+        f'expected: {duration(schedule.end)} on {machine.device}{beside}, from steps measured '
         'just now'
     )
     if corruptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import time
 from collections.abc import Sequence
@@ -28,6 +29,42 @@ STEPS = 3
 
 Measured = tuple[dict[str, float], float, float]
 """Seconds of what is trained before ('pretraining', 'teacher'), of one training, of one test."""
+
+
+class Schedule:
+    """When the jobs of a command will be free, each experiment being taken by the one free first.
+
+    A training is not divided between jobs, and the seeds of a search begin after its trials.
+
+    Args:
+        jobs: Number of jobs.
+
+    Attributes:
+        free: When each job is free, in seconds from the start.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.free = [0.0] * jobs
+        self._tried: dict[int, float] = {}
+
+    def add(self, item: object, seconds: float, trial: bool = False) -> None:
+        """Adds an experiment.
+
+        Args:
+            item: The item of the grid that it is a part of.
+            seconds: How long it will take.
+            trial: Whether it is a trial of a search.
+        """
+        after = 0.0 if trial else self._tried.get(id(item), 0.0)
+        end = max(heapq.heappop(self.free), after) + seconds
+        heapq.heappush(self.free, end)
+        if trial:
+            self._tried[id(item)] = max(end, self._tried.get(id(item), 0.0))
+
+    @property
+    def end(self) -> float:
+        """When everything will have ended, in seconds from the start."""
+        return max(self.free)
 
 
 @dataclass

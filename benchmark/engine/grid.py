@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmark.engine import notes, tuning
+from benchmark.engine import notes, trials
 from benchmark.engine.building import Machine, use_gpu
-from benchmark.engine.contents import SEARCH, TRIAL
+from benchmark.engine.contents import TRIAL
 from benchmark.engine.execution import describe, failure, run
 from benchmark.engine.experiment import CannotTrain, Experiment
 from benchmark.engine.fitting import is_fitted
@@ -21,8 +21,8 @@ from benchmark.engine.jobs import share
 from benchmark.engine.locks import Busy, holding
 from benchmark.engine.notes import named
 from benchmark.engine.plan import Grid, plain, refusals
-from benchmark.engine.state import is_trained, read_json, write_json
-from benchmark.engine.tuning import Search
+from benchmark.engine.state import is_trained
+from benchmark.engine.tuning import Search, announce
 from benchmark.errors import COMPLETE_ONLY, UserError
 from benchmark.files import stamp
 from benchmark.progress import Progress, Reporter
@@ -71,13 +71,37 @@ def execute(
     before = {e.folder: _stamp(e) for e in every}
     jobs = max(1, min(machine.jobs, len(todo))) if helper else 1
     with Progress(_epochs_to_train(todo, force), len(todo), jobs) as progress:
+        worker = Worker(machine, progress, force, brief, before)
         if helper and jobs > 1:
-            ok = share(functools.partial(helper, before), jobs, progress, machine.gpus)
+            job = functools.partial(helper, before)
+            blame = functools.partial(deadly, grid, worker)
+            ok = share(job, jobs, progress, machine.gpus, blame)
             if ok is not None:
                 return ok
-        # A job has died: what it left is done here.
+        # A job has died before it took anything: what it left is done here.
         use_gpu(machine.gpus)
-        return Worker(machine, progress, force, brief, before).work(grid)
+        return worker.work(grid)
+
+
+def deadly(grid: Grid, worker: Worker, folder: Path, how: str) -> None:
+    """Records that an experiment ends whatever process runs it, so that none does so any more.
+
+    Args:
+        grid: What the command runs.
+        worker: Tells it, and does not run it, either.
+        folder: The folder of the experiment.
+        how: How its processes have ended.
+    """
+    error = UserError(f'its process ended: {how}')
+    # The seeds of a search have their options once its trials have ended.
+    for e in [e for item in grid for e in steps(item) if e.folder == folder]:
+        if folder not in worker.ended:
+            worker.progress.start(e.data.name, named(e), e.seed)
+            worker.progress.end(f'FAILED: {error}')
+            worker.ended[folder] = False
+        # A process that has begun it just now dies of it, and then it is recorded.
+        with contextlib.suppress(Busy, UserError), holding(folder):
+            (trials.fail if e.trial else failure)(e, error, worker.machine)
 
 
 def steps(item: Experiment | Search) -> list[Experiment]:
@@ -90,7 +114,7 @@ def steps(item: Experiment | Search) -> list[Experiment]:
 def is_done(e: Experiment) -> bool:
     """Returns whether an experiment has a record, or a trial a result that would not change."""
     if e.trial:
-        return tuning.settled(tuning.result_of(e))
+        return trials.settled(trials.result_of(e))
     return e.recorded() is not None
 
 
@@ -98,9 +122,11 @@ def _epochs_to_train(todo: list[Experiment], force: bool) -> dict[str, int]:
     """Returns per data set the epochs of all networks that are not trained yet, teachers once."""
     everything = [x for e in todo for x in (*e.earlier.values(), e) if not is_fitted(x.method)]
     networks = {part.folder: (part, x) for x in everything for part in x.parts}
+    # A teacher that is no row of its own is not trained again.
+    again = {part.folder for e in todo for part in e.parts} if force else set()
     epochs: dict[str, int] = {}
     for part, x in networks.values():
-        if force or not is_trained(part.folder, x.identity_of(part)):
+        if part.folder in again or not is_trained(part.folder, x.identity_of(part)):
             epochs[x.data.name] = epochs.get(x.data.name, 0) + x.protocol.epochs
     return epochs
 
@@ -185,7 +211,7 @@ class Worker:
             with holding(e.folder):
                 ended = self._elsewhere(e)
                 if ended is None:
-                    self.progress.start(e.data.name, named(e), e.seed)
+                    self.progress.start(e.data.name, named(e), e.seed, e.folder)
                     ended = (attempt or (self._try if e.trial else self._attempt))(e)
         except Busy:
             return None
@@ -203,10 +229,10 @@ class Worker:
         if not self._changed(e):
             return None
         if e.trial:
-            result = tuning.result_of(e)
+            result = trials.result_of(e)
             if result is None:
                 return None
-            self._told(e, f'{tuning.brief(e, result)}, run by another process')
+            self._told(e, f'{trials.brief(e, result)}, run by another process')
             return 'score' in result
         try:
             record = store.read(e.folder / store.RECORD)
@@ -225,8 +251,8 @@ class Worker:
         self.progress.elsewhere(e.data.name, named(e), e.seed, outcome)
 
     def _try(self, trial: Experiment) -> bool:
-        result = tuning.attempt(trial, self.machine, self.progress.report, self.force)
-        self.progress.end(tuning.brief(trial, result))
+        result = trials.attempt(trial, self.machine, self.progress.report, self.force)
+        self.progress.end(trials.brief(trial, result))
         return 'score' in result
 
     def _attempt(self, e: Experiment) -> bool:
@@ -244,19 +270,6 @@ class Worker:
         word = 'refused' if isinstance(error, CannotTrain) else 'FAILED'
         self.progress.end(f'{word}: {failure(e, error, self.machine)}')
         return False
-
-
-def announce(search: Search) -> None:
-    """Writes how many trials there will be, for who looks at the folder meanwhile.
-
-    Raises:
-        UserError: The folder cannot be written.
-    """
-    file = search.experiments[0].folder.parent / SEARCH
-    identity = search.untuned.identity
-    told = {'identity': identity, 'label': str(search.spec), 'trials': search.trials}
-    if read_json(file, identity) != told:
-        write_json(file, told)
 
 
 def _stamp(e: Experiment) -> tuple[int, int] | None:

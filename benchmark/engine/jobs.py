@@ -12,13 +12,16 @@ import os
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 from benchmark.dataset import Dataset
-from benchmark.engine.building import cores, use_gpu
+from benchmark.engine.building import use_gpu
+from benchmark.engine.granted import cores, memory
 from benchmark.errors import UserError
 from benchmark.progress import Progress, Reporter
 
@@ -27,6 +30,12 @@ MEMORY = 2 * 2**30
 
 Job = Callable[[Reporter], bool]
 """What a process does; it can be pickled."""
+
+Blame = Callable[[Path, str], None]
+"""Takes the folder of what has ended two processes, and how they ended."""
+
+TWICE = 2
+"""Deaths of processes after which what ran in them is to blame; one may have had another cause."""
 
 
 def usual(device: str, threads: int, opened: Iterable[Dataset], gpus: int = 0) -> int:
@@ -46,10 +55,7 @@ def usual(device: str, threads: int, opened: Iterable[Dataset], gpus: int = 0) -
         return max(1, gpus)
     if any(data.streams for data in opened):
         return 1
-    fits = cores() // threads
-    if hasattr(os, 'sysconf') and 'SC_PHYS_PAGES' in os.sysconf_names:
-        fits = min(fits, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // MEMORY)
-    return max(1, fits)
+    return max(1, int(min(cores() // threads, memory() // MEMORY)))
 
 
 class Remote:
@@ -70,9 +76,9 @@ class Remote:
             # Nobody waits for the results any more; trainings go on from the last epoch.
             os._exit(1)
 
-    def start(self, dataset: str, label: str, seed: int) -> None:
-        """Names the experiment that starts."""
-        self.send('start', dataset, label, seed)
+    def start(self, dataset: str, label: str, seed: int, folder: Path | None = None) -> None:
+        """Names the experiment that starts, and its folder."""
+        self.send('start', dataset, label, seed, folder)
 
     def report(self, stage: str, epoch: int, epochs: int, seconds: float) -> None:
         """Takes note of finished epochs."""
@@ -117,7 +123,98 @@ def _work(job: Job, pipe: Connection, number: int, gpus: Sequence[int]) -> None:
         sys.exit(1)
 
 
-def share(job: Job, count: int, progress: Progress, gpus: Sequence[int] = ()) -> bool | None:
+class Crew:
+    """The processes that run a job, each of which has a number from 0.
+
+    Where one dies, the others go on, and one of them takes what it left. What has ended `TWICE`
+    processes is to blame; then all numbers have a process again. So they have if all have died.
+
+    Args:
+        job: What each process does.
+        count: How many processes there are.
+        progress: Shows what they tell.
+        gpus: The GPUs that the processes get in turn, if some were chosen.
+        blame: Takes what is to blame, so that no process runs it again.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        count: int,
+        progress: Progress,
+        gpus: Sequence[int],
+        blame: Blame | None,
+    ) -> None:
+        self.job, self.count, self.progress, self.gpus = job, count, progress, gpus
+        self.blame = blame
+        self.pipes: dict[Connection, int] = {}
+        self.processes: dict[int, SpawnProcess] = {}
+        self.results: dict[int, bool] = {}
+        self.deaths: Counter[Path] = Counter()
+
+    def fill(self) -> None:
+        """Starts a process for each number that has none and has no result."""
+        context = multiprocessing.get_context('spawn')  # a forked one cannot use CUDA or threads
+        for number in range(self.count):
+            if number in self.results or number in self.processes:
+                continue
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(self.job, theirs, number, self.gpus))
+            process.start()
+            theirs.close()
+            self.pipes[ours] = number
+            self.processes[number] = process
+
+    def listen(self) -> None:
+        """Shows what the processes tell until all of them have ended."""
+        while self.pipes:
+            ready = wait(self.pipes)
+            for pipe in [pipe for pipe in self.pipes if pipe in ready]:
+                number = self.pipes[pipe]
+                try:
+                    word, values = pipe.recv()
+                except (EOFError, OSError):  # OSError: it was killed within a word
+                    del self.pipes[pipe]
+                    self._ended(number)
+                    continue
+                if word == 'ok':
+                    (self.results[number],) = values
+                else:
+                    getattr(self.progress, word)(*values, job=number)
+
+    def _ended(self, number: int) -> None:
+        """Takes note of the end of a process; one that has died may be replaced."""
+        process = self.processes.pop(number)
+        process.join()
+        if not process.exitcode:
+            return
+        how, folder = _how(process.exitcode), self.progress.lost(number).folder
+        print(f'job {number + 1} of {self.count} ended: {how}', flush=True)
+        if folder is None or self.blame is None:
+            return  # another process would not get further, and tells nothing else
+        self.deaths[folder] += 1
+        blamed = self.deaths[folder] >= TWICE
+        if blamed:
+            self.blame(folder, how)
+        # More processes than these cannot have begun it before it was to blame.
+        if (blamed or not self.pipes) and self.deaths[folder] < TWICE + self.count:
+            self.fill()
+
+    def end(self) -> None:
+        """Ends the processes that still run."""
+        # Killing is safe at any moment: what is written is whole, and trainings are resumed.
+        for process in self.processes.values():
+            process.kill()
+            process.join()
+
+
+def share(
+    job: Job,
+    count: int,
+    progress: Progress,
+    gpus: Sequence[int] = (),
+    blame: Blame | None = None,
+) -> bool | None:
     """Runs a job in several processes and shows what they tell.
 
     Args:
@@ -125,44 +222,20 @@ def share(job: Job, count: int, progress: Progress, gpus: Sequence[int] = ()) ->
         count: How many processes there are.
         progress: Shows what they tell.
         gpus: The GPUs that the processes get in turn, if some were chosen.
+        blame: Takes what has ended several processes, so that no process runs it again; without it
+            no process that has died is replaced.
 
     Returns:
-        Whether all of them found everything recorded in the end; None if one of them died.
+        Whether all of them found everything recorded in the end; None if one of them has died and
+        was not replaced.
     """
-    context = multiprocessing.get_context('spawn')  # a forked process cannot use CUDA or threads
-    pipes: dict[Connection, int] = {}
-    processes: list[SpawnProcess] = []
-    results: list[bool] = []
+    crew = Crew(job, count, progress, gpus, blame)
     try:
-        for number in range(count):
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(job, theirs, number, gpus))
-            process.start()
-            theirs.close()
-            pipes[ours] = number
-            processes.append(process)
-        while pipes:
-            ready = wait(pipes)
-            for pipe in [pipe for pipe in pipes if pipe in ready]:
-                try:
-                    word, values = pipe.recv()
-                except (EOFError, OSError):  # OSError: it was killed within a word
-                    del pipes[pipe]
-                    continue
-                if word == 'ok':
-                    results += values
-                else:
-                    getattr(progress, word)(*values, job=pipes[pipe])
-        for number, process in enumerate(processes):
-            process.join()
-            if process.exitcode:
-                print(f'job {number + 1} of {count} ended: {_how(process.exitcode)}', flush=True)
+        crew.fill()
+        crew.listen()
     finally:
-        # Killing is safe at any moment: what is written is whole, and trainings are resumed.
-        for process in processes:
-            process.kill()
-            process.join()
-    return all(results) if len(results) == count else None
+        crew.end()
+    return all(crew.results.values()) if len(crew.results) == count else None
 
 
 def _how(status: int) -> str:

@@ -7,6 +7,7 @@ Whole batches are indexed at once, so arrays in memory cost no Python per sample
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -166,6 +167,15 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
+def _ignore_as_before(_worker: int) -> None:
+    """Makes a loader process ignore SIGTERM where its command does, as a task of Slurm does.
+
+    It inherits that, but PyTorch replaces it in its loader processes.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def check_sampling(sampling: str, task: Task) -> None:
     """Checks that training samples can be drawn in some way.
 
@@ -219,6 +229,7 @@ def train_loader(
         num_workers=workers,
         pin_memory=pin,
         collate_fn=_as_is,
+        worker_init_fn=_ignore_as_before,
     )
 
 
@@ -230,4 +241,5 @@ def test_loader(samples: Samples, batch_size: int, workers: int, pin: bool) -> D
         num_workers=workers,
         pin_memory=pin,
         collate_fn=_as_is,
+        worker_init_fn=_ignore_as_before,
     )

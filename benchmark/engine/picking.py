@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,17 +75,20 @@ def _text(item: Item) -> str:
     return f'{item.data.name}  {named(item)}  seed {item.seed}'
 
 
-def _shared(item: Item) -> dict[Path, Experiment]:
-    """Returns the teachers and pre-trainings of what is left of an item."""
-    left = [e for e in steps(item) if not is_done(e)]
-    return {x.folder: x for e in left for x in e.earlier.values()}
+def _shared(todo: Iterable[Experiment]) -> dict[Path, Experiment]:
+    """Returns the teachers and pre-trainings of experiments."""
+    return {x.folder: x for e in todo for x in e.earlier.values()}
+
+
+def _left(item: Item) -> list[Experiment]:
+    return [e for e in steps(item) if not is_done(e)]
 
 
 def _untrained(item: Item) -> dict[Path, Experiment]:
     """Returns what an item still needs and is not trained yet."""
     return {
         folder: e
-        for folder, e in _shared(item).items()
+        for folder, e in _shared(_left(item)).items()
         if not is_trained(folder, e.identity_of(e.parts[0]))
     }
 
@@ -106,9 +109,11 @@ def picked(grid: Grid, only: Sequence[str], results: Path) -> tuple[Grid, list[E
     """
     wanted = [(results.resolve() / folder) for folder in only]
     items = {folder_of(item): item for item in grid}
-    teachers = {folder: e for item in grid for folder, e in _shared(item).items()}
+    teachers = _shared(e for item in grid for e in _left(item))
+    # Those of what has been recorded meanwhile are trained, and needed no more.
+    known = {*items, *_shared(e for item in grid for e in steps(item))}
     for folder in wanted:
-        if folder not in items and folder not in teachers and not folder.is_dir():
+        if folder not in known:
             raise UserError(
                 f'--only: expected the folder of something that this command runs, found {folder}; '
                 'the command, the code or the data have changed'
@@ -116,6 +121,13 @@ def picked(grid: Grid, only: Sequence[str], results: Path) -> tuple[Grid, list[E
     chosen = [item for folder, item in items.items() if folder in wanted]
     alone = [e for folder, e in teachers.items() if folder in wanted and folder not in items]
     return chosen, alone
+
+
+def show_teachers(teachers: Sequence[Experiment]) -> None:
+    """Prints what `train_teachers` would do."""
+    for e in teachers:
+        word = 'trained' if is_trained(e.folder, e.identity_of(e.parts[0])) else 'to train'
+        print(f'{word:8}  {e.data.name}  {_kind(e)} {named(e)}  seed {e.seed}')
 
 
 def train_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:

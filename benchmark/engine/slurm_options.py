@@ -115,6 +115,7 @@ def check(args: argparse.Namespace) -> None:
         'force': 'a task that is started again would begin anew; remove the folders of the runs',
         'budget': 'the limit of a task is time=... in --slurm',
         'shard': 'the tasks are shares already',
+        'only': 'each task gets its own',
         'gpus': 'a task gets its GPUs from Slurm, e.g. by gpus=1 in --slurm',
     }
     for option, why in excluded.items():

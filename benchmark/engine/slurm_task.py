@@ -32,13 +32,14 @@ class Task:
         Raises:
             SystemExit: The command has failed; the state of the task tells so.
         """
-        # The signal that announces the end of the time goes to all processes of a task. submitit
-        # alone obeys it: a loader process that it ended would make a training fail.
+        # The signals that announce the end of the time, and a preemption with a grace time, go to
+        # all processes of a task. submitit alone deals with them: the command, or a loader process
+        # of it, that they ended would make a training fail. SIGKILL follows at the end.
         done = subprocess.run(
             [*self.command, *only],
             cwd=self.folder,
             check=False,
-            preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN),
+            preexec_fn=_ignore,
         )
         if done.returncode:
             sys.exit(1)
@@ -48,3 +49,8 @@ class Task:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, only)
+
+
+def _ignore() -> None:
+    for announced in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(announced, signal.SIG_IGN)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from benchmark.engine import backbones, gaps, loading, mask_schedules, one_encoder
 from benchmark.engine.protocol import Protocol
+from benchmark.errors import UserError
 from benchmark.method import Task
 from benchmark.missing import Sampler
 from benchmark.registry import METHODS, lookup
+from benchmark.tested import tested
 
 
 def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: Protocol) -> None:
@@ -22,12 +25,30 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
         protocol: The protocol.
 
     Raises:
-        UserError: Network, gaps, sampling, sampler, encoder or mask schedule do not fit
-            the method or the task.
+        UserError: Network, gaps, sampling, sampler, encoder, mask schedule or tested subsets do
+            not fit the method or the task.
     """
-    lookup(METHODS, name).check_network(task)
+    method = lookup(METHODS, name)
+    method.check_network(task)
     gaps.check(task, protocol)
     loading.check_sampling(protocol.sampling, task)
     mask_schedules.check(protocol.mask_schedule, Sampler(protocol.sampler, task.names), task)
     backbones.check(label, name, options, task)
     one_encoder.check(label, name, options, task)
+    if needed := method.needed_subsets(options, task.names):
+        _check_tested(f'{label} on {task.dataset}', needed, protocol.subsets, task.names)
+
+
+def _check_tested(who: str, needed: list[str], spec: str, names: Sequence[str]) -> None:
+    """Checks that the subsets that a method needs are validated.
+
+    Raises:
+        UserError: Some are not.
+    """
+    validated = {*tested(spec, names)}
+    lacking = [subset for subset in needed if subset not in validated]
+    if lacking:
+        raise UserError(
+            f'{who}: expected in --subsets all {len(needed)} subsets whose validation it learns '
+            f'from, such as {lacking[0]}, found {len(needed) - len(lacking)} of them'
+        )

@@ -7,6 +7,7 @@ from benchmark import run
 from benchmark.engine import arguments, execution, plan
 from benchmark.engine.budget import within
 from benchmark.engine.building import Machine
+from benchmark.engine.dry_run import show_plan
 from benchmark.engine.forecast import Forecast
 from benchmark.errors import UserError
 from benchmark.records import store
@@ -96,6 +97,29 @@ def test_each_job_has_the_whole_time(tmp_path, capsys):
     assert '2 of 6 fit, expected 1 min 44 s, 2 experiments at a time' in capsys.readouterr().out
     # Together they would fit into seven jobs, but one alone takes longer than the time.
     assert fitting(grid, 150.0, jobs=7) == ['hemis 0', 'hemis 1', 'hemis 2']
+
+
+def test_a_training_is_not_divided_between_jobs(tmp_path, capsys):
+    grid = grid_of(tmp_path, 'hemis', seeds=(0, 1, 2))
+    # Two of 104 s side by side, then the third one.
+    assert fitting(grid, 207.0, jobs=2) == ['hemis 0', 'hemis 1']
+    assert fitting(grid, 208.0, jobs=2) == ['hemis 0', 'hemis 1', 'hemis 2']
+    told = capsys.readouterr().out
+    assert '3 of 3 fit, expected 3 min 28 s, 2 experiments at a time' in told
+    show_plan(grid, Machine('cpu', jobs=2))
+    told = capsys.readouterr().out
+    assert 'expected: 3 min 28 s on cpu, 2 experiments at a time, from steps measured' in told
+
+
+def test_seeds_of_a_search_begin_after_its_trials(tmp_path, capsys):
+    (search,) = grid_of(tmp_path, 'rfnet', tune=3, seeds=(0, 1))
+    # Two trials of 1000 s side by side, then the third one, then two seeds of 1004 s side by side.
+    assert within([search], Machine('cpu', jobs=2), 3004.0) == [search]
+    with pytest.raises(UserError, match='nothing fits'):
+        within([search], Machine('cpu', jobs=2), 3003.0)
+    capsys.readouterr()
+    show_plan([search], Machine('cpu', jobs=4))
+    assert 'expected: 33 min 24 s on cpu, 4 experiments at a time' in capsys.readouterr().out
 
 
 def test_a_search_fits_with_all_its_trials_and_seeds(tmp_path, capsys):

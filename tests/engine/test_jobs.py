@@ -13,8 +13,8 @@ from forks import get_ready, status_of, typed
 
 from benchmark import run
 from benchmark.dataset import Dataset
-from benchmark.engine import jobs
-from benchmark.engine.building import cores
+from benchmark.engine import granted, jobs
+from benchmark.engine.granted import cores
 from benchmark.errors import UserError
 from benchmark.progress import Progress
 from benchmark.records import store
@@ -174,7 +174,7 @@ def test_an_interruption_ends_all_jobs(forked):
     class Interrupted(Progress):
         """Is interrupted when the first job speaks."""
 
-        def start(self, dataset, label, seed, job=0):
+        def start(self, dataset, label, seed, folder=None, job=0):
             """Remembers the process."""
             started.append(int(label))
             raise KeyboardInterrupt
@@ -191,7 +191,7 @@ def shares(jobs_started):
     class Telling(Progress):
         """Passes on what the job tells."""
 
-        def start(self, dataset, label, seed, job=0):
+        def start(self, dataset, label, seed, folder=None, job=0):
             """Takes the number of the job's process."""
             jobs_started.send(int(label))
 
@@ -267,3 +267,30 @@ def test_the_usual_number_of_jobs_fills_the_cores_of_a_cpu(monkeypatch):
     monkeypatch.setattr(jobs, 'MEMORY', 2**60)
     assert jobs.usual('cpu', 1, [plain]) == 1
     assert cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ('quota', 'count'),
+    [('200000 100000', 2), ('150000 100000', 2), ('50000 100000', 1), ('1600000 100000', 8),
+     ('max 100000', 8), (None, 8), ('', 8)],
+)  # fmt: skip
+def test_a_container_grants_some_of_the_cores(quota, count, tmp_path, monkeypatch):
+    # Docker's --cpus and Kubernetes' limits change no affinity.
+    monkeypatch.setattr(granted, 'CGROUP', tmp_path)
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: set(range(8)), raising=False)
+    if quota is not None:
+        (tmp_path / 'cpu.max').write_text(f'{quota}\n')
+    assert cores() == count
+
+
+def test_a_container_grants_some_of_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(granted, 'CGROUP', tmp_path)
+    monkeypatch.setattr(jobs, 'cores', lambda: 64)
+    monkeypatch.setattr(os, 'sysconf', lambda name: 2**24 if name == 'SC_PHYS_PAGES' else 4096)
+    assert jobs.usual('cpu', 1, [Dataset()]) == 32  # of 64 GB
+    (tmp_path / 'memory.max').write_text('max\n')
+    assert jobs.usual('cpu', 1, [Dataset()]) == 32
+    (tmp_path / 'memory.max').write_text(f'{5 * 2**30}\n')
+    assert jobs.usual('cpu', 1, [Dataset()]) == 2
+    (tmp_path / 'memory.max').write_text(f'{2**30}\n')
+    assert jobs.usual('cpu', 1, [Dataset()]) == 1

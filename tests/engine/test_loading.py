@@ -1,5 +1,7 @@
 """What a method gets to see: whole batches of what is there, and never what is hidden."""
 
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -295,3 +297,20 @@ def test_a_gpu_takes_data_in_memory_unless_workers_read_them(monkeypatch):
     assert not asked
     Machine('cuda').resident(data, 'val')
     assert asked == ['val']
+
+
+def announced(batch):
+    """Gets the signal that announces to a task of Slurm, and all its processes, a preemption."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return batch
+
+
+def test_loader_processes_ignore_what_their_command_ignores(monkeypatch):
+    monkeypatch.setattr(loading, '_as_is', announced)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        samples = vectors()
+        assert len(batches(samples, workers=1)) == len(samples) // 4
+        assert len(list(loading.test_loader(samples, 8, 1, False))) == -(-len(samples) // 8)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -10,7 +10,7 @@ import pytest
 from tasks import TASKS, Toy
 
 from benchmark import run
-from benchmark.engine import grid, locks, tuning
+from benchmark.engine import grid, locks, trials, tuning
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment
 from benchmark.engine.hooks import Checkpoint
@@ -197,8 +197,8 @@ def test_a_disk_without_room_for_the_result_of_a_trial_stops_nothing_else(
     def full(path, content):
         raise UserError(f'{path}: cannot be written: No space left on device')
 
-    monkeypatch.setattr(tuning.state, 'write_json', full)
-    monkeypatch.setattr(tuning.execution, 'train', lambda *_: ([], {'seconds': 0.0}))
+    monkeypatch.setattr(trials.state, 'write_json', full)
+    monkeypatch.setattr(trials.execution, 'train', lambda *_: ([], {'seconds': 0.0}))
     assert not grid.execute([search], Machine('cpu'), False, brief)
     assert 'trial.json: cannot be written: No space left on device' in capsys.readouterr().out
 

@@ -407,7 +407,7 @@ def test_another_process_takes_its_share_of_the_runs(folder, runs, monkeypatch):
     words += ['--methods', 'hemis', 'logistic', *WORDS, '--data-root', str(folder / 'mine.npz')]
     args, told = run.parser().parse_args(words), Told()
     assert running.help_test(args, {runs['hemis']}, told)
-    assert told[0] == ('mine', 'hemis', 0)
+    assert told[0] == ('mine', 'hemis', 0, runs['hemis'])
     assert told[-1][0].endswith('mean under corruption')
     tested = {
         name

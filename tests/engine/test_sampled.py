@@ -113,3 +113,23 @@ def test_the_field_of_a_protocol_is_what_a_record_repeats():
     assert Protocol(subsets='sampled:75').recorded()['subsets'] == 'sampled:75'
     with pytest.raises(UserError, match='a number from 75 to 1000'):
         tested.spelled('sampled:5', [f's{k}' for k in range(20)])
+
+
+def test_a_list_without_what_a_method_mines_is_refused_in_the_plan(tmp_path, capsys):
+    arrays(tmp_path / 'three.npz', 3)
+    (tmp_path / 'list').write_text('s00\ns01+s02\ns00+s01+s02\n')
+    words = ['--datasets', 'arrays', '--data-root', str(tmp_path / 'three.npz'), '--subsets']
+    words += [str(tmp_path / 'list'), '--results', str(tmp_path / 'r'), '--device', 'cpu']
+    words += ['--cfg-options', 'epochs=1']
+    for method in ('mmanet', 'distilled:mar=true'):
+        assert run.main(['--methods', method, 'majority', *words]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == (
+            f'error: {method} on three: expected in --subsets all 3 subsets whose validation it '
+            'learns from, such as s00+s02, found 1 of them'
+        )
+    assert not list((tmp_path / 'r').rglob('*.pth'))
+    # Without mining nothing is read of the validation.
+    data, protocol = opened(tmp_path / 'three.npz', subsets=str(tmp_path / 'list'))
+    for spec in (Spec('mmanet', (('weak', 'all'),)), Spec('distilled')):
+        experiment(spec, data, protocol, 0, tmp_path).check()

@@ -18,7 +18,7 @@ from repetitions import scientific
 from slurm import Unavailable, cluster
 from tasks import TASKS, Toy
 
-from benchmark import run
+from benchmark import run, running
 from benchmark.engine import picking, plan, slurm, slurm_jobs, slurm_options
 from benchmark.engine.building import Machine
 from benchmark.engine.slurm_options import minutes, options
@@ -312,6 +312,7 @@ def test_a_wrong_file_is_one_line(text, error, tmp_path):
         ([*SLURM, '--force'], 'expected no --force beside it'),
         ([*SLURM, '--budget', '4h'], 'expected no --budget beside it'),
         ([*SLURM, '--shard', '1/2'], 'expected no --shard beside it'),
+        ([*SLURM, '--only', 'runs/a'], 'expected no --only beside it: each task gets its own'),
         (SLURM, 'expected the commands of Slurm on this machine, found no sbatch'),
     ],
 )
@@ -404,8 +405,21 @@ def test_a_search_waits_for_the_teachers_of_its_trials_and_of_its_seeds(tmp_path
 
 
 def test_a_folder_of_no_experiment_is_one_line(tmp_path):
-    with pytest.raises(UserError, match='--only: expected the folder of something that this comma'):
-        picking.picked(grid_of(tmp_path, 'hemis'), ['runs/toy/mmanet'], tmp_path)
+    grid = grid_of(tmp_path, 'hemis')
+    folder = str(grid[0].folder.relative_to(tmp_path))
+    (tmp_path / 'runs' / 'toy' / 'rfnet').mkdir(parents=True)
+    # One that is not there, one that is there and holds another experiment, and one above it.
+    for other in ('runs/toy/mmanet', 'runs/toy/rfnet', str(Path(folder).parent), '.'):
+        with pytest.raises(UserError, match='--only: expected the folder of something that this c'):
+            picking.picked(grid, [folder, other], tmp_path)
+
+
+def test_the_teacher_of_what_has_been_recorded_is_nothing_to_do(tmp_path, monkeypatch):
+    grid = grid_of(tmp_path, 'distilled')
+    teacher = str(grid[0].teacher.folder.relative_to(tmp_path))
+    assert picking.picked(grid, [teacher], tmp_path) == ([], [grid[0].teacher])
+    monkeypatch.setattr(picking, 'is_done', lambda e: True)
+    assert picking.picked(grid, [teacher], tmp_path) == ([], [])
 
 
 def test_a_teacher_that_cannot_be_trained_is_told_and_ends_its_task(tmp_path, capsys, monkeypatch):
@@ -418,6 +432,19 @@ def test_a_teacher_that_cannot_be_trained_is_told_and_ends_its_task(tmp_path, ca
         picking.train_teachers([e], Machine('cpu'))
     assert 'teacher complete  seed 0  FAILED: ValueError: no' in capsys.readouterr().out
     assert 'ValueError: no' in (e.folder / 'train.log').read_text()
+
+
+def test_a_plan_trains_no_teacher(tmp_path, capsys, monkeypatch):
+    e = grid_of(tmp_path, 'distilled')[0].teacher
+    args = run.parser().parse_args(['--only', 'runs/a', '--dry-run'])
+    monkeypatch.setattr(running, 'picked', lambda *_: ([], [e]))
+    monkeypatch.setattr(picking, 'train', lambda *_: pytest.fail('it was trained'))
+    assert running.own_share([], args, Machine('cpu')) == []
+    assert capsys.readouterr().out == 'to train  toy  teacher complete  seed 0\n'
+    monkeypatch.setattr(picking, 'is_trained', lambda *_: True)
+    running.own_share([], args, Machine('cpu'))
+    assert capsys.readouterr().out == 'trained   toy  teacher complete  seed 0\n'
+    assert not list(tmp_path.iterdir())
 
 
 def test_units_are_dealt_out_to_at_most_so_many_tasks(tmp_path):
@@ -473,6 +500,8 @@ def test_a_task_hands_on_where_it_ran_and_whether_it_failed(tmp_path):
         Task(['false'], str(tmp_path))([])
 
 
-def test_the_signal_before_the_limit_ends_no_process_that_a_task_has_started(tmp_path):
-    Task(['sh', '-c', f'kill -{signal.SIGUSR2.value} $$; touch done'], str(tmp_path))([])
+@pytest.mark.parametrize('announced', [signal.SIGUSR2, signal.SIGTERM])
+def test_the_signal_before_the_limit_ends_no_process_that_a_task_has_started(announced, tmp_path):
+    # The first before its time limit, the second before it is preempted.
+    Task(['sh', '-c', f'kill -{announced.value} $$; touch done'], str(tmp_path))([])
     assert (tmp_path / 'done').exists()

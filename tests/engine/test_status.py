@@ -12,11 +12,11 @@ from made_records import ID, make_failure, make_outcomes, make_record, make_refu
 from tasks import TASKS, Toy
 
 from benchmark import run
-from benchmark.engine import execution, hooks, locks, state, tuning
+from benchmark.engine import execution, hooks, locks, state, trials, tuning
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment
-from benchmark.engine.grid import announce
 from benchmark.engine.protocol import Protocol
+from benchmark.engine.tuning import announce
 from benchmark.files import ROOT
 from benchmark.options import Spec
 from benchmark.records import store
@@ -215,15 +215,15 @@ def test_searches_are_told_with_their_trials(tmp_path, capsys):
     search = tuning.search(Spec('mmanet'), data, protocol, (0,), tmp_path, 8)
     announce(search)
     for trial in search.experiments[:2]:
-        tuning.attempt(trial, Machine('cpu'), lambda *_: None)
+        trials.attempt(trial, Machine('cpu'), lambda *_: None)
     failed = search.experiments[2].folder
-    state.write_json(failed / tuning.TRIAL, {'status': 'failed', 'error': 'no memory'})
+    state.write_json(failed / trials.TRIAL, {'status': 'failed', 'error': 'no memory'})
     with locks.holding(search.experiments[3].folder):
         lines = told(tmp_path, capsys)
     assert row(lines, 'search mmanet') == '2 of 8 trials; 1 running; 1 failed (no memory)'
     assert row(lines, 'teacher complete of searches') == 'trained'
     assert lines[-1] == '4 trials of searches'
-    (search.experiments[0].folder / tuning.TRIAL).write_text('{"status": "odd"}')
+    (search.experiments[0].folder / trials.TRIAL).write_text('{"status": "odd"}')
     lines = told(tmp_path, capsys)
     assert row(lines, 'search mmanet').startswith('1 of 8 trials; ')
     assert any('trial0/trial.json: it is no result of a trial' in line for line in lines)

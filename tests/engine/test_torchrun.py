@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import sys
 import time
 
 import numpy as np
@@ -192,3 +193,19 @@ def test_options_that_need_one_process_are_refused(option, monkeypatch, capsys):
     named = option if option.startswith('--device') else option.split()[0]
     expected = f'error: {named}: expected one process, found 2; give it without torchrun\n'
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize('words', [['--help'], ['--metods', 'rfnet'], ['--jobs', 'x']])
+def test_one_process_says_what_is_wrong_or_asked_for(words, monkeypatch, capsys):
+    for name in ('stdout', 'stderr', 'excepthook'):
+        monkeypatch.setattr(sys, name, getattr(sys, name))  # which are replaced, and come back
+    said = []
+    for rank in ('0', '1'):
+        for name, value in {**PLACE, 'RANK': rank}.items():
+            monkeypatch.setenv(name, value)
+        with contextlib.suppress(SystemExit):  # argparse ends the process after --help
+            assert run.main(words) == 2
+        told = capsys.readouterr()
+        said.append(told.out + told.err)
+    assert said[0]
+    assert said[1] == ''

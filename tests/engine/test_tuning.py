@@ -12,7 +12,7 @@ from scipy import stats
 from tasks import TASKS, Toy
 
 from benchmark import run
-from benchmark.engine import dry_run, execution, forecast, plan, request, state, tuning
+from benchmark.engine import dry_run, execution, forecast, plan, request, state, trials, tuning
 from benchmark.engine import grid as runner
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import Experiment
@@ -88,11 +88,11 @@ def tried(trial):
 
 
 def result(trial):
-    return tuning.result_of(trial)
+    return trials.result_of(trial)
 
 
 def settled(trial):
-    return tuning.settled(result(trial))
+    return trials.settled(result(trial))
 
 
 def last(grid):
@@ -279,7 +279,7 @@ def test_a_trial_s_score_is_the_mean_over_the_subsets_of_all_its_networks(tmp_pa
     monkeypatch.setattr(execution, 'train', lambda *_: (networks, {'seconds': 7.0}))
     grid = grid_of(tmp_path, 'stretched')
     trial = trials_of(grid)[0]
-    outcome = tuning.attempt(trial, MACHINE, lambda *_: None)
+    outcome = trials.attempt(trial, MACHINE, lambda *_: None)
     assert outcome['score'] == pytest.approx((0.5 + 0.75 + 0.9) / 3)
     assert (outcome['seconds'], outcome['teacher_seconds']) == (9.0, 7.0)
     assert result(trial)['score'] == outcome['score']

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tasks import TASKS, Toy, batch_of
 
-from benchmark.engine import execution, plan, tuning
+from benchmark.engine import execution, plan, trials
 from benchmark.engine.building import Machine
 from benchmark.errors import UserError
 from benchmark.registry import discover
@@ -123,7 +123,7 @@ def test_the_found_cell_is_in_the_record_within_the_trials_of_any_method(tmp_pat
     assert getattr(other, 'trials', 3) == 3
     machine = Machine('cpu')
     for trial in search.experiments:
-        tuning.attempt(trial, machine, lambda *_: None)
+        trials.attempt(trial, machine, lambda *_: None)
     assert 'test' not in data.opened
     (e,) = search.tuned(search.read())
     record = execution.run(e, machine, lambda *_: None)
