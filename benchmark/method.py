@@ -292,8 +292,11 @@ class Method(BaseModel):
             by default. The range of a loss weight extends from a tenth of the smallest value known
             from papers and their code to ten times the largest. Schedules, variants and network
             sizes are not tuned.
-        ranges: Option -> the numbers that it may be (`benchmark.options.Range`), where these are
-            not all from 0.
+        official_loss: The loss, one of `LOSSES`, with which the released code of variant='official'
+            trains in segmentation; empty if it is not known. A note tells where a protocol has
+            another one.
+        ranges: Option -> the numbers that it may be (`benchmark.options.Range`). Without an entry
+            numbers are from 0, and whole numbers any.
         contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
             tests/helpers/tasks.py -> the reason why the method is exempt from it.
         epoch: Index of the running epoch, from 0; set before every epoch.
@@ -312,6 +315,7 @@ class Method(BaseModel):
     task_kinds: ClassVar[tuple[str, ...]] = ('classification', 'segmentation')
     settings: ClassVar[dict[str, dict[str, Any]]] = {}
     search: ClassVar[dict[str, Distribution]] = {}
+    official_loss: ClassVar[str] = ''
     ranges: ClassVar[dict[str, Range]] = {}
     contract_exceptions: ClassVar[dict[str, str]] = {}
 

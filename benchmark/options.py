@@ -139,7 +139,8 @@ def _hint(parameter: inspect.Parameter) -> Any:
 def typed(cls: type, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the given options of a class as typed values.
 
-    Numbers of a method are from 0, or in the range that its attribute `ranges` names.
+    Numbers of a method are in the range that its attribute `ranges` names; others that are no whole
+    ones, such as weights of losses, are from 0.
 
     Args:
         cls: A method or data set class.
@@ -158,7 +159,8 @@ def typed(cls: type, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: read(f'{name}:{key}', value, options[key].hint) for key, value in given.items()}
     if ranges is not None:
         for key, value in found.items():
-            ranges.get(key, Range()).check(f'{name}:{key}', value)
+            if key in ranges or not isinstance(value, int):
+                ranges.get(key, Range()).check(f'{name}:{key}', value)
     return found
 
 

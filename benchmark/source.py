@@ -13,6 +13,8 @@ from typing import Any
 from benchmark.files import ROOT
 
 METHODS = ROOT / 'methods'
+TOLD = {'ranges', 'from_complete', 'official_loss'}
+"""Attributes of methods that refuse values of options, or tell of data, and change no number."""
 INSTALLED = {'site-packages', 'dist-packages'}
 """Folders in which packages are installed."""
 ENVIRONMENTS = {Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}
@@ -23,8 +25,8 @@ def code_of(*classes: type) -> str:
     """Returns a hash of the code of some classes, 16 hexadecimal digits.
 
     The code is that of the file of each class and of all files that it imports from `methods/` or
-    from its own folder, directly or through another such file. Comments, docstrings and the layout
-    of the text do not count.
+    from its own folder, directly or through another such file. Comments, docstrings, the layout
+    of the text and the attributes `TOLD` do not count.
 
     Args:
         *classes: Registered methods, such as a method and its teacher.
@@ -101,7 +103,7 @@ def _lines(node: Any, depth: int = 0) -> Iterator[str]:
             yield from _lines(value, depth + 1)
     elif isinstance(node, list):
         for item in node:
-            if not _is_docstring(item):
+            if not _is_docstring(item) and not _is_told(item):
                 yield from _lines(item, depth)
     else:
         yield f'{" " * depth}{node!r}'
@@ -111,3 +113,11 @@ def _is_docstring(node: Any) -> bool:
     """Returns whether a statement is a text that nothing reads."""
     text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     return text and isinstance(node.value.value, str)
+
+
+def _is_told(statement: Any) -> bool:
+    """Returns whether a statement is one of `TOLD`, or imports what these consist of."""
+    if isinstance(statement, ast.Assign):
+        return any(isinstance(t, ast.Name) and t.id in TOLD for t in statement.targets)
+    imported = isinstance(statement, ast.ImportFrom) and statement.module == 'benchmark.options'
+    return imported and [alias.name for alias in statement.names] == ['Range']

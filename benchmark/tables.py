@@ -220,7 +220,7 @@ def _write(
     written, words = Written(made, [], [], [], []), (args.layout, args.only, args.summaries)
     also: list[tuple[Any, list[Any], Callable[[], list[Any]]]] = [
         (args.baseline, written.against, lambda: writer.write_baseline(out, made, args.baseline)),
-        (args.layout, written.papers, lambda: [paper_text.write(out, made, *words)]),
+        (args.layout, written.papers, lambda: [paper_text.write(out, made, *words, runs)]),
         (args.corruptions, written.corrupted, lambda: robustness_tables.of(out, made, runs / name)),
     ]
     for asked, takes, make in also:

@@ -52,6 +52,7 @@ class HeMIS(ModalityDropout):
     """
 
     task_kinds = KINDS
+    official_loss = 'own'
 
     def __init__(
         self,

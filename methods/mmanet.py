@@ -12,8 +12,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from benchmark.errors import UserError, unknown
-from benchmark.method import IGNORE, Batch, SubsetScore, Task, late_start, late_term
-from benchmark.options import Range
+from benchmark.method import Batch, SubsetScore, Task, late_start, late_term
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.distillation import (
@@ -22,7 +21,7 @@ from methods.common.distillation import (
     pixels,
     pooled,
 )
-from methods.common.losses import cross_entropy_sums, multi_scale, total
+from methods.common.losses import cross_entropy_sums, multi_scale, total, weighted_errors
 from methods.common.mining import departures, lacking_one
 from methods.common.moments import MomentFusion
 from methods.common.networks import ClassificationDecoder, Decoder, Maps, decoder
@@ -54,22 +53,20 @@ class MMANet(ModalityDropout):
     which the released code has as well; the teacher still concatenates, since L_MAD compares how
     samples relate and needs no equal features. `weak` names the combinations of L_MAR: 'mined', or,
     as references for the mining, 'single' modalities or 'all' combinations. `beta=0` leaves L_MAR
-    out, `alpha=0` leaves out L_MAD.
-
-    On CREMA-D and Kinetics-Sounds the settings are those of DMRNet's authors, who ran MMANet there:
-    L_MAD from the beginning, and L_MAR on both single modalities without mining.
+    out, `alpha=0` leaves out L_MAD. On CREMA-D and Kinetics-Sounds the settings are those of
+    DMRNet's authors: L_MAD from the beginning, L_MAR on both single modalities without mining.
 
     variant='official' follows the released code where that changes numbers. In classification the
     mask of L_MAR is broadcast, so that L_MAR becomes the mean error of all samples times the number
     of weak ones; MAD weights columns; mining takes the softmax of the class shares. In segmentation
     each half of a Gram row is normalised separately; the entropy is that of a softmax over the
     channels of a feature map in the teacher's decoder (the pyramid's second deepest map, or the
-    output of the first module of ESANet's decoder); and a single combination is weak.
-
-    Departures from the released code in both variants: the teacher's BatchNorm stays in evaluation
-    mode; a certain teacher gives no NaN; a resumed run keeps its weak combinations; nothing is
-    mined on test data. The paper's text was not available beyond its first pages: formulas are
-    those of the code and of its comments, which name the equations.
+    output of the first module of ESANet's decoder); and a single combination is weak. These steps
+    are tested against formulas of this suite, not against figures of the released code, which
+    trains with cross-entropy alone (`loss=ce`); the protocol's default adds Dice. Departures from
+    the released code in both variants: the teacher's BatchNorm stays in evaluation mode; a certain
+    teacher gives no NaN; a resumed run keeps its weak combinations; nothing is mined on test data.
+    Of the paper only the first pages were at hand: formulas are those of the code and its comments.
 
     Args:
         task: What the data set requires.
@@ -91,6 +88,7 @@ class MMANet(ModalityDropout):
     """
 
     version = 2
+    official_loss = 'ce'
     supported_networks = ('pyramid', 'esanet')
     teacher = 'complete'
     needs_complete = True
@@ -103,7 +101,6 @@ class MMANet(ModalityDropout):
         'crema_d': {'alpha': 0.5, 'beta': 0.01, 'mad_after': -1, 'weak': 'single'},
         'kinetics_sounds': {'alpha': 0.5, 'beta': 0.01, 'mad_after': -1, 'weak': 'single'},
     }
-    ranges = {'mad_after': Range(-1), 'grid': Range(1)}
     search = {'alpha': LogUniform(0.05, 300), 'beta': LogUniform(0.001, 5)}
     departure: Tensor
     strong: Tensor
@@ -129,10 +126,12 @@ class MMANet(ModalityDropout):
         if not 0 <= mining_start < begin_epoch:
             expected = f'0 to {begin_epoch - 1}, before begin_epoch'
             raise UserError(f'mmanet:mining_start: expected {expected}, found {mining_start}')
-        self.alpha, self.beta, self.given_mad_after, self.grid = alpha, beta, mad_after, grid
+        self.alpha, self.beta = alpha, beta
         self.given_mining_start, self.given_begin_epoch = mining_start, begin_epoch
-        self.official, self.combinations = variant == 'official', weak
+        self.given_mad_after, self.grid = mad_after, grid
+        self.official = variant == 'official'
         self.dense = task.kind == 'segmentation'
+        self.combinations = weak
         channels = None
         if fusion == 'moments':
             channels = MomentFusion.channels(task)
@@ -246,7 +245,7 @@ class MMANet(ModalityDropout):
         """Returns the cross-entropy of the weak samples.
 
         In classification their errors are summed and divided by B (Eq. 14); in segmentation the
-        mean over their labelled pixels is taken, by class weight as in the task's cross-entropy.
+        mean over their labelled pixels is taken. All are counted by class weight, as in the task's.
 
         Args:
             weak: (B,) bool.
@@ -256,11 +255,12 @@ class MMANet(ModalityDropout):
         if self.dense:
             errors, weights = cross_entropy_sums(logits, target, weak, self.class_weights)
             return errors / weights.clamp_min(1e-6)  # 0, not 0 / 0, without weak pixels
-        errors = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='none')
+        errors, weights = weighted_errors(logits, target, self.class_weights)
+        count = weights.sum() if self.task.class_weights else len(weak)
         if self.official:
             # What a (B, 1, 1, 1) mask times (B,) errors, summed and divided by B, comes to.
-            return errors.mean() * weak.sum()
-        return torch.where(weak, errors, 0.0).sum() / len(weak)
+            return errors.sum() / count * weak.sum()
+        return torch.where(weak, errors, 0.0).sum() / count
 
     def weak(self, mask: Tensor) -> Tensor:
         """Returns which masks (B, M) are weak, (B,) bool; none is before a modality was mined."""

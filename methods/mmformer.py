@@ -155,6 +155,7 @@ class MMFormer(Method):
 
     task_kinds = KINDS
     version = 2
+    official_loss = 'own'
     supported_networks = ('pyramid', 'unet3d')
     ranges = {'ratio': Range(1), 'dropout': Range(0, 1, below=True)}
     search = {'dropout': Uniform(0, 0.5)}

@@ -16,6 +16,7 @@ from benchmark.search import LogUniform
 from methods.common.encoders import fusion_grid
 from methods.common.losses import total
 from methods.common.networks import Encoders, Maps, decoder, fused_channels, masked
+from methods.common.own_losses import squared_segmentation_loss
 from methods.common.sequences import real_elements
 
 STYLE = 8
@@ -181,8 +182,15 @@ class RobustSeg(Method):
     The paper's text was not available: the formulas and the weights of 0.1 are those of the
     released code. Departures from it: that code adds 1e-4 times the squared norm of all weights,
     which here is the protocol's weight decay; it has dropout in its encoders; its task loss is
-    weighted cross-entropy and Dice; it draws each modality with probability 0.5, which is the
-    sampler 'bernoulli:0.5', here the protocol's sampler is used.
+    weighted cross-entropy and Dice, which is `loss=own` here (`squared_segmentation_loss`); it
+    draws each modality with probability 0.5, which is the sampler 'bernoulli:0.5', here the
+    protocol's sampler is used. Its gates are normalised over the positions of a sample before the
+    sigmoid; here they are not, since in classification there is one position. Its convolutions pad
+    by reflection and its fused contents have instance normalisation and a leaky ReLU.
+
+    Restyling, KL, the errors of redrawn inputs and `loss=own` have, on equal tensors, the values
+    and gradients of the released code. A whole step cannot be compared, since gates, norms and
+    padding differ as said.
 
     Args:
         task: What the data set requires.
@@ -218,6 +226,10 @@ class RobustSeg(Method):
     def decode(self, features: dict[str, Maps], mask: Tensor) -> Tensor:
         """Returns the logits of the fused contents; mask (B, M) bool."""
         return self.decoder(self.content(features, mask))
+
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns `squared_segmentation_loss`; arguments as in `task_loss`."""
+        return squared_segmentation_loss(logits, target)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_task and the weighted loss_reconstruction and loss_divergence."""

@@ -17,6 +17,7 @@ from benchmark.search import LogUniform
 from methods.common.encoders import ImageEncoder, PyramidEncoder, VectorEncoder
 from methods.common.losses import total
 from methods.common.networks import ConcatFusion, Encoders, Maps, decoder, fused_channels, masked
+from methods.common.own_losses import sample_sigmoid_loss
 
 COMPLETE = 80 / 180
 """Share of the training on complete data before modalities are dropped, in the released script."""
@@ -92,7 +93,8 @@ class ShaSpec(Method):
 
         L = L_task + alpha sum_{i<j} mean|r_i - r_j| + beta mean_i CE(classifier(s_i), i)
 
-    Terms of modalities that the mask excludes are left out.
+    Terms of modalities that the mask excludes are left out. The paper trains with Dice and binary
+    cross-entropy of sigmoids, which is `loss=own` here (`sample_sigmoid_loss`).
 
     Adaptations of this project: the suite's encoders, fusion by concatenation and decoders, hence
     batch normalisation; adapters in front of the shared encoder (`SharedEncoder`). In segmentation
@@ -122,6 +124,7 @@ class ShaSpec(Method):
 
     task_kinds = KINDS
     version = 2
+    official_loss = 'own'
     search = {'alpha': LogUniform(0.01, 10), 'beta': LogUniform(0.002, 0.2)}
 
     def __init__(
@@ -220,6 +223,10 @@ class ShaSpec(Method):
         # The right class of modality i is i: the diagonal holds its log-probability.
         own = torch.diagonal(log_p, dim1=1, dim2=2)
         return -torch.where(mask, own, 0).sum() / mask.sum().clamp_min(1)
+
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns `sample_sigmoid_loss`; arguments as in `task_loss`."""
+        return sample_sigmoid_loss(logits, target)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_task and the weighted loss_dao and loss_dco."""

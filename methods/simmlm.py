@@ -6,13 +6,13 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmark.method import IGNORE, KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.encoders import fused_channels
+from methods.common.losses import weighted_errors
 from methods.common.networks import Encoders, decoder
 
 
@@ -44,16 +44,24 @@ def fewer(mask: Tensor) -> Tensor:
     return torch.where(count > 1, mask & (noise.argsort(1).argsort(1) < size), mask)
 
 
-def errors(logits: Tensor, target: Tensor) -> Tensor:
-    """Returns the cross-entropy of each sample, (B,), averaged over its labelled pixels.
+def errors(logits: Tensor, target: Tensor, class_weights: Tensor) -> Tensor:
+    """Returns the cross-entropy of each sample, (B,), averaged by class weight.
+
+    In segmentation the average is over a sample's labelled pixels. In classification, where a
+    sample has one label, weights are divided by their mean over the labelled samples, so that the
+    mean over samples is the weighted one.
 
     Args:
         logits: (B, K) or (B, K, H, W).
         target: (B,) or (B, H, W); a sample without labels has 0.
+        class_weights: (K,).
     """
-    each = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction='none')
-    labelled = (target != IGNORE).view(len(target), -1).sum(1)
-    return each.view(len(target), -1).sum(1) / labelled.clamp(min=1)
+    each, weights = weighted_errors(logits, target, class_weights)
+    if target.ndim == 1:
+        labelled = (target != IGNORE).sum().clamp(min=1)
+        return each / (weights.sum() / labelled).clamp_min(1e-6)
+    each, weights = each.flatten(1), weights.flatten(1)
+    return each.sum(1) / weights.sum(1).clamp_min(1e-6)
 
 
 @METHODS.register_module('simmlm')
@@ -140,7 +148,7 @@ class SimMLM(Method):
     def errors(self, logits: Tensor, target: Tensor) -> Tensor:
         """Returns the error of each sample, (B,): of several labels or values their mean."""
         if self.task.kind in ('classification', 'segmentation'):
-            return errors(logits, target)
+            return errors(logits, target, self.class_weights)
         each, there = self.column_errors(logits, target)
         return each.sum(1) / there.sum(1).clamp(min=1)
 

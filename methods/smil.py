@@ -14,7 +14,6 @@ from torch.func import functional_call
 
 from benchmark.errors import UserError, unknown
 from benchmark.method import Batch, Method, Task
-from benchmark.options import Range
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.encoders import fused_channels
@@ -187,8 +186,7 @@ class SMIL(Method):
     paper's text as far as it is known, which could not be verified: weights are normal with mean 1
     and a deviation that is predicted, here divided by K, and features are multiplied by
     softplus(r). At test its weights are their mean, so that the replacement does not depend on what
-    is there. The paper's prior over p is in neither. The released code chooses the checkpoint on
-    the test split; here nothing reads it.
+    is there. The paper's prior over p is in neither. The released code chooses by the test split.
 
     Args:
         task: What the data set requires.
@@ -199,10 +197,9 @@ class SMIL(Method):
         variant: 'official' or 'paper'.
 
     Raises:
-        UserError: The task has a single modality.
+        UserError: An option is out of range, or the task has a single modality.
     """
 
-    ranges = {'prototypes': Range(1), 'memory': Range(0, 1, below=True)}
     from_complete = 'the prototypes that replace missing features'
     search = {'alpha': LogUniform(1e-3, 1), 'inner': LogUniform(1e-4, 0.1)}
 
@@ -219,6 +216,10 @@ class SMIL(Method):
         super().__init__(task)
         if variant not in ('official', 'paper'):
             raise unknown('variant of smil', variant, ('official', 'paper'))
+        if prototypes < 1:
+            raise UserError(f'smil:prototypes: expected at least 1, found {prototypes}')
+        if not 0 <= memory < 1:
+            raise UserError(f'smil:memory: expected 0 to below 1, found {memory}')
         names = task.names
         if len(names) < 2:
             raise UserError(f'smil: expected at least 2 modalities, found {names[0]!r} alone')

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 from pathlib import Path
 from typing import Any
 
 from benchmark.engine import untrained
 from benchmark.engine.protocol import Protocol
-from benchmark.errors import UserError
+from benchmark.errors import UserError, nearest
 from benchmark.files import check_file, digest, user_path
 from benchmark.method import Method, Task
 from benchmark.registry import METHODS, lookup
@@ -29,6 +30,7 @@ def applied(protocol: Protocol) -> Protocol:
             raise UserError(
                 f'{field}: expected encoder=NAME beside it, a model of timm, found none'
             )
+    _check_known(protocol.encoder)
     given = protocol.encoder_weights
     if not given or given in GIVEN:
         if protocol.encoder_frozen and not given:
@@ -46,6 +48,21 @@ def applied(protocol: Protocol) -> Protocol:
         raise UserError(f'encoder_weights={given}: expected a file of weights: {why}') from None
     GIVEN[found] = file
     return dataclasses.replace(protocol, encoder_weights=found)
+
+
+def _check_known(name: str) -> None:
+    """Checks that timm has a model of a name; without timm, whoever builds the model tells.
+
+    Raises:
+        UserError: It has none. More than a thousand names would hide what is wrong.
+    """
+    try:
+        timm = importlib.import_module('timm') if name else None
+    except (ImportError, RuntimeError):  # the latter where torchvision is for another PyTorch
+        return
+    if timm is not None and not timm.is_model(name):
+        known = [n for n in timm.list_models() if not n.startswith('test_')]  # toys of its tests
+        raise UserError(f'unknown encoder {name!r}{nearest(name, known)} (all: timm.list_models())')
 
 
 def task_of(task: Task, protocol: Protocol) -> Task:

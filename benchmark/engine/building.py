@@ -108,7 +108,21 @@ def build(experiment: Experiment, device: str) -> Method:
         torch.manual_seed(derive(experiment.seed, 'weights'))
         method = experiment.method(experiment.task, **experiment.options)
         method.init_weights()
+        if method.task.volumes:
+            draw_volumes(method)
     return placed(method, device)
+
+
+def draw_volumes(method: Method) -> None:
+    """Draws the initial weights of 3-D convolutions as those of images have them.
+
+    They are normal with the variance 2 / (kernel size x output channels), which suits ReLU. These
+    convolutions have no bias, because a norm without weights of its own follows; those with a bias
+    predict logits and gates, and keep what PyTorch draws, as in networks of images.
+    """
+    for module in method.modules():
+        if isinstance(module, nn.Conv3d) and module.bias is None:
+            nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
 
 def placed(method: Method, device: str) -> Method:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 from benchmark.engine import corruption_runs, notes
 from benchmark.engine.building import Machine
@@ -42,6 +43,8 @@ def show_plan(
             continue
         try:
             _ = e.readable
+            if not forecast.is_measured(e):  # steps of large networks take minutes
+                print(f'measuring  {e.data.name}  {e.name}', file=sys.stderr, flush=True)
             seconds = forecast.seconds(e, tests=not e.trial)
         except Exception as error:  # whatever a method does in its first steps, the others are told
             refused += 1

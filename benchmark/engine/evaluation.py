@@ -23,7 +23,7 @@ from benchmark.dataset import Split
 from benchmark.engine.hooks import TrainingDiverged
 from benchmark.engine.kept import NotFinite, Predicted
 from benchmark.engine.parallel import processes
-from benchmark.engine.stacking import decoded
+from benchmark.engine.stacking import decoded, repeatable
 from benchmark.engine.subset_metrics import metric_for
 from benchmark.engine.windows import averaged
 from benchmark.errors import UserError
@@ -33,7 +33,7 @@ from benchmark.subsets import subset_table
 
 
 def subset_logits(
-    method: Method, batch: Batch, masks: Sequence[np.ndarray]
+    method: Method, batch: Batch, masks: Sequence[np.ndarray], number: int = 0
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yields (mask, logits) for each subset, encoding once where the method allows.
 
@@ -43,6 +43,7 @@ def subset_logits(
         method: The method, in eval mode.
         batch: A batch on the method's device.
         masks: The subsets, (M,) bool each; intersected with what each sample has.
+        number: Which batch of the split this is; what a network draws depends on it.
     """
     task = method.task
     if task.volumes:
@@ -50,24 +51,30 @@ def subset_logits(
         def predict(
             inputs: dict[str, Tensor], some: Sequence[np.ndarray], places: Tensor
         ) -> Iterator[tuple[np.ndarray, Tensor]]:
-            return _logits(method, batch._replace(inputs=inputs, places=places), some)
+            placed = batch._replace(inputs=inputs, places=places)
+            return _logits(method, placed, some, number)
 
         sides = task.modalities[0].shape[1:]
         yield from averaged(batch.inputs, masks, sides, len(task.classes), predict)
         return
-    yield from _logits(method, batch, masks)
+    yield from _logits(method, batch, masks, number)
 
 
 def _logits(
-    method: Method, batch: Batch, masks: Sequence[np.ndarray]
+    method: Method, batch: Batch, masks: Sequence[np.ndarray], number: int
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yields (mask, logits) of inputs that the network sees as a whole."""
+    device = batch.available.device
     if type(method).predict is Method.predict:
-        yield from decoded(method, method.encode(batch.inputs), batch.available, masks)
+        with repeatable(device, number):
+            features = method.encode(batch.inputs)
+        yield from decoded(method, features, batch.available, masks, number)
         return
     for mask in masks:
-        allowed = batch.available & torch.as_tensor(mask, device=batch.available.device)
-        yield mask, method.predict_at(batch.inputs, allowed, batch.places)
+        allowed = batch.available & torch.as_tensor(mask, device=device)
+        with repeatable(device, number, *mask):
+            logits = method.predict_at(batch.inputs, allowed, batch.places)
+        yield mask, logits
 
 
 class SubsetEvaluator(Evaluator):
@@ -204,8 +211,9 @@ class _SubsetLoop:
         self.runner.call_hook(f'before_{stage}_iter', batch_idx=idx, data_batch=data_batch)
         model = self.runner.model
         batch = model.data_preprocessor(data_batch, False)
-        for mask, logits in subset_logits(model, batch, list(self.evaluator.masks.values())):
-            number = idx * processes.world() + processes.rank()
+        number = idx * processes.world() + processes.rank()
+        masks = list(self.evaluator.masks.values())
+        for mask, logits in subset_logits(model, batch, masks, number):
             self.evaluator.process_subset(mask, logits, batch, number)
         self.runner.call_hook(
             f'after_{stage}_iter', batch_idx=idx, data_batch=data_batch, outputs=[]

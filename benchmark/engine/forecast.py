@@ -80,6 +80,10 @@ class Forecast:
     trained: frozenset[Path] = frozenset()
     _measured: dict[tuple[str, str, str, str], Measured] = field(default_factory=dict)
 
+    def is_measured(self, e: Experiment) -> bool:
+        """Returns whether the steps of an experiment, or of one that serves it, are measured."""
+        return _key(e) in self._measured
+
     def seconds(self, e: Experiment, tests: bool = True) -> float:
         """Returns the seconds that an experiment will take after those asked about before.
 
@@ -88,8 +92,7 @@ class Forecast:
                 a protocol.
             tests: Whether it is tested; a trial is not.
         """
-        options = str(sorted((k, v) for k, v in e.options.items() if k not in e.tunable))
-        key = e.data.name, e.protocol_id, e.name, options
+        key = _key(e)
         if key not in self._measured:
             with quiet():
                 self._measured[key] = self._measure(e)
@@ -121,6 +124,12 @@ class Forecast:
         both = loaders(e, e.parts[-1], self.machine)
         training, each = forecast(method, both, e.protocol, e.subsets)
         return earlier, training, each
+
+
+def _key(e: Experiment) -> tuple[str, str, str, str]:
+    """Returns what experiments have in common whose steps take as long."""
+    fixed = sorted((k, v) for k, v in e.options.items() if k not in e.tunable)
+    return e.data.name, e.protocol_id, e.name, str(fixed)
 
 
 def resumed(e: Experiment) -> list[str]:

@@ -135,4 +135,4 @@ def export(path: Path, settings: Iterable[tuple[Dataset, Protocol, int]]) -> Non
         )
     with writing(path) as file:
         file.write(next(iter(texts)).encode())
-    print(f'wrote {path}: what each training sample of {next(iter(texts.values()))} has')
+    print(f'written: {path}: what each training sample of {next(iter(texts.values()))} has')

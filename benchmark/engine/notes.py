@@ -14,6 +14,7 @@ from benchmark.engine.fitting import is_fitted
 from benchmark.engine.loading import Samples, split_of
 from benchmark.engine.protocol import Protocol
 from benchmark.missing import Sampler
+from benchmark.task_losses import LOSSES
 
 
 def named(e: Experiment) -> str:
@@ -46,10 +47,11 @@ def _tested(e: Experiment) -> str:
 def of(e: Experiment) -> list[str]:
     """Returns the notes on an experiment, each a sentence without its full stop.
 
-    They concern values of `results/settings.json`, the method's schedule, what it learns from
-    complete samples, the schedule of the learning rate, and the batch size.
+    They concern values of `results/settings.json`, the loss of an official variant, the method's
+    schedule, what it learns from complete samples, the schedule of the learning rate, and the batch
+    size.
     """
-    found = values.sources(e.name, e.options, e.data.task.dataset)
+    found = values.sources(e.name, e.options, e.data.task.dataset) + _other_loss(e)
     found += e.method.schedule_notes(e.options, e.protocol.epochs)
     if is_fitted(e.method):
         return found
@@ -66,6 +68,16 @@ def of(e: Experiment) -> list[str]:
     steps = {number // min(size, number): None for number in numbers}
     rates = dict.fromkeys(note for each in steps for note in learning_rate(e.protocol, each))
     return [*found, *rates, *_batches(size, numbers)]
+
+
+def _other_loss(e: Experiment) -> list[str]:
+    """Returns the note on an official variant that trains with another loss than its code."""
+    task, released = e.task, e.method.official_loss
+    given = task.loss or LOSSES[task.kind][0]
+    official = e.options.get('variant') == 'official' and task.kind == 'segmentation'
+    if not (official and released) or given == released:
+        return []
+    return [f'variant=official trains with loss={given} here, its released code with {released}']
 
 
 def _numbers(e: Experiment) -> list[int]:

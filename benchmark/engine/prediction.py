@@ -116,7 +116,7 @@ def evaluate(model: Model, split: Split, workers: int) -> dict[str, SubsetScore]
             for only, network in model.networks.items():
                 batch = network.data_preprocessor(raw, False)
                 masks = [mask for s, mask in evaluator.masks.items() if only in ('', s)]
-                for mask, logits in subset_logits(network, batch, masks):
+                for mask, logits in subset_logits(network, batch, masks, number):
                     evaluator.process_subset(mask, logits, batch, number)
     evaluator.evaluate(len(split))
     return evaluator.scores

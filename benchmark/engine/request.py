@@ -13,6 +13,7 @@ from benchmark.engine import plan
 from benchmark.engine.arguments import pairs
 from benchmark.engine.building import Machine, use_threads
 from benchmark.engine.execution import make_folder
+from benchmark.engine.fitting import is_fitted
 from benchmark.engine.grid_file import grid_of
 from benchmark.engine.grids import EMBEDDED, NamedGrid
 from benchmark.engine.jobs import usual
@@ -116,7 +117,7 @@ def _experiments(
         own = tuple(i for i in setting.items() if field_of(i[0]) not in Protocol.fields())
         if own not in opened:
             found = plan.open_datasets(args.datasets, args.data_root, varied, refused)
-            opened[own] = checked(found, options, refused)
+            opened[own] = checked(found, options, refused, trains(args.methods))
         # A method's options may differ between data sets; those with equal ones are one request.
         for methods, group in itertools.groupby(
             opened[own], lambda data: specs_on(args.methods, data.spec)
@@ -128,7 +129,10 @@ def _experiments(
 
 
 def checked(
-    datasets: Sequence[Dataset], options: dict[str, str], refused: list[str] | None = None
+    datasets: Sequence[Dataset],
+    options: dict[str, str],
+    refused: list[str] | None = None,
+    trained: bool = True,
 ) -> list[Dataset]:
     """Checks the files of data sets and prints what the user should know about them.
 
@@ -136,6 +140,7 @@ def checked(
         datasets: The data sets.
         options: What was given in --cfg-options.
         refused: As in `listing`; takes data sets that cannot be used.
+        trained: Whether some method is trained in epochs, whose number is then told.
 
     Returns:
         The data sets that can be used.
@@ -147,10 +152,17 @@ def checked(
     for data in datasets:
         with listing(data.name, refused):
             data.check()
-            for note in filter(None, (*data.notes, _length(data, options))):
+            length = _length(data, options) if trained else ''
+            for note in filter(None, (*data.notes, length)):
                 print(f'{data.name}: {terminal(note)}')
             usable.append(data)
     return usable
+
+
+def trains(specs: Sequence[str]) -> bool:
+    """Returns whether some method is trained in epochs; one that is not known counts as such."""
+    found = [METHODS.module_dict.get(parse_spec(spec)[0]) for spec in specs]
+    return not all(cls is not None and is_fitted(cls) for cls in found)
 
 
 def _length(data: Dataset, options: dict[str, str]) -> str:
@@ -159,8 +171,9 @@ def _length(data: Dataset, options: dict[str, str]) -> str:
     if not (data.recipe_note and given):
         return data.recipe_note
     merged = {k: options.get(f'{data.spec}.{k}', options.get(k, data.recipe[k])) for k in LENGTH}
+    plural = '' if str(merged['epochs']) == '1' else 's'
     return (
-        f'training: {merged["epochs"]} epochs with batches of {merged["batch_size"]} '
+        f'training: {merged["epochs"]} epoch{plural} with batches of {merged["batch_size"]} '
         f'({" and ".join(given)} as given)'
     )
 

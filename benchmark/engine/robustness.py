@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from benchmark.engine.corrupted import CLEAN, Bench, Grade
 from benchmark.engine.deployed import Model, load
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.experiment import Experiment
-from benchmark.engine.stacking import decoded
+from benchmark.engine.stacking import decoded, repeatable
 from benchmark.engine.subset_metrics import DiceMetric
 from benchmark.method import Batch, Method, Task
 from benchmark.missing import subset_id
@@ -130,6 +130,7 @@ def predictions(
     modality: str,
     grades: Mapping[Grade, Callable[[], Tensor]],
     masks: Sequence[np.ndarray],
+    number: int = 0,
 ) -> Iterator[tuple[Grade, np.ndarray, Tensor]]:
     """Yields (grade, mask, logits) of a batch with one corrupted modality, each encoded once.
 
@@ -139,10 +140,16 @@ def predictions(
         modality: The modality that is corrupted.
         grades: Grade -> what returns the modality under it, on any device.
         masks: The subsets, (M,) bool each.
+        number: Which batch of the split this is.
     """
+
+    def encoded(given: dict[str, Tensor]) -> dict[str, Any]:
+        with repeatable(device, number):
+            return network.encode(given)
+
     once = type(network).predict is Method.predict
     device = batch.available.device
-    features = network.encode(batch.inputs) if once else {}
+    features = encoded(batch.inputs) if once else {}
     for grade, make in grades.items():
         inputs = batch.inputs
         if grade != CLEAN:
@@ -150,10 +157,10 @@ def predictions(
             inputs = {**batch.inputs, **anew}
         # The features of one modality do not depend on another one.
         if not once:
-            pairs = subset_logits(network, batch._replace(inputs=inputs), masks)
+            pairs = subset_logits(network, batch._replace(inputs=inputs), masks, number)
         else:
-            seen = features if grade == CLEAN else {**features, **network.encode(anew)}
-            pairs = decoded(network, seen, batch.available, masks)
+            seen = features if grade == CLEAN else {**features, **encoded(anew)}
+            pairs = decoded(network, seen, batch.available, masks, number)
         yield from ((grade, mask, logits) for mask, logits in pairs)
 
 
@@ -190,7 +197,7 @@ def tally(
             if not own:
                 continue
             batch = network.data_preprocessor(raw, False)
-            for grade, mask, logits in predictions(network, batch, modality, makers, own):
+            for grade, mask, logits in predictions(network, batch, modality, makers, own, number):
                 found.add(grade, mask, logits, batch, number)
     return found
 

@@ -7,6 +7,7 @@ allows that is found out, not asked: see `_stackable`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from benchmark.method import Method
+from benchmark.missing import derive
 
 LIMIT = {'cpu': 2**23, 'cuda': 2**29}
 """Bytes of repeated features that one call decodes at most, unless one subset has more already.
@@ -34,8 +36,30 @@ _STACKABLE: WeakKeyDictionary[Method, bool] = WeakKeyDictionary()
 """Networks that were tried -> whether they decode several subsets in one call."""
 
 
+@contextlib.contextmanager
+def repeatable(device: torch.device, number: int, *mask: bool) -> Iterator[None]:
+    """Lets what a network draws in the block depend on the given values alone.
+
+    Some networks draw random numbers at test, too. Every pass over a split then has to draw the
+    same, or else the scores of one do not follow from the outcomes of another. Draws outside of the
+    block are those that they would be without it.
+
+    Args:
+        device: The network's device.
+        number: Which batch of the split this is.
+        mask: The subset that is decoded; none while all modalities are encoded.
+    """
+    with torch.random.fork_rng([device] if device.type == 'cuda' else []):
+        torch.manual_seed(derive(number, 'test', *map(int, mask)))
+        yield
+
+
 def decoded(
-    method: Method, features: dict[str, Any], available: Tensor, masks: Sequence[np.ndarray]
+    method: Method,
+    features: dict[str, Any],
+    available: Tensor,
+    masks: Sequence[np.ndarray],
+    number: int = 0,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yields (mask, logits) for each subset.
 
@@ -44,6 +68,7 @@ def decoded(
         features: What its `encode` gave for a batch.
         available: (B, M) bool, on the method's device; intersected with each mask.
         masks: The subsets, (M,) bool each.
+        number: As in `repeatable`.
     """
     if len(masks) == 0:
         return
@@ -54,8 +79,11 @@ def decoded(
         _STACKABLE[method] = _stackable(method, few, allowed[:, :ROWS], size)
     size = size if _STACKABLE.get(method) else 1
     for start in range(0, len(masks), size):
-        logits = _together(method, features, allowed[start : start + size])
-        yield from zip(masks[start : start + size], logits, strict=True)
+        some = masks[start : start + size]
+        # Networks that draw decode one subset at a time.
+        with repeatable(available.device, number, *some[0]):
+            logits = _together(method, features, allowed[start : start + size])
+        yield from zip(some, logits, strict=True)
 
 
 def _chunk(features: Any, count: int, device: str) -> int:

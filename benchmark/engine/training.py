@@ -91,7 +91,9 @@ def schedulers(protocol: Protocol, steps: int) -> list[dict[str, Any]]:
         },
     }
     if protocol.schedule == 'onecycle':
-        return one_cycle(protocol.lr, total)
+        rate, momentum = one_cycle(protocol.lr, total)
+        # Without momentum there is none to move, and fused kernels cannot begin one.
+        return [rate] if protocol.optimizer == 'SGD' and not protocol.momentum else [rate, momentum]
     plan = [plans[protocol.schedule.partition(':')[0]]]
     if warm > 0:
         start = {'type': 'LinearLR', 'start_factor': 1 / (warm + 1), 'by_epoch': False}
@@ -111,14 +113,9 @@ def one_cycle(lr: float, total: int) -> list[dict[str, Any]]:
         lr: The highest learning rate.
         total: Number of steps of the training.
     """
-    rate = {
-        'type': 'OneCycleLR',
-        'eta_max': lr,
-        'total_steps': total,
-        'pct_start': 0.1,
-        'by_epoch': False,
-    }
-    return [rate, {'type': 'OneCycleMomentum', 'total_steps': total, 'by_epoch': False}]
+    common: dict[str, Any] = {'total_steps': total, 'by_epoch': False}
+    rate = {'type': 'OneCycleLR', 'eta_max': lr, 'pct_start': 0.1, **common}
+    return [rate, {'type': 'OneCycleMomentum', **common}]
 
 
 @PARAM_SCHEDULERS.register_module()

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from benchmark.engine.stacking import repeatable
 from benchmark.method import Method
 
 LIMIT = 2**31
@@ -93,11 +94,18 @@ def averaged(
 def logits_of(network: Method, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
     """Returns the logits of a network in float32; those of volumes window by window.
 
+    The same samples have the same answer, even from a network that draws random numbers.
+
     Args:
         network: The network, in eval mode.
         inputs: Modality name -> (B, *shape).
         mask: (B, M) bool.
     """
+    with repeatable(mask.device, 0):
+        return _logits(network, inputs, mask)
+
+
+def _logits(network: Method, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
     task = network.task
     if not task.volumes:
         return network.predict(inputs, mask).float()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 from benchmark.files import ROOT
 from benchmark.options import spell
 from benchmark.records.schema import DatasetInfo, Record, is_external
+
+RUN = 'python benchmark/run.py'
 
 
 def unfinished(record: Record, force: bool = False) -> str:
@@ -42,11 +45,30 @@ def command(record: Record, force: bool = False) -> str:
     if fields.get('encoder_weights'):  # the record has the hash of its content alone
         fields['encoder_weights'] = 'FILE'
     given = [f'{key}={spell(value)}' for key, value in fields.items() if value not in ('', None)]
-    words = ['--methods', spec, '--datasets', reader or 'DATASET']
+    named = reader if reader == data['name'] else f'{reader}:name={data["name"]}'
+    words = ['--methods', spec, '--datasets', named if reader else 'DATASET']
+    words += ['--data-root', 'PATH'] if reader != data['name'] else []
     words += ['--seeds', str(record['seed']), '--cfg-options', *given]
     words += [] if trials is None else ['--tune', str(trials)]
     words += ['--mask', 'FILE'] if masked else []
-    return f'python benchmark/run.py {shlex.join(words)}' + (' --force' if force else '')
+    return f'{RUN} {shlex.join(words)}' + (' --force' if force else '')
+
+
+def placed(line: str, runs: Path) -> str:
+    """Returns a message whose command, which ends it, names the results folder of the runs.
+
+    A folder outside the checkout stays a word, because pages and tables are passed on.
+
+    Args:
+        line: A message, with or without a command.
+        runs: The folder of runs that it is about.
+    """
+    runs = runs.resolve()
+    if RUN not in line or runs == (ROOT / 'results' / 'runs').resolve():
+        return line
+    inside = runs.name == 'runs' and runs.parent.is_relative_to(ROOT)
+    folder = runs.parent.relative_to(ROOT).as_posix() if inside else 'FOLDER'
+    return f'{line} --results {shlex.quote(folder)}'
 
 
 def changed(data: DatasetInfo) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import textwrap
 
 from benchmark.shown import csv, terminal
 
-__all__ = ['csv', 'markdown', 'terminal', 'tex']
+__all__ = ['csv', 'markdown', 'terminal', 'tex', 'wrapped']
 
 _TEX: dict[str, str | int | None] = {
     **{c: f'\\{c}' for c in '&%$#_{}'},
@@ -28,6 +29,9 @@ _TEX: dict[str, str | int | None] = {
 _MARKDOWN = re.compile(r'[\\`*\[\]|]|(?<!\w)_|_(?!\w)')
 """What Markdown may take for markup; an underscore within a word is none."""
 
+WIDE = 120
+"""Characters of a line of explanations in the terminal."""
+
 
 def markdown(text: str) -> str:
     """Returns text that Markdown shows as it is, also in a cell of a table."""
@@ -38,3 +42,12 @@ def markdown(text: str) -> str:
 def tex(text: str) -> str:
     """Returns text that LaTeX shows as it is."""
     return terminal(text).translate(str.maketrans(_TEX))
+
+
+def wrapped(text: str) -> str:
+    """Returns a text whose lines are at most `WIDE` characters long."""
+    lines = (
+        textwrap.fill(line, WIDE, break_long_words=False, break_on_hyphens=False)
+        for line in text.split('\n')
+    )
+    return '\n'.join(lines)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.records.repetition import placed
 from benchmark.records.units import Unit, unit_of
 from benchmark.report import captions, escaping, published, settings, writer
 from benchmark.report.cost_table import TextTable
@@ -36,7 +37,12 @@ class Written(NamedTuple):
 
 
 def write(
-    results: Path, made: Table, name: str, only: Sequence[str] = (), summaries: Sequence[str] = ()
+    results: Path,
+    made: Table,
+    name: str,
+    only: Sequence[str] = (),
+    summaries: Sequence[str] = (),
+    runs: Path | None = None,
 ) -> Written:
     """Writes `<results>/tables/<dataset>-<layout>.md`, `.tex` and `.csv`.
 
@@ -46,21 +52,23 @@ def write(
         name: The name of the layout.
         only: Methods or rows to show, by default all of the layout.
         summaries: The summaries beneath the subsets, by default the mean.
+        runs: The folder of runs, by default `<results>/runs`.
 
     Raises:
         Lacking: The layout does not fit the data set, or has no run.
     """
+    runs = runs or results / 'runs'
     try:
         found = papers(made, name, only, summaries or (MAIN,))
     except NoColumn as error:
-        raise writer.Lacking(f'{made.dataset}: {error}') from None
+        raise writer.Lacking(placed(f'{made.dataset}: {error}', runs)) from None
     narrow = [text_table(part) for paper in found for part in _parts(paper)]
     missing = list(dict.fromkeys(line for paper in found for line in paper.missing))
     rows = list({row['method']: row for p in found for row in p.printed.values()}.values())
     if not rows:
         told = f'published numbers: results/published has none of this table for {made.dataset}'
         missing.append(told)
-    missing = [f'missing: {line}' for line in missing]
+    missing = [placed(f'missing: {line}', runs) for line in missing]
     sources = published.sources(rows)
     base = made.stem.name if made.stem else made.dataset
     stem = results / 'tables' / f'{base}-{name}'

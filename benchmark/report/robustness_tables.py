@@ -171,11 +171,13 @@ def _about(found: Robustness, known: bool) -> str:
         if known
         else f'There is no effective robustness, which needs a trend of at least {FEWEST} rows.'
     )
+    several = any(len(tests) > 1 for tests in found.rows.values())
+    spread = '± is the standard deviation over seeds. ' if several else ''
     last = (
         f'The other columns are the scores under {told}, each as the mean over the modalities that '
-        'it fits. ± is the standard deviation over seeds; differences are not tested. A cell is '
-        'empty where a row lacks some of the tests, and a relative robustness also where a clean '
-        'score is not better than that without any input.'
+        f'it fits. {spread}Differences are not tested. A cell is empty where a row lacks some of '
+        'the tests, and a relative robustness also where a clean score is not better than that '
+        'without any input.'
     )
     return f'{first}\n\n{trend}\n\n{last}'
 

@@ -29,11 +29,11 @@ MASK_SCHEDULE = {
     'learned': 'subsets of low validation scores drawn more often',
 }
 PARTS = (
-    '{epochs} epochs with batches of {batch_size}',
+    '{epochs} epoch{epochs_plural} with batches of {batch_size}',
     '{optimizer}',
     'learning rate {lr:g}',
     'weight decay {weight_decay:g}',
-    '{schedule} schedule with a linear warm-up ({warmup:g} epoch{plural})',
+    '{schedule} schedule with a linear warm-up ({warmup:g} epoch{warmup_plural})',
     '{precision}',
     'task loss {loss}',
 )
@@ -65,7 +65,9 @@ def words(protocol: Mapping[str, Any]) -> str:
     """Says a protocol in words; fields that it lacks are left out."""
     if not protocol:
         return 'that of other code, which is not known'
-    sampler, plural = protocol.get('sampler', ''), '' if protocol.get('warmup') == 1 else 's'
+    sampler = protocol.get('sampler', '')
+    fields = ('epochs', 'warmup', 'pretrain_epochs')
+    plurals = {f'{key}_plural': '' if protocol.get(key) == 1 else 's' for key in fields}
     told = [
         SAMPLER.get(sampler, f'training masks drawn by {sampler}') + ' unless a method has its own',
         MASK_SCHEDULE.get(protocol.get('mask_schedule', '').partition(':')[0], ''),
@@ -73,7 +75,7 @@ def words(protocol: Mapping[str, Any]) -> str:
     ]
     for part in PARTS:
         try:
-            told.append(part.format(**protocol, plural=plural))
+            told.append(part.format(**protocol, **plurals))
         except (KeyError, ValueError):
             continue
     if protocol.get('nesterov') is False:
@@ -81,9 +83,8 @@ def words(protocol: Mapping[str, Any]) -> str:
     if protocol.get('share_encoders'):
         told.append('one encoder for modalities of like kind and size')
     if protocol.get('pretrain'):
-        told.append(
-            'encoders pre-trained ({pretrain}, {pretrain_epochs} epochs)'.format(**protocol)
-        )
+        how = 'encoders pre-trained ({pretrain}, {pretrain_epochs} epoch{pretrain_epochs_plural})'
+        told.append(how.format(**protocol, **plurals))
     return ', '.join(filter(None, told))
 
 

@@ -10,6 +10,7 @@ from benchmark import tested
 from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.records import metrics, store
+from benchmark.records.repetition import placed
 from benchmark.records.schema import Outcomes, Record, Unscored, is_external, test_scores
 from benchmark.records.units import shown
 from benchmark.report import baseline, captions, common, escaping, gaps
@@ -144,7 +145,7 @@ def write_tables(
     if metric and not made.blocks:
         raise unproven(dataset, metric, found)
     told = dict.fromkeys([*found.problems, *left_out, *made.problems])
-    problems = [line.replace(f'{root}/', '') for line in told]
+    problems = [placed(line.replace(f'{root}/', ''), root.parent) for line in told]
     own = {'', *(r['dataset']['metric'] for r in complete)}
     suffix = ('' if metric in own else f'-{metric}') + ('-common' if same_samples else '')
     suffix += selection.suffix
@@ -296,4 +297,4 @@ def show(made: Table, protocols: set[str] | None = None) -> None:
 def show_texts(tables: Iterable[TextTable]) -> None:
     """Prints tables of text, for example those that `write_baseline` returned."""
     for text in tables:
-        print(f'\n{text.title}\n{grid(text)}\n{text.caption}')
+        print('', text.title, grid(text), escaping.wrapped(text.caption), sep='\n')

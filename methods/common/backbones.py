@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.errors import UserError, nearest
+from benchmark.errors import UserError
 from benchmark.method import Modality, Task
 from methods.common.resize import bilinear
 
@@ -43,7 +44,10 @@ def usual(name: str) -> Any:
     if not library.is_model(name):
         # More than a thousand names would hide what is wrong.
         known = [n for n in library.list_models() if not n.startswith('test_')]  # toys of its tests
-        raise UserError(f'unknown encoder {name!r}{nearest(name, known)} (all: timm.list_models())')
+        near = difflib.get_close_matches(name, known, 1, 0)
+        raise UserError(
+            f"unknown encoder '{name}'; did you mean '{near[0]}'? (all: timm.list_models())"
+        )
     return library.get_pretrained_cfg(name) or library.models.PretrainedCfg()
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmark.engine.plan import protocol_for
-from benchmark.engine.request import checked
+from benchmark.engine.request import checked, trains
+from benchmark.registry import discover
 from datasets.arrays import Arrays
 from datasets.common.recipe import EPOCHS, STEPS, recipe
 
@@ -61,6 +62,7 @@ def test_users_arrays_train_by_the_recipe_and_say_so(tmp_path, capsys):
             {'epochs': '9', 'arrays.epochs': '3', 'batch_size': '4'},
             '3 epochs with batches of 4 (epochs and batch_size as given)',
         ),
+        ({'epochs': '1'}, '1 epoch with batches of 10 (epochs as given)'),
     ],
 )
 def test_what_was_typed_is_told_instead_of_the_recipe(options, told, tmp_path, capsys):
@@ -71,7 +73,19 @@ def test_what_was_typed_is_told_instead_of_the_recipe(options, told, tmp_path, c
     assert f'mine: training: {told}\n' in out
     assert 'default training' not in out
     made = protocol_for(data, options, 'cpu')
-    assert told.startswith(f'{made.epochs} epochs with batches of {made.batch_size} ')
+    epochs, _, rest = told.partition(' ')
+    assert int(epochs) == made.epochs
+    assert rest.removeprefix('epoch').lstrip('s').startswith(f' with batches of {made.batch_size} ')
+
+
+@pytest.mark.parametrize(
+    ('methods', 'told'),
+    [(['majority', 'logistic'], False), (['logistic', 'rfnet:x=1'], True), (['unknown'], True)],
+)
+def test_methods_that_are_fitted_have_no_epochs_to_tell(methods, told, tmp_path, capsys):
+    discover()
+    checked([write(tmp_path / 'mine.npz')], {}, None, trains(methods))
+    assert ('default training' in capsys.readouterr().out) == told
 
 
 def test_vectors_are_standardised_by_the_training_samples(tmp_path):

@@ -99,7 +99,8 @@ CLAIMS = [
     ),
     Claim(
         README,
-        'Without them no operator is proven to be better than concatenation',
+        'Where absent modalities are left out, no operator is proven to be better than '
+        'concatenation',
         'fusion',
         1,
         [('fusion:fusion=product', 'fusion:fusion=concat', 'mean')],

@@ -12,7 +12,7 @@ import scipy.stats
 import torch
 from tasks import TASKS, Toy
 
-from benchmark import run
+from benchmark import files, run
 from benchmark.engine import execution, gaps, manifest, plan
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment as experiment_of
@@ -414,6 +414,30 @@ def test_the_repetition_of_a_masked_run_asks_for_the_file():
     assert told.endswith('--cfg-options epochs=3 --mask FILE')
 
 
+@pytest.mark.parametrize(
+    ('reader', 'name', 'told'),
+    [
+        ('volumes', 'lesions', '--datasets volumes:name=lesions --data-root PATH --seeds 0 '),
+        ('synth_faces', 'synth_faces', '--datasets synth_faces --seeds 0 '),
+        ('', 'lesions', '--datasets DATASET --data-root PATH --seeds 0 '),
+    ],
+)
+def test_the_repetition_names_the_data_of_the_user(reader, name, told):
+    data = {'name': name, 'options': {}, **({'reader': reader} if reader else {})}
+    record = {'method': {'label': 'rfnet', 'source': 'default'}, 'dataset': data}
+    assert told in repetition.command({**record, 'protocol': {'epochs': 3}, 'seed': 0})
+
+
+def test_the_command_for_runs_in_another_folder_names_it(tmp_path):
+    line = 'rfnet: no run; this fills it: python benchmark/run.py --methods rfnet'
+    results = files.ROOT / 'results'
+    assert repetition.placed(line, results / 'runs') == line
+    assert repetition.placed(line, results / 'extra' / 'runs') == f'{line} --results results/extra'
+    assert repetition.placed(line, tmp_path / 'runs') == f'{line} --results FOLDER'
+    assert repetition.placed(line, results / 'others') == f'{line} --results FOLDER'
+    assert repetition.placed('damaged', tmp_path / 'runs') == 'damaged'
+
+
 def test_a_mask_that_was_exported_trains_the_same_network(tmp_path, capsys):
     file, words = tmp_path / 'gaps.csv', ['--methods', 'modality_dropout', '--device', 'cpu']
     words += ['--datasets', 'synth_faces', '--jobs', '1']
@@ -422,7 +446,7 @@ def test_a_mask_that_was_exported_trains_the_same_network(tmp_path, capsys):
     first, second = ([*words, '--results', str(tmp_path / x)] for x in 'ab')
     assert run.main([*first, '--cfg-options', *given, '--export-mask', str(file), '--dry-run']) == 0
     told = capsys.readouterr().out
-    assert f'wrote {file}' in told
+    assert f'written: {file}: what each training sample of' in told
     assert 'mechanism=mnar:2' in told
     assert not list(tmp_path.rglob('record.json'))
     assert run.main([*first, '--cfg-options', *given]) == 0

@@ -105,6 +105,30 @@ def test_onecycle_moves_rate_and_momentum_as_pytorch_does(name, steps):
     assert np.ptp(ours[:, 1]) == pytest.approx(0.1, abs=0.02)
 
 
+def test_onecycle_leaves_a_protocol_without_momentum_without_it():
+    protocol = Protocol(
+        optimizer='SGD', lr=1.0, epochs=2, schedule='onecycle', precision='float32', momentum=0.0,
+        weight_decay=0.0,
+    )  # fmt: skip
+    layers = torch.nn.ModuleList(torch.nn.Linear(1, 1, bias=False) for _ in range(2))
+    wrapper = build_optim_wrapper(layers, training.optim_wrapper(protocol))
+    plans = [
+        PARAM_SCHEDULERS.build(plan, default_args={'optimizer': wrapper})
+        for plan in training.schedulers(protocol, STEPS)
+    ]
+    weights = [layer.weight.item() for layer in layers]
+    for step in range(2 * STEPS):
+        rate = wrapper.get_lr()['lr'][0]
+        # Some weights get their first gradient late, as those of terms that start late.
+        used = layers if step > 4 else layers[:1]
+        wrapper.update_params(sum(layer.weight.sum() for layer in used))
+        for k in range(len(used)):
+            weights[k] -= rate
+            assert layers[k].weight.item() == pytest.approx(weights[k], rel=1e-5)
+        for plan in plans if step < 2 * STEPS - 1 else ():
+            plan.step()
+
+
 def test_the_warm_up_comes_before():
     found = rates(schedule='step:0.5', warmup=2.0)
     assert found[:20] == pytest.approx(np.linspace(1 / 21, 1, 20))

@@ -7,6 +7,7 @@ from tasks import TASKS, batch_of
 
 from benchmark.engine import stacking
 from benchmark.engine.evaluation import subset_logits
+from benchmark.engine.robustness import CLEAN, predictions
 from benchmark.method import Method, Modality, Task
 from benchmark.missing import subset_masks
 from benchmark.registry import METHODS, discover
@@ -147,13 +148,27 @@ def test_memory_bounds_how_many_subsets_are_decoded_at_a_time(monkeypatch):
     assert method.rows == [4] * 7
 
 
-def test_an_official_variant_that_samples_is_as_it_was(monkeypatch):
+def test_what_a_network_draws_depends_on_batch_and_subset_alone():
     redcore = METHODS.module_dict['redcore']
     torch.manual_seed(0)
     method, batch = redcore(TASKS['faces'], variant='official').eval(), batch_of(TASKS['faces'], 4)
+    masks = list(subset_masks(3))
     torch.manual_seed(1)
-    found = logits_of(method, batch, 2**30, monkeypatch)
-    torch.manual_seed(1)
+    before = torch.get_rng_state()
     with torch.no_grad():
-        for logits, expected in zip(found, apart(method, batch), strict=True):
-            assert torch.equal(logits, expected)
+        first, later, other, few = (
+            [logits for _, logits in subset_logits(method, batch, *args)]
+            for args in ((masks, 3), (masks, 3), (masks, 4), (masks[::3], 3))
+        )
+        grades = {CLEAN: None, ('noise', 1): lambda: batch.inputs['rgb']}
+        corrupted = list(predictions(method, batch, 'rgb', grades, masks, 3))
+    assert torch.get_rng_state().equal(before)
+    assert all(map(torch.equal, first, later))
+    # A corruption that changes nothing changes no prediction either.
+    assert all(map(torch.equal, first * 2, [logits for *_, logits in corrupted]))
+    assert not any(map(torch.equal, first, other))
+    assert all(map(torch.equal, first[::3], few))
+    with torch.no_grad():  # and it does draw
+        assert not method.predict(batch.inputs, batch.mask).equal(
+            method.predict(batch.inputs, batch.mask)
+        )

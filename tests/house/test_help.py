@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchmark import compare, registry, run, show, tables
-from benchmark.engine import catalogue
+from benchmark.engine import catalogue, wanted
 from benchmark.errors import UserError
 from benchmark.files import ROOT
 from benchmark.registry import COMMANDS, DATASETS, METHODS, lookup

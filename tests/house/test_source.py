@@ -46,6 +46,16 @@ def test_comments_docstrings_and_layout_do_not_count(code):
     assert code(text.replace('2 * x', '(2\n            * x)')) == code()
 
 
+def test_what_refuses_values_alone_does_not_count(code):
+    text = FILE.replace('from shared', 'from benchmark.options import Range\nfrom shared')
+    told = (
+        "    ranges = {'scale': Range(1)}\n    from_complete = 'means'\n    official_loss = 'ce'\n"
+    )
+    text = text.replace('    def loss', f'{told}\n    def loss')
+    assert code(text) == code()
+    assert code(text.replace('from_complete', 'version')) != code()
+
+
 @pytest.mark.parametrize(
     'changed',
     [

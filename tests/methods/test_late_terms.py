@@ -40,6 +40,12 @@ def notes(name, epochs, **options):
     return cls.schedule_notes(resolve(cls, name, options, {}), epochs)
 
 
+def test_on_faces_dmrnet_s_term_starts_after_as_many_learning_epochs_as_released():
+    # The released run has the learning rate 0 in epochs 0 and 1, and the term from epoch 6 on.
+    given = METHODS.module_dict['dmrnet'].settings['casia_surf']
+    assert started('dmrnet', 6, **given) == [epoch - 2 for epoch in (6, 7)]
+
+
 @pytest.mark.parametrize('name', TERMS)
 def test_a_training_as_long_as_the_paper_asks_is_as_the_options_say_and_needs_no_note(name):
     assert started(name, 7)[-1] == 6

@@ -389,6 +389,18 @@ def test_mar_sums_weak_samples_over_the_batch_and_official_mixes_all():
     assert values['official'] == pytest.approx(0.5 * errors.mean() * weak.sum(), rel=1e-4)
 
 
+@pytest.mark.parametrize('variant', ['paper', 'official'])
+def test_mar_of_classes_counts_by_class_weight(variant):
+    method = MMANet(dataclasses.replace(task(), class_weights=(0.5, 2.0)), variant=variant)
+    logits, target = torch.randn(12, 2), torch.arange(12) % 2
+    weak = torch.arange(12) % 3 == 0
+    p = scipy.special.log_softmax(logits.numpy().astype(float), 1)
+    each = np.array((0.5, 2.0))[target] * -p[range(12), target]
+    summed = each[weak].sum() if variant == 'paper' else each.sum() * weak.sum().item()
+    found = method.weak_loss(weak, logits, target).item()
+    assert found == pytest.approx(summed / (6 * 0.5 + 6 * 2.0), rel=1e-5)
+
+
 @pytest.mark.parametrize('weights', [(), (0.1, 1.0, 3.0)])
 @pytest.mark.parametrize('variant', ['paper', 'official'])
 def test_segmentation_mar_is_the_weighted_mean_over_labelled_pixels_of_weak_samples(

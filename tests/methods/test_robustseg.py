@@ -7,6 +7,7 @@ import pytest
 import scipy.special
 import torch
 import torch.distributions as D  # noqa: N812
+from figures import differences, drawn
 from learning import lowers
 from tasks import TASKS, batch_of
 
@@ -160,3 +161,22 @@ def test_training_learns_to_segment_and_to_redraw():
     for name, x in data.inputs.items():
         data.inputs[name] = 0.1 * x + squares[:, None]
     assert lowers(method, data, 3e-3, 20)
+
+
+def test_restyling_errors_and_divergence_are_those_of_the_released_code():
+    """The figures were made by calling the functions of commit fa35dda, in float64.
+
+    They are those of `adaptive_instance_norm` and `kl_loss` of cchen-cc/Robust-Mseg, with the
+    errors and weights of its main program, on volumes of one slice.
+    """
+    content, scale, shift = drawn(0, 2, 128, 4, 4), drawn(1, 2, 128), drawn(2, 2, 128).abs() + 0.5
+    given = [x.requires_grad_() for x in (content, scale, shift)]
+    error = (drawn(3, 2, 128, 4, 4) - restyle(*given)).abs().mean()
+    divergence = style_divergence(scale, shift).mean()
+    assert error.item() == pytest.approx(1.6593128814286517, rel=1e-5)
+    assert divergence.item() == pytest.approx(114.91543468392312, rel=1e-5)
+    gradients = torch.autograd.grad(0.1 * error + 0.1 * divergence, given)
+    expected = [
+        0.00106829352, -1.6109968e-05, 0.778145783, -0.0176050582, 0.892722847, -0.146088092
+    ]  # fmt: skip
+    assert differences(gradients, expected).max() < 1e-5

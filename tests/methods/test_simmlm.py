@@ -55,14 +55,21 @@ def test_experts_are_weighted_for_each_class_by_a_softmax_over_what_is_there(kin
 def test_errors_are_those_of_each_sample():
     logits, target = torch.randn(3, 4, 5, 6), torch.randint(4, (3, 5, 6))
     target[0, :2], target[1] = IGNORE, IGNORE
-    found = errors(logits, target)
+    found = errors(logits, target, torch.ones(4))
     expected = [F.cross_entropy(x[None], y[None], ignore_index=IGNORE) for x, y in
                 zip(logits, target, strict=True)]  # fmt: skip
     close(found[0], expected[0])
     close(found[2], expected[2])
     assert found[1] == 0
     vectors = torch.randn(3, 4)
-    close(errors(vectors, torch.tensor([0, 3, 1])), -vectors.log_softmax(1)[range(3), [0, 3, 1]])
+    labels = torch.tensor([0, 3, 1])
+    each = -vectors.log_softmax(1)[range(3), labels]
+    close(errors(vectors, labels, torch.ones(4)), each)
+    # With class weights the mean over samples, or over the pixels of one, is the weighted one.
+    weights = torch.tensor([0.2, 1.0, 3.0, 0.5])
+    close(errors(vectors, labels, weights).mean(), F.cross_entropy(vectors, labels, weights))
+    expected = F.cross_entropy(logits[:1], target[:1], weights, ignore_index=IGNORE)
+    close(errors(logits, target, weights)[0], expected)
 
 
 def test_only_samples_that_more_modalities_make_worse_are_ranked():

@@ -15,7 +15,7 @@ from benchmark.engine.experiment import experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.method import Task
-from benchmark.options import Spec, typed
+from benchmark.options import Spec
 from methods.common.prototypes import Prototypes
 from methods.smil import SMIL, Regulariser, Replacement, distance, plain
 
@@ -285,14 +285,14 @@ def test_a_loss_may_be_asked_for_without_gradients():
 @pytest.mark.parametrize(
     ('options', 'told'),
     [
-        ({'variant': 'oficial'}, "value of smil:variant 'oficial'; did you mean 'official'"),
-        ({'prototypes': '0'}, 'smil:prototypes: expected 1 or more, found 0'),
-        ({'memory': '1'}, 'smil:memory: expected 0 to below 1, found 1'),
+        ({'variant': 'oficial'}, 'variant of smil'),
+        ({'prototypes': 0}, 'smil:prototypes: expected at least 1, found 0'),
+        ({'memory': 1.0}, 'smil:memory: expected 0 to below 1, found 1.0'),
     ],
 )
 def test_wrong_options_are_told_in_one_line(options, told):
     with pytest.raises(UserError, match=told) as error:
-        SMIL(TASKS['vectors'], **typed(SMIL, 'smil', options))
+        SMIL(TASKS['vectors'], **options)
     assert '\n' not in str(error.value)
 
 

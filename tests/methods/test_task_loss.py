@@ -1,6 +1,7 @@
 """The loss that all methods share: its terms in NumPy, and that every method uses it."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from benchmark.method import IGNORE, LOSSES, Method, Modality, SubsetScore, Task
 from benchmark.registry import METHODS, discover
 from methods.common.fitted import Fitted
 from methods.common.losses import segmentation_loss, sigmoid_dice, sigmoid_loss
+from methods.common.own_losses import sample_sigmoid_loss, squared_segmentation_loss
 
 discover()
 TRAINED = sorted(n for n, c in METHODS.module_dict.items() if not issubclass(c, Fitted))
@@ -92,11 +94,13 @@ RELEASED = (
     (segmentation_loss, 2.950781512756996, -0.14093573463483336, 0.10443002176843055),
     (sigmoid_loss, 0.7740889039808809, -0.01008343773553299, 0.01887601588054651),
     (sigmoid_dice, 0.6634985208511353, -0.004368806530727861, 0.009889547596019727),
+    (squared_segmentation_loss, 2.8969476993994094, -0.15790683182821547, 0.11022481327758737),
+    (sample_sigmoid_loss, 5.40485790938995, -0.08580433620666797, 0.166747691435801),
 )
 """Loss -> its value, the inner product of its gradient with cosines, and the gradient's norm.
 
-The figures were made in float64 by calling the loss functions of the released code of RFNet, M3AE
-and GMD on the tensors of the test, with one-hot targets and four classes.
+The figures were made in float64 by calling the loss functions of the released code of RFNet, M3AE,
+GMD, RobustSeg and ShaSpec on the tensors of the test, with one-hot targets and four classes.
 """
 
 
@@ -111,3 +115,26 @@ def test_losses_and_gradients_are_those_of_the_released_code(loss, value, produc
     cosines = steps.cos().view_as(gradient)
     assert (gradient * cosines).sum().item() == pytest.approx(product, rel=1e-5, abs=1e-7)
     assert gradient.norm().item() == pytest.approx(norm, rel=1e-5)
+
+
+@pytest.mark.parametrize('loss', [squared_segmentation_loss, sample_sigmoid_loss])
+def test_pixels_without_a_label_are_left_out(loss):
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 6, 5), torch.randint(3, (2, 6, 5))
+    few = loss(logits[:, :, 2:], target[:, 2:])
+    target[:, :2] = IGNORE
+    torch.testing.assert_close(loss(logits, target), few)
+
+
+def test_the_methods_with_a_loss_of_their_own_are_those_that_the_documents_name():
+    own = {n for n, c in METHODS.module_dict.items() if c.own_loss is not Method.own_loss}
+    named = {'gmd', 'hemis', 'm3ae', 'mmformer', 'rfnet', 'robustseg', 'shaspec', 'uhved'}
+    assert own == named
+    for page in ('options', 'protocol'):
+        text = Path(__file__).parents[2].joinpath(f'docs/{page}.md').read_text()
+        assert ', '.join(f'`{name}`' for name in sorted(named)) in text
+    for name in own:
+        task = dataclasses.replace(TASKS['rooms'], loss='own')
+        logits, target = torch.randn(6, 3, 32, 32), batch_of(task).target
+        method = METHODS.module_dict[name](task)
+        assert method.task_loss(logits, target) != method.cross_entropy(logits, target)

@@ -1,6 +1,7 @@
 """The network of volumes, and what methods compute of maps with three axes."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from tasks import TASKS, batch_of
 
+from benchmark.engine import building
 from benchmark.engine.cost import flops
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Modality, Task, dice_loss
@@ -169,3 +171,25 @@ def test_volumes_and_their_network_belong_together():
             continue  # which is told first
         with pytest.raises(UserError, match=r'has no form for volumes \(network=unet3d\)'):
             METHODS.module_dict[name].check_network(VOLUMES)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_convolutions_before_a_norm_begin_with_kaiming_weights_of_the_fan_out(name):
+    method = built(name, dataclasses.replace(VOLUMES, width=8))
+    building.draw_volumes(method)
+    found = []
+    for part in method.modules():
+        children = list(part.children())
+        for conv, norm in itertools.pairwise(children):
+            if isinstance(conv, torch.nn.Conv3d) and isinstance(norm, torch.nn.InstanceNorm3d):
+                assert norm.weight is None  # it has no weights that could begin otherwise
+                deviation = (2 / (conv.out_channels * np.prod(conv.kernel_size))) ** 0.5
+                found.append(
+                    conv.weight.numel() ** 0.5 * (conv.weight.std().item() / deviation - 1)
+                )
+    plain = [m for m in method.modules() if isinstance(m, torch.nn.Conv3d) and m.bias is None]
+    assert len(found) == len(plain)
+    # The deviation of n normal numbers is off by about 1 / sqrt(2 n).
+    assert len(found) >= 20
+    assert np.abs(found).max() < 4
+    assert np.sqrt(np.mean(np.square(found))) == pytest.approx(0.5**0.5, rel=0.4)

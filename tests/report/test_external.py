@@ -12,7 +12,10 @@ from benchmark import tables
 from benchmark.records import repetition
 from benchmark.records.identity import identity, protocol_id
 from benchmark.report import captions, writer
-from benchmark.report.page import bundle, document
+from benchmark.report.figures.charts import CHARTS
+from benchmark.report.figures.source import Asked, Source
+from benchmark.report.page import bundle, document, scores
+from benchmark.report.page.view import View
 from benchmark.report.render import csv as to_csv
 from benchmark.report.render import markdown, terminal
 from benchmark.report.selection import Selection
@@ -171,6 +174,48 @@ def test_subsets_that_lack_make_a_partial_row(ours):
     row = next(row for row in block.rows if row.label == GUEST)
     assert [s for s in SUBSETS if not np.isnan(row.cells[s].mean)] == SUBSETS[:2]
     assert f'{GUEST}: summaries over 2 of {len(SUBSETS)} subsets' in captions.notes(block)
+
+
+@pytest.fixture
+def partial(ours):
+    """The block of two methods and of other code that is better on the subsets that it has."""
+    some = ['rgb', 'depth', 'rgb+depth+ir']
+    for seed in range(3):
+        ours.add(GUEST, seed, 1, subsets=some, external=True)
+    (block,) = ours.table().blocks
+    return block
+
+
+def test_the_page_ranks_a_row_on_some_subsets_behind_those_on_all(partial):
+    view = View('v', partial)
+    assert [view.methods[m] for m in view.order] == ['good', 'poor', GUEST]
+    (heat,) = scores.heatmap(view)['parts']
+    assert view.methods[heat['baseline']] == 'good'
+
+
+def test_lines_by_number_of_missing_modalities_have_means_over_the_same_subsets(partial):
+    view = View('v', partial)
+    section = scores.missing(view)
+    drawn = {(view.methods[row[0]], row[1]) for row in section['parts'][0]['rows']}
+    every = set(itertools.product(['good', 'poor'], range(3)))
+    assert drawn == every | {(GUEST, 0)}
+    assert f'Left out where their mean would be over other subsets: {GUEST}.' in section['about']
+
+
+@pytest.mark.parametrize('baseline', ['good', GUEST])
+def test_differences_are_of_means_over_the_same_subsets(partial, baseline):
+    view = View('v', partial)
+    (picture,) = CHARTS['difference'](Source(view, {}, {}, Asked(('mean',), baseline)))
+    other = GUEST if baseline == 'good' else 'good'
+    (found,) = [row for row in picture.rows if row[0] == other]
+    means = dict(zip(view.methods, view.means, strict=True))
+    places = {key: k for k, key in enumerate(partial.first.columns)}
+    expected = means[other] - means[baseline]
+    for title, value in zip(picture.header[1:], found[1:], strict=True):
+        if title in ('rgb', 'depth', 'rgb+depth+ir'):
+            assert value == pytest.approx(expected[places[title]], abs=1e-3)
+        else:
+            assert value is None, title
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from made_records import SUBSETS, acer_of, make_outcomes, make_record, save
 from benchmark.report import writer
 from tools import figures
 
-SETTINGS = [(250, 4), (250, 8), (1000, 4), (1000, 8)]
-ERRORS = {(250, 4): 90, (250, 8): 70, (1000, 4): 30, (1000, 8): 50}
+SETTINGS = [(125, 4), (125, 8), (500, 4), (500, 8)]
+ERRORS = {(125, 4): 90, (125, 8): 70, (500, 4): 30, (500, 8): 50}
 """Setting -> errors of `customized` on each subset; `modality_dropout` makes 50."""
 
 
@@ -67,7 +67,7 @@ def test_the_sign_of_a_metric_that_should_be_high_is_not_turned(tmp_path):
         about = {
             'metric': 'accuracy',
             'higher_is_better': True,
-            'options': {'train': 250, 'width': 4},
+            'options': {'train': 125, 'width': 4},
         }
         scores = {'val': {}, 'test': {s: {'accuracy': 1 - errors / 400} for s in SUBSETS}}
         record = make_record(label, 0, outcomes, dataset=about, scores=scores)
@@ -80,7 +80,7 @@ def test_the_sign_of_a_metric_that_should_be_high_is_not_turned(tmp_path):
 def test_the_figure_is_the_same_twice_and_has_a_panel_for_each_data_set(folder, capsys):
     for seed in range(3):
         for label, errors in (('modality_dropout', 50), ('customized', 60)):
-            write(folder, label, (250, 4), seed, errors, dataset='rooms')
+            write(folder, label, (125, 4), seed, errors, dataset='rooms')
     assert figures.main([str(folder)]) == 0
     out = capsys.readouterr().out
     svg = folder / 'figures' / 'sign-flip.svg'
@@ -92,14 +92,14 @@ def test_the_figure_is_the_same_twice_and_has_a_panel_for_each_data_set(folder, 
     assert {'axes_1', 'axes_2'} <= ids
     assert 'axes_3' not in ids
     assert not list(tree.iter('{http://www.w3.org/2000/svg}text'))  # glyphs are paths
-    assert 'missing: rooms train=250 width=8: every run' in out
+    assert 'missing: rooms train=125 width=8: every run' in out
 
 
 def test_lines_differ_in_grey_and_in_form_and_untested_marks_are_open(folder):
-    write(folder, 'modality_dropout', (4000, 4), 0, 50)
-    write(folder, 'customized', (4000, 4), 0, 40)
+    write(folder, 'modality_dropout', (2000, 4), 0, 50)
+    write(folder, 'customized', (2000, 4), 0, 40)
     found = figures.read(folder)[0]
-    lone = next(p for p in found if p.train == 4000)
+    lone = next(p for p in found if p.train == 2000)
     assert lone.seeds == (0,)
     assert lone.gain.difference > 0
     assert np.isnan(lone.gain.low)
@@ -129,26 +129,26 @@ def test_the_page_counts_what_is_proven_and_lists_what_lacks(folder):
     ) in text
     rows = [line for line in text.splitlines() if line.startswith('| faces')]
     assert len(rows) == 4
-    assert rows[2].startswith('| faces (ACER) | customized | 1000 | 4 | 3 | 12.75 | 7.75 | +5.00 |')
-    assert '- faces train=250 width=4: mmanet, seeds 0, 1, 2' in text
-    assert '- faces train=250 width=16: every run\n' in text
-    assert 'train=250 width=4: customized' not in text
+    assert rows[2].startswith('| faces (ACER) | customized | 500 | 4 | 3 | 12.75 | 7.75 | +5.00 |')
+    assert '- faces train=125 width=4: mmanet, seeds 0, 1, 2' in text
+    assert '- faces train=125 width=12: every run\n' in text
+    assert 'train=125 width=4: customized' not in text
     assert text.endswith('## Not counted\n\n- one run\n')
 
 
 def test_a_missing_seed_is_named_and_the_shared_ones_are_compared(folder):
-    write(folder, 'customized', (250, 4), 1, 0).unlink()
+    write(folder, 'customized', (125, 4), 1, 0).unlink()
     found, lacking, _ = figures.read(folder)
     assert found[0].seeds == (0, 2)
     assert np.isnan(found[0].gain.p)
-    assert 'faces train=250 width=4: customized, seed 1' in lacking
+    assert 'faces train=125 width=4: customized, seed 1' in lacking
 
 
 def test_two_protocols_of_one_setting_and_empty_folders_are_refused(folder, tmp_path, capsys):
-    write(folder, 'customized', (250, 4), 0, 50, epochs=9)
+    write(folder, 'customized', (125, 4), 0, 50, epochs=9)
     assert figures.main([str(folder)]) == 2
     told = capsys.readouterr().err
     assert told.startswith('error: faces')
-    assert 'expected one protocol for train=250 width=4' in told
+    assert 'expected one protocol for train=125 width=4' in told
     assert figures.main([str(tmp_path / 'nothing')]) == 2
     assert '--grid sign-flip, found none' in capsys.readouterr().err

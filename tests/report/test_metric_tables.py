@@ -137,7 +137,7 @@ def test_scores_that_contradict_their_outcomes_do_not_count_in_any_metric(folder
     table = folder.table(metric='APCER')
     assert [row.label for row in table.blocks[0].rows] == ['good', 'poor']
     assert 'in the record' in table.problems[0]
-    assert '--methods false --datasets DATASET --seeds 0' in table.problems[0]
+    assert '--methods false --datasets DATASET --data-root PATH --seeds 0' in table.problems[0]
 
 
 def test_a_run_without_the_metric_is_named_and_an_undefined_value_is_blank(folder):

@@ -1,5 +1,7 @@
 """The figure of how each modality learns, and the same curves on the page."""
 
+import dataclasses
+
 import pytest
 from made_pages import add
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -88,6 +90,19 @@ def grid_of(columns, names):
     charts = [[[Series(n, lines) for n in names] for _ in range(columns)] for _ in range(2)]
     charts[1][0][0] = Series(names[0], [[(0, -5.0), (1, 40.0)]])
     return Grid([f'method {c}' for c in range(columns)], ['loss', 'norm'], charts, names, 'epoch')
+
+
+def test_options_of_methods_stand_in_a_second_line_where_names_are_too_wide():
+    names = ['ogm_ge:modulation=ogm', 'ogm_ge:modulation=none', 'rfnet']
+    with sheets.styled():
+        room = max(map(sheets.measure, names))
+        assert sheets.titles(names, room) == names
+        narrow = max(sheets.measure(text) for text in ('modulation=none', 'ogm_ge:', 'rfnet'))
+        found = sheets.titles(names, narrow)
+        assert found == ['ogm_ge:\nmodulation=ogm', 'ogm_ge:\nmodulation=none', 'rfnet']
+        shape = dataclasses.replace(grid_of(3, NAMES), columns=names)
+        (figure,), (plain,) = grid.draw(shape, 4.0), grid.draw(grid_of(3, NAMES), 4.0)
+    assert figure.get_figheight() == pytest.approx(plain.get_figheight() + sheets.LINE)
 
 
 def test_the_charts_of_a_row_share_their_scale_and_pages_hold_what_fits():

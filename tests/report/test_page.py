@@ -146,6 +146,13 @@ def test_accuracy_without_any_input_is_that_of_the_most_frequent_class(tmp_path)
     assert part(made(tmp_path)[1], '-expected')['empty'] == 70
 
 
+def test_names_may_be_broken_after_their_signs_and_hold_no_markup():
+    breakable = document.template('page.html.j2').environment.filters['breakable']
+    assert breakable('a_b:c=1') == 'a_<wbr>b:<wbr>c=<wbr>1'
+    assert breakable('x=<b>') == 'x=<wbr>&lt;b&gt;'
+    assert breakable('rfnet') == 'rfnet'
+
+
 def test_the_cost_has_the_front_of_each_kind(known):
     figure = part(known[2], '-pareto')
     options = figure['selects'][0]['options']

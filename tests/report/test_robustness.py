@@ -11,7 +11,7 @@ from made_records import SUBSETS, make_outcomes, make_record, save
 
 from benchmark import tables
 from benchmark.records import corruptions, store
-from benchmark.report import robustness, robustness_tables, writer
+from benchmark.report import escaping, robustness, robustness_tables, writer
 from benchmark.report.page import document
 from benchmark.report.robustness import Robustness
 
@@ -193,12 +193,17 @@ def test_a_row_that_lacks_a_test_has_no_mean_over_it(tmp_path):
     assert row['clean'] == row['gaussian'] == '' or row['gaussian']
     assert 'effective' not in overall.header
     assert 'needs a trend of at least 5 rows' in overall.caption
+    # One seed has no deviation, and the caption does not speak of it.
+    assert '±' not in ''.join(map(str, overall.rows)) + overall.caption
 
 
 def test_the_tables_are_written_in_three_formats(results, found, capsys):
     assert tables.main([str(results), '--corruptions']) == 0
     told = capsys.readouterr().out
     assert 'ACER ↓ (%) under corruption' in told
+    prose = told[told.index('One modality at a time') : told.index('The other columns')]
+    assert 80 < max(map(len, prose.splitlines())) <= escaping.WIDE
+    assert '± is the standard deviation over seeds. Differences' in told.replace('\n', ' ')
     stem = results / 'tables/faces-corruptions'
     text = stem.with_name(f'{stem.name}.md').read_text()
     header = (

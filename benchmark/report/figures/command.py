@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.errors import UserError
 from benchmark.files import user_path, writing
 from benchmark.records import corruptions
+from benchmark.records.repetition import placed
 from benchmark.report import escaping, writer
 from benchmark.report.arguments import add_metric, add_records, add_selection, datasets
 from benchmark.report.figures.charts import CHARTS
@@ -127,7 +128,8 @@ def main(argv: list[str] | None = None) -> int:
             found = reading.read(name, folder, '', columns, args.metric, selection)
             tests, problems = corruptions.scan(folder)
             for line in [*found.problems, *problems]:
-                print(f'not counted: {escaping.terminal(line.replace(f"{folder}/", ""))}')
+                told = placed(line.replace(f'{folder}/', ''), folder.parent)
+                print(f'not counted: {escaping.terminal(told)}')
             written += _data_set(out / name, found, settings, selection.suffix, asked, tests)
         except UserError as error:
             errors.append(error)

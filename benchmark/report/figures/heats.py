@@ -96,8 +96,16 @@ def difference(source: Source) -> Iterator[Picture]:
     others = [m for m in range(len(rows)) if m != source.baseline]
     if not others:
         raise Lacking('there is no method beside the baseline')
+    known = [[value is not None for value in row] for row in rows]
+
+    def alike(m: int, columns: Sequence[int]) -> bool:
+        return all(known[m][k] == known[source.baseline][k] for k in columns)
+
     less = [
-        [None if v is None or b is None else v - b for v, b in zip(rows[m], base, strict=True)]
+        [
+            None if v is None or b is None or not alike(m, over) else v - b
+            for v, b, over in zip(rows[m], base, part['over'], strict=True)
+        ]
         for m in others
     ]
     against, points = view.methods[source.baseline], view.unit.points

@@ -55,7 +55,9 @@ def section_of(view: View) -> Section:
             m
             for m, fact in enumerate(facts)
             # A logarithmic axis has no 0, which stands for what was not counted.
-            if float(fact.get(key, 0)) > 0 and not math.isnan(scores[m])
+            if float(fact.get(key, 0)) > 0
+            and not math.isnan(scores[m])
+            and (column != MAIN or (view.tested[m] == view.tested[view.order[0]]).all())
         ]
         if not known:
             continue
@@ -71,7 +73,7 @@ def section_of(view: View) -> Section:
         'as costly and at least as good. The score is the mean over subsets; against the FLOPs of '
         'one sample on a subset it is the score on that subset. Seconds are means over seeds, and '
         'comparable only if all runs were made on one machine. Methods whose cost was not counted '
-        'are not shown.'
+        'are not shown, nor those whose mean is over other subsets.'
     )
     part = lacking('The records hold no cost.')
     if rows:

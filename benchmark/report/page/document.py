@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.errors import UserError, noting
 from benchmark.files import writing
 from benchmark.records import corruptions, store
+from benchmark.records.repetition import placed
 from benchmark.report import arguments, captions, escaping, published, writer
 from benchmark.report.page import (
     bundle,
@@ -99,7 +100,7 @@ def dataset(name: str, root: Path, id: str) -> dict[str, Any]:
         'id': id,
         'name': escaping.terminal(name),
         'blocks': [block(view, found, tested.tests) for view in found.views],
-        'problems': tidy(line.replace(f'{root}/', '') for line in told),
+        'problems': tidy(placed(line.replace(f'{root}/', ''), root.parent) for line in told),
     }
 
 
@@ -199,6 +200,7 @@ def style() -> str:
 def template(name: str) -> jinja2.Template:
     """Returns a template of this folder."""
     import jinja2  # the help of the commands does not need it
+    import markupsafe
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -206,6 +208,10 @@ def template(name: str) -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+    )
+    # Names of methods are long, and browsers break lines at spaces and after hyphens alone.
+    environment.filters['breakable'] = lambda name: markupsafe.Markup('<wbr>').join(
+        re.split('(?<=[_:=])', name)
     )
     return environment.get_template(name)
 

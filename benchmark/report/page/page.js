@@ -10,6 +10,13 @@
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
     return element;
   };
+  /* A title of a row with the name of a method, which may be broken where the table of scores breaks it. */
+  const titleOf = (name) => {
+    const title = make('th', undefined, { scope: 'row' });
+    const [first, ...others] = name.split(/(?<=[_:=])/);
+    title.append(first ?? '', ...others.flatMap((text) => [make('wbr'), text]));
+    return title;
+  };
   const shown = (value, digits) => (typeof value === 'number' ? value.toFixed(digits) : value ?? '');
   const partOf = (element) => page.parts[element.dataset.part];
   const picked = (element) => [...element.querySelectorAll('[data-select]')].map((s) => s.value);
@@ -83,8 +90,10 @@
       return { values: part.layers[keys.join('/')], kind: part.colours[keys[0] ?? 0] ?? part.colours[0] };
     }
     const base = part.layers['0'][baseline.value];
+    // Means over different subsets have no difference.
+    const alike = (row, k) => part.over[k].every((s) => (row[s] === null) === (base[s] === null));
     const values = part.layers['0'].map((row) =>
-      row.map((v, k) => (v === null || base[k] === null ? null : v - base[k])));
+      row.map((v, k) => (v === null || base[k] === null || !alike(row, k) ? null : v - base[k])));
     return { values, kind: part.sign > 0 ? 'signed' : 'against', signs: true };
   };
 
@@ -102,7 +111,7 @@
     const high = known[Math.ceil(0.95 * (known.length - 1))];
     const rows = values.map((row, r) => {
       const line = make('tr', undefined, part.methods ? { 'data-name': part.rows[r] } : {});
-      line.append(make('th', part.rows[r], { scope: 'row' }));
+      line.append(titleOf(part.rows[r]));
       for (const value of row) {
         const cell = make('td', value === null ? '' : (signs && value > 0 ? '+' : '') + shown(value, part.digits));
         if (value !== null) colour(cell, value, kind, low, high);
@@ -161,8 +170,10 @@
       ? String(Number(value.toPrecision(3))) : shown(value, Number.isInteger(value) ? 0 : part.digits ?? 2));
     const lines = rows.map((row) => {
       const line = make('tr');
-      line.append(make('th', row.method, { scope: 'row' }));
-      for (const [field] of part.columns) line.append(make('td', told(row[field])));
+      line.append(titleOf(row.method));
+      // What is not on the front of costs and scores has the place 0 there.
+      const cell = (field) => (field === 'front' && !row.front ? '' : told(row[field]));
+      for (const [field] of part.columns) line.append(make('td', cell(field)));
       return line;
     });
     return table(part.text, ['method', ...part.columns.map(([, title]) => title)], lines);
@@ -235,7 +246,7 @@
       const bar = make('span', undefined, { class: 'bar' });
       bar.style.width = `${(100 * row.mean) / (most || 1)}%`;
       track.append(bar);
-      line.append(make('th', row.name, { scope: 'row' }), make('td', shown(row.mean, part.digits)),
+      line.append(titleOf(row.name), make('td', shown(row.mean, part.digits)),
         make('td', shown(row.spread, part.digits)), track);
       return line;
     });

@@ -76,6 +76,7 @@ def _cell(view: View, row: Row, column: str) -> dict[str, Any]:
 def heatmap(view: View) -> Section:
     """Returns method x subset: the score, the gap closed, and the difference to a baseline."""
     runs = view.runs
+    places = {key: k for k, key in enumerate(runs.columns)}
     colour = 'high' if runs.higher else 'low'
     columns = [view.runs.titles.get(key, key.replace('_', ' ')) for key in runs.columns]
     layers, options, colours = {'0': numbers(view.means)}, [view.score], [colour]
@@ -103,6 +104,7 @@ def heatmap(view: View) -> Section:
         colours=colours,
         methods=True,
         baseline=view.order[0],
+        over=[[places[subset] for subset in over] for over in runs.columns.values()],
         sign=1 if runs.higher else -1,
         digits=view.unit.digits,
     )
@@ -138,10 +140,15 @@ def _gap_closed(view: View) -> list[list[float | None]] | None:
 
 def missing(view: View) -> Section:
     """Returns the score against the number of missing modalities, a dot for each seed."""
-    runs, rows = view.runs, []
+    runs, rows, left = view.runs, [], set()
+    places = {key: k for k, key in enumerate(runs.columns)}
     for k in range(len(runs.data['modalities'])):
-        column = list(runs.columns).index(f'missing_{k}')
+        column = places[f'missing_{k}']
+        tested = view.tested[:, [places[subset] for subset in runs.columns[f'missing_{k}']]]
         for m, members in enumerate(view.members):
+            if (tested[m] != tested[view.order[0]]).any():
+                left.add(m)
+                continue
             values = view.unit.factor * runs.values[members, column]
             known = values[[not math.isnan(v) for v in values]]
             if not len(known):
@@ -159,6 +166,9 @@ def missing(view: View) -> Section:
         f'{view.better} A line is the mean over the subsets that lack so many modalities and over '
         'seeds, a dot is one seed, and a band is one standard deviation over seeds to either side.'
     )
+    if left:
+        names = ', '.join(view.methods[m] for m in sorted(left))
+        about += f' Left out where their mean would be over other subsets: {names}.'
     part = figure(
         f'{view.id}-lines',
         'missing',

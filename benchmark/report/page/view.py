@@ -89,10 +89,18 @@ class View:
 
     @cached_property
     def order(self) -> list[int]:
-        """The methods by their mean over subsets, best first."""
-        main = self.means[:, list(self.runs.columns).index(MAIN)]
-        ranked = main * (-1 if self.runs.higher else 1)
-        return [int(k) for k in np.argsort(ranked, kind='stable')]
+        """The methods by their mean over subsets, best first; then those that lack some subset."""
+        column = list(self.runs.columns).index(MAIN)
+        main = self.means[:, column] * (-1 if self.runs.higher else 1)
+        return [int(k) for k in np.lexsort((main, -self.tested.sum(1)))]
+
+    @cached_property
+    def tested(self) -> np.ndarray:
+        """(methods, columns) whether each method was tested on each of the single subsets.
+
+        The subsets are the first columns. Means of methods over different ones are not compared.
+        """
+        return ~np.isnan(self.means[:, : len(self.runs.subsets)])
 
     @property
     def chosen(self) -> list[int]:
@@ -193,7 +201,8 @@ def grid(
         selects: What the reader chooses.
         more: `colours` tells for each option of the first select how cells are coloured: 'high',
             'low' (which numbers are dark) or 'signed'; `methods` that the rows are the methods;
-            `baseline` is the first of the methods to which the difference is an option; `digits`.
+            `baseline` is the first of the methods to which the difference is an option, and `over`
+            has for each column the columns of which it is a mean; `digits`.
     """
     return {
         'kind': 'grid',

@@ -43,13 +43,14 @@ def _page(grid: Grid, width: float, names: Sequence[str], page: Sequence[int]) -
     high = min(max(0.8 * wide, LOW), HIGH)
     keys = sheets.fitted(list(names), space - 0.35)
     below = FOOT + sheets.legend_rows(keys, space) * sheets.LINE + 0.06
-    titles = sheets.fitted([grid.columns[c] for c in page], wide)
-    height = HEAD + len(grid.labels) * (high + APART) - APART + below
+    titles = sheets.titles([grid.columns[c] for c in page], wide)
+    head = HEAD + sheets.LINE * any('\n' in title for title in titles)
+    height = head + len(grid.labels) * (high + APART) - APART + below
     figure, sheet = sheets.blank(width, height)
     looks = {name: look(k) for k, name in enumerate(names)}
     for r, label in enumerate(grid.labels):
         limits = _limits([each for chart in grid.charts[r] for each in chart])
-        bottom = height - HEAD - r * (high + APART) - high
+        bottom = height - head - r * (high + APART) - high
         last = r == len(grid.labels) - 1
         for k, column in enumerate(page):
             axes = sheets.panel(figure, LEFT + k * (wide + GAP), bottom, wide, high)

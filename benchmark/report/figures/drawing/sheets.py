@@ -138,6 +138,19 @@ def wrapped(text: str, room: float, size: float = TEXT) -> list[str]:
     return lines
 
 
+def titles(names: Sequence[str], room: float, size: float = SMALL) -> list[str]:
+    """Returns names of methods that are at most `room` inches wide, their options in a second line.
+
+    If all names fit into one line, they have one.
+    """
+    if all(measure(name, size) <= room for name in names):
+        return list(names)
+    split = [name.partition(':') for name in names]
+    first = fitted([f'{name}{colon}' for name, colon, _ in split], room, size)
+    second = fitted([options for _, _, options in split], room, size)
+    return [f'{top}\n{below}' if below else top for top, below in zip(first, second, strict=True)]
+
+
 def room_for(names: Sequence[str], width: float) -> float:
     """Returns the inches for names at the left of a figure, where other things need room, too."""
     return min(max(map(measure, names), default=0.0), 0.38 * width)

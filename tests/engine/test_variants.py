@@ -1,0 +1,60 @@
+"""Every variant of every method, from training to a record that its outcomes prove."""
+
+import typing
+
+import pytest
+from tasks import TASKS, Toy
+
+from benchmark.engine import execution, notes
+from benchmark.engine.building import Machine
+from benchmark.engine.experiment import experiment
+from benchmark.engine.protocol import Protocol
+from benchmark.options import Spec
+from benchmark.records import store, verification
+from benchmark.registry import METHODS, discover
+
+discover()
+
+
+def variants():
+    """Every method that has variants, with each of them."""
+    for name, cls in sorted(METHODS.module_dict.items()):
+        hints = typing.get_type_hints(cls.__init__)
+        for value in typing.get_args(hints.get('variant')):
+            yield name, value
+
+
+VARIANTS = list(variants())
+
+
+def test_methods_have_variants():
+    assert {('redcore', 'official'), ('mmformer', 'masked')} < set(VARIANTS)
+
+
+@pytest.mark.parametrize(('name', 'variant'), VARIANTS)
+def test_the_record_of_a_variant_is_proven_by_its_outcomes(name, variant, tmp_path):
+    cls = METHODS.module_dict[name]
+    (kind,) = [k for k in ('vectors', 'faces') if k not in cls.contract_exceptions][:1]
+    data = Toy(TASKS[kind], (8, 8, 8))
+    protocol = Protocol.build(data.recipe, {'epochs': '1'}, 'cpu')
+    e = experiment(Spec(name, (('variant', variant),)), data, protocol, 0, tmp_path)
+    execution.run(e, Machine('cpu'), lambda *_: None)
+    file = e.folder / store.RECORD
+    record = store.read(file)
+    verification.check_validation(file.with_name(store.VALIDATION), record)
+    outcomes = store.read_outcomes(file.with_name(store.OUTCOMES), record)
+    assert verification.verified(record, outcomes)['scores'] == record['scores']
+
+
+def test_an_official_variant_tells_of_a_loss_that_its_code_lacks(tmp_path):
+    data, told = Toy(TASKS['rooms']), {}
+    for loss in ('ce_dice', 'ce', 'own'):
+        protocol = Protocol.build(data.recipe, {'loss': loss}, 'cpu', 'segmentation')
+        for name, variant in (v for v in VARIANTS if METHODS.module_dict[v[0]].official_loss):
+            spec = Spec(name, (('variant', variant),))
+            e = experiment(spec, data, protocol, 0, tmp_path)
+            told[name, variant, loss] = any('variant=official' in x for x in notes.of(e))
+    released = {'mmanet': 'ce', 'dmrnet': 'ce', 'hemis': 'own', 'mmformer': 'own', 'shaspec': 'own'}
+    assert {n for n, *_ in told} == set(released)
+    for (name, variant, loss), found in told.items():
+        assert found == (variant == 'official' and loss != released[name])
