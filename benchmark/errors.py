@@ -28,17 +28,21 @@ def nearest(found: str, choices: Iterable[str]) -> str:
     return f'; did you mean {folded[near[0]]!r}?' if near else ''
 
 
-def unknown(what: str, found: str, choices: Iterable[str]) -> UserError:
+def unknown(
+    what: str, found: str, choices: Iterable[str], unlisted: Iterable[str] = ()
+) -> UserError:
     """Builds the error for a name that is not one of `choices`, with the nearest one.
 
     Args:
         what: Kind of thing that was named, e.g. 'method'.
         found: The name as the user gave it.
         choices: The names that exist.
+        unlisted: Names that exist as well, and would only make the list long.
     """
     names = sorted(choices)
     known = ', '.join(names) or 'none'
-    return UserError(f'unknown {what} {found!r}{nearest(found, names)} (known: {known})')
+    near = nearest(found, [*names, *unlisted])
+    return UserError(f'unknown {what} {found!r}{near} (known: {known})')
 
 
 @contextlib.contextmanager

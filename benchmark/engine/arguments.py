@@ -13,19 +13,13 @@ import shutil
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.engine import wanted
 from benchmark.engine.grid_file import grid_of
-from benchmark.engine.grids import NamedGrid
-from benchmark.errors import UserError, unknown
-from benchmark.files import ROOT
+from benchmark.errors import UserError
 from benchmark.options import keyed
 from benchmark.records import kinds
-
-REGISTERED = re.compile(r"^@(?:METHODS|DATASETS)\.register_module\('([^']+)'\)$", re.MULTILINE)
-"""How a file of methods/ or datasets/ registers a name."""
-
 
 VISUALIZERS = ('tensorboard', 'wandb', 'mlflow')
 """What can show curves; each is the name of a package that has to be installed."""
@@ -238,11 +232,8 @@ def check(args: argparse.Namespace) -> None:
             f'found none; install it: pip install {args.visualizer}'
         )
     pairs(args.cfg_options)
-    # A program that has loaded the registry may have registered what no file shows.
-    if not args.list and 'benchmark.registry' not in sys.modules:
-        grid = args.grid or NamedGrid('', ())
-        _check_names('method', args.methods or grid.methods, ROOT / 'methods')
-        _check_names('dataset', args.datasets or grid.datasets, ROOT / 'datasets')
+    if not args.list:
+        wanted.check(args)
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
@@ -252,21 +243,3 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
         UserError: A word is not of this form, or a key is given twice.
     """
     return keyed(words, '--cfg-options', 'KEY=VALUE')
-
-
-def _check_names(what: str, specs: Sequence[str], folder: Path) -> None:
-    """Checks that some file seems to register each name that is no file's own.
-
-    Raises:
-        UserError: No file does; the nearest name is given.
-    """
-    files = sorted(folder.glob('[!_]*.py'))
-    texts = [file.read_text(encoding='utf-8') for file in files]
-    known = {name for text in texts for name in REGISTERED.findall(text)}
-    if sum(text.count('.register_module(') for text in texts) != len(known):
-        return  # some file registers its names otherwise, which only an import shows
-    stems = {file.stem for file in files}  # of a file that is broken, the import tells why
-    for spec in specs:
-        name = spec.partition(':')[0]
-        if '.py:' not in spec and name not in known | stems:
-            raise unknown(what, name, known)

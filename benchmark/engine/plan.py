@@ -145,14 +145,15 @@ def check_options(
     Raises:
         UserError: It is neither; the nearest name is given.
     """
-    known = set(Protocol.fields())
+    plain, dotted = set(Protocol.fields()), set()
     for spec in specs:
         name, _ = parse_spec(spec)
         own = options_of(lookup(DATASETS, name))
-        known |= {*own} | {f'{name}.{key}' for key in {*own, *Protocol.fields()}}
+        dotted |= {f'{name}.{key}' for key in {*own, *Protocol.fields()}}
+        plain |= {*own}
     for key in options:
-        if key not in known:
-            raise unknown(f'option in {where}', key, known)
+        if key not in plain | dotted:
+            raise unknown(f'option in {where}', key, plain, dotted)
 
 
 def protocol_for(data: Dataset, options: dict[str, str], device: str) -> Protocol:

@@ -23,6 +23,7 @@ from benchmark.engine.experiment import Experiment, experiment, search_space
 from benchmark.engine.places import place
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.trials import result_of
+from benchmark.engine.wanted import FEWEST
 from benchmark.errors import UserError
 from benchmark.missing import derive
 from benchmark.options import Spec, spell, typed
@@ -181,8 +182,10 @@ def search(
     Raises:
         UserError: An option does not exist or does not fit, or there are too few trials.
     """
-    if trials < 2:
-        raise UserError(f'--tune: expected 2 trials or more, the first untuned, found {trials}')
+    if trials < FEWEST:
+        raise UserError(
+            f'--tune: expected {FEWEST} trials or more, the first untuned, found {trials}'
+        )
     given = typed(lookup(METHODS, spec.name), spec.name, dict(spec.given))
     fixed = Spec(spec.name, tuple(sorted(given.items())))
     found = Search(fixed, data, protocol, tuple(seeds), results, trials)

@@ -207,7 +207,10 @@ def test_a_run_whose_outcomes_do_not_prove_it_is_unfinished(change, tmp_path):
     assert e.recorded() is None
     table = writer.write_tables(tmp_path, 'toy', tmp_path)
     assert not table.blocks
-    assert '--methods modality_dropout --datasets DATASET --data-root PATH --seeds 0' in table.problems[0]
+    assert (
+        '--methods modality_dropout --datasets DATASET --data-root PATH --seeds 0'
+        in table.problems[0]
+    )
 
 
 def test_the_record_of_another_version_is_put_aside_with_its_outcomes(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchmark import compare, registry, run, show, tables
-from benchmark.engine import arguments, catalogue
+from benchmark.engine import catalogue, wanted
 from benchmark.errors import UserError
 from benchmark.files import ROOT
 from benchmark.registry import COMMANDS, DATASETS, METHODS, lookup
@@ -151,9 +151,9 @@ def test_wrong_arguments_are_refused_without_these_libraries(wrong):
 def test_names_are_refused_from_the_files_as_they_are_after_an_import(what, names, folder):
     registry.discover()
     own = [n for n, cls in names.module_dict.items() if cls.__module__.startswith(f'{folder}.')]
-    arguments._check_names(what, own, ROOT / folder)
+    wanted._check_names(what, own, ROOT / folder)
     with pytest.raises(UserError) as before:
-        arguments._check_names(what, ['nothing_like_it'], ROOT / folder)
+        wanted._check_names(what, ['nothing_like_it'], ROOT / folder)
     with pytest.raises(UserError) as after:
         lookup(names, 'nothing_like_it')
     if len(own) == len(names.module_dict):  # other tests register names of their own
@@ -165,8 +165,8 @@ def test_names_are_left_to_the_import_where_a_file_registers_otherwise(tmp_path)
     (tmp_path / 'plain.py').write_text("@METHODS.register_module('plain')\nclass Plain: ...\n")
     (tmp_path / 'broken.py').write_text('1 / 0\n')
     for fine in (['plain:a=1'], ['broken'], ['elsewhere.py:mine']):
-        arguments._check_names('method', fine, tmp_path)
+        wanted._check_names('method', fine, tmp_path)
     with pytest.raises(UserError, match=r"did you mean 'plain'\? \(known: plain\)"):
-        arguments._check_names('method', ['plane'], tmp_path)
+        wanted._check_names('method', ['plane'], tmp_path)
     (tmp_path / 'other.py').write_text('METHODS.register_module(name=NAME, module=Other)\n')
-    arguments._check_names('method', ['plane'], tmp_path)
+    wanted._check_names('method', ['plane'], tmp_path)
