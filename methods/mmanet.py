@@ -41,20 +41,16 @@ class MMANet(ModalityDropout):
     the loss of a second decoder, used in training only, on the samples whose mask is a weak
     combination, one without the strong modality. The strong modality is mined in the first epochs:
     it is the one whose absence changes the predictions on the validation split most. The deployed
-    network is the plain one.
-
-    In segmentation every pixel of the batch is a sample of L_MAD, at the three deepest scales, and
-    mining compares mIoU instead of predicted classes, as in the released code. With ESANet, the
-    paper's network there, the three scales are the output of the context module and the two deepest
-    skip maps, and L_MAR is summed over the second decoder's side outputs.
-
-    The method is not bound to one fusion: with fusion='moments' the network and its second decoder
-    fuse by the mean and variance of what is present, as in HeMIS (Havaei et al., MICCAI 2016),
-    which the released code has as well; the teacher still concatenates, since L_MAD compares how
-    samples relate and needs no equal features. `weak` names the combinations of L_MAR: 'mined', or,
-    as references for the mining, 'single' modalities or 'all' combinations. `beta=0` leaves L_MAR
-    out, `alpha=0` leaves out L_MAD. On CREMA-D and Kinetics-Sounds the settings are those of
-    DMRNet's authors: L_MAD from the beginning, L_MAR on both single modalities without mining.
+    network is the plain one. In segmentation every pixel of the batch is a sample of L_MAD, at the
+    three deepest scales, and mining compares mIoU instead of predicted classes, as in the released
+    code. With ESANet, the paper's network there, the three scales are the output of the context
+    module and the two deepest skip maps, and L_MAR sums over the second decoder's side outputs.
+    With fusion='moments' the network and its second decoder fuse by the mean and variance of what
+    is present, as in HeMIS (Havaei et al., MICCAI 2016), as the released code can; the teacher
+    still concatenates, since L_MAD compares how samples relate. `weak` names the combinations of
+    L_MAR: 'mined', or, as references for the mining, 'single' modalities or 'all' combinations. On
+    CREMA-D and Kinetics-Sounds the settings are those of DMRNet's authors: L_MAD from the
+    beginning, L_MAR on both single modalities without mining.
 
     variant='official' follows the released code where that changes numbers. In classification the
     mask of L_MAR is broadcast, so that L_MAR becomes the mean error of all samples times the number
@@ -70,21 +66,19 @@ class MMANet(ModalityDropout):
 
     Args:
         task: What the data set requires.
-        alpha: Weight of L_MAD.
-        beta: Weight of L_MAR.
+        alpha: Weight of L_MAD; 0 leaves it out.
+        beta: Weight of L_MAR; 0 leaves it out.
         mining_start: First epoch, from 0, whose validation is mined.
         begin_epoch: Mining ends before this epoch; L_MAR and, by default, L_MAD start after it. A
             training that ends before starts them earlier (`late_start`).
         mad_after: L_MAD starts after this epoch, -1 from the beginning; 'auto' for `begin_epoch`.
-        grid: In segmentation, the number of rows to which larger maps are pooled for L_MAD; the
-            grid has 4/3 as many columns.
+        grid: In segmentation larger maps are pooled to this many rows, 4/3 as many columns, for L_MAD.
         weak: The combinations of L_MAR: 'mined', 'single' or 'all'.
         fusion: 'concat' or 'moments'.
         variant: 'paper' or 'official'.
 
     Raises:
-        UserError: A choice is unknown, fusion=moments meets a network that fuses while it encodes,
-            or no epoch lies between `mining_start` and `begin_epoch`.
+        UserError: A choice is unknown, fusion=moments meets encoders that fuse, or no epoch is mined.
     """
 
     version = 2
