@@ -44,17 +44,16 @@ class MMANet(ModalityDropout):
     network is the plain one.
 
     In segmentation every pixel of the batch is a sample of L_MAD, at the three deepest scales, and
-    mining compares mIoU instead of predicted classes, as in the released code. With ESANet, the
-    paper's network there, the three scales are the output of the context module and the two deepest
-    skip maps, and L_MAR is summed over the second decoder's side outputs.
+    mining compares mIoU instead of predicted classes, as in the released code. With ESANet, these
+    scales are the output of the context module and the two deepest skip maps, and L_MAR is summed
+    over the second decoder's side outputs.
 
-    The method is not bound to one fusion: with fusion='moments' the network and its second decoder
-    fuse by the mean and variance of what is present, as in HeMIS (Havaei et al., MICCAI 2016),
-    which the released code has as well; the teacher still concatenates, since L_MAD compares how
-    samples relate and needs no equal features. `weak` names the combinations of L_MAR: 'mined', or,
-    as references for the mining, 'single' modalities or 'all' combinations. `beta=0` leaves L_MAR
-    out, `alpha=0` leaves out L_MAD. On CREMA-D and Kinetics-Sounds the settings are those of
-    DMRNet's authors: L_MAD from the beginning, L_MAR on both single modalities without mining.
+    With fusion='moments' the network and its second decoder fuse by the mean and variance of what
+    is present, as in HeMIS (Havaei et al., MICCAI 2016), which the released code has as well; the
+    teacher still concatenates, since L_MAD compares how samples relate. `weak` names the
+    combinations of L_MAR: 'mined', or, as references for the mining, 'single' modalities or 'all'
+    combinations. `beta=0` leaves L_MAR out, `alpha=0` L_MAD. On CREMA-D and Kinetics-Sounds
+    DMRNet's authors have L_MAD from the beginning, L_MAR on both single modalities, no mining.
 
     variant='official' follows the released code where that changes numbers. In classification the
     mask of L_MAR is broadcast, so that L_MAR becomes the mean error of all samples times the number
@@ -63,10 +62,10 @@ class MMANet(ModalityDropout):
     channels of a feature map in the teacher's decoder (the pyramid's second deepest map, or the
     output of the first module of ESANet's decoder); and a single combination is weak. These steps
     are tested against formulas of this suite, not against figures of the released code, which
-    trains with cross-entropy alone (`loss=ce`); the protocol's default adds Dice. Departures from
-    the released code in both variants: the teacher's BatchNorm stays in evaluation mode; a certain
-    teacher gives no NaN; a resumed run keeps its weak combinations; nothing is mined on test data.
-    Of the paper only the first pages were at hand: formulas are those of the code and its comments.
+    trains with cross-entropy alone (`loss=ce`). Departures in both variants: the teacher's
+    BatchNorm stays in evaluation mode; a certain teacher gives no NaN; a resumed run keeps its weak
+    combinations; nothing is mined on test data. Formulas are those of the code and its comments,
+    since only the first pages of the paper were at hand.
 
     Args:
         task: What the data set requires.
@@ -120,21 +119,17 @@ class MMANet(ModalityDropout):
         variant: Literal['paper', 'official'] = 'paper',
     ) -> None:
         super().__init__(task)
-        _check('variant', variant, ('paper', 'official'))
-        _check('weak', weak, ('mined', 'single', 'all'))
-        _check('fusion', fusion, ('concat', 'moments'))
+        _check(variant=(variant, 'paper', 'official'), weak=(weak, 'mined', 'single', 'all'))
+        _check(fusion=(fusion, 'concat', 'moments'))
         if not 0 <= mining_start < begin_epoch:
-            expected = f'0 to {begin_epoch - 1}, before begin_epoch'
-            raise UserError(f'mmanet:mining_start: expected {expected}, found {mining_start}')
-        self.alpha, self.beta = alpha, beta
+            told = f'expected 0 to {begin_epoch - 1}, before begin_epoch, found {mining_start}'
+            raise UserError(f'mmanet:mining_start: {told}')
+        self.alpha, self.beta, self.grid = alpha, beta, grid
         self.given_mining_start, self.given_begin_epoch = mining_start, begin_epoch
-        self.given_mad_after, self.grid = mad_after, grid
-        self.official = variant == 'official'
-        self.dense = task.kind == 'segmentation'
-        self.combinations = weak
-        channels = None
+        self.given_mad_after, self.combinations = mad_after, weak
+        self.official, self.dense = variant == 'official', task.kind == 'segmentation'
+        channels = MomentFusion.channels(task) if fusion == 'moments' else None
         if fusion == 'moments':
-            channels = MomentFusion.channels(task)
             self.fusion = MomentFusion(task, official=self.official)
             self.decoder = decoder(task, channels)
         self.regularizer = decoder(task, channels)
@@ -264,10 +259,8 @@ class MMANet(ModalityDropout):
 
     def weak(self, mask: Tensor) -> Tensor:
         """Returns which masks (B, M) are weak, (B,) bool; none is before a modality was mined."""
-        if self.combinations == 'all':
-            return mask.any(1)
-        if self.combinations == 'single':
-            return mask.sum(1) == 1
+        if self.combinations != 'mined':
+            return mask.any(1) if self.combinations == 'all' else mask.sum(1) == 1
         if self.dense and self.official:
             # Only the complement of the strong modality, not the smaller subsets of it.
             weak = (mask != self.strong).all(1)
@@ -292,7 +285,7 @@ class MMANet(ModalityDropout):
         print_log(f'mmanet: strong modality {names[chosen]!r} after epoch {self.epoch}', 'current')
 
     def _require_mined(self) -> None:
-        # Reading a buffer makes the host wait for the device, so it is read once, not every step.
+        # Reading a buffer makes the host wait for the device: not in every step.
         if not self._checked and not self.strong.any():
             raise UserError(
                 f'mmanet: no validation in epochs {self.mining_start} to {self.begin_epoch - 1}, '
@@ -301,6 +294,7 @@ class MMANet(ModalityDropout):
         self._checked = True
 
 
-def _check(option: str, given: str, choices: tuple[str, ...]) -> None:
-    if given not in choices:
-        raise unknown(f'{option} of mmanet', given, choices)
+def _check(**options: tuple[str, ...]) -> None:
+    for option, (given, *choices) in options.items():
+        if given not in choices:
+            raise unknown(f'{option} of mmanet', given, choices)

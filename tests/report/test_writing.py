@@ -9,7 +9,7 @@ from made_records import SUBSETS, make_outcomes, make_record, save
 
 from benchmark import files, running, tables
 from benchmark.records import store
-from benchmark.report import writer
+from benchmark.report import settings, writer
 
 
 def add(folder, label, seed=0, dataset='faces'):
@@ -170,3 +170,12 @@ def test_the_line_of_a_run_leaves_out_subsets_without_a_score(undefined):
         if subset not in others[:2]:
             record['scores']['test'][subset]['ACER'] = undefined
     assert writer.brief(record) == f'ACER 50.00 % mean, 75.00 % worst ({others[1]})'
+
+
+def test_one_epoch_is_no_plural():
+    told = settings.words(
+        {'epochs': 1, 'batch_size': 8, 'pretrain': 'masked', 'pretrain_epochs': 1}
+    )
+    assert '1 epoch with batches of 8' in told
+    assert 'encoders pre-trained (masked, 1 epoch)' in told
+    assert '3 epochs with batches of 8' in settings.words({'epochs': 3, 'batch_size': 8})
