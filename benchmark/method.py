@@ -7,7 +7,7 @@ simulates missing modalities, tests every subset, and writes the record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -295,6 +295,9 @@ class Method(BaseModel):
         official_loss: The loss, one of `LOSSES`, with which the released code of variant='official'
             trains in segmentation; empty if it is not known. A note tells where a protocol has
             another one.
+        mines: Values of options with which `on_validation` compares the subsets that lack one
+            modality, so that a protocol that does not validate them is refused; empty if it never
+            does.
         ranges: Option -> the numbers that it may be (`benchmark.options.Range`). Without an entry
             numbers are from 0, and whole numbers any.
         contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
@@ -317,6 +320,7 @@ class Method(BaseModel):
     search: ClassVar[dict[str, Distribution]] = {}
     official_loss: ClassVar[str] = ''
     ranges: ClassVar[dict[str, Range]] = {}
+    mines: ClassVar[dict[str, Any]] = {}
     contract_exceptions: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -470,18 +474,6 @@ class Method(BaseModel):
             options: The value of every option.
         """
         return cls.search
-
-    @classmethod
-    def needed_subsets(cls, options: dict[str, Any], names: Sequence[str]) -> list[str]:
-        """Returns the ids of the subsets that `on_validation` needs; a method that has some does.
-
-        A protocol that does not validate them is refused before anything is trained.
-
-        Args:
-            options: The value of every option.
-            names: The names of the modalities.
-        """
-        return []
 
     @classmethod
     def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:

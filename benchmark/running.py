@@ -142,9 +142,7 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
 
 
 def own_share(grid: plan.Grid, args: argparse.Namespace, machine: Machine) -> plan.Grid:
-    """Returns what of a command this process runs; teachers that are its share are trained here.
-
-    A plan prints these teachers.
+    """Returns what of a command this process runs; teachers that are its share are trained.
 
     Args:
         grid: What the command runs.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -112,6 +111,7 @@ class Distilled(MMANet):
     """
 
     version = 3
+    mines = {'mar': True}
     ranges = {
         'temperature': Range(0, above=True),
         'begin_epoch': Range(-1),
@@ -142,11 +142,6 @@ class Distilled(MMANet):
         if options['mar']:
             space['beta'] = MMANet.search['beta']
         return space
-
-    @classmethod
-    def needed_subsets(cls, options: dict[str, Any], names: Sequence[str]) -> list[str]:
-        """Returns the subsets that are mined for L_MAR."""
-        return super().needed_subsets({'weak': 'mined'}, names) if options['mar'] else []
 
     @classmethod
     def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -22,7 +21,7 @@ from methods.common.distillation import (
     pooled,
 )
 from methods.common.losses import cross_entropy_sums, multi_scale, total, weighted_errors
-from methods.common.mining import departures, lacking_one
+from methods.common.mining import departures
 from methods.common.moments import MomentFusion
 from methods.common.networks import ClassificationDecoder, Decoder, Maps, decoder
 from methods.modality_dropout import ModalityDropout
@@ -88,6 +87,7 @@ class MMANet(ModalityDropout):
 
     version = 2
     official_loss = 'ce'
+    mines = {'weak': 'mined'}
     supported_networks = ('pyramid', 'esanet')
     teacher = 'complete'
     needs_complete = True
@@ -137,11 +137,6 @@ class MMANet(ModalityDropout):
         self.register_buffer('departure', torch.zeros(len(task.names)))
         self.register_buffer('strong', torch.zeros(len(task.names), dtype=torch.bool))
         self._checked = weak != 'mined' or len(task.names) == 1
-
-    @classmethod
-    def needed_subsets(cls, options: dict[str, Any], names: Sequence[str]) -> list[str]:
-        """Returns the subsets that are mined."""
-        return lacking_one(names) if options['weak'] == 'mined' and len(names) > 1 else []
 
     @classmethod
     def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:

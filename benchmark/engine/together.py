@@ -35,20 +35,21 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
     mask_schedules.check(protocol.mask_schedule, Sampler(protocol.sampler, task.names), task)
     backbones.check(label, name, options, task)
     one_encoder.check(label, name, options, task)
-    if needed := method.needed_subsets(options, task.names):
-        _check_tested(f'{label} on {task.dataset}', needed, protocol.subsets, task.names)
+    if method.mines and method.mines.items() <= options.items():
+        _check_tested(f'{label} on {task.dataset}', protocol.subsets, task.names)
 
 
-def _check_tested(who: str, needed: list[str], spec: str, names: Sequence[str]) -> None:
-    """Checks that the subsets that a method needs are validated.
+def _check_tested(who: str, spec: str, names: Sequence[str]) -> None:
+    """Checks that the subsets that lack one modality are validated.
 
     Raises:
         UserError: Some are not.
     """
+    needed = ['+'.join(n for n in names if n != absent) for absent in names if len(names) > 1]
     validated = {*tested(spec, names)}
     lacking = [subset for subset in needed if subset not in validated]
     if lacking:
         raise UserError(
-            f'{who}: expected in --subsets all {len(needed)} subsets whose validation it learns '
-            f'from, such as {lacking[0]}, found {len(needed) - len(lacking)} of them'
+            f'{who}: expected in --subsets all {len(needed)} subsets that lack one modality, which '
+            f'it mines, such as {lacking[0]}, found {len(needed) - len(lacking)} of them'
         )

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from benchmark.errors import UserError
+from benchmark.errors import unknown
 from benchmark.method import SubsetScore
-
-
-def lacking_one(names: Sequence[str]) -> list[str]:
-    """Returns the ids of the subsets that lack one modality, in the order of the modalities."""
-    return ['+'.join(n for n in names if n != absent) for absent in names]
 
 
 def departures(
@@ -30,13 +23,11 @@ def departures(
     Raises:
         UserError: The validation lacks the full set or one without a single modality.
     """
-    full, reduced = '+'.join(names), lacking_one(names)
+    full = '+'.join(names)
+    reduced = ['+'.join(n for n in names if n != absent) for absent in names]
     for key in (full, *reduced):
         if key not in scores:
-            raise UserError(
-                'mmanet: expected the subsets that lack one modality, which are mined, in the '
-                f'validation, found none of {key!r}'
-            )
+            raise unknown('subset in the validation that mmanet mines: subset', key, scores)
     return [movement(scores[key], scores[full], dense, official) for key in reduced]
 
 

@@ -125,8 +125,8 @@ def test_a_list_without_what_a_method_mines_is_refused_in_the_plan(tmp_path, cap
         assert run.main(['--methods', method, 'majority', *words]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line == (
-            f'error: {method} on three: expected in --subsets all 3 subsets whose validation it '
-            'learns from, such as s00+s02, found 1 of them'
+            f'error: {method} on three: expected in --subsets all 3 subsets that lack one '
+            'modality, which it mines, such as s00+s02, found 1 of them'
         )
     assert not list((tmp_path / 'r').rglob('*.pth'))
     # Without mining nothing is read of the validation.
