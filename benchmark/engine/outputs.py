@@ -86,7 +86,8 @@ def confusion(pred: Tensor, target: Tensor, classes: int) -> Tensor:
     count, rows = len(target), classes + 1
     # The first row of each image takes the pixels labelled IGNORE, which is -1.
     first = (torch.arange(count, device=target.device) * rows - IGNORE) * classes
-    place = torch.add(pred, target, alpha=classes)
+    # Labels of 8 bits would overflow; a map of labels, taken as a prediction, has IGNORE as well.
+    place = torch.add(pred.clamp_min(0), target.long(), alpha=classes)
     place += first.view(-1, *[1] * (target.ndim - 1))
     counts = place.flatten().bincount(minlength=count * rows * classes)
     return counts.unflatten(0, (count, rows, classes))[:, 1:]

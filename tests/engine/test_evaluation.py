@@ -24,7 +24,7 @@ from benchmark.engine import loading, training
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.kept import Predicted
 from benchmark.engine.loading import Samples, train_loader
-from benchmark.engine.outputs import decisions, finite
+from benchmark.engine.outputs import confusion, decisions, finite
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.subset_metrics import ClassificationMetric, DiceMetric, SegmentationMetric
 from benchmark.method import IGNORE, Batch, Modality, Task
@@ -378,3 +378,16 @@ def test_training_validates_and_tests_like_a_loop_over_single_samples(kind, tmp_
     }
     validated = {s: (v['metrics'][task.metric], v['n']) for s, v in trained['scores'].items()}
     assert validated == {s: (v.metrics[task.metric], v.n) for s, v in tested.items()}
+
+
+def test_labels_of_8_bits_and_maps_of_labels_are_counted_as_others():
+    rng = np.random.default_rng(0)
+    target = rng.integers(-1, 100, (3, 8, 8))
+    pred = rng.integers(100, size=target.shape)
+    expected = np.zeros((3, 100, 100), int)
+    for b, t, p in zip(np.indices(target.shape)[0].flat, target.flat, pred.flat, strict=True):
+        expected[b, t, p] += t >= 0
+    narrow = torch.from_numpy(pred.astype(np.uint8)), torch.from_numpy(target.astype(np.int8))
+    assert (confusion(*narrow, 100).numpy() == expected).all()
+    own = confusion(torch.from_numpy(target), torch.from_numpy(target), 100).numpy()
+    assert own.sum() == np.trace(own.sum(0)) == (target >= 0).sum()

@@ -404,7 +404,7 @@ def test_real_gaps_leave_the_regulariser_to_the_samples_that_have_the_modality(t
     batch = batch_of(task, available=available)
     losses = net.separate_losses(net.encode(batch.inputs), batch)
     rest = Batch(
-        {name: x[2:] for name, x in batch.inputs.items()}, *(part[2:] for part in batch[1:])
+        {name: x[2:] for name, x in batch.inputs.items()}, *(part[2:] for part in batch[1:5])
     )
     without_gaps = net.separate_losses(net.encode(rest.inputs), rest)
     torch.testing.assert_close(losses[0], without_gaps[0], rtol=1e-4, atol=1e-5)
