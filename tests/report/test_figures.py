@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from made_records import SUBSETS, acer_of, make_outcomes, make_record, save
 
+from benchmark.files import ROOT
 from benchmark.report import writer
 from tools import figures
 
@@ -152,3 +153,17 @@ def test_two_protocols_of_one_setting_and_empty_folders_are_refused(folder, tmp_
     assert 'expected one protocol for train=125 width=4' in told
     assert figures.main([str(tmp_path / 'nothing')]) == 2
     assert '--grid sign-flip, found none' in capsys.readouterr().err
+
+
+def test_the_committed_table_is_that_of_the_records_and_proves_what_the_page_says():
+    results = ROOT / 'results' / 'sign-flip'
+    text = (results / 'figures' / 'sign-flip.md').read_text()
+    assert figures.page(*figures.read(results)) == text
+    verdicts = [line for line in text.splitlines() if ' against modality_dropout: ' in line]
+    assert len(verdicts) == len(figures.METHODS)
+    said = 'nowhere proven to be better or worse than `modality_dropout`'
+    page = ' '.join((ROOT / 'docs' / 'results.md').read_text().split())
+    assert said in page
+    assert all('better in 0, worse in 0,' in line for line in verdicts)
+    pictures = (ROOT / 'docs/pictures/sign-flip.svg', results / 'figures/sign-flip.svg')
+    assert len({picture.read_text() for picture in pictures}) == 1
