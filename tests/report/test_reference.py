@@ -26,7 +26,9 @@ PENDING = {'synth_faces': LATER, 'synth_rooms': LATER | ON_FACES}
 """Methods of the grid that have no reference rows yet, as the page of results says."""
 
 
-@pytest.mark.parametrize('name', ['reference', 'fitted', 'extra', 'ablation', 'fusion', 'rates', 'sign-flip'])
+@pytest.mark.parametrize(
+    'name', ['reference', 'fitted', 'extra', 'ablation', 'fusion', 'rates', 'sign-flip']
+)
 def test_the_committed_tables_are_those_of_the_committed_records(name, tmp_path):
     for runs in sorted((RESULTS / name / 'runs').iterdir()):
         made = writer.write_tables(tmp_path, runs.name, runs.parent, by_gaps=name == 'rates')
