@@ -245,7 +245,7 @@ class MMANet(ModalityDropout):
         if self.dense:
             errors, weights = cross_entropy_sums(logits, target, weak, self.class_weights)
             return errors / weights.clamp_min(1e-6)  # 0, not 0 / 0, without weak pixels
-        errors, weights = weighted_errors(logits, target, self.class_weights)
+        errors, weights = weighted_errors(logits, target, self.class_weights.float())
         count = weights.sum() if self.task.class_weights else len(weak)
         if self.official:
             # What a (B, 1, 1, 1) mask times (B,) errors, summed and divided by B, comes to.

@@ -66,11 +66,12 @@ def weighted_errors(logits: Tensor, target: Tensor, class_weights: Tensor) -> tu
     Returns:
         Two tensors in float32 of the target's shape; both are 0 where it is IGNORE.
     """
-    weights = class_weights.float()
-    errors = F.cross_entropy(logits.float(), target, weights, ignore_index=IGNORE, reduction='none')
+    errors = F.cross_entropy(
+        logits.float(), target, class_weights, ignore_index=IGNORE, reduction='none'
+    )
     labelled = target != IGNORE
     # IGNORE is no index of a class.
-    return errors, torch.where(labelled, weights[target.where(labelled, 0)], 0.0)
+    return errors, torch.where(labelled, class_weights[target.where(labelled, 0)], 0.0)
 
 
 def cross_entropy_sums(
