@@ -138,10 +138,10 @@ def rates() -> dict[str, runs.Runs]:
     return dict(sorted(found.items(), key=lambda item: float(item[0])))
 
 
-def rate_cases() -> list[tuple[str, Case]]:
+def rate_cases(known: dict[str, runs.Runs]) -> list[tuple[str, Case]]:
     """Returns the tests between the rows of RedCore's grid: (missing rate, what is compared)."""
     pairs = ('redcore', BASE), ('redcore:rate=0', BASE), ('redcore', 'redcore:rate=0')
-    return [(rate, (*pair, 'mean')) for rate in rates() for pair in pairs]
+    return [(rate, (*pair, 'mean')) for rate in known for pair in pairs]
 
 
 def families(dataset: str, known: runs.Runs) -> dict[str, list[tuple[str, str, str]]]:
@@ -184,7 +184,7 @@ def made(name: str) -> str:
     """Returns the tables of a data set's reference, or of a grid."""
     if name == 'rates':
         known = rates()
-        cases = rate_cases()
+        cases = rate_cases(known)
         title = 'RedCore and equal supervision by missing rate'
         names = [f'{100 * float(rate):.0f} % missing, ' for rate, _ in cases]
         return page({title: [(known[rate], case) for rate, case in cases]}, names)

@@ -317,7 +317,8 @@ def compared(dataset):
     """
     name, _, rate = dataset.partition(' ')
     if rate:
-        known, cases = comparisons().rates(), comparisons().rate_cases()
+        known = comparisons().rates()
+        cases = comparisons().rate_cases(known)
         made = [known[at].standings.compare(*case) for at, case in cases]
         held = zip(cases, zip(made, holm([c.p for c in made]), strict=True), strict=True)
         return known[rate], [{case: found for (at, case), found in held if at == rate}]

@@ -15,9 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from benchmark.engine.execution import deterministic
 from benchmark.engine.experiment import Experiment
-from benchmark.engine.speed.cases import Noise, embedded, machine, of_noise
+from benchmark.engine.speed.cases import Noise, any_kernels, embedded, machine, of_noise
 from benchmark.engine.speed.measuring import Row, Sizes, in_turns, matmul_peak, ratios, seconds
 from benchmark.engine.speed.trainings import DATASETS, UNIFIED, prepared
 
@@ -95,24 +94,22 @@ def _cases(sizes: Sizes, folder: Path, **fields: Any) -> dict[str, Experiment]:
     return found
 
 
-def _steps(what: str, one: Callable[[], object], other: Callable[[], object], sizes: Sizes) -> Row:
-    """Compares two steps; the note has the milliseconds of both."""
-    pairs = in_turns(
-        partial(seconds, one, sizes.times), partial(seconds, other, sizes.times), sizes.repeats
-    )
+def _compared(what: str, one: Callable[[], float], other: Callable[[], float], sizes: Sizes) -> Row:
+    """Compares the seconds of two kinds of steps; the note has the milliseconds of both."""
+    pairs = in_turns(one, other, sizes.repeats)
     a, b = (1e3 * statistics.median(side) for side in zip(*pairs, strict=True))
     return Row(what, ratios(pairs), '', f'{a:.2f} ms and {b:.2f} ms')
 
 
 def precision(sizes: Sizes, folder: Path) -> list[Row]:
     """Compares steps in bfloat16 with steps in float32."""
-    mixed = _cases(sizes, folder)
     single = _cases(sizes, folder, precision='float32')
-    return [
-        _steps(f'{name}: step in {e.protocol.precision} / in float32', prepared(e),
-               prepared(single[name]), sizes)
-        for name, e in mixed.items()
-    ]  # fmt: skip
+    rows = []
+    for name, e in _cases(sizes, folder).items():
+        mixed, plain = (partial(seconds, prepared(x), sizes.times) for x in (e, single[name]))
+        what = f'{name}: step in {e.protocol.precision} / in float32'
+        rows.append(_compared(what, mixed, plain, sizes))
+    return rows
 
 
 def compiling(sizes: Sizes, folder: Path) -> list[Row]:
@@ -121,7 +118,12 @@ def compiling(sizes: Sizes, folder: Path) -> list[Row]:
     for name, e in list(_cases(sizes, folder).items())[:2]:  # compiling takes long
         fast, usual = prepared(e, compile_=True), prepared(e)
         took = seconds(fast)
-        row = _steps(f'{name}: step with `--compile` / without', fast, usual, sizes)
+        row = _compared(
+            f'{name}: step with `--compile` / without',
+            partial(seconds, fast, sizes.times),
+            partial(seconds, usual, sizes.times),
+            sizes,
+        )
         rows.append(row._replace(note=f'{row.note}; the first step took {took:.0f} s'))
     return rows
 
@@ -132,22 +134,16 @@ def repeatable(sizes: Sizes, folder: Path) -> list[Row]:
     for name, e in _cases(sizes, folder).items():
         step = prepared(e)
 
-        def free(step: Callable[[], None] = step) -> float:
-            deterministic(replace(machine(), deterministic=False))
-            try:
-                step()  # cuDNN tries its kernels
-                return seconds(step, sizes.times)
-            finally:
-                deterministic(machine())
-
         def usual(step: Callable[[], None] = step) -> float:
-            step()
+            step()  # kernels are chosen anew, which does not count
             return seconds(step, sizes.times)
 
-        pairs = in_turns(free, usual, sizes.repeats)
-        a, b = (1e3 * statistics.median(side) for side in zip(*pairs, strict=True))
+        def free(usual: Callable[[], float] = usual) -> float:
+            with any_kernels():
+                return usual()
+
         what = f'{name}: step with `--no-deterministic` / with `--deterministic`'
-        rows.append(Row(what, ratios(pairs), '', f'{a:.2f} ms and {b:.2f} ms'))
+        rows.append(_compared(what, free, usual, sizes))
     return rows
 
 
