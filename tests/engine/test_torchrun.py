@@ -153,6 +153,7 @@ def test_a_process_that_fails_alone_ends_the_command(tmp_path):
 
 def left_alone():
     """What the leading process dies of when the other one is not there any more."""
+    processes.everyone(None)  # one that leaves while the other still connects ends the joining
     if not processes.leads():
         return None
     time.sleep(1)
