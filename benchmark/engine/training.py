@@ -114,7 +114,9 @@ def one_cycle(lr: float, total: int) -> list[dict[str, Any]]:
         total: Number of steps of the training.
     """
     common: dict[str, Any] = {'total_steps': total, 'by_epoch': False}
-    rate = {'type': 'OneCycleLR', 'eta_max': lr, 'pct_start': 0.1, **common}
+    # PyTorch divides by the length of the rise, which is 0.1 * total - 1 steps: 0 for 10 steps.
+    tenth = 0.1 if total != 10 else 0.1 + 1e-9
+    rate = {'type': 'OneCycleLR', 'eta_max': lr, 'pct_start': tenth, **common}
     return [rate, {'type': 'OneCycleMomentum', **common}]
 
 
@@ -135,7 +137,7 @@ class OneCycleMomentum(MomentumSchedulerMixin, _ParamScheduler):
     def _get_value(self) -> list[float]:
         peak, last = 0.1 * self.total_steps - 1, self.total_steps - 1
         if self.last_step <= peak:
-            share = self.last_step / peak if peak else 1.0
+            share = self.last_step / peak if peak else 0.0
         else:
             share = (last - min(self.last_step, last)) / (last - peak)
         value = 0.95 - 0.1 * (1 - math.cos(math.pi * share)) / 2

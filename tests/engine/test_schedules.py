@@ -105,6 +105,28 @@ def test_onecycle_moves_rate_and_momentum_as_pytorch_does(name, steps):
     assert np.ptp(ours[:, 1]) == pytest.approx(0.1, abs=0.02)
 
 
+def test_onecycle_of_ten_steps_has_no_rise_and_falls_as_others_do():
+    # PyTorch's own divides by zero here; those of 9.99 and 10.01 steps, in continuous time, do not.
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([weight], 0.5)
+    protocol = Protocol(lr=0.5, epochs=2, schedule='onecycle', precision='float32')
+    plans = [
+        PARAM_SCHEDULERS.build(plan, default_args={'optimizer': optimizer})
+        for plan in training.schedulers(protocol, 5)
+    ]
+    found = []
+    for _ in range(10):
+        found.append((optimizer.param_groups[0]['lr'], optimizer.param_groups[0]['betas'][0]))
+        optimizer.step()
+        for plan in plans if len(found) < 10 else ():
+            plan.step()
+    lr, beta = np.array(found).T
+    share = np.cos(np.pi * np.arange(10) / 9)
+    assert lr[1:] == pytest.approx((0.5 * (1 + share) / 2 + 2e-6 * (1 - share) / 2)[1:], abs=1e-6)
+    assert beta[1:] == pytest.approx((0.9 - 0.05 * share)[1:], abs=1e-6)
+    assert (lr[0], beta[0]) == pytest.approx((0.02, 0.95))
+
+
 def test_onecycle_leaves_a_protocol_without_momentum_without_it():
     protocol = Protocol(
         optimizer='SGD', lr=1.0, epochs=2, schedule='onecycle', precision='float32', momentum=0.0,
