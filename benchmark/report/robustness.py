@@ -26,6 +26,9 @@ from benchmark.records.units import PERCENT
 from benchmark.report.runs import Runs
 from benchmark.subsets import subset_order
 
+NO_RELATIVE = 'There is no relative robustness: the score without any input is not known.'
+"""What tables and page say where nothing can be called kept."""
+
 FEWEST = 5
 """Rows that a trend of clean and corrupted scores needs."""
 
@@ -179,10 +182,13 @@ class Robustness:
     def relative(self, label: str, where: np.ndarray) -> np.ndarray:
         """Returns the relative robustness of a row, (seeds,); arguments as of `mean`.
 
-        It is NaN where a clean score is not better than `empty`, so that nothing can be kept.
+        It is NaN where a clean score is not better than `empty`, so that nothing can be kept, and
+        where `empty` is not known.
         """
-        kept = kept_share(self.values[label], self.empty, self.runs.higher)[:, where]
-        return kept.mean(1) if where.any() else np.full(len(kept), np.nan)
+        values = self.values[label]
+        if self.empty is None or not where.any():
+            return np.full(len(values), np.nan)
+        return kept_share(values, self.empty, self.runs.higher)[:, where].mean(1)
 
     def area(self, label: str, where: np.ndarray) -> np.ndarray:
         """Returns the area under the severity curve of a row, (seeds,).
@@ -196,10 +202,14 @@ class Robustness:
         return found.mean(1) if chosen.any() else np.full(len(found), np.nan)
 
     @cached_property
-    def empty(self) -> float:
-        """The score without any input (`without_input`), 0 where it is not known."""
+    def empty(self) -> float | None:
+        """The score without any input (`without_input`).
+
+        Where it is not known it is 0, the lowest score, or None if a lower score is better: an
+        error of 0 is perfect, and there is no highest one.
+        """
         found = without_input(self.runs)
-        return 0.0 if found is None else found
+        return 0.0 if found is None and self.runs.higher else found
 
     def effective(self, modality: str = '', kind: str = '') -> dict[str, float]:
         """Returns row -> effective robustness over the tests that `where` chooses."""

@@ -14,7 +14,7 @@ from benchmark.records.units import PERCENT, Unit, shown
 from benchmark.report import escaping
 from benchmark.report.cost_table import TextTable
 from benchmark.report.render import comma_separated, latex_of, section
-from benchmark.report.robustness import FEWEST, Robustness
+from benchmark.report.robustness import FEWEST, NO_RELATIVE, Robustness
 from benchmark.report.table import Table
 from benchmark.report.writer import Lacking, write_text
 
@@ -74,37 +74,41 @@ def _overall(found: Robustness) -> TextTable:
             _cell(found.mean(label, found.where(severity=0)), unit),
             _cell(found.mean(label, where), unit),
             _cell(found.area(label, where), unit),
-            _cell(found.relative(label, where)),
+            *([] if found.empty is None else [_cell(found.relative(label, where))]),
             *([_cell(np.array([effective[label]]), unit)] if known else []),
             *(_cell(found.mean(label, found.where(kind=kind)), unit) for kind in found.kinds),
         ]
         rows.append([label, *cells, str(len(found.rows[label]))])
-    added = ['effective'] if known else []
-    header = ['method', 'clean', 'corrupted', 'area', 'relative %', *added, *found.kinds, 'seeds']
+    added = [] if found.empty is None else ['relative %']
+    added += ['effective'] if known else []
+    header = ['method', 'clean', 'corrupted', 'area', *added, *found.kinds, 'seeds']
     return TextTable(_title(found, 'under corruption'), _about(found, known), header, rows)
 
 
 def _by_severity(found: Robustness) -> TextTable:
     unit = found.runs.printed
+    modalities = [] if found.empty is None else found.modalities
     rows = [
         [
             label,
             *(_cell(found.mean(label, found.where(severity=s)), unit) for s in found.severities),
-            *(_cell(found.relative(label, found.where(modality=m))) for m in found.modalities),
+            *(_cell(found.relative(label, found.where(modality=m))) for m in modalities),
         ]
         for label in found.rows
     ]
     header = [
         'method',
         *(f'severity {s}' if s else 'clean' for s in found.severities),
-        *(f'{m} corrupted, relative %' for m in found.modalities),
+        *(f'{m} corrupted, relative %' for m in modalities),
     ]
-    caption = (
-        'The score at each severity is the mean over modalities and corruptions. The last columns '
-        'give the relative robustness, in percent, if one modality is corrupted and the others are '
-        'clean, as the mean over corruptions and severities.'
-    )
-    return TextTable(_title(found, 'by severity and by modality'), caption, header, rows)
+    caption = 'The score at each severity is the mean over modalities and corruptions.'
+    if modalities:
+        caption += (
+            ' The last columns give the relative robustness, in percent, if one modality is '
+            'corrupted and the others are clean, as the mean over corruptions and severities.'
+        )
+    what = 'by severity and by modality' if modalities else 'by severity'
+    return TextTable(_title(found, what), caption, header, rows)
 
 
 def _beside_absence(found: Robustness) -> TextTable:
@@ -155,14 +159,12 @@ def _cell(seeds: np.ndarray, unit: Unit = PERCENT) -> str:
 
 def _about(found: Robustness, known: bool) -> str:
     told = ', '.join(f'{kind} ({KINDS[kind]})' for kind in found.kinds)
-    empty = shown(found.empty, found.runs.metric) if found.empty else '0'
     first = (
         'One modality at a time is corrupted, and the network is given all modalities. Clean is '
         'the score of the same networks and samples without corruption; corrupted is the mean over '
         f'modalities, corruptions and severities {", ".join(map(str, found.severities[1:]))}, '
         'with equal weights. Area is the area under the score by severity, from the clean input '
-        'to the highest severity, divided by the latter. Relative is the share of the clean score '
-        f'above {empty}, the score without any input, that is kept.'
+        f'to the highest severity, divided by the latter. {_kept(found)}'
     )
     trend = (
         'Effective is the score in points that exceeds what the clean score predicts, by a line '
@@ -176,10 +178,24 @@ def _about(found: Robustness, known: bool) -> str:
     last = (
         f'The other columns are the scores under {told}, each as the mean over the modalities that '
         f'it fits. {spread}Differences are not tested. A cell is empty where a row lacks some of '
-        'the tests, and a relative robustness also where a clean score is not better than that '
-        'without any input.'
+        'the tests'
     )
-    return f'{first}\n\n{trend}\n\n{last}'
+    if found.empty is not None:
+        last += (
+            ', and a relative robustness also where a clean score is not better than that '
+            'without any input'
+        )
+    return f'{first}\n\n{trend}\n\n{last}.'
+
+
+def _kept(found: Robustness) -> str:
+    if found.empty is None:
+        return NO_RELATIVE
+    empty = shown(found.empty, found.runs.metric) if found.empty else '0'
+    return (
+        f'Relative is the share of the clean score above {empty}, the score without any input, '
+        'that is kept.'
+    )
 
 
 def lines(found: Robustness) -> Iterator[list[float | str]]:

@@ -319,3 +319,24 @@ def test_without_a_known_chance_the_whole_score_counts(tmp_path):
     assert isinstance(one, Robustness)
     assert one.empty == 0.5  # ACER of any constant answer
     assert one.relative('a', one.where()) == pytest.approx([0.3 / 0.4])
+
+
+def test_without_a_known_worst_score_nothing_is_called_kept(results, found, monkeypatch):
+    # As of the MAE of a regression: a lower score is better, and chance is not known.
+    monkeypatch.setattr(robustness, 'without_input', lambda runs: None)
+    one = Robustness(found.runs, found.tests)
+    overall, by_severity, _ = robustness_tables.tables(one)
+    assert overall.header[:5] == ['method', 'clean', 'corrupted', 'area', 'effective']
+    assert all(all(row) and len(row) == len(overall.header) for row in overall.rows)
+    assert by_severity.header == ['method', 'clean', *(f'severity {s}' for s in (1, 3, 5))]
+    assert all(len(row) == len(by_severity.header) for row in by_severity.rows)
+    shown = section(results / 'runs/faces')
+    kept = shown['parts'][1]
+    assert [o.split()[0] for o in kept['selects'][0]['options']] == ['area', 'effective']
+    assert kept['colours'] == ['low', 'signed']
+    area = 100 * found.area('c', found.where()).mean()
+    assert kept['layers']['0/0'][2][0] == pytest.approx(area, abs=0.006)
+    for text in (overall.caption, shown['about']):
+        assert 'There is no relative robustness' in text
+        assert 'share of the clean score' not in text and 'a relative robustness also' not in text
+    assert 'relative' not in by_severity.caption

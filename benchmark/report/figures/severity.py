@@ -14,15 +14,15 @@ from benchmark.report.figures.source import Source, numbers_of, part_of, rows_of
 from benchmark.report.page import corrupted
 from benchmark.report.robustness import FEWEST
 
-ENDS = 'area', 'effective'
-"""What the names of the figures of all measures but the first end in."""
+RELATIVE = 'relative'
+"""The measure that is drawn for each modality; the names of its figures have no end."""
 
-EMPTY = (
-    'not tested, or a clean score that is no better than without input',
-    'not tested',
-    f'not tested, or without a trend of at least {FEWEST} methods',
-)
-"""Why a measure has no number."""
+EMPTY = {
+    RELATIVE: 'not tested, or a clean score that is no better than without input',
+    'area': 'not tested',
+    'effective': f'not tested, or without a trend of at least {FEWEST} methods',
+}
+"""First word of a measure -> why it has no number."""
 
 
 def kept(source: Source) -> Iterator[Picture]:
@@ -33,11 +33,14 @@ def kept(source: Source) -> Iterator[Picture]:
     columns = {k: Column(title) for k, title in enumerate(part['cols'])}
     methods = [view.methods.index(name) for name in part['rows']]
     measures, modalities = (select['options'] for select in part['selects'])
-    shown = [('', 0, 0), *((f'-{end}', n, 0) for n, end in enumerate(ENDS, 1))]
-    shown += [(f'-{k}', 0, k) for k in range(1, len(modalities))]
+    words = [measure.split()[0] for measure in measures]
+    shown = [('' if word == RELATIVE else f'-{word}', n, 0) for n, word in enumerate(words)]
+    if words[0] == RELATIVE:
+        shown += [(f'-{k}', 0, k) for k in range(1, len(modalities))]
     for end, n, k in shown:
         values, colouring = part['layers'][f'{n}/{k}'], part['colours'][n]
-        if n and not any(value is not None for row in values for value in row):
+        single = words[n] == RELATIVE
+        if not single and not any(value is not None for row in values for value in row):
             continue
         told = f'{measures[n]}, {modalities[k]} corrupted'
         made = heat_of(
@@ -50,10 +53,10 @@ def kept(source: Source) -> Iterator[Picture]:
             colouring,
             columns,
             methods,
-            empty=EMPTY[n],
+            empty=EMPTY[words[n]],
         )
-        left = f'{measures[n]} of a single modality is not shown; the page has it' if n else ''
-        yield dataclasses.replace(made, note=left)
+        left = f'{measures[n]} of a single modality is not shown; the page has it'
+        yield dataclasses.replace(made, note='' if single else left)
 
 
 def curves(source: Source) -> Iterator[Picture]:

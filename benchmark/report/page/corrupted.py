@@ -11,16 +11,16 @@ from benchmark.records.corruptions import Tests
 from benchmark.records.kinds import KINDS
 from benchmark.records.units import shown
 from benchmark.report.page.view import Section, View, figure, grid, lacking, number, section, tidy
-from benchmark.report.robustness import FEWEST, Robustness
+from benchmark.report.robustness import FEWEST, NO_RELATIVE, Robustness
 
 MOST = 20_000
 """Most rows of the chart; beyond it, only the complete input is shown."""
 
 
-def measures(view: View) -> list[str]:
+def measures(view: View, found: Robustness) -> list[str]:
     """Returns what the table of methods and corruptions shows."""
     return [
-        'relative robustness (%)',
+        *([] if found.empty is None else ['relative robustness (%)']),
         f'area under the severity curve{view.unit.suffix}',
         'effective robustness (points)',
     ]
@@ -41,17 +41,30 @@ def section_of(view: View, tests: Mapping[str, Tests]) -> Section:
     left = [label for label in view.runs.groups if label not in found.rows]
     about = (
         'The same networks, tested with one modality corrupted at a time; severity 0 is the clean '
-        f'input. {view.better} The relative robustness is the share of the clean score above '
-        f'{shown(found.empty, view.runs.metric)}, the score without any input, that is kept, as '
-        'the mean over severities. The area under the severity curve is the mean height of that '
-        'curve. The effective robustness is the part of the score under corruption, in points, '
-        'that the clean score does not explain; it is compared with a trend of at least '
-        f'{FEWEST} rows. A cell is empty where a row lacks some of the tests, and a relative '
-        'robustness also where the clean score is no better than that without any input.'
+        f'input. {view.better} {_relative(view, found)} The area under the severity curve is the '
+        'mean height of that curve. The effective robustness is the part of the score under '
+        'corruption, in points, that the clean score does not explain; it is compared with a '
+        f'trend of at least {FEWEST} rows. A cell is empty where a row lacks some of the tests'
     )
+    if found.empty is not None:
+        about += (
+            ', and a relative robustness also where the clean score is no better than that '
+            'without any input'
+        )
+    about += '.'
     if left:
         about += f' Not tested: {", ".join(tidy(left))}.'
     return section(id, title, about, _curves(view, found), _kept(view, found))
+
+
+def _relative(view: View, found: Robustness) -> str:
+    if found.empty is None:
+        return NO_RELATIVE
+    return (
+        'The relative robustness is the share of the clean score above '
+        f'{shown(found.empty, view.runs.metric)}, the score without any input, that is kept, as '
+        'the mean over severities.'
+    )
 
 
 def _curves(view: View, found: Robustness) -> dict[str, Any]:
@@ -101,8 +114,9 @@ def _subset_titles(subsets: list[str], names: list[str]) -> list[str]:
 
 def _kept(view: View, found: Robustness) -> dict[str, Any]:
     """Returns method x corruption: a measure of `measures`, of one modality or of all."""
-    choices, options = ['', *found.modalities], measures(view)
-    factors = [100.0, view.unit.factor, 100.0]
+    choices, options = ['', *found.modalities], measures(view, found)
+    first = 3 - len(options)  # without a relative robustness, the others move up
+    factors = [100.0, view.unit.factor, 100.0][first:]
     rows = [m for m, label in enumerate(view.runs.groups) if label in found.rows]
     labels = [label for label in view.runs.groups if label in found.rows]
     columns = [[_measures(found, m, kind) for kind in ('', *found.kinds)] for m in choices]
@@ -122,7 +136,7 @@ def _kept(view: View, found: Robustness) -> dict[str, Any]:
             {'label': 'Shown', 'options': options},
             {'label': 'Corrupted', 'options': ['any modality', *tidy(found.modalities)]},
         ],
-        colours=['high', 'high' if view.runs.higher else 'low', 'signed'],
+        colours=['high', 'high' if view.runs.higher else 'low', 'signed'][first:],
         methods=True,
     )
 
@@ -130,8 +144,7 @@ def _kept(view: View, found: Robustness) -> dict[str, Any]:
 def _measures(found: Robustness, modality: str, kind: str) -> list[dict[str, float]]:
     """Returns for each of `measures` row -> its mean over seeds, as recorded."""
     where = found.where(modality, kind)
-    return [
-        {label: float(found.relative(label, where).mean()) for label in found.rows},
-        {label: float(found.area(label, where).mean()) for label in found.rows},
-        found.effective(modality, kind),
-    ]
+    kept = {label: float(found.relative(label, where).mean()) for label in found.rows}
+    area = {label: float(found.area(label, where).mean()) for label in found.rows}
+    others = [area, found.effective(modality, kind)]
+    return others if found.empty is None else [kept, *others]
