@@ -22,8 +22,8 @@ EXAMPLES = """examples:
 RUN is the folder of a run, e.g. results/runs/parts/rfnet/uniform-last-1848b8bb/seed0
 
 An exported network takes each modality (B, *shape) float32, as it is measured, and the mask (B, M)
-bool of the modalities that may be used, and returns the probabilities of the classes. What the mask
-leaves out may hold any value.
+bool of the modalities that may be used, and returns the probabilities of the classes or, in a
+regression, the values in their units. What the mask leaves out may hold any value.
 """
 
 
@@ -85,7 +85,9 @@ def main(argv: list[str] | None = None) -> int:
         print(note)
     for one in exporting.export(model, args.out or model.card.folder / 'export', formats):
         subsets = f'{one.subsets} subset{"s" if one.subsets > 1 else ""}'
-        gap = f'probabilities differ by at most {one.difference:.1g} on {subsets}'
+        gap = (
+            f'{exporting.answered(model.task)} differ by at most {one.difference:.1g} on {subsets}'
+        )
         gap += '; one sample at a time' if one.single else ''
         print(f'written: {one.file} ({one.file.stat().st_size / 1e6:.1f} MB; {gap})')
     return 0

@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmark.errors import UserError, unknown
 from benchmark.names import check_classes, check_dataset_name, check_modalities
 from benchmark.options import Range
+from benchmark.registry import name_of
 from benchmark.search import Distribution
 from benchmark.task_losses import IGNORE as IGNORE  # methods import it from here
 from benchmark.task_losses import KINDS as KINDS
@@ -352,10 +353,11 @@ class Method(BaseModel):
                 exist for this kind of task, or is not among `supported_networks`; or its encoders
                 cannot be shared.
         """
+        name = name_of(cls)
         if task.kind not in cls.task_kinds:
             able = ' or '.join(cls.task_kinds)
             raise UserError(
-                f'{cls.__name__} on {task.dataset}: expected a task of {able}, '
+                f'{name} on {task.dataset}: expected a task of {able}, '
                 f'on which its formulas are defined, found {task.kind}'
             )
         if task.network not in NETWORKS:
@@ -373,17 +375,17 @@ class Method(BaseModel):
             )
         if task.network == 'unet3d' and 'unet3d' not in cls.supported_networks:
             raise UserError(
-                f'{cls.__name__} on {task.dataset}: has no form for volumes (network=unet3d); '
+                f'{name} on {task.dataset}: has no form for volumes (network=unet3d); '
                 'use network=pyramid, which works on their slices'
             )
         if task.share_encoders and cls.separate_encoders:
             raise UserError(
-                f'share_encoders on {task.dataset}: {cls.__name__} changes the gradients of each '
+                f'share_encoders on {task.dataset}: {name} changes the gradients of each '
                 "modality's encoder by themselves, which a shared encoder does not have"
             )
         if task.network not in cls.supported_networks:
             raise UserError(
-                f'{cls.__name__} on {task.dataset}: needs encoders that keep the modalities apart, '
+                f'{name} on {task.dataset}: needs encoders that keep the modalities apart, '
                 f'and those of network={task.network} mix them; use network=pyramid'
             )
 

@@ -29,6 +29,15 @@ def file_of(cls: type) -> Path:
     return file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
 
 
+def name_of(cls: type) -> str:
+    """Returns the name under which a method is registered, which is what users type.
+
+    A class that is not registered, as a base of others may be, has the name of the class.
+    """
+    found = (name for name, known in METHODS.module_dict.items() if known is cls)
+    return next(found, cls.__name__)
+
+
 class Taken(UserError):
     """Another file has registered the name.
 

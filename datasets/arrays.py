@@ -20,6 +20,7 @@ from datasets.common.families.array_targets import Reader
 from datasets.common.families.unseen_arrays import unseen_arrays
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities, shared
+from datasets.common.io.files import where_to_look
 from datasets.common.io.paths import check_access
 from datasets.common.io.row_contents import Contents
 from datasets.common.io.rows import Standardised, facts_of
@@ -102,7 +103,7 @@ class Arrays(Dataset):
         target: Literal['', 'multilabel', 'regression'] = '',
     ) -> None:
         if not root:
-            raise UserError('arrays: expected --data-root FILE.npz or FOLDER, found none')
+            raise UserError(f'arrays: expected {where_to_look("FILE.npz or FOLDER")}, found none')
         self.file = Path(root)
         check_access(self.file)
         self.streams = self.file.is_dir()

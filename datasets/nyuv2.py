@@ -53,8 +53,8 @@ class NYUv2(Scenes):
         depth: Whether holes in the depth images are filled in by the data set's authors (`depth`)
             or left (`depth_raw`).
         size: Height and width of the network's input in pixels, 'HxW'.
-        duplicates: Whether scenes of two splits whose images are equal, and scenes with
-            scenes in two splits, are reported or refused.
+        duplicates: What becomes of equal images in two splits, and of scenes such as `kitchen_0004`
+            with images in two splits: 'report' names them, 'refuse' ends the command.
         **shared: The other options of `Scenes`.
 
     Raises:

@@ -46,7 +46,7 @@ def weight(loss: str, alpha: float | str, dataset: str) -> float:
     """Returns the weight of a distillation loss.
 
     Args:
-        loss: One of `WEIGHTS`.
+        loss: The distillation loss, a key of `WEIGHTS`.
         alpha: The weight, or 'auto' for the usual one.
         dataset: Name of the data set; MMANet has a weight of MAD for some of them.
 
@@ -95,7 +95,7 @@ class Distilled(MMANet):
 
     Args:
         task: What the data set requires.
-        loss: One of `WEIGHTS`.
+        loss: The distillation loss, as above.
         alpha: Weight of the loss, or 'auto'.
         temperature: Temperature T of soft_target.
         begin_epoch: Distillation starts after this epoch, as in MMANet; -1 starts it at once. A

@@ -53,7 +53,9 @@ class GradientBlending(UnimodalHeads):
     end of every period (the paper's online form).
 
     The estimate needs samples that are not learned from: a share of the training split, chosen by
-    the samples' positions, whose labels enter no loss. The validation and test splits play no part
+    the samples' positions, whose labels enter no loss (but
+    for the counts of class_weights=balanced and the statistics of normalisation, which are those of
+    the whole training split). The validation and test splits play no part
     in it. Losses of both kinds of samples are those of the training passes of an epoch.
 
     Departures. The paper trains every head by itself for a period from the same weights, so as to

@@ -149,7 +149,7 @@ class MissingPrompts(Method):
         length: Number of prompts of a block; keys and values have half of them each.
         prompted: Number of blocks, from the first, that have prompts.
         depth: Number of blocks of the suite's own transformer; ViLT has 12.
-        heads: Number of its attention heads, a divisor of 8 `width`.
+        heads: Number of its attention heads, a divisor of 8 times the width.
         patches: Number of its patches along the shorter side of an image, at most 32; ViLT has 12.
         dropout: Dropout rate in the transformer, also if it is frozen, as in the code.
         variant: 'paper' or 'official'.

@@ -144,7 +144,7 @@ class MMFormer(Method):
     Args:
         task: What the data set requires.
         depth: Number of blocks of each transformer.
-        heads: Number of attention heads, a divisor of 8 `width`.
+        heads: Number of attention heads, a divisor of 8 times the width.
         ratio: Hidden units of the perceptrons, divided by the channels of a token.
         dropout: Dropout rate in the transformers.
         variant: 'paper', 'masked' or 'official'.

@@ -33,13 +33,14 @@ PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
 
 MASK = 'mask'
 TOLERANCE = 1e-4
-"""Greatest difference between probabilities; float32 sums differ in their order."""
+"""Greatest difference between probabilities; float32 sums differ in their order. That of the values of
+a regression is as large a part of their deviation, where this is above 1."""
 BATCH = 3
 """Samples of the check; another number than that of the export, which must not be built in."""
 
 
 class Deployable(nn.Module):
-    """A network with what surrounds it: from values as they are measured to probabilities.
+    """A network with what surrounds it: from values as they are measured to answers.
 
     Args:
         network: The network.
@@ -56,7 +57,7 @@ class Deployable(nn.Module):
             self.register_buffer(f'scale{place}', torch.where(std == 0, 0, 1 / std))
 
     def forward(self, *values: Tensor) -> Tensor:
-        """Returns the probabilities (B, K) or (B, K, H, W).
+        """Returns the probabilities (B, K) or (B, K, H, W), or the values of a regression (B, K).
 
         Args:
             values: For each modality (B, *shape) float32, then the mask (B, M) bool. What the mask
@@ -88,7 +89,7 @@ class Exported(NamedTuple):
 
     Attributes:
         file: The file.
-        difference: Greatest difference of a probability from PyTorch's, over all subsets.
+        difference: Greatest difference of a probability or value from PyTorch's, over all subsets.
         subsets: Number of subsets that were compared.
         single: Whether the program takes one sample at a time rather than batches of any size.
     """
@@ -111,6 +112,11 @@ def check_formats(formats: tuple[str, ...]) -> None:
             f'ONNX needs {", ".join(lacking)}: run pip install ".[export]", '
             'or use --formats pt2, which needs nothing else'
         )
+
+
+def answered(task: Task) -> str:
+    """Returns what a network answers, in the plural."""
+    return 'values' if task.kind == 'regression' else 'probabilities'
 
 
 def export(model: Model, folder: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Exported]:
@@ -147,7 +153,8 @@ def export(model: Model, folder: Path, formats: tuple[str, ...] = FORMATS) -> It
             difference, subsets = compared(whole, run, subset, 1 if single else BATCH)
             if not difference <= TOLERANCE * unit:
                 raise UserError(
-                    f'{stem}.{kind}: expected the probabilities of PyTorch up to {TOLERANCE:g}, '
+                    f'{stem}.{kind}: expected the {answered(model.task)} of PyTorch up to '
+                    f'{TOLERANCE * unit:g}, '
                     f'found a difference of {difference:.3g}'
                 )
             file = folder / f'{stem}.{kind}'
@@ -242,7 +249,7 @@ def _onnx(program: Any, model: Model) -> bytes:
     try:
         with _quiet():
             found: Any = torch.onnx.export(
-                program, input_names=names, output_names=['probabilities'], verbose=False
+                program, input_names=names, output_names=[answered(model.task)], verbose=False
             )
             properties: Mapping[str, str] = {
                 'modalities': ','.join(model.names),

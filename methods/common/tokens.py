@@ -210,7 +210,7 @@ def own_body(task: Task, depth: int, heads: int, patches: int, dropout: float) -
     Args:
         task: Gives modalities and width.
         depth: Number of blocks.
-        heads: Number of attention heads, a divisor of 8 `width`.
+        heads: Number of attention heads, a divisor of 8 times the width.
         patches: Number of patches along the shorter side of an image.
         dropout: Rate of all dropout.
     """

@@ -211,7 +211,9 @@ def test_bad_casia_surf_trees_are_told(tmp_path):
     told(r'val/0/ir\.jpg: expected a file, found nothing there \(nor for 2 more of 54\)')
     train.unlink()
     told(r'train_list\.txt: expected a list file, found nothing there')
-    with pytest.raises(UserError, match='casia_surf: expected --data-root FOLDER'):
+    with pytest.raises(
+        UserError, match='expected --data-root FOLDER, or root=FOLDER after the colon: '
+    ):
         CasiaSurf()
 
 

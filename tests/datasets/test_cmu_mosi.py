@@ -214,7 +214,10 @@ def test_bad_options_are_told(tmp_path):
     ):
         with pytest.raises(UserError, match=match):
             opened(tmp_path, **options)
-    with pytest.raises(UserError, match='cmu_mosi: expected --data-root FILE: Download MOSI/'):
+    with pytest.raises(
+        UserError,
+        match='cmu_mosi: expected --data-root FILE, or root=FILE after the colon: Download MOSI/',
+    ):
         CMUMOSI()
     with pytest.raises(UserError, match="target of cmu_mosei 'scores'; did you mean 'score'"):
         CMUMOSEI(root=str(tmp_path), target='scores')

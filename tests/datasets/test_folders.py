@@ -198,7 +198,7 @@ def test_bad_roots_are_told(tmp_path):
             Folders(**{'root': str(tmp_path / 'x'), **options})
         assert '\n' not in str(caught.value)
 
-    told('expected --data-root FOLDER', root='')
+    told('expected --data-root FOLDER, or root=', root='')
     told('x: expected a folder, found nothing')
     root = tmp_path / 'x'
     root.mkdir()

@@ -262,7 +262,7 @@ def test_a_mistake_is_told_in_one_line_with_its_file(mistake, root):
 
 def test_bad_options_and_roots_are_told(original, tmp_path, monkeypatch):
     for options, told in (
-        ({'root': ''}, 'expected --data-root FOLDER: Request IEMOCAP'),
+        ({'root': ''}, 'after the colon: Request IEMOCAP'),
         ({'fold': 11}, 'iemocap: fold: expected 1 to 10, found 11'),
         ({'frames': 0}, 'iemocap: frames: expected at least 1'),
         ({'root': str(tmp_path)}, re.escape(f'{tmp_path}/target/1/trn_label.npy: expected a file')),

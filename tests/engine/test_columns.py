@@ -11,7 +11,8 @@ from PIL import Image
 from scipy import special
 from tasks import batch_of
 
-from benchmark import predict, run, show, tables
+from benchmark import export, predict, run, show, tables
+from benchmark.engine import exporting
 from benchmark.engine.experiment import experiment
 from benchmark.engine.loading import Samples
 from benchmark.engine.outputs import answers
@@ -102,7 +103,8 @@ def able():
 
 def test_the_methods_that_are_able_are_these():
     assert {'modality_dropout', 'complete', 'customized', 'fusion', 'mmin', 'redcore'} <= {*able()}
-    assert not {'mmanet', 'dmrnet', 'distilled', 'ogm_ge', 'late_fusion', 'majority'} & {*able()}
+    assert {'late_fusion', 'majority'} <= {*able()}
+    assert not {'mmanet', 'dmrnet', 'distilled', 'ogm_ge', 'logistic'} & {*able()}
 
 
 @BOTH
@@ -135,8 +137,9 @@ def test_other_methods_are_refused_in_one_line(kind, tmp_path):
     e = experiment(Spec('mmanet'), data, protocol, 0, tmp_path)
     with pytest.raises(UserError) as error:
         e.check()
-    assert str(error.value).endswith(
-        'expected a task of classification or segmentation, on which its formulas are defined, '
+    # By its registered name, which is what is typed.
+    assert str(error.value) == (
+        f'mmanet on {data.name}: expected a task of classification or segmentation, on which its formulas are defined, '
         f'found {kind}'
     )
 
@@ -255,6 +258,17 @@ def test_new_samples_are_predicted_and_scored(finished, tmp_path, capsys):
     assert shown in capsys.readouterr().out
 
 
+def test_an_export_tells_what_was_compared(finished, monkeypatch, tmp_path, capsys):
+    kind, _, _, results = finished
+    path, _ = next(iter(store.scan(results / 'runs').complete.items()))
+    made = exporting.Exported(tmp_path / 'model.pt2', 2e-6, 3, False)
+    made.file.touch()
+    monkeypatch.setattr(exporting, 'export', lambda *given: iter([made]))
+    assert export.main([str(path.parent), '--formats', 'pt2']) == 0
+    told = 'values' if kind == 'regression' else 'probabilities'
+    assert f'MB; {told} differ by at most 2e-06 on 3 subsets' in capsys.readouterr().out
+
+
 def test_what_cannot_be_done_with_them_is_told_in_one_line(finished, tmp_path, capsys):
     kind, file, _, results = finished
     path, _ = next(iter(store.scan(results / 'runs').complete.items()))
@@ -357,3 +371,63 @@ def test_answers_are_probabilities_of_labels_or_values_in_their_units():
     classes = dataclasses.replace(labels, kind='classification', metric='accuracy')
     expected = special.softmax(logits.numpy(), 1)
     np.testing.assert_allclose(answers(classes, logits), expected, rtol=1e-5)
+
+
+@torch.no_grad()
+@BOTH
+@pytest.mark.parametrize('combine', ['mean', 'product', 'learned'])
+def test_decisions_of_columns_are_combined_by_the_rule(combine, kind):
+    if (combine, kind) == ('product', 'regression'):
+        with pytest.raises(UserError, match='toy: expected mean or learned in a regression, found'):
+            method('late_fusion', kind, combine=combine)
+        return
+    torch.manual_seed(0)
+    net, given = method('late_fusion', kind, combine=combine).eval(), batch(kind)
+    if combine == 'learned':
+        net.weights.copy_(torch.tensor([0.7, -0.4]))
+    logits = net.encode(given.inputs)
+    found = net.decode(logits, given.mask).double().numpy()
+    each = np.stack([x.double().numpy() for x in logits.values()], 1)
+    for row, mask in enumerate(given.mask.numpy()):
+        z = each[row][mask]
+        w = np.exp([0.7, -0.4])[mask] if combine == 'learned' else np.ones(len(z))
+        w = (w / w.sum())[:, None]
+        if kind == 'multilabel':
+            p = special.expit(z)
+            if combine == 'mean':
+                yes, no = p.mean(0), (1 - p).mean(0)
+            else:
+                yes, no = (p**w).prod(0), ((1 - p) ** w).prod(0)
+            expected = special.logit(yes / (yes + no))
+        else:
+            expected = (w * z).sum(0)
+        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_majority_predicts_the_shares_of_labels_and_the_means_of_values():
+    given = batch('multilabel', 40)
+    given.target[:20, 0] = 1
+    given.target[3, 1] = IGNORE
+    given.target[:, 2] = 0
+    task = dataclasses.replace(TASKS['multilabel'], class_weights=(3.0, 1.0, 1.0))
+    net = METHODS.module_dict['majority'](task)
+    net.fit(given, given)
+    y = given.target.numpy()
+    have, lack = (y[:, :2] == 1).sum(0) * [3, 1], (y[:, :2] == 0).sum(0)
+    found = net.predict(given.inputs, given.mask).double().numpy()
+    assert found.shape == (40, 3)
+    np.testing.assert_allclose(special.expit(found[:, :2]), [have / (have + lack)] * 40, rtol=1e-5)
+    assert np.all(found[:, 2] < -10)
+    assert np.isfinite(found).all()
+    given = batch('regression', 40)
+    given.target[5] = torch.nan
+    mean = np.delete(given.target.double().numpy(), 5, 0).mean(0)
+    net = method('majority', 'regression')
+    net.fit(given, given)
+    values = answers(TASKS['regression'], net.predict(given.inputs, given.mask)).numpy()
+    np.testing.assert_allclose(values, [mean] * 40, rtol=1e-4)
+    plain = dataclasses.replace(TASKS['regression'], scale=())
+    net = METHODS.module_dict['majority'](plain)
+    net.fit(given, given)
+    np.testing.assert_allclose(net.predict(given.inputs, given.mask).numpy()[0], mean, rtol=1e-4)

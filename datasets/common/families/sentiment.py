@@ -17,7 +17,7 @@ from benchmark.method import Modality, Task
 from datasets.common.families.sentiment_masks import of_lengths, of_words, scores
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities, shared
-from datasets.common.io.files import fingerprint
+from datasets.common.io.files import fingerprint, where_to_look
 from datasets.common.io.labelled import Labelled, check_labelled
 from datasets.common.io.paths import check_access
 from datasets.common.io.pickles import load_pickle
@@ -73,7 +73,7 @@ class Sentiment(Dataset):
         duplicates: Duplicates = 'report',
     ) -> None:
         if not root:
-            raise UserError(f'{self.name}: expected --data-root FILE: {self.how_to_get}')
+            raise UserError(f'{self.name}: expected {where_to_look("FILE")}: {self.how_to_get}')
         if padding not in PADDING:
             raise unknown(f'padding of {self.name}', padding, PADDING)
         check_access(Path(root))

@@ -230,6 +230,15 @@ def content(path: Path) -> str:
     return hashes([path])[0][:12] if has_file(path) else path.name
 
 
+def where_to_look(what: str) -> str:
+    """Returns how a user names the root of a data set; `preview.py` has no --data-root.
+
+    Args:
+        what: What the root is.
+    """
+    return f'--data-root {what}, or root={what} after the colon'
+
+
 def data_root(dataset: str, root: str, how_to_get: str) -> Path:
     """Returns the data root that the user has given.
 
@@ -242,7 +251,7 @@ def data_root(dataset: str, root: str, how_to_get: str) -> Path:
         UserError: The user has given no data root, or it may not be read.
     """
     if not root:
-        raise UserError(f'{dataset}: expected --data-root FOLDER: {how_to_get}')
+        raise UserError(f'{dataset}: expected {where_to_look("FOLDER")}: {how_to_get}')
     check_access(Path(root))
     return Path(root)
 
