@@ -79,3 +79,38 @@ def listing(what: str, refused: list[str] | None) -> Iterator[None]:
             raise
         refused.append(what)
         print(f'refused   {what}  {error}', flush=True)
+
+
+class Refusals:
+    """What of a command is refused: a plan lists it at once, a run names all of it in one line.
+
+    Args:
+        listed: As `refused` in `listing`.
+    """
+
+    def __init__(self, listed: list[str] | None) -> None:
+        self.listed = listed
+        self.found: dict[str, UserError] = {}
+
+    @contextlib.contextmanager
+    def noting(self, dataset: str, label: str, seed: int) -> Iterator[None]:
+        """Notes what is refused in the block, which is about an experiment."""
+        try:
+            with listing(f'{dataset}  {label}  seed {seed}', self.listed):
+                yield
+        except UserError as error:
+            self.found.setdefault(f'{label} on {dataset}', error)
+
+    def tell(self) -> None:
+        """Tells what was refused.
+
+        Raises:
+            UserError: Something was. It is the first error, with the names of all that was refused
+                for another reason, or for a like one of their own.
+        """
+        if not self.found:
+            return
+        first, *_ = self.found.values()
+        others = [who for who, error in self.found.items() if str(error) != str(first)]
+        more = f'; refused as well: {", ".join(others)} (--dry-run says why)' if others else ''
+        raise UserError(f'{first}{more}')

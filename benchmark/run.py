@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    p.keys = arguments.protocol_fields
     _add_what(p)
     arguments.add_subsets(p)
     _add_gaps(p)

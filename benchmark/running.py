@@ -292,5 +292,6 @@ def show(
         if corrupted:
             with contextlib.suppress(writer.Lacking):  # why nothing was tested has been told
                 root = writer.folder_of(name, results / 'runs')
-                writer.show_texts(robustness_tables.of(results, table, root))
+                texts = robustness_tables.of(results, table, root)
+                robustness_tables.show(results, table, texts)
     return (not made or document.show(results)) and not errors

@@ -15,7 +15,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn, ParamSpec, TextIO
 
 from benchmark.errors import UserError, unknown
@@ -26,8 +26,19 @@ UNREAD = 128 + signal.SIGPIPE
 """Exit status of a command whose output nobody reads any more, as shells report it."""
 
 
+CFG = '--cfg-options'
+"""The argument that takes fields of the protocol and options of data sets."""
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser of arguments whose errors are one line, as all errors of the commands are."""
+    """A parser of arguments whose errors are one line, as all errors of the commands are.
+
+    Attributes:
+        keys: Returns the names that `--cfg-options` takes as KEY=VALUE, and that are typed as
+            options by mistake.
+    """
+
+    keys: Callable[[], Collection[str]] = staticmethod(tuple)
 
     def error(self, message: str) -> NoReturn:
         """Raises what is wrong.
@@ -37,10 +48,19 @@ class Parser(argparse.ArgumentParser):
         """
         what, _, words = message.partition('unrecognized arguments: ')
         if not what and words:
-            raise unknown(
-                'argument', words.split()[0].partition('=')[0], self._option_string_actions
-            )
+            raise self._unrecognised(*words.split())
         raise UserError(f'{message}; --help shows all arguments')
+
+    def _unrecognised(self, word: str, *others: str) -> UserError:
+        """Returns the error for a word that is no argument; others follow it."""
+        name, _, value = word.partition('=')
+        told, key = f'unknown argument {word!r}', name.lstrip('-').replace('-', '_')
+        if CFG in self._option_string_actions and not word.startswith('-') and value:
+            return UserError(f'{told}: KEY=VALUE stands directly after {CFG}')
+        if key in self.keys():
+            value = value or next((other for other in others[:1] if other[:1] != '-'), 'VALUE')
+            return UserError(f'{told}: it is a field of the protocol; type {CFG} {key}={value}')
+        return unknown('argument', name, self._option_string_actions)
 
 
 class Output(io.FileIO):

@@ -164,7 +164,8 @@ def main(argv: list[str] | None = None) -> int:
     made, errors = _write_all(args, names, runs, columns)
     for written in made:
         writer.show(written.table)
-        writer.show_texts([*written.against, *written.corrupted])
+        writer.show_texts(written.against)
+        robustness_tables.show(args.results, written.table, written.corrupted)
         for paper in written.papers:
             paper_text.show(paper)
     return _tell(errors, len(names), args)

@@ -112,7 +112,7 @@ class Brats(Volumes):
             expected = '0 (off) or a number of voxels'
             raise UserError(f'{self.name}:et_rule: expected {expected}, found {et_rule}')
         fewest = (ENHANCING, et_rule, NECROSIS) if et_rule else ()
-        cases = [case.id for case in read_index(folder)]
+        cases = [case.id for case in read_index(folder, self.name)]
         splits = listed(folder, fold) or cut(cases, fold, self.shares, self.patient)
         cut_up = cut_of(self.name, network, size, patch, patches, foreground)
         options = SliceOptions(size=image_size(self.name, size), width=width, augment=augment)

@@ -96,7 +96,7 @@ class OwnVolumes(Volumes):
     ) -> None:
         folder = data_root('volumes', root, self.how_to_get)
         self.name = name or folder.resolve().name
-        index = read_index(folder)
+        index = read_index(folder, 'volumes')
         cases = [case.id for case in index]
         splits = listed(folder, fold) or cut(cases, fold, (60, 20, 20))
         kinds = {f.stem for case in cases for f in (folder / case).glob('*.npy')}

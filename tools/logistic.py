@@ -25,7 +25,7 @@ import argparse  # noqa: E402
 import contextlib  # noqa: E402
 import io  # noqa: E402
 import tempfile  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -157,19 +157,22 @@ def compare(name: str, found: dict[str, list[Record]]) -> dict[str, float]:
     return gained
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Runs the comparison; returns 1 if the network is worse than the tolerance somewhere."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    parser.add_argument('--sets', nargs='*', default=[*NORMAL, *PICTURES],
-                        choices=[*NORMAL, *PICTURES])  # fmt: skip
+    parser.add_argument('--sets', nargs='*', choices=[*NORMAL, *PICTURES],
+                        help='default: all of them, or none beside --data')  # fmt: skip
     parser.add_argument('--data', nargs='*', type=Path, default=[], metavar='FILE.npz')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--results', type=Path, metavar='FOLDER',
                         help='keeps the records, so that a second call goes on')  # fmt: skip
-    args = parser.parse_args()
+    args = parser.parse_args(words)
+    names = args.sets
+    if names is None:
+        names = [] if args.data else [*NORMAL, *PICTURES]
     gained: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, arrays in sets(args.sets, args.data):
+        for name, arrays in sets(names, args.data):
             file = Path(folder) / f'{name}.npz'
             np.savez(file, **arrays)
             found = compare(name, scored(file, args.results or Path(folder), args.seeds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import functools
 import importlib.util
 import io
@@ -13,6 +14,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmark.engine import wanted
@@ -49,6 +51,14 @@ def shard(given: str) -> Shard:
 
 PLACE = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR')
 """Variables by which `torchrun` tells a process which of several it is."""
+
+
+def protocol_fields() -> set[str]:
+    """Returns the names of the protocol's fields, read from its file, whose import takes long."""
+    tree = ast.parse(Path(__file__).with_name('protocol.py').read_text(encoding='utf-8'))
+    body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == 'Protocol')
+    targets = (n.target for n in body if isinstance(n, ast.AnnAssign))
+    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def processes() -> int:

@@ -157,6 +157,8 @@ def _missing(folder: Path) -> str:
             'samples are prepared; repeat its command with --force'
         )
     below = sorted(file.parent for file in folder.glob(f'**/{CARD}')) if folder.is_dir() else []
+    if len(below) == 1:
+        return f'{folder}: expected the folder of a run; did you mean {below[0]}?'
     if below:
         more = f' and {len(below) - 3} more' if below[3:] else ''
         return f'{folder}: expected one run, found {", ".join(map(str, below[:3]))}{more}'

@@ -33,8 +33,7 @@ PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
 
 MASK = 'mask'
 TOLERANCE = 1e-4
-"""Greatest difference between probabilities; float32 sums differ in their order. That of the values of
-a regression is as large a part of their deviation, where this is above 1."""
+"""Greatest difference between probabilities; float32 sums differ in their order."""
 BATCH = 3
 """Samples of the check; another number than that of the export, which must not be built in."""
 

@@ -15,7 +15,7 @@ from benchmark.engine import backbones, gaps, manifest, selectable, values
 from benchmark.engine.experiment import CannotTrain, Experiment, experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.tuning import Search, search
-from benchmark.errors import UserError, listing, unknown
+from benchmark.errors import Refusals, UserError, listing, unknown
 from benchmark.method import Method
 from benchmark.missing import Sampler, spelled
 from benchmark.narrowed import open_data, recorded
@@ -43,7 +43,7 @@ class Request:
         tune: Trials of each method's search; no search without it.
         gaps: Settings of the protocol's `rates`, each an experiment of its own.
         refused: Takes what a plan refuses, so that the rest is planned; None for a run, which ends
-            at the first refusal.
+            where something is refused.
         untuned: Leaves out the values of `results/settings.json`.
         mask: A file that says which modalities each training sample has.
     """
@@ -186,20 +186,20 @@ def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
     """
     specs, seeds = [_spec(text) for text in request.methods], request.seeds
     grid: dict[Path, Experiment | Search] = {}
-    rows: dict[Path, Spec] = {}
+    rows, wrong = dict[Path, Spec](), Refusals(request.refused)
     for data, protocol in _protocols(datasets, request):
         for spec in dict.fromkeys(specs):
             for item in _expanded(spec, data, protocol, request):
                 e = plain(item)
-                with listing(f'{e.data.name}  {e.label}  seed {e.seed}', request.refused):
+                with wrong.noting(e.data.name, e.label, e.seed):
                     # Whatever is wrong with sampler, options or rates shows before any training.
                     e.check()
                     selectable.check(e, tuned=isinstance(item, Search))
                     folder = item.experiments[0].folder if isinstance(item, Search) else item.folder
                     grid.setdefault(folder, item)
                     if (first := rows.setdefault(folder, spec)) != spec and e.seed == seeds[0]:
-                        told = f'{spec} is {first} there; it is run once'
-                        print(f'note: {data.name}: {told}')
+                        print(f'note: {data.name}: {spec} is {first} there; it is run once')
+    wrong.tell()
     return list(grid.values())
 
 

@@ -238,13 +238,15 @@ def _tuned(runs: Runs) -> Iterator[str]:
         search = runs.records[members[0]].get('tuning')
         if search is None or search['chosen'] is None:
             continue
-        options = search['tried'][search['chosen']]['options']
-        chosen = ', '.join(f'{key}={value}' for key, value in options.items())
+        winner = search['tried'][search['chosen']]
+        chosen = ', '.join(f'{key}={value}' for key, value in winner['options'].items())
         space = ', '.join(f'{key} {text}' for key, text in search['space'].items())
         failed = sum(trial['score'] is None for trial in search['tried'])
+        equal = sum(trial['score'] == winner['score'] for trial in search['tried'])
+        won = f'is the first of {equal} trials with' if equal > 1 else 'has'
         yield (
-            f'{label}: {chosen}{"" if search["chosen"] else ", the untuned setting,"} has the best '
-            f'validation mean over subsets of {search["trials"]} trials'
+            f'{label}: {chosen}{"" if search["chosen"] else ", the untuned setting,"} {won} the '
+            f'best validation mean over subsets of {search["trials"]} trials'
             f'{f" ({failed} failed)" if failed else ""}; the trials have a random seed of '
             f'their own; search space: {space}; the search took {search["seconds"]:.0f} s'
         )

@@ -16,7 +16,7 @@ from benchmark.report.cost_table import TextTable
 from benchmark.report.render import comma_separated, latex_of, section
 from benchmark.report.robustness import FEWEST, NO_RELATIVE, Robustness
 from benchmark.report.table import Table
-from benchmark.report.writer import Lacking, write_text
+from benchmark.report.writer import Lacking, show_texts, write_text
 
 WIDE = 4
 """Most modalities of which the tables show every pair of a corrupted and an absent one."""
@@ -56,8 +56,19 @@ def of(results: Path, made: Table, root: Path) -> list[TextTable]:
             f'{made.dataset}: no run was tested under corruptions; the command that made the runs '
             f'does so with --corruptions{told}'
         )
-    write(results, made.stem.name if made.stem else made.dataset, each, problems)
+    write(results, _stem(made), each, problems)
     return [tables(one)[0] for one in each]
+
+
+def _stem(made: Table) -> str:
+    return made.stem.name if made.stem else made.dataset
+
+
+def show(results: Path, made: Table, texts: Sequence[TextTable]) -> None:
+    """Prints the tables that `of` returned, if it did, and where the files are."""
+    show_texts(texts)
+    if texts:
+        print(f'written: {results / "tables" / _stem(made)}-corruptions.md, .tex, .csv')
 
 
 def tables(found: Robustness) -> list[TextTable]:

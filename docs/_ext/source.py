@@ -118,7 +118,7 @@ class Class:
         found: dict[str, Option] = {}
         for owner, init in self._constructors():
             for argument, default in _with_defaults(init.args):
-                kind = ast.unparse(argument.annotation) if argument.annotation else ''
+                kind = annotated(owner.module, argument.annotation)
                 meaning, text = meanings.get(argument.arg, ''), spelled(owner.module, default)
                 found.setdefault(argument.arg, Option(argument.arg, text, kind, meaning))
         return [*found.values()]
@@ -142,6 +142,16 @@ def _with_defaults(given: ast.arguments) -> Iterator[tuple[ast.arg, ast.expr]]:
     for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
         if default is not None:
             yield argument, default
+
+
+def annotated(module: Module, node: ast.expr | None) -> str:
+    """Returns an annotation as text, with what the project's names for types stand for."""
+    if isinstance(node, ast.Name):
+        if node.id in (own := assigned(module.tree.body)):
+            return annotated(module, own[node.id])
+        if origin := module.origin(node.id):
+            return annotated(origin[0], ast.Name(origin[1]))
+    return ast.unparse(node) if node else ''
 
 
 def locate(module: Module, name: str) -> Class | None:

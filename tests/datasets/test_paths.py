@@ -138,6 +138,9 @@ def test_a_folder_in_the_place_of_an_array_or_a_list_is_told(tmp_path):
         with pytest.raises(UserError, match=f'{name}: expected a file, found a folder'):
             Arrays(root=str(tmp_path / 'x'))
         (tmp_path / 'x' / name).rmdir()
+    told = r'prepare one by python datasets/prepare\.py volumes .*/its scans. PREPARED$'
+    with pytest.raises(UserError, match=told):
+        read_index(tmp_path / 'its scans', 'volumes')
     (tmp_path / 'cases.txt').mkdir()
     with pytest.raises(UserError, match=r'cases\.txt: expected a file, found a folder'):
         read_index(tmp_path)

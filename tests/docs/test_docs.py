@@ -313,3 +313,20 @@ def test_a_method_as_a_page_prints_it_passes_the_linter(whole_method):
 def test_no_page_shows_directives_of_contents_where_nothing_builds_it():
     for page in PAGES:
         assert not re.findall(r'^`{3,}\{(?:toctree|glossary)\}', page.read_text(), re.M), page
+
+
+def test_types_of_options_are_shown_by_their_values():
+    kinds = {
+        (folder, name, option.name): option.annotation
+        for (folder, name), cls in ENTRIES.items()
+        for option in cls.options
+    }
+    assert kinds['datasets', 'nyuv2', 'duplicates'] == "Literal['report', 'refuse']"
+    operators = kinds['methods', 'fusion', 'fusion']
+    assert operators.startswith("Literal['")
+    assert "'concat'" in operators
+    # What is left are Python's own names, and those of typing.
+    known = {'Literal', 'None', 'int', 'float', 'str', 'bool', 'tuple', 'Path', 'Sequence'}
+    names = {n.id for kind in kinds.values() if kind
+             for n in ast.walk(ast.parse(kind)) if isinstance(n, ast.Name)}  # fmt: skip
+    assert names <= known

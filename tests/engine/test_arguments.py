@@ -61,3 +61,21 @@ def test_subsets_are_a_word_or_a_file(tmp_path):
         told = r'--subsets: expected all, sampled:K .e.g. sampled:128. or a file with a subset'
         with pytest.raises(UserError, match=told):
             check('--methods', 'mmanet', '--subsets', given)
+
+
+@pytest.mark.parametrize(
+    ('words', 'told'),
+    [
+        (['--epochs', '5'],
+         "'--epochs': it is a field of the protocol; type --cfg-options epochs=5"),
+        (['--batch-size=8', '--jobs', '2'], 'type --cfg-options batch_size=8'),
+        (['--lr', '--tune', '2'], 'type --cfg-options lr=VALUE'),
+        (['--cfg-options', 'epochs=5', '--results', 'x', 'lr=3'],
+         "unknown argument 'lr=3': KEY=VALUE stands directly after --cfg-options"),
+        (['--sed', '1', '--seds', '1'], "'--seds'; did you mean '--seeds'"),
+    ],
+)  # fmt: skip
+def test_a_field_of_the_protocol_is_no_argument(words, told):
+    with pytest.raises(UserError) as error:
+        run.parser().parse_args(['--methods', 'mmanet', *words])
+    assert told in str(error.value)

@@ -139,8 +139,8 @@ def test_other_methods_are_refused_in_one_line(kind, tmp_path):
         e.check()
     # By its registered name, which is what is typed.
     assert str(error.value) == (
-        f'mmanet on {data.name}: expected a task of classification or segmentation, on which its formulas are defined, '
-        f'found {kind}'
+        f'mmanet on {data.name}: expected a task of classification or segmentation, '
+        f'on which its formulas are defined, found {kind}'
     )
 
 

@@ -223,3 +223,8 @@ def test_changed_code_is_noted(runs, tmp_path):
     edited(lambda c: c['method'].update(code='0' * 16))(folder)
     (note,) = load(folder).notes
     assert 'the code of hemis has changed since the training' in note
+
+
+def test_a_folder_above_one_run_names_it(runs):
+    with pytest.raises(UserError, match=f'a run; did you mean {runs["hemis"]}\\?$'):
+        load(runs['hemis'].parents[1])

@@ -195,3 +195,19 @@ def test_a_record_names_the_options_of_the_data_set_that_are_not_its_defaults(sp
     assert _changed(data) == changed
     data.options['unknown'] = usual
     assert _changed(data) == [*changed, 'unknown']
+
+
+def test_a_run_names_all_methods_that_do_not_fit_in_one_line(tmp_path, capsys):
+    file = tmp_path / 'mine.npz'
+    rows = np.random.default_rng(0).random((30, 4), np.float32)
+    np.savez(file, **{'inputs/a': rows, 'target': rows[:, 0], 'split': np.arange(30) % 3})
+    words = ['--datasets', 'arrays:target=regression', '--data-root', str(file)]
+    methods = ['mmanet', 'modality_dropout', 'gmd', 'rfnet']
+    args = command(tmp_path / 'x', *words, methods=methods, options=['epochs=1'])
+    assert run.main(args) == 2
+    assert capsys.readouterr().err == (
+        'error: mmanet on mine: expected a task of classification or segmentation, on which its '
+        'formulas are defined, found regression; refused as well: gmd on mine, rfnet on mine '
+        '(--dry-run says why)\n'
+    )
+    assert not (tmp_path / 'x').exists()

@@ -166,7 +166,7 @@ def test_sliders_give_the_expected_score(shown, faces):
     slider.focus()
     shown.keyboard.press('ArrowRight')
     assert slider.get_attribute('aria-valuetext') == '6 percent'
-    assert f'Best: {order[0]}' in faces.locator('.summary').inner_text()
+    assert f'Lowest expected score: {order[0]}' in faces.locator('.summary').inner_text()
 
 
 def cells_of(grid):

@@ -205,6 +205,7 @@ def test_the_tables_are_written_in_three_formats(results, found, capsys):
     assert 80 < max(map(len, prose.splitlines())) <= escaping.WIDE
     assert '± is the standard deviation over seeds. Differences' in told.replace('\n', ' ')
     stem = results / 'tables/faces-corruptions'
+    assert f'written: {stem}.md, .tex, .csv\n' in told
     text = stem.with_name(f'{stem.name}.md').read_text()
     header = (
         '| method | clean | corrupted | area | relative % | effective | gaussian | blur | seeds |'

@@ -256,7 +256,7 @@
     const percent = (p) => `${(100 * p).toFixed(1)} %`;
     const none = fails.reduce((product, p) => product * p, 1);
     element.querySelector('.summary').textContent = found.length
-      ? `All modalities are there with ${percent(weights[weights.length - 1])}, none with ${percent(none)}. Best: ${found[0].name}, ${shown(found[0].mean, part.digits)}.`
+      ? `All modalities are there with ${percent(weights[weights.length - 1])}, none with ${percent(none)}. ${part.higher ? 'Highest' : 'Lowest'} expected score: ${found[0].name}, ${shown(found[0].mean, part.digits)}; differences are not tested.`
       : 'With every modality failing for certain there is nothing to expect.';
     filter(element.closest('.block'));
   };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -66,15 +67,22 @@ class Case(NamedTuple):
         return cls(name, (slices, high, wide), first, last, found)
 
 
-def read_index(root: Path) -> list[Case]:
+def read_index(root: Path, dataset: str = 'DATASET') -> list[Case]:
     """Reads the list of cases that the preparation wrote.
+
+    Args:
+        root: A prepared root.
+        dataset: Registered name of the data set, for the command that a message shows.
 
     Raises:
         UserError: It is missing or broken.
     """
     file = root / INDEX
     if not has_file(file):
-        raise UserError(f'{file}: expected a prepared root, found nothing there; see prepare.py')
+        raise UserError(
+            f'{file}: expected a prepared root, found nothing there; prepare one by '
+            f'python datasets/prepare.py {dataset} {shlex.quote(str(root))} PREPARED'
+        )
     cases = []
     for k, line in enumerate(lines(file), 1):
         try:
