@@ -543,6 +543,8 @@ def test_searches_over_other_spaces_are_other_rows():
     labels = [row.label for row in block.rows if row.kind == 'method']
     assert len(labels) == 2
     assert all('0 to' in label for label in labels)
+    told = 'alpha=1.0, the untuned setting, is the first of 2 trials with the best validation mean'
+    assert sum(told in note for note in captions.notes(block)) == 2
 
 
 def test_the_search_is_part_of_the_identity_and_its_seconds_are_not():
