@@ -72,7 +72,7 @@ def test_subsets_are_a_word_or_a_file(tmp_path):
         (['--lr', '--tune', '2'], 'type --cfg-options lr=VALUE'),
         (['--cfg-options', 'epochs=5', '--results', 'x', 'lr=3'],
          "unknown argument 'lr=3': KEY=VALUE stands directly after --cfg-options"),
-        (['--sed', '1', '--seds', '1'], "'--seds'; did you mean '--seeds'"),
+        (['--seds', '1'], "'--seds'; did you mean '--seeds'"),
     ],
 )  # fmt: skip
 def test_a_field_of_the_protocol_is_no_argument(words, told):

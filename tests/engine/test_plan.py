@@ -210,4 +210,4 @@ def test_a_run_names_all_methods_that_do_not_fit_in_one_line(tmp_path, capsys):
         'formulas are defined, found regression; refused as well: gmd on mine, rfnet on mine '
         '(--dry-run says why)\n'
     )
-    assert not (tmp_path / 'x').exists()
+    assert not list((tmp_path / 'x').rglob('*.*'))
