@@ -131,8 +131,8 @@ class Protocol:
         share_encoders: Whether modalities of like kind and size share one encoder, in which each
             has normalisation layers of its own, and a stem if its channels are other ones.
         noise: Variance of the normal noise that training adds to the features of vectors, as a
-            multiple of D / n for D features and n training samples that have the modality; at most
-            1 (`benchmark.engine.noise`). 0 is off.
+            multiple of (D / n)^2 for D features and n training samples that have the modality; at
+            most 1 (`benchmark.engine.noise`). 0 is off.
     """
 
     sampler: str = 'uniform'

@@ -81,7 +81,7 @@ def words(protocol: Mapping[str, Any]) -> str:
     if protocol.get('nesterov') is False:
         told.append('plain momentum')
     if protocol.get('noise'):
-        told.append('noise on vectors ({noise:g} D / n)'.format(**protocol))
+        told.append('noise on vectors ({noise:g} (D / n)^2)'.format(**protocol))
     if protocol.get('share_encoders'):
         told.append('one encoder for modalities of like kind and size')
     if protocol.get('pretrain'):

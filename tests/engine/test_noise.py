@@ -26,11 +26,11 @@ def samples(kind='vectors', available=None, augment=None):
     return Samples(split, data.task, given)
 
 
-def test_on_average_over_the_noise_a_linear_fit_is_penalised_by_the_number_of_features():
-    """Of squared errors: ridge regression, whose factor is the field times D."""
-    rng, n, d, field = np.random.default_rng(0), 40, 6, 2.0
+def test_on_average_over_the_noise_a_linear_fit_is_penalised_as_by_ridge_regression():
+    """Of squared errors, n samples and the variance f (D / n)^2: the factor is f D^2 / n."""
+    rng, n, d, field = np.random.default_rng(0), 40, 6, 10.0
     x, y = rng.standard_normal((n, d)), rng.standard_normal(n)
-    ridge = np.linalg.solve(x.T @ x + field * d * np.eye(d), x.T @ y)
+    ridge = np.linalg.solve(x.T @ x + field * d**2 / n * np.eye(d), x.T @ y)
     plain = np.linalg.lstsq(x, y, rcond=None)[0]
     copies = 4000
     deviation = np.sqrt(noise.variance(field, d, n))
@@ -52,11 +52,11 @@ def test_the_noise_of_a_vector_follows_from_its_features_and_the_samples_that_ha
     drawn = {name: x.double() for name, x in added(zeros).inputs.items()}
     for x in drawn.values():
         assert x.mean(0).abs().max() < 0.02
-        np.testing.assert_allclose(torch.cov(x.T), 3 / 16 * np.eye(x.shape[1]), atol=0.015)
+        np.testing.assert_allclose(torch.cov(x.T), 9 / 128 * np.eye(x.shape[1]), atol=0.015)
 
 
 @pytest.mark.parametrize(
-    ('field', 'n', 'expected'), [(1, 6, 1), (1, 5, 1), (1, 7, 6 / 7), (9, 0, 1)]
+    ('field', 'n', 'expected'), [(1, 6, 1), (1, 5, 1), (1, 7, 36 / 49), (9, 0, 1)]
 )
 def test_noise_is_never_greater_than_the_features_themselves(field, n, expected):
     assert noise.variance(field, 6, n) == pytest.approx(expected)
@@ -109,7 +109,7 @@ def test_records_hold_noise_and_only_where_there_is_some(tmp_path):
     # Half of the samples have b, so that its noise is that of twice the features.
     train = loaders(e, e.parts[0], Machine('cpu'))[0].dataset
     found = noise.augmentation(train, 0.5).deviations
-    assert {m: s**2 for m, s in found.items()} == pytest.approx({'a': 3 / 16, 'b': 3 / 16})
+    assert {m: s**2 for m, s in found.items()} == pytest.approx({'a': 9 / 128, 'b': 9 / 128})
 
 
 def test_noise_on_images_alone_is_refused(tmp_path):
