@@ -22,8 +22,9 @@ class Noise:
     equivalent to Tikhonov regularization, 1995). Here v = (D / n)^2, at most 1, for D features: as
     much noise as signal where samples are no more than features, and next to none where they are
     many. With v = D / n, pictures of digits (32 features, 900 samples) lost about half a point of
-    accuracy on single modalities, and no other set gained as much (`docs/layouts.md`). That a formula of linear models suits networks is no
-    theorem; `tools/logistic.py` measures it.
+    accuracy on single modalities, and no other set gained as much over this formula
+    (`docs/layouts.md`). That a formula of linear models suits networks is no theorem;
+    `tools/logistic.py` measures it.
 
     Args:
         deviations: Modality -> standard deviation of the noise in each of its features.
