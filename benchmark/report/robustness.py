@@ -26,9 +26,6 @@ from benchmark.records.units import PERCENT
 from benchmark.report.runs import Runs
 from benchmark.subsets import subset_order
 
-NO_RELATIVE = 'There is no relative robustness: the score without any input is not known.'
-"""What tables and page say where nothing can be called kept."""
-
 FEWEST = 5
 """Rows that a trend of clean and corrupted scores needs."""
 
@@ -182,8 +179,7 @@ class Robustness:
     def relative(self, label: str, where: np.ndarray) -> np.ndarray:
         """Returns the relative robustness of a row, (seeds,); arguments as of `mean`.
 
-        It is NaN where a clean score is not better than `empty`, so that nothing can be kept, and
-        where `empty` is not known.
+        It is NaN where a clean score is not better than `empty`, or this is not known.
         """
         values = self.values[label]
         if self.empty is None or not where.any():
@@ -203,11 +199,8 @@ class Robustness:
 
     @cached_property
     def empty(self) -> float | None:
-        """The score without any input (`without_input`).
-
-        Where it is not known it is 0, the lowest score, or None if a lower score is better: an
-        error of 0 is perfect, and there is no highest one.
-        """
+        """The score without any input; if not known 0, or None where a lower score is better."""
+        # An error of 0 is perfect, and there is no highest one.
         found = without_input(self.runs)
         return 0.0 if found is None and self.runs.higher else found
 

@@ -14,12 +14,15 @@ from benchmark.records.units import PERCENT, Unit, shown
 from benchmark.report import escaping
 from benchmark.report.cost_table import TextTable
 from benchmark.report.render import comma_separated, latex_of, section
-from benchmark.report.robustness import FEWEST, NO_RELATIVE, Robustness
+from benchmark.report.robustness import FEWEST, Robustness
 from benchmark.report.table import Table
 from benchmark.report.writer import Lacking, show_texts, write_text
 
 WIDE = 4
 """Most modalities of which the tables show every pair of a corrupted and an absent one."""
+
+NO_RELATIVE = 'There is no relative robustness: the score without any input is not known.'
+"""What tables and page say where nothing can be called kept."""
 
 HEADER = ['method', 'protocol', 'modality', 'corruption', 'severity', 'subset', 'seeds']
 """Columns of the CSV file before its numbers."""

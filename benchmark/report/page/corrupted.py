@@ -11,7 +11,8 @@ from benchmark.records.corruptions import Tests
 from benchmark.records.kinds import KINDS
 from benchmark.records.units import shown
 from benchmark.report.page.view import Section, View, figure, grid, lacking, number, section, tidy
-from benchmark.report.robustness import FEWEST, NO_RELATIVE, Robustness
+from benchmark.report.robustness import FEWEST, Robustness
+from benchmark.report.robustness_tables import NO_RELATIVE
 
 MOST = 20_000
 """Most rows of the chart; beyond it, only the complete input is shown."""
