@@ -116,7 +116,8 @@ class Arrays(Dataset):
         weighted += [f'target={target}'] if target else []
         options = (width, *self.inputs, *own, *weighted)
         self.fingerprint = content_hash(self.file, raw, *options)
-        self.recipe, self.recipe_note = recipe(len(self.where['train']))
+        vectors = any(one.kind == 'vector' for one in self.inputs.values())
+        self.recipe, self.recipe_note = recipe(len(self.where['train']), vectors=vectors)
         shapes = tuple(self._modality(m, x) for m, x in self.inputs.items())
         kind, metric, classes = self.targets.kind, self.targets.metric, self.targets.classes
         scale = self.targets.scale

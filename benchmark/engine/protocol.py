@@ -34,12 +34,13 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'warmup': ('0 epochs or more', lambda x: 0 <= x < math.inf),
     'clip': ('0 (off) or a positive norm', lambda x: 0 <= x < math.inf),
     'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
+    'noise': ('0 (off) or a positive number', lambda x: 0 <= x < math.inf),
 }
 
 LATER = (
     *('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'sampling'),
     *('pretrain', 'pretrain_epochs', 'encoder', 'encoder_weights', 'encoder_frozen'),
-    *('mask_schedule', 'share_encoders'),
+    *('mask_schedule', 'share_encoders', 'noise'),
 )
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
@@ -129,6 +130,9 @@ class Protocol:
             more so the smaller T; `benchmark.engine.mask_schedules`).
         share_encoders: Whether modalities of like kind and size share one encoder, in which each
             has normalisation layers of its own, and a stem if its channels are other ones.
+        noise: Variance of the normal noise that training adds to the features of vectors, as a
+            multiple of (D / n)^2 for D features and n training samples that have the modality; at
+            most 1 (`benchmark.engine.noise`). 0 is off.
     """
 
     sampler: str = 'uniform'
@@ -159,6 +163,7 @@ class Protocol:
     encoder_frozen: bool = False
     mask_schedule: str = 'constant'
     share_encoders: bool = False
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmark.engine import backbones, gaps, loading, mask_schedules, one_encoder
+from benchmark.engine import backbones, gaps, loading, mask_schedules, noise, one_encoder
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.method import Task
@@ -25,13 +25,14 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
         protocol: The protocol.
 
     Raises:
-        UserError: Network, gaps, sampling, sampler, encoder, mask schedule or tested subsets do
-            not fit the method or the task.
+        UserError: Network, gaps, sampling, sampler, encoder, mask schedule, noise or tested
+            subsets do not fit the method or the task.
     """
     method = lookup(METHODS, name)
     method.check_network(task)
     gaps.check(task, protocol)
     loading.check_sampling(protocol.sampling, task)
+    noise.check(protocol.noise, task)
     mask_schedules.check(protocol.mask_schedule, Sampler(protocol.sampler, task.names), task)
     backbones.check(label, name, options, task)
     one_encoder.check(label, name, options, task)

@@ -15,7 +15,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from benchmark.engine import state
+from benchmark.engine import noise, state
 from benchmark.engine.curves import Curves, Showing
 from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
 from benchmark.engine.hooks import Averaging, Checkpoint, EpochState, LossWatch, Selection
@@ -239,8 +239,8 @@ def _runner(
     hooks: Sequence[Hook],
     restore: Callable[[Runner, Mapping[str, Any]], None],
 ) -> SilentRunner:
-    train_split, val_split = (cast(Samples, loader.dataset).split for loader in loaders)
-    method.data_preprocessor.augment = train_split.augment
+    train_samples, val_samples = (cast(Samples, loader.dataset) for loader in loaders)
+    method.data_preprocessor.augment = noise.augmentation(train_samples, protocol.noise)
     # Validation costs time: without a listener or a rule, only the last epoch's is wanted.
     listens = type(method).on_validation is not Method.on_validation
     wanted = listens or protocol.validates or job.curves
@@ -257,7 +257,7 @@ def _runner(
         param_scheduler=schedulers(protocol, len(loaders[0])),
         val_dataloader=loaders[1],
         val_cfg={'type': SubsetValLoop},
-        val_evaluator=SubsetEvaluator(method.task, job.only, val_split),
+        val_evaluator=SubsetEvaluator(method.task, job.only, val_samples.split),
         custom_hooks=[EpochState(job.seed, protocol.epochs), *hooks],
         randomness={'seed': derive(job.seed, 'runner')},
     )

@@ -203,6 +203,7 @@ class Rules(TypedDict, total=False):
     encoder_frozen: bool
     mask_schedule: str
     share_encoders: bool
+    noise: float
 
 
 class _Run(TypedDict):

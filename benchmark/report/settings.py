@@ -80,6 +80,8 @@ def words(protocol: Mapping[str, Any]) -> str:
             continue
     if protocol.get('nesterov') is False:
         told.append('plain momentum')
+    if protocol.get('noise'):
+        told.append('noise on vectors ({noise:g} (D / n)^2)'.format(**protocol))
     if protocol.get('share_encoders'):
         told.append('one encoder for modalities of like kind and size')
     if protocol.get('pretrain'):

@@ -12,7 +12,12 @@ EPOCHS = 20
 """Fewest epochs, so that a large data set is not left after a few passes."""
 
 
-def recipe(samples: int, largest: int = 64) -> tuple[dict[str, Any], str]:
+NOISE = 1.0
+"""Noise on vectors (`benchmark.engine.noise`), chosen on draws that `tools/logistic.py` does not
+test."""
+
+
+def recipe(samples: int, largest: int = 64, vectors: bool = False) -> tuple[dict[str, Any], str]:
     """Returns fields of the protocol that suit data of some size, and why.
 
     A batch holds a quarter of the training samples, at least 2 and at most `largest`. Small data
@@ -21,6 +26,7 @@ def recipe(samples: int, largest: int = 64) -> tuple[dict[str, Any], str]:
     Args:
         samples: Number of training samples.
         largest: Largest number of samples in a batch.
+        vectors: Whether vectors are among the modalities, whose features then get noise.
 
     Returns:
         The fields, and a line for the user.
@@ -33,4 +39,5 @@ def recipe(samples: int, largest: int = 64) -> tuple[dict[str, Any], str]:
         f'(at least {EPOCHS} epochs and {STEPS:,} steps) with batches of {batch}; '
         'epochs=N in --cfg-options changes it'
     )
-    return {'epochs': epochs, 'batch_size': batch, 'lr': 2e-3, 'weight_decay': 0.05}, told
+    fields = {'epochs': epochs, 'batch_size': batch, 'lr': 2e-3, 'weight_decay': 0.05}
+    return {**fields, **({'noise': NOISE} if vectors else {})}, told

@@ -103,7 +103,10 @@ def table_picture(text: str) -> str:
     )
     # The window cuts off what hangs below its last line, such as an underscore.
     console.print(f'{text}\n', markup=False, no_wrap=True)
-    svg = console.export_svg(title='python benchmark/tables.py results', unique_id='table')
+    svg = console.export_svg(
+        title=f'python benchmark/tables.py results   (with {len(METHODS)} of the methods)',
+        unique_id='table',
+    )
     # Rich names a font on another host; every reader has some monospaced font.
     return re.sub(r'@font-face \{.*?\}\s*', '', svg, flags=re.S)
 

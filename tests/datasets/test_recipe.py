@@ -46,7 +46,7 @@ def write(path, samples=40):
 
 def test_users_arrays_train_by_the_recipe_and_say_so(tmp_path, capsys):
     data = write(tmp_path / 'mine.npz')
-    assert (data.recipe, data.recipe_note) == recipe(40)
+    assert (data.recipe, data.recipe_note) == recipe(40, vectors=True)
     checked([data], {'lr': '1'})
     assert f'mine: {data.recipe_note}\n' in capsys.readouterr().out
     assert protocol_for(data, {}, 'cpu').epochs == 375

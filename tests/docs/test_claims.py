@@ -90,7 +90,7 @@ CLAIMS = [
     ),
     Claim(
         README,
-        'with zeros in their place the element-wise product has {b} % ACER, without them {a} % '
+        'with them the element-wise product has {b} % ACER, without them {a} % '
         '(p {p})',
         'fusion',
         0,
@@ -322,7 +322,10 @@ def compared(dataset):
         made = [known[at].standings.compare(*case) for at, case in cases]
         held = zip(cases, zip(made, holm([c.p for c in made]), strict=True), strict=True)
         return known[rate], [{case: found for (at, case), found in held if at == rate}]
-    if name in comparisons().GRIDS:
+    if name in comparisons().CPU:
+        (known,) = comparisons().gathered('cpu', comparisons().CPU[name])
+        by_title = comparisons().cpu_families(known)
+    elif name in comparisons().GRIDS:
         (known,) = comparisons().gathered(name, comparisons().GRIDS[name])
         by_title = comparisons().grid_families(name, known)
     else:
