@@ -134,9 +134,11 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
         able = within(able, machine if typed else replace(machine, jobs=1), args.budget)
     if refused is not None:
         return 0 if show_plan(able, machine, len(refused), request_of(args)) else 1
-    ok = execute(able, machine, args.force, writer.brief, helper)
+    # Nobody sees a task of Slurm die. A process beside one that holds a GPU may not get it.
+    task = args.only is not None and not torch.cuda.is_initialized()
+    ok = execute(able, machine, args.force, writer.brief, helper, task)
     if request := request_of(args):
-        ok &= corruption_runs.execute(plan.flat(able), machine, request, tester)
+        ok &= corruption_runs.execute(plan.flat(able), machine, request, tester, task)
     shown = show_tables(grid, args.results, args.gaps is not None, request is not None)
     return 0 if ok and shown else 1
 

@@ -13,6 +13,7 @@ if __name__ == '__main__':
 import argparse  # noqa: E402
 from functools import partial  # noqa: E402
 
+from benchmark.errors import UserError  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
 from benchmark.streams import Parser, command, telling  # noqa: E402
 
@@ -52,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         '--quick',
         action='store_true',
-        help='measure with tiny sizes, e.g. to see that everything runs; the ratios mean nothing',
+        help='measure with tiny sizes, e.g. to see that everything runs; the ratios mean nothing, '
+        'and --out is needed',
     )
     p.add_argument(
         '--alone',
@@ -70,9 +72,15 @@ def main(argv: list[str] | None = None) -> int:
         0.
 
     Raises:
-        UserError: There is no GPU, or the table cannot be written; told with status 2.
+        UserError: There is no GPU, the table cannot be written, or numbers that mean nothing would
+            take the place of a table of the project; told with status 2.
     """
     args = parser().parse_args(argv)
+    if args.quick and args.out is None:
+        raise UserError(
+            '--quick: expected --out beside it, e.g. --out /tmp/speed.md, found none: its ratios '
+            'mean nothing, and would replace the table in results/reference/'
+        )
     # PyTorch takes seconds to load, which a mistake in the arguments need not cost.
     from benchmark.engine.speed import report
 

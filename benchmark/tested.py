@@ -154,7 +154,8 @@ def _read(file: Path, names: Sequence[str]) -> list[str]:
     for number, line in enumerate(lines, 1):
         if not (text := line.partition('#')[0].strip()):
             continue
-        subset = subset_named(text, names, f'{file}, line {number}: subset')
+        members = '+'.join(name.strip() for name in text.split('+'))
+        subset = subset_named(members, names, f'{file}, line {number}: subset')
         if subset in found:
             raise UserError(
                 f'{file}, line {number}: expected every subset once, found {subset} again, as in '

@@ -39,6 +39,7 @@ def execute(
     machine: Machine,
     request: Request,
     helper: Helper | None = None,
+    apart: bool = False,
 ) -> bool:
     """Tests what is recorded and not tested yet; returns whether all is tested now.
 
@@ -47,6 +48,7 @@ def execute(
         machine: Where to test.
         request: The corruptions.
         helper: What each of several processes does; without it this process does everything.
+        apart: Whether one process, too, is another one than this, which outlives its death.
     """
     todo = pending(experiments, request)
     if not todo:
@@ -55,7 +57,7 @@ def execute(
     show(todo, request)
     jobs = max(1, min(machine.jobs, len(todo))) if helper else 1
     with Progress({}, len(todo), jobs) as progress:
-        if helper and jobs > 1:
+        if helper and (jobs > 1 or apart):
             ok, left = _shared(todo, jobs, machine, progress, helper)
             if ok is not None:
                 return ok

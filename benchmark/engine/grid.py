@@ -6,9 +6,9 @@ Several processes may run the same grid, or grids that share experiments, in one
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmark.engine import notes, trials
@@ -52,6 +52,7 @@ def execute(
     force: bool,
     brief: Brief,
     helper: Helper | None = None,
+    apart: bool = False,
 ) -> bool:
     """Runs what is not recorded; returns whether everything is recorded now.
 
@@ -61,6 +62,7 @@ def execute(
         force: Run again what is recorded.
         brief: Tells a finished run in one line.
         helper: What each of several processes does; without it this process does everything.
+        apart: Whether one process, too, is another one than this, which outlives its death.
     """
     every = [e for item in grid for e in steps(item)]
     todo = [e for e in every if force or not is_done(e)]
@@ -72,11 +74,9 @@ def execute(
     jobs = max(1, min(machine.jobs, len(todo))) if helper else 1
     with Progress(_epochs_to_train(todo, force), len(todo), jobs) as progress:
         worker = Worker(machine, progress, force, brief, before)
-        if helper and jobs > 1:
-            job = functools.partial(helper, before)
-            blame = functools.partial(deadly, grid, worker)
-            ok = share(job, jobs, progress, machine.gpus, blame)
-            if ok is not None:
+        if helper and todo and (jobs > 1 or apart):
+            job, blame = partial(helper, before), partial(deadly, grid, worker)
+            if (ok := share(job, jobs, progress, machine.gpus, blame)) is not None:
                 return ok
         # A job has died before it took anything: what it left is done here.
         use_gpu(machine.gpus)

@@ -28,6 +28,9 @@ from benchmark.progress import Progress, Reporter
 MEMORY = 2 * 2**30
 """Bytes of the machine's memory that a job is expected to need: networks, a batch, data."""
 
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit status of what was interrupted, as shells report it."""
+
 Job = Callable[[Reporter], bool]
 """What a process does; it can be pickled."""
 
@@ -121,6 +124,9 @@ def _work(job: Job, pipe: Connection, number: int, gpus: Sequence[int]) -> None:
     except UserError:
         # The data or the results have changed since the plan; whoever waits meets it, and tells it.
         sys.exit(1)
+    except KeyboardInterrupt:
+        # Code of a method has raised it: that of the terminal does not arrive here.
+        os._exit(INTERRUPTED)
 
 
 class Crew:
@@ -186,9 +192,10 @@ class Crew:
         """Takes note of the end of a process; one that has died may be replaced."""
         process = self.processes.pop(number)
         process.join()
-        if not process.exitcode:
+        # Code of a method may end its process with status 0.
+        if number in self.results:
             return
-        how, folder = _how(process.exitcode), self.progress.lost(number).folder
+        how, folder = _how(process.exitcode or 0), self.progress.lost(number).folder
         print(f'job {number + 1} of {self.count} ended: {how}', flush=True)
         if folder is None or self.blame is None:
             return  # another process would not get further, and tells nothing else

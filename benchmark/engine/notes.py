@@ -41,7 +41,8 @@ def tell(todo: Sequence[Experiment]) -> None:
 def _tested(e: Experiment) -> str:
     """Tells on how many of its subsets a data set is tested, where these are not all."""
     every = 2 ** len(e.data.task.names) - 1
-    return f'{e.data.name}: {len(e.subsets)} of {every:,} subsets are tested'
+    are = 'is' if len(e.subsets) == 1 else 'are'
+    return f'{e.data.name}: {len(e.subsets)} of {every:,} subsets {are} tested'
 
 
 def of(e: Experiment) -> list[str]:

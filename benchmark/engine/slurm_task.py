@@ -30,7 +30,8 @@ class Task:
             only: Folders of what it runs, relative to the results folder.
 
         Raises:
-            SystemExit: The command has failed; the state of the task tells so.
+            SystemExit: The command has failed; the state of the task tells so, and its log tells by
+                which signal the command was ended, if it was.
         """
         # The signals that announce the end of the time, and a preemption with a grace time, go to
         # all processes of a task. submitit alone deals with them: the command, or a loader process
@@ -41,6 +42,10 @@ class Task:
             check=False,
             preexec_fn=_ignore,
         )
+        if done.returncode < 0:
+            how = f'signal {-done.returncode} ({signal.strsignal(-done.returncode)})'
+            why = ', for example for lack of memory' * (-done.returncode == signal.SIGKILL)
+            print(f'error: the command was ended by {how}{why}', flush=True)
         if done.returncode:
             sys.exit(1)
 

@@ -32,6 +32,8 @@ def mean(runs: Runs) -> str:
             f'mean is an estimate of the mean over all {every(runs):,} subsets from a sample of '
             f'{len(runs.subsets)}'
         )
+    if runs.which and len(runs.subsets) == 1:
+        return f'mean is the score on the one that is listed of all {every(runs):,} subsets'
     if runs.which:
         return f'mean is over the {len(runs.subsets)} listed of all {every(runs):,} subsets'
     return 'mean is over the subsets'

@@ -163,19 +163,24 @@ def test_every_link_has_a_text():
 
 
 def flags():
-    """Every option of the commands."""
-    for command in COMMANDS.values():
-        parser = command.parser()
-        yield from (s for action in parser._actions for s in action.option_strings)
-    for command in ('prepare', 'preview'):
-        for node in ast.walk(ast.parse((ROOT / 'datasets' / f'{command}.py').read_text())):
+    """The script and the name of every option of the commands."""
+    for command, module in COMMANDS.items():
+        for action in module.parser()._actions:
+            yield from ((f'benchmark/{command}.py', s) for s in action.option_strings)
+    for script in ('datasets/prepare.py', 'datasets/preview.py'):
+        for node in ast.walk(ast.parse((ROOT / script).read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith('add_argument'):
-                yield from (a.value for a in node.args if str(a.value).startswith('-'))
+                yield from ((script, a.value) for a in node.args if str(a.value).startswith('-'))
 
 
-@pytest.mark.parametrize('flag', sorted(set(flags())))
-def test_every_option_of_a_command_is_documented(flag):
-    assert re.search(rf'`[^`\n]*(?<![\w-]){flag}(?![\w-])[^`\n]*`', OPTIONS)
+SECTIONS = dict(re.findall(r'^## `(\w+/\w+\.py)`\n(.*?)(?=^## `|\Z)', OPTIONS, re.M | re.S))
+"""The script of each command -> what the page on options says of it."""
+
+
+@pytest.mark.parametrize(('script', 'flag'), sorted(set(flags())))
+def test_every_option_of_a_command_is_documented_with_it(script, flag):
+    text = SECTIONS['benchmark/run.py' if flag in ('-h', '--help') else script]
+    assert re.search(rf'^`[^\n]*(?<![\w-]){flag}(?![\w-])', text, re.M)
 
 
 def test_every_protocol_field_is_documented_with_an_example():

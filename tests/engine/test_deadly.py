@@ -73,14 +73,14 @@ def grid_of(results, *methods, seeds=(0,), tune=None):
     return plan.experiments(plan.Request(methods, seeds, {}, results, 'cpu', tune), [data])
 
 
-def executed(asked, count):
+def executed(asked, count, apart=False):
     """Runs a grid in several processes."""
     machine = Machine('cpu', jobs=count)
 
     def helper(before, told):
         return Worker(machine, told, False, writer.brief, before).work(asked)
 
-    return grid.execute(asked, machine, False, writer.brief, helper)
+    return grid.execute(asked, machine, False, writer.brief, helper, apart)
 
 
 def outcomes(results):
@@ -108,6 +108,36 @@ def test_experiments_that_kill_their_processes_are_recorded_and_the_others_run(
     # Typed again, the command tries what has failed once more, and nothing else.
     assert executed(asked, 2) is False
     assert '2 of 6 experiments are recorded already' in capsys.readouterr().out
+
+
+def test_a_task_of_slurm_outlives_what_ends_its_process(tmp_path, capsys):
+    # A task has one process unless it has several cores.
+    asked = grid_of(tmp_path, 'deadly', 'majority')
+    assert executed(asked, 1, apart=True) is False
+    assert outcomes(tmp_path) == {
+        ('deadly', 0): 'its process ended: signal 9 (Killed)',
+        ('majority', 0): 'complete',
+    }
+    assert capsys.readouterr().out.count('job 1 of 1 ended: signal 9 (Killed)') == jobs.TWICE
+
+
+def test_a_process_that_ends_without_its_result_has_not_finished(tmp_path, monkeypatch, capfd):
+    def run(e, *given):
+        assert os.getpid() != HERE
+        if e.name == 'deadly':
+            os._exit(0)
+        if e.name == 'crashes':
+            raise KeyboardInterrupt
+        return execution.run(e, *given)
+
+    monkeypatch.setattr(grid, 'run', run)
+    assert executed(grid_of(tmp_path, 'deadly', 'crashes', 'majority'), 2) is False
+    assert outcomes(tmp_path) == {
+        ('deadly', 0): 'its process ended: exit status 0',
+        ('crashes', 0): 'its process ended: exit status 130',
+        ('majority', 0): 'complete',
+    }
+    assert 'Traceback' not in capfd.readouterr().err
 
 
 def test_a_death_that_does_not_happen_again_is_no_failure(tmp_path, monkeypatch, capsys):
@@ -153,8 +183,9 @@ def test_what_cannot_be_recorded_is_not_run_by_the_command_itself(tmp_path, monk
     assert told.count(' of 2 ended: signal 9') <= jobs.TWICE + 3
 
 
+@pytest.mark.parametrize('count', [1, 2])
 def test_a_run_that_kills_the_processes_of_its_test_is_tested_no_more(
-    tmp_path, monkeypatch, capsys
+    count, tmp_path, monkeypatch, capsys
 ):
     todo = [(e, None) for e in grid_of(tmp_path, 'deadly', 'hemis', 'rfnet')]
     monkeypatch.setattr(corruption_runs, 'pending', lambda *_: todo)
@@ -171,7 +202,8 @@ def test_a_run_that_kills_the_processes_of_its_test_is_tested_no_more(
                 told.end('tested')
         return True
 
-    assert corruption_runs.execute([], Machine('cpu', jobs=2), None, tests) is False
+    machine = Machine('cpu', jobs=count)
+    assert corruption_runs.execute([], machine, None, tests, apart=count == 1) is False
     assert {file.name for file in (tmp_path / 'tested').iterdir()} == {'hemis', 'rfnet'}
     told = capsys.readouterr().out
     assert told.count('deadly  seed 0  FAILED under corruptions: its process ended: sig') == 1

@@ -10,11 +10,11 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from benchmark.engine.loading import test_loader as loader_of_tests
 from benchmark.engine.loading import train_loader
-from benchmark.engine.parallel import exchange, processes, sharing
+from benchmark.engine.parallel import alike, exchange, processes, sharing
 from benchmark.errors import UserError
 from benchmark.method import Method
 from benchmark.registry import METHODS, discover
@@ -247,6 +247,58 @@ def test_only_modules_whose_rows_are_independent_are_shared(modules, kind):
     for found, after, verdicts in (each[kind] for each in both):
         assert verdicts == [KINDS[kind]]
         torch.testing.assert_close((found, after), (expected, state), rtol=1e-9, atol=1e-9)
+
+
+class Related(nn.Module):
+    """Takes some of the mean over the batch from each row, of which half precision sees little."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.share = share
+        layers = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 5)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        y = self.layers(x)
+        return y - self.share * y.mean(0)
+
+
+class Rounding(Related):
+    """Rounds what it returns."""
+
+    def forward(self, x):
+        return super().forward(x).bfloat16()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'share', 'half', 'alone'),
+    [
+        (Related, 0.1, False, False),
+        (Related, 0.01, False, False),
+        (Related, 0.0, False, True),
+        (Related, 0.0, True, True),  # a part of its parameters is in half precision
+        (Rounding, 0.0, False, False),
+    ],
+)
+def test_rows_that_depend_on_each_other_are_found_under_autocast(
+    kind, share, half, alone, as_one_of, monkeypatch
+):
+    as_one_of(0, 2)
+    monkeypatch.setattr(processes, 'everyone', lambda value: [value])
+    torch.manual_seed(2)
+    module = kind(share).train()
+    if half:
+        module.layers[-1].bfloat16()
+    x = torch.randn(COUNT, 3, 4, 4).bfloat16()
+    leaves, form = tree_flatten(((x,), {}))
+    with torch.autocast('cpu', torch.bfloat16):
+        found, drew = alike.rows_alone(module, module.forward, leaves, form, COUNT)
+        # What the trial leaves behind: gradients, and the training's own precision.
+        y = module(x)
+    assert (found, drew) == (alone, False)
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert all(p.grad is not None for p in module.parameters())
 
 
 class Counted:

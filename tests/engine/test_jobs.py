@@ -269,28 +269,69 @@ def test_the_usual_number_of_jobs_fills_the_cores_of_a_cpu(monkeypatch):
     assert cores() >= 1
 
 
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine of 8 cores and 64 GB, whose groups of processes are in a folder."""
+    for name in ('SLURM_CPUS_PER_TASK', 'SLURM_MEM_PER_NODE', 'SLURM_MEM_PER_CPU'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(granted, 'CGROUP', tmp_path)
+    monkeypatch.setattr(granted, 'MINE', tmp_path / 'mine')
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(os, 'sysconf', lambda name: 2**24 if name == 'SC_PHYS_PAGES' else 4096)
+    return tmp_path
+
+
 @pytest.mark.parametrize(
     ('quota', 'count'),
     [('200000 100000', 2), ('150000 100000', 2), ('50000 100000', 1), ('1600000 100000', 8),
      ('max 100000', 8), (None, 8), ('', 8)],
 )  # fmt: skip
-def test_a_container_grants_some_of_the_cores(quota, count, tmp_path, monkeypatch):
+def test_a_container_grants_some_of_the_cores(quota, count, machine):
     # Docker's --cpus and Kubernetes' limits change no affinity.
-    monkeypatch.setattr(granted, 'CGROUP', tmp_path)
-    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: set(range(8)), raising=False)
     if quota is not None:
-        (tmp_path / 'cpu.max').write_text(f'{quota}\n')
+        (machine / 'cpu.max').write_text(f'{quota}\n')
     assert cores() == count
 
 
-def test_a_container_grants_some_of_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(granted, 'CGROUP', tmp_path)
+def test_a_container_grants_some_of_the_memory(machine, monkeypatch):
     monkeypatch.setattr(jobs, 'cores', lambda: 64)
-    monkeypatch.setattr(os, 'sysconf', lambda name: 2**24 if name == 'SC_PHYS_PAGES' else 4096)
     assert jobs.usual('cpu', 1, [Dataset()]) == 32  # of 64 GB
-    (tmp_path / 'memory.max').write_text('max\n')
+    (machine / 'memory.max').write_text('max\n')
     assert jobs.usual('cpu', 1, [Dataset()]) == 32
-    (tmp_path / 'memory.max').write_text(f'{5 * 2**30}\n')
+    (machine / 'memory.max').write_text(f'{5 * 2**30}\n')
     assert jobs.usual('cpu', 1, [Dataset()]) == 2
-    (tmp_path / 'memory.max').write_text(f'{2**30}\n')
+    (machine / 'memory.max').write_text(f'{2**30}\n')
     assert jobs.usual('cpu', 1, [Dataset()]) == 1
+
+
+@pytest.mark.parametrize(
+    ('mine', 'count', 'size'),
+    [('0::/slurm/job_7/step', 3, 5), ('0::/slurm', 6, 9), ('1:name=systemd:/slurm/job_7', 7, 40),
+     ('0::/', 7, 40), ('0::/../slurm/job_7', 7, 40), ('0::/gone/job_7', 7, 40)],
+)  # fmt: skip
+def test_the_limits_of_all_groups_around_a_process_hold(mine, count, size, machine):
+    limits = {'.': ('7', '40'), 'slurm': ('6', '9'), 'slurm/job_7': ('3', '5')}
+    (machine / 'slurm' / 'job_7' / 'step').mkdir(parents=True)
+    for group, (quota, most) in limits.items():
+        (machine / group / 'cpu.max').write_text(f'{quota}00000 100000\n')
+        (machine / group / 'memory.max').write_text(f'{int(most) * 2**30}\n')
+    (machine / 'slurm' / 'job_7' / 'step' / 'cpu.max').write_text('max 100000\n')
+    (machine / 'mine').write_text(f'2:cpu:/elsewhere\n{mine}\n')
+    assert (cores(), granted.memory()) == (count, size * 2**30)
+
+
+@pytest.mark.parametrize(
+    ('variables', 'count', 'size'),
+    [
+        ({}, 8, 64), ({'CPUS_PER_TASK': '4'}, 4, 64), ({'CPUS_PER_TASK': '40'}, 8, 64),
+        ({'MEM_PER_NODE': '8192'}, 8, 8), ({'MEM_PER_NODE': '0'}, 8, 64),
+        ({'CPUS_PER_TASK': '4', 'MEM_PER_CPU': '2048'}, 4, 8), ({'MEM_PER_CPU': '2048'}, 8, 16),
+        ({'CPUS_PER_TASK': 'x', 'MEM_PER_NODE': ''}, 8, 64),
+    ],
+)  # fmt: skip
+def test_slurm_grants_some_of_the_cores_and_the_memory(
+    variables, count, size, machine, monkeypatch
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(f'SLURM_{name}', value)
+    assert (cores(), granted.memory()) == (count, size * 2**30)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmark import run, tested
-from benchmark.engine import listing_all, plan
+from benchmark.engine import listing_all, notes, plan
 from benchmark.engine.experiment import CannotTrain, experiment
 from benchmark.engine.hooks import Selection
 from benchmark.engine.protocol import Protocol
@@ -101,6 +101,15 @@ def test_the_epoch_is_chosen_by_the_estimated_mean(tmp_path):
     assert rule._value(scores) == pytest.approx(tested.mean(values, 9, 'sampled:31'))
     plain = Selection('mean', 'accuracy', '+'.join(names), tmp_path)
     assert plain._value(scores) == pytest.approx(np.mean(list(values.values())))
+
+
+def test_how_many_subsets_are_tested_is_a_sentence_also_of_one(tmp_path):
+    data, protocol = opened(arrays(tmp_path / 'm.npz', 3), subsets='list:7')
+    one = experiment(Spec('hemis'), data, protocol, 0, tmp_path)
+    assert notes._tested(one).endswith(': 1 of 7 subsets is tested')
+    data, protocol = opened(arrays(tmp_path / 'm.npz', 3), subsets='list:1,7')
+    two = experiment(Spec('hemis'), data, protocol, 0, tmp_path)
+    assert notes._tested(two).endswith(': 2 of 7 subsets are tested')
 
 
 def test_the_option_is_not_given_twice(tmp_path, capsys):

@@ -500,6 +500,16 @@ def test_a_task_hands_on_where_it_ran_and_whether_it_failed(tmp_path):
         Task(['false'], str(tmp_path))([])
 
 
+@pytest.mark.parametrize(
+    ('how', 'told'),
+    [('KILL', '9 (Killed), for example for lack of memory'), ('SEGV', '11 (Segmentation fault)')],
+)
+def test_a_task_tells_which_signal_has_ended_its_command(how, told, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        Task(['sh', '-c', f'ulimit -c 0; kill -{how} $$'], str(tmp_path))([])
+    assert capsys.readouterr().out == f'error: the command was ended by signal {told}\n'
+
+
 @pytest.mark.parametrize('announced', [signal.SIGUSR2, signal.SIGTERM])
 def test_the_signal_before_the_limit_ends_no_process_that_a_task_has_started(announced, tmp_path):
     # The first before its time limit, the second before it is preempted.

@@ -7,7 +7,7 @@ import torch
 
 from benchmark import speed
 from benchmark.engine.speed import processes, report, starting
-from benchmark.engine.speed.measuring import TINY, Row, in_turns, table
+from benchmark.engine.speed.measuring import TINY, Row, digits, in_turns, table
 
 
 def test_everything_that_needs_one_process_is_measured(tmp_path, capsys):
@@ -32,6 +32,8 @@ def test_everything_that_needs_one_process_is_measured(tmp_path, capsys):
             assert bool(goal) == (reached in ('yes', 'no'))
     assert 'GPU' in text.partition('## Not measured')[2]
     assert [what for what, _ in report.UNMEASURED['cpu'] if f'| {what} |' not in text] == []
+    for what in ('threads', 'starts', 'freed memory', '`--jobs`', '`torchrun`'):
+        assert f'| {what} | left out by `--alone` |' in text
     assert capsys.readouterr().out.count(':') > len(measured) - 1
 
 
@@ -64,6 +66,24 @@ def test_starts_are_measured_until_a_command_answers_or_trains(monkeypatch):
     assert [words[1] for words in asked[:6:2]] == ['--help', '--metods', '--list']
     compile(asked[-1][1], 'program', 'exec')
     assert asked[-1][2:4] == ['--methods', 'modality_dropout']
+
+
+def test_ratios_that_mean_nothing_take_no_place_of_a_table(capsys, monkeypatch):
+    monkeypatch.setattr(report, 'write', lambda *_: pytest.fail('it was measured'))
+    assert speed.main(['--quick']) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: --quick: expected --out beside it')
+
+
+@pytest.mark.parametrize(
+    ('ratio', 'shown'),
+    [(12.345, '12.35'), (0.1, '0.10'), (0.0999, '0.10'), (0.0949, '0.095'), (0.0123, '0.012'),
+     (0.001, '0.0010'), (0.000123, '0.00012'), (0.0, '0.00')],
+)  # fmt: skip
+def test_small_ratios_keep_two_digits(ratio, shown):
+    assert digits(ratio) == shown
+    row = table([Row('x', [ratio])], [], 'y').splitlines()[6]
+    assert row == f'| x | {shown} | {shown} to {shown} |  |  |  |'
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from benchmark import speed
+from benchmark.engine.building import Machine
 from benchmark.engine.speed import on_gpu, report
 from benchmark.engine.speed.measuring import TINY, Row
 from benchmark.engine.speed.on_gpu import Bound
@@ -67,6 +68,7 @@ def test_a_gpu_has_a_table_of_its_own_which_says_what_an_interrupted_one_lacks(
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'GPU X')
     monkeypatch.setattr(report, 'use_threads', lambda *_: None)
     monkeypatch.setattr(report, 'compute_on', lambda _: None)
+    monkeypatch.setattr(report, 'machine', lambda: Machine('cuda'))
     with pytest.raises(KeyboardInterrupt):
         report.write(tmp_path / 'a.md', True, True, 'cuda')
     text = (tmp_path / 'a.md').read_text()
@@ -76,6 +78,7 @@ def test_a_gpu_has_a_table_of_its_own_which_says_what_an_interrupted_one_lacks(
     assert '| two | the measurement ended before it |' in text
     assert '| one |' not in text
     assert '| several GPUs |' in text
+    assert '| `--jobs 16` on one GPU | left out by `--alone` |' in text
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')

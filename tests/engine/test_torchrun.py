@@ -152,20 +152,39 @@ def test_a_process_that_fails_alone_ends_the_command(tmp_path):
 
 
 def left_alone():
-    """What the leading process dies of when the other one is not there any more."""
+    """What each process says at its end when the other one is not there any more."""
     processes.everyone(None)  # one that leaves while the other still connects ends the joining
-    if not processes.leads():
-        return None
-    time.sleep(1)
-    seen = []
-    processes._die = lambda error: seen.append(str(error))
-    with contextlib.suppress(ValueError), processes.stopping():
-        raise ValueError('the connection was closed')
-    return seen
+    said = []
+    processes._end = lambda line='': said.append(line)
+    return said
+
+
+def leading_left_alone():
+    """What the leading process says when the other one has ended, and it fails of that."""
+    said = left_alone()
+    if processes.leads():
+        time.sleep(1)
+        with contextlib.suppress(ValueError), processes.stopping():
+            raise ValueError('the connection was closed')
+    return said
 
 
 def test_a_process_that_was_killed_makes_no_experiment_fail(tmp_path):
-    assert run_in(2, tmp_path, left_alone) == [['the connection was closed'], None]
+    told = 'another process has ended, which ends all; the same command goes on from the last epoch'
+    assert run_in(2, tmp_path, leading_left_alone) == [[told], []]
+
+
+def helper_left_alone():
+    """What another process says when the leading one has ended, and has told why."""
+    said = left_alone()
+    if not processes.leads():
+        time.sleep(1)
+        processes.stopped(RuntimeError('the connection was closed'))
+    return said
+
+
+def test_the_end_of_the_leading_process_is_told_once(tmp_path):
+    assert run_in(2, tmp_path, helper_left_alone) == [[], ['']]
 
 
 def planned():

@@ -97,7 +97,7 @@ def test_the_default_is_all_subsets_of_8_modalities_and_a_sample_of_more():
 
 def test_a_file_lists_subsets_in_any_order_and_a_record_holds_them(tmp_path):
     file = tmp_path / 'some.txt'
-    file.write_text('ir+rgb # two\n\n# a comment\nrgb+depth+ir\ndepth\n')
+    file.write_text(' ir + rgb # two\n\n# a comment\nrgb+depth+ir\ndepth\n')
     spec = tested.spelled(str(file), NAMES)
     assert tested.tested(spec, NAMES) == ['depth', 'rgb+ir', 'rgb+depth+ir']
     assert tested.spelled(spec, NAMES) == spec  # as typed again from a record

@@ -158,6 +158,12 @@ def test_another_choice_of_subsets_makes_a_block_of_its_own_and_a_list_says_so(t
     assert len(re.findall(r'^## .*many', text, re.M)) >= 2
 
 
+def test_the_only_listed_subset_is_told_as_one(tmp_path):
+    add(tmp_path / 'runs', 'hemis', 0, tested.spelled('list:fffff', MANY))
+    text = markdown(writer.write_tables(tmp_path, 'many'))
+    assert 'mean is the score on the one that is listed of all 1,048,575 subsets' in text
+
+
 def test_other_code_counts_on_the_subsets_of_the_protocol(tmp_path):
     add(tmp_path / 'runs', 'hemis', 0, SAMPLED)
     target = np.arange(SAMPLES) % 2

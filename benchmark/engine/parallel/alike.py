@@ -23,7 +23,9 @@ CLOSE = {torch.float64: 1e-8, torch.float32: 1e-4}
 """Type -> largest difference of two computations of a number, as a share of the largest number."""
 
 LOOSE = 0.05
-"""The same for half precision."""
+"""The same for a module that holds its own parameters in half precision."""
+
+HALVES = (torch.bfloat16, torch.float16)
 
 
 def rows_of(leaves: list[Any]) -> int:
@@ -53,7 +55,9 @@ def rows_alone(
     """Computes a module on the whole batch and on the own rows, and compares the own rows.
 
     Batch normalisation has the moments of the whole batch in both cases. The processes agree on the
-    result, which is the same in all.
+    result, which is the same in all. Everything is computed in float32, also where the training
+    computes in half precision: rounding there is as large as what a mean over the batch adds to a
+    row. A module whose own parameters are in half precision is tried out as it is called.
 
     Args:
         module: The module, which stays as it is.
@@ -65,11 +69,12 @@ def rows_alone(
     Returns:
         Whether the own rows are equal up to rounding, and whether the module draws random numbers.
     """
-    leaves = [x.detach() if isinstance(x, Tensor) else x for x in leaves]
+    half = any(p.dtype in HALVES for p in module.parameters())
+    leaves = [_tried(x, half) if isinstance(x, Tensor) else x for x in leaves]
     versions = [x._version for x in leaves if isinstance(x, Tensor)]
     rows = exchange.own(total)
     try:
-        with torch.no_grad(), _kept(module) as changed:
+        with torch.no_grad(), _exactly(leaves, half), _kept(module) as changed:
             before = generators(leaves)
             recording = Recording()
             with recording:
@@ -83,11 +88,37 @@ def rows_alone(
             clean &= same(generators(leaves), after)
             clean &= versions == [x._version for x in leaves if isinstance(x, Tensor)]
             drew = not same(before, after)
-            equal = clean and _equal(whole, part, rows)
+            equal = clean and _equal(whole, part, rows, half)
             _restore(before)
     except Exception:  # what is wrong with it shows in the call that follows
         equal, drew = False, False
     return all(processes.everyone(equal)), drew
+
+
+def _tried(x: Tensor, half: bool) -> Tensor:
+    """Returns an argument for a trial: in float32 unless the module itself is in half precision."""
+    x = x.detach()
+    return x.float() if x.dtype in HALVES and not half else x
+
+
+@contextlib.contextmanager
+def _exactly(leaves: list[Any], half: bool) -> Iterator[None]:
+    """Lets no operation round to fewer digits than its arguments have.
+
+    Args:
+        leaves: The arguments of the module.
+        half: Whether the module is in half precision; it is then called as the training calls it.
+    """
+    device = next(x.device.type for x in leaves if isinstance(x, Tensor))
+    usual, cudnn = torch.is_autocast_enabled(device), torch.backends.cudnn.allow_tf32
+    dtype = torch.get_autocast_dtype(device)
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        # Without a cache: the weights that it keeps here would lack gradients in the training.
+        with torch.autocast(device, dtype, enabled=usual and half, cache_enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = cudnn
 
 
 def _call(plain: Any, leaves: list[Any], form: Any) -> Any:
@@ -95,7 +126,7 @@ def _call(plain: Any, leaves: list[Any], form: Any) -> Any:
     return plain(*args, **kwargs)
 
 
-def _equal(whole: Any, part: Any, rows: Rows) -> bool:
+def _equal(whole: Any, part: Any, rows: Rows, half: bool) -> bool:
     """Returns whether what a module gave for the own rows is that of the whole batch."""
     (every, form), (some, other) = pytree.tree_flatten(whole), pytree.tree_flatten(part)
     if str(form) != str(other):
@@ -104,17 +135,19 @@ def _equal(whole: Any, part: Any, rows: Rows) -> bool:
         if not isinstance(x, Tensor):
             if not isinstance(x, PLAIN) or x != y:
                 return False
-        elif not x.ndim or len(x) != rows.total or not _close(x[rows.begin : rows.end], y):
+        elif not x.ndim or len(x) != rows.total or not _close(x[rows.begin : rows.end], y, half):
             return False
     return True
 
 
-def _close(x: Tensor, y: Tensor) -> bool:
+def _close(x: Tensor, y: Tensor, half: bool) -> bool:
     if x.shape != y.shape:
         return False
     if not x.is_floating_point():
         return torch.equal(x, y)
-    share = LOOSE if torch.is_autocast_enabled(x.device.type) else CLOSE.get(x.dtype, LOOSE)
+    share = LOOSE if half else CLOSE.get(x.dtype)
+    if share is None:  # it rounds by itself, and too few digits are left to compare
+        return False
     finite = x[x.isfinite()].abs()
     largest = finite.max().item() if len(finite) else 0.0
     return torch.allclose(x, y, rtol=share, atol=share * largest, equal_nan=True)

@@ -146,8 +146,11 @@ def stopping() -> Iterator[None]:
             try:
                 say(Stopped())
                 _meet()
-            except RuntimeError:  # a process was killed; its experiment has not failed
-                _die(error)
+            except RuntimeError:  # this error may follow from that; the experiment has not failed
+                _end(
+                    'another process has ended, which ends all; the same command goes on from the '
+                    'last epoch'
+                )
         raise
 
 
@@ -161,11 +164,14 @@ def stopped(error: BaseException) -> None:
         error: Why this process does not go on.
     """
     with _deadline(error):
-        if not isinstance(error, Stopped):
-            with contextlib.suppress(Stopped):
-                hear()
-                _die(error)
-        _meet()
+        try:
+            if not isinstance(error, Stopped):
+                with contextlib.suppress(Stopped):
+                    hear()
+                    _die(error)
+            _meet()
+        except RuntimeError:  # the leading process has ended; it has told why, unless it was killed
+            _end()
 
 
 def _meet() -> None:
@@ -186,8 +192,13 @@ def _deadline(error: BaseException) -> Iterator[None]:
 
 def _die(error: BaseException) -> None:
     told = f'{type(error).__name__}: {error}' if not isinstance(error, UserError) else str(error)
-    line = f'error: process {rank()} of {count()} alone failed, which ends all: {told}'
-    print(line, file=sys.__stderr__, flush=True)
+    _end(f'process {rank()} of {count()} alone failed, which ends all: {told}')
+
+
+def _end(line: str = '') -> None:
+    """Ends the process, whatever its threads wait for, after a line if there is one."""
+    if line:
+        print(f'error: {line}', file=sys.__stderr__, flush=True)
     os._exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import platform
 import statistics
@@ -136,6 +137,14 @@ def resident_mb() -> float:
     return pages * 4096 / 2**20
 
 
+def digits(ratio: float) -> str:
+    """Returns a ratio with two decimals; one below 0.1 with two digits that tell something."""
+    shown = float(f'{ratio:.2g}')
+    if not 0 < shown < 0.1:
+        return f'{ratio:.2f}'
+    return f'{ratio:.{1 - math.floor(math.log10(shown))}f}'
+
+
 def table(
     rows: Sequence[Row], unmeasured: Sequence[tuple[str, str]], command: str, gpu: str = ''
 ) -> str:
@@ -162,8 +171,8 @@ def table(
         '| --- | --- | --- | --- | --- | --- |',
     ]
     for row in rows:
-        median = f'{statistics.median(row.values):.2f}' if row.values else 'not measured'
-        spread = f'{min(row.values):.2f} to {max(row.values):.2f}' if row.values else ''
+        median = digits(statistics.median(row.values)) if row.values else 'not measured'
+        spread = f'{digits(min(row.values))} to {digits(max(row.values))}' if row.values else ''
         cells = row.what, median, spread, row.goal, row.reached, row.note
         lines.append(f'| {" | ".join(cells)} |')
     lines += ['', '## Not measured', '', '| what | why |', '| --- | --- |']

@@ -13,7 +13,7 @@ from benchmark.engine.building import use_threads
 from benchmark.engine.memory import keep_freed
 from benchmark.engine.speed import on_gpu, processes, starting, testing, trainings
 from benchmark.engine.speed.cases import compute_on, machine
-from benchmark.engine.speed.measuring import ON_GPU, TINY, Row, Sizes, table
+from benchmark.engine.speed.measuring import ON_GPU, TINY, Row, Sizes, digits, table
 from benchmark.errors import UserError
 from benchmark.files import ROOT, writing
 from benchmark.registry import discover
@@ -52,7 +52,12 @@ def _alone(sizes: Sizes, folder: Path) -> dict[str, Job]:
 
 
 def _together(sizes: Sizes, folder: Path) -> dict[str, Job]:
-    """Returns what needs a second core."""
+    """Returns what needs a second core, or what several processes share on a GPU."""
+    if machine().device == 'cuda':
+        return {
+            f'`--jobs {count}` on one GPU': partial(processes.jobs, sizes, count)
+            for count in on_gpu.TOGETHER
+        }
     return {
         'threads': lambda: trainings.threads(sizes, folder),
         'starts': lambda: starting.starts(sizes),
@@ -62,17 +67,17 @@ def _together(sizes: Sizes, folder: Path) -> dict[str, Job]:
     }
 
 
-def _on_gpu(sizes: Sizes, folder: Path, alone: bool) -> dict[str, Job]:
-    """Returns what only a GPU can tell; what takes longest comes last."""
-    together = {
-        f'`--jobs {count}` on one GPU': partial(processes.jobs, sizes, count)
-        for count in on_gpu.TOGETHER
-    }
+def _all(sizes: Sizes, folder: Path) -> dict[str, Job]:
+    """Returns everything that is measured on the device; what takes longest comes last."""
+    alone, together = _alone(sizes, folder), _together(sizes, folder)
+    if machine().device == 'cpu':
+        return alone | together
     return {
+        **alone,
         'bfloat16 / float32': lambda: on_gpu.precision(sizes, folder),
         '`--no-deterministic` / `--deterministic`': lambda: on_gpu.repeatable(sizes, folder),
         'share of the roofline of a step (goal: >= 0.40)': lambda: on_gpu.roofline(sizes, folder),
-        **({} if alone else together),
+        **together,
         '`--compile` / without': lambda: on_gpu.compiling(sizes, folder),
     }
 
@@ -91,18 +96,15 @@ def rows(
         alone: Leave out what needs a second core.
         save: Called with all rows so far, and what is left to measure, whenever there are new ones.
     """
-    jobs = _alone(sizes, folder)
-    if machine().device == 'cuda':
-        jobs |= _on_gpu(sizes, folder, alone)
-    elif not alone:
-        jobs |= _together(sizes, folder)
+    left_out = _together(sizes, folder) if alone else {}
+    jobs = {what: job for what, job in _all(sizes, folder).items() if what not in left_out}
     found: list[Row] = []
     left = list(jobs)
     for job in jobs.values():
         made = job()
         new = [made] if isinstance(made, Row) else list(made)
         for row in new:
-            values = ', '.join(f'{x:.2f}' for x in row.values) or 'not measured'
+            values = ', '.join(map(digits, row.values)) or 'not measured'
             print(f'{row.what}: {values} {row.note and f"({row.note})"}', flush=True)
         found += new
         del left[0]
@@ -139,6 +141,8 @@ def write(out: Path | None, quick: bool, alone: bool, device: str = 'cpu') -> Pa
 
     def save(found: list[Row], left: list[str]) -> None:
         missing = [(what, 'the measurement ended before it') for what in left]
+        left_out = _together(sizes, Path()) if alone else {}
+        missing += [(what, 'left out by `--alone`') for what in left_out]
         lacking = [*missing, *UNMEASURED[device]]
         text = table(found, lacking, f'python benchmark/speed.py{words}', gpu)
         with writing(out) as file:
