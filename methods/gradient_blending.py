@@ -53,10 +53,10 @@ class GradientBlending(UnimodalHeads):
     end of every period (the paper's online form).
 
     The estimate needs samples that are not learned from: a share of the training split, chosen by
-    the samples' positions, whose labels enter no loss (but
-    for the counts of class_weights=balanced and the statistics of normalisation, which are those of
-    the whole training split). The validation and test splits play no part
-    in it. Losses of both kinds of samples are those of the training passes of an epoch.
+    the samples' positions, whose labels enter no loss. Only the counts of class_weights=balanced
+    and the statistics of normalisation are those of the whole training split. The validation and
+    test splits play no part in it. Losses of both kinds of samples are those of the training passes
+    of an epoch.
 
     Departures. The paper trains every head by itself for a period from the same weights, so as to
     measure it; here all heads train together under their present weights, as in later
