@@ -585,7 +585,7 @@ def test_a_plan_lists_what_the_network_does_not_fit_and_a_run_ends_before_any_tr
     assert refused == ['toy  rfnet  seed 0']
     assert kept.label == 'modality_dropout'
     told = capsys.readouterr().out
-    assert told.startswith('refused   toy  rfnet  seed 0  RFNet on toy: needs encoders')
+    assert told.startswith('refused   toy  rfnet  seed 0  rfnet on toy: needs encoders')
     with pytest.raises(UserError, match='network=esanet'):
         experiments(Request(*words), [data])
 
