@@ -1,10 +1,10 @@
 """Tests differences between committed rows: python docs/comparisons.py.
 
-Writes `docs/comparisons/<name>.md` for the reference of each data set and for each grid, and
-`search.md`; the page of results includes them. The tests are those of the tables
-(`benchmark.report.comparison`); here every row is compared with modality dropout, and some rows
-with each other, where a table compares neighbours in the order of the scores alone. `search.md`
-shows what the search found.
+Writes `docs/comparisons/<name>.md` for the reference of each data set, for each grid and for the
+rows that were trained on a CPU, and `search.md`; the page of results includes them. The tests are
+those of the tables (`benchmark.report.comparison`); here every row is compared with modality
+dropout, and some rows with each other, where a table compares neighbours in the order of the scores
+alone. `search.md` shows what the search found.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ PAIRS = {
 
 GRIDS = {'ablation': 'synth_faces', 'fusion': 'synth_faces', 'rates': 'synth_faces'}
 """Folder of a grid in `results/` -> its data set."""
+
+CPU = {'cpu_faces': 'synth_faces', 'cpu_rooms': 'synth_rooms'}
+"""Page -> its data set, of the rows of `results/cpu`, which were trained in float32 on a CPU."""
 
 MASKED = {'gated': 'fusion'}
 """Operator -> the label of its row, where it is not `fusion:fusion=<operator>`."""
@@ -156,6 +159,17 @@ def families(dataset: str, known: runs.Runs) -> dict[str, list[tuple[str, str, s
     }
 
 
+def cpu_families(known: runs.Runs) -> dict[str, list[Case]]:
+    """Returns the families of tests of the rows that were trained on a CPU."""
+    others = [label for label in known.groups if label != BASE]
+    return {
+        f'Every row against `{BASE}`': [(label, BASE, 'mean') for label in others],
+        f'`logistic` against `{BASE}`, by subset': [
+            ('logistic', BASE, column) for column in known.subsets
+        ],
+    }
+
+
 def page(found: dict[str, list[tuple[runs.Runs, Case]]], names: Sequence[str] = ()) -> str:
     """Returns the tables of some families as Markdown.
 
@@ -188,6 +202,9 @@ def made(name: str) -> str:
         title = 'RedCore and equal supervision by missing rate'
         names = [f'{100 * float(rate):.0f} % missing, ' for rate, _ in cases]
         return page({title: [(known[rate], case) for rate, case in cases]}, names)
+    if name in CPU:
+        (rows,) = gathered('cpu', CPU[name])
+        return of_one(rows, cpu_families(rows))
     if name in GRIDS:
         (rows,) = gathered(name, GRIDS[name])
         return of_one(rows, grid_families(name, rows))
@@ -226,6 +243,6 @@ def search() -> str:
 
 
 if __name__ == '__main__':
-    pages = {'search': search()} | {name: made(name) for name in (*PAIRS, *GRIDS)}
+    pages = {'search': search()} | {name: made(name) for name in (*PAIRS, *GRIDS, *CPU)}
     for name, text in pages.items():
         (ROOT / 'docs/comparisons' / f'{name}.md').write_text(text, encoding='utf-8')

@@ -271,7 +271,10 @@ def test_the_table_of_the_search_is_that_of_the_trials(comparisons):
     assert comparisons.search() == (DOCS / 'comparisons' / 'search.md').read_text()
 
 
-@pytest.mark.parametrize('name', ['synth_faces', 'synth_rooms', 'ablation', 'fusion', 'rates'])
+COMPARED = 'synth_faces', 'synth_rooms', 'ablation', 'fusion', 'rates', 'cpu_faces', 'cpu_rooms'
+
+
+@pytest.mark.parametrize('name', COMPARED)
 def test_the_comparisons_are_those_of_the_records(name, comparisons):
     fresh, kept = comparisons.made(name), (DOCS / 'comparisons' / f'{name}.md').read_text()
     number = r'(?<!alpha=)(?<!tuned )[+-]?\d+\.?\d*'
