@@ -300,8 +300,8 @@ CLAIMS = [
     ),
     Claim(
         RESULTS,
-        '**On faces a network is better than logistic regression in the mean**: `logistic` has {a} % '
-        'ACER, `modality_dropout` {b} (p {p})',
+        '**On faces a network is better than logistic regression in the mean**: `logistic` has '
+        '{a} % ACER, `modality_dropout` {b} (p {p})',
         'cpu_faces',
         ALL,
         against_base('logistic'),
