@@ -137,8 +137,8 @@ def test_records_hold_the_field_and_fewer_parameters_and_networks_can_be_used(tm
         ('mixed', 'hemis', 'hemis on toy: share_encoders: expected encoders of two modalities'),
         ('faces', 'early_fusion', 'early_fusion on toy: share_encoders: expected encoders of two'),
         ('esanet', 'complete', 'complete on toy: share_encoders: expected encoders of two'),
-        ('faces', 'ogm_ge', 'share_encoders on toy: OGMGE changes the gradients of each'),
-        ('faces', 'mmpareto', 'share_encoders on toy: MMPareto changes the gradients of each'),
+        ('faces', 'ogm_ge', 'share_encoders on toy: ogm_ge changes the gradients of each'),
+        ('faces', 'mmpareto', 'share_encoders on toy: mmpareto changes the gradients of each'),
     ],
 )
 def test_where_nothing_can_be_shared_the_field_is_refused_in_one_line(kind, method, told, tmp_path):
