@@ -362,11 +362,11 @@ CLAIMS = [
     ),
     Claim(
         RESULTS,
-        'nor is any difference of `passion`, `mmpareto`, `gradient_blending` and `simmlm`',
+        'nor is any difference of `passion`, `smil`, `mmpareto`, `gradient_blending` and `simmlm`',
         'cpu_rooms',
         ALL,
-        against_base('passion', 'mmpareto', 'gradient_blending', 'simmlm'),
-        [False] * 4,
+        against_base('passion', 'smil', 'mmpareto', 'gradient_blending', 'simmlm'),
+        [False] * 5,
     ),
     Claim(
         RESULTS,
