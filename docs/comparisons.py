@@ -147,27 +147,24 @@ def rate_cases(known: dict[str, runs.Runs]) -> list[tuple[str, Case]]:
     return [(rate, (*pair, 'mean')) for rate in known for pair in pairs]
 
 
-def families(dataset: str, known: runs.Runs) -> dict[str, list[tuple[str, str, str]]]:
-    """Returns the families of tests of a data set: title -> (first, second, column) of each."""
+def against_base(known: runs.Runs, one: str) -> dict[str, list[Case]]:
+    """Returns the tests of every row's mean, and of one row by subset, against modality dropout."""
     others = [label for label in known.groups if label != BASE]
     return {
         f'Every row against `{BASE}`': [(label, BASE, 'mean') for label in others],
-        f'`complete` against `{BASE}`, by subset': [
-            ('complete', BASE, column) for column in known.subsets
-        ],
-        'Pairs of rows': [(*pair, 'mean') for pair in PAIRS[dataset]],
+        f'`{one}` against `{BASE}`, by subset': [(one, BASE, column) for column in known.subsets],
     }
+
+
+def families(dataset: str, known: runs.Runs) -> dict[str, list[Case]]:
+    """Returns the families of tests of a data set: title -> (first, second, column) of each."""
+    pairs: list[Case] = [(*pair, 'mean') for pair in PAIRS[dataset]]
+    return against_base(known, 'complete') | {'Pairs of rows': pairs}
 
 
 def cpu_families(known: runs.Runs) -> dict[str, list[Case]]:
     """Returns the families of tests of the rows that were trained on a CPU."""
-    others = [label for label in known.groups if label != BASE]
-    return {
-        f'Every row against `{BASE}`': [(label, BASE, 'mean') for label in others],
-        f'`logistic` against `{BASE}`, by subset': [
-            ('logistic', BASE, column) for column in known.subsets
-        ],
-    }
+    return against_base(known, 'logistic')
 
 
 def page(found: dict[str, list[tuple[runs.Runs, Case]]], names: Sequence[str] = ()) -> str:
