@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,12 +18,40 @@ MOST = 20_000
 """Most rows of the chart; beyond it, only the complete input is shown."""
 
 
-def measures(view: View, found: Robustness) -> list[str]:
-    """Returns what the table of methods and corruptions shows."""
+class Measure(NamedTuple):
+    """What the table of methods and corruptions can show.
+
+    Attributes:
+        title: Its name with its unit.
+        factor: What recorded values are multiplied by.
+        colour: The colouring of its cells, as of `grid`.
+        values: Returns row -> its mean over seeds, as recorded, from a modality and a corruption.
+    """
+
+    title: str
+    factor: float
+    colour: str
+    values: Callable[[str, str], dict[str, float]]
+
+
+def measures(view: View, found: Robustness) -> list[Measure]:
+    """Returns what the table shows: no relative robustness where it is not known."""
+
+    def relative(modality: str, kind: str) -> dict[str, float]:
+        where = found.where(modality, kind)
+        return {label: float(found.relative(label, where).mean()) for label in found.rows}
+
+    def area(modality: str, kind: str) -> dict[str, float]:
+        where = found.where(modality, kind)
+        return {label: float(found.area(label, where).mean()) for label in found.rows}
+
+    title = f'area under the severity curve{view.unit.suffix}'
+    better = 'high' if view.runs.higher else 'low'
+    kept = Measure('relative robustness (%)', 100.0, 'high', relative)
     return [
-        *([] if found.empty is None else ['relative robustness (%)']),
-        f'area under the severity curve{view.unit.suffix}',
-        'effective robustness (points)',
+        *([] if found.empty is None else [kept]),
+        Measure(title, view.unit.factor, better, area),
+        Measure('effective robustness (points)', 100.0, 'signed', found.effective),
     ]
 
 
@@ -114,18 +142,17 @@ def _subset_titles(subsets: list[str], names: list[str]) -> list[str]:
 
 
 def _kept(view: View, found: Robustness) -> dict[str, Any]:
-    """Returns method x corruption: a measure of `measures`, of one modality or of all."""
-    choices, options = ['', *found.modalities], measures(view, found)
-    first = 3 - len(options)  # without a relative robustness, the others move up
-    factors = [100.0, view.unit.factor, 100.0][first:]
+    """Returns method x corruption: one of `measures`, of one modality or of all."""
+    shown_here, kinds = measures(view, found), ('', *found.kinds)
     rows = [m for m, label in enumerate(view.runs.groups) if label in found.rows]
     labels = [label for label in view.runs.groups if label in found.rows]
-    columns = [[_measures(found, m, kind) for kind in ('', *found.kinds)] for m in choices]
-    layers = {
-        f'{n}/{k}': [[number(factors[n] * column[n][label]) for column in each] for label in labels]
-        for n in range(len(options))
-        for k, each in enumerate(columns)
-    }
+    layers = {}
+    for n, measure in enumerate(shown_here):
+        for k, modality in enumerate(('', *found.modalities)):
+            columns = [measure.values(modality, kind) for kind in kinds]
+            layers[f'{n}/{k}'] = [
+                [number(measure.factor * column[label]) for column in columns] for label in labels
+            ]
     return grid(
         f'{view.id}-kept',
         'Means over severities and seeds.',
@@ -134,18 +161,9 @@ def _kept(view: View, found: Robustness) -> dict[str, Any]:
         ['all corruptions', *(KINDS[kind] for kind in found.kinds)],
         layers,
         [
-            {'label': 'Shown', 'options': options},
+            {'label': 'Shown', 'options': [measure.title for measure in shown_here]},
             {'label': 'Corrupted', 'options': ['any modality', *tidy(found.modalities)]},
         ],
-        colours=['high', 'high' if view.runs.higher else 'low', 'signed'][first:],
+        colours=[measure.colour for measure in shown_here],
         methods=True,
     )
-
-
-def _measures(found: Robustness, modality: str, kind: str) -> list[dict[str, float]]:
-    """Returns for each of `measures` row -> its mean over seeds, as recorded."""
-    where = found.where(modality, kind)
-    kept = {label: float(found.relative(label, where).mean()) for label in found.rows}
-    area = {label: float(found.area(label, where).mean()) for label in found.rows}
-    others = [area, found.effective(modality, kind)]
-    return others if found.empty is None else [kept, *others]
