@@ -140,6 +140,15 @@ class Life:
         self.tell('stopped', '--status')
         return 'running' not in self.told['stopped']
 
+    def put_back(self):
+        # Its process ends some moments later than its state says.
+        return queue('%i %T')[0] == '1_0 PENDING' and self.stopped()
+
+    @staticmethod
+    def start_again():
+        # Slurm lets a task that was put back wait for two minutes, and needs some seconds.
+        asked('scontrol', 'update', 'JobId=1_0', 'StartTime=now+3')
+
     def live(self):
         self.tell('submitted', *SLURM)
         wait(lambda: any('resume.pth' in files for *_, files in os.walk(self.results)))
@@ -150,11 +159,13 @@ class Life:
         self.tell('again', *SLURM)
         self.tell('running', '--status')
         asked('scancel', '--signal=USR2', '1_0')  # as Slurm does some time before its limit
-        wait(lambda: queue('%i %T')[0] == '1_0 PENDING')
-        wait(self.stopped)  # its process ends some moments later
+        wait(self.put_back)
+        self.start_again()
+        wait(lambda: not self.stopped())
+        asked('sbatch', '--partition=urgent', '--output=/dev/null', '--wrap=true')
+        wait(self.put_back)
         (self.folder / 'open').touch()
-        # Slurm lets a task that was put back wait for two minutes, and needs some seconds.
-        asked('scontrol', 'update', 'JobId=1_0', 'StartTime=now+3')
+        self.start_again()
         self.tell('one process', results=self.whole)
         wait(lambda: not queue('%i'))
         self.table = (self.results / 'tables' / 'synth_faces.md').read_text()
@@ -198,12 +209,14 @@ def test_the_status_tells_what_runs_and_waits(life):
     assert 'seed 0 resumable (at epoch 2 of 3)' in life.told['stopped']
 
 
-def test_a_task_that_ran_into_its_limit_went_on_from_its_epoch(life):
+def test_a_task_that_ran_into_its_limit_or_was_preempted_went_on_from_its_epoch(life):
     (log,) = life.results.rglob('patient/*/seed0/train.log')
     assert re.findall(r'epoch (\d): loss', log.read_text()) == ['0', '1', '2']
     text = next((life.results / 'slurm').rglob('1_0_0_log.out')).read_text()
-    assert text.count('Starting with') == 2
-    assert 'Requeued job 1_0' in text
+    assert text.count('Starting with') == 3
+    # submitit puts a task back before its limit, and Slurm itself one that it preempts.
+    assert text.count('Requeued job 1_0') == 1
+    assert 'DUE TO PREEMPTION' in text
 
 
 def test_the_same_command_collects_the_records_of_one_process(life):
