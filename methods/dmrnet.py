@@ -66,14 +66,13 @@ class DMRNet(ModalityDropout):
     averaged over its samples and over all elements. The V combinations with the highest variance
     are hard from then on (Eq. 10-12), and their samples count once more through the predictor g.
 
-    In classification z is the last map before pooling, and KL is summed over channels and
-    positions. In segmentation z is the deepest fused map, each of its pixels is a sample of KL, and
-    the mean of CE is taken over labelled pixels. Where V is not known it is half of all
-    combinations, which for three modalities is as many as the released code fixes.
-
-    The paper's text was not available. The formulas are those of the released code and of an
-    independent implementation that names the paper's equations. The third term has the class
-    weights of the task's loss, if there are any.
+    In classification z is the last map before pooling, as in the authors' face code, and KL is
+    summed over channels and positions. In segmentation z is the deepest fused map, each of its
+    pixels is a sample of KL, and the mean of CE is taken over labelled pixels. Where V is not known
+    it is half of all combinations, which for three modalities is as many as the released code
+    fixes. The third term has the class weights of the task's loss, if there are any. The paper's
+    text was not available: the formulas are those of the released code and of an independent
+    implementation that names the paper's equations.
 
     variant='official' follows the released code where that changes numbers. In classification that
     code multiplies the CE of the B samples, a vector, by a mask of shape (B, 1, 1, 1). The product
@@ -86,15 +85,23 @@ class DMRNet(ModalityDropout):
     the hard combinations are those without depth; for other modalities it is the single modality
     of the highest variance. In segmentation all incomplete combinations are hard, a second decoder
     is trained for them, their loss is the mean over their own pixels, KL is detached, so that it
-    has no gradient, and the gradient of all parameters is clipped to the norm 20. These steps are
-    tested against formulas of this suite, not against figures of the released code. That code
-    trains with cross-entropy alone (`loss=ce`), the default of the protocol adds Dice.
+    has no gradient, and the gradient of all parameters is clipped to the norm 20, as on NYUv2. A
+    step on features of faces and one of ESANet from its images are tested against figures of the
+    released code, every term and the gradient of every weight. That code trains with cross-entropy
+    alone (`loss=ce`), the default of the protocol adds Dice.
 
     Departures from the released code in both variants: the average of the variance is the exact one
     over all samples, where that code averages means of batches; a batch without hard samples has no
-    third term in segmentation, where that code takes a constant of 1e-16; steps are not skipped
-    when the loss is NaN. The audio-visual code keeps the last, smaller batch of an epoch, which the
-    protocol drops.
+    third term in segmentation, where that code takes a constant of 1e-16; the second decoder is
+    trained on every batch, where that code trains the main one in its place if no sample has depth
+    alone; steps are not skipped when the loss is NaN. In the audio-visual code z is the vector of
+    1,024 numbers that joins both modalities' pooled maps, linear layers with BatchNorm make the
+    Gaussian, one linear layer classifies, and the last, smaller batch of an epoch is kept.
+
+    The settings of Cityscapes are carried over from NYUv2, which alone they rest on: no result of
+    the authors or command for Cityscapes was found. Their script that resumes a checkpoint of that
+    data (train_missing_dul_auxi_amp.py) has depth alone as hard, no clipping, and the third term
+    from epoch 10 on.
 
     Args:
         task: What the data set requires.

@@ -38,9 +38,10 @@ class HeMIS(ModalityDropout):
     to V if more than one modality is present.
 
     Agreement with released code: the moments of both variants are those of the code that they
-    follow. The loss has one term, and its value differs from official U-HeMIS, a TensorFlow program
-    for volumes, because encoders and decoder are other networks; in its decoder the moments also
-    enter without a convolution that reduces them.
+    follow. On faces, a step of the official variant is tested against figures of that code: the
+    loss and the gradient of every weight. The value of the loss, which has one term, differs from
+    official U-HeMIS, a TensorFlow program for volumes, because encoders and decoder are other
+    networks; in its decoder the moments also enter without a convolution that reduces them.
 
     Args:
         task: What the data set requires.

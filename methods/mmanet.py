@@ -39,32 +39,38 @@ class MMANet(ModalityDropout):
     L_MAD distils a frozen teacher that sees all modalities (`margin_aware_distillation`). L_MAR is
     the loss of a second decoder, used in training only, on the samples whose mask is a weak
     combination, one without the strong modality. The strong modality is mined in the first epochs:
-    it is the one whose absence changes the predictions on the validation split most. The deployed
-    network is the plain one.
+    it is the one whose absence changes the predictions on the validation split most.
 
     In segmentation every pixel of the batch is a sample of L_MAD, at the three deepest scales, and
     mining compares mIoU instead of predicted classes, as in the released code. With ESANet, these
     scales are the output of the context module and the two deepest skip maps, and L_MAR is summed
     over the second decoder's side outputs.
 
-    With fusion='moments' the network and its second decoder fuse by the mean and variance of what
-    is present, as in HeMIS (Havaei et al., MICCAI 2016), which the released code has as well; the
-    teacher still concatenates, since L_MAD compares how samples relate. `weak` names the
-    combinations of L_MAR: 'mined', or, as references for the mining, 'single' modalities or 'all'
-    combinations. `beta=0` leaves L_MAR out, `alpha=0` L_MAD. On CREMA-D and Kinetics-Sounds
-    DMRNet's authors have L_MAD from the beginning, L_MAR on both single modalities, no mining.
+    With fusion='moments' the network and its second decoder fuse as HeMIS does, which the released
+    code has as well; the teacher concatenates, since L_MAD compares how samples relate. `weak`
+    names the combinations of L_MAR: 'mined', or, as references for the mining, 'single' modalities
+    or 'all' combinations. `beta=0` leaves L_MAR out, `alpha=0` L_MAD.
 
     variant='official' follows the released code where that changes numbers. In classification the
     mask of L_MAR is broadcast, so that L_MAR becomes the mean error of all samples times the number
     of weak ones; MAD weights columns; mining takes the softmax of the class shares. In segmentation
     each half of a Gram row is normalised separately; the entropy is that of a softmax over the
     channels of a feature map in the teacher's decoder (the pyramid's second deepest map, or the
-    output of the first module of ESANet's decoder); and a single combination is weak. These steps
-    are tested against formulas of this suite, not against figures of the released code, which
-    trains with cross-entropy alone (`loss=ce`). Departures in both variants: the teacher's
-    BatchNorm stays in evaluation mode; a certain teacher gives no NaN; a resumed run keeps its weak
-    combinations; nothing is mined on test data. Formulas are those of the code and its comments,
-    since only the first pages of the paper were at hand.
+    output of the first module of ESANet's decoder); and a single combination is weak. A step on
+    faces and one of ESANet are tested against figures of the released code, every term and the
+    gradient of every weight. That code trains with cross-entropy alone (`loss=ce`).
+
+    Departures in both variants: the teacher's BatchNorm stays in evaluation mode; a certain teacher
+    gives no NaN; a resumed run keeps its weak combinations; nothing is mined on test data; a map
+    that is pooled to `grid` rows keeps its columns if they are fewer than the grid's, where that
+    code always makes 40; L_MAR always trains the second decoder, where that code trains the main
+    one in its place in batches that hold no sample of depth alone, if RGB alone is weak. Formulas
+    are those of the code and its comments: only the paper's first pages were at hand.
+
+    On CREMA-D and Kinetics-Sounds DMRNet's authors have L_MAD from the beginning, L_MAR on both
+    single modalities, no mining. What else their audio-visual code does is not followed: its
+    student has DMRNet's Gaussian, with 0.001 KL after epoch 5, L_MAR goes through the deployed
+    head, and L_MAD compares the pooled vectors of both modalities, masked and joined.
 
     Args:
         task: What the data set requires.
@@ -74,8 +80,7 @@ class MMANet(ModalityDropout):
         begin_epoch: Mining ends before this epoch; L_MAR and, by default, L_MAD start after it. A
             training that ends before starts them earlier (`late_start`).
         mad_after: L_MAD starts after this epoch, -1 from the beginning; 'auto' for `begin_epoch`.
-        grid: In segmentation, the number of rows to which larger maps are pooled for L_MAD; the
-            grid has 4/3 as many columns.
+        grid: In segmentation, rows to which larger maps are pooled for L_MAD; 4/3 as many columns.
         weak: The combinations of L_MAR: 'mined', 'single' or 'all'.
         fusion: 'concat' or 'moments'.
         variant: 'paper' or 'official'.

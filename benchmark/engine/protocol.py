@@ -100,7 +100,8 @@ class Protocol:
             MMANet's classification code; 'step:0.7' at that share of them, 'step:0.5/0.8' at
             both), 'poly' (power 0.9) or 'hold_linear' (constant, then linearly to 0 from half of
             the epochs on, as MMIN and RedCore), after the warm-up; or 'onecycle' (from lr / 25
-            up in a tenth of the epochs, then down by a cosine, as ESANet), which warms up itself.
+            up in a tenth of the epochs, then down by a cosine, as ESANet, but in every iteration,
+            where the scripts of MMANet and DMRNet move once per epoch), which warms up itself.
         warmup: Epochs of linear warm-up.
         val_interval: Epochs between validations; the last epoch is always validated.
         precision: Arithmetic of training; 'auto' is bfloat16 on CUDA and float32 elsewhere.

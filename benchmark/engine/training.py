@@ -107,7 +107,8 @@ def one_cycle(lr: float, total: int) -> list[dict[str, Any]]:
     The learning rate rises from lr / 25 to lr within the first tenth and falls to lr / 250,000.
     Meanwhile SGD's momentum, or Adam's beta1, falls from 0.95 to 0.85 and rises again, whatever the
     optimiser started with (Smith & Topin, Super-Convergence, 2017). All follow cosines. These are
-    the defaults of PyTorch's OneCycleLR, but for the tenth, which is ESANet's.
+    the defaults of PyTorch's OneCycleLR, but for the tenth, which is ESANet's. Here they move in
+    every iteration; in MMANet's and DMRNet's segmentation scripts once per epoch.
 
     Args:
         lr: The highest learning rate.

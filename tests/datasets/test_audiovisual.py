@@ -11,6 +11,8 @@ from corrections import check_fingerprint
 from PIL import Image
 
 from benchmark import run
+from benchmark.engine.protocol import Protocol
+from benchmark.engine.training import optim_wrapper, schedulers
 from benchmark.errors import UserError
 from benchmark.method import Batch
 from benchmark.registry import discover
@@ -348,3 +350,16 @@ def test_a_test_split_of_one_class_is_told(tmp_path):
     (root / 'test.csv').write_text('1000_test_HAP_XX,HAP')
     told = 'all labels of test are of class HAP: whoever always answers this class gets the best'
     assert [note for note in CremaD(root=str(root)).notes if note.startswith(told)]
+
+
+@pytest.mark.parametrize('data', [CremaD, KineticsSounds])
+def test_the_recipe_is_that_of_dmrnet_s_main_program(data):
+    # SGD with plain momentum, and a tenth of the learning rate from epoch 70 of 100 on.
+    protocol = Protocol.build(data.recipe, {}, 'cpu', 'classification')
+    assert (protocol.epochs, protocol.batch_size) == (100, 64)
+    optimizer = optim_wrapper(protocol)['optimizer']
+    expected = {
+        'type': 'SGD', 'lr': 1e-3, 'weight_decay': 1e-4, 'momentum': 0.9, 'nesterov': False
+    }  # fmt: skip
+    assert expected.items() <= optimizer.items()
+    assert [plan['milestones'] for plan in schedulers(protocol, 10)] == [[700]]
