@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 import pytest
-from pages import ROOT, compared, comparisons, scores, text_of
+from sentences import ROOT, compared, comparisons, scores, text_of
 
 from benchmark.report.comparison import LEVEL, p_text
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pages import ROOT, compared, scores, text_of
+from sentences import ROOT, compared, scores, text_of
 
 from benchmark.records import store
 
