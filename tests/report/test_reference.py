@@ -132,7 +132,7 @@ def test_a_unified_model_is_neither_at_chance_nor_at_its_ceiling(dataset, method
     [
         ('synth_faces', 'modality_dropout', 'gmd'),
         ('synth_faces', 'modality_dropout', 'complete'),
-        ('synth_rooms', 'mmanet', 'modality_dropout'),
+        ('synth_rooms', 'redcore', 'modality_dropout'),
         ('synth_rooms', 'modality_dropout', 'complete'),
     ],
 )
