@@ -92,16 +92,16 @@ class DMRNet(ModalityDropout):
 
     Departures from the released code in both variants: the average of the variance is the exact one
     over all samples, where that code averages means of batches; a batch without hard samples has no
-    third term in segmentation, where that code takes a constant of 1e-16; the second decoder is
-    trained on every batch, where that code trains the main one in its place if no sample has depth
+    third term in segmentation, where that code takes a constant of 1e-16; the second decoder has
+    the third term of every batch, where that code gives it to the main one if no sample has depth
     alone; steps are not skipped when the loss is NaN. In the audio-visual code z is the vector of
     1,024 numbers that joins both modalities' pooled maps, linear layers with BatchNorm make the
     Gaussian, one linear layer classifies, and the last, smaller batch of an epoch is kept.
 
-    The settings of Cityscapes are carried over from NYUv2, which alone they rest on: no result of
-    the authors or command for Cityscapes was found. Their script that resumes a checkpoint of that
-    data (train_missing_dul_auxi_amp.py) has depth alone as hard, no clipping, and the third term
-    from epoch 10 on.
+    The settings of Cityscapes are carried over from NYUv2, which alone they rest on: the authors
+    released no result of DMRNet and no command to train it on Cityscapes. Their script that resumes
+    a checkpoint of that data (train_missing_dul_auxi_amp.py) has depth alone as hard, no clipping,
+    and the third term from epoch 10 on.
 
     Args:
         task: What the data set requires.

@@ -63,9 +63,9 @@ class MMANet(ModalityDropout):
     Departures in both variants: the teacher's BatchNorm stays in evaluation mode; a certain teacher
     gives no NaN; a resumed run keeps its weak combinations; nothing is mined on test data; a map
     that is pooled to `grid` rows keeps its columns if they are fewer than the grid's, where that
-    code always makes 40; L_MAR always trains the second decoder, where that code trains the main
-    one in its place in batches that hold no sample of depth alone, if RGB alone is weak. Formulas
-    are those of the code and its comments: only the paper's first pages were at hand.
+    code always makes 40; in segmentation the second decoder has L_MAR in every batch, where that
+    code gives it to the main one if no sample of the batch has depth alone (and RGB alone is weak).
+    Formulas are those of the code and its comments: only the paper's first pages were at hand.
 
     On CREMA-D and Kinetics-Sounds DMRNet's authors have L_MAD from the beginning, L_MAR on both
     single modalities, no mining. What else their audio-visual code does is not followed: its
