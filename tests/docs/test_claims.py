@@ -515,7 +515,10 @@ PROVEN = {
     ('synth_rooms', ALL): ({'redcore'}, {'gmd', 'm3ae', 'complete'}),
     ('cpu_faces', ALL): (
         set(),
-        {'passion', 'masked', 'contrastive', 'logistic', 'mean_imputation', 'majority'},
+        {
+            'passion', 'masked', 'contrastive', 'missing_prompts', 'logistic', 'mean_imputation',
+            'majority',
+        },
     ),
     ('cpu_rooms', ALL): (
         set(),
