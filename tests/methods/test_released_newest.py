@@ -1,0 +1,123 @@
+"""Parts of ActionMAE against its released code.
+
+The released code computed the losses, outputs and gradients in released_newest.json on the weights
+and data of `figures.fill` and `figures.drawn`, as tests/helpers/figures.py describes, and here all
+is computed in double precision, too. The commit is 4ae5a81 of sangminwoo/ActionMAE. Its step began
+at the features of three modalities, which its temporal encoders normalise last; tokens had 32
+channels and two heads, there were two memory tokens, the fusion was that by concatenation, and the
+label smoothing of its cross-entropy was off. Its memory tokens were a tenth of those of `fill`.
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from figures import differences, drawn, fill
+from torch import nn
+
+from benchmark.method import Batch, Modality, Task
+from methods.actionmae import ActionMAE
+
+RELEASED = json.loads(Path(__file__).with_name('released_newest.json').read_text())
+
+
+@pytest.fixture(autouse=True)
+def _double(monkeypatch):
+    """Losses are computed in single precision otherwise, whatever the network's."""
+    monkeypatch.setattr(torch.Tensor, 'float', torch.Tensor.double)
+
+
+def task_of(names, classes, shape, width):
+    modalities = tuple(Modality(name, shape) for name in names)
+    return Task(
+        'any', 'classification', modalities, tuple(map(str, range(classes))), 'accuracy', width
+    )
+
+
+def filled(parameters):
+    fill(parameters)
+    return parameters
+
+
+def leaf(seed, *shape):
+    """An input in double precision that also receives a gradient."""
+    return drawn(seed, *shape).double().requires_grad_()
+
+
+class Given(nn.Module):
+    """Stands for encoders: returns features that are given, as maps of one pixel."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.features = features
+
+    def forward(self, _):
+        return {name: (x[:, :, None, None],) for name, x in self.features.items()}
+
+
+class Linear(nn.Linear):
+    """A decoder of maps of one pixel."""
+
+    def forward(self, maps):
+        return super().forward(maps[0].flatten(1))
+
+
+def agree(expected, terms, gradients):
+    """Compares terms, and gradients or outputs, with the released code's figures."""
+    for term, value in terms.items():
+        assert value.item() == pytest.approx(expected[term], rel=1e-6), term
+    apart = differences(gradients, expected['gradients'])
+    assert apart.max() < 1e-6, apart
+
+
+def blocks(transformer):
+    """The parameters of ActionMAE's blocks in the order of the released ones."""
+    for b in transformer.blocks:
+        attention = b.self_attn
+        yield from b.norm1.parameters()
+        yield from (attention.in_proj_weight, attention.in_proj_bias)
+        for part in (attention.out_proj, b.norm2, b.linear1, b.linear2):
+            yield from part.parameters()
+    yield from transformer.norm.parameters()
+
+
+def actionmae():
+    names = ('r', 'd', 'i')
+    method = ActionMAE(task_of(names, 4, (5,), 16), memory=2, variant='official')
+    method.decoder = Linear(3 * 32, 4)
+    features = {n: leaf(500 + k, 6, 32) for k, n in enumerate(names)}
+    method.double().encoders = Given(features)
+    tokens = method.autoencoder
+    parameters = filled([
+        *method.norms.parameters(), tokens.memory, tokens.mask, *blocks(tokens.encoder),
+        *blocks(tokens.decoder), *tokens.predict.parameters(), *method.decoder.parameters(),
+    ])  # fmt: skip
+    tokens.memory.data.mul_(0.1)
+    return method, [*parameters, *features.values()]
+
+
+@pytest.mark.parametrize(('kept', 'case'), [(1, 'actionmae_one'), (2, 'actionmae_two')])
+def test_actionmae_from_tokens_to_the_gradient_of_every_weight(kept, case):
+    method, leaves = actionmae()
+    method.train()
+    # The released code keeps the modalities of the smallest random numbers of each sample.
+    mask = drawn(600, 6, 3).argsort(1).argsort(1) < kept
+    batch = Batch({}, torch.ones_like(mask), mask, torch.arange(6) % 4, torch.arange(6))
+    losses = method.loss(batch)
+    gradients = torch.autograd.grad(sum(losses.values()), leaves)
+    agree(RELEASED[case], {n.removeprefix('loss_'): x for n, x in losses.items()}, gradients)
+
+
+@torch.no_grad()
+def test_actionmae_s_answer_at_test_for_every_subset():
+    method, _ = actionmae()
+    method.eval()
+    features = method.encode({})
+    for size in (1, 2, 3):
+        for there in itertools.combinations('rdi', size):
+            mask = torch.tensor([[n in there for n in 'rdi']]).expand(6, -1)
+            logits = method.decode(features, mask)
+            expected = RELEASED['actionmae_test'][''.join(there)]
+            assert differences([logits], expected) < 1e-6, there
