@@ -98,9 +98,12 @@ class Passion(ModalityDropout):
     networks) and teaches; the rate grows 1.5-fold before the first update of b and after every 100
     epochs. Departures from it in both variants: losses are averages, not sums, over a batch; a
     class counts if the sample has it, where that code asks this of all samples of the batch (there
-    are no others with its batch size of 1); one of its four students gets the map of another
-    modality by a slip. For equal features, logits and labels, the comparison of prototypes and the
-    official KL are those of that code.
+    are no others with its batch size of 1); where it enlarges maps it aligns the centres of the
+    corner voxels, here their edges are; one of its mmFormer's four students gets the map of another
+    modality by a slip. From the outputs of decoders on, with its task loss and maps of one size, a
+    step of the official variant equals that code's in all losses, gradients and distances, and b
+    after the epoch, too (tests/methods/test_released_newest.py). A whole step cannot be compared,
+    since the code's networks, RFNet, mmFormer and M2FTrans, are none of the suite's plain ones.
 
     Args:
         task: What the data set requires.

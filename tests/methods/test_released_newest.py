@@ -1,11 +1,15 @@
-"""Parts of ActionMAE against its released code.
+"""Parts of ActionMAE and PASSION against their released code.
 
 The released code computed the losses, outputs and gradients in released_newest.json on the weights
 and data of `figures.fill` and `figures.drawn`, as tests/helpers/figures.py describes, and here all
-is computed in double precision, too. The commit is 4ae5a81 of sangminwoo/ActionMAE. Its step began
-at the features of three modalities, which its temporal encoders normalise last; tokens had 32
+is computed in double precision, too.
+
+The step of 4ae5a81 of sangminwoo/ActionMAE began at the features of three modalities, which its temporal encoders normalise last; tokens had 32
 channels and two heads, there were two memory tokens, the fusion was that by concatenation, and the
 label smoothing of its cross-entropy was off. Its memory tokens were a tenth of those of `fill`.
+
+fd308b5 of Jun-Jie-Shi/PASSION ran two steps and the end of an epoch from the outputs of RFNet's
+decoders on, which were given as slices of 6 x 5 pixels; maps of all scales had that size.
 """
 
 import itertools
@@ -19,6 +23,8 @@ from torch import nn
 
 from benchmark.method import Batch, Modality, Task
 from methods.actionmae import ActionMAE
+from methods.common.losses import segmentation_loss
+from methods.passion import Passion
 
 RELEASED = json.loads(Path(__file__).with_name('released_newest.json').read_text())
 
@@ -121,3 +127,39 @@ def test_actionmae_s_answer_at_test_for_every_subset():
             logits = method.decode(features, mask)
             expected = RELEASED['actionmae_test'][''.join(there)]
             assert differences([logits], expected) < 1e-6, there
+
+
+class First(nn.Module):
+    """A decoder whose answer is its finest input."""
+
+    def forward(self, maps):
+        return maps[0]
+
+
+def test_passion_from_decoders_to_the_gradients_and_the_weights_of_the_next_epoch():
+    names = ('flair', 't1ce', 't1', 't2')
+    modalities = tuple(Modality(n, (1, 6, 5)) for n in names)
+    task = Task('any', 'segmentation', modalities, tuple('0123'), 'Dice', 4)
+    method = Passion(task, variant='official').double()
+    method.separate, method.task_loss = First(), segmentation_loss
+    method.weights.copy_(torch.tensor([0.7, 1.2, 0.9, 1.1]))
+    method._opened = method.epoch
+    masks = torch.tensor([[1, 0, 1, 1], [1, 1, 0, 1]]).bool()
+    for step, seed in enumerate((600, 500)):
+        logits, *sides = (leaf(seed + k, 5, 4, 6, 5) for k in (0, 2, 3, 4, 5))
+        maps, alone = leaf(seed + 1, 5, 8, 6, 5), leaf(seed + 6, 4, 4, 6, 5)
+        method.encode = lambda _, x=alone: {n: (x[k : k + 1],) for k, n in enumerate(names)}
+        method.views = lambda *_: None
+        method.decoded = lambda _, found=(logits, maps, sides): found
+        mask, before = masks[step : step + 1], method.distances.clone()
+        target = (torch.arange(30).view(1, 6, 5) * 7 // 3 + 1 - step) % 3
+        losses = method.loss(Batch({}, torch.ones_like(mask), mask, target, torch.arange(1)))
+    expected = RELEASED['passion']
+    terms = {n.removeprefix('loss_'): x for n, x in losses.items() if 'loss' in n}
+    assert terms.keys() == expected.keys() - {'distances', 'weights', 'gradients'}
+    leaves = [logits, maps, *sides, alone]
+    agree(expected, terms, torch.autograd.grad(sum(terms.values()), leaves))
+    assert (method.distances - before).tolist() == pytest.approx(expected['distances'], rel=1e-6)
+    method.epoch = 1
+    method.open_epoch()
+    assert method.weights.tolist() == pytest.approx(expected['weights'], rel=1e-6)
