@@ -182,7 +182,11 @@ class SMIL(Method):
     predicted from these features; in the released code from those of the layer before.
 
     The variants. 'official' is the released code: weights are softplus(A x), normalised, without
-    noise, and softplus(r) is added to features; the noise of r has the variance 1. 'paper' is the
+    noise, and softplus(r) is added to features; the noise of r has the variance 1. That code draws
+    noise for L_in alone, here it is drawn for L_out and h_l, too. But for this noise, a step from
+    given features and prototypes on, with its perceptron and its change of hidden units, equals
+    that code's in losses and gradients (tests/methods/test_released_newest.py). A whole step
+    cannot be compared, since its encoders are none of the suite's. 'paper' is the
     paper's text as far as it is known, which could not be verified: weights are normal with mean 1
     and a deviation that is predicted, here divided by K, and features are multiplied by
     softplus(r). At test its weights are their mean, so that the replacement does not depend on what

@@ -1,15 +1,19 @@
-"""Parts of ActionMAE and PASSION against their released code.
+"""ActionMAE, PASSION and SMIL against their released code.
 
 The released code computed the losses, outputs and gradients in released_newest.json on the weights
 and data of `figures.fill` and `figures.drawn`, as tests/helpers/figures.py describes, and here all
 is computed in double precision, too.
 
-The step of 4ae5a81 of sangminwoo/ActionMAE began at the features of three modalities, which its temporal encoders normalise last; tokens had 32
-channels and two heads, there were two memory tokens, the fusion was that by concatenation, and the
-label smoothing of its cross-entropy was off. Its memory tokens were a tenth of those of `fill`.
+The step of 4ae5a81 of sangminwoo/ActionMAE began at the features of three modalities, which its
+temporal encoders normalise last. Tokens had 32 channels and two heads; the fusion was that by
+concatenation, and the label smoothing of its cross-entropy was off. The two memory tokens were a
+tenth of those of `fill`.
 
 fd308b5 of Jun-Jie-Shi/PASSION ran two steps and the end of an epoch from the outputs of RFNet's
 decoders on, which were given as slices of 6 x 5 pixels; maps of all scales had that size.
+
+The step of 0d0e827 of mengmenm/SMIL began at the features of images and sounds, both of 8 channels,
+with five prototypes and a perceptron with 12 hidden units. Dropout was off.
 """
 
 import itertools
@@ -25,6 +29,7 @@ from benchmark.method import Batch, Modality, Task
 from methods.actionmae import ActionMAE
 from methods.common.losses import segmentation_loss
 from methods.passion import Passion
+from methods.smil import SMIL
 
 RELEASED = json.loads(Path(__file__).with_name('released_newest.json').read_text())
 
@@ -163,3 +168,71 @@ def test_passion_from_decoders_to_the_gradients_and_the_weights_of_the_next_epoc
     method.epoch = 1
     method.open_epoch()
     assert method.weights.tolist() == pytest.approx(expected['weights'], rel=1e-6)
+
+
+class Hidden(nn.Module):
+    """The decoder of SMIL's released code: a perceptron, whose hidden layer is its deepest map."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.out = nn.Linear(16, 12), nn.Linear(12, 4)
+
+    def maps(self, fused):
+        self.below = fused[0]
+        return (self.hidden(self.below.flatten(1)).relu()[:, :, None, None],)
+
+    def logits(self, maps):
+        return self.out(maps[0].flatten(1))
+
+
+class Above(nn.Module):
+    """SMIL's regulariser of hidden units as released: it reads the features below them."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.mean, self.seen = nn.Linear(16, 12), lambda: decoder.below.flatten(1)
+
+    def forward(self, h):
+        r = self.mean(self.seen())
+        return h + nn.functional.softplus(r + torch.randn_like(r))[:, :, None, None]
+
+
+def test_smil_from_features_to_the_gradients_through_the_inner_step(monkeypatch):
+    # The two modalities have as many channels; the released change of features reads the first.
+    method = SMIL(task_of(('image', 'sound'), 4, (5,), 4), prototypes=5, inner=2.0).train()
+    decoder = method.behind.decoder = Hidden()
+    method.behind.regularise[1] = Above(decoder)
+    method.epoch, method.epochs = 3, 16  # eta is 0.2
+    images, both, sounds = (leaf(500 + k, 6, 8) for k in range(3))
+    first = torch.stack([images, both], 1).flatten(0, 1)
+    second = torch.stack([torch.full_like(sounds, torch.nan), sounds], 1).flatten(0, 1)
+    method.double().encoders = Given({'image': first, 'sound': second})
+    kept = method.replace['sound 0']
+    kept.prototypes.sums.copy_(drawn(503, 5, 8))
+    kept.prototypes.counts.fill_(1)
+    method.learn_prototypes = lambda *_: None
+    change = method.behind.regularise[0].mean
+    own = [*decoder.parameters(), *kept.predict.parameters()]
+    reads = nn.Parameter(change.weight[:, :8, 0, 0].detach().clone())
+    above = method.behind.regularise[1].mean
+    fill([*own, reads, change.bias, *above.parameters()])
+    change.weight.data.zero_()[:, :8, 0, 0] = reads.data
+    calls = itertools.count(600)
+
+    def noise(x):
+        # As released: for the half of the batch with the inner loss, and in its pass alone.
+        seed, found = next(calls), torch.zeros_like(x)
+        if seed < 602:
+            found[::2] = drawn(seed, 6, *x.shape[1:]).double()
+        return found
+
+    monkeypatch.setattr(torch, 'randn_like', noise)
+    there = torch.tensor([[True, False], [True, True]]).repeat(6, 1)
+    mask = torch.tensor([[True, False]]).repeat(12, 1)
+    label = torch.arange(12) // 2
+    target = torch.where(there[:, 1], label + 1, label) % 4
+    losses = method.loss(Batch({}, there, mask, target, torch.arange(12)))
+    leaves = [*own, change.weight, change.bias, *above.parameters(), images, both, sounds]
+    found = list(torch.autograd.grad(sum(losses.values()), leaves))
+    found[6] = found[6][:, :8, 0, 0]
+    agree(RELEASED['smil'], {n.removeprefix('loss_'): x for n, x in losses.items()}, found)
