@@ -1,4 +1,4 @@
-"""ActionMAE, PASSION and SMIL against their released code.
+"""ActionMAE, PASSION, SMIL and missing-aware prompts against their released code.
 
 The released code computed the losses, outputs and gradients in released_newest.json on the weights
 and data of `figures.fill` and `figures.drawn`, as tests/helpers/figures.py describes, and here all
@@ -14,24 +14,28 @@ decoders on, which were given as slices of 6 x 5 pixels; maps of all scales had 
 
 The step of 0d0e827 of mengmenm/SMIL began at the features of images and sounds, both of 8 channels,
 with five prototypes and a perceptron with 12 hidden units. Dropout was off.
+
+The step of 9aa5381 of YiLunLee/missing_aware_prompts began at the tokens of words and images, zero
+where one is missing, and had three blocks of 24 channels, two of them with four prompts.
 """
 
 import itertools
-import json
-from pathlib import Path
 
 import pytest
 import torch
 from figures import differences, drawn, fill
+from released import Given, agree, leaf, read, task_of
 from torch import nn
 
 from benchmark.method import Batch, Modality, Task
 from methods.actionmae import ActionMAE
 from methods.common.losses import segmentation_loss
+from methods.common.sequences import split_padding
+from methods.missing_prompts import MissingPrompts
 from methods.passion import Passion
 from methods.smil import SMIL
 
-RELEASED = json.loads(Path(__file__).with_name('released_newest.json').read_text())
+RELEASED = read('released_newest.json')
 
 
 @pytest.fixture(autouse=True)
@@ -40,32 +44,9 @@ def _double(monkeypatch):
     monkeypatch.setattr(torch.Tensor, 'float', torch.Tensor.double)
 
 
-def task_of(names, classes, shape, width):
-    modalities = tuple(Modality(name, shape) for name in names)
-    return Task(
-        'any', 'classification', modalities, tuple(map(str, range(classes))), 'accuracy', width
-    )
-
-
 def filled(parameters):
     fill(parameters)
     return parameters
-
-
-def leaf(seed, *shape):
-    """An input in double precision that also receives a gradient."""
-    return drawn(seed, *shape).double().requires_grad_()
-
-
-class Given(nn.Module):
-    """Stands for encoders: returns features that are given, as maps of one pixel."""
-
-    def __init__(self, features):
-        super().__init__()
-        self.features = features
-
-    def forward(self, _):
-        return {name: (x[:, :, None, None],) for name, x in self.features.items()}
 
 
 class Linear(nn.Linear):
@@ -73,14 +54,6 @@ class Linear(nn.Linear):
 
     def forward(self, maps):
         return super().forward(maps[0].flatten(1))
-
-
-def agree(expected, terms, gradients):
-    """Compares terms, and gradients or outputs, with the released code's figures."""
-    for term, value in terms.items():
-        assert value.item() == pytest.approx(expected[term], rel=1e-6), term
-    apart = differences(gradients, expected['gradients'])
-    assert apart.max() < 1e-6, apart
 
 
 def blocks(transformer):
@@ -236,3 +209,55 @@ def test_smil_from_features_to_the_gradients_through_the_inner_step(monkeypatch)
     found = list(torch.autograd.grad(sum(losses.values()), leaves))
     found[6] = found[6][:, :8, 0, 0]
     agree(RELEASED['smil'], {n.removeprefix('loss_'): x for n, x in losses.items()}, found)
+
+
+class AsTokens(nn.Module):
+    """Stands for what makes inputs tokens: inputs are tokens, whose last column may mark them."""
+
+    def __init__(self, padded):
+        super().__init__()
+        self.padded = padded
+
+    def forward(self, x):
+        return split_padding(x, self.padded)
+
+
+def prompted(prompts, **options):
+    modalities = Modality('text', (4, 25), padded=True), Modality('image', (5, 24))
+    task = Task('any', 'classification', modalities, tuple('012'), 'accuracy', 3)
+    return MissingPrompts(task, prompts=prompts, heads=12, variant='official', **options)
+
+
+@pytest.mark.parametrize('prompts', ['input', 'attention'])
+def test_missing_prompts_from_tokens_to_the_gradients_of_what_is_trained(prompts):
+    method = prompted(prompts, length=4, prompted=2, depth=3, dropout=0.0).double()
+    method.embed = nn.ModuleDict({'text': AsTokens(True), 'image': AsTokens(False)})
+    table, types = method.transformer.prompts.table, nn.Parameter(torch.zeros(2, 24).double())
+    rows = [nn.Parameter(torch.zeros(2, 4, 24).double()) for _ in range(3)]
+    trained = [*method.pooler.parameters(), *method.head.parameters()]
+    order = (
+        part
+        for b in method.transformer.blocks
+        for part in (b.norm1, b.attn.qkv, b.attn.proj, b.norm2, b.mlp)
+    )
+    frozen = [p for part in (*order, method.transformer.norm) for p in part.parameters()]
+    fill([*rows, *trained, *frozen, types])
+    table.data[[0, 2, 1]] = torch.stack(rows).data  # complete, without words, without the image
+    # The first token is the first word there, which all samples have.
+    method.start.data[0, 0] = drawn(502, 24).double() + types[0].data
+    method.kinds['text'].data, method.kinds['image'].data = types.data
+    mask = torch.tensor([[True, True], [False, True], [True, False]]).repeat(2, 1)
+    real = torch.ones(6, 4, 1).double()
+    real[::2, 2:] = 0
+    inputs = {
+        'text': torch.cat([drawn(500, 6, 4, 24).double(), real], 2),
+        'image': drawn(501, 6, 5, 24).double(),
+    }
+    batch = Batch(inputs, torch.ones_like(mask), mask, torch.arange(6) * 2 % 3, torch.arange(6))
+    loss = method.loss(batch)['loss_task']
+    first, *found = torch.autograd.grad(loss, [table, *trained])
+    expected = RELEASED[f'missing_prompts_{prompts}']
+    agree(expected, {'task': loss}, [*first[[0, 2, 1]], *found])
+    ones = [(row == 1).all(2).all(0).nonzero()[:, 0].tolist() for row in
+            prompted(prompts, length=16).transformer.prompts.table[[0, 2, 1]]]  # fmt: skip
+    assert ones == expected['ones']
