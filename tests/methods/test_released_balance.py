@@ -1,4 +1,4 @@
-"""SimMLM, MMPareto and OGM-GE against their released code.
+"""SimMLM, MMPareto, OGM-GE and M3AE against their released code.
 
 The released code computed the losses, outputs and gradients in released_newest.json on the weights
 and data of `figures.fill` and `figures.drawn`, as tests/helpers/figures.py describes, and here all
@@ -13,6 +13,9 @@ the gradients of that encoder conflict; those of the other encoder do not.
 
 The step of 343dc1d of GeWu-Lab/OGM-GE_CVPR2022 had one convolution for each encoder, concatenation
 and a linear layer without bias, alpha 0.5, and the normal numbers of `drawn` as noise.
+
+Of fdb2800 of ccarliu/m3ae the losses of both stages were computed from the outputs of its network
+on, slices of 6 x 5 pixels, in the branch that its script selects. Regions did not overlap.
 """
 
 import itertools
@@ -25,6 +28,8 @@ from released import agree, leaf, read, task_of
 from torch import nn
 
 from benchmark.method import Batch, Modality, Task
+from methods.common.substitutes import ELEMENTS, PACE
+from methods.m3ae import M3AE
 from methods.mmpareto import MMPareto
 from methods.ogm_ge import OGMGE
 from methods.simmlm import Expert, SimMLM
@@ -142,3 +147,39 @@ def test_ogm_ge_in_a_whole_step(modulation, monkeypatch):
     method.epoch, method.epochs = 3, 100
     inputs = {n: drawn(500 + k, 6, 1, 4, 4).double() for k, n in enumerate(names)}
     agree(RELEASED[modulation], {}, followed(method, inputs, parameters))
+
+
+def m3ae():
+    modalities = tuple(Modality(n, (1, 6, 5)) for n in 'abcd')
+    return M3AE(Task('any', 'segmentation', modalities, tuple('012'), 'Dice', 4, loss='own'))
+
+
+def test_m3ae_s_losses_of_fine_tuning():
+    method = m3ae()
+    outputs = [leaf(500 + k, 2, 3, 6, 5, 1) for k in range(3)]
+    method.maps, method.outputs = lambda *_: None, lambda _: [x[..., 0] for x in outputs]
+    target = (torch.arange(30).view(1, 6, 5) * 7 // 3) % 3
+    one = torch.ones(1, 4, dtype=torch.bool)
+    losses = method.finetune(Batch({}, one, one, target, torch.arange(1)))
+    gradients = torch.autograd.grad(sum(losses.values()), outputs)
+    agree(RELEASED['m3ae'], {n.removeprefix('loss_'): x for n, x in losses.items()}, gradients)
+
+
+def test_m3ae_s_losses_of_pretraining():
+    method, whole = m3ae().double(), drawn(510, 4, 1, 6, 5).double()
+    for s, parameter in zip(whole, method.learned.values(), strict=True):
+        parameter.data.copy_(s / PACE)
+    found = leaf(512, 2, 4, 1, 6, 5)
+    method.maps = method.decoder.maps = lambda *_: None
+    method.reconstruction = nn.Module()
+    method.reconstruction.forward = lambda _: dict(zip('abcd', found.unbind(1), strict=True))
+    inputs = dict(zip('abcd', drawn(511, 2, 4, 1, 6, 5).double().unbind(1), strict=True))
+    all_there = torch.ones(2, 4, dtype=torch.bool)
+    losses = method.pretrain(Batch(inputs, all_there, all_there, torch.zeros(2), torch.arange(2)))
+    expected = dict(RELEASED['m3ae_pretraining'])
+    # The norm that as many elements as those of the released substitutes would have.
+    size = (ELEMENTS / whole.numel()) ** 0.5
+    expected['smoothness'] *= size
+    each = torch.autograd.grad(sum(losses.values()), [*method.learned.values(), found])
+    gradients = [torch.stack(each[:4]) / PACE / size, each[4]]
+    agree(expected, {n.removeprefix('loss_'): x for n, x in losses.items()}, gradients)
