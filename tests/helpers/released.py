@@ -24,9 +24,9 @@ def task_of(names, classes, shape, width, **options):
     return Task('any', 'classification', modalities, labels, 'accuracy', width, **options)
 
 
-def leaf(seed, *shape):
+def leaf(seed, *shape, scale=1):
     """Returns an input in double precision that also receives a gradient."""
-    return drawn(seed, *shape).double().requires_grad_()
+    return (scale * drawn(seed, *shape).double()).requires_grad_()
 
 
 class Given(nn.Module):
