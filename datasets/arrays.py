@@ -118,7 +118,9 @@ class Arrays(Dataset):
         options = (width, *self.inputs, *own, *weighted)
         self.fingerprint = content_hash(self.file, raw, *options)
         vectors = any(one.kind == 'vector' for one in self.inputs.values())
-        self.recipe, self.recipe_note = recipe(len(self.where['train']), vectors=vectors)
+        self.recipe, self.recipe_note = recipe(
+            len(self.where['train']), vectors=vectors, modalities=len(self.inputs)
+        )
         shapes = tuple(self._modality(m, x) for m, x in self.inputs.items())
         kind, metric, classes = self.targets.kind, self.targets.metric, self.targets.classes
         scale = self.targets.scale

@@ -122,18 +122,22 @@ class MMFormer(Method):
     adds their positions; the others attend to them. Neither the released code nor PASSION's
     re-implementation has a mask of keys.
 
-    Adaptations of this project: the paper is about 3-D MRI, which network=unet3d trains, with deep
-    supervision on the maps of its decoder; the paper's network has five scales, of 8 to 128
-    channels, this one four. The 2-D form and the classification form (one scale, cross-entropy, no
-    deep supervision) are this project's. They use the suite's encoders and decoders, batch instead
-    of instance normalisation, and deep supervision on the maps of the feature pyramid. Tokens have
-    8 `width` channels, the paper's 512 at a width of 64. The classification encoders end at a
-    stride of 4 or 8, the paper's at 16: there a token is a patch of 2x2 pixels, which a transposed
-    convolution restores. If the data have gaps, L_sep,i covers the samples that have modality i.
+    Adaptations of this project: the paper is about 3-D MRI, which network=unet3d trains. The 2-D
+    form and the classification form (one scale, cross-entropy, no deep supervision) are this
+    project's. They use the suite's encoders and decoders, batch instead of instance normalisation,
+    and deep supervision on the maps of the feature pyramid. Tokens have 8 `width` channels, the
+    paper's 512 at a width of 64. The classification encoders end at a stride of 4 or 8, the paper's
+    at 16: there a token is a patch of 2x2 pixels, which a transposed convolution restores. If the
+    data have gaps, L_sep,i covers the samples that have modality i.
 
     With equal weights and tokens the transformers equal the released ones. A whole step cannot be
-    compared: L_fuse, L_sep and L_deep also depend on convolutional encoders and decoders for
-    volumes, and L_deep is there taken from maps of its decoder.
+    compared, even with network=unet3d: the released network has five scales of 8 to 128 channels,
+    this one four; norm and leaky ReLU come before its convolutions, here after them; its encoders
+    and decoders ask for padding by reflection; its L_deep covers all scales but the finest, here
+    all; and all its upsampling aligns corners, here only that of the volumes' decoder. It draws
+    convolutions from N(0, 2 / fan_in); here `embed`, `spread`, `sides` and the last convolutions
+    of the decoders have PyTorch's default (uniform, variance 1 / (3 fan_in)), all others have
+    N(0, 2 / fan_out).
 
     variant='official' follows the released code in one more detail: it reshapes the inter
     transformer's output so that M consecutive tokens, instead of the tokens of the M modalities at
@@ -268,10 +272,7 @@ class MMFormer(Method):
         return total(self.task_loss(z, labels_of(batch.target, there)) for z, there in pairs)
 
     def deep_loss(self, levels: Sequence[Tensor], target: Tensor) -> Tensor:
-        """Returns the losses of the pyramid's maps, summed.
-
-        As in the released code, probabilities are upsampled, not logits.
-        """
+        """Sums the losses of levels; as in the released code, their probabilities are upsampled."""
         probabilities = (
             side(x).float().softmax(1) for side, x in zip(self.sides, levels, strict=True)
         )

@@ -52,11 +52,18 @@ class RFNet(Method):
     simplification; the paper's more complex fusion was not available. Convolutions pad with zeros:
     the released code asks for reflection, which the torch of its time ignored.
 
-    Agreement with the released code: with equal weights and inputs, probability maps, region fusion
-    and loss of a scale are equal, and so are their gradients. A whole step cannot be compared,
-    because the values of L_fuse, L_sep and L_prm all depend on encoders and on the path between
-    scales: there these are three 3-D convolutions per scale from full resolution on, joined by
-    trilinear upsampling, here the suite's residual encoders, joined by bilinear upsampling.
+    Agreement with the released code: with network=unet3d, loss=own and equal weights a whole step
+    is equal, every term and the gradient of every weight; the decoder of single modalities there
+    joins its two inputs in the other order, which is the same function. In the 2-D form the
+    probability maps, the region fusion and the loss of a scale are equal, and so are their
+    gradients. The rest differs: there encoders have three 3-D convolutions per scale from full
+    resolution on, and trilinear upsampling joins the scales; here the encoders are the suite's
+    residual ones, and bilinear upsampling joins the scales.
+
+    Departure in both forms: the initial weights. The released code draws all convolutions, gates
+    and heads included, from N(0, 2 / fan_in). Here the 2-D encoders and, with network=unet3d, all
+    convolutions before a norm begin with N(0, 2 / fan_out); gates, heads and all other 2-D parts
+    of RFNet with PyTorch's default, which is uniform with the variance 1 / (3 fan_in).
 
     Args:
         task: What the data set requires.

@@ -180,13 +180,22 @@ class RobustSeg(Method):
     independent of the width.
 
     The paper's text was not available: the formulas and the weights of 0.1 are those of the
-    released code. Departures from it: that code adds 1e-4 times the squared norm of all weights,
-    which here is the protocol's weight decay; it has dropout in its encoders; its task loss is
-    weighted cross-entropy and Dice, which is `loss=own` here (`squared_segmentation_loss`); it
-    draws each modality with probability 0.5, which is the sampler 'bernoulli:0.5', here the
-    protocol's sampler is used. Its gates are normalised over the positions of a sample before the
-    sigmoid; here they are not, since in classification there is one position. Its convolutions pad
-    by reflection and its fused contents have instance normalisation and a leaky ReLU.
+    released code, fa35dda of cchen-cc/Robust-Mseg. Departures from it: that code adds 0.5e-4 times
+    the squared norm of the kernels of all encoders and decoders, but not of gates, of fusions and
+    of the image decoders' last convolution; here the protocol's weight decay acts on all weights.
+    Its task loss is weighted cross-entropy and Dice, which is `loss=own` here
+    (`squared_segmentation_loss`). It draws each of four modalities with probability 0.5 and makes
+    an empty draw a single modality, so that single ones have the probability 5/64 and all other
+    subsets 4/64; here the protocol's sampler is used, and 'bernoulli:0.5' would give 1/15 to each.
+    Its gates are normalised over the positions of a sample before the sigmoid; here they are not,
+    since in classification there is one position. Its convolutions pad by reflection and its fused
+    contents have instance normalisation and a leaky ReLU. All its image decoders share their last
+    convolution; here each has its own.
+
+    Its initial weights are normal with the deviation 0.01, cut off at 0.02, in all convolutions,
+    and have the variance 2 / fan_in in the perceptrons. Here gates, style encoders and image
+    decoders begin with PyTorch's default, which is uniform with the variance 1 / (3 fan_in), and
+    content encoders, reductions and the decoder, but for its head, with N(0, 2 / fan_out).
 
     Restyling, KL, the errors of redrawn inputs and `loss=own` have, on equal tensors, the values
     and gradients of the released code. A whole step cannot be compared, since gates, norms and

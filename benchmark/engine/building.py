@@ -114,11 +114,13 @@ def build(experiment: Experiment, device: str) -> Method:
 
 
 def draw_volumes(method: Method) -> None:
-    """Draws the initial weights of 3-D convolutions as those of images have them.
+    """Draws the initial weights of 3-D convolutions as the encoders of images have them.
 
     They are normal with the variance 2 / (kernel size x output channels), which suits ReLU. These
     convolutions have no bias, because a norm without weights of its own follows; those with a bias
-    predict logits and gates, and keep what PyTorch draws, as in networks of images.
+    predict logits and gates, and keep what PyTorch draws, as in networks of images. This is one
+    rule for all methods. Authors may have another: the released code of RFNet and mmFormer counts
+    input channels, and draws logits and gates in the same way.
     """
     for module in method.modules():
         if isinstance(module, nn.Conv3d) and module.bias is None:

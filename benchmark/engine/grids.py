@@ -202,4 +202,4 @@ GRIDS = {
     ),
 }
 """The grids by name. Rates 0.1 to 0.9 are those that RedCore's released scripts name (in steps of
-0.1); the losses are those that MMANet's paper compares with its own."""
+0.1); the losses are those of MMANet's released code."""

@@ -24,6 +24,14 @@ def test_small_data_take_the_steps_and_large_data_the_epochs(samples, largest):
     assert 2 <= found['batch_size'] <= largest
 
 
+@pytest.mark.parametrize(('modalities', 'steps'), [(1, 1500), (2, 1500), (3, 3000), (6, 7500)])
+def test_vectors_of_many_modalities_take_more_steps_and_images_do_not(modalities, steps):
+    found, told = recipe(1100, vectors=True, modalities=modalities)
+    assert (found['epochs'] - 1) * 17 < steps <= found['epochs'] * 17
+    assert f'{steps:,} steps' in told
+    assert recipe(1100, modalities=modalities)[0]['epochs'] == 89
+
+
 def test_a_million_samples_take_no_more_epochs_than_the_floor():
     assert recipe(10**6)[0]['epochs'] == EPOCHS
 
@@ -46,7 +54,7 @@ def write(path, samples=40):
 
 def test_users_arrays_train_by_the_recipe_and_say_so(tmp_path, capsys):
     data = write(tmp_path / 'mine.npz')
-    assert (data.recipe, data.recipe_note) == recipe(40, vectors=True)
+    assert (data.recipe, data.recipe_note) == recipe(40, vectors=True, modalities=1)
     checked([data], {'lr': '1'})
     assert f'mine: {data.recipe_note}\n' in capsys.readouterr().out
     assert protocol_for(data, {}, 'cpu').epochs == 375

@@ -95,6 +95,18 @@ def test_dropout_acts_in_training_alone():
     assert torch.equal(net(x, x[0]), net(x, x[0]))
 
 
+def test_attention_is_dropped_twice_and_the_perceptron_once():
+    """The released code drops out the projection of attention, and then the whole branch again."""
+    block, x = Block(16, heads=4, ratio=2, dropout=0.5), torch.randn(4, 64, 16)
+    for last in (block.project[0], block.perceptron[3]):
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.ones_(last.bias)
+    for found, kept in ((block.attend(x, None), 0.25), (block.perceptron(x), 0.5)):
+        # What is kept is enlarged by the inverse of its share.
+        assert found.unique().tolist() == [0, 1 / kept]
+        assert (found > 0).double().mean().item() == pytest.approx(kept, abs=0.03)
+
+
 @pytest.mark.parametrize('task', [*OURS, TASKS['mixed'], TASKS['vectors']])
 def test_a_token_is_a_pixel_of_the_coarsest_map_and_a_patch_of_four_for_images_to_classify(task):
     method, batch = mmformer(task), batch_of(task)

@@ -1,6 +1,7 @@
 """One step of MMANet, DMRNet, RedCore, ShaSpec, LCR and MMIN against their released code.
 
-Of RFNet, mmFormer and GMD, whose networks are others, the parts that are equal.
+Of mmFormer and GMD, whose networks are others, and of RFNet's 2-D form, the parts that are equal. A
+whole step of RFNet on volumes is in test_released_volumes.py.
 
 The released code computed the losses and gradients in released_code.json on the weights and data
 of `figures.fill` and `figures.drawn`, as tests/helpers/figures.py describes. Encoders were left

@@ -1,0 +1,58 @@
+"""The pages of the documentation, and the comparisons of committed records that they rest on."""
+
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+
+from benchmark.report.comparison import holm
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def comparisons():
+    spec = importlib.util.spec_from_file_location('comparisons', ROOT / 'docs/comparisons.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def compared(dataset):
+    """The rows of a data set; per family, (first, second, column) -> comparison, corrected p.
+
+    Grids have their own names, and RedCore's rates one for each rate: `rates 0.9`.
+    """
+    name, _, rate = dataset.partition(' ')
+    if rate:
+        known = comparisons().rates()
+        cases = comparisons().rate_cases(known)
+        made = [known[at].standings.compare(*case) for at, case in cases]
+        held = zip(cases, zip(made, holm([c.p for c in made]), strict=True), strict=True)
+        return known[rate], [{case: found for (at, case), found in held if at == rate}]
+    if name in comparisons().CPU:
+        (known,) = comparisons().gathered('cpu', comparisons().CPU[name])
+        by_title = comparisons().cpu_families(known)
+    elif name in comparisons().GRIDS:
+        (known,) = comparisons().gathered(name, comparisons().GRIDS[name])
+        by_title = comparisons().grid_families(name, known)
+    else:
+        known = comparisons().reference(name)
+        by_title = comparisons().families(name, known)
+    found = []
+    for cases in by_title.values():
+        made = [known.standings.compare(*case) for case in cases]
+        adjusted = zip(made, holm([c.p for c in made]), strict=True)
+        found.append(dict(zip(cases, adjusted, strict=True)))
+    return known, found
+
+
+def scores(known, label, column):
+    """The scores of a row, one per seed, in percent."""
+    at = [*known.columns].index(column)
+    return 100 * known.values[known.groups[label], at]
+
+
+def text_of(page):
+    return re.sub(r'\s+', ' ', (ROOT / page).read_text())
