@@ -155,7 +155,11 @@ class ActionMAE(Method):
     all tokens are replaced by the decoder's; if nothing is, the fusion gets the first M outputs of
     the encoder, where memory tokens stand first. At test, tokens that are present come first in the
     fusion, whichever modalities they are of, and rebuilt ones follow; in training all are in place.
-    With equal weights and tokens, completed tokens and their error are those of the released code.
+    From the features of encoders on it then equals that code with its fusion by concatenation: in
+    both losses and all gradients where each sample lacks one or two of three modalities, and in the
+    logits of every subset at test (tests/methods/test_released_newest.py). The encoders of videos
+    were left out. Layer normalisation adds 1e-5 to variances, as that code's class does by default;
+    the builder of its models, which needs a file that was not released, asks for 1e-6.
 
     The paper's text was not available beyond its abstract and the caption of its figure 3, which
     says that original and rebuilt tokens are fused; the other formulas and the sizes are those of

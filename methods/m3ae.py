@@ -50,9 +50,9 @@ class M3AE(Method):
     - Pretraining. Missing modalities and random patches of the others are masked, and the network
       reconstructs all inputs x: L = MSE(x, xhat) + smoothness ||s - mean(s)||.
     - Fine-tuning with s frozen. Every sample is seen under two masks, with coarse logits f_1, f_2:
-      L = (L_task,1 + L_task,2) / 2 + consistency MSE(f_1, f_2). In segmentation L_task is the sum
-      over two coarse outputs and the prediction, and f the coarsest of them; in classification f
-      are the logits.
+      L = L_task + consistency MSE(f_1, f_2), with the task loss of both views as one batch. In
+      segmentation L_task is the sum over two coarse outputs and the prediction, and f the coarsest
+      of them; in classification f are the logits.
 
     As in the released code, 1/8 of all patches is shown; s starts as noise and, with Adam, learns
     50/3 times as fast as the network; its mean is taken per channel, and the norm over all s
@@ -79,11 +79,10 @@ class M3AE(Method):
     Its fine-tuning also changes the intensities of s with those of the inputs, which here come
     first. A patch of masked pretraining is a box, of 16 voxels a side there.
 
-    A whole step cannot be compared with the released code, whose 3-D U-Net is neither of the
-    networks here: all terms depend on it. Smoothness and consistency have its formulas.
-
-    The paper's text was not available: the formulas are those of the released code, in the branch
-    that its script selects. With loss=own each task loss is `sigmoid_loss`, as there.
+    From the network's outputs on, with loss=own, whose task loss is `sigmoid_loss`, losses and
+    gradients of both stages are the released code's (tests/methods/test_released_balance.py), but
+    for the norm's size. No whole step is compared: its 3-D U-Net is neither of the networks here.
+    The paper's text was not available: formulas are those of the branch that its script selects.
 
     Args:
         task: What the data set requires.

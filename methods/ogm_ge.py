@@ -59,8 +59,10 @@ class OGMGE(ModalityDropout):
     the place of convolutions, those of attention among them. The paper names no rule for more than
     two modalities.
 
-    Agreement with the released code: for two modalities, factors and noise are those of the code
-    for equal scores and gradients.
+    Agreement with the released code: with one convolution for each of two modalities, one linear
+    layer without bias behind them and equal noise, a whole step follows the same gradients, with
+    and without noise (tests/methods/test_released_balance.py). There a modality is scored with half
+    of that layer's bias, here with all of it; if both scores are equal, that code slows one, too.
 
     Args:
         task: What the data set requires.

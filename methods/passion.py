@@ -63,9 +63,9 @@ class Passion(ModalityDropout):
 
     Shi, Shang, Sun, Yu, Yang & Yan, PASSION: Towards Effective Incomplete Multi-Modal Medical Image
     Segmentation with Imbalanced Missing Rates, ACM MM 2024 (arXiv 2407.14796). It is made for
-    training gaps that are more frequent in one modality than in another. The network predicts once
-    from all modalities of a sample's mask (the teacher, which gets no gradient) and once from each
-    of them alone (the students), so that modalities that are seen rarely learn from the others:
+    training gaps that are more frequent in one modality than in another. The network predicts from
+    all modalities of a sample's mask (the teacher, without gradient) and from each of them alone
+    (the students), so that modalities that are seen rarely learn from the others:
 
         L = L_task + separate sum_m s_m b_m L_m + distillation sum_m b_m KL_m
             + prototypes sum_m s_m P_m
@@ -75,20 +75,19 @@ class Passion(ModalityDropout):
     and in the teacher; D_m is the mean absolute difference of these cosines (`prototype_gaps`).
     L_m is the task loss of a second decoder, which all modalities share, on modality m alone.
     s_m is 1 where the batch prefers other modalities, that is where D_m is larger than the mean
-    (`weak`), else 0: these modalities get more supervision. After each epoch the weights b, which
-    start at one, move towards the modalities that are far from the teacher (`rebalanced`). The
-    terms of a modality are averages over the samples whose mask holds it, estimated from a batch
-    as its sum divided by the share of samples that have shown the modality so far: the released
-    code's factor (all samples) / (samples with m).
+    (`weak`), else 0. After each epoch the weights b, which start at one, move towards modalities
+    that are far from the teacher (`rebalanced`). The terms of a modality are averages over the
+    samples whose mask holds it, estimated as a batch's sum divided by the share of samples that
+    have shown it so far: the released code's factor (all samples) / (samples with m).
 
     Adaptations of this project. The released code is a plug-in for networks that segment volumes;
-    here it is one for the suite's plain network (`modality_dropout`), in two dimensions or, with
-    network=unet3d, in three. Prototypes are those of each sample on the finest decoded map, in two
+    here it is one for the plain network (`modality_dropout`), of images or, with network=unet3d, of
+    volumes. Prototypes are those of each sample on the finest decoded map, in two
     dimensions that of the feature pyramid, on which a label counts by the share of its pixels. In
     classification the samples of the batch take the place of pixels, and the pooled features of the
-    last stage that of the map. The protocol's sampler draws masks, as with the code's option
-    `idt_drop`; sampler=complete shows all that a sample has, as in the paper. A sample without
-    modality m takes part in the student's pass with all that its mask holds, and in no term.
+    last stage that of the map. The sampler draws masks, as with that code's `idt_drop`;
+    sampler=complete shows all that a sample has, as in the paper. A sample without m takes part in
+    the student's pass with all that its mask holds, and in no term.
 
     The paper's text was not available: the formulas and weights are those of the released code, and
     KL is taken in its usual sense. variant='official' follows that code in these points: KL is
@@ -98,9 +97,11 @@ class Passion(ModalityDropout):
     networks) and teaches; the rate grows 1.5-fold before the first update of b and after every 100
     epochs. Departures from it in both variants: losses are averages, not sums, over a batch; a
     class counts if the sample has it, where that code asks this of all samples of the batch (there
-    are no others with its batch size of 1); one of its four students gets the map of another
-    modality by a slip. For equal features, logits and labels, the comparison of prototypes and the
-    official KL are those of that code.
+    are no others with its batch size of 1); resized maps align the corner voxels' centres there,
+    their edges here; one of mmFormer's four students gets another modality's map by a slip. From
+    the decoders' outputs on, with RFNet's loss and maps of one size, official losses, gradients, D
+    and the next b are that code's (tests/methods/test_released_newest.py). No whole step is
+    compared, since its networks (RFNet, mmFormer, M2FTrans) are not the plain one.
 
     Args:
         task: What the data set requires.

@@ -91,8 +91,10 @@ class SimMLM(Method):
     whose encoders train on whole batches.
 
     What could not be verified: the paper's text; the formulas are those of the released code, of
-    which a public copy was read. A step cannot be compared with it, since its experts are U-Nets
-    for volumes; for equal logits, gate and errors of samples, fusion and ranking are equal.
+    which a public copy was read. From given logits of experts and gate on, the fusion equals that
+    code's, and without Dice and with one region all losses and gradients do, too
+    (tests/methods/test_released_balance.py). A whole step cannot be compared, since its experts are
+    U-Nets for volumes, which the copy lacks, and its gate reads the inputs.
 
     Args:
         task: What the data set requires.

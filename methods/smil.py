@@ -166,27 +166,27 @@ class SMIL(Method):
 
     Second derivatives included, as in MAML (Finn et al., ICML 2017). L_in is the task's loss of
     half of the batch and L_out that of the other half, both under the samples' masks; h_l are the
-    features of complete samples of the second half under their masks, and g_l those of the same
-    samples with all modalities, averaged over elements, both with t'. eta is divided by ten in each
-    eighth of the training, as in the released code.
+    features of complete samples of the second half under their masks, and g_l those with all
+    modalities, averaged over elements, both with t'. As released, each eighth divides eta by ten.
 
     Adaptations of this project. The paper has two modalities of which one always is the missing
     one; here any may be, each has prototypes and weights of its own, and absent ones among the
     others count as zeros. In the paper the halves are two sets, of incomplete and of complete
     samples; here masks and training gaps make both. The inner step changes fusion and decoder; in
-    the released code it changes the encoder of the modality that is there, too, and the encoder of
-    the other one is pretrained and frozen. Here encoders learn from the start, so that prototypes
-    follow them (`methods/common/prototypes.py`) instead of one k-means of a trained network.
-    Features are the vectors at each position of the maps, at every scale, which for vectors and
-    sequences is the paper's case; label maps are not in the paper. A change of features is
-    predicted from these features; in the released code from those of the layer before.
+    the released code the encoder of the modality that is there, too, and both are pretrained. Here
+    encoders learn from the start, so that prototypes follow them (`methods/common/prototypes.py`)
+    instead of one k-means of a trained network. Features are the vectors at each position of all
+    maps, for vectors and sequences as in the paper, which has no label maps. A change of features
+    is predicted from them; in that code from the layer before.
 
     The variants. 'official' is the released code: weights are softplus(A x), normalised, without
-    noise, and softplus(r) is added to features; the noise of r has the variance 1. 'paper' is the
-    paper's text as far as it is known, which could not be verified: weights are normal with mean 1
-    and a deviation that is predicted, here divided by K, and features are multiplied by
-    softplus(r). At test its weights are their mean, so that the replacement does not depend on what
-    is there. The paper's prior over p is in neither. The released code chooses by the test split.
+    noise, and softplus(r) is added to features; the noise of r has the variance 1. It draws noise
+    for L_in alone, here L_out and h have some, too. Without it, a step from given features and
+    prototypes on, with that code's perceptron and its change of hidden units, has its losses and
+    gradients (tests/methods/test_released_newest.py); its encoders are not the suite's, so that no
+    whole step is compared. 'paper' is the text as far as it is known, which could not be verified:
+    weights are normal with mean 1 and a predicted deviation, here divided by K, at test their mean;
+    features are multiplied by softplus(r). The code chooses by the test split; neither has a prior.
 
     Args:
         task: What the data set requires.
