@@ -1,5 +1,7 @@
 """Numbers of the pages that come from committed records but compare no two methods."""
 
+import json
+
 import numpy as np
 import pytest
 from sentences import ROOT, compared, scores, text_of
@@ -46,3 +48,33 @@ def test_the_protocol_page_has_the_numbers_by_which_the_defaults_were_chosen(lab
     found = validation(label, options)
     assert len(found) == 3
     assert f'{found.mean():.2f} ± {found.std(ddof=1):.2f}' in text_of('docs/protocol.md')
+
+
+def learned():
+    """Label -> the curves of its three runs in the grid `balance`."""
+    found = {}
+    for path in sorted((ROOT / 'results/balance/runs').rglob('record.json')):
+        curves = json.loads((path.parent / 'curves.json').read_text())['networks']['']
+        found.setdefault(store.read(path)['method']['label'], []).append(curves)
+    return found
+
+
+def test_depth_leads_in_every_run_of_the_grid_that_balances():
+    runs = [curves for one in learned().values() for curves in one]
+    assert len(runs) == 18
+    for curves in runs:
+        alone = curves['modality_losses'], curves['validation']
+        for values in alone:
+            for other in ('rgb', 'ir'):
+                late = zip(values['depth'][8:], values[other][8:], strict=True)
+                assert all(depth < one for depth, one in late)
+    assert 'In all 18 runs depth alone has the lowest loss' in text_of('docs/results.md')
+
+
+def test_the_gradient_norms_of_methods_are_those_that_the_page_says():
+    page = text_of('docs/results.md')
+    for label, runs in learned().items():
+        if label == 'gradient_blending':
+            continue
+        norm = np.mean([list(curves['gradient_norms'].values()) for curves in runs])
+        assert f'{norm:.2f} for `{label}`' in page

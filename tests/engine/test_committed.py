@@ -11,7 +11,7 @@ from benchmark.records import store
 from benchmark.registry import discover
 
 discover()
-NAMES = ('reference', 'extra', 'cpu', 'ablation', 'fusion', 'rates', 'sign-flip')
+NAMES = ('reference', 'extra', 'cpu', 'ablation', 'fusion', 'rates', 'sign-flip', 'balance')
 FOLDERS = [ROOT / 'results' / name / 'runs' for name in NAMES]
 
 
