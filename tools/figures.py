@@ -190,7 +190,12 @@ def draw(found: Sequence[Point]) -> Figure:
             _panel(panel, here, widths)
             panel.set_title(f'{dataset}: {method}')
             panel.set_ylabel(f'points of {metric} gained\nover {BASELINE}')
-    for panel in panels[-1]:
+    trains = sorted({p.train for p in found})
+    for panel in panels[
+        -1
+    ]:  # whose ticks are those of all panels, also where a data set lacks some
+        panel.set_xticks(trains, [f'{t:,}' for t in trains])
+        panel.minorticks_off()
         panel.set_xlabel('training samples')
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc='outside lower center', ncols=4)
     return figure
@@ -200,8 +205,6 @@ def _panel(panel, found: Sequence[Point], widths: Sequence[int]) -> None:  # noq
     """Draws the lines of one method on one data set; a mark without an interval is open."""
     panel.axhline(0, color='0', linewidth=0.6)
     panel.set_xscale('log')
-    panel.set_xticks(trains := sorted({p.train for p in found}), [f'{t:,}' for t in trains])
-    panel.minorticks_off()
     for k, width in enumerate(widths):
         marker, line, grey = LINES[k % len(LINES)]
         here = sorted((p for p in found if p.width == width), key=lambda p: p.train)

@@ -94,6 +94,9 @@ def test_the_figure_is_the_same_twice_and_has_a_panel_for_each_data_set(folder, 
     assert 'axes_3' not in ids
     assert not list(tree.iter('{http://www.w3.org/2000/svg}text'))  # glyphs are paths
     assert 'missing: rooms train=125 width=8: every run' in out
+    faces, rooms = figures.draw(figures.read(folder)[0]).axes
+    for panel in (faces, rooms):  # the rooms lack 500
+        assert [label.get_text() for label in panel.get_xticklabels()] == ['125', '500']
 
 
 def test_lines_differ_in_grey_and_in_form_and_untested_marks_are_open(folder):
