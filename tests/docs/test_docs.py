@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import sentences
 
 from benchmark import compare, export, predict, run, show, speed, tables
 from benchmark.engine.grids import GRIDS
@@ -261,10 +262,7 @@ def test_the_picture_of_the_house_names_every_module():
 
 @pytest.fixture(scope='module')
 def comparisons():
-    spec = importlib.util.spec_from_file_location('comparisons', DOCS / 'comparisons.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return sentences.comparisons()
 
 
 def test_the_table_of_the_search_is_that_of_the_trials(comparisons):

@@ -1,12 +1,12 @@
 """Numbers of the pages that come from committed records but compare no two methods."""
 
-import json
+from functools import cache
 
 import numpy as np
 import pytest
 from sentences import ROOT, compared, scores, text_of
 
-from benchmark.records import store
+from benchmark.records import curves, store
 
 
 def correlation(data):
@@ -50,20 +50,22 @@ def test_the_protocol_page_has_the_numbers_by_which_the_defaults_were_chosen(lab
     assert f'{found.mean():.2f} ± {found.std(ddof=1):.2f}' in text_of('docs/protocol.md')
 
 
+@cache
 def learned():
     """Label -> the curves of its three runs in the grid `balance`."""
     found = {}
     for path in sorted((ROOT / 'results/balance/runs').rglob('record.json')):
-        curves = json.loads((path.parent / 'curves.json').read_text())['networks']['']
-        found.setdefault(store.read(path)['method']['label'], []).append(curves)
+        record = store.read(path)
+        (network,) = curves.read(path.with_name(curves.CURVES), record).values()
+        found.setdefault(record['method']['label'], []).append(network)
     return found
 
 
 def test_depth_leads_in_every_run_of_the_grid_that_balances():
-    runs = [curves for one in learned().values() for curves in one]
+    runs = [network for one in learned().values() for network in one]
     assert len(runs) == 18
-    for curves in runs:
-        alone = curves['modality_losses'], curves['validation']
+    for network in runs:
+        alone = network['modality_losses'], network['validation']
         for values in alone:
             for other in ('rgb', 'ir'):
                 late = zip(values['depth'][8:], values[other][8:], strict=True)
@@ -76,5 +78,5 @@ def test_the_gradient_norms_of_methods_are_those_that_the_page_says():
     for label, runs in learned().items():
         if label == 'gradient_blending':
             continue
-        norm = np.mean([list(curves['gradient_norms'].values()) for curves in runs])
+        norm = np.mean([list(network['gradient_norms'].values()) for network in runs])
         assert f'{norm:.2f} for `{label}`' in page

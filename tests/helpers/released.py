@@ -1,9 +1,11 @@
 """Comparison of losses and gradients with the figures of released code, in double precision."""
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
+import torch
 from figures import differences, drawn
 from torch import nn
 
@@ -15,6 +17,19 @@ METHODS = Path(__file__).parents[1] / 'methods'
 def read(name):
     """Returns the figures of a file in tests/methods."""
     return json.loads((METHODS / name).read_text())
+
+
+@contextlib.contextmanager
+def double_precision():
+    """Computes in double precision, also where methods ask for single precision."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.Tensor, 'float', torch.Tensor.double)
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def task_of(names, classes, shape, width, **options):

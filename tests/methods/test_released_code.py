@@ -16,15 +16,14 @@ in the torch of their time. The figures are stored with nine digits.
 """
 
 import itertools
-import json
-from pathlib import Path
 
 import pytest
 import torch
 from figures import differences, drawn, fill
+from released import double_precision, read, task_of
 from torch import nn
 
-from benchmark.method import Batch, Modality, Task
+from benchmark.method import Batch
 from methods.common.losses import log_odds, segmentation_loss
 from methods.common.regions import ProbabilityMaps, RegionFusion
 from methods.complete import Complete
@@ -37,25 +36,14 @@ from methods.mmin import MMIN
 from methods.redcore import RedCore
 from methods.shaspec import ShaSpec
 
-RELEASED = json.loads(Path(__file__).with_name('released_code.json').read_text())
+RELEASED = read('released_code.json')
 SUBSETS = torch.tensor(list(itertools.product((False, True), repeat=3))[1:])
 
 
 @pytest.fixture(autouse=True)
-def _double(monkeypatch):
-    """Runs the tests in double precision, also where methods ask for single precision."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    monkeypatch.setattr(torch.Tensor, 'float', torch.Tensor.double)
-    yield
-    torch.set_default_dtype(before)
-
-
-def task_of(names, classes, shape, width):
-    modalities = tuple(Modality(name, shape) for name in names)
-    return Task(
-        'any', 'classification', modalities, tuple(map(str, range(classes))), 'accuracy', width
-    )
+def _double():
+    with double_precision():
+        yield
 
 
 def batch_of(names, mask, classes):

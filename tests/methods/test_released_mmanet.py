@@ -12,13 +12,11 @@ this suite. Biases before a BatchNorm, which takes the mean away, have the gradi
 in the figures for what rounding made of it. The settings are compared with the authors' scripts.
 """
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from figures import differences, drawn, figures, fill
+from released import double_precision, read
 from torch import nn
 
 from benchmark.method import IGNORE, Batch, Modality, SubsetScore, Task
@@ -27,7 +25,7 @@ from methods.dmrnet import DMRNet
 from methods.hemis import HeMIS
 from methods.mmanet import MMANet
 
-RELEASED = json.loads(Path(__file__).with_name('released_mmanet.json').read_text())
+RELEASED = read('released_mmanet.json')
 PERIOD = 4099
 """After so many numbers weights and directions repeat: a network has 40 million."""
 SIDE = 96
@@ -36,15 +34,11 @@ MASK = torch.tensor([[1, 0], [0, 1], [1, 1]]).bool()
 
 @pytest.fixture(autouse=True)
 def _double(monkeypatch):
-    """Runs the tests in double precision, also where methods ask for single precision."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    monkeypatch.setattr(torch.Tensor, 'float', torch.Tensor.double)
     # No time for first weights, which `fill` replaces.
     for name in ('normal_', 'uniform_'):
         monkeypatch.setattr(torch.Tensor, name, lambda x, *_, **__: x)
-    yield
-    torch.set_default_dtype(before)
+    with double_precision():
+        yield
 
 
 def scenes():

@@ -10,17 +10,15 @@ places; and each region has gates in layers of its own, which here are the group
 convolution. Its biases before a norm, which change nothing, were 0.
 """
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from figures import differences, drawn, fill
+from released import read
 
 from benchmark.method import Batch, Modality, Task
 from methods.rfnet import RFNet
 
-RELEASED = json.loads(Path(__file__).with_name('released_volumes.json').read_text())
+RELEASED = read('released_volumes.json')
 NAMES = ('flair', 't1ce', 't1', 't2')
 
 

@@ -23,7 +23,7 @@ ON_FACES = {
     'gradient_blending',
 }  # fmt: skip
 ON_CPU = {'synth_faces': LATER | {'missing_prompts'}, 'synth_rooms': LATER | ON_FACES}
-"""Methods of the grid that were measured on a CPU, in `results/cpu`, as the page says."""
+"""Methods that were measured on a CPU, in `results/cpu`, as the page says."""
 
 
 @pytest.mark.parametrize(
