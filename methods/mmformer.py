@@ -17,15 +17,10 @@ from benchmark.options import Range
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
 from methods.common.encoders import coarsest
+from methods.common.initial import draw_by_inputs
 from methods.common.losses import labels_of, log_odds, segmentation_loss, total
-from methods.common.networks import (
-    Encoders,
-    Maps,
-    SegmentationDecoder,
-    decoder,
-    fused_channels,
-    masked,
-)
+from methods.common.networks import Encoders, Maps, SegmentationDecoder, decoder, fused_channels
+from methods.common.networks import masked as masked_scales
 from methods.common.regions import bottleneck
 from methods.common.resize import bilinear
 from methods.common.unet3d import VolumeDecoder
@@ -131,19 +126,18 @@ class MMFormer(Method):
     data have gaps, L_sep,i covers the samples that have modality i.
 
     With equal weights and tokens the transformers equal the released ones. A whole step cannot be
-    compared, even with network=unet3d: the released network has five scales of 8 to 128 channels,
-    this one four; norm and leaky ReLU come before its convolutions, here after them; its encoders
-    and decoders ask for padding by reflection; its L_deep covers all scales but the finest, here
-    all; and all its upsampling aligns corners, here only that of the volumes' decoder. It draws
-    convolutions from N(0, 2 / fan_in); here `embed`, `spread`, `sides` and the last convolutions
-    of the decoders have PyTorch's default (uniform, variance 1 / (3 fan_in)), all others have
-    N(0, 2 / fan_out).
+    compared, even with network=unet3d: the released network has five scales of 8 to 128 channels
+    and aligned corners, this one four, aligned in volumes alone; norm and leaky ReLU come before
+    its convolutions, here after them; its encoders and decoders ask for padding by reflection.
 
-    variant='official' follows the released code in one more detail: it reshapes the inter
+    variant='official' follows the released code in four details. It reshapes the inter
     transformer's output so that M consecutive tokens, instead of the tokens of the M modalities at
-    one position, form the vector there. variant='masked' is this project's: missing modalities are
-    not keys of the inter transformer, so that no token attends to them; their own tokens attend to
-    the present ones and are passed on.
+    one position, form the vector there; L_deep leaves out the finest scale and aligns corners; and
+    all convolutions but pretrained ones begin with N(0, 2 / fan_in). The other variants draw
+    `embed`, `spread`, `sides` and the decoders' last convolutions as PyTorch does (uniform,
+    variance 1 / (3 fan_in)), the rest from N(0, 2 / fan_out). variant='masked' is this project's:
+    missing modalities are not keys of the inter transformer, so that no token attends to them;
+    their own tokens attend to the present ones and are passed on.
 
     Args:
         task: What the data set requires.
@@ -182,7 +176,7 @@ class MMFormer(Method):
             raise UserError(f'mmformer:heads: expected a divisor of {width}, found {heads}')
         self.variant, self.dense = variant, task.kind == 'segmentation'
         self.map = coarsest(task)
-        patch = 1 if self.dense else min(2, *self.map)
+        self.patch = patch = 1 if self.dense else min(2, *self.map)
         self.grid = tuple(-(-side // patch) for side in self.map)
         names, scales = task.names, fused_channels(task)
         count, tokens, volumes = len(names), math.prod(self.grid), task.volumes
@@ -198,12 +192,18 @@ class MMFormer(Method):
         self.fusions = nn.ModuleList(fusion_block(count * c, c, volumes) for c in scales)
         self.decoder = decoder(task, channels=scales[-1])
         self.separate = decoder(task, channels=scales[-1])
-        self.patch = patch
+        sides = scales[1:] if variant == 'official' else scales
         self.sides = nn.ModuleList(
             conv(c if volumes else 2 * task.width, len(task.classes), 1)
-            for c in scales
+            for c in sides
             if self.dense
         )
+
+    def init_weights(self) -> None:
+        """Draws the initial weights of the official variant."""
+        super().init_weights()
+        if self.variant == 'official':
+            draw_by_inputs(self)
 
     def encode(self, inputs: dict[str, Tensor]) -> dict[str, Maps]:
         """Returns for each modality its maps, then the map of the intra transformer's tokens."""
@@ -247,7 +247,7 @@ class MMFormer(Method):
     def fuse(self, features: dict[str, Maps], mask: Tensor) -> Maps:
         """Returns the fused maps under a mask (B, M), finest scale first."""
         # The coarsest map itself is left out: its tokens, after both transformers, replace it.
-        *scales, _, tokens = masked(features, mask, self.task.names)
+        *scales, _, tokens = masked_scales(features, mask, self.task.names)
         joined = [torch.cat(maps, 1) for maps in scales]
         spread, inside = self.spread(self.between(tokens, mask)), [slice(n) for n in self.map]
         joined.append(spread[(..., *inside)])
@@ -273,14 +273,14 @@ class MMFormer(Method):
 
     def deep_loss(self, levels: Sequence[Tensor], target: Tensor) -> Tensor:
         """Sums the losses of levels; as in the released code, their probabilities are upsampled."""
-        probabilities = (
-            side(x).float().softmax(1) for side, x in zip(self.sides, levels, strict=True)
-        )
-        return total(self.task_loss(log_odds(self.upsample(p)), target) for p in probabilities)
+        deep = zip(self.sides, levels[-len(self.sides) :], strict=True)
+        official = self.variant == 'official'
+        maps = (self.upsample(side(x).float().softmax(1), official) for side, x in deep)
+        return total(self.task_loss(log_odds(p), target) for p in maps)
 
-    def upsample(self, x: Tensor) -> Tensor:
-        """Resizes (B, K, H, W) to the resolution of the images."""
-        return bilinear(x, self.task.modalities[0].shape[1:])
+    def upsample(self, x: Tensor, corners: bool = False) -> Tensor:
+        """Resizes (B, K, H, W) to the resolution of the images; `corners` aligns them."""
+        return bilinear(x, self.task.modalities[0].shape[1:], corners)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Returns loss_fuse, loss_sep and, in segmentation, loss_deep."""

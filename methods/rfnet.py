@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from benchmark.errors import unknown
 from benchmark.method import Batch, Method, Task
 from benchmark.options import Range
 from benchmark.registry import METHODS
 from benchmark.search import Uniform
+from methods.common.initial import draw_by_inputs
 from methods.common.losses import labels_of, log_odds, segmentation_loss, total
 from methods.common.networks import Decoder, Encoders, Maps, decoder, fused_channels, masked
 from methods.common.regions import ProbabilityMaps, RegionDecoder, RegionFusion, upsample
@@ -60,14 +63,20 @@ class RFNet(Method):
     resolution on, and trilinear upsampling joins the scales; here the encoders are the suite's
     residual ones, and bilinear upsampling joins the scales.
 
-    Departure in both forms: the initial weights. The released code draws all convolutions, gates
-    and heads included, from N(0, 2 / fan_in). Here the 2-D encoders and, with network=unet3d, all
-    convolutions before a norm begin with N(0, 2 / fan_out); gates, heads and all other 2-D parts
-    of RFNet with PyTorch's default, which is uniform with the variance 1 / (3 fan_in).
+    The variants differ in the initial weights, which the paper does not give. variant='official'
+    follows the released code, which draws all convolutions, gates and heads included, from
+    N(0, 2 / fan_in); pretrained encoders keep their weights. With variant='paper' they are those of
+    the other methods: the 2-D encoders and, with network=unet3d, all convolutions before a norm
+    begin with N(0, 2 / fan_out); gates, heads and all other 2-D parts of RFNet with PyTorch's
+    default, which is uniform with the variance 1 / (3 fan_in).
 
     Args:
         task: What the data set requires.
         fuse_start: Share of the epochs before L_fuse starts; the paper's is 20 of 300.
+        variant: 'paper' or 'official'.
+
+    Raises:
+        UserError: The variant is unknown.
     """
 
     version = 2
@@ -75,9 +84,17 @@ class RFNet(Method):
     ranges = {'fuse_start': Range(0, 1)}
     search = {'fuse_start': Uniform(0, 0.5)}
 
-    def __init__(self, task: Task, *, fuse_start: float = 20 / 300) -> None:
+    def __init__(
+        self,
+        task: Task,
+        *,
+        fuse_start: float = 20 / 300,
+        variant: Literal['paper', 'official'] = 'paper',
+    ) -> None:
         super().__init__(task)
-        self.fuse_start = fuse_start
+        if variant not in ('paper', 'official'):
+            raise unknown('variant of rfnet', variant, ('paper', 'official'))
+        self.fuse_start, self.variant = fuse_start, variant
         self.encoders = Encoders(task)
         count, channels = len(task.modalities), fused_channels(task)
         norms: list[type[nn.Module]] = [nn.BatchNorm2d]
@@ -94,6 +111,12 @@ class RFNet(Method):
             RegionFusion(count, c, regions, norm) for c, norm in zip(channels, norms, strict=True)
         )
         self.decoder, self.separate = (self._decoder(task, channels, norms) for _ in range(2))
+
+    def init_weights(self) -> None:
+        """Draws the initial weights of the official variant."""
+        super().init_weights()
+        if self.variant == 'official':
+            draw_by_inputs(self)
 
     @staticmethod
     def _norms(task: Task, scales: int) -> list[type[nn.Module]]:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
-from benchmark.method import KINDS, Batch, Method, Modality, Task
+from benchmark.errors import unknown
+from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
-from methods.common.encoders import fusion_grid
+from methods.common.encoders import coarsest, fusion_grid
+from methods.common.initial import convolutions, draw_small
 from methods.common.losses import total
 from methods.common.networks import Encoders, Maps, decoder, fused_channels, masked
 from methods.common.own_losses import squared_segmentation_loss
+from methods.common.resnet import map_sizes
 from methods.common.sequences import real_elements
+from methods.common.styles import Redrawing, StyleEncoder, style_divergence
 
-STYLE = 8
-"""Numbers in the style code of a modality."""
-SIZE = 128
-"""Channels of the paper's styles; KL is this number times the mean over channels."""
+
+def instance_norm(channels: int) -> nn.InstanceNorm2d:
+    """Returns an instance normalisation with a weight and a bias, as TensorFlow's."""
+    return nn.InstanceNorm2d(channels, eps=1e-6, affine=True)
 
 
 class GatedFusion(nn.Module):
@@ -33,127 +37,25 @@ class GatedFusion(nn.Module):
     Args:
         count: Number of modalities M.
         channels: Channels C of one modality's map.
+        official: Whether instance normalisation follows both convolutions, as in the released
+            code, and a leaky ReLU the second one.
     """
 
-    def __init__(self, count: int, channels: int) -> None:
+    def __init__(self, count: int, channels: int, official: bool = False) -> None:
         super().__init__()
-        self.gates = nn.Conv2d(count * channels, count, 3, padding=1)
-        self.reduce = ConvModule(count * channels, channels, 1, norm_cfg={'type': 'BN'})
+        self.gates: nn.Module = nn.Conv2d(count * channels, count, 3, padding=1)
+        self.reduce: nn.Module
+        if official:
+            self.gates = nn.Sequential(self.gates, instance_norm(count))
+            reduce = nn.Conv2d(count * channels, channels, 1)
+            self.reduce = nn.Sequential(reduce, instance_norm(channels), nn.LeakyReLU(0.2))
+        else:
+            self.reduce = ConvModule(count * channels, channels, 1, norm_cfg={'type': 'BN'})
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Returns the fused map (B, C, H, W) of M maps of that shape, zero where missing."""
         gates = self.gates(torch.cat(list(maps), 1)).sigmoid().split(1, 1)
         return self.reduce(torch.cat([g * x for g, x in zip(gates, maps, strict=True)], 1))
-
-
-class StyleEncoder(nn.Sequential):
-    """Encodes the style of a modality: (B, *shape) -> (B, 8).
-
-    Images pass five convolutions, whose outputs are averaged over positions; vectors and sequences
-    pass a perceptron. Nothing is normalised, since the statistics of an input are its style.
-
-    Args:
-        modality: Gives kind and shape.
-        width: Channels of the first layer.
-    """
-
-    def __init__(self, modality: Modality, width: int) -> None:
-        layers: list[nn.Module]
-        if modality.kind == 'image':
-            layers = [nn.Conv2d(modality.shape[0], width, 7, padding=3), nn.ReLU()]
-            for inputs, outputs in ((1, 2), (2, 4), (4, 4), (4, 4)):
-                # With padding 2 a side of one pixel remains one.
-                conv = nn.Conv2d(inputs * width, outputs * width, 4, stride=2, padding=2)
-                layers += [conv, nn.ReLU()]
-            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        else:
-            inputs = math.prod(modality.shape)
-            layers = [nn.Flatten(), nn.Linear(inputs, 4 * width), nn.ReLU()]
-        super().__init__(*layers, nn.Linear(4 * width, STYLE))
-
-
-def restyle(content: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Adaptive instance normalisation (Huang & Belongie, ICCV 2017).
-
-    Args:
-        content: (B, C, H, W), normalised over positions, or over channels if there is one position.
-        scale: (B, C).
-        shift: (B, C).
-    """
-    axes = (2, 3) if content.shape[2] * content.shape[3] > 1 else (1,)
-    variance, mean = torch.var_mean(content, axes, correction=0, keepdim=True)
-    normal = (content - mean) * (variance + 1e-5).rsqrt()
-    return scale[:, :, None, None] * normal + shift[:, :, None, None]
-
-
-class Redrawing(nn.Module):
-    """Redraws a modality's input from the fused content and the style of that input.
-
-    Four residual blocks with `restyle` at the resolution of the content, then, for images, three
-    steps of upsampling, convolution and layer normalisation; vectors and sequences are a linear
-    function of the content.
-
-    Args:
-        modality: Gives kind and shape.
-        channels: Channels C of the content.
-        kernel: Side of the blocks' kernels, 1 for a content of one position.
-    """
-
-    def __init__(self, modality: Modality, channels: int, kernel: int) -> None:
-        super().__init__()
-        c, self.shape = channels, modality.shape
-        self.perceptron = nn.Sequential(
-            nn.Linear(STYLE, c), nn.ReLU(), nn.Linear(c, c), nn.ReLU(), nn.Linear(c, 2 * c)
-        )
-        # Restyling removes what a bias adds.
-        self.blocks = nn.ModuleList(
-            nn.Conv2d(c, c, kernel, padding=kernel // 2, bias=False) for _ in range(8)
-        )
-        self.grow = nn.ModuleList()
-        self.last: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(c, math.prod(self.shape)))
-        if modality.kind == 'image':
-            widths = [max(c >> k, 1) for k in range(4)]
-            for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
-                conv = nn.Conv2d(inputs, outputs, 5, padding=2)
-                self.grow.append(nn.Sequential(conv, nn.GroupNorm(1, outputs), nn.ReLU()))
-            self.last = nn.Conv2d(widths[-1], self.shape[0], 7, padding=3)
-
-    def forward(self, content: Tensor, style: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Redraws an input.
-
-        Args:
-            content: (B, C, H, W).
-            style: (B, 8).
-
-        Returns:
-            The input, (B, *shape), and the scale and shift (B, C) of the restyling, in float32.
-        """
-        scale, shift = self.perceptron(style).float().chunk(2, 1)
-        x = content
-        for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
-            x = x + restyle(second(restyle(first(x), scale, shift).relu()), scale, shift)
-        for k, step in enumerate(self.grow):
-            size = [-(-side // 2 ** (2 - k)) for side in self.shape[1:]]
-            x = step(F.interpolate(x, size))
-        return self.last(x).view(-1, *self.shape), scale, shift
-
-
-def style_divergence(scale: Tensor, shift: Tensor) -> Tensor:
-    """Returns KL(N(scale, shift^2) || N(0, 1)), summed over 128 channels as 128 times the mean.
-
-    The released code takes the two parameters of the restyling for a mean and a deviation.
-
-    Args:
-        scale: (B, C).
-        shift: (B, C).
-
-    Returns:
-        (B,).
-    """
-    variance = shift.square()
-    # The guard bounds the logarithm of a shift of 0.
-    elements = scale.square() + variance - 1 - (variance + 1e-7).log()
-    return 0.5 * SIZE * elements.mean(1)
 
 
 @METHODS.register_module('robustseg')
@@ -187,41 +89,88 @@ class RobustSeg(Method):
     (`squared_segmentation_loss`). It draws each of four modalities with probability 0.5 and makes
     an empty draw a single modality, so that single ones have the probability 5/64 and all other
     subsets 4/64; here the protocol's sampler is used, and 'bernoulli:0.5' would give 1/15 to each.
-    Its gates are normalised over the positions of a sample before the sigmoid; here they are not,
-    since in classification there is one position. Its convolutions pad by reflection and its fused
-    contents have instance normalisation and a leaky ReLU. All its image decoders share their last
-    convolution; here each has its own.
+    Its convolutions pad by reflection.
 
-    Its initial weights are normal with the deviation 0.01, cut off at 0.02, in all convolutions,
-    and have the variance 2 / fan_in in the perceptrons. Here gates, style encoders and image
-    decoders begin with PyTorch's default, which is uniform with the variance 1 / (3 fan_in), and
-    content encoders, reductions and the decoder, but for its head, with N(0, 2 / fan_out).
+    variant='official' follows the released code in three more points. Gates and fused contents have
+    instance normalisation, which for gates comes before the sigmoid, and fused contents a leaky
+    ReLU; a scale of one position, where that is undefined, keeps the form of the paper variant. The
+    image decoders share their last convolution, where their images have as many channels. And the
+    initial weights, but of pretrained encoders, are those of `draw_small` in all convolutions and
+    in the last layer of a style encoder; in the other layers of perceptrons they have the variance
+    2 / fan_in, cut off at two deviations, and no bias. With variant='paper' gates are not
+    normalised and fused contents have batch normalisation and ReLU, as everywhere in this project;
+    gates, style encoders and image decoders begin with PyTorch's default, which is uniform with the
+    variance 1 / (3 fan_in), and content encoders, reductions and the decoder, but for its head,
+    with N(0, 2 / fan_out).
 
     Restyling, KL, the errors of redrawn inputs and `loss=own` have, on equal tensors, the values
-    and gradients of the released code. A whole step cannot be compared, since gates, norms and
+    and gradients of the released code. A whole step cannot be compared, since encoders, decoder and
     padding differ as said.
 
     Args:
         task: What the data set requires.
         reconstruction: Weight of the redrawn inputs' error.
         divergence: Weight of KL.
+        variant: 'paper' or 'official'.
+
+    Raises:
+        UserError: The variant is unknown.
     """
 
     task_kinds = KINDS
     search = {'reconstruction': LogUniform(0.01, 1), 'divergence': LogUniform(0.01, 1)}
 
-    def __init__(self, task: Task, *, reconstruction: float = 0.1, divergence: float = 0.1) -> None:
+    def __init__(
+        self,
+        task: Task,
+        *,
+        reconstruction: float = 0.1,
+        divergence: float = 0.1,
+        variant: Literal['paper', 'official'] = 'paper',
+    ) -> None:
         super().__init__(task)
+        if variant not in ('paper', 'official'):
+            raise unknown('variant of robustseg', variant, ('paper', 'official'))
+        self.official = variant == 'official'
         self.weights = {'reconstruction': reconstruction, 'divergence': divergence}
         channels, kernel = fused_channels(task), 1 if fusion_grid(task) == 1 else 3
         self.encoders = Encoders(task)
-        self.fusion = nn.ModuleList(GatedFusion(len(task.names), c) for c in channels)
+        self.fusion = nn.ModuleList(
+            GatedFusion(len(task.names), c, self.official and p > 1)
+            for c, p in zip(channels, self._positions(len(channels)), strict=True)
+        )
         self.decoder = decoder(task, channels=channels[0])
         styles, redraw = nn.ModuleDict(), nn.ModuleDict()
         for m in task.modalities:
             styles[m.name] = StyleEncoder(m, task.width)
             redraw[m.name] = Redrawing(m, channels[-1], kernel)
         self.styles, self.redraw = styles, redraw
+        if self.official:
+            self._share_last()
+
+    def _positions(self, scales: int) -> list[int]:
+        """Returns the number of positions of the content at each scale, finest first."""
+        if self.task.kind == 'classification':
+            return [math.prod(coarsest(self.task))] * scales
+        return [math.prod(size) for size in map_sizes(self.task.modalities[0], scales)]
+
+    def _share_last(self) -> None:
+        """Gives image decoders of as many channels one last convolution."""
+        first: dict[int, nn.Module] = {}
+        for drawing in self.redraw.values():
+            if isinstance(drawing, Redrawing) and isinstance(drawing.last, nn.Conv2d):
+                drawing.last = first.setdefault(drawing.shape[0], drawing.last)
+
+    def init_weights(self) -> None:
+        """Draws the initial weights of the official variant."""
+        super().init_weights()
+        if not self.official:
+            return
+        for convolution in convolutions(self):
+            draw_small(convolution)
+        for part in self.modules():
+            if isinstance(part, StyleEncoder | Redrawing):
+                part.draw_layers()
 
     def encode(self, inputs: dict[str, Tensor]) -> dict[str, Maps]:
         """Returns the content maps of each modality."""

@@ -107,9 +107,10 @@ def build(experiment: Experiment, device: str) -> Method:
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(derive(experiment.seed, 'weights'))
         method = experiment.method(experiment.task, **experiment.options)
-        method.init_weights()
         if method.task.volumes:
             draw_volumes(method)
+        # Last: what a method itself says about its weights holds.
+        method.init_weights()
     return placed(method, device)
 
 
@@ -119,8 +120,8 @@ def draw_volumes(method: Method) -> None:
     They are normal with the variance 2 / (kernel size x output channels), which suits ReLU. These
     convolutions have no bias, because a norm without weights of its own follows; those with a bias
     predict logits and gates, and keep what PyTorch draws, as in networks of images. This is one
-    rule for all methods. Authors may have another: the released code of RFNet and mmFormer counts
-    input channels, and draws logits and gates in the same way.
+    rule for all methods. Authors may have another, which a method's `init_weights` draws, such as
+    that of RFNet's official variant.
     """
     for module in method.modules():
         if isinstance(module, nn.Conv3d) and module.bias is None:

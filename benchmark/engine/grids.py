@@ -25,6 +25,14 @@ OPERATORS = (
 )  # fmt: skip
 """The operators of `fusion`; the methods are not imported before a command needs them."""
 
+VARIED = (
+    'mmanet', 'dmrnet', 'hemis', 'rfnet', 'mmformer', 'robustseg', 'shaspec', 'redcore', 'passion',
+    'smil', 'actionmae',
+)  # fmt: skip
+"""Methods whose released code differs from the paper, or says what the paper leaves open.
+`missing_prompts` is not among them: without pre-trained weights both of its variants stay at
+chance."""
+
 SAME = ('concat', 'sum', 'tensor', 'low_rank')
 """Operators for which an absent modality is a plain zero anyway."""
 
@@ -188,6 +196,10 @@ GRIDS = {
             ),
             *(f'late_fusion:combine={rule}' for rule in ('mean', 'product', 'learned')),
         ),
+    ),
+    'variants': NamedGrid(
+        'what released code does otherwise than its paper (the same settings for both: --untuned)',
+        tuple(f'{name}:variant={v}' for name in VARIED for v in ('paper', 'official')),
     ),
     'balance': NamedGrid(
         'methods that balance how modalities are learned, beside plain dropout',

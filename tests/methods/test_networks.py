@@ -210,6 +210,20 @@ def test_initialisation_does_not_overwrite_pretrained_weights(weights):
         assert kept == bool(pretrained)
 
 
+def test_initial_weights_of_official_variants_leave_pretrained_encoders_alone(weights):
+    file, _ = weights()
+    for name in ('rfnet', 'mmformer', 'robustseg'):
+        method = METHODS.module_dict[name](
+            dataclasses.replace(TASKS['rooms'], pretrained=file), variant='official'
+        )
+        before = {k: x.clone() for k, x in method.state_dict().items()}
+        with quiet():
+            method.init_weights()
+        moved = {k for k, x in method.state_dict().items() if not torch.equal(x, before[k])}
+        assert moved
+        assert not any(k.startswith('encoders.') for k in moved)
+
+
 def test_what_is_not_pretrained_starts_as_it_would_without(weights):
     file, _ = weights()
     drawn = []

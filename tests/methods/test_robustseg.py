@@ -1,6 +1,7 @@
 """RobustSeg: gates, restyling and terms of the loss against numpy, sample by sample."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from learning import lowers
 from tasks import TASKS, batch_of
 
 from benchmark.missing import subset_masks
-from methods.robustseg import GatedFusion, RobustSeg, restyle, style_divergence
+from methods.common.styles import restyle, style_divergence
+from methods.robustseg import GatedFusion, RobustSeg
 
 KINDS = list(TASKS)
 
@@ -43,6 +45,47 @@ def test_every_position_of_every_modality_has_a_gate_of_its_own():
     gated = [scipy.special.expit(gates[:, m : m + 1]) * array(x) for m, x in enumerate(maps)]
     expected = fusion.reduce(torch.from_numpy(np.concatenate(gated, 1)).float())
     torch.testing.assert_close(fusion(maps), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_official_gates_and_fused_contents_are_normalised_over_the_positions_of_a_sample():
+    fusion, maps = GatedFusion(3, 4, official=True).eval(), list(torch.randn(3, 2, 4, 5, 6))
+    for norm in (fusion.gates[1], fusion.reduce[1]):
+        torch.nn.init.normal_(norm.weight)
+        torch.nn.init.normal_(norm.bias)
+
+    def normalised(x, norm):
+        gaps = x - x.mean((2, 3), keepdims=True)
+        x = gaps / np.sqrt(x.var((2, 3), keepdims=True) + 1e-6)
+        weight, bias = array(norm.weight), array(norm.bias)
+        return weight[:, None, None] * x + bias[:, None, None]
+
+    raw = array(fusion.gates[0](torch.cat(maps, 1)))
+    gates = scipy.special.expit(normalised(raw, fusion.gates[1]))
+    joined = np.concatenate([gates[:, m : m + 1] * array(x) for m, x in enumerate(maps)], 1)
+    mixed = array(fusion.reduce[0](torch.from_numpy(joined).float()))
+    expected = normalised(mixed, fusion.reduce[1])
+    expected = np.where(expected > 0, expected, 0.2 * expected)
+    np.testing.assert_allclose(array(fusion(maps)), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_official_image_decoders_share_the_last_convolution_of_as_many_channels():
+    plain, official = (RobustSeg(TASKS['faces'], variant=v) for v in ('paper', 'official'))
+    shapes = {m.name: m.shape[0] for m in TASKS['faces'].modalities}
+    assert sorted(shapes.values()) == [1, 1, 3]
+    for method in (plain, official):
+        for a, b in itertools.combinations(shapes, 2):
+            shared = method is official and shapes[a] == shapes[b]
+            assert (method.redraw[a].last is method.redraw[b].last) is shared
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_official_variant_trains_on_every_kind_of_data(kind):
+    method, data = RobustSeg(TASKS[kind], variant='official').train(), batch_of(TASKS[kind], 8)
+    method.init_weights()
+    losses = method.loss(data)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
 
 
 def test_restyling_gives_every_channel_the_scale_and_the_shift():

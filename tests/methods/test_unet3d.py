@@ -178,7 +178,7 @@ def test_volumes_and_their_network_belong_together():
 
 @pytest.mark.parametrize('name', NAMES)
 def test_convolutions_before_a_norm_begin_with_kaiming_weights_of_the_fan_out(name):
-    """The suite's rule for every method; RFNet's and mmFormer's authors take the fan in."""
+    """The suite's rule for every method; official variants may differ (test_initial)."""
     method = built(name, dataclasses.replace(VOLUMES, width=8))
     building.draw_volumes(method)
     found = []
