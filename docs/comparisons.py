@@ -49,11 +49,14 @@ PAIRS = {
 """Data set -> pairs of rows that the text of the results speaks of."""
 
 
-GRIDS = {'ablation': 'synth_faces', 'fusion': 'synth_faces', 'rates': 'synth_faces'}
-"""Folder of a grid in `results/` -> its data set."""
-
-CPU = {'cpu_faces': 'synth_faces', 'cpu_rooms': 'synth_rooms'}
-"""Page -> its data set, of the rows of `results/cpu`, which were trained in float32 on a CPU."""
+PLACES = {
+    'ablation': ('ablation', 'synth_faces'),
+    'fusion': ('fusion', 'synth_faces'),
+    'cpu_faces': ('cpu', 'synth_faces'),
+    'cpu_rooms': ('cpu', 'synth_rooms'),
+    'variants_faces': ('variants', 'synth_faces'),
+}
+"""Page -> the folder in `results/` and the data set of its rows, which have one protocol."""
 
 MASKED = {'gated': 'fusion'}
 """Operator -> the label of its row, where it is not `fusion:fusion=<operator>`."""
@@ -70,9 +73,9 @@ def gathered(folder: str, dataset: str) -> list[runs.Runs]:
     )
 
 
-def reference(dataset: str) -> runs.Runs:
-    """Returns the reference runs of a data set."""
-    (known,) = gathered('reference', dataset)
+def rows_of(name: str) -> runs.Runs:
+    """Returns the runs of a page, whose name is that of a data set for its reference."""
+    (known,) = gathered(*PLACES.get(name, ('reference', name)))
     return known
 
 
@@ -109,15 +112,14 @@ def _with_zeros(operator: str) -> str:
     return f'fusion:absent=zero{own}'
 
 
-def grid_families(name: str, known: runs.Runs) -> dict[str, list[Case]]:
-    """Returns the families of tests of a grid with one protocol."""
-    if name == 'ablation':
-        others = [label for label in known.groups if label != BASE]
-        parts = ('mmanet:alpha=0', 'mmanet:beta=0', 'mmanet:weak=single', 'mmanet:weak=all')
-        return {
-            f'Every row against `{BASE}`': [(label, BASE, 'mean') for label in others],
-            'Parts of MMANet': [('mmanet', part, 'mean') for part in parts],
-        }
+def ablation(known: runs.Runs) -> dict[str, list[Case]]:
+    """Returns the families of tests of MMANet's parts."""
+    parts = ('mmanet:alpha=0', 'mmanet:beta=0', 'mmanet:weak=single', 'mmanet:weak=all')
+    return against_base(known) | {'Parts of MMANet': [('mmanet', part, 'mean') for part in parts]}
+
+
+def fusion(_: runs.Runs) -> dict[str, list[Case]]:
+    """Returns the families of tests of the fusion operators."""
     zeros = [o for o in grids.OPERATORS if o not in grids.SAME]
     others = [o for o in grids.OPERATORS if o != 'concat']
     return {
@@ -131,10 +133,20 @@ def grid_families(name: str, known: runs.Runs) -> dict[str, list[Case]]:
     }
 
 
+def variants(known: runs.Runs) -> dict[str, list[Case]]:
+    """Returns the tests of every official variant against the paper's, in the order of the grid."""
+    labels = {}
+    for label, (first, *_) in known.groups.items():
+        method = known.records[first]['method']
+        labels[method['name'], method['options']['variant']] = label
+    cases = [(labels[n, 'official'], labels[n, 'paper'], 'mean') for n in grids.VARIED]
+    return {'Released code against the paper': cases}
+
+
 def rates() -> dict[str, runs.Runs]:
     """Returns the runs of RedCore's rates: missing rate in training -> its runs."""
     found = {}
-    for known in gathered('rates', GRIDS['rates']):
+    for known in gathered('rates', 'synth_faces'):
         rate = known.records[0]['gaps']['rates']
         (one,) = set(rate.values())
         found[f'{one:g}'] = known
@@ -147,24 +159,33 @@ def rate_cases(known: dict[str, runs.Runs]) -> list[tuple[str, Case]]:
     return [(rate, (*pair, 'mean')) for rate in known for pair in pairs]
 
 
-def against_base(known: runs.Runs, one: str) -> dict[str, list[Case]]:
+def against_base(known: runs.Runs, one: str = '') -> dict[str, list[Case]]:
     """Returns the tests of every row's mean, and of one row by subset, against modality dropout."""
     others = [label for label in known.groups if label != BASE]
-    return {
-        f'Every row against `{BASE}`': [(label, BASE, 'mean') for label in others],
-        f'`{one}` against `{BASE}`, by subset': [(one, BASE, column) for column in known.subsets],
+    found: dict[str, list[Case]] = {
+        f'Every row against `{BASE}`': [(label, BASE, 'mean') for label in others]
     }
+    if one:
+        subsets: list[Case] = [(one, BASE, column) for column in known.subsets]
+        found[f'`{one}` against `{BASE}`, by subset'] = subsets
+    return found
 
 
-def families(dataset: str, known: runs.Runs) -> dict[str, list[Case]]:
-    """Returns the families of tests of a data set: title -> (first, second, column) of each."""
-    pairs: list[Case] = [(*pair, 'mean') for pair in PAIRS[dataset]]
+FAMILIES = {
+    'ablation': ablation,
+    'fusion': fusion,
+    'cpu': lambda known: against_base(known, 'logistic'),
+    'variants': variants,
+}
+"""Folder -> the families of tests of its runs."""
+
+
+def families(name: str, known: runs.Runs) -> dict[str, list[Case]]:
+    """Returns the families of tests of a page: title -> (first, second, column) of each."""
+    if name in PLACES:
+        return FAMILIES[PLACES[name][0]](known)
+    pairs: list[Case] = [(*pair, 'mean') for pair in PAIRS[name]]
     return against_base(known, 'complete') | {'Pairs of rows': pairs}
-
-
-def cpu_families(known: runs.Runs) -> dict[str, list[Case]]:
-    """Returns the families of tests of the rows that were trained on a CPU."""
-    return against_base(known, 'logistic')
 
 
 def page(found: dict[str, list[tuple[runs.Runs, Case]]], names: Sequence[str] = ()) -> str:
@@ -186,27 +207,17 @@ def page(found: dict[str, list[tuple[runs.Runs, Case]]], names: Sequence[str] = 
     return '\n'.join(lines)
 
 
-def of_one(known: runs.Runs, found: dict[str, list[Case]]) -> str:
-    """Returns the tables of families within the runs of one protocol."""
-    return page({title: [(known, case) for case in cases] for title, cases in found.items()})
-
-
 def made(name: str) -> str:
-    """Returns the tables of a data set's reference, or of a grid."""
+    """Returns the tables of a page of comparisons."""
     if name == 'rates':
         known = rates()
         cases = rate_cases(known)
         title = 'RedCore and equal supervision by missing rate'
         names = [f'{100 * float(rate):.0f} % missing, ' for rate, _ in cases]
         return page({title: [(known[rate], case) for rate, case in cases]}, names)
-    if name in CPU:
-        (rows,) = gathered('cpu', CPU[name])
-        return of_one(rows, cpu_families(rows))
-    if name in GRIDS:
-        (rows,) = gathered(name, GRIDS[name])
-        return of_one(rows, grid_families(name, rows))
-    rows = reference(name)
-    return of_one(rows, families(name, rows))
+    rows = rows_of(name)
+    found = families(name, rows).items()
+    return page({title: [(rows, case) for case in cases] for title, cases in found})
 
 
 def tried(folder: Path) -> list[dict]:
@@ -240,6 +251,6 @@ def search() -> str:
 
 
 if __name__ == '__main__':
-    pages = {'search': search()} | {name: made(name) for name in (*PAIRS, *GRIDS, *CPU)}
+    pages = {'search': search()} | {name: made(name) for name in (*PAIRS, 'rates', *PLACES)}
     for name, text in pages.items():
         (ROOT / 'docs/comparisons' / f'{name}.md').write_text(text, encoding='utf-8')

@@ -98,10 +98,10 @@ class DMRNet(ModalityDropout):
     1,024 numbers that joins both modalities' pooled maps, linear layers with BatchNorm make the
     Gaussian, one linear layer classifies, and the last, smaller batch of an epoch is kept.
 
-    The settings of Cityscapes are carried over from NYUv2, which alone they rest on: the authors
-    released no result of DMRNet and no command to train it on Cityscapes. Their script that resumes
-    a checkpoint of that data (train_missing_dul_auxi_amp.py) has depth alone as hard, no clipping,
-    and the third term from epoch 10 on.
+    Cityscapes has no settings of its own: the authors released no result of DMRNet and no command
+    to train it there. Their script that resumes a checkpoint of that data
+    (train_missing_dul_auxi_amp.py) has depth alone as hard, no clipping, and the third term from
+    epoch 10 on.
 
     Args:
         task: What the data set requires.
@@ -127,7 +127,6 @@ class DMRNet(ModalityDropout):
         'crema_d': {'beta': 0.2},
         'kinetics_sounds': {'beta': 0.3},
         'nyuv2': {'warmup': 11, 'hard': 2},
-        'cityscapes': {'warmup': 11, 'hard': 2},
     }
     search = {'alpha': LogUniform(1e-4, 1e-2), 'beta': LogUniform(0.02, 7)}
     sets: Tensor

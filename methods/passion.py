@@ -94,14 +94,14 @@ class Passion(ModalityDropout):
     averaged over classes, and probabilities are at least 0.005 in it; in segmentation each map of
     the pyramid (of volumes, each coarser one) predicts, too, with the weights 1/2, 1/4 and so on
     from the finest to the coarsest, is supervised (in place of the deep supervision of that code's
-    networks) and teaches; the rate grows 1.5-fold before the first update of b and after every 100
-    epochs. Departures from it in both variants: losses are averages, not sums, over a batch; a
-    class counts if the sample has it, where that code asks this of all samples of the batch (there
-    are no others with its batch size of 1); resized maps align the corner voxels' centres there,
-    their edges here; one of mmFormer's four students gets another modality's map by a slip. From
-    the decoders' outputs on, with RFNet's loss and maps of one size, official losses, gradients, D
-    and the next b are that code's (tests/methods/test_released_newest.py). No whole step is
-    compared, since its networks (RFNet, mmFormer, M2FTrans) are not the plain one.
+    networks) and teaches, resized with aligned corners; the rate grows 1.5-fold before the first
+    update of b and after every 100 epochs. Departures from it in both variants: losses are
+    averages, not sums, over a batch; a class counts if the sample has it, where that code asks this
+    of all samples of the batch (there are no others with its batch size of 1); one of mmFormer's
+    four students gets another modality's map by a slip. From the decoders' outputs on, with RFNet's
+    loss and maps of one size, official losses, gradients, D and the next b are that code's
+    (tests/methods/test_released_newest.py). No whole step is compared, since its networks (RFNet,
+    mmFormer, M2FTrans) are not the plain one.
 
     Args:
         task: What the data set requires.
@@ -210,9 +210,9 @@ class Passion(ModalityDropout):
         sides = [side(x) for side, x in zip(self.sides, others, strict=False)]
         return self.upsample(dense.head(levels)), levels[0], sides
 
-    def upsample(self, x: Tensor) -> Tensor:
-        """Resizes (B, K, H, W) to the resolution of the labels."""
-        return bilinear(x, self.task.modalities[0].shape[1:])
+    def upsample(self, x: Tensor, corners: bool = False) -> Tensor:
+        """Resizes (B, K, H, W) to the resolution of the labels; `corners` aligns them."""
+        return bilinear(x, self.task.modalities[0].shape[1:], corners)
 
     def divergences(self, logits: Tensor, sides: Sequence[Tensor], count: int) -> Tensor:
         """Returns KL of each modality's student from the teacher, (M, B).
@@ -225,7 +225,7 @@ class Passion(ModalityDropout):
         if not self.official:
             return divergence(*pairs(logits, count), self.temperature).unflatten(0, (count, -1))
         p = [(x.float() / self.temperature).softmax(1) for x in (logits, *sides)]
-        scales = (p[0], *map(self.upsample, p[1:]))
+        scales = (p[0], *(self.upsample(x, corners=True) for x in p[1:]))
         found = total(
             0.5**k * clamped_divergence(*pairs(x, count), self.temperature)
             for k, x in enumerate(scales)
@@ -292,9 +292,7 @@ class Passion(ModalityDropout):
         losses = {n: f * x.sum() for n, f, x in zip(names, self.factors, by_modality, strict=True)}
         losses['loss_task'] = self.task_loss(logits[:rows], batch.target)
         if self.sides:
-            deep = (log_odds(self.upsample(x[:rows].float().softmax(1))) for x in sides)
-            weighted = (
-                0.5 ** (k + 1) * self.task_loss(x, batch.target) for k, x in enumerate(deep)
-            )
-            losses['loss_deep'] = total(weighted)
+            p = (self.upsample(x[:rows].float().softmax(1), corners=True) for x in sides)
+            deep = [self.task_loss(log_odds(x), batch.target) for x in p]
+            losses['loss_deep'] = total(0.5 ** (k + 1) * x for k, x in enumerate(deep))
         return {**losses, **{f'weight {m}': w for m, w in enumerate(self.weights.clone())}}

@@ -19,7 +19,7 @@ from benchmark.search import LogUniform
 from methods.common.encoders import fused_channels
 from methods.common.losses import labels_of, total
 from methods.common.networks import ConcatFusion, Encoders, Maps, decoder, masked
-from methods.common.prototypes import Prototypes
+from methods.common.prototypes import Replacement
 
 DECAYS = 8
 """In how many equal parts of the training the inner step is divided by ten, part after part."""
@@ -36,41 +36,6 @@ class Answer(NamedTuple):
 
     logits: Tensor
     features: list[Tensor]
-
-
-class Replacement(nn.Module):
-    """What takes the place of the maps of one modality, at one scale: a mean of K prototypes M.
-
-    With x the maps of the other modalities, at each position:
-
-        official: w = softplus(A x), sum_k w_k M_k / sum_k w_k
-        paper: w_k normal with mean 1 and deviation softplus(A x)_k, sum_k w_k M_k / K
-
-    Args:
-        others: Channels of the other modalities' maps together.
-        channels: Channels of the modality's own maps.
-        count: K.
-        memory: As of `Prototypes`.
-        official: The variant.
-    """
-
-    def __init__(
-        self, others: int, channels: int, count: int, memory: float, official: bool
-    ) -> None:
-        super().__init__()
-        self.predict = nn.Conv2d(others, count, 1)
-        self.prototypes = Prototypes(count, channels, memory)
-        self.official = official
-
-    def forward(self, others: Tensor) -> Tensor:
-        """Returns the maps (B, C, H, W), in float32."""
-        weights = F.softplus(self.predict(others).float())
-        if not self.official:
-            # At test the mean, which is one, takes the place of a draw.
-            weights = 1 + weights * (torch.randn_like(weights) if self.training else 0.0)
-        means = self.prototypes.means
-        sums = torch.einsum('bkhw,kc->bchw', weights, means)
-        return sums / (weights.sum(1, keepdim=True) if self.official else len(means))
 
 
 class Regulariser(nn.Module):
@@ -90,10 +55,10 @@ class Regulariser(nn.Module):
         self.mean = nn.Conv2d(channels, channels, 1)
         self.deviation = None if official else nn.Conv2d(channels, channels, 1)
 
-    def forward(self, h: Tensor) -> Tensor:
-        """Returns h (B, C, H, W) after the change."""
+    def forward(self, h: Tensor, noisy: bool = True) -> Tensor:
+        """Returns h (B, C, H, W) after the change; e is 0 unless it is `noisy`."""
         r = self.mean(h).float()
-        if self.training:
+        if self.training and noisy:
             noise = torch.randn_like(r)
             if self.deviation is not None:
                 noise = noise * (self.deviation(h).float() / 2).exp().clamp(max=1)
@@ -119,19 +84,25 @@ class Behind(nn.Module):
         self.regularise = nn.ModuleList(Regulariser(c, official) for c in channels)
         self.deep = task.kind == 'classification'
 
-    def forward(self, maps: dict[str, Maps], incomplete: Tensor) -> Answer:
-        """Answers for completed maps; incomplete, (B,) bool, says which samples were completed."""
+    def forward(self, maps: dict[str, Maps], incomplete: Tensor, noisy: bool = True) -> Answer:
+        """Answers for completed maps; incomplete, (B,) bool, says which samples were completed.
+
+        Their changes are random in training if `noisy`.
+        """
         there = incomplete.new_ones(len(incomplete), len(maps))
-        fused = self._changed(self.fusion(maps, there), incomplete, 0)
+        fused = self._changed(self.fusion(maps, there), incomplete, noisy)
         maps_of_decoder = self.decoder.maps(tuple(fused))
         if not self.deep:
             return Answer(self.decoder.logits(maps_of_decoder), fused)
-        deep = self._changed(maps_of_decoder, incomplete, len(fused))
+        deep = self._changed(maps_of_decoder, incomplete, noisy, len(fused))
         return Answer(self.decoder.logits(tuple(deep)), [*fused, *deep])
 
-    def _changed(self, maps: Sequence[Tensor], incomplete: Tensor, first: int) -> list[Tensor]:
+    def _changed(
+        self, maps: Sequence[Tensor], incomplete: Tensor, noisy: bool, first: int = 0
+    ) -> list[Tensor]:
         chosen = incomplete[:, None, None, None]
-        return [torch.where(chosen, self.regularise[first + k](h), h) for k, h in enumerate(maps)]
+        changed = (self.regularise[first + k](h, noisy) for k, h in enumerate(maps))
+        return [torch.where(chosen, new, h) for new, h in zip(changed, maps, strict=True)]
 
 
 @contextlib.contextmanager
@@ -180,13 +151,13 @@ class SMIL(Method):
     is predicted from them; in that code from the layer before.
 
     The variants. 'official' is the released code: weights are softplus(A x), normalised, without
-    noise, and softplus(r) is added to features; the noise of r has the variance 1. It draws noise
-    for L_in alone, here L_out and h have some, too. Without it, a step from given features and
-    prototypes on, with that code's perceptron and its change of hidden units, has its losses and
-    gradients (tests/methods/test_released_newest.py); its encoders are not the suite's, so that no
-    whole step is compared. 'paper' is the text as far as it is known, which could not be verified:
-    weights are normal with mean 1 and a predicted deviation, here divided by K, at test their mean;
-    features are multiplied by softplus(r). The code chooses by the test split; neither has a prior.
+    noise, and softplus(r) is added to features; the noise of r has the variance 1 and belongs to
+    L_in alone. A step from given features and prototypes on, with that code's perceptron and its
+    change of hidden units, has its losses and gradients (tests/methods/test_released_newest.py);
+    its encoders are not the suite's, so that no whole step is compared. 'paper' is the text as far
+    as it is known, which could not be verified: weights are normal with mean 1 and a predicted
+    deviation, here divided by K, at test their mean; features are multiplied by softplus(r); all
+    passes have noise. The code chooses by the test split; neither has a prior.
 
     Args:
         task: What the data set requires.
@@ -200,6 +171,7 @@ class SMIL(Method):
         UserError: An option is out of range, or the task has a single modality.
     """
 
+    version = 2
     from_complete = 'the prototypes that replace missing features'
     search = {'alpha': LogUniform(1e-3, 1), 'inner': LogUniform(1e-4, 0.1)}
 
@@ -279,8 +251,10 @@ class SMIL(Method):
             first = self.behind(maps, incomplete).logits
             inner = self.task_loss(first, labels_of(batch.target, ~second))
             moved = self.adapted(inner)
-            found: Answer = functional_call(self.behind, moved, (maps, incomplete))
-            aim: Answer = functional_call(self.behind, moved, (whole, ~complete))
+            # The released code draws noise in the pass of the inner loss alone.
+            noisy = not self.official
+            found: Answer = functional_call(self.behind, moved, (maps, incomplete, noisy))
+            aim: Answer = functional_call(self.behind, moved, (whole, ~complete, noisy))
         outer = self.task_loss(found.logits, labels_of(batch.target, second))
         counted = second & complete
         pairs = zip(found.features, aim.features, strict=True)

@@ -1,8 +1,9 @@
-"""Prototypes of features: k-means by batches, for features that change while they are learned."""
+"""Prototypes of features, by k-means while features are learned, and what SMIL makes of them."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 DEAD = 0.01
@@ -69,3 +70,38 @@ class Prototypes(nn.Module):
         usual = self.counts.mean().clamp_min(1.0)
         self.sums.copy_(torch.where(dead[:, None], usual * rows[drawn], self.sums))
         self.counts.copy_(torch.where(dead, usual, self.counts))
+
+
+class Replacement(nn.Module):
+    """What takes the place of the maps of one modality, at one scale: a mean of K prototypes M.
+
+    With x the maps of the other modalities, at each position:
+
+        official: w = softplus(A x), sum_k w_k M_k / sum_k w_k
+        paper: w_k normal with mean 1 and deviation softplus(A x)_k, sum_k w_k M_k / K
+
+    Args:
+        others: Channels of the other modalities' maps together.
+        channels: Channels of the modality's own maps.
+        count: K.
+        memory: As of `Prototypes`.
+        official: The variant.
+    """
+
+    def __init__(
+        self, others: int, channels: int, count: int, memory: float, official: bool
+    ) -> None:
+        super().__init__()
+        self.predict = nn.Conv2d(others, count, 1)
+        self.prototypes = Prototypes(count, channels, memory)
+        self.official = official
+
+    def forward(self, others: Tensor) -> Tensor:
+        """Returns the maps (B, C, H, W), in float32."""
+        weights = F.softplus(self.predict(others).float())
+        if not self.official:
+            # At test the mean, which is one, takes the place of a draw.
+            weights = 1 + weights * (torch.randn_like(weights) if self.training else 0.0)
+        means = self.prototypes.means
+        sums = torch.einsum('bkhw,kc->bchw', weights, means)
+        return sums / (weights.sum(1, keepdim=True) if self.official else len(means))

@@ -269,7 +269,7 @@ def test_the_table_of_the_search_is_that_of_the_trials(comparisons):
     assert comparisons.search() == (DOCS / 'comparisons' / 'search.md').read_text()
 
 
-COMPARED = 'synth_faces', 'synth_rooms', 'ablation', 'fusion', 'rates', 'cpu_faces', 'cpu_rooms'
+COMPARED = *sentences.comparisons().PAIRS, *sentences.comparisons().PLACES, 'rates'
 
 
 @pytest.mark.parametrize('name', COMPARED)

@@ -31,17 +31,8 @@ def compared(dataset):
         made = [known[at].standings.compare(*case) for at, case in cases]
         held = zip(cases, zip(made, holm([c.p for c in made]), strict=True), strict=True)
         return known[rate], [{case: found for (at, case), found in held if at == rate}]
-    if name in comparisons().CPU:
-        (known,) = comparisons().gathered('cpu', comparisons().CPU[name])
-        by_title = comparisons().cpu_families(known)
-    elif name in comparisons().GRIDS:
-        (known,) = comparisons().gathered(name, comparisons().GRIDS[name])
-        by_title = comparisons().grid_families(name, known)
-    else:
-        known = comparisons().reference(name)
-        by_title = comparisons().families(name, known)
-    found = []
-    for cases in by_title.values():
+    known, found = comparisons().rows_of(name), []
+    for cases in comparisons().families(name, known).values():
         made = [known.standings.compare(*case) for case in cases]
         adjusted = zip(made, holm([c.p for c in made]), strict=True)
         found.append(dict(zip(cases, adjusted, strict=True)))

@@ -247,10 +247,9 @@ def test_the_official_variant_supervises_and_distils_every_map_of_the_pyramid():
     assert len(sides) == 4
     deep, kl = 0.0, 0.0
     for k, z in enumerate([logits, *sides]):
-        p, soft = (
-            F.interpolate((z / t).softmax(1), (32, 32), mode='bilinear').clamp(1e-7)
-            for t in (1.0, T)
-        )
+        maps = ((z / t).softmax(1) for t in (1.0, T))
+        resized = (F.interpolate(x, (32, 32), mode='bilinear', align_corners=True) for x in maps)
+        p, soft = (x.clamp(1e-7) for x in resized)
         if k:
             deep += 0.5**k * method.task_loss(p[:3].log(), batch.target).item()
         teacher, *students = soft.clamp(0.005).split(3)

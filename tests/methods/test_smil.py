@@ -16,9 +16,11 @@ from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.method import Task
 from benchmark.options import Spec
-from methods.common.prototypes import Prototypes
-from methods.smil import SMIL, Regulariser, Replacement, distance, plain
+from benchmark.registry import discover
+from methods.common.prototypes import Prototypes, Replacement
+from methods.smil import SMIL, Regulariser, distance, plain
 
+discover()
 BOTH = pytest.mark.parametrize('official', [True, False])
 
 
