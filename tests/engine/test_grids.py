@@ -9,7 +9,8 @@ from benchmark.engine import plan, request
 from benchmark.engine.grids import EMBEDDED, GRIDS, NamedGrid
 from benchmark.engine.request import check_grid
 from benchmark.errors import UserError
-from benchmark.registry import discover
+from benchmark.options import options_of
+from benchmark.registry import METHODS, discover
 
 discover()
 
@@ -35,6 +36,16 @@ def test_the_ablation_names_each_loss_and_each_choice_of_weak_combinations(tmp_p
     labels = {e.label for e in planned('--grid', 'mmanet-ablation', '--results', str(tmp_path))}
     assert len(labels) == len(GRIDS['mmanet-ablation'].methods)
     assert {'mmanet', 'mmanet:alpha=0', 'mmanet:beta=0', 'mmanet:weak=all'} <= labels
+
+
+def test_the_variants_are_those_of_all_methods_that_follow_a_paper_and_its_code():
+    both = {
+        name
+        for name, cls in METHODS.module_dict.items()
+        if 'variant' in options_of(cls) and name != 'missing_prompts'
+    }
+    rows = GRIDS['variants'].methods
+    assert sorted(rows) == sorted(f'{n}:variant={v}' for n in both for v in ('paper', 'official'))
 
 
 def test_the_flip_varies_samples_and_width_of_the_data(tmp_path):
