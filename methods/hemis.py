@@ -53,7 +53,6 @@ class HeMIS(ModalityDropout):
     """
 
     task_kinds = KINDS
-    official_loss = 'own'
 
     def __init__(
         self,

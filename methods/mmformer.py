@@ -120,24 +120,24 @@ class MMFormer(Method):
     Adaptations of this project: the paper is about 3-D MRI, which network=unet3d trains. The 2-D
     form and the classification form (one scale, cross-entropy, no deep supervision) are this
     project's. They use the suite's encoders and decoders, batch instead of instance normalisation,
-    and deep supervision on the maps of the feature pyramid. Tokens have 8 `width` channels, the
-    paper's 512 at a width of 64. The classification encoders end at a stride of 4 or 8, the paper's
-    at 16: there a token is a patch of 2x2 pixels, which a transposed convolution restores. If the
-    data have gaps, L_sep,i covers the samples that have modality i.
+    and deep supervision on the maps of the feature pyramid. The classification encoders end at a
+    stride of 4 or 8, the paper's at 16: there a token is a patch of 2x2 pixels, which a transposed
+    convolution restores. If the data have gaps, L_sep,i covers the samples that have modality i.
 
     With equal weights and tokens the transformers equal the released ones. A whole step cannot be
     compared, even with network=unet3d: the released network has five scales of 8 to 128 channels
-    and aligned corners, this one four, aligned in volumes alone; norm and leaky ReLU come before
-    its convolutions, here after them; its encoders and decoders ask for padding by reflection.
+    and tokens of 512, this one four scales from `width` channels on and tokens of 8 `width`; its
+    decoders align corners, here those of volumes alone; norm and leaky ReLU come before its
+    convolutions, here after them; its encoders and decoders ask for padding by reflection.
 
     variant='official' follows the released code in four details. It reshapes the inter
     transformer's output so that M consecutive tokens, instead of the tokens of the M modalities at
     one position, form the vector there; L_deep leaves out the finest scale and aligns corners; and
-    all convolutions but pretrained ones begin with N(0, 2 / fan_in). The other variants draw
-    `embed`, `spread`, `sides` and the decoders' last convolutions as PyTorch does (uniform,
-    variance 1 / (3 fan_in)), the rest from N(0, 2 / fan_out). variant='masked' is this project's:
-    missing modalities are not keys of the inter transformer, so that no token attends to them;
-    their own tokens attend to the present ones and are passed on.
+    all convolutions but pretrained ones, and the last layers of classifiers, begin with
+    N(0, 2 / fan_in). The other variants have the initial weights of the other methods (`kaiming` in
+    `methods.common.resnet`; in `embed`, `spread` and `sides` PyTorch's default). variant='masked'
+    is this project's: missing modalities are not keys of the inter transformer, so that no token
+    attends to them; their own tokens attend to the present ones and are passed on.
 
     Args:
         task: What the data set requires.

@@ -14,47 +14,20 @@ from benchmark.method import Batch, Task, one_hot
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.encoders import fused_channels
-from methods.common.losses import labels_of, log_odds, total
+from methods.common.initial import draw_by_inputs
+from methods.common.losses import labels_of, log_odds, segmentation_loss, total
 from methods.common.networks import ClassificationDecoder, Maps, SegmentationDecoder, decoder
 from methods.common.resize import bilinear
-from methods.common.self_distillation import clamped_divergence, divergence, pairs, prototype_gaps
+from methods.common.self_distillation import (
+    clamped_divergence,
+    divergence,
+    pairs,
+    prototype_gaps,
+    rebalanced,
+    weak,
+)
 from methods.common.unet3d import VolumeDecoder
 from methods.modality_dropout import ModalityDropout
-
-LOWEST, HIGHEST = 0.1, 4.0
-"""Bounds of the weights of modalities, before they are normalised."""
-
-
-def weak(distances: Tensor, present: Tensor) -> Tensor:
-    """Returns which modalities are weak in a batch, (M,) bool.
-
-    The relative preference of a sample for a modality is 1 - D_m / mean D, over the modalities that
-    it has. Its sum over the samples is negative for a weak modality, which is far from the teacher.
-
-    Args:
-        distances: D, (M, B), 0 where missing.
-        present: (M, B) bool.
-    """
-    mean = distances.sum(0) / present.sum(0).clamp_min(1)
-    # A sample with one modality is its own teacher: all its distances are 0.
-    ratio = torch.where(mean > 0, distances / mean.clamp_min(1e-30), 1.0)
-    return torch.where(present, ratio - 1, 0.0).sum(1) > 0
-
-
-def rebalanced(weights: Tensor, distances: Tensor, rate: float) -> Tensor:
-    """Returns the weights of the modalities after an epoch.
-
-        RP_m = 1 - D_m / mean D,  b_m <- clamp(b_m - rate RP_m, 0.1, 4),  b <- sqrt(M) b / ||b||
-
-    Args:
-        weights: b, (M,).
-        distances: D, (M,), averages of the epoch.
-        rate: Step size.
-    """
-    mean = distances.mean()
-    preference = torch.where(mean > 0, 1 - distances / mean.clamp_min(1e-30), 0.0)
-    moved = (weights - rate * preference).clamp(LOWEST, HIGHEST)
-    return len(weights) ** 0.5 * F.normalize(moved, dim=0)
 
 
 @METHODS.register_module('passion')
@@ -78,16 +51,17 @@ class Passion(ModalityDropout):
     (`weak`), else 0. After each epoch the weights b, which start at one, move towards modalities
     that are far from the teacher (`rebalanced`). The terms of a modality are averages over the
     samples whose mask holds it, estimated as a batch's sum divided by the share of samples that
-    have shown it so far: the released code's factor (all samples) / (samples with m).
+    have shown it so far.
 
     Adaptations of this project. The released code is a plug-in for networks that segment volumes;
     here it is one for the plain network (`modality_dropout`), of images or, with network=unet3d, of
     volumes. Prototypes are those of each sample on the finest decoded map, in two
     dimensions that of the feature pyramid, on which a label counts by the share of its pixels. In
     classification the samples of the batch take the place of pixels, and the pooled features of the
-    last stage that of the map. The sampler draws masks, as with that code's `idt_drop`;
-    sampler=complete shows all that a sample has, as in the paper. A sample without m takes part in
-    the student's pass with all that its mask holds, and in no term.
+    last stage that of the map. The sampler draws masks, where that code has what a sample lacks for
+    the whole training (its mode `idt`), as sampler=complete with gaps does here; its factor (all
+    samples) / (samples with m) counts the data's gaps, here the masks. A sample without m takes
+    part in the student's pass with all that its mask holds, and in no term.
 
     The paper's text was not available: the formulas and weights are those of the released code, and
     KL is taken in its usual sense. variant='official' follows that code in these points: KL is
@@ -95,13 +69,13 @@ class Passion(ModalityDropout):
     the pyramid (of volumes, each coarser one) predicts, too, with the weights 1/2, 1/4 and so on
     from the finest to the coarsest, is supervised (in place of the deep supervision of that code's
     networks) and teaches, resized with aligned corners; the rate grows 1.5-fold before the first
-    update of b and after every 100 epochs. Departures from it in both variants: losses are
-    averages, not sums, over a batch; a class counts if the sample has it, where that code asks this
-    of all samples of the batch (there are no others with its batch size of 1); one of mmFormer's
-    four students gets another modality's map by a slip. From the decoders' outputs on, with RFNet's
-    loss and maps of one size, official losses, gradients, D and the next b are that code's
-    (tests/methods/test_released_newest.py). No whole step is compared, since its networks (RFNet,
-    mmFormer, M2FTrans) are not the plain one.
+    update of b and after every 100 epochs; initial weights as in `rfnet:variant=official`.
+    Departures in both variants: losses are averages, not sums, over a batch; a class counts if the
+    sample has it, there if all samples of the batch do (whose size is 1); one of mmFormer's four
+    students gets another modality's map by a slip. From the decoders' outputs on, with RFNet's
+    loss (loss=own) and maps of one size, official losses, gradients, D and the next b are that
+    code's (tests/methods/test_released_newest.py). No whole step is compared, since its networks
+    (RFNet, mmFormer, M2FTrans) are not the plain one.
 
     Args:
         task: What the data set requires.
@@ -117,6 +91,7 @@ class Passion(ModalityDropout):
     """
 
     version = 1
+    official_loss = 'own'
     supported_networks = ('pyramid', 'unet3d')  # one less
     search = {
         'distillation': LogUniform(0.05, 5),
@@ -159,6 +134,16 @@ class Passion(ModalityDropout):
         self.register_buffer('shown', torch.zeros(2, 1 + count, dtype=torch.int64))
         self.register_buffer('distances', torch.zeros(count))
         self._opened = -1  # the epoch whose distances are being added up, in this process
+
+    def init_weights(self) -> None:
+        """Draws the initial weights of the official variant."""
+        super().init_weights()
+        if self.official:
+            draw_by_inputs(self)
+
+    def own_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns `segmentation_loss`; arguments as in `task_loss`."""
+        return segmentation_loss(logits, target)
 
     def open_epoch(self) -> None:
         """Moves the weights by the distances of the epoch that has ended, and starts new sums."""

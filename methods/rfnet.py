@@ -63,12 +63,12 @@ class RFNet(Method):
     resolution on, and trilinear upsampling joins the scales; here the encoders are the suite's
     residual ones, and bilinear upsampling joins the scales.
 
-    The variants differ in the initial weights, which the paper does not give. variant='official'
-    follows the released code, which draws all convolutions, gates and heads included, from
-    N(0, 2 / fan_in); pretrained encoders keep their weights. With variant='paper' they are those of
-    the other methods: the 2-D encoders and, with network=unet3d, all convolutions before a norm
-    begin with N(0, 2 / fan_out); gates, heads and all other 2-D parts of RFNet with PyTorch's
-    default, which is uniform with the variance 1 / (3 fan_in).
+    The variants differ in the initial weights, which the paper's code alone gives.
+    variant='official' follows it: all convolutions, gates and heads included, and the last layer of
+    a classifier, which stands for one, begin with N(0, 2 / fan_in); what was pretrained and the
+    linear layers of encoders of vectors keep theirs. variant='paper' has the initial weights of the
+    other methods (`kaiming` in `methods.common.resnet`; in gates, heads and RFNet's own 2-D parts
+    PyTorch's default).
 
     Args:
         task: What the data set requires.
@@ -80,6 +80,7 @@ class RFNet(Method):
     """
 
     version = 2
+    official_loss = 'own'
     supported_networks = ('pyramid', 'unet3d')
     ranges = {'fuse_start': Range(0, 1)}
     search = {'fuse_start': Uniform(0, 0.5)}

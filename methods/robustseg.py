@@ -15,9 +15,16 @@ from benchmark.method import KINDS, Batch, Method, Task
 from benchmark.registry import METHODS
 from benchmark.search import LogUniform
 from methods.common.encoders import coarsest, fusion_grid
-from methods.common.initial import convolutions, draw_small
+from methods.common.initial import draw_small, layers
 from methods.common.losses import total
-from methods.common.networks import Encoders, Maps, decoder, fused_channels, masked
+from methods.common.networks import (
+    Encoders,
+    Maps,
+    SegmentationDecoder,
+    decoder,
+    fused_channels,
+    masked,
+)
 from methods.common.own_losses import squared_segmentation_loss
 from methods.common.resnet import map_sizes
 from methods.common.sequences import real_elements
@@ -89,19 +96,21 @@ class RobustSeg(Method):
     (`squared_segmentation_loss`). It draws each of four modalities with probability 0.5 and makes
     an empty draw a single modality, so that single ones have the probability 5/64 and all other
     subsets 4/64; here the protocol's sampler is used, and 'bernoulli:0.5' would give 1/15 to each.
-    Its convolutions pad by reflection.
+    Its convolutions pad by reflection, and its style encoders have twice the channels of its
+    content encoders, here as many.
 
     variant='official' follows the released code in three more points. Gates and fused contents have
     instance normalisation, which for gates comes before the sigmoid, and fused contents a leaky
     ReLU; a scale of one position, where that is undefined, keeps the form of the paper variant. The
     image decoders share their last convolution, where their images have as many channels. And the
-    initial weights, but of pretrained encoders, are those of `draw_small` in all convolutions and
-    in the last layer of a style encoder; in the other layers of perceptrons they have the variance
-    2 / fan_in, cut off at two deviations, and no bias. With variant='paper' gates are not
-    normalised and fused contents have batch normalisation and ReLU, as everywhere in this project;
-    gates, style encoders and image decoders begin with PyTorch's default, which is uniform with the
-    variance 1 / (3 fan_in), and content encoders, reductions and the decoder, but for its head,
-    with N(0, 2 / fan_out).
+    initial weights are those of `draw_small` in convolutions, in the last layer of a classifier and
+    in that of a style encoder, and those of `draw_dense` in the other linear layers of style
+    encoders and image decoders. The feature pyramid keeps its own: it has no normalisation, which
+    makes up for small weights in the released decoder. So do encoders of vectors and sequences and
+    what was pretrained. With variant='paper' gates are not normalised, fused contents have batch
+    normalisation and ReLU, as everywhere in this project, and the initial weights are those of the
+    other methods (`kaiming` in `methods.common.resnet`; in gates, style encoders and image decoders
+    PyTorch's default).
 
     Restyling, KL, the errors of redrawn inputs and `loss=own` have, on equal tensors, the values
     and gradients of the released code. A whole step cannot be compared, since encoders, decoder and
@@ -118,6 +127,7 @@ class RobustSeg(Method):
     """
 
     task_kinds = KINDS
+    official_loss = 'own'
     search = {'reconstruction': LogUniform(0.01, 1), 'divergence': LogUniform(0.01, 1)}
 
     def __init__(
@@ -150,9 +160,9 @@ class RobustSeg(Method):
 
     def _positions(self, scales: int) -> list[int]:
         """Returns the number of positions of the content at each scale, finest first."""
-        if self.task.kind == 'classification':
-            return [math.prod(coarsest(self.task))] * scales
-        return [math.prod(size) for size in map_sizes(self.task.modalities[0], scales)]
+        if self.task.kind == 'segmentation':
+            return [math.prod(size) for size in map_sizes(self.task.modalities[0], scales)]
+        return [math.prod(coarsest(self.task))] * scales
 
     def _share_last(self) -> None:
         """Gives image decoders of as many channels one last convolution."""
@@ -166,8 +176,9 @@ class RobustSeg(Method):
         super().init_weights()
         if not self.official:
             return
-        for convolution in convolutions(self):
-            draw_small(convolution)
+        dense = isinstance(self.decoder, SegmentationDecoder)
+        for layer in layers(self, [self.get_submodule('decoder.pyramid')] if dense else []):
+            draw_small(layer)
         for part in self.modules():
             if isinstance(part, StyleEncoder | Redrawing):
                 part.draw_layers()

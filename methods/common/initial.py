@@ -3,38 +3,57 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+from mmseg.models.backbones import ResNet
 from torch import nn
 
 from benchmark.method import Method
+from methods.common.backbones import Backbone
+from methods.common.networks import ClassificationDecoder
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
-def convolutions(method: Method) -> Iterator[Convolution]:
-    """Yields all convolutions of a method, without those of pretrained encoders.
+def layers(method: Method, skip: Collection[nn.Module] = ()) -> Iterator[Convolution | nn.Linear]:
+    """Yields the layers that are convolutions in released code.
+
+    These are all convolutions and the last layers of classifiers, without what was pretrained.
 
     Args:
-        method: A method with the attribute `encoders`.
+        method: Any method.
+        skip: Further modules whose layers are left out.
     """
-    kept = {*method.get_submodule('encoders').modules()} if method.task.pretrained else set()
+    kept = {part for module in (*_pretrained(method), *skip) for part in module.modules()}
     for module in method.modules():
         if isinstance(module, Convolution) and module not in kept:
             yield module
+        elif isinstance(module, ClassificationDecoder):
+            yield module.head
+
+
+def _pretrained(method: Method) -> Iterator[nn.Module]:
+    """Yields the networks whose weights were read from a file."""
+    if method.task.pretrained:
+        for module in method.modules():
+            if isinstance(module, ResNet):
+                yield module
+            elif isinstance(module, Backbone):
+                yield module.model
 
 
 def draw_by_inputs(method: Method) -> None:
-    """Draws the kernels of all convolutions from N(0, 2 / fan_in), gates and heads included.
+    """Draws the weights of `layers` from N(0, 2 / fan_in), gates and heads included.
 
     Their biases keep what PyTorch draws. The suite's networks count outputs instead of inputs, and
     leave gates and heads as PyTorch draws them, which is uniform with the variance 1 / (3 fan_in).
     """
-    for convolution in convolutions(method):
-        weight = convolution.weight
-        # A transposed convolution has the stride of its kernel: an output reads one position.
-        inputs = convolution.in_channels if convolution.transposed else weight[0].numel()
-        nn.init.normal_(weight, std=math.sqrt(2 / inputs))
+    for layer in layers(method):
+        inputs = layer.weight[0].numel()
+        if isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d):
+            # It has the stride of its kernel: an output reads one position.
+            inputs = layer.in_channels
+        nn.init.normal_(layer.weight, std=math.sqrt(2 / inputs))
 
 
 def draw_small(layer: Convolution | nn.Linear) -> None:

@@ -34,7 +34,8 @@ def kaiming(network: Network) -> Network:
 
     All parts of the shared networks that mmsegmentation builds without drawing weights pass
     through this function; mmcv's ConvModule draws equal ones itself. A method that needs other
-    weights draws them in its constructor, after the parts have been built.
+    weights draws them in its constructor, after the parts have been built, or in `init_weights`,
+    which runs last.
 
     Args:
         network: A network whose convolutions are followed by ReLU, or by BatchNorm.

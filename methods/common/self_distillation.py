@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 LEAST = 0.005
 """Smallest probability in the divergence of the released code."""
+
+LOWEST, HIGHEST = 0.1, 4.0
+"""Bounds of the weights of modalities, before they are normalised."""
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -78,3 +82,35 @@ def prototype_gaps(student: Tensor, teacher: Tensor, members: Tensor) -> tuple[T
     gap = similarities(student, members) - similarities(teacher, members)
     count = (members.sum(2) > 0).sum(1, keepdim=True).clamp_min(1)
     return gap.square().sum(1) / count, gap.abs().sum(1) / count
+
+
+def weak(distances: Tensor, present: Tensor) -> Tensor:
+    """Returns which modalities are weak in a batch, (M,) bool.
+
+    The relative preference of a sample for a modality is 1 - D_m / mean D, over the modalities that
+    it has. Its sum over the samples is negative for a weak modality, which is far from the teacher.
+
+    Args:
+        distances: D, (M, B), 0 where missing.
+        present: (M, B) bool.
+    """
+    mean = distances.sum(0) / present.sum(0).clamp_min(1)
+    # A sample with one modality is its own teacher: all its distances are 0.
+    ratio = torch.where(mean > 0, distances / mean.clamp_min(1e-30), 1.0)
+    return torch.where(present, ratio - 1, 0.0).sum(1) > 0
+
+
+def rebalanced(weights: Tensor, distances: Tensor, rate: float) -> Tensor:
+    """Returns the weights of the modalities after an epoch.
+
+        RP_m = 1 - D_m / mean D,  b_m <- clamp(b_m - rate RP_m, 0.1, 4),  b <- sqrt(M) b / ||b||
+
+    Args:
+        weights: b, (M,).
+        distances: D, (M,), averages of the epoch.
+        rate: Step size.
+    """
+    mean = distances.mean()
+    preference = torch.where(mean > 0, 1 - distances / mean.clamp_min(1e-30), 0.0)
+    moved = (weights - rate * preference).clamp(LOWEST, HIGHEST)
+    return len(weights) ** 0.5 * F.normalize(moved, dim=0)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from mmseg.models.necks import FPN
 from tasks import TASKS, VOLUMES, Toy
 from torch import nn
 
@@ -12,9 +13,12 @@ from benchmark.engine.building import build
 from benchmark.engine.experiment import experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.options import Spec
+from benchmark.registry import discover
 from methods.common.initial import Convolution
+from methods.common.networks import ClassificationDecoder
 from methods.common.styles import Redrawing, StyleEncoder
 
+discover()
 KINDS = {**TASKS, 'volumes': VOLUMES}
 
 
@@ -35,7 +39,7 @@ def surprises(pairs):
 
 
 @pytest.mark.parametrize('kind', ['faces', 'mixed', 'rooms', 'volumes'])
-@pytest.mark.parametrize('name', ['rfnet', 'mmformer'])
+@pytest.mark.parametrize('name', ['rfnet', 'mmformer', 'passion'])
 def test_all_convolutions_count_their_inputs_gates_and_heads_included(name, kind, tmp_path):
     """With numpy's count: an output of a convolution is a sum over kernel and input channels."""
     method = network(name, kind, tmp_path, variant='official')
@@ -45,8 +49,11 @@ def test_all_convolutions_count_their_inputs_gates_and_heads_included(name, kind
             continue
         kernel = 1 if module.transposed else np.prod(module.kernel_size)
         pairs.append((module.weight, math.sqrt(2 / (kernel * module.in_channels / module.groups))))
+    heads = [m.head for m in method.modules() if isinstance(m, ClassificationDecoder)]
+    assert len(heads) == (2 if kind in ('faces', 'mixed') else 0)
+    pairs += [(head.weight, math.sqrt(2 / head.in_features)) for head in heads]
     found = surprises(pairs)
-    assert len(found) > 20
+    assert len(found) > 12
     assert np.abs(found).max() < 4.5
     assert np.sqrt(np.mean(found**2)) == pytest.approx(1, rel=0.4)
     # The paper variant does not follow this rule: the test would see it.
@@ -65,6 +72,12 @@ def test_robustseg_s_convolutions_are_small_and_its_perceptrons_are_not(kind, tm
     # A normal number that is cut off at two deviations has 0.8796 of the deviation.
     cut = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
     assert cut == pytest.approx(0.8796, abs=1e-4)
+    small += [m.head for m in method.modules() if isinstance(m, ClassificationDecoder)]
+    # The feature pyramid has no normalisation that would make up for small weights.
+    plain = {m for net in method.modules() if isinstance(net, FPN) for m in net.modules()}
+    assert bool(plain) == (kind == 'rooms')
+    assert all(m.weight.std() > 0.05 for m in plain if isinstance(m, Convolution))
+    small = [m for m in small if m not in plain]
     found = surprises((m.weight, 0.01 * cut) for m in small)
     assert np.abs(found).max() < 4.5
     assert all(m.weight.abs().max() <= 0.02 for m in small)

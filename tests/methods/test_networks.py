@@ -210,18 +210,23 @@ def test_initialisation_does_not_overwrite_pretrained_weights(weights):
         assert kept == bool(pretrained)
 
 
-def test_initial_weights_of_official_variants_leave_pretrained_encoders_alone(weights):
+@pytest.mark.parametrize('kind', ['faces', 'rooms'])
+def test_initial_weights_of_official_variants_leave_pretrained_networks_alone(weights, kind):
     file, _ = weights()
-    for name in ('rfnet', 'mmformer', 'robustseg'):
-        method = METHODS.module_dict[name](
-            dataclasses.replace(TASKS['rooms'], pretrained=file), variant='official'
-        )
+    for name in ('rfnet', 'mmformer', 'passion', 'robustseg'):
+        task = dataclasses.replace(TASKS[kind], pretrained=file)
+        method = METHODS.module_dict[name](task, variant='official')
         before = {k: x.clone() for k, x in method.state_dict().items()}
         with quiet():
             method.init_weights()
         moved = {k for k, x in method.state_dict().items() if not torch.equal(x, before[k])}
-        assert moved
-        assert not any(k.startswith('encoders.') for k in moved)
+        read = [f'{k}.' for k, m in method.named_modules() if isinstance(m, ResNet)]
+        assert len(read) == len(task.names)
+        assert not [k for k in moved if k.startswith(tuple(read))]
+        # What surrounds the pretrained networks is drawn.
+        encoders = any(k.startswith('encoders.') for k in moved)
+        assert encoders == (kind == 'faces')
+        assert any(k.startswith('decoder.') for k in moved)
 
 
 def test_what_is_not_pretrained_starts_as_it_would_without(weights):

@@ -12,8 +12,14 @@ from tasks import TASKS, VOLUMES, batch_of
 
 from benchmark.errors import UserError
 from benchmark.method import IGNORE
-from methods.common.self_distillation import clamped_divergence, divergence, prototype_gaps
-from methods.passion import Passion, rebalanced, weak
+from methods.common.self_distillation import (
+    clamped_divergence,
+    divergence,
+    prototype_gaps,
+    rebalanced,
+    weak,
+)
+from methods.passion import Passion
 
 T = 4.0
 TASKS = {**TASKS, 'volumes': VOLUMES}

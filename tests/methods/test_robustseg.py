@@ -12,6 +12,7 @@ from figures import differences, drawn
 from learning import lowers
 from tasks import TASKS, batch_of
 
+from benchmark.engine.building import quiet
 from benchmark.missing import subset_masks
 from methods.common.styles import restyle, style_divergence
 from methods.robustseg import GatedFusion, RobustSeg
@@ -78,14 +79,12 @@ def test_official_image_decoders_share_the_last_convolution_of_as_many_channels(
             assert (method.redraw[a].last is method.redraw[b].last) is shared
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_the_official_variant_trains_on_every_kind_of_data(kind):
+@pytest.mark.parametrize('kind', [kind for kind in KINDS if TASKS[kind].kind == 'classification'])
+def test_the_official_variant_learns_the_task_on_every_kind_of_input(kind):
     method, data = RobustSeg(TASKS[kind], variant='official').train(), batch_of(TASKS[kind], 8)
-    method.init_weights()
-    losses = method.loss(data)
-    sum(losses.values()).backward()
-    assert all(loss.isfinite() for loss in losses.values())
-    assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
+    with quiet():
+        method.init_weights()
+    assert lowers(method, data, 1e-2, 25, ['loss_task'])
 
 
 def test_restyling_gives_every_channel_the_scale_and_the_shift():
@@ -196,9 +195,13 @@ def test_kl_does_not_depend_on_the_width():
     torch.testing.assert_close(*found)
 
 
-def test_training_learns_to_segment_and_to_redraw():
+@pytest.mark.parametrize('variant', ['paper', 'official'])
+def test_training_learns_to_segment_and_to_redraw(variant):
+    """Small initial weights do not hide the inputs where no normalisation follows."""
     task = dataclasses.replace(TASKS['rooms'], width=8)
-    method, data = RobustSeg(task), batch_of(task, 6)
+    method, data = RobustSeg(task, variant=variant), batch_of(task, 6)
+    with quiet():
+        method.init_weights()
     squares = torch.randint(3, (6, 4, 4)).repeat_interleave(8, 1).repeat_interleave(8, 2)
     data = data._replace(target=squares)
     for name, x in data.inputs.items():
