@@ -270,7 +270,8 @@ class Method(BaseModel):
 
     Attributes:
         version: Raise this number when a change alters the method's scores; it is part of a
-            record's identity.
+            record's identity. A change of one variant that nobody has recorded needs none: the hash
+            of the code, which is part of it as well, tells.
         teacher: Name of the method that is trained first and passed to `set_teacher`, or None.
         sampler: Training sampler that belongs to the method and replaces the protocol's, or None.
         dedicated: Whether a network of its own is trained for every subset of the modalities.
@@ -296,6 +297,9 @@ class Method(BaseModel):
         official_loss: The loss, one of `LOSSES`, with which the released code of variant='official'
             trains in segmentation; empty if it is not known. A note tells where a protocol has
             another one.
+        later: Options that the method got after its first records -> the value with which it does
+            what it did before. Records leave an option of this value out, so that older ones stay
+            those of the same experiment.
         mines: Values of options with which `on_validation` compares the subsets that lack one
             modality, so that a protocol that does not validate them is refused; empty if it never
             does.
@@ -321,6 +325,7 @@ class Method(BaseModel):
     search: ClassVar[dict[str, Distribution]] = {}
     official_loss: ClassVar[str] = ''
     ranges: ClassVar[dict[str, Range]] = {}
+    later: ClassVar[dict[str, Any]] = {}
     mines: ClassVar[dict[str, Any]] = {}
     contract_exceptions: ClassVar[dict[str, str]] = {}
 
@@ -476,6 +481,12 @@ class Method(BaseModel):
             options: The value of every option.
         """
         return cls.search
+
+    @classmethod
+    def recorded(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Returns the options that records hold: all but those of `later` that change nothing."""
+        old = cls.later.items()
+        return {key: value for key, value in options.items() if (key, value) not in old}
 
     @classmethod
     def schedule_notes(cls, options: dict[str, Any], epochs: int) -> list[str]:

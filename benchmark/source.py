@@ -13,7 +13,7 @@ from typing import Any
 from benchmark.files import ROOT
 
 METHODS = ROOT / 'methods'
-TOLD = {'ranges', 'from_complete', 'official_loss', 'mines'}
+TOLD = {'ranges', 'from_complete', 'official_loss', 'mines', 'later'}
 """Attributes of methods that refuse values of options, or tell of data, and change no number."""
 INSTALLED = {'site-packages', 'dist-packages'}
 """Folders in which packages are installed."""

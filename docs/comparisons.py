@@ -140,7 +140,7 @@ def variants(known: runs.Runs) -> dict[str, list[Case]]:
     labels: dict[str, dict[str, str]] = {}
     for label, (first, *_) in known.groups.items():
         method = known.records[first]['method']
-        labels.setdefault(method['name'], {})[method['options']['variant']] = label
+        labels.setdefault(method['name'], {})[method['options'].get('variant', 'paper')] = label
     pairs = (labels[name] for name in grids.VARIED if name in labels)
     return {'Released code against the paper': [(p['official'], p['paper'], 'mean') for p in pairs]}
 

@@ -81,6 +81,7 @@ class RFNet(Method):
 
     version = 2
     official_loss = 'own'
+    later = {'variant': 'paper'}
     supported_networks = ('pyramid', 'unet3d')
     ranges = {'fuse_start': Range(0, 1)}
     search = {'fuse_start': Uniform(0, 0.5)}

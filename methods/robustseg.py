@@ -128,6 +128,7 @@ class RobustSeg(Method):
 
     task_kinds = KINDS
     official_loss = 'own'
+    later = {'variant': 'paper'}
     search = {'reconstruction': LogUniform(0.01, 1), 'divergence': LogUniform(0.01, 1)}
 
     def __init__(

@@ -170,7 +170,7 @@ class Experiment:
             'method': {
                 'name': self.name,
                 'label': self.label,
-                'options': self.options,
+                'options': self.method.recorded(self.options),
                 'version': self.method.version,
                 'source': self.source,
                 'tunable': list(self.tunable),

@@ -9,7 +9,7 @@ from benchmark.engine import execution, notes
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment
 from benchmark.engine.protocol import Protocol
-from benchmark.options import Spec
+from benchmark.options import Spec, options_of
 from benchmark.records import store, verification
 from benchmark.registry import METHODS, discover
 
@@ -69,3 +69,19 @@ def test_an_official_variant_tells_of_a_loss_that_its_code_lacks(tmp_path):
     assert have_one - {'hemis'} <= set(released)
     for (name, variant, loss), found in told.items():
         assert found == (variant == 'official' and loss != released[name])
+
+
+def test_records_leave_out_a_later_option_that_has_the_value_of_before(tmp_path):
+    later = [(name, cls) for name, cls in METHODS.module_dict.items() if cls.later]
+    assert {'rfnet', 'robustseg'} <= {name for name, _ in later}
+    data = Toy(TASKS['faces'])
+    protocol = Protocol.build(data.recipe, {}, 'cpu')
+    for name, cls in later:
+        known = options_of(cls)
+        assert {key: known[key].default for key in cls.later} == cls.later
+        plain, official = (
+            experiment(Spec(name, given), data, protocol, 0, tmp_path).header['method']['options']
+            for given in ((), (('variant', 'official'),))
+        )
+        assert plain.keys() == known.keys() - cls.later.keys()
+        assert official.keys() == known.keys()
