@@ -396,7 +396,7 @@ def test_samples_without_any_image_are_counted_and_left_out(tmp_path):
     data = Folders(root=str(root), gaps=True)
     assert data.notes[0].endswith('samples: train 5, val 3, test 2')
     assert data.notes[2] == '2 samples have no modality at all and are left out: 001, 010'
-    assert data.notes[3] == '1 of 10 samples lack ir'
+    assert data.notes[3] == '1 of 10 samples lacks ir'
     assert data.split('test').ids.tolist() == ['009', '011']
     for k in (9, 11):
         for m in ('rgb', 'ir'):

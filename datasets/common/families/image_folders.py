@@ -15,7 +15,7 @@ from datasets.common.io import notes
 from datasets.common.io.files import lines
 from datasets.common.io.folders import SUFFIXES, entries, is_litter, walk
 from datasets.common.io.images import image_side
-from datasets.common.io.paths import has_file, has_folder
+from datasets.common.io.paths import check_folder, has_file, has_folder
 from datasets.common.io.splits import check_disjoint, held_out, set_apart
 from datasets.common.io.tables import read_table, stem
 
@@ -72,15 +72,16 @@ class ImageFolder(NamedTuple):
         """Returns what was found, for the user, in lines."""
         samples = {sample for split in self.splits.values() for sample in split}
         found = notes.empty(self.empty)
-        for name, files in self.images.items():
-            if lacking := len(samples - files.keys()):
-                found.append(f'{lacking} of {len(samples)} samples lack {name}')
+        gaps = {name: len(samples - files.keys()) for name, files in self.images.items()}
+        found += notes.lacking(gaps, samples)
         for name, files in (*self.images.items(), (LABELS, self.maps)):
             if unused := len(files.keys() - samples - set(self.empty)):
-                found.append(f'{unused} files of {name} belong to no sample of a split')
+                words = f'file of {name} belongs', f'files of {name} belong'
+                found.append(f'{notes.counted(unused, *words)} to no sample of a split')
         labelled = set(self.maps if self.dense else self.names)
         if unused := len(labelled - samples - set(self.empty)):
-            found.append(f'{unused} labelled samples belong to no split')
+            words = 'labelled sample belongs', 'labelled samples belong'
+            found.append(f'{notes.counted(unused, *words)} to no split')
         return [*found, *notes.aside(self.aside)]
 
 
@@ -128,8 +129,7 @@ def read_folder(root: Path, gaps: bool, modalities: Sequence[str] = ()) -> Image
 
 
 def _modalities(root: Path, chosen: Sequence[str]) -> list[str]:
-    if not root.is_dir():
-        raise UserError(f'{root}: expected a folder, found nothing there')
+    check_folder(root)
     known = [p.name for p in entries(root) if p.is_dir() and not is_litter(p.name)]
     # Of these names a file is expected, whether it is needed or not.
     for name in FILES:

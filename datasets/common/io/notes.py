@@ -142,6 +142,41 @@ def aside(names: Iterable[str]) -> list[str]:
     return [f'left aside: {_listed(known)}'] if known else []
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """Returns a count with the words that go with it: those for one thing or those for several."""
+    return f'{count} {one if count == 1 else many}'
+
+
+def lacking(gaps: Mapping[str, int], every: Sized, what: str = 'samples') -> list[str]:
+    """Returns a line for each modality that some samples lack.
+
+    Args:
+        gaps: Modality -> how many samples lack it.
+        every: All samples.
+        what: What samples are called.
+    """
+    words = f'of {len(every)} {what}'
+    return [
+        counted(count, f'{words} lacks {terminal(name)}', f'{words} lack {terminal(name)}')
+        for name, count in gaps.items()
+        if count
+    ]
+
+
+def part(name: str, count: int, every: int) -> list[str]:
+    """Returns a line on the samples that a trained network does not predict.
+
+    Args:
+        name: The split that is predicted.
+        count: How many samples it has.
+        every: How many samples there are.
+    """
+    if count == every:
+        return []
+    told = counted(count, 'sample', 'samples')
+    return [f'{told} of split {name}; {every - count} others left out (--split all)']
+
+
 def unchecked(numbers: Mapping[str, str]) -> list[str]:
     """Returns a line on new images whose numbers cannot be compared with those of a training.
 
