@@ -144,7 +144,7 @@ def test_messages_of_the_check(root, tmp_path, capsys):
         assert main(['check', *words]) == 2
         return capsys.readouterr().err
 
-    assert "unknown dataset 'to'; did you mean 'toy'?" in told('to', str(root))
+    assert "unknown data set 'to'; did you mean 'toy'?" in told('to', str(root))
     assert "unknown option of toy 'sze'; did you mean 'size'?" in told('toy', str(root), 'sze=3')
     assert 'toy:size: expected int' in told('toy', str(root), 'size=large')
     assert "expected KEY=VALUE, found 'size'" in told('toy', str(root), 'size')

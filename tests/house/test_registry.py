@@ -113,7 +113,9 @@ def test_a_module_of_python_is_no_method(name):
 
 
 def test_a_misspelt_dataset_is_told_with_the_nearest_one():
-    with pytest.raises(UserError, match="unknown dataset 'synth_face'; did you mean 'synth_faces'"):
+    with pytest.raises(
+        UserError, match="unknown data set 'synth_face'; did you mean 'synth_faces'"
+    ):
         lookup(DATASETS, 'synth_face')
 
 
@@ -374,6 +376,28 @@ def test_a_file_outside_may_not_take_the_name_of_a_method(tmp_path):
     with pytest.raises(UserError, match=r"mine.py: method 'hemis' is registered by methods/hemis"):
         load_file(file)
     assert lookup(METHODS, 'hemis').__name__ == 'HeMIS'
+
+
+def test_two_files_that_register_a_name_are_both_named_as_seen_from_here(tmp_path, monkeypatch):
+    for folder in ('first', 'second'):
+        (tmp_path / folder).mkdir()
+        method_file(tmp_path / folder, 'claimed', file='mine')
+    monkeypatch.chdir(tmp_path)
+    load_file(Path('first/mine.py'))
+    for given in ('second/mine.py', f'{tmp_path}/second/mine.py'):
+        told = "^second/mine.py: method 'claimed' is registered by first/mine.py already"
+        with pytest.raises(UserError, match=told):
+            load_file(Path(given))
+
+
+def test_several_names_in_one_word_and_a_file_without_a_name_are_told(tmp_path):
+    with pytest.raises(UserError, match="'hemis,rfnet'; names are separated by spaces"):
+        lookup(METHODS, 'hemis,rfnet')
+    file = method_file(tmp_path, 'alone', file='alone')
+    with pytest.raises(
+        UserError, match=r'alone.py: expected FILE.py:NAME with the registered name'
+    ):
+        parse_spec(str(file))
 
 
 def test_a_name_that_two_files_of_the_tree_register_is_refused_and_names_both(
