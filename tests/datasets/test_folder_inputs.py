@@ -574,3 +574,26 @@ def test_a_transparent_grey_value_becomes_a_channel_or_is_refused(tmp_path):
     file = save(tmp_path / 'deep.png', (values * 999).astype(np.uint16), transparency=999)
     with pytest.raises(UserError, match=r'deep.png: .* found I;16B; an .npy file'):
         AnyImage(None)(file)
+
+
+def test_a_folder_that_is_no_modality_is_told_with_the_option_that_leaves_it_out(tmp_path):
+    root = table(tmp_path / 'x')
+    save(root / 'backup' / 'rgb' / '000.png', np.zeros((8, 8, 3), np.uint8))
+    for gaps in (False, True):
+        told(
+            'x/backup: expected an image of some .* modalities=ir\\+rgb leaves it out$',
+            root,
+            gaps=gaps,
+        )
+    assert Folders(root=str(root), modalities='ir+rgb').task.names == ('ir', 'rgb')
+    shutil.rmtree(root / 'backup')
+    for file in (root / 'labels.csv', root / 'classes.txt'):
+        told('labels.csv: expected a folder, found a file' if file.exists() else 'nothing th', file)
+
+
+def test_an_empty_folder_of_label_maps_is_told_with_the_table_beside_it(tmp_path):
+    root = table(tmp_path / 'x')
+    (root / 'labels').mkdir()
+    told('labels: expected label maps, found an empty folder beside labels.csv', root)
+    (root / 'labels.csv').unlink()
+    told('labels: expected label maps, found none', root)

@@ -469,6 +469,8 @@ def test_a_volume_that_is_called_nearly_like_a_modality_is_refused(scans, tmp_pa
     (new / 'case4' / 'FLAIR.nii.gz').rename(new / 'case4' / 'case4_falir.nii.gz')
     with pytest.raises(UserError, match="case case4: expected flair, found 'falir'"):
         prediction.opened(card, request, False)
+    with pytest.raises(UserError, match=r't1.nii.gz: expected a folder, found a file'):
+        prediction.opened(card, request._replace(root=new / 'case0' / 't1.nii.gz'), False)
 
 
 def test_the_folder_of_a_case_may_be_the_place_where_the_command_runs(scans, monkeypatch):
@@ -487,7 +489,7 @@ WRONG = [
         'expected some sample with a modality besides --without rgb gait scan',
     ),
     (['--out', 'x', '--split', 'val'], 'new.npz: split: expected a key that says which samples'),
-    (['--evaluate'], 'new.npz: expected a key target to score'),
+    (['--evaluate'], 'new.npz: expected the key 'target' to score, found inputs/gait, '),
     (['--out', 'x', '--device', 'cuda'], 'device cuda: no CUDA device was found'),
     (['--out', 'x', '--method-file', 'nowhere.py'], 'nowhere.py: no such file'),
 ]

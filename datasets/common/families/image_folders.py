@@ -104,6 +104,9 @@ def read_folder(root: Path, gaps: bool, modalities: Sequence[str] = ()) -> Image
     dense = has_folder(root / LABELS)
     if dense:
         maps = listed(root / LABELS, MAPS, left)
+        if not maps:
+            there = f'an empty folder beside {TABLE}' if has_file(root / TABLE) else 'none'
+            raise UserError(f'{root / LABELS}: expected label maps, found {there}')
     else:
         rows = read_table(root / TABLE)
     names = {row['sample']: row['label'] for row in rows}
@@ -121,6 +124,7 @@ def read_folder(root: Path, gaps: bool, modalities: Sequence[str] = ()) -> Image
         aside.append(f'column split of {TABLE}')
     found = ImageFolder(images, dense, maps, names, splits, clusters, aside, [])
     check_disjoint(root, splits)
+    _check_trained(root, found)
     for name, samples in splits.items():
         splits[name] = [s for s in samples if _check_sample(root, found, s, gaps)]
     if found.empty:
@@ -213,12 +217,27 @@ def _splits(
                     'and test.txt, or a column split in labels.csv'
                 )
             if split not in where:
-                raise unknown(f'split of sample {sample!r} in {root}', split, SPLITS)
+                where_from = root if in_folders else root / TABLE
+                told = unknown('split', split, SPLITS)
+                raise UserError(f'{where_from}: sample {sample!r}: {told}')
             where[split].append(sample)
         used |= set() if in_folders else {'split'}
     if not where['val']:
         where['train'], where['val'] = set_apart(where['train'], lambda s: held_out(s, HELD_OUT))
     return where, used
+
+
+def _check_trained(root: Path, found: ImageFolder) -> None:
+    """Checks that every modality has an image of some training sample."""
+    none = [m for m, files in found.images.items() if not files.keys() & found.splits['train']]
+    if not none:
+        return
+    others = '+'.join(m for m in found.images if m not in none)
+    hint = f'; every folder is taken for a modality: modalities={others} leaves it out'
+    raise UserError(
+        f'{root / none[0]}: expected an image of some training sample, found none'
+        f'{hint if others else ""}'
+    )
 
 
 def _check_sample(root: Path, found: ImageFolder, sample: str, gaps: bool) -> bool:

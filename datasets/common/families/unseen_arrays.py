@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from benchmark.dataset import SPLITS, Intake, Rows, Split, Unseen, no_target
-from benchmark.errors import UserError, unknown
+from benchmark.errors import UserError
 from benchmark.files import writing
 from benchmark.method import Modality, Task
-from datasets.common.families.array_inputs import Input, about, fail, read_inputs, texts
+from datasets.common.families.array_inputs import Input, about, fail, lacks, read_inputs, texts
 from datasets.common.families.unneeded import check_spelling
 from datasets.common.io import notes
 from datasets.common.io.images import encoded
@@ -175,7 +175,7 @@ def _target(
     """Returns the labels, whose values are checked where they are read."""
     task = intake.task
     if 'target' not in raw:
-        raise UserError(f'{root}: expected a key target to score: {unknown("key", "target", raw)}')
+        raise lacks(root, "the key 'target' to score", 'target', raw)
     target = raw['target']
     columns = task.kind in ('multilabel', 'regression')
     size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()

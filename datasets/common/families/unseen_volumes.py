@@ -22,7 +22,7 @@ from datasets.common.families.volumes import SEGMENTATION
 from datasets.common.io import notes
 from datasets.common.io.folders import walk_all
 from datasets.common.io.nifti import encoded_like, grid, load_volume, suffix
-from datasets.common.io.paths import check_access
+from datasets.common.io.paths import check_access, check_folder
 from datasets.common.prepare.findings import Findings
 
 KEPT = 16
@@ -212,10 +212,11 @@ def _cases(
         Case -> its files, and the files that belong to none, as paths below the folder.
 
     Raises:
-        UserError: There is no case, two folders have the name of one, two files are of one
-            modality, or a file of none is called nearly like a modality that its case lacks.
+        UserError: There is no folder or no case, two folders have the name of one, two files are of
+            one modality, or a file of none is called nearly like a modality that its case lacks.
     """
     check_access(root)
+    check_folder(root)
     cases: dict[str, Files] = {}
     aside = []
     strange: dict[str, list[str]] = {}

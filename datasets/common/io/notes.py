@@ -27,15 +27,20 @@ def found(
     return f'found modalities {", ".join(map(described, modalities))}; {what}: {counts}'
 
 
-def labels(classes: Sequence[str], shown: Mapping[str, Set[int]]) -> list[str]:
+def labels(
+    classes: Sequence[str], shown: Mapping[str, Set[int]], numbered: bool = False
+) -> list[str]:
     """Returns lines on classes that the training lacks, and on other splits of one class alone.
 
     Args:
         classes: Names of the K classes.
         shown: 'train', 'val', 'test' -> the labels, 0 to K - 1, in the split.
+        numbered: Whether the data hold these numbers, which may count from 1 by mistake.
     """
     lacking = [name for label, name in enumerate(classes) if label not in shown['train']]
-    told = [f'no training sample is of class {_listed(lacking)}'] if lacking else []
+    shifted = numbered and 0 not in set().union(*shown.values())
+    hint = f'; labels count from 0, and no split has class {classes[0]}' if shifted else ''
+    told = [f'no training sample is of class {_listed(lacking)}{hint}'] if lacking else []
     for split in ('val', 'test'):
         if len(shown[split]) == 1:
             (label,) = shown[split]
