@@ -489,7 +489,7 @@ WRONG = [
         'expected some sample with a modality besides --without rgb gait scan',
     ),
     (['--out', 'x', '--split', 'val'], 'new.npz: split: expected a key that says which samples'),
-    (['--evaluate'], 'new.npz: expected the key 'target' to score, found inputs/gait, '),
+    (['--evaluate'], "new.npz: expected the key 'target' to score, found inputs/gait, "),
     (['--out', 'x', '--device', 'cuda'], 'device cuda: no CUDA device was found'),
     (['--out', 'x', '--method-file', 'nowhere.py'], 'nowhere.py: no such file'),
 ]
