@@ -62,6 +62,11 @@ class Parser(argparse.ArgumentParser):
         told, key = f'unknown argument {word!r}', name.lstrip('-').replace('-', '_')
         if CFG in self._option_string_actions and not word.startswith('-') and value:
             return UserError(f'{told}: KEY=VALUE stands directly after {CFG}')
+        places = self._get_positional_actions()
+        single = bool(places) and all(place.nargs in (None, '?') for place in places)
+        if single and not word.startswith('-'):
+            names = ' and '.join(f'one {place.metavar or place.dest.upper()}' for place in places)
+            return UserError(f'expected {names}, found also {word!r}; did a pattern match several?')
         if key in self.keys():
             value = value or next((other for other in others[:1] if other[:1] != '-'), 'VALUE')
             return UserError(f'{told}: it is a field of the protocol; type {CFG} {key}={value}')

@@ -591,6 +591,14 @@ def test_a_folder_that_is_no_modality_is_told_with_the_option_that_leaves_it_out
         told('labels.csv: expected a folder, found a file' if file.exists() else 'nothing th', file)
 
 
+def test_a_broken_image_is_named_once(tmp_path):
+    root = table(tmp_path / 'x')
+    (root / 'ir' / '003.png').write_bytes(b'no image')
+    with pytest.raises(UserError, match=r'ir/003\.png: cannot be read, .* identify') as error:
+        Folders(root=str(root))
+    assert str(error.value).count('003.png') == 1
+
+
 def test_an_empty_folder_of_label_maps_is_told_with_the_table_beside_it(tmp_path):
     root = table(tmp_path / 'x')
     (root / 'labels').mkdir()

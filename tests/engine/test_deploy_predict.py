@@ -483,6 +483,11 @@ def test_the_folder_of_a_case_may_be_the_place_where_the_command_runs(scans, mon
 WRONG = [
     ([], 'error: expected --out FOLDER for the predictions, or --evaluate, found neither'),
     (['--out', 'x', '--without', 'scam'], "unknown modality in --without: 'scam'; did you mean"),
+    (
+        ['other', '--out', 'x'],
+        "expected one RUN and one DATA, found also 'other'; did a pattern mat",
+    ),
+    (['--out', 'x', '--worker', '2'], "unknown argument '--worker'; did you mean '--workers'"),
     (['--out', 'x', '--workers', '-1'], '--workers: expected 0 or more, found -1'),
     (
         ['--out', 'x', '--without', 'rgb', 'gait', 'scan'],
@@ -523,6 +528,13 @@ def test_samples_that_do_not_fit_are_one_line(vectors, tmp_path, capsys, content
     assert predict.main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_run_in_the_place_of_the_data_is_told(vectors, tmp_path, capsys):
+    words = [str(run) for run in vectors.values()]
+    assert predict.main([*words, '--out', str(tmp_path)]) == 2
+    told = 'error: expected one RUN and one DATA, found two runs: {} and {}\n'
+    assert capsys.readouterr().err == told.format(*words)
 
 
 def test_data_must_be_there_and_embedded_data_must_not(vectors, tmp_path, capsys):

@@ -140,8 +140,9 @@ def test_a_value_is_read_as_the_type_of_its_default(text, default, value):
 
 @pytest.mark.parametrize(
     ('text', 'default', 'kind'),
-    [('1.5', 3, 'int'), (1.5, 3, 'int'), ('x', 3, 'int'), ('x', 0.5, 'float'), ('', 0.5, 'float'),
-     ('yes', False, 'bool'), (2, False, 'bool')],
+    [('1.5', 3, 'a whole number'), (1.5, 3, 'a whole number'), ('x', 3, 'a whole number'),
+     ('x', 0.5, 'a number'), ('', 0.5, 'a number'),
+     ('yes', False, 'true or false'), (2, False, 'true or false')],
 )  # fmt: skip
 def test_a_value_of_another_type_is_told(text, default, kind):
     with pytest.raises(UserError, match=f'^odd:key: expected {kind}, found {text!r}$'):
@@ -155,7 +156,7 @@ def test_what_is_given_goes_before_settings_and_settings_before_defaults():
         resolve(Options, 'odd', {'coutn': '1'}, {})
     with pytest.raises(UserError, match="unknown option of odd 'task'"):
         resolve(Options, 'odd', {'task': '1'}, {})
-    with pytest.raises(UserError, match="odd:flag: expected bool, found 'perhaps'"):
+    with pytest.raises(UserError, match="odd:flag: expected true or false, found 'perhaps'"):
         resolve(Options, 'odd', {'flag': 'perhaps'}, {})
 
 
@@ -206,12 +207,12 @@ def test_text_becomes_a_typed_value_with_one_spelling(key, text, value, spelled)
     ('key', 'text', 'told'),
     [
         ('variant', 'offical', "unknown value of odd:variant 'offical'; did you mean 'official'"),
-        ('weight', 'nan', "odd:weight: expected float, found 'nan'"),
-        ('weight', '1e400', "odd:weight: expected float, found '1e400'"),
+        ('weight', 'nan', "odd:weight: expected a number, found 'nan'"),
+        ('weight', '1e400', "odd:weight: expected a number, found '1e400'"),
         ('shape', '4', "odd:shape: expected 2 values separated by '/', found '4'"),
-        ('shares', '1/x', "odd:shares: expected float, found 'x'"),
-        ('limit', '1.5', "odd:limit: expected int, found '1.5'"),
-        ('alpha', 'aut', "odd:alpha: expected float, found 'aut'"),
+        ('shares', '1/x', "odd:shares: expected a number, found 'x'"),
+        ('limit', '1.5', "odd:limit: expected a whole number, found '1.5'"),
+        ('alpha', 'aut', "odd:alpha: expected a number, found 'aut'"),
     ],
 )
 def test_a_value_that_its_annotation_forbids_is_told(key, text, told):
@@ -517,8 +518,8 @@ print('synth_faces' in DATASETS.module_dict)
         ({'precision': 'float64'}, "unknown precision 'float64'"),
         ({'epochs': '0'}, 'epochs: expected at least 1, found 0'),
         ({'batch_size': '-4'}, 'batch_size: expected at least 2, found -4'),
-        ({'epochs': '2.5'}, "epochs: expected int, found '2.5'"),
-        ({'lr': 'fast'}, "lr: expected float, found 'fast'"),
+        ({'epochs': '2.5'}, "epochs: expected a whole number, found '2.5'"),
+        ({'lr': 'fast'}, "lr: expected a number, found 'fast'"),
         ({'epoch': '3'}, "unknown option 'epoch'; did you mean 'epochs'"),
         ({'schedule': 'step:'}, 'schedule: expected ascending fractions'),
         ({'schedule': 'step:0.5/nan/0.8'}, 'schedule: expected ascending fractions'),

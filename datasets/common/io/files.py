@@ -178,7 +178,7 @@ def decoded(path: Path, decode: Callable[[Path], np.ndarray]) -> np.ndarray:
         raise
     # The libraries behind the decoders raise exceptions of many types on broken files.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0].replace(f" '{path}'", '')
         text = f'{path}: cannot be read, broken or of another format: {reason}'
         raise UserError(text) from None
 
