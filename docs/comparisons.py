@@ -55,6 +55,8 @@ PLACES = {
     'cpu_faces': ('cpu', 'synth_faces'),
     'cpu_rooms': ('cpu', 'synth_rooms'),
     'variants_faces': ('variants', 'synth_faces'),
+    'eight_faces': ('eight', 'synth_faces'),
+    'eight_rooms': ('eight', 'synth_rooms'),
 }
 """Page -> the folder in `results/` and the data set of its rows, which have one protocol."""
 
@@ -135,12 +137,12 @@ def fusion(_: runs.Runs) -> dict[str, list[Case]]:
 
 def variants(known: runs.Runs) -> dict[str, list[Case]]:
     """Returns the tests of every official variant against the paper's, in the order of the grid."""
-    labels = {}
+    labels: dict[str, dict[str, str]] = {}
     for label, (first, *_) in known.groups.items():
         method = known.records[first]['method']
-        labels[method['name'], method['options']['variant']] = label
-    cases = [(labels[n, 'official'], labels[n, 'paper'], 'mean') for n in grids.VARIED]
-    return {'Released code against the paper': cases}
+        labels.setdefault(method['name'], {})[method['options']['variant']] = label
+    pairs = (labels[name] for name in grids.VARIED if name in labels)
+    return {'Released code against the paper': [(p['official'], p['paper'], 'mean') for p in pairs]}
 
 
 def rates() -> dict[str, runs.Runs]:
@@ -176,6 +178,7 @@ FAMILIES = {
     'fusion': fusion,
     'cpu': lambda known: against_base(known, 'logistic'),
     'variants': variants,
+    'eight': against_base,
 }
 """Folder -> the families of tests of its runs."""
 
