@@ -29,7 +29,15 @@ ON_CPU = {'synth_faces': LATER | {'missing_prompts'}, 'synth_rooms': LATER | ON_
 @pytest.mark.parametrize(
     'name',
     [
-        'reference', 'cpu', 'eight', 'extra', 'ablation', 'fusion', 'rates', 'sign-flip', 'balance',
+        'reference',
+        'cpu',
+        'eight',
+        'extra',
+        'ablation',
+        'fusion',
+        'rates',
+        'sign-flip',
+        'balance',
         'variants',
     ],  # fmt: skip
 )
