@@ -29,7 +29,11 @@ def nearest(found: str, choices: Iterable[str]) -> str:
 
 
 def unknown(
-    what: str, found: str, choices: Iterable[str], unlisted: Iterable[str] = ()
+    what: str,
+    found: str,
+    choices: Iterable[str],
+    unlisted: Iterable[str] = (),
+    several: bool = False,
 ) -> UserError:
     """Builds the error for a name that is not one of `choices`, with the nearest one.
 
@@ -38,10 +42,13 @@ def unknown(
         found: The name as the user gave it.
         choices: The names that exist.
         unlisted: Names that exist as well, and would only make the list long.
+        several: Whether several names may stand there, separated by spaces.
     """
     names = sorted(choices)
     known = ', '.join(names) or 'none'
     near = nearest(found, [*names, *unlisted])
+    if several and set(found.split(',')) <= {*names}:
+        near = '; names are separated by spaces'
     return UserError(f'unknown {what} {found!r}{near} (known: {known})')
 
 

@@ -172,7 +172,7 @@ def parse_rates(text: str, names: Sequence[str], where: str) -> np.ndarray:
     for position, part in enumerate(text.split(',')):
         key, equals, value = part.rpartition('=')
         if equals and key not in names:
-            raise unknown(f'modality in {where!r}: modality', key, names)
+            raise unknown(f'modality in {where!r}:', key, names)
         if key in rates or (not equals and position):
             raise UserError(
                 f'{where!r}: expected one rate per modality, found {part!r} beside others'

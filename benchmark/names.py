@@ -46,6 +46,18 @@ def check_dataset_name(name: str) -> None:
         )
 
 
+def check_spec(spec: str) -> None:
+    """Checks that a file which is named as a method or data set comes with a name in it.
+
+    Raises:
+        UserError: It does not.
+    """
+    if spec.endswith('.py'):
+        raise UserError(
+            f'{spec}: expected FILE.py:NAME with the registered name, found the file alone'
+        )
+
+
 def check_modalities(dataset: str, names: Sequence[str]) -> None:
     """Checks the names of the modalities, of which the ids of subsets are made.
 

@@ -209,7 +209,7 @@ def read(where: str, value: Any, hint: Any) -> Any:
     try:
         return reader(value)
     except (ValueError, KeyError, TypeError, OverflowError):
-        raise UserError(f'{where}: expected {hint.__name__}, found {value!r}') from None
+        raise UserError(f'{where}: expected {WORDS[hint]}, found {value!r}') from None
 
 
 def _read_choice(where: str, value: Any, choices: tuple[Any, ...]) -> Any:
@@ -265,6 +265,10 @@ def _float(value: Any) -> float:
 
 
 _READERS: dict[Any, Callable[[Any], Any]] = {bool: _bool, int: _int, float: _float, str: str}
+
+
+WORDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
+"""Type of a value -> what messages call it."""
 
 
 def unpacked(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,8 +103,13 @@ def main(argv: list[str] | None = None) -> int:
     # PyTorch takes seconds to load, which a mistake in the arguments need not cost.
     from benchmark.engine import prediction
     from benchmark.engine.building import use_threads
+    from benchmark.engine.card import CARD
     from benchmark.engine.deployed import load
 
+    if args.data is not None and (args.data / CARD).is_file():
+        raise UserError(
+            f'expected one RUN and one DATA, found two runs: {args.run} and {args.data}'
+        )
     use_threads(None, args.device)
     model = load(args.run, args.device, args.method_file)
     request = prediction.Request(args.data, args.split, args.without, args.workers)

@@ -16,6 +16,7 @@ from mmengine.registry import Registry
 
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT, user_path
+from benchmark.names import check_spec
 from benchmark.options import TUPLE, keyed
 from benchmark.shown import terminal
 
@@ -27,6 +28,14 @@ def file_of(cls: type) -> Path:
     """Returns the file of a class, relative to the project where it lies inside it."""
     file = Path(getattr(sys.modules.get(cls.__module__), '__file__', None) or cls.__module__)
     return file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+
+
+def near(file: Path) -> Path:
+    """Returns a file as seen from the project or the current folder, where it lies in one."""
+    for folder in (ROOT, Path.cwd()):
+        if file.is_relative_to(folder):
+            return file.relative_to(folder)
+    return file
 
 
 def name_of(cls: type) -> str:
@@ -42,19 +51,24 @@ class Taken(UserError):
     """Another file has registered the name.
 
     Args:
-        registry: 'method' or 'dataset'.
+        registry: 'method' or 'data set'.
         name: The name.
         owner: The class that has it.
     """
 
     def __init__(self, registry: str, name: str, owner: type) -> None:
-        where = file_of(owner)
+        where = near(file_of(owner))
         super().__init__(f'{registry} {name!r} is registered by {where} already; choose a new name')
         self.name = name
 
 
 class Names(Registry):
     """A registry in which every name belongs to one file."""
+
+    @property
+    def what(self) -> str:
+        """What it registers, in words."""
+        return 'data set' if self.name == 'dataset' else self.name
 
     def register_module(self, name: Any = None, force: bool = False, module: Any = None) -> Any:
         """Registers a class as mmengine's registry does.
@@ -66,11 +80,11 @@ class Names(Registry):
         for taken in [name] if isinstance(name, str) else name or []:
             if not re.fullmatch(r'\w[\w.+-]*', taken) or len(taken) > LONGEST:
                 raise UserError(
-                    f'{self.name} name: expected a letter or digit, then letters, digits and '
+                    f'{self.what} name: expected a letter or digit, then letters, digits and '
                     f'. _ + -, at most {LONGEST} characters in all, found {taken[:100]!r}'
                 )
             if taken in self.module_dict and not force:
-                raise Taken(self.name, taken, self.module_dict[taken])
+                raise Taken(self.what, taken, self.module_dict[taken])
         return super().register_module(name, force, module)
 
 
@@ -120,8 +134,10 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
     """Splits 'name:key=value,key=value' (or 'path/to/file.py:name:key=value') into its parts.
 
     Raises:
-        UserError: An option is not of the form key=value, or a file cannot be loaded.
+        UserError: An option is not of the form key=value, or a file cannot be loaded or comes
+            without a name.
     """
+    check_spec(spec)
     if '.py:' in spec:
         path, _, spec = spec.partition('.py:')
         load_file(Path(f'{path}.py'))
@@ -157,10 +173,11 @@ def load_file(path: Path) -> None:
         del sys.modules[name]
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise UserError(f'{path}: {_where(error, path.resolve())}') from error
+        told = near(path.resolve()) if isinstance(error, Taken) else path
+        raise UserError(f'{told}: {_where(error, path.resolve())}') from error
 
 
-def lookup(registry: Registry, name: str) -> Any:
+def lookup(registry: Names, name: str) -> Any:
     """Returns the class registered as `name`.
 
     Raises:
@@ -174,5 +191,5 @@ def lookup(registry: Registry, name: str) -> Any:
         return found
     for file, why in BROKEN.items():
         if Path(file).stem == name:
-            raise UserError(f'{registry.name} {name!r} cannot be used: {file}: {why}')
-    raise unknown(registry.name, name, registry.module_dict)
+            raise UserError(f'{registry.what} {name!r} cannot be used: {file}: {why}')
+    raise unknown(registry.what, name, registry.module_dict, several=True)

@@ -84,7 +84,8 @@ def _add_what(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         '--seeds',
         nargs='+',
-        type=int,
+        type=arguments.seed,
+        metavar='N',
         help='one experiment for each seed, e.g. 0 1 2; default: 0, or those of the grid',
     )
     p.add_argument(

@@ -40,6 +40,11 @@ class Parser(argparse.ArgumentParser):
 
     keys: Callable[[], Collection[str]] = staticmethod(tuple)
 
+    def __init__(self, **kwargs: Any) -> None:
+        # A word that begins like an argument may be a misspelling of another one.
+        super().__init__(**{**kwargs, 'allow_abbrev': False})
+        self.register('type', int, _whole)
+
     def error(self, message: str) -> NoReturn:
         """Raises what is wrong.
 
@@ -49,7 +54,7 @@ class Parser(argparse.ArgumentParser):
         what, _, words = message.partition('unrecognized arguments: ')
         if not what and words:
             raise self._unrecognised(*words.split())
-        raise UserError(f'{message}; --help shows all arguments')
+        raise UserError(f'{message.removeprefix("argument ")}; --help shows all arguments')
 
     def _unrecognised(self, word: str, *others: str) -> UserError:
         """Returns the error for a word that is no argument; others follow it."""
@@ -57,10 +62,24 @@ class Parser(argparse.ArgumentParser):
         told, key = f'unknown argument {word!r}', name.lstrip('-').replace('-', '_')
         if CFG in self._option_string_actions and not word.startswith('-') and value:
             return UserError(f'{told}: KEY=VALUE stands directly after {CFG}')
+        places = self._get_positional_actions()
+        single = bool(places) and all(place.nargs in (None, '?') for place in places)
+        if single and not word.startswith('-'):
+            names = ' and '.join(f'one {place.metavar or place.dest.upper()}' for place in places)
+            return UserError(f'expected {names}, found also {word!r}; did a pattern match several?')
         if key in self.keys():
             value = value or next((other for other in others[:1] if other[:1] != '-'), 'VALUE')
             return UserError(f'{told}: it is a field of the protocol; type {CFG} {key}={value}')
         return unknown('argument', name, self._option_string_actions)
+
+
+def _whole(given: str) -> int:
+    """Reads a whole number of the command line, whose error would be one of Python's."""
+    try:
+        return int(given)
+    except ValueError:
+        told = f'expected a whole number, found {ascii(given[:40])}'
+        raise argparse.ArgumentTypeError(told) from None
 
 
 class Output(io.FileIO):

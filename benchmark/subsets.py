@@ -53,7 +53,7 @@ def subset_named(text: str, names: Sequence[str], what: str) -> str:
     members = text.split('+')
     for name in members:
         if name not in names:
-            raise unknown(f'modality in {what} {text!r}: modality', name, names)
+            raise unknown(f'modality in {what} {text!r}:', name, names)
     if len(set(members)) < len(members):
         raise UserError(f'{what} {text!r}: expected every modality once, found one twice')
     return '+'.join(name for name in names if name in members)

@@ -15,7 +15,15 @@ from benchmark.narrowed import named
 from benchmark.registry import DATASETS
 from datasets.common.class_weights import ClassWeights, weights_of
 from datasets.common.families.array_contents import Measured, measure, read_contents
-from datasets.common.families.array_inputs import Input, about, fail, is_read, read_inputs, texts
+from datasets.common.families.array_inputs import (
+    Input,
+    about,
+    fail,
+    is_read,
+    lacks,
+    read_inputs,
+    texts,
+)
 from datasets.common.families.array_targets import Reader
 from datasets.common.families.unseen_arrays import unseen_arrays
 from datasets.common.io import notes
@@ -136,7 +144,7 @@ class Arrays(Dataset):
     ) -> None:
         for key in ('target', 'split'):
             if key not in raw:
-                raise UserError(f'{self.file}: expected a key {key!r}: {unknown("key", key, raw)}')
+                raise lacks(self.file, f'the key {key!r}', key, raw)
         self.inputs = read_inputs(self.file, raw, chosen)
         self.where = self._splits(np.asarray(raw['split']))
         self.count = len(raw['split'])
@@ -203,7 +211,8 @@ class Arrays(Dataset):
         """Returns what was found, for the user, in lines."""
         found = [notes.found(self.task.modalities, self.where)]
         if self.targets.shown:
-            found += notes.labels(self.targets.classes, self.targets.shown)
+            numbered = self.task.kind == 'classification'
+            found += notes.labels(self.targets.classes, self.targets.shown, numbered)
         if self.task.kind == 'multilabel':
             train = self.where['train'][self.available[self.where['train']].any(1)]
             found += notes.several(self.targets.classes, self.targets.values[train])

@@ -69,7 +69,7 @@ def prepare(words: list[str]) -> int:
     args = _prepare_parser().parse_args(words)
     name, options = parse_spec(args.dataset)
     if name not in DATASETS.module_dict and difflib.get_close_matches(name, ['check']):
-        raise UserError(f'unknown dataset {name!r}; did you mean the command check?')
+        raise UserError(f'unknown data set {name!r}; did you mean the command check?')
     cls = lookup(DATASETS, name)
     if options:
         raise UserError(f'{args.dataset}: expected no options; they apply when the data are read')

@@ -49,6 +49,20 @@ def shard(given: str) -> Shard:
     return found
 
 
+def seed(given: str) -> int:
+    """Reads a value of --seeds.
+
+    Raises:
+        UserError: It is no whole number from 0 up, or has more digits than names of folders take.
+    """
+    if not re.fullmatch(r'[0-9]{1,18}', given):
+        raise UserError(
+            '--seeds: expected whole numbers from 0 up, separated by spaces, e.g. 0 1 2, found '
+            f'{ascii(given[:40])}'
+        )
+    return int(given)
+
+
 PLACE = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR')
 """Variables by which `torchrun` tells a process which of several it is."""
 
@@ -221,9 +235,9 @@ def check(args: argparse.Namespace) -> None:
         UserError: A number is out of range, words are not of their form, two options exclude each
             other, or there is no such grid, method or data set.
     """
-    for option in ('threads', 'jobs'):
-        if (given := getattr(args, option)) is not None and given < 1:
-            raise UserError(f'--{option}: expected 1 or more, found {given}')
+    for option, least in (('threads', 1), ('jobs', 1), ('workers', 0)):
+        if (given := getattr(args, option)) is not None and given < least:
+            raise UserError(f'--{option}: expected {least} or more, found {given}')
     if args.compile and not any(map(shutil.which, (os.environ.get('CXX', 'g++'), 'clang++'))):
         raise UserError('--compile: expected a C++ compiler, found no g++')
     if args.gpus is not None and args.device not in ('auto', 'cuda'):

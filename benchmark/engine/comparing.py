@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from benchmark.dataset import Dataset
-from benchmark.engine import environment, plan, recording
+from benchmark.engine import environment, plan, recording, together
 from benchmark.engine.compared_areas import Areas
 from benchmark.engine.compared_classes import Classes
 from benchmark.engine.description import described
@@ -78,6 +78,7 @@ class Sources:
         self.roots, self.options = roots, keyed(words, '--cfg-options', 'KEY=VALUE')
         named = dict.fromkeys(_name(one) for one in found if _name(one) in DATASETS.module_dict)
         plan.check_options(self.options, specs or list(named))
+        together.check_roots(specs or list(named), roots)
         opened = plan.open_datasets(specs, roots, self.options) if specs else []
         self.given = {data.name: data for data in opened}
         self._opened: dict[str, Dataset] = {}

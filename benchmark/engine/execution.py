@@ -226,6 +226,8 @@ def make_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        if folder.is_file():
+            raise UserError(f'{folder}: expected a folder, found a file') from None
         raise UserError(f'{folder}: cannot be written: {error.strerror}') from None
 
 

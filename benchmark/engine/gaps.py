@@ -64,7 +64,7 @@ class Mechanism:
             raise unknown('mechanism', spec, MECHANISMS)
         source = words.pop(0) if kind == 'mar' and words else ''
         if kind == 'mar' and source not in (*names, CLASS):
-            raise unknown(f'modality in mechanism {spec!r}: modality', source, [*names, CLASS])
+            raise unknown(f'modality in mechanism {spec!r}:', source, [*names, CLASS])
         given = ':'.join(words) if words else '1'
         try:
             strength = float(given)

@@ -62,7 +62,7 @@ def read(path: Path) -> NamedGrid:
     found = NamedGrid(
         about=fields['about'].text() if 'about' in fields else '',
         methods=_once(fields['methods'], _specs),
-        seeds=_once(fields['seeds'], _numbers) if 'seeds' in fields else (0,),
+        seeds=_once(fields['seeds'], _seeds) if 'seeds' in fields else (0,),
         gaps=_once(fields['gaps'], _texts) if 'gaps' in fields else None,
         vary=_varied(fields['vary']) if 'vary' in fields else {},
         datasets=_once(fields['datasets'], _data_sets) if 'datasets' in fields else (),
@@ -102,8 +102,11 @@ def _values(item: Item) -> tuple[str, ...]:
     return _once(item, _texts) if item.is_list else (item.text(),)
 
 
-def _numbers(item: Item) -> Iterator[tuple[Item, int]]:
-    return ((each, each.number()) for each in item.items('whole numbers'))
+def _seeds(item: Item) -> Iterator[tuple[Item, int]]:
+    for each in item.items('whole numbers'):
+        if (number := each.number()) < 0:
+            raise each.error(f'expected whole numbers from 0 up, found {number}')
+        yield each, number
 
 
 def _specs(item: Item) -> Iterator[tuple[Item, str]]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from benchmark.dataset import Dataset
-from benchmark.engine import plan
+from benchmark.engine import plan, together
 from benchmark.engine.arguments import pairs
 from benchmark.engine.building import Machine, use_threads
 from benchmark.engine.execution import make_folder
@@ -108,6 +108,7 @@ def _experiments(
         UserError: The arguments do not hold together.
     """
     check_meant(args.methods, args.datasets)
+    together.check_roots(args.datasets, args.data_root)
     grid: plan.Grid = []
     opened: dict[tuple[tuple[str, str], ...], list[Dataset]] = {}
     for setting in named.settings if named else [{}]:

@@ -1,8 +1,9 @@
-"""Whether a method, a task and a protocol go together, as far as it shows without data."""
+"""Whether what is asked for goes together, as far as it shows without data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmark.engine import backbones, gaps, loading, mask_schedules, noise, one_encoder
@@ -10,7 +11,8 @@ from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.method import Task
 from benchmark.missing import Sampler
-from benchmark.registry import METHODS, lookup
+from benchmark.options import options_of
+from benchmark.registry import DATASETS, METHODS, lookup, parse_spec
 from benchmark.tested import tested
 
 
@@ -38,6 +40,26 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
     one_encoder.check(label, name, options, task)
     if method.mines and method.mines.items() <= options.items():
         _check_tested(f'{label} on {task.dataset}', protocol.subsets, task.names)
+
+
+def check_roots(specs: Sequence[str], roots: Sequence[Path]) -> None:
+    """Checks that some data set reads the data roots that are given.
+
+    Args:
+        specs: Specs of the data sets.
+        roots: The data roots.
+
+    Raises:
+        UserError: All data sets are embedded.
+    """
+    names = list(dict.fromkeys(parse_spec(spec)[0] for spec in specs))
+    if not roots or not names or not all(lookup(DATASETS, name).embedded for name in names):
+        return
+    *own, last = sorted(n for n, cls in DATASETS.module_dict.items() if 'name' in options_of(cls))
+    raise UserError(
+        f'--data-root: {" and ".join(names)} read{"s" * (len(names) == 1)} no data; did you forget '
+        f'--datasets {", ".join(own)} or {last}?'
+    )
 
 
 def _check_tested(who: str, spec: str, names: Sequence[str]) -> None:

@@ -11,9 +11,13 @@ from pathlib import Path
 from benchmark.engine.grids import NamedGrid
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT
+from benchmark.names import check_spec
 
 REGISTERED = re.compile(r"^@(?:METHODS|DATASETS)\.register_module\('([^']+)'\)$", re.MULTILINE)
 """How a file of methods/ or datasets/ registers a name."""
+
+NAMED = re.compile(r"^        name: str = '',$", re.MULTILINE)
+"""How the constructor of a data set has the option `name`."""
 
 FEWEST = 2
 """Trials that a search has at least."""
@@ -38,7 +42,7 @@ def check(args: argparse.Namespace) -> None:
     if 'benchmark.registry' not in sys.modules:
         grid = args.grid or NamedGrid('', ())
         _check_names('method', args.methods or grid.methods, ROOT / 'methods')
-        _check_names('dataset', args.datasets or grid.datasets, ROOT / 'datasets')
+        _check_names('data set', args.datasets or grid.datasets, ROOT / 'datasets', args.data_root)
 
 
 def _check_tune(args: argparse.Namespace) -> None:
@@ -73,8 +77,14 @@ def _check_files(args: argparse.Namespace) -> None:
         tested.spelled(subsets, ('',))
 
 
-def _check_names(what: str, specs: Sequence[str], folder: Path) -> None:
+def _check_names(what: str, specs: Sequence[str], folder: Path, roots: Sequence[Path] = ()) -> None:
     """Checks that some file seems to register each name that is no file's own.
+
+    Args:
+        what: 'method' or 'data set'.
+        specs: Specs as typed.
+        folder: Holds the files that register names.
+        roots: Data roots, by whose names data sets may have been called.
 
     Raises:
         UserError: No file does; the nearest name is given. Or no method is named.
@@ -88,6 +98,20 @@ def _check_names(what: str, specs: Sequence[str], folder: Path) -> None:
         return  # some file registers its names otherwise, which only an import shows
     stems = {file.stem for file in files}  # of a file that is broken, the import tells why
     for spec in specs:
+        check_spec(spec)
         name = spec.partition(':')[0]
-        if '.py:' not in spec and name not in known | stems:
-            raise unknown(what, name, known)
+        if '.py:' in spec or name in known | stems:
+            continue
+        for root in (*roots, *(Path(name),) * (what == 'data set')):
+            if name in (root.name, root.stem) and root.exists():
+                raise UserError(
+                    f'--datasets: expected a registered name, found {name!r}, which is called like '
+                    f'{root}; name its layout, e.g. --datasets {_own(texts)} --data-root {root}'
+                )
+        raise unknown(what, name, known, several=True)
+
+
+def _own(texts: Sequence[str]) -> str:
+    """Returns the names of the data sets for data of the user's own, which have an option name."""
+    own = [REGISTERED.findall(text) for text in texts if NAMED.search(text)]
+    return '|'.join(sorted(name for names in own for name in names))

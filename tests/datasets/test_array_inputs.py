@@ -357,7 +357,10 @@ def test_classes_that_no_training_sample_has_are_named(tmp_path):
 
     labels = np.arange(N) % 2
     assert note(labels) == ()
-    assert note(labels + 1) == ('no training sample is of class 0',)
+    assert note(labels + 1) == (
+        'no training sample is of class 0; labels count from 0, and no split has class 0',
+    )
+    assert note(np.where(SPLIT == 0, labels + 1, labels))[0] == 'no training sample is of class 0'
     assert note(np.where(SPLIT == 2, labels + 2, labels)) == (
         'no training sample is of class 2, 3',
     )
@@ -457,7 +460,7 @@ def test_new_images_hold_numbers_as_in_the_training(how, tmp_path):
         expected = f'inputs/b: expected whole numbers of 8 bits as in the training, found {numbers}'
         with pytest.raises(UserError, match=expected):
             Arrays.unseen(new, intake_of(data), False, 'test')
-        (note,) = Arrays.unseen(new, intake_of(data, 'numbers'), False, 'test').notes
+        note, _ = Arrays.unseen(new, intake_of(data, 'numbers'), False, 'test').notes
         assert note.endswith(f'those of the new ones are not compared: b {numbers}')
 
 

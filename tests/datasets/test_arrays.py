@@ -212,13 +212,19 @@ def with_nan(row):
 
 FLAT = np.zeros((N, 20, 24), int)
 BAD = {
-    'no target': ({'target': None}, "key 'target'"),
+    'no target': ({'target': None}, "the key 'target', found inputs/sound, inputs/text, split$"),
     'misspelt target': ({'target': None, 'targets': SPLIT}, "did you mean 'targets'"),
     'no split': ({'split': None}, "key 'split'"),
-    'no inputs': ({'inputs__sound': None, 'inputs__text': None}, 'inputs/<modality>'),
+    'no inputs': (
+        {'inputs__sound': None, 'inputs__text': None},
+        'inputs/<modality>, found split, target$',
+    ),
     'pickles': ({'target': np.array([0, None] * 20)}, 'target: .*pickle'),
     'unequal inputs': ({'inputs__text': np.zeros((N - 1, 3))}, 'inputs/text: .*40 .*39'),
-    'unequal target': ({'target': np.arange(N - 1) % 2}, r'target: .*\(40,\).*\(39,\)'),
+    'unequal target': (
+        {'target': np.arange(N - 1) % 2},
+        'target: expected 40 rows, as the inputs have, found 39',
+    ),
     'split values': ({'split': SPLIT + 1}, 'split: .*0 train, 1 val, 2 test'),
     'split names': ({'split': np.array(['train'] * N)}, 'split: .*0 train.*<U5'),
     'split of no axis': ({'split': np.array(0)}, r'split: .*\(N,\)'),
@@ -237,7 +243,14 @@ BAD = {
     ),
     'float target': ({'target': np.zeros(N)}, 'target: .*integers.*float64'),
     'regression': ({'target': np.linspace(-3, 3, N)}, 'target: .*integers.*float64'),
-    'words as target': ({'target': np.array(['a', 'b'] * 20)}, 'target: .*integers.*<U1'),
+    'words as target': (
+        {'target': np.array(['a', 'b'] * 20)},
+        'target: .*integers.*<U1.* text; give class numbers from 0, and the names in classes$',
+    ),
+    'splits': (
+        {'split': None, 'splits': SPLIT},
+        "expected the key 'split', found inputs/.*, splits, target; did you mean 'splits'",
+    ),
     'several labels': ({'target': np.eye(N, 5, dtype=int)}, r'target: .*\(40,\).*\(40, 5\)'),
     'one-hot target': (
         {'target': np.eye(2, dtype=int)[SPLIT % 2]},

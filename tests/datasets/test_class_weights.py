@@ -107,7 +107,7 @@ def test_weights_are_part_of_the_identity_and_their_absence_is_not(uneven):
     [
         ('1,2', 'class_weights: expected balanced or 3 numbers, one for each class, found 2'),
         ('1,0,2', 'class_weights: expected positive numbers, found 0'),
-        ('balance', "expected float, found 'balance'; did you mean 'balanced'?"),
+        ('balance', "expected a number, found 'balance'; did you mean 'balanced'?"),
     ],
 )
 def test_other_weights_are_refused_in_one_line(given, told, uneven):

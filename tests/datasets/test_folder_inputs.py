@@ -396,7 +396,7 @@ def test_samples_without_any_image_are_counted_and_left_out(tmp_path):
     data = Folders(root=str(root), gaps=True)
     assert data.notes[0].endswith('samples: train 5, val 3, test 2')
     assert data.notes[2] == '2 samples have no modality at all and are left out: 001, 010'
-    assert data.notes[3] == '1 of 10 samples lack ir'
+    assert data.notes[3] == '1 of 10 samples lacks ir'
     assert data.split('test').ids.tolist() == ['009', '011']
     for k in (9, 11):
         for m in ('rgb', 'ir'):
@@ -574,3 +574,34 @@ def test_a_transparent_grey_value_becomes_a_channel_or_is_refused(tmp_path):
     file = save(tmp_path / 'deep.png', (values * 999).astype(np.uint16), transparency=999)
     with pytest.raises(UserError, match=r'deep.png: .* found I;16B; an .npy file'):
         AnyImage(None)(file)
+
+
+def test_a_folder_that_is_no_modality_is_told_with_the_option_that_leaves_it_out(tmp_path):
+    root = table(tmp_path / 'x')
+    save(root / 'backup' / 'rgb' / '000.png', np.zeros((8, 8, 3), np.uint8))
+    for gaps in (False, True):
+        told(
+            'x/backup: expected an image of some .* modalities=ir\\+rgb leaves it out$',
+            root,
+            gaps=gaps,
+        )
+    assert Folders(root=str(root), modalities='ir+rgb').task.names == ('ir', 'rgb')
+    shutil.rmtree(root / 'backup')
+    for file in (root / 'labels.csv', root / 'classes.txt'):
+        told('labels.csv: expected a folder, found a file' if file.exists() else 'nothing th', file)
+
+
+def test_a_broken_image_is_named_once(tmp_path):
+    root = table(tmp_path / 'x')
+    (root / 'ir' / '003.png').write_bytes(b'no image')
+    with pytest.raises(UserError, match=r'ir/003\.png: cannot be read, .* identify') as error:
+        Folders(root=str(root))
+    assert str(error.value).count('003.png') == 1
+
+
+def test_an_empty_folder_of_label_maps_is_told_with_the_table_beside_it(tmp_path):
+    root = table(tmp_path / 'x')
+    (root / 'labels').mkdir()
+    told('labels: expected label maps, found an empty folder beside labels.csv', root)
+    (root / 'labels.csv').unlink()
+    told('labels: expected label maps, found none', root)

@@ -212,7 +212,7 @@ def test_bad_roots_are_told(tmp_path):
     table(root, [{'sample': 'a', 'label': 'b'}])
     told('expected splits: sub-folders train, val and test, lists')
     table(root, [{'sample': 'a', 'label': 'b', 'split': 'tran'}])
-    told("unknown split of sample 'a' .* 'tran'; did you mean 'train'")
+    told(r"labels\.csv: sample 'a': unknown split 'tran'; did you mean 'train'")
     (root / 'rgb' / 'notes.md').write_text('hi')
     told(r'notes\.md: expected one of \.png')
     (root / 'rgb' / 'notes.md').unlink()

@@ -123,7 +123,7 @@ def test_none_says_that_nothing_is_left_out(kind, tmp_path):
             'expected one of binary, reduce_zero_label and ignore_label, each of which says what '
             'is ignored, found reduce_zero_label=true and ignore_label=0',
         ),
-        ({'ignore_label': 'zero'}, "expected int, found 'zero'"),
+        ({'ignore_label': 'zero'}, "expected a whole number, found 'zero'"),
         ({'ignore_label': '1'}, 'expected training labels of 2 classes or more, found 0, 1 alone'),
     ],
 )

@@ -150,7 +150,7 @@ def test_what_is_left_out_is_named_and_a_missing_channel_is_a_gap(sound, tmp_pat
         assert told in out
     data = OwnVolumes(root=str(tmp_path / 'new'), size='32x32')
     assert data.task.names == ('FLAIR', 'T1_w')
-    assert any(note.startswith('cases lack T1_w in 1 of') for note in data.notes)
+    assert any(note.startswith('lacking: T1_w in 1 of') for note in data.notes)
 
 
 def test_geometry_that_does_not_fit_is_told(scans, prepared):

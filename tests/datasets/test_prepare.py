@@ -503,9 +503,9 @@ def test_messages_of_the_command(source, target, capsys):
     assert main(['toy', str(source), str(target)]) == 0
     assert f'toy: already prepared in {target}' in capsys.readouterr().out
     assert main(['synth_fces', str(source), str(target)]) == 2
-    assert "unknown dataset 'synth_fces'; did you mean 'synth_faces'?" in capsys.readouterr().err
+    assert "unknown data set 'synth_fces'; did you mean 'synth_faces'?" in capsys.readouterr().err
     assert main(['chekc', 'toy', str(target)]) == 2
-    assert "unknown dataset 'chekc'; did you mean the command check?" in capsys.readouterr().err
+    assert "unknown data set 'chekc'; did you mean the command check?" in capsys.readouterr().err
     assert main(['synth_faces', str(source), str(target)]) == 2
     assert (
         'synth_faces needs no preparation; its layout: The samples are generated'

@@ -189,7 +189,7 @@ def test_a_folder_s_mistakes_are_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r'target.npy: cannot be read without pickles'):
         Arrays(root=str(pickled))
     (tmp_path / 'pickled' / 'target.npy').unlink()
-    with pytest.raises(UserError, match="expected a key 'target'"):
+    with pytest.raises(UserError, match="expected the key 'target', found available, classes"):
         Arrays(root=str(pickled))
 
 

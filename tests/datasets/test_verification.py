@@ -144,9 +144,9 @@ def test_messages_of_the_check(root, tmp_path, capsys):
         assert main(['check', *words]) == 2
         return capsys.readouterr().err
 
-    assert "unknown dataset 'to'; did you mean 'toy'?" in told('to', str(root))
+    assert "unknown data set 'to'; did you mean 'toy'?" in told('to', str(root))
     assert "unknown option of toy 'sze'; did you mean 'size'?" in told('toy', str(root), 'sze=3')
-    assert 'toy:size: expected int' in told('toy', str(root), 'size=large')
+    assert 'toy:size: expected a whole number' in told('toy', str(root), 'size=large')
     assert "expected KEY=VALUE, found 'size'" in told('toy', str(root), 'size')
     assert 'expected check toy ROOT; how to get it: download toy.zip' in told('toy')
     assert 'nowhere: no such data root; how to get toy' in told('toy', str(tmp_path / 'nowhere'))

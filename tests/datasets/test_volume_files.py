@@ -484,8 +484,9 @@ def test_what_lacks_is_told_in_one_line_for_all_splits(root):
     assert 'every case has every modality' in opened(root).notes
     for name in ('p1/t1', 'p3/t1', 'p4/flair'):
         (root / f'{name}.npy').unlink()
-    (line,) = [note for note in opened(root).notes if note.startswith('cases lack')]
-    assert line == 'cases lack t1 in 1 of 2 of train, t1 in 1 of 1 of val, flair in 1 of 1 of test'
+    (line,) = [note for note in opened(root).notes if note.startswith('lacking')]
+    where = 't1 in 1 of 2 cases of train, t1 in 1 of 1 cases of val, flair in 1 of 1 cases of test'
+    assert line == f'lacking: {where}'
 
 
 def test_voxels_of_a_prepared_root_that_are_not_finite_are_told(root):

@@ -162,7 +162,7 @@ def test_label_maps_of_new_images_are_as_large_as_the_images(rooms, tmp_path, ca
         shutil.copytree(source / kind / 'test', new / kind)
     (new / 'depth' / 'r2.png').unlink()
     assert predict.main([str(rooms), str(new), '--out', str(tmp_path / 'out')]) == 0
-    assert '1 of 4 samples lack depth' in capsys.readouterr().out
+    assert '1 of 4 samples lacks depth' in capsys.readouterr().out
     rows = table(tmp_path / 'out')
     assert {k: row['modalities'] for k, row in rows.items()} == {
         'r0': 'depth+rgb', 'r1': 'depth+rgb', 'r2': 'rgb', 'r3': 'depth+rgb'
@@ -298,6 +298,59 @@ def test_label_maps_without_a_labelled_pixel_give_no_score(rooms, tmp_path):
         prediction.opened(card, request._replace(without=['rgb']), True)
 
 
+def test_a_folder_that_is_no_modality_is_named_and_a_misspelt_one_refused(rooms, tmp_path):
+    new, card = copied(rooms, tmp_path / 'new'), load(rooms).card
+    (new / 'thermal').mkdir()
+    (new / 'notes.txt').write_text('taken in May\n')
+    request = prediction.Request(new, '', (), 0)
+    assert prediction.opened(card, request, False).notes == ['left aside: notes.txt, thermal']
+    (new / 'depth').rename(new / 'dpeth')
+    with pytest.raises(UserError, match=f"^{new}: expected depth, found 'dpeth'; did you mean"):
+        prediction.opened(card, request, False)
+    (new / 'depth').mkdir()  # an empty folder is no modality either
+    with pytest.raises(UserError, match="found 'dpeth'"):
+        prediction.opened(card, request, False)
+    (new / 'dpeth').rename(new / 'distances')
+    assert prediction.opened(card, request, False).notes == [
+        '4 of 4 samples lack depth', 'left aside: distances, notes.txt, thermal'
+    ]  # fmt: skip
+
+
+def test_the_samples_of_other_splits_are_counted(rooms, vectors, tmp_path, capsys):
+    told = '4 samples of split test; 8 others left out (--split all)'
+    request = prediction.Request(rooms.parents[5] / 'rooms', '', (), 0)
+    card = load(rooms).card
+    assert told in prediction.opened(card, request, False).notes
+    assert told.replace('test', 'val') in prediction.opened(
+        card, request._replace(part='val'), True
+    ).notes  # fmt: skip
+    every = prediction.opened(card, request._replace(part='all'), False)
+    assert len(every.split) == 12
+    assert not any('others' in note for note in every.notes)
+    run = vectors['logistic']
+    words = [str(run), str(run.parents[5] / 'mine.npz'), '--out', str(tmp_path)]
+    assert predict.main(words) == 0
+    assert '12 samples of split test; 24 others left out (--split all)' in capsys.readouterr().out
+
+
+def test_an_input_that_is_called_nearly_like_a_modality_is_refused(vectors, tmp_path):
+    card, given = load(vectors['hemis']).card, arrays()
+
+    def told(**names):
+        keys = {f'inputs/{names.get(m, m)}': given[f'inputs/{m}'] for m in ('rgb', 'gait', 'scan')}
+        kinds = {f'kind/{names.get("gait", "gait")}': np.array('sequence')}
+        np.savez(tmp_path / 'new.npz', **keys, **kinds)
+        request = prediction.Request(tmp_path / 'new.npz', '', (), 0)
+        return prediction.opened(card, request, False).notes
+
+    for misspelt in ('scans', 'SCAN', 'sacn'):
+        with pytest.raises(UserError, match=f"inputs/: expected scan, found '{misspelt}'; did you"):
+            told(scan=misspelt)
+    assert told(scan='scan2') == [
+        f'{tmp_path / "new.npz"}: left aside: inputs/scan2, which the network does not use'
+    ]
+
+
 AFFINES = (
     np.diag([1.0, 1, 1, 1]),
     np.array([[0, -1.0, 0, 9], [0, 0, 2, -3], [-1, 0, 0, 5], [0, 0, 0, 1]]),
@@ -402,6 +455,24 @@ def test_new_volumes_are_refused_and_named_where_a_preparation_would_do_so(scans
     assert note.startswith('1 of 1 cases are .npy files, which do not say their orientation')
 
 
+def test_a_volume_that_is_called_nearly_like_a_modality_is_refused(scans, tmp_path):
+    new, card = shutil.copytree(scans.parents[5] / 'source', tmp_path / 'new'), load(scans).card
+    request = prediction.Request(new, '', (), 0)
+    (new / 'case3' / 't1.nii.gz').rename(new / 'case3' / 't2.nii.gz')
+    assert prediction.opened(card, request, False).notes == [
+        '1 of 8 cases lacks t1', 'left aside: case3/t2.nii.gz'
+    ]  # fmt: skip
+    (new / 'case4' / 'flair.nii.gz').rename(new / 'case4' / 'FLAIR.nii.gz')
+    told = "case case4: expected flair, found 'FLAIR'; did you mean 'flair'"
+    with pytest.raises(UserError, match=told):
+        prediction.opened(card, request, False)
+    (new / 'case4' / 'FLAIR.nii.gz').rename(new / 'case4' / 'case4_falir.nii.gz')
+    with pytest.raises(UserError, match="case case4: expected flair, found 'falir'"):
+        prediction.opened(card, request, False)
+    with pytest.raises(UserError, match=r't1.nii.gz: expected a folder, found a file'):
+        prediction.opened(card, request._replace(root=new / 'case0' / 't1.nii.gz'), False)
+
+
 def test_the_folder_of_a_case_may_be_the_place_where_the_command_runs(scans, monkeypatch):
     monkeypatch.chdir(scans.parents[5] / 'source' / 'case0')
     request = prediction.Request(Path('.'), '', (), 0)
@@ -412,13 +483,18 @@ def test_the_folder_of_a_case_may_be_the_place_where_the_command_runs(scans, mon
 WRONG = [
     ([], 'error: expected --out FOLDER for the predictions, or --evaluate, found neither'),
     (['--out', 'x', '--without', 'scam'], "unknown modality in --without: 'scam'; did you mean"),
+    (
+        ['other', '--out', 'x'],
+        "expected one RUN and one DATA, found also 'other'; did a pattern mat",
+    ),
+    (['--out', 'x', '--worker', '2'], "unknown argument '--worker'; did you mean '--workers'"),
     (['--out', 'x', '--workers', '-1'], '--workers: expected 0 or more, found -1'),
     (
         ['--out', 'x', '--without', 'rgb', 'gait', 'scan'],
         'expected some sample with a modality besides --without rgb gait scan',
     ),
     (['--out', 'x', '--split', 'val'], 'new.npz: split: expected a key that says which samples'),
-    (['--evaluate'], 'new.npz: expected a key target to score'),
+    (['--evaluate'], "new.npz: expected the key 'target' to score, found inputs/gait, "),
     (['--out', 'x', '--device', 'cuda'], 'device cuda: no CUDA device was found'),
     (['--out', 'x', '--method-file', 'nowhere.py'], 'nowhere.py: no such file'),
 ]
@@ -452,6 +528,13 @@ def test_samples_that_do_not_fit_are_one_line(vectors, tmp_path, capsys, content
     assert predict.main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_run_in_the_place_of_the_data_is_told(vectors, tmp_path, capsys):
+    words = [str(run) for run in vectors.values()]
+    assert predict.main([*words, '--out', str(tmp_path)]) == 2
+    told = 'error: expected one RUN and one DATA, found two runs: {} and {}\n'
+    assert capsys.readouterr().err == told.format(*words)
 
 
 def test_data_must_be_there_and_embedded_data_must_not(vectors, tmp_path, capsys):

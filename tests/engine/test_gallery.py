@@ -366,7 +366,7 @@ def test_show_needs_the_data_of_the_training(tmp_path, capsys):
         (['--data', str(tmp_path / 'mine.npz'), '--samples', '0'], '--samples: expected 1 or more'),
         (
             ['--subsets', 'rgb+gaitt'],
-            "unknown modality in --subsets 'rgb+gaitt': modality 'gaitt'; did you mean 'gait'",
+            "unknown modality in --subsets 'rgb+gaitt': 'gaitt'; did you mean 'gait'",
         ),
     ):
         capsys.readouterr()

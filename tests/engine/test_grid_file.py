@@ -258,7 +258,10 @@ WRONG = {
         "did you mean 'synth_rooms.train'?",
     ),
     'both': ('methods: [rfnet]\nvary: {lr: [3]}\noptions: {lr: 3}', 'expected no lr beside it'),
-    'a type': ('methods: [rfnet]\noptions: {epochs: ten}', "epochs: expected int, found 'ten'"),
+    'a type': (
+        'methods: [rfnet]\noptions: {epochs: ten}',
+        "epochs: expected a whole number, found 'ten'",
+    ),
 }  # fmt: skip
 
 

@@ -103,6 +103,25 @@ def test_a_row_that_two_words_name_is_told_and_runs_once(tmp_path, capsys):
     assert told.count('to run    synth_faces') == 2
 
 
+def test_a_file_in_the_place_of_the_results_is_told(tmp_path, capsys):
+    (tmp_path / 'README.md').touch()
+    assert run.main(command(tmp_path / 'README.md', '--datasets', 'synth_faces')) == 2
+    told = capsys.readouterr().err
+    assert told == f'error: {tmp_path}/README.md: expected a folder, found a file\n'
+
+
+def test_a_data_root_that_no_data_set_reads_is_refused(tmp_path, capsys):
+    for datasets, told in (
+        ([], 'synth_faces and synth_rooms read no data'),
+        (['--datasets', 'synth_rooms'], 'synth_rooms reads no data'),
+    ):
+        words = [*datasets, '--data-root', str(tmp_path)]
+        assert run.main(command(tmp_path / 'out', *words)) == 2
+        assert capsys.readouterr().err == (
+            f'error: --data-root: {told}; did you forget --datasets arrays, folders or volumes?\n'
+        )
+
+
 def test_bad_arguments_end_a_plan(tmp_path, capsys):
     assert run.main(command(tmp_path, '--dry-run', methods=['hemmis'])) == 2
     assert "did you mean 'hemis'?" in capsys.readouterr().err

@@ -119,10 +119,10 @@ def test_a_search_starts_from_what_was_chosen(chosen, planned):
         (('mmanet', {'alfa': 2.0}), "settings.json: .*did you mean 'alpha'"),
         (
             ('mmanet', {'alpha': 'much'}),
-            "settings.json: mmanet:alpha: expected float, found 'much'",
+            "settings.json: mmanet:alpha: expected a number, found 'much'",
         ),
         (('mmanet:weak', {'alpha': 2.0}), 'settings.json: .*expected key=value'),
-        (('mmanet', {'alpha': 10**400}), 'settings.json: mmanet:alpha: expected float'),
+        (('mmanet', {'alpha': 10**400}), 'settings.json: mmanet:alpha: expected a number'),
         ((3, {}), 'settings.json: toy: expected entries'),
         (('mmanet', [2.0]), 'settings.json: toy: expected entries with method'),
     ],

@@ -118,17 +118,20 @@ def test_help_is_shown_without_the_libraries_that_take_long_to_import():
 
 WRONG = {
     'option': (
-        ['--method', 'a', '--frobnicate'],
+        ['--methods', 'a', '--frobnicate'],
         "unknown argument '--frobnicate'; did you mean '",
     ),
-    'typo': (['--method', 'a', '--seds', '1'], "'--seds'; did you mean '--seeds'?"),
-    'choice': (['--method', 'a', '--device', 'tpu'], "number of a GPU, e.g. cuda:1, found 'tpu'"),
-    'type': (['--method', 'a', '--seeds', 'x'], "--seeds: invalid int value: 'x'"),
+    'typo': (['--methods', 'a', '--seds', '1'], "'--seds'; did you mean '--seeds'?"),
+    'choice': (['--methods', 'a', '--device', 'tpu'], "number of a GPU, e.g. cuda:1, found 'tpu'"),
+    'type': (
+        ['--methods', 'a', '--seeds', 'x'],
+        "--seeds: expected whole numbers from 0 up, separated by spaces, e.g. 0 1 2, found 'x'",
+    ),
     'number': (['--jobs', '0'], 'error: --jobs: expected 1 or more, found 0'),
     'method': (['--methods', 'mmanett:alpha=4'], "unknown method 'mmanett'; did you mean 'mmanet'"),
     'dataset': (
         ['--methods', 'rfnet', '--datasets', 'synth_face'],
-        "unknown dataset 'synth_face'; did you mean 'synth_faces'",
+        "unknown data set 'synth_face'; did you mean 'synth_faces'",
     ),
     'grid': (['--grid', 'referense'], "unknown grid 'referense'; did you mean 'reference'"),
     'pair': (['--methods', 'rfnet', '--cfg-options', 'lr'], "expected KEY=VALUE, found 'lr'"),
@@ -146,7 +149,8 @@ def test_wrong_arguments_are_refused_without_these_libraries(wrong):
 
 
 @pytest.mark.parametrize(
-    ('what', 'names', 'folder'), [('method', METHODS, 'methods'), ('dataset', DATASETS, 'datasets')]
+    ('what', 'names', 'folder'),
+    [('method', METHODS, 'methods'), ('data set', DATASETS, 'datasets')],
 )
 def test_names_are_refused_from_the_files_as_they_are_after_an_import(what, names, folder):
     registry.discover()

@@ -113,7 +113,9 @@ def test_a_module_of_python_is_no_method(name):
 
 
 def test_a_misspelt_dataset_is_told_with_the_nearest_one():
-    with pytest.raises(UserError, match="unknown dataset 'synth_face'; did you mean 'synth_faces'"):
+    with pytest.raises(
+        UserError, match="unknown data set 'synth_face'; did you mean 'synth_faces'"
+    ):
         lookup(DATASETS, 'synth_face')
 
 
@@ -138,8 +140,9 @@ def test_a_value_is_read_as_the_type_of_its_default(text, default, value):
 
 @pytest.mark.parametrize(
     ('text', 'default', 'kind'),
-    [('1.5', 3, 'int'), (1.5, 3, 'int'), ('x', 3, 'int'), ('x', 0.5, 'float'), ('', 0.5, 'float'),
-     ('yes', False, 'bool'), (2, False, 'bool')],
+    [('1.5', 3, 'a whole number'), (1.5, 3, 'a whole number'), ('x', 3, 'a whole number'),
+     ('x', 0.5, 'a number'), ('', 0.5, 'a number'),
+     ('yes', False, 'true or false'), (2, False, 'true or false')],
 )  # fmt: skip
 def test_a_value_of_another_type_is_told(text, default, kind):
     with pytest.raises(UserError, match=f'^odd:key: expected {kind}, found {text!r}$'):
@@ -153,7 +156,7 @@ def test_what_is_given_goes_before_settings_and_settings_before_defaults():
         resolve(Options, 'odd', {'coutn': '1'}, {})
     with pytest.raises(UserError, match="unknown option of odd 'task'"):
         resolve(Options, 'odd', {'task': '1'}, {})
-    with pytest.raises(UserError, match="odd:flag: expected bool, found 'perhaps'"):
+    with pytest.raises(UserError, match="odd:flag: expected true or false, found 'perhaps'"):
         resolve(Options, 'odd', {'flag': 'perhaps'}, {})
 
 
@@ -204,12 +207,12 @@ def test_text_becomes_a_typed_value_with_one_spelling(key, text, value, spelled)
     ('key', 'text', 'told'),
     [
         ('variant', 'offical', "unknown value of odd:variant 'offical'; did you mean 'official'"),
-        ('weight', 'nan', "odd:weight: expected float, found 'nan'"),
-        ('weight', '1e400', "odd:weight: expected float, found '1e400'"),
+        ('weight', 'nan', "odd:weight: expected a number, found 'nan'"),
+        ('weight', '1e400', "odd:weight: expected a number, found '1e400'"),
         ('shape', '4', "odd:shape: expected 2 values separated by '/', found '4'"),
-        ('shares', '1/x', "odd:shares: expected float, found 'x'"),
-        ('limit', '1.5', "odd:limit: expected int, found '1.5'"),
-        ('alpha', 'aut', "odd:alpha: expected float, found 'aut'"),
+        ('shares', '1/x', "odd:shares: expected a number, found 'x'"),
+        ('limit', '1.5', "odd:limit: expected a whole number, found '1.5'"),
+        ('alpha', 'aut', "odd:alpha: expected a number, found 'aut'"),
     ],
 )
 def test_a_value_that_its_annotation_forbids_is_told(key, text, told):
@@ -376,6 +379,28 @@ def test_a_file_outside_may_not_take_the_name_of_a_method(tmp_path):
     assert lookup(METHODS, 'hemis').__name__ == 'HeMIS'
 
 
+def test_two_files_that_register_a_name_are_both_named_as_seen_from_here(tmp_path, monkeypatch):
+    for folder in ('first', 'second'):
+        (tmp_path / folder).mkdir()
+        method_file(tmp_path / folder, 'claimed', file='mine')
+    monkeypatch.chdir(tmp_path)
+    load_file(Path('first/mine.py'))
+    for given in ('second/mine.py', f'{tmp_path}/second/mine.py'):
+        told = "^second/mine.py: method 'claimed' is registered by first/mine.py already"
+        with pytest.raises(UserError, match=told):
+            load_file(Path(given))
+
+
+def test_several_names_in_one_word_and_a_file_without_a_name_are_told(tmp_path):
+    with pytest.raises(UserError, match="'hemis,rfnet'; names are separated by spaces"):
+        lookup(METHODS, 'hemis,rfnet')
+    file = method_file(tmp_path, 'alone', file='alone')
+    with pytest.raises(
+        UserError, match=r'alone.py: expected FILE.py:NAME with the registered name'
+    ):
+        parse_spec(str(file))
+
+
 def test_a_name_that_two_files_of_the_tree_register_is_refused_and_names_both(
     tmp_path, monkeypatch
 ):
@@ -493,8 +518,8 @@ print('synth_faces' in DATASETS.module_dict)
         ({'precision': 'float64'}, "unknown precision 'float64'"),
         ({'epochs': '0'}, 'epochs: expected at least 1, found 0'),
         ({'batch_size': '-4'}, 'batch_size: expected at least 2, found -4'),
-        ({'epochs': '2.5'}, "epochs: expected int, found '2.5'"),
-        ({'lr': 'fast'}, "lr: expected float, found 'fast'"),
+        ({'epochs': '2.5'}, "epochs: expected a whole number, found '2.5'"),
+        ({'lr': 'fast'}, "lr: expected a number, found 'fast'"),
         ({'epoch': '3'}, "unknown option 'epoch'; did you mean 'epochs'"),
         ({'schedule': 'step:'}, 'schedule: expected ascending fractions'),
         ({'schedule': 'step:0.5/nan/0.8'}, 'schedule: expected ascending fractions'),

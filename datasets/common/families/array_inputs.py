@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmark.errors import UserError, unknown
+from benchmark.errors import UserError, nearest, unknown
 from benchmark.names import check_modalities
 from datasets.common.io.inspection import numbers_of
 from datasets.common.io.layouts import LAYOUTS, layout_of
@@ -65,7 +65,7 @@ def read_inputs(
     """
     named = {k.partition('/')[2]: v for k, v in raw.items() if k.startswith('inputs/')}
     if not named:
-        raise UserError(f'{root}: expected keys inputs/<modality>, found {sorted(raw)}')
+        raise lacks(root, 'keys inputs/<modality>', 'inputs', raw)
     _check_keys(root, raw, named)
     for name in chosen:
         if name not in named:
@@ -86,6 +86,20 @@ def is_read(key: str, inputs: Iterable[str]) -> bool:
 def fail(root: Path, key: str, expected: str, found: Any) -> UserError:
     """Returns the error for the content of a key."""
     return UserError(f'{root}: {key}: expected {expected}, found {found}')
+
+
+def lacks(root: Path, expected: str, key: str, raw: Iterable[str]) -> UserError:
+    """Returns the error for a key that is not there.
+
+    Args:
+        root: The file or folder.
+        expected: What is expected, in words.
+        key: The key.
+        raw: The keys that are there.
+    """
+    found = sorted(raw)
+    listed = f'{", ".join(found) or "none"}{nearest(key, found)}'
+    return UserError(f'{root}: expected {expected}, found {listed}')
 
 
 def texts(root: Path, key: str, given: np.ndarray) -> tuple[str, ...]:

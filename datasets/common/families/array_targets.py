@@ -90,7 +90,8 @@ class Reader:
         kinds, shape = ('iub', f'({n}, K)') if labels else ('iuf', f'({n},) or ({n}, K)')
         what = '0 and 1' if labels else 'numbers'
         self.meaning.check_unused(str(self.file), f'target={self.kind}')
-        if target.dtype.kind not in kinds or len(target) != n:
+        self._check_rows(target, n)
+        if target.dtype.kind not in kinds:
             raise self._fail('target', f'{what} {shape} with target={self.kind}', about(target))
         if target.ndim != 2 and (labels or target.ndim != 1):
             raise self._fail('target', f'{what} {shape} with target={self.kind}', about(target))
@@ -110,10 +111,17 @@ class Reader:
             return Targets('multilabel', 'F1', names, values, self.meaning, {})
         return Targets('regression', 'MAE', names, values, self.meaning, {}, scale_of(train))
 
+    def _check_rows(self, target: np.ndarray, n: int) -> None:
+        if target.ndim and len(target) != n:
+            raise self._fail('target', f'{n} rows, as the inputs have', f'{len(target)}')
+
     def _checked(self, target: np.ndarray) -> np.ndarray:
         n = len(next(iter(self.inputs.values())).values)
-        if target.dtype.kind not in 'iub' or target.ndim not in (1, 3) or len(target) != n:
+        self._check_rows(target, n)
+        if target.dtype.kind not in 'iub' or target.ndim not in (1, 3):
             hint = '; target=multilabel and target=regression take others'
+            if target.dtype.kind in 'SU':
+                hint = ', which is text; give class numbers from 0, and the names in classes'
             raise self._fail('target', f'integers ({n},) or ({n}, H, W)', f'{about(target)}{hint}')
         if target.ndim == 1:
             self.meaning.check_unused(f'{self.file}: target', about(target))

@@ -15,7 +15,7 @@ from datasets.common.io import notes
 from datasets.common.io.files import lines
 from datasets.common.io.folders import SUFFIXES, entries, is_litter, walk
 from datasets.common.io.images import image_side
-from datasets.common.io.paths import has_file, has_folder
+from datasets.common.io.paths import check_folder, has_file, has_folder
 from datasets.common.io.splits import check_disjoint, held_out, set_apart
 from datasets.common.io.tables import read_table, stem
 
@@ -72,15 +72,16 @@ class ImageFolder(NamedTuple):
         """Returns what was found, for the user, in lines."""
         samples = {sample for split in self.splits.values() for sample in split}
         found = notes.empty(self.empty)
-        for name, files in self.images.items():
-            if lacking := len(samples - files.keys()):
-                found.append(f'{lacking} of {len(samples)} samples lack {name}')
+        gaps = {name: len(samples - files.keys()) for name, files in self.images.items()}
+        found += notes.lacking(gaps, samples)
         for name, files in (*self.images.items(), (LABELS, self.maps)):
             if unused := len(files.keys() - samples - set(self.empty)):
-                found.append(f'{unused} files of {name} belong to no sample of a split')
+                words = f'file of {name} belongs', f'files of {name} belong'
+                found.append(f'{notes.counted(unused, *words)} to no sample of a split')
         labelled = set(self.maps if self.dense else self.names)
         if unused := len(labelled - samples - set(self.empty)):
-            found.append(f'{unused} labelled samples belong to no split')
+            words = 'labelled sample belongs', 'labelled samples belong'
+            found.append(f'{notes.counted(unused, *words)} to no split')
         return [*found, *notes.aside(self.aside)]
 
 
@@ -103,6 +104,9 @@ def read_folder(root: Path, gaps: bool, modalities: Sequence[str] = ()) -> Image
     dense = has_folder(root / LABELS)
     if dense:
         maps = listed(root / LABELS, MAPS, left)
+        if not maps:
+            there = f'an empty folder beside {TABLE}' if has_file(root / TABLE) else 'none'
+            raise UserError(f'{root / LABELS}: expected label maps, found {there}')
     else:
         rows = read_table(root / TABLE)
     names = {row['sample']: row['label'] for row in rows}
@@ -120,6 +124,7 @@ def read_folder(root: Path, gaps: bool, modalities: Sequence[str] = ()) -> Image
         aside.append(f'column split of {TABLE}')
     found = ImageFolder(images, dense, maps, names, splits, clusters, aside, [])
     check_disjoint(root, splits)
+    _check_trained(root, found)
     for name, samples in splits.items():
         splits[name] = [s for s in samples if _check_sample(root, found, s, gaps)]
     if found.empty:
@@ -128,8 +133,7 @@ def read_folder(root: Path, gaps: bool, modalities: Sequence[str] = ()) -> Image
 
 
 def _modalities(root: Path, chosen: Sequence[str]) -> list[str]:
-    if not root.is_dir():
-        raise UserError(f'{root}: expected a folder, found nothing there')
+    check_folder(root)
     known = [p.name for p in entries(root) if p.is_dir() and not is_litter(p.name)]
     # Of these names a file is expected, whether it is needed or not.
     for name in FILES:
@@ -213,12 +217,27 @@ def _splits(
                     'and test.txt, or a column split in labels.csv'
                 )
             if split not in where:
-                raise unknown(f'split of sample {sample!r} in {root}', split, SPLITS)
+                where_from = root if in_folders else root / TABLE
+                told = unknown('split', split, SPLITS)
+                raise UserError(f'{where_from}: sample {sample!r}: {told}')
             where[split].append(sample)
         used |= set() if in_folders else {'split'}
     if not where['val']:
         where['train'], where['val'] = set_apart(where['train'], lambda s: held_out(s, HELD_OUT))
     return where, used
+
+
+def _check_trained(root: Path, found: ImageFolder) -> None:
+    """Checks that every modality has an image of some training sample."""
+    none = [m for m, files in found.images.items() if not files.keys() & found.splits['train']]
+    if not none:
+        return
+    others = '+'.join(m for m in found.images if m not in none)
+    hint = f'; every folder is taken for a modality: modalities={others} leaves it out'
+    raise UserError(
+        f'{root / none[0]}: expected an image of some training sample, found none'
+        f'{hint if others else ""}'
+    )
 
 
 def _check_sample(root: Path, found: ImageFolder, sample: str, gaps: bool) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from benchmark.dataset import SPLITS, Intake, Rows, Split, Unseen, no_target
-from benchmark.errors import UserError, unknown
+from benchmark.errors import UserError
 from benchmark.files import writing
 from benchmark.method import Modality, Task
-from datasets.common.families.array_inputs import Input, about, fail, read_inputs, texts
+from datasets.common.families.array_inputs import Input, about, fail, lacks, read_inputs, texts
+from datasets.common.families.unneeded import check_spelling
 from datasets.common.io import notes
 from datasets.common.io.images import encoded
 from datasets.common.io.rows import Chosen, Standardised
@@ -51,6 +52,7 @@ def unseen_arrays(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
     told = notes.unchecked(
         {m: kind for m, kind in numbers.items() if 'numbers' not in intake.preparation[m]}
     )
+    told += notes.part(part or 'test', len(rows), count)
     if others:
         told.append(f'{root}: left aside: {", ".join(others)}, which the network does not use')
     save = functools.partial(_save, meaning_of(intake)) if task.kind == 'segmentation' else None
@@ -76,6 +78,9 @@ def _inputs(root: Path, raw: Mapping[str, np.ndarray], intake: Intake) -> dict[s
     """Returns the inputs that are there, checked against those of the training."""
     task = intake.task
     there = [m for m in task.modalities if f'inputs/{m.name}' in raw]
+    given = [key.partition('/')[2] for key in raw if key.startswith('inputs/')]
+    others, lacking = set(given) - {*task.names}, [m for m in task.names if m not in given]
+    check_spelling(f'{root}: inputs/', sorted(others), lacking)
     if not there:
         wanted = ', '.join(f'inputs/{name}' for name in task.names)
         raise UserError(f'{root}: expected some of the keys {wanted}, found {", ".join(raw)}')
@@ -170,7 +175,7 @@ def _target(
     """Returns the labels, whose values are checked where they are read."""
     task = intake.task
     if 'target' not in raw:
-        raise UserError(f'{root}: expected a key target to score: {unknown("key", "target", raw)}')
+        raise lacks(root, "the key 'target' to score", 'target', raw)
     target = raw['target']
     columns = task.kind in ('multilabel', 'regression')
     size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()

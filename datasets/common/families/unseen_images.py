@@ -14,13 +14,15 @@ from benchmark.dataset import SPLITS, Intake, Rows, Split, Unseen, no_target
 from benchmark.errors import UserError, unknown
 from benchmark.files import writing
 from benchmark.method import Modality
-from datasets.common.families.image_folders import LABELS, MAPS, TABLE, listed
+from datasets.common.families.image_folders import FILES, LABELS, MAPS, TABLE, listed
 from datasets.common.families.image_labels import Sizes, map_values, number
+from datasets.common.families.unneeded import check_spelling
 from datasets.common.io import inspection, notes
 from datasets.common.io.any_image import AnyImage
 from datasets.common.io.files import Files, lines
+from datasets.common.io.folders import entries, is_litter
 from datasets.common.io.images import LabelFile, Scaled, encoded
-from datasets.common.io.paths import has_file, has_folder
+from datasets.common.io.paths import check_folder, has_file, has_folder
 from datasets.common.io.pictures import resized
 from datasets.common.io.splits import check_disjoint
 from datasets.common.io.tables import read_table, stem
@@ -36,10 +38,13 @@ def unseen_images(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
     The arguments and errors are those of `benchmark.dataset.Dataset.unseen`.
     """
     task = intake.task
-    if not root.is_dir():
-        raise UserError(f'{root}: expected a folder, found nothing there')
+    check_folder(root)
     images = {m: listed(root / m) if has_folder(root / m) else {} for m in task.names}
     every = sorted(set().union(*images.values()))
+    aside = [path for path in entries(root) if path.name not in (*task.names, LABELS, *FILES)]
+    aside = [path for path in aside if not is_litter(path.name)]
+    lacking = {m for m, files in images.items() if not files}
+    check_spelling(str(root), [path.name for path in aside if path.is_dir()], lacking)
     if not every:
         raise UserError(f'{root}: expected images in some of {", ".join(task.names)}/, found none')
     samples = _of_part(root, every, part)
@@ -61,8 +66,9 @@ def unseen_images(root: Path, intake: Intake, labelled: bool, part: str) -> Unse
         available=np.array([[s in images[m] for m in task.names] for s in samples]),
         ids=np.array(samples),
     )
-    lacking = {m: sum(s not in images[m] for s in samples) for m in task.names}
-    told += [f'{n} of {len(samples)} samples lack {m}' for m, n in lacking.items() if n]
+    told += notes.lacking({m: sum(s not in images[m] for s in samples) for m in images}, samples)
+    told += notes.part(part or 'test', len(samples), len(every))
+    told += notes.aside(path.name for path in aside)
     save = functools.partial(_save, images, decoders, meaning_of(intake))
     return Unseen(split, save if task.kind == 'segmentation' else None, told)
 

@@ -14,6 +14,7 @@ from benchmark.dataset import Intake, Split, Unseen, no_target
 from benchmark.errors import UserError
 from benchmark.files import writing
 from benchmark.method import Task
+from datasets.common.families.unneeded import check_spelling
 from datasets.common.families.volume_files import Files, finite, labels, one_grid, standardised
 from datasets.common.families.volume_patches import Boxes
 from datasets.common.families.volume_rows import Size, Slices, margin_of, window
@@ -21,7 +22,7 @@ from datasets.common.families.volumes import SEGMENTATION
 from datasets.common.io import notes
 from datasets.common.io.folders import walk_all
 from datasets.common.io.nifti import encoded_like, grid, load_volume, suffix
-from datasets.common.io.paths import check_access
+from datasets.common.io.paths import check_access, check_folder
 from datasets.common.prepare.findings import Findings
 
 KEPT = 16
@@ -166,8 +167,8 @@ def _told(
         names: The modalities.
         files: Case -> one volume of it.
     """
-    lacking = {m: sum(m not in found for found in cases.values()) for m in names}
-    told = [f'{n} of {len(cases)} cases lack {m}' for m, n in lacking.items() if n]
+    gaps = {m: sum(m not in found for found in cases.values()) for m in names}
+    told = notes.lacking(gaps, cases, 'cases')
     if plain := sum(suffix(file.name) == '.npy' for file in files.values()):
         told.append(
             f'{plain} of {len(cases)} cases are .npy files, which do not say their orientation: '
@@ -211,12 +212,14 @@ def _cases(
         Case -> its files, and the files that belong to none, as paths below the folder.
 
     Raises:
-        UserError: There is no case, two folders have the name of one, or two files are of one
-            modality.
+        UserError: There is no folder or no case, two folders have the name of one, two files are of
+            one modality, or a file of none is called nearly like a modality that its case lacks.
     """
     check_access(root)
+    check_folder(root)
     cases: dict[str, Files] = {}
     aside = []
+    strange: dict[str, list[str]] = {}
     for file in walk_all(root):
         # The folder may be that of a case, and be given as '.'.
         case = file.parent.name or file.parent.resolve().name
@@ -227,6 +230,8 @@ def _cases(
         hidden = any(part.startswith('.') for part in path.parts)
         if hidden or not suffix(file.name) or kind not in (*names, SEGMENTATION):
             aside.append(str(path))
+            if not hidden and suffix(file.name):
+                strange.setdefault(case, []).append(kind)
             continue
         known = cases.setdefault(case, {})
         if other := next((f for f in known.values() if f.parent != file.parent), None):
@@ -237,6 +242,10 @@ def _cases(
         if kind in known:
             raise UserError(f'case {case}: expected one {kind}, found {known[kind]} and {file}')
         known[kind] = file
+    for case, kinds in strange.items():
+        known = cases.get(case, {})
+        lacking = [word for word, name in words.items() if name in names and name not in known]
+        check_spelling(f'{root}: case {case}', kinds, lacking)
     found = {case: files for case, files in sorted(cases.items()) if set(files) - {SEGMENTATION}}
     if not found:
         expected = ' or '.join(f'<case>/{w}.nii.gz' for w, name in words.items() if name in names)

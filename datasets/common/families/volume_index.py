@@ -212,9 +212,9 @@ def lacking(
         there = [files(case, modalities) for case in members]
         for modality in modalities:
             count = sum(modality not in found for found in there)
-            gaps += [f'{modality} in {count} of {len(members)} of {name}'] if count else []
+            gaps += [f'{modality} in {count} of {len(members)} cases of {name}'] if count else []
         count = sum(cases[case].labels == (0,) for case in members)
         empty += [f'{count} of {len(members)} of {name}'] if count else []
-    yield f'cases lack {", ".join(gaps)}' if gaps else 'every case has every modality'
+    yield f'lacking: {", ".join(gaps)}' if gaps else 'every case has every modality'
     if empty:
         yield f'cases without a labelled voxel: {", ".join(empty)}'

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import DTypeLike
 
 from benchmark.errors import UserError, unknown
-from datasets.common.io.paths import check_access, check_regular, has_file
+from datasets.common.io.paths import check_access, check_folder, check_regular, has_file
 from datasets.common.io.remembered import hashes
 
 Cache = Literal['none', 'ram', 'disk']
@@ -178,7 +178,7 @@ def decoded(path: Path, decode: Callable[[Path], np.ndarray]) -> np.ndarray:
         raise
     # The libraries behind the decoders raise exceptions of many types on broken files.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0].replace(f" '{path}'", '')
         text = f'{path}: cannot be read, broken or of another format: {reason}'
         raise UserError(text) from None
 
@@ -248,11 +248,13 @@ def data_root(dataset: str, root: str, how_to_get: str) -> Path:
         how_to_get: Where the data come from, for the message.
 
     Raises:
-        UserError: The user has given no data root, or it may not be read.
+        UserError: The user has given no data root, or it may not be read or is a file.
     """
     if not root:
         raise UserError(f'{dataset}: expected {where_to_look("FOLDER")}: {how_to_get}')
     check_access(Path(root))
+    if Path(root).is_file():
+        check_folder(Path(root))
     return Path(root)
 
 

@@ -27,15 +27,20 @@ def found(
     return f'found modalities {", ".join(map(described, modalities))}; {what}: {counts}'
 
 
-def labels(classes: Sequence[str], shown: Mapping[str, Set[int]]) -> list[str]:
+def labels(
+    classes: Sequence[str], shown: Mapping[str, Set[int]], numbered: bool = False
+) -> list[str]:
     """Returns lines on classes that the training lacks, and on other splits of one class alone.
 
     Args:
         classes: Names of the K classes.
         shown: 'train', 'val', 'test' -> the labels, 0 to K - 1, in the split.
+        numbered: Whether the data hold these numbers, which may count from 1 by mistake.
     """
     lacking = [name for label, name in enumerate(classes) if label not in shown['train']]
-    told = [f'no training sample is of class {_listed(lacking)}'] if lacking else []
+    shifted = numbered and 0 not in set().union(*shown.values())
+    hint = f'; labels count from 0, and no split has class {classes[0]}' if shifted else ''
+    told = [f'no training sample is of class {_listed(lacking)}{hint}'] if lacking else []
     for split in ('val', 'test'):
         if len(shown[split]) == 1:
             (label,) = shown[split]
@@ -140,6 +145,41 @@ def aside(names: Iterable[str]) -> list[str]:
     """Returns a line that names what was left aside; no line if nothing was."""
     known = sorted(set(names))
     return [f'left aside: {_listed(known)}'] if known else []
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """Returns a count with the words that go with it: those for one thing or those for several."""
+    return f'{count} {one if count == 1 else many}'
+
+
+def lacking(gaps: Mapping[str, int], every: Sized, what: str = 'samples') -> list[str]:
+    """Returns a line for each modality that some samples lack.
+
+    Args:
+        gaps: Modality -> how many samples lack it.
+        every: All samples.
+        what: What samples are called.
+    """
+    words = f'of {len(every)} {what}'
+    return [
+        counted(count, f'{words} lacks {terminal(name)}', f'{words} lack {terminal(name)}')
+        for name, count in gaps.items()
+        if count
+    ]
+
+
+def part(name: str, count: int, every: int) -> list[str]:
+    """Returns a line on the samples that a trained network does not predict.
+
+    Args:
+        name: The split that is predicted.
+        count: How many samples it has.
+        every: How many samples there are.
+    """
+    if count == every:
+        return []
+    told = counted(count, 'sample', 'samples')
+    return [f'{told} of split {name}; {every - count} others left out (--split all)']
 
 
 def unchecked(numbers: Mapping[str, str]) -> list[str]:

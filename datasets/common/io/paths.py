@@ -66,6 +66,17 @@ def has_folder(path: Path) -> bool:
     return _nothing(path, 'a folder')
 
 
+def check_folder(path: Path) -> None:
+    """Checks that a folder is there.
+
+    Raises:
+        UserError: Nothing or something else is there.
+    """
+    if not user_path(str(path)).is_dir():
+        found = 'a file' if path.is_file() else 'nothing there'
+        raise UserError(f'{path}: expected a folder, found {found}')
+
+
 def _nothing(path: Path, expected: str) -> bool:
     if path.is_symlink():
         raise UserError(f'{path}: expected {expected}, found a link to nothing')
