@@ -181,7 +181,9 @@ def cells_of(grid):
     return np.array(grid.locator('tbody tr').evaluate_all(read))
 
 
-TEXTS = """rows => rows.map((row) => [...row.cells].slice(1).map((cell) => cell.textContent.trim()))"""
+TEXTS = (
+    """rows => rows.map((row) => [...row.cells].slice(1).map((cell) => cell.textContent.trim()))"""
+)
 
 
 def test_the_heatmap_and_the_charts_round_as_the_tables_do(shown):
