@@ -135,12 +135,12 @@ def fusion(_: runs.Runs) -> dict[str, list[Case]]:
 
 def variants(known: runs.Runs) -> dict[str, list[Case]]:
     """Returns the tests of every official variant against the paper's, in the order of the grid."""
-    labels = {}
+    labels: dict[str, dict[str, str]] = {}
     for label, (first, *_) in known.groups.items():
         method = known.records[first]['method']
-        labels[method['name'], method['options']['variant']] = label
-    cases = [(labels[n, 'official'], labels[n, 'paper'], 'mean') for n in grids.VARIED]
-    return {'Released code against the paper': cases}
+        labels.setdefault(method['name'], {})[method['options']['variant']] = label
+    pairs = (labels[name] for name in grids.VARIED if name in labels)
+    return {'Released code against the paper': [(p['official'], p['paper'], 'mean') for p in pairs]}
 
 
 def rates() -> dict[str, runs.Runs]:
