@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmark.options import spell
@@ -37,6 +37,28 @@ PARTS = (
     '{precision}',
     'task loss {loss}',
 )
+
+
+ORIGINS = {
+    'default': 'the defaults of the method',
+    'no search space': 'the defaults of the method, of which --tune can choose none',
+    'paper settings': "those of the method's paper on these data",
+    'searched': 'values that a search found, from results/settings.json',
+    'schedule': 'a schedule of fitting length, from results/settings.json; nothing was searched',
+    'settings.json': 'values from results/settings.json',
+    'given': 'as typed',
+    'tuned': 'values that --tune chose',
+    'external': 'other code was trained, with options of its own',
+}
+"""Value of the column 'options' -> where a row's options come from."""
+
+
+def origins(found: Iterable[str]) -> list[str]:
+    """Explains in one note the values of the column 'options' that occur."""
+    values = set(found)
+    told = [f'{value} ({meaning})' for value, meaning in ORIGINS.items() if value in values]
+    where = "the column 'options' says where the options of a row come from"
+    return [f'{where}: {", ".join(told)}'] if told else []
 
 
 def named(runs: Runs) -> str:
