@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmark.options import spell
@@ -28,6 +28,9 @@ MASK_SCHEDULE = {
     'curriculum': 'from complete samples to these masks by a curriculum',
     'learned': 'subsets of low validation scores drawn more often',
 }
+TITLES = {'sampler': 'training masks', 'rates': 'training gaps'}
+"""Field of a protocol -> what it is called in titles, which name these first."""
+
 PARTS = (
     '{epochs} epoch{epochs_plural} with batches of {batch_size}',
     '{optimizer}',
@@ -110,6 +113,26 @@ def words(protocol: Mapping[str, Any]) -> str:
         how = 'encoders pre-trained ({pretrain}, {pretrain_epochs} epoch{pretrain_epochs_plural})'
         told.append(how.format(**protocol, **plurals))
     return ', '.join(filter(None, told))
+
+
+def apart(gathered: Sequence[Runs]) -> list[str]:
+    """Says of each of several protocols what tells it from the others, in a few words."""
+    protocols = [runs.records[0]['protocol'] for runs in gathered]
+    keys = dict.fromkeys([*TITLES, *(key for protocol in protocols for key in protocol)])
+    differing = [k for k in keys if any(p.get(k) != protocols[0].get(k) for p in protocols)]
+    return [
+        ', '.join(filter(None, (_setting(key, protocol.get(key, '')) for key in differing)))
+        if protocol
+        else 'other code'
+        for protocol in protocols
+    ]
+
+
+def _setting(key: str, value: Any) -> str:
+    """Returns a field of a protocol in a title; '' where it says nothing."""
+    if key in TITLES:
+        return f'{TITLES[key]} {value or "none"}'
+    return '' if value == '' else f'{key}={spell(value)}'
 
 
 def training_gaps(runs: Runs) -> str:

@@ -170,7 +170,10 @@ def test_sliders_give_the_expected_score(shown, faces):
     slider.focus()
     shown.keyboard.press('ArrowRight')
     assert slider.get_attribute('aria-valuetext') == '6 percent'
-    assert f'Lowest expected score: {order[0]}' in faces.locator('.summary').inner_text()
+    told = faces.locator('.summary').inner_text()
+    assert f'Lowest expected score: {order[0]}' in told
+    there = 100 * 0.65 * 0.4 * 0.94
+    assert f'All modalities are there with a probability of {there:.1f} %' in told
 
 
 def cells_of(grid):

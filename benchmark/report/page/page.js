@@ -121,6 +121,7 @@
     const rows = values.map((row, r) => {
       const line = make('tr', undefined, part.methods ? { 'data-name': part.rows[r] } : {});
       line.append(titleOf(part.rows[r]));
+      line.cells[0].append(part.signs?.[r] ?? '');
       for (const value of row) {
         const cell = make('td', value === null ? '' : (signs && value > 0 ? '+' : '') + shown(value, part.digits));
         if (value !== null) colour(cell, value, kind, low, high);
@@ -269,7 +270,7 @@
     const percent = (p) => `${(100 * p).toFixed(1)} %`;
     const none = fails.reduce((product, p) => product * p, 1);
     element.querySelector('.summary').textContent = found.length
-      ? `All modalities are there with ${percent(weights[weights.length - 1])}, none with ${percent(none)}. ${part.higher ? 'Highest' : 'Lowest'} expected score: ${found[0].name}, ${shown(found[0].mean, part.digits)}; differences are not tested.`
+      ? `All modalities are there with a probability of ${percent(weights[weights.length - 1])}, none with ${percent(none)}. ${part.higher ? 'Highest' : 'Lowest'} expected score: ${found[0].name}, ${shown(found[0].mean, part.digits)}; differences are not tested.`
       : 'With every modality failing for certain there is nothing to expect.';
     filter(element.closest('.block'));
   };

@@ -80,6 +80,10 @@ class View:
         """For each method the indices of its runs."""
         return list(self.runs.groups.values())
 
+    def collapsed(self, members: Iterable[int]) -> bool:
+        """Returns whether a network of some runs answers one class to all samples of a subset."""
+        return any(self.runs.records[i]['collapsed'] for i in members)
+
     @cached_property
     def means(self) -> np.ndarray:
         """(methods, columns) means over seeds as in the tables, NaN where not tested."""
@@ -212,6 +216,7 @@ def grid(
         selects: What the reader chooses.
         more: `colours` tells for each option of the first select how cells are coloured: 'high',
             'low' (which numbers are dark) or 'signed'; `methods` that the rows are the methods;
+            `signs` has for each row what stands behind its title;
             `baseline` is the first of the methods to which the difference is an option, and `over`
             has for each column the columns of which it is a mean; `digits`.
     """
