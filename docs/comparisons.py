@@ -55,6 +55,8 @@ PLACES = {
     'cpu_faces': ('cpu', 'synth_faces'),
     'cpu_rooms': ('cpu', 'synth_rooms'),
     'variants_faces': ('variants', 'synth_faces'),
+    'eight_faces': ('eight', 'synth_faces'),
+    'eight_rooms': ('eight', 'synth_rooms'),
 }
 """Page -> the folder in `results/` and the data set of its rows, which have one protocol."""
 
@@ -176,6 +178,7 @@ FAMILIES = {
     'fusion': fusion,
     'cpu': lambda known: against_base(known, 'logistic'),
     'variants': variants,
+    'eight': against_base,
 }
 """Folder -> the families of tests of its runs."""
 

@@ -28,7 +28,10 @@ ON_CPU = {'synth_faces': LATER | {'missing_prompts'}, 'synth_rooms': LATER | ON_
 
 @pytest.mark.parametrize(
     'name',
-    ['reference', 'cpu', 'extra', 'ablation', 'fusion', 'rates', 'sign-flip', 'balance'],
+    [
+        'reference', 'cpu', 'eight', 'extra', 'ablation', 'fusion', 'rates', 'sign-flip', 'balance',
+        'variants',
+    ],  # fmt: skip
 )
 def test_the_committed_tables_are_those_of_the_committed_records(name, tmp_path):
     for runs in sorted((RESULTS / name / 'runs').iterdir()):
