@@ -20,6 +20,7 @@ import numpy as np
 from benchmark.dataset import SPLITS, Dataset, Split
 from benchmark.errors import UserError
 from benchmark.files import user_path, writing
+from benchmark.method import Task
 from benchmark.narrowed import open_data
 from benchmark.options import resolve
 from benchmark.registry import DATASETS, discover, lookup, parse_spec
@@ -74,14 +75,39 @@ def labelled(tile: np.ndarray, text: str) -> np.ndarray:
     framed = cv2.copyMakeBorder(
         tile, TEXT, MARGIN, MARGIN, MARGIN, cv2.BORDER_CONSTANT, value=(255, 255, 255)
     )
-    cv2.putText(framed, text, (MARGIN, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1)
-    return framed
+    return write(framed, text)
+
+
+def write(image: np.ndarray, text: str) -> np.ndarray:
+    """Writes a line of text at the upper left of a picture, and returns it."""
+    place = (MARGIN, 16)
+    return cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1)
+
+
+def title(task: Task, name: str, label: np.ndarray) -> str:
+    """Returns the name of a sample and, but for a label map, its label in parentheses.
+
+    Args:
+        task: The task.
+        name: The name of the sample.
+        label: A class, K labels of 0 and 1, K values, or a label map.
+    """
+    if task.kind == 'segmentation':
+        return name
+    if task.kind == 'multilabel':
+        found = [text for text, there in zip(task.classes, label, strict=True) if there]
+    elif task.kind == 'regression':
+        found = [f'{value:.6g}' for value in label]
+    else:
+        found = [task.classes[int(label)]]
+    return f'{name} ({", ".join(found) or "none"})'
 
 
 def row(dataset: Dataset, split: Split, index: int) -> np.ndarray:
     """Returns a picture of a sample: its images from left to right, and its label map if any.
 
-    An image that the sample lacks is not read; a grey tile says that it is missing.
+    Its title stands above. An image that the sample lacks is not read; a grey tile says that it is
+    missing.
 
     Args:
         dataset: The data set.
@@ -93,8 +119,6 @@ def row(dataset: Dataset, split: Split, index: int) -> np.ndarray:
     """
     at = np.array([index])
     label = split.target[at][0]
-    dense = np.ndim(label) > 0
-    title = str(split.ids[index]) if dense else dataset.task.classes[int(label)]
     tiles, outside = [], (0, 0)
     if dataset.task.metric == 'Dice':
         # The network sees a window of the labelled slice; the rest of it is drawn black.
@@ -102,15 +126,17 @@ def row(dataset: Dataset, split: Split, index: int) -> np.ndarray:
     for m, there in zip(dataset.task.modalities, split.available[index], strict=True):
         if m.kind == 'image' and there:
             drawn = picture(split.inputs[m.name][at][0], outside)
-            tiles.append(labelled(drawn, f'{title} {m.name}'))
+            tiles.append(labelled(drawn, m.name))
         elif m.kind == 'image':
-            tiles.append(labelled(gap(), f'{title} no {m.name}'))
+            tiles.append(labelled(gap(), f'no {m.name}'))
     if not tiles:
         kinds = ', '.join(f'{m.name} ({m.kind})' for m in dataset.task.modalities)
         raise UserError(f'{dataset.name}: expected a modality of images, found {kinds}')
-    if dense:
+    if dataset.task.kind == 'segmentation':
         tiles.append(labelled(enlarge(PALETTE[label.astype(int) % len(PALETTE)]), 'label'))
-    return np.concatenate(tiles, 1)
+    tile = np.concatenate(tiles, 1)
+    above = np.full((TEXT, tile.shape[1], 3), 255, np.uint8)
+    return np.concatenate([write(above, title(dataset.task, str(split.ids[index]), label)), tile])
 
 
 def legend(classes: tuple[str, ...], width: int) -> np.ndarray:

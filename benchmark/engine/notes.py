@@ -104,7 +104,8 @@ def learning_rate(protocol: Protocol, steps: int) -> list[str]:
         return []  # it has no warm-up, and fills any number of epochs
     length = f'the training of {epochs} epoch{"s" if epochs > 1 else ""}'
     if warmup and round(warmup * steps) >= epochs * steps:
-        return [f'the learning rate only rises: its warm-up (warmup={warmup:g}) fills {length}']
+        why = f'its warm-up (warmup={warmup:g}) fills {length}'
+        return [f'the learning rate only rises: {why}; give more epochs, or warmup=0']
     planned = training.schedulers(protocol, steps)[-1].get('milestones', [])
     late = [s for s, at in zip(protocol.milestones, planned, strict=True) if at >= epochs * steps]
     if not late:

@@ -19,18 +19,6 @@ LISTED = 15
 """Most subsets that a sentence lists one by one: those of 4 modalities."""
 
 
-ORIGINS = {
-    'default': 'default: those of the method',
-    'no search space': 'no search space: those of the method, which --tune cannot choose',
-    'paper settings': "paper settings: those of the method's paper on these data",
-    'settings.json': 'settings.json: those of results/settings.json',
-    'given': 'given: as typed',
-    'tuned': 'tuned: chosen by --tune',
-    'external': 'external: other code was trained, with options of its own',
-}
-"""Value of the column 'options' -> whose options they are."""
-
-
 def title(block: Block) -> str:
     """Names data set, its options other than the defaults, metric and direction."""
     runs = block.first
@@ -141,9 +129,7 @@ def significance(runs: Runs) -> str:
 
 def origins(block: Block) -> list[str]:
     """Explains in one note the values of the column 'options' that occur."""
-    found = {row.extra.get('options') for row in block.rows}
-    told = [meaning for value, meaning in ORIGINS.items() if value in found]
-    return [f"column 'options': {'; '.join(told)}"] if told else []
+    return settings.origins(row.extra.get('options', '') for row in block.rows)
 
 
 def unmarked(runs: Runs) -> str:

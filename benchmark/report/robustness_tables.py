@@ -185,7 +185,7 @@ def _about(found: Robustness, known: bool) -> str:
         'through the log-odds of the other rows (Taori et al., 2020, whose line is of models '
         'without an intervention).'
         if known
-        else f'There is no effective robustness, which needs a trend of at least {FEWEST} rows.'
+        else f'Effective robustness is not computed: it needs {FEWEST} methods whose scores differ.'
     )
     several = any(len(tests) > 1 for tests in found.rows.values())
     spread = '± is the standard deviation over seeds. ' if several else ''

@@ -27,6 +27,11 @@ BESIDE = {
 }
 """Metric -> those without which it misleads; a row tells their means over subsets and seeds."""
 
+SOURCES = {'a search': 'searched', 'the released schedule': 'schedule'}
+"""How a source in `results/settings.json` begins -> the word of the column 'options'.
+
+Of a row with values of both kinds it is the first."""
+
 UNEVEN = 1.5
 """From how many times its equal share on the most frequent class makes accuracy mislead."""
 
@@ -208,8 +213,15 @@ def _rank_text(ranks: Mapping[str, tuple[int, int]], label: str) -> str:
 
 
 def _options(record: Record) -> str:
-    """Says where a row's options come from, or that a search could choose none."""
+    """Says where a row's options come from, or that a search could choose none.
+
+    Of values in `results/settings.json`, the notes name the source.
+    """
     method = record['method']
+    if method['source'] == 'settings.json':
+        told = [note.partition(' from ')[2] for note in method.get('notes', [])]
+        found = (word for start, word in SOURCES.items() if any(t.startswith(start) for t in told))
+        return next(found, 'settings.json')
     fixed = method['source'] == 'default' and method.get('tunable') == []
     return 'no search space' if fixed else method['source']
 

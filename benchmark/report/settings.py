@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmark.options import spell
@@ -28,6 +28,9 @@ MASK_SCHEDULE = {
     'curriculum': 'from complete samples to these masks by a curriculum',
     'learned': 'subsets of low validation scores drawn more often',
 }
+TITLES = {'sampler': 'training masks', 'rates': 'training gaps'}
+"""Field of a protocol -> what it is called in titles, which name these first."""
+
 PARTS = (
     '{epochs} epoch{epochs_plural} with batches of {batch_size}',
     '{optimizer}',
@@ -37,6 +40,28 @@ PARTS = (
     '{precision}',
     'task loss {loss}',
 )
+
+
+ORIGINS = {
+    'default': 'the defaults of the method',
+    'no search space': 'the defaults of the method, of which --tune can choose none',
+    'paper settings': "those of the method's paper on these data",
+    'searched': 'values that a search found, from results/settings.json',
+    'schedule': 'a schedule of fitting length, from results/settings.json; nothing was searched',
+    'settings.json': 'values from results/settings.json',
+    'given': 'as typed',
+    'tuned': 'values that --tune chose',
+    'external': 'other code was trained, with options of its own',
+}
+"""Value of the column 'options' -> where a row's options come from."""
+
+
+def origins(found: Iterable[str]) -> list[str]:
+    """Explains in one note the values of the column 'options' that occur."""
+    values = set(found)
+    told = [f'{value} ({meaning})' for value, meaning in ORIGINS.items() if value in values]
+    where = "the column 'options' says where the options of a row come from"
+    return [f'{where}: {", ".join(told)}'] if told else []
 
 
 def named(runs: Runs) -> str:
@@ -88,6 +113,26 @@ def words(protocol: Mapping[str, Any]) -> str:
         how = 'encoders pre-trained ({pretrain}, {pretrain_epochs} epoch{pretrain_epochs_plural})'
         told.append(how.format(**protocol, **plurals))
     return ', '.join(filter(None, told))
+
+
+def apart(gathered: Sequence[Runs]) -> list[str]:
+    """Says of each of several protocols what tells it from the others, in a few words."""
+    protocols = [runs.records[0]['protocol'] for runs in gathered]
+    keys = dict.fromkeys([*TITLES, *(key for protocol in protocols for key in protocol)])
+    differing = [k for k in keys if any(p.get(k) != protocols[0].get(k) for p in protocols)]
+    return [
+        ', '.join(filter(None, (_setting(key, protocol.get(key, '')) for key in differing)))
+        if protocol
+        else 'other code'
+        for protocol in protocols
+    ]
+
+
+def _setting(key: str, value: Any) -> str:
+    """Returns a field of a protocol in a title; '' where it says nothing."""
+    if key in TITLES:
+        return f'{TITLES[key]} {value or "none"}'
+    return '' if value == '' else f'{key}={spell(value)}'
 
 
 def training_gaps(runs: Runs) -> str:

@@ -1,6 +1,6 @@
 """Draws the pictures of these pages and of the README again: python docs/pictures/make.py.
 
-`data.png` shows samples of the embedded data sets, `table.svg` a table as the terminal shows it,
+`data.png` shows samples of the embedded data sets, `table.svg` a command and what it prints,
 and `scores.svg` a figure of `benchmark/plot.py`, both made from the reference records. The same
 records and versions give the same files.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -38,6 +38,10 @@ COLOURS = 256
 
 METHODS = ('complete', 'modality_dropout', 'rfnet', 'mmanet', 'redcore')
 """Rows of the table; all of them would not be readable in a picture."""
+
+REFERENCE = 'results/reference'
+COMMAND = f'python benchmark/tables.py {REFERENCE} --only {" ".join(METHODS)}'
+"""Title of the picture of the table: a reader can type it in a fresh clone."""
 
 
 def chosen(data: Dataset) -> list[int]:
@@ -76,20 +80,19 @@ def data_picture() -> Image.Image:
 
 
 def table_text() -> str:
-    """Returns what `benchmark/tables.py` prints of METHODS in the reference records.
+    """Returns what COMMAND prints.
 
     Raises:
         CalledProcessError: The command fails.
     """
+    script, *words = shlex.split(COMMAND)[1:]
     with tempfile.TemporaryDirectory() as folder:
-        for name in SHOWN:
-            for method in METHODS:
-                kept = Path('runs') / name / method
-                shutil.copytree(ROOT / 'results' / 'reference' / kept, Path(folder) / kept)
-        command = [sys.executable, str(ROOT / 'benchmark' / 'tables.py'), folder]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    # The folder is of this moment alone.
-    return done.stdout.replace(folder, 'results').strip()
+        # The committed folder stays as it is: its runs are read, and another one is written.
+        written = [folder if word == REFERENCE else word for word in words]
+        runs = ['--runs', f'{REFERENCE}/runs']
+        command = [sys.executable, script, *written, *runs]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return done.stdout.replace(folder, REFERENCE).strip()
 
 
 def table_picture(text: str) -> str:
@@ -103,10 +106,7 @@ def table_picture(text: str) -> str:
     )
     # The window cuts off what hangs below its last line, such as an underscore.
     console.print(f'{text}\n', markup=False, no_wrap=True)
-    svg = console.export_svg(
-        title=f'python benchmark/tables.py results   (with {len(METHODS)} of the methods)',
-        unique_id='table',
-    )
+    svg = console.export_svg(title=COMMAND, unique_id='table')
     # Rich names a font on another host; every reader has some monospaced font.
     return re.sub(r'@font-face \{.*?\}\s*', '', svg, flags=re.S)
 

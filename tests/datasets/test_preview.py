@@ -38,7 +38,7 @@ IMAGE, VECTOR = Modality('photo', (3, 8, 8)), Modality('pulse', (4,))
 
 def test_images_alone_are_drawn_and_no_more_samples_than_there_are():
     found = sheet(dataset(IMAGE, VECTOR), 'train', 9)
-    assert found.shape == (5 * (TEXT + TILE + MARGIN), TILE + 2 * MARGIN, 3)
+    assert found.shape == (5 * (2 * TEXT + TILE + MARGIN), TILE + 2 * MARGIN, 3)
 
 
 @pytest.mark.parametrize('count', [0, -1])
@@ -56,9 +56,40 @@ def test_a_data_set_without_images_is_refused():
 def test_what_a_sample_lacks_is_drawn_as_a_gap_and_not_read():
     other = Modality('depth', (1, 8, 8))
     found = sheet(dataset(IMAGE, other, lacking=(other,)), 'train', 1)
-    middle = found[TEXT + TILE // 2]
+    middle = found[2 * TEXT + TILE // 2]
     assert (middle[MARGIN + 5] == 0).all()
     assert (middle[TILE + 2 * MARGIN + MARGIN + 5] == GAP).all()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'label', 'told'),
+    [
+        ('classification', 1, 'part003 (defect)'),
+        ('multilabel', np.array([1, 1]), 'part003 (sound, defect)'),
+        ('multilabel', np.array([0, 0]), 'part003 (none)'),
+        ('regression', np.array([0.25, 12345.6]), 'part003 (0.25, 12345.6)'),
+        ('segmentation', np.zeros((8, 8), int), 'part003'),
+    ],
+)
+def test_a_row_has_one_title_with_the_name_of_the_sample_and_its_label(
+    kind, label, told, monkeypatch
+):
+    shown, write = [], preview.write
+
+    def noted(image, text):
+        shown.append(text)
+        return write(image, text)
+
+    monkeypatch.setattr(preview, 'write', noted)
+    made = dataset(IMAGE)
+    made.task = Task('made', kind, (IMAGE,), ('sound', 'defect'), 'accuracy')
+    split = Split(made.split('train').inputs, label[None] if np.ndim(label) else np.array([label]),
+                  np.ones((1, 1), bool), np.array(['part003']))  # fmt: skip
+    drawn = preview.row(made, split, 0)
+    assert shown[-1] == told
+    assert shown.count(told) == 1
+    assert 'photo' in shown
+    assert (drawn[:TEXT] == 0).any()
 
 
 def test_values_that_are_not_finite_do_not_change_the_contrast_of_the_others():

@@ -273,11 +273,11 @@ def test_the_preview_is_a_readable_picture_from_any_folder(tmp_path):
     status, _, err = run_script('datasets/preview.py', arguments, tmp_path)
     assert (status, err) == (0, '')
     image = mmcv.imread(tmp_path / 'sheet.png')
-    legend_height, row_height = 2 * TEXT, TILE + TEXT + MARGIN
+    legend_height, row_height = 2 * TEXT, 2 * TEXT + TILE + MARGIN
     assert image.shape == (legend_height + 2 * row_height, 3 * (TILE + 2 * MARGIN), 3)
     rooms = SynthRooms(train=4, size=32)
     label = rooms.labels(rooms.latents('train', 1))[0]
-    corner = image[legend_height + TEXT :, 2 * (TILE + 2 * MARGIN) + MARGIN :]
+    corner = image[legend_height + 2 * TEXT :, 2 * (TILE + 2 * MARGIN) + MARGIN :]
     np.testing.assert_array_equal(corner[0, 0], PALETTE[label[0, 0]])
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 200
 

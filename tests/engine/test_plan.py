@@ -158,10 +158,10 @@ def test_a_learning_rate_that_never_steps_is_told():
 
 def test_a_warm_up_that_fills_the_training_is_told():
     (told,) = rates_of(epochs=1, warmup=1.0)
-    assert (
-        told == 'the learning rate only rises: its warm-up (warmup=1) fills the training of 1 epoch'
-    )
-    assert rates_of(epochs=2, warmup=3.0, schedule='step')[0].endswith('training of 2 epochs')
+    why = 'its warm-up (warmup=1) fills the training of 1 epoch'
+    advice = 'give more epochs, or warmup=0'
+    assert told == f'the learning rate only rises: {why}; {advice}'
+    assert f'training of 2 epochs; {advice}' in rates_of(epochs=2, warmup=3, schedule='step')[0]
     assert not rates_of(epochs=2, warmup=1.0)
     assert not rates_of(epochs=1, warmup=0.0)
     assert not rates_of(epochs=1, warmup=1.0, schedule='onecycle')

@@ -103,7 +103,7 @@ def test_the_text_says_what_may_be_concluded_and_what_is_not_known(both):
     assert f'Rows of other code: {GUEST}.' in told
     assert f'Protocol {ID}: training masks drawn uniformly' in told
     assert 'not between methods under one protocol' in told
-    assert any('external: other code was trained' in line for line in captions.origins(block))
+    assert any('external (other code was trained' in line for line in captions.origins(block))
     assert not any('different versions of the code' in line for line in captions.notes(block))
     assert f'| {GUEST}' in markdown(both.table())
     assert 'external: predictions of other code' in terminal(both.table())

@@ -1,6 +1,7 @@
 """The data of the page: equal to the tables, complete, and harmless."""
 
 import csv
+import re
 import subprocess
 import sys
 
@@ -227,6 +228,45 @@ def test_no_name_can_act(tmp_path):
     assert all(c.isprintable() or c == '\n' for c in text)
     assert part(data, '-heat')['rows'] == [label]
     assert part(data, '-confusion')['cols'][0] == HOSTILE
+
+
+def test_blocks_of_one_data_set_have_titles_that_tell_their_protocols_apart(tmp_path):
+    outcomes = outcomes_of(NAMES, 0)
+    for protocol in ({'rates': '0.3'}, {'rates': '', 'sampler': 'complete'}, {'rates': ''}):
+        save(tmp_path / 'runs', make_record('m', 0, outcomes, protocol=protocol), outcomes)
+    text, _ = made(tmp_path)
+    own = {
+        f'faces: ACER ↓ (%), training masks {masks}, training gaps {gaps}'
+        for masks, gaps in (('uniform', '0.3'), ('complete', 'none'), ('uniform', 'none'))
+    }
+    for tag in ('h2', 'a'):
+        found = re.findall(rf'<{tag} [^>]*>(faces[^<]*)</{tag}>', text)
+        assert (len(found), set(found)) == (3, own)
+
+
+def test_the_heatmap_marks_networks_that_collapsed_and_the_page_explains_the_options(tmp_path):
+    outcomes = outcomes_of(NAMES, 0)
+    save(tmp_path / 'runs', make_record('good', 0, outcomes), outcomes)
+    # All answers on rgb are one class.
+    one = {k: np.ones_like(v) if k.endswith('/rgb') else v for k, v in outcomes.items()}
+    save(tmp_path / 'runs', make_record('poor', 0, one), one)
+    text, data = made(tmp_path)
+    heat = part(data, '-heat')
+    assert dict(zip(heat['rows'], heat['signs'], strict=True)) == {'good': '', 'poor': '†'}
+    assert 'default (the defaults of the method)' in text
+
+
+@pytest.mark.parametrize(
+    ('known', 'told'),
+    [
+        ({}, 'states neither its ceiling nor its chance'),
+        ({'chance': 0.5}, 'does not state its ceiling'),
+        ({'ceiling': dict.fromkeys(subset_ids(NAMES), 0.1)}, 'does not state its chance'),
+    ],
+)
+def test_why_the_gap_closed_is_not_shown(known, told, tmp_path):
+    add(tmp_path / 'runs', 'm', 0, **{'chance': None, **known})
+    assert f'The gap closed is not shown: the data set {told}.' in made(tmp_path)[0]
 
 
 def test_names_that_look_alike_stay_apart(tmp_path):

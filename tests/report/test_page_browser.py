@@ -1,5 +1,6 @@
 """The page in a browser: sorting, filtering, sliders and charts, and that nothing leaves it."""
 
+import itertools
 import shutil
 
 import numpy as np
@@ -55,6 +56,9 @@ def results(tmp_path_factory):
     for text in ('', ' 2'):
         add(runs, label + text, 0, names=names, samples=20, name='h', classes=[HOSTILE, 'live'])
     add_rooms(runs, 'm', 0)
+    for label, seed in itertools.product('pqrs', range(2)):
+        # Their means are multiples of 1/800, of which many lie between two printed numbers.
+        add(runs, label, seed, names=('a', 'b'), samples=400, name='ties')
     text, _ = made(root)
     assert len(text) < 2_500_000
     return root
@@ -166,7 +170,10 @@ def test_sliders_give_the_expected_score(shown, faces):
     slider.focus()
     shown.keyboard.press('ArrowRight')
     assert slider.get_attribute('aria-valuetext') == '6 percent'
-    assert f'Lowest expected score: {order[0]}' in faces.locator('.summary').inner_text()
+    told = faces.locator('.summary').inner_text()
+    assert f'Lowest expected score: {order[0]}' in told
+    there = 100 * 0.65 * 0.4 * 0.94
+    assert f'All modalities are there with a probability of {there:.1f} %' in told
 
 
 def cells_of(grid):
@@ -175,6 +182,29 @@ def cells_of(grid):
         'rows => rows.map((r) => [...r.querySelectorAll("td")].map((c) => Number(c.textContent)))'
     )
     return np.array(grid.locator('tbody tr').evaluate_all(read))
+
+
+TEXTS = (
+    """rows => rows.map((row) => [...row.cells].slice(1).map((cell) => cell.textContent.trim()))"""
+)
+
+
+def test_the_heatmap_and_the_charts_round_as_the_tables_do(shown):
+    block = shown.locator('section.block', has=shown.locator('h2', has_text='ties: ACER'))
+    printed = block.locator('table.scores tbody.sortable tr').evaluate_all(TEXTS)
+    means = [[cell.partition(' ')[0] for cell in row] for row in printed]
+    coloured = block.locator('[id$=-heat] tbody tr').evaluate_all(TEXTS)
+    assert [row[: len(coloured[0])] for row in means] == coloured
+    values = block.locator('table.scores td').evaluate_all(
+        'all => all.map((x) => Number(x.dataset.value)).filter(Number.isFinite)'
+    )
+    assert sum(8 * value % 2 == 1 for value in values) > 5
+    chart = block.locator('figure[id$=-lines] .numbers tbody tr').evaluate_all(TEXTS)
+    # Missing, seed, score, mean and deviation; the columns of the table end in those by missing.
+    columns = block.locator('table.scores thead th').all_inner_texts()[1:]
+    places = [next(k for k, c in enumerate(columns) if f'missing {n}' in c) for n in (0, 1)]
+    told = {(row[3], row[4]) for row in chart}
+    assert told == {tuple(row[k].split(' ± ')) for row in printed for k in places}
 
 
 def test_the_heatmap_shows_differences_to_a_baseline(shown, faces):
@@ -275,6 +305,6 @@ def test_without_javascript_the_tables_are_there(browser, results):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f'file://{results}/index.html')
-    assert page.locator('table.scores').count() == 5
+    assert page.locator('table.scores').count() == 6
     assert 'need JavaScript' in page.locator('noscript').first.inner_text()
     context.close()

@@ -685,7 +685,7 @@ def test_what_is_not_there_is_left_out_with_its_reason(tmp_path, capsys):
         (['--fail', 'ir=1.5'], "expected a missing rate from 0 to 1, found '1.5'"),
         (['--metric', 'ACCER'], "did you mean 'ACER'?"),
         (['--chart', 'difference', '--baseline', 'onee'], "did you mean 'one'?"),
-        (['--chart', 'gap'], 'the data set states no ceiling or no chance'),
+        (['--chart', 'gap'], 'the data set does not state its ceiling'),
         (['--runs', 'nowhere'], 'nowhere: no runs found'),
     ],
 )

@@ -370,6 +370,31 @@ def test_further_columns_say_how_many_seeds_and_where_options_come_from(three):
     assert (extra['rank 95 %'], extra['seeds'], extra['options']) == ('2', '3', 'default')
 
 
+def test_values_that_a_search_found_are_told_from_a_shortened_schedule():
+    runs = Runs()
+    search, schedule = 'a search over 8 trials on data_seed=2', 'the released schedule, shortened'
+    notes = {
+        'both': [f'begin=3 from {schedule}', f'alpha=2 from {search}'],
+        'found': [f'alpha=2 from {search}'],
+        'short': [f'begin=3 from {schedule}'],
+        'other': ['alpha=2 from a colleague'],
+    }
+    for label, told in notes.items():
+        runs.add(label, 0, 40)['method'] |= {'source': 'settings.json', 'notes': told}
+    runs.add('typed', 0, 40)['method'] |= {'source': 'given', 'notes': notes['both']}
+    block = runs.only_block()
+    assert {row.label: row.extra['options'] for row in block.rows if row.extra} == {
+        'both': 'searched',
+        'found': 'searched',
+        'short': 'schedule',
+        'other': 'settings.json',
+        'typed': 'given',
+    }
+    (note,) = captions.origins(block)
+    assert all(f'{word} (' in note for word in ('searched', 'schedule', 'settings.json', 'given'))
+    assert 'default (' not in note
+
+
 def test_columns_of_different_samples_tell_their_numbers_in_every_format():
     outcomes = make_outcomes(dict.fromkeys(SUBSETS, 40))
     there = {k: outcomes[k][:16] for k in ('target', 'pred/ir')}
@@ -495,7 +520,8 @@ def test_markdown_as_text():
     cell = '0.75 ± 0.35'
     assert lines[12] == f'| {header} |'
     assert lines[14] == f'| m_1 | {cell} | {cell} | {cell} | {cell} | 0.50 | 1.00 | 2 | default |'
-    assert "- column 'options': default: those of the method" in lines
+    where = "the column 'options' says where the options of a row come from"
+    assert f'- {where}: default (the defaults of the method)' in lines
 
 
 def test_markdown_terminal_and_latex_show_the_marks(three):

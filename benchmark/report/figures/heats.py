@@ -76,9 +76,9 @@ def score(source: Source) -> Iterator[Picture]:
 
 def gap(source: Source) -> Iterator[Picture]:
     """Yields the gap closed between chance and ceiling."""
-    part = _layers(source)
+    view, part = source.view, _layers(source)
     if '1' not in part['layers']:
-        raise Lacking('the data set states no ceiling or no chance')
+        raise Lacking(scores.no_gap(view))
     about = 'The gap closed is (score - chance) / (ceiling - chance).'
     # The worst column has none, and a column without any number would be empty.
     rows = part['layers']['1']

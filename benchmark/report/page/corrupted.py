@@ -72,8 +72,9 @@ def section_of(view: View, tests: Mapping[str, Tests]) -> Section:
         'The same networks, tested with one modality corrupted at a time; severity 0 is the clean '
         f'input. {view.better} {_relative(view, found)} The area under the severity curve is the '
         'mean height of that curve. The effective robustness is the part of the score under '
-        'corruption, in points, that the clean score does not explain; it is compared with a '
-        f'trend of at least {FEWEST} rows. A cell is empty where a row lacks some of the tests'
+        'corruption, in points, that the clean score does not explain; it is '
+        f'computed from {FEWEST} methods whose scores differ on. A cell is empty where a row lacks '
+        'some of the tests'
     )
     if found.empty is not None:
         about += (

@@ -88,5 +88,6 @@ def section_of(view: View) -> Section:
             [{'field': 'kind', 'label': 'Cost', 'options': options}],
             all=True,
             log=True,
+            digits=view.unit.digits,
         )
     return section(f'{view.id}-cost', 'Cost and score', about, part)

@@ -15,7 +15,7 @@ from benchmark.errors import UserError, noting
 from benchmark.files import writing
 from benchmark.records import corruptions, store
 from benchmark.records.repetition import placed
-from benchmark.report import arguments, captions, escaping, published, writer
+from benchmark.report import arguments, captions, escaping, published, settings, writer
 from benchmark.report.page import (
     bundle,
     charts,
@@ -29,6 +29,7 @@ from benchmark.report.page import (
     scores,
 )
 from benchmark.report.page.view import Section, View, lacking, section, tidy
+from benchmark.report.table import Block
 
 if TYPE_CHECKING:
     import jinja2
@@ -99,7 +100,10 @@ def dataset(name: str, root: Path, id: str) -> dict[str, Any]:
     return {
         'id': id,
         'name': escaping.terminal(name),
-        'blocks': [block(view, found, tested.tests) for view in found.views],
+        'blocks': [
+            block(view, found, tested.tests, title)
+            for view, title in zip(found.views, _titles(found.views), strict=True)
+        ],
         'problems': tidy(placed(line.replace(f'{root}/', ''), root.parent) for line in told),
     }
 
@@ -112,8 +116,21 @@ def _unfinished(root: Path) -> list[str]:
     return [f'{trained if (d / store.TRAINED).is_file() else "not finished"}: {d}' for d in without]
 
 
+def _titles(views: Sequence[View]) -> list[str]:
+    """Returns the titles of blocks; equal ones are followed by what tells their protocols apart."""
+    alike: dict[str, list[View]] = {}
+    for view in views:
+        alike.setdefault(captions.title(view.block), []).append(view)
+    found = {
+        view.id: f'{title}, {words}' if words else title
+        for title, own in alike.items()
+        for view, words in zip(own, settings.apart([v.runs for v in own]), strict=True)
+    }
+    return [found[view.id] for view in views]
+
+
 def block(
-    view: View, found: reading.Reading, tests: Mapping[str, corruptions.Tests]
+    view: View, found: reading.Reading, tests: Mapping[str, corruptions.Tests], title: str
 ) -> dict[str, Any]:
     """Returns all that the page tells of a block.
 
@@ -121,6 +138,7 @@ def block(
         view: The block.
         found: What was read of its data set.
         tests: Identity of a run -> its tests under corruptions.
+        title: Its title.
     """
     seen = found.seen(view)
     makers: list[tuple[str, Callable[[], Section]]] = [
@@ -139,7 +157,7 @@ def block(
     sections = [_or_reason(f'{view.id}s{k}', *maker) for k, maker in enumerate(makers)]
     return {
         'id': view.id,
-        'title': escaping.terminal(captions.title(view.block)),
+        'title': escaping.terminal(title),
         'protocol': escaping.terminal(view.runs.protocol_id),
         'size': escaping.terminal(captions.size(view.block)),
         'caption': escaping.terminal(captions.caption(view.block)),
@@ -148,8 +166,12 @@ def block(
         'table': scores.table(view),
         'sections': sections,
         'failures': tidy(captions.failures(view.block)),
-        'notes': tidy([*captions.notes(view.block), *published.sources(view.block.shown)]),
+        'notes': tidy(_notes(view.block)),
     }
+
+
+def _notes(block: Block) -> list[str]:
+    return [*captions.notes(block), *captions.origins(block), *published.sources(block.shown)]
 
 
 def _or_reason(id: str, title: str, make: Callable[[], Section]) -> Section:

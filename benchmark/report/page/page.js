@@ -3,6 +3,8 @@
   const page = JSON.parse(document.getElementById('data').textContent);
   const SHAPES = ['circle', 'square', 'diamond', 'triangle-up', 'cross', 'triangle-down', 'triangle-right'];
   const COLOURS = 8;
+  /* Fields of charts that hold whole numbers. */
+  const WHOLE = new Set(['k', 'seed', 'severity', 'front', 'low', 'high', 'epoch', 'coverage', 'n']);
 
   const make = (name, text, attributes = {}) => {
     const element = document.createElement(name);
@@ -17,7 +19,14 @@
     title.append(first ?? '', ...others.flatMap((text) => [make('wbr'), text]));
     return title;
   };
-  const shown = (value, digits) => (typeof value === 'number' ? value.toFixed(digits) : value ?? '');
+  /* Rounds as the tables do: of two numbers that are equally near, the one with an even last digit. */
+  const fixed = (value, digits) => {
+    const text = value.toFixed(digits);
+    const between = (Math.abs(value) * 2 ** (digits + 1)) % 2 === 1;
+    if (!between || Number(text.at(-1)) % 2 === 0) return text;
+    return (value - Math.sign(value) * 0.5 * 10 ** -digits).toFixed(digits);
+  };
+  const shown = (value, digits) => (typeof value === 'number' ? fixed(value, digits) : value ?? '');
   const partOf = (element) => page.parts[element.dataset.part];
   const picked = (element) => [...element.querySelectorAll('[data-select]')].map((s) => s.value);
 
@@ -112,6 +121,7 @@
     const rows = values.map((row, r) => {
       const line = make('tr', undefined, part.methods ? { 'data-name': part.rows[r] } : {});
       line.append(titleOf(part.rows[r]));
+      line.cells[0].append(part.signs?.[r] ?? '');
       for (const value of row) {
         const cell = make('td', value === null ? '' : (signs && value > 0 ? '+' : '') + shown(value, part.digits));
         if (value !== null) colour(cell, value, kind, low, high);
@@ -165,14 +175,18 @@
   };
 
   const numbersOf = (part, rows) => {
-    // Learning rates and losses may be far below one hundredth.
-    const told = (value) => (typeof value === 'number' && Math.abs(value) < 0.1 && !Number.isInteger(value)
-      ? String(Number(value.toPrecision(3))) : shown(value, Number.isInteger(value) ? 0 : part.digits ?? 2));
+    // Costs, learning rates and losses may be far below one hundredth; all others are scores.
+    const free = (value) => (Math.abs(value) < 0.1 ? String(Number(value.toPrecision(3))) : fixed(value, 2));
+    const told = (field, value) => {
+      if (typeof value !== 'number' || WHOLE.has(field)) return value ?? '';
+      if (field !== 'cost' && part.chart !== 'curves') return fixed(value, part.digits ?? 2);
+      return Number.isInteger(value) ? String(value) : free(value);
+    };
     const lines = rows.map((row) => {
       const line = make('tr');
       line.append(titleOf(row.method));
       // What is not on the front of costs and scores has the place 0 there.
-      const cell = (field) => (field === 'front' && !row.front ? '' : told(row[field]));
+      const cell = (field) => (field === 'front' && !row.front ? '' : told(field, row[field]));
       for (const [field] of part.columns) line.append(make('td', cell(field)));
       return line;
     });
@@ -256,7 +270,7 @@
     const percent = (p) => `${(100 * p).toFixed(1)} %`;
     const none = fails.reduce((product, p) => product * p, 1);
     element.querySelector('.summary').textContent = found.length
-      ? `All modalities are there with ${percent(weights[weights.length - 1])}, none with ${percent(none)}. ${part.higher ? 'Highest' : 'Lowest'} expected score: ${found[0].name}, ${shown(found[0].mean, part.digits)}; differences are not tested.`
+      ? `All modalities are there with a probability of ${percent(weights[weights.length - 1])}, none with ${percent(none)}. ${part.higher ? 'Highest' : 'Lowest'} expected score: ${found[0].name}, ${shown(found[0].mean, part.digits)}; differences are not tested.`
       : 'With every modality failing for certain there is nothing to expect.';
     filter(element.closest('.block'));
   };

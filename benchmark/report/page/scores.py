@@ -87,12 +87,12 @@ def heatmap(view: View) -> Section:
         colours.append('high')
     about = (
         f'{view.better} The darker a cell, the better. A difference is the score of the method '
-        'less that of the baseline; better is blue, worse is orange. The colours are scaled '
-        'without the 5 % of the cells at either end.'
+        'less that of the baseline; better is blue, worse is orange. The 5 % of the cells with the '
+        'highest and the 5 % with the lowest numbers have the colours of the ends of the scale.'
     )
     about += f' {captions.numbers(runs)}'.rstrip()
     if closed is None:
-        about += ' The gap closed is not shown: the data set states no ceiling or no chance.'
+        about += f' The gap closed is not shown: {no_gap(view)}.'
     part = grid(
         f'{view.id}-heat',
         'Mean over seeds of each method on each subset.',
@@ -103,12 +103,24 @@ def heatmap(view: View) -> Section:
         [{'label': 'Show', 'options': options}],
         colours=colours,
         methods=True,
+        signs=['†' if view.collapsed(members) else '' for members in view.members],
         baseline=view.order[0],
         over=[[places[subset] for subset in over] for over in runs.columns.values()],
         sign=1 if runs.higher else -1,
         digits=view.unit.digits,
     )
     return section(f'{view.id}-map', 'Methods and subsets', about, part, shown=True)
+
+
+def no_gap(view: View) -> str:
+    """Says why the gap closed is not known."""
+    if not view.runs.main:
+        return f'it is that of {view.runs.data["metric"]}, the metric of the data set'
+    known = {'ceiling': view.runs.data['ceiling'], 'chance': view.runs.data['chance']}
+    absent = [name for name, value in known.items() if value is None or value == {}]
+    if len(absent) == len(known):
+        return 'the data set states neither its ceiling nor its chance'
+    return f'the data set does not state its {absent[0]}'
 
 
 def _gap_closed(view: View) -> list[list[float | None]] | None:

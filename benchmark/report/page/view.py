@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.records.metrics import nanmean
 from benchmark.records.units import Unit, shown
-from benchmark.report import escaping
+from benchmark.report import escaping, statistics
 from benchmark.report.robustness import without_input
 from benchmark.report.runs import Runs
 from benchmark.report.standings import MAIN
@@ -81,10 +80,14 @@ class View:
         """For each method the indices of its runs."""
         return list(self.runs.groups.values())
 
+    def collapsed(self, members: Iterable[int]) -> bool:
+        """Returns whether a network of some runs answers one class to all samples of a subset."""
+        return any(self.runs.records[i]['collapsed'] for i in members)
+
     @cached_property
     def means(self) -> np.ndarray:
-        """(methods, columns) means over seeds as printed, NaN where not tested."""
-        values = [nanmean(self.runs.values[runs].T) for runs in self.members]
+        """(methods, columns) means over seeds as in the tables, NaN where not tested."""
+        values = [[*map(_mean, self.runs.values[runs].T)] for runs in self.members]
         return self.unit.factor * np.array(values).reshape(len(values), len(self.runs.columns))
 
     @cached_property
@@ -121,17 +124,29 @@ class View:
         return f'Without any modality the score is taken to be that of {kind}, {score}.'
 
 
+def _mean(values: np.ndarray) -> float:
+    """Returns the mean (N,) -> () that the tables print, NaN if nothing is known."""
+    known = values[~np.isnan(values)]
+    return statistics.over_seeds(known)[0] if len(known) else math.nan
+
+
 def tidy(names: Iterable[str]) -> list[str]:
     """Returns names without control characters."""
     return [escaping.terminal(name) for name in names]
 
 
-def number(value: float | None, digits: int = 4) -> float | None:
-    """Returns a number for JSON, which has no NaN; None stands for what is not known."""
-    return None if value is None or not math.isfinite(value) else round(float(value), digits)
+def number(value: float | None, digits: int | None = None) -> float | None:
+    """Returns a number for JSON, which has no NaN; None stands for what is not known.
+
+    Without `digits` it keeps all of its own: the page rounds what it shows, and a number that is
+    rounded twice may differ from that of the tables.
+    """
+    if value is None or not math.isfinite(value):
+        return None
+    return float(value) if digits is None else round(float(value), digits)
 
 
-def numbers(values: Iterable[Any], digits: int = 4) -> list[Any]:
+def numbers(values: Iterable[Any], digits: int | None = None) -> list[Any]:
     """Returns nested numbers for JSON."""
     return [
         numbers(v, digits) if isinstance(v, Sequence | np.ndarray) else number(v, digits)
@@ -201,6 +216,7 @@ def grid(
         selects: What the reader chooses.
         more: `colours` tells for each option of the first select how cells are coloured: 'high',
             'low' (which numbers are dark) or 'signed'; `methods` that the rows are the methods;
+            `signs` has for each row what stands behind its title;
             `baseline` is the first of the methods to which the difference is an option, and `over`
             has for each column the columns of which it is a mean; `digits`.
     """

@@ -111,7 +111,9 @@ def one_grid(case: str, files: Sources) -> Grid:
         if why := expected.differs(grid(file)):
             raise UserError(
                 f'case {case}: expected one grid of voxels, but those of {first} and {file} '
-                f'differ: {why}; give them one affine if their arrays fit, else resample one'
+                f'differ: {why}; resample one of the files to the grid of the other, for example '
+                'in 3D Slicer, or, if both show the same anatomy at the same voxels, copy the '
+                'header of one to the other'
             )
     return expected
 
