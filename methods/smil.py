@@ -147,7 +147,7 @@ class SMIL(Method):
     the released code the encoder of the modality that is there, too, and both are pretrained. Here
     encoders learn from the start, so that prototypes follow them (`methods/common/prototypes.py`)
     instead of one k-means of a trained network. Features are the vectors at each position of all
-    maps, for vectors and sequences as in the paper, which has no label maps. A change of features
+    maps; the paper has one vector of features for a modality. A change of features
     is predicted from them; in that code from the layer before.
 
     The variants. 'official' is the released code: weights are softplus(A x), normalised, without
@@ -157,7 +157,9 @@ class SMIL(Method):
     its encoders are not the suite's, so that no whole step is compared. 'paper' is the text as far
     as it is known, which could not be verified: weights are normal with mean 1 and a predicted
     deviation, here divided by K, at test their mean; features are multiplied by softplus(r); all
-    passes have noise. The code chooses by the test split; neither has a prior.
+    passes have noise. That code chooses the epoch by the test split and draws the initial weights
+    of its two trained networks as PyTorch does; here the protocol chooses, and initial weights are
+    the suite's. The paper's prior of the weights is in neither.
 
     Args:
         task: What the data set requires.
