@@ -81,7 +81,8 @@ class M3AE(Method):
 
     From the network's outputs on, with loss=own, whose task loss is `sigmoid_loss`, losses and
     gradients of both stages are the released code's (tests/methods/test_released_balance.py), but
-    for the norm's size. No whole step is compared: its 3-D U-Net is neither of the networks here.
+    for the norm's size. No whole step is compared: its 3-D U-Net, whose initial weights are
+    PyTorch's, is neither of the networks here.
     The paper's text was not available: formulas are those of the branch that its script selects.
 
     Args:
