@@ -39,6 +39,31 @@ def against_base(*labels):
 CLAIMS = [
     Claim(
         README,
+        'on a CPU, eight seeds have {a} % and {b} % (p {p})',
+        'eight_rooms',
+        0,
+        against_base('redcore'),
+        [True],
+    ),
+    Claim(
+        RESULTS,
+        'In rooms `redcore` is better than `modality_dropout` ({a1} against {b1} mIoU, p {p1}) and '
+        '`ogm_ge` is worse ({a2}, p {p2})',
+        'eight_rooms',
+        0,
+        against_base('redcore', 'ogm_ge'),
+        [True, True],
+    ),
+    Claim(
+        RESULTS,
+        '`passion` is worse than `modality_dropout` ({a} against {b} ACER, p {p})',
+        'eight_faces',
+        0,
+        against_base('passion'),
+        [True],
+    ),
+    Claim(
+        README,
         'on `ir` alone, `complete` has {a} % ACER and `modality_dropout` {b} % (p {p})',
         'synth_faces',
         BY_SUBSET,
@@ -535,6 +560,8 @@ PROVEN = {
     ),
     ('fusion', 1): (set(), set()),
     ('ablation', 0): (set(), set()),
+    ('eight_rooms', 0): ({'redcore'}, {'ogm_ge'}),
+    ('eight_faces', 0): (set(), {'passion'}),
     ('ablation', 1): (set(), set()),
     **{(f'rates {rate}', 0): (set(), set()) for rate in (0, 0.1, 0.3, 0.5, 0.7, 0.9)},
 }  # fmt: skip
