@@ -11,7 +11,10 @@ from benchmark.records import store
 from benchmark.registry import discover
 
 discover()
-NAMES = ('reference', 'extra', 'cpu', 'ablation', 'fusion', 'rates', 'sign-flip', 'balance')
+NAMES = (
+    'reference', 'extra', 'cpu', 'eight', 'ablation', 'fusion', 'rates', 'sign-flip', 'balance',
+    'variants',
+)  # fmt: skip
 FOLDERS = [ROOT / 'results' / name / 'runs' for name in NAMES]
 
 
