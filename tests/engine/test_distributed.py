@@ -44,6 +44,8 @@ CASES = [(name, cheap(name), LAST) for name in TRAINED]
 CASES += [(name, kind, LAST) for name, kind in IMAGES.items()]
 CASES += [(name, cheap(name), 0) for name in ('dmrnet', 'm3ae')]  # which mine or pretrain then
 CASES += [('mmin', 'sequences', LAST)]
+# Official variants with parts of their own; one layer of RobustSeg's has two places.
+CASES += [(f'{name}:official', 'rooms', LAST) for name in ('mmformer', 'passion', 'robustseg')]
 COUNT = 7
 """Samples in a batch: the two processes have 3 and 4 of them."""
 
@@ -89,8 +91,9 @@ def steps_of_all():
     in_double()
     found = {}
     for case in CASES:
-        name, kind, epoch = case
-        method = built(name, kind).train()
+        row, kind, epoch = case
+        name, _, variant = row.partition(':')
+        method = built(name, kind, **({'variant': variant} if variant else {})).train()
         method.epoch = epoch
         for network in (method, *method._teacher):
             network.double()

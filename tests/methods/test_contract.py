@@ -54,11 +54,11 @@ def teacher_of(name, kind):
     return METHODS.module_dict[name](TASKS[kind])
 
 
-def built(name, kind, seed=0):
+def built(name, kind, seed=0, **options):
     """A method in its last epoch, after a validation in every epoch, with an untrained teacher."""
     torch.manual_seed(seed)
     cls, task = METHODS.module_dict[name], TASKS[kind]
-    method = cls(task)
+    method = cls(task, **options)
     if cls.teacher:
         method.set_teacher(teacher_of(cls.teacher, kind))
     method.epochs = 100
