@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 from sentences import ROOT, compared, comparisons, scores, text_of
 
+from benchmark.engine.grids import GRIDS
 from benchmark.report.comparison import LEVEL, p_text
 
 README, RESULTS = 'README.md', 'docs/results.md'
@@ -562,6 +563,7 @@ PROVEN = {
     ('ablation', 0): (set(), set()),
     ('eight_rooms', 0): ({'redcore'}, {'ogm_ge'}),
     ('eight_faces', 0): (set(), {'passion'}),
+    ('variants_faces', 0): (set(), set()),
     ('ablation', 1): (set(), set()),
     **{(f'rates {rate}', 0): (set(), set()) for rate in (0, 0.1, 0.3, 0.5, 0.7, 0.9)},
 }  # fmt: skip
@@ -582,3 +584,16 @@ def test_of_eight_operators_absent_modalities_matter_and_of_eighteen_rates_there
     assert len(compared('fusion')[1][0]) == 8
     rates = [compared(data)[1][0] for data, _ in PROVEN if data.startswith('rates')]
     assert sum(map(len, rates)) == 18
+
+
+def test_the_variants_that_were_measured_are_those_that_the_page_names():
+    known, (family,) = compared('variants_faces')
+    measured = {known.records[known.groups[row][0]]['method']['name'] for row, *_ in family}
+    text = text_of(RESULTS)
+    names = [n for n in GRIDS['variants'].methods if n.partition(':')[0] in measured]
+    assert names == list(GRIDS['variants'].methods[: len(names)])
+    told = [f'`{name.partition(":")[0]}`' for name in names[::2]]
+    assert f'for {", ".join(told[:-1])} and {told[-1]} the data cannot tell the variants' in text
+    assert f'is proven on faces** ({len(family)} tests)' in text
+    wide = sorted(50 * (c.high - c.low) for c, _ in family.values())
+    assert f'the intervals reach {wide[0]:.1f} to {wide[-1]:.1f} points to either side' in text
