@@ -128,7 +128,9 @@ def test_pixels_without_a_label_are_left_out(loss):
 
 def test_the_methods_with_a_loss_of_their_own_are_those_that_the_documents_name():
     own = {n for n, c in METHODS.module_dict.items() if c.own_loss is not Method.own_loss}
-    named = {'gmd', 'hemis', 'm3ae', 'mmformer', 'rfnet', 'robustseg', 'shaspec', 'uhved'}
+    named = {
+        'gmd', 'hemis', 'm3ae', 'mmformer', 'passion', 'rfnet', 'robustseg', 'shaspec', 'uhved',
+    }  # fmt: skip
     assert own == named
     for page in ('options', 'protocol'):
         text = Path(__file__).parents[2].joinpath(f'docs/{page}.md').read_text()
