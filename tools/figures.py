@@ -191,9 +191,8 @@ def draw(found: Sequence[Point]) -> Figure:
             panel.set_title(f'{dataset}: {method}')
             panel.set_ylabel(f'points of {metric} gained\nover {BASELINE}')
     trains = sorted({p.train for p in found})
-    for panel in panels[
-        -1
-    ]:  # whose ticks are those of all panels, also where a data set lacks some
+    # All panels have the ticks of the last row, also where a data set lacks some of them.
+    for panel in panels[-1]:
         panel.set_xticks(trains, [f'{t:,}' for t in trains])
         panel.minorticks_off()
         panel.set_xlabel('training samples')

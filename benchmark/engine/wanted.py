@@ -102,13 +102,28 @@ def _check_names(what: str, specs: Sequence[str], folder: Path, roots: Sequence[
         name = spec.partition(':')[0]
         if '.py:' in spec or name in known | stems:
             continue
-        for root in (*roots, *(Path(name),) * (what == 'data set')):
-            if name in (root.name, root.stem) and root.exists():
-                raise UserError(
-                    f'--datasets: expected a registered name, found {name!r}, which is called like '
-                    f'{root}; name its layout, e.g. --datasets {_own(texts)} --data-root {root}'
-                )
+        if what == 'data set':
+            _check_called(name, [*roots, Path(name)], texts)
         raise unknown(what, name, known, several=True)
+
+
+def _check_called(name: str, roots: Sequence[Path], texts: Sequence[str]) -> None:
+    """Checks that the name of a data set is not that of a folder or file with data.
+
+    Args:
+        name: What was typed.
+        roots: Where data may be.
+        texts: The files that register data sets.
+
+    Raises:
+        UserError: It is; the data sets for data of the user's own are named.
+    """
+    for root in roots:
+        if name in (root.name, root.stem) and root.exists():
+            raise UserError(
+                f'--datasets: expected a registered name, found {name!r}, which is called like '
+                f'{root}; name its layout, e.g. --datasets {_own(texts)} --data-root {root}'
+            )
 
 
 def _own(texts: Sequence[str]) -> str:
