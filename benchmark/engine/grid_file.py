@@ -16,7 +16,7 @@ from benchmark.files import user_path
 
 T = TypeVar('T', bound=Hashable)
 
-KEYS = ('about', 'methods', 'datasets', 'seeds', 'options', 'vary', 'gaps', 'tune')
+KEYS = ('about', 'methods', 'datasets', 'seeds', 'options', 'vary', 'gaps', 'tune', 'untuned')
 """What a file may hold; only `methods` has to be there."""
 
 MOST = 100_000
@@ -68,8 +68,11 @@ def read(path: Path) -> NamedGrid:
         datasets=_once(fields['datasets'], _data_sets) if 'datasets' in fields else (),
         options=_options(fields['options']) if 'options' in fields else {},
         tune=fields['tune'].number() if 'tune' in fields else None,
+        untuned='untuned' in fields and fields['untuned'].truth(),
         name=top.file,
     )
+    if found.untuned and found.tune is not None:
+        raise fields['untuned'].error('untuned: expected no key tune beside it')
     _check_size(top, found.size())
     return found
 

@@ -53,6 +53,7 @@ class NamedGrid:
         datasets: Specs of data sets, unless others are given; none for those of the command.
         options: Options as of `--cfg-options` that all settings share.
         tune: Trials of each method's search; None for no search.
+        untuned: Leaves out the values that were found by earlier searches, as of `--untuned`.
         name: Its name, or that of the file which holds it.
     """
 
@@ -64,6 +65,7 @@ class NamedGrid:
     datasets: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     tune: int | None = None
+    untuned: bool = False
     name: str = ''
 
     @property
@@ -99,6 +101,8 @@ class NamedGrid:
         """
         said = dataclasses.asdict(self)
         del said['name'], said['about']
+        if not self.untuned:  # the hash of a grid from before this key came stays what it was
+            del said['untuned']
         text = json.dumps(said, sort_keys=True)
         return {'name': self.name, 'sha256': hashlib.sha256(text.encode()).hexdigest()}
 
@@ -198,8 +202,10 @@ GRIDS = {
         ),
     ),
     'variants': NamedGrid(
-        'what released code does otherwise than its paper (the same settings for both: --untuned)',
+        'what released code does otherwise than its paper, with the same settings for both',
         tuple(f'{name}:variant={v}' for name in VARIED for v in ('paper', 'official')),
+        # A search belongs to one variant: its values would be settings for that one alone.
+        untuned=True,
     ),
     'balance': NamedGrid(
         'methods that balance how modalities are learned, beside plain dropout',

@@ -280,4 +280,5 @@ def fill(args: argparse.Namespace, options: dict[str, str]) -> NamedGrid | None:
     check_grid(grid, args.datasets, options)
     args.methods, args.seeds = list(grid.methods), args.seeds or list(grid.seeds)
     args.gaps, args.tune = None if grid.gaps is None else list(grid.gaps), grid.tune
+    args.untuned = args.untuned or grid.untuned
     return grid

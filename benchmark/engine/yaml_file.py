@@ -84,6 +84,16 @@ class Item:
             raise self._wrong('a whole number')
         return int(self.node.value)
 
+    def truth(self) -> bool:
+        """Returns the value as a truth value.
+
+        Raises:
+            UserError: It is neither true nor false.
+        """
+        if (given := self.text('true or false').lower()) not in ('true', 'false'):
+            raise self._wrong('true or false')
+        return given == 'true'
+
     def items(self, expected: str) -> list[Item]:
         """Returns the values of a list.
 

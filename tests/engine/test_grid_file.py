@@ -46,6 +46,7 @@ def test_every_named_grid_can_be_written_as_a_file(name, tmp_path):
     keys |= {'gaps': list(grid.gaps)} if grid.gaps else {}
     keys |= {'vary': {k: list(v) for k, v in grid.vary.items()}} if grid.vary else {}
     keys |= {'options': dict(grid.options)} if grid.options else {}
+    keys |= {'untuned': True} if grid.untuned else {}
     found = read(written(tmp_path, yaml.safe_dump(keys)))
     assert dataclasses.replace(found, name=name) == grid
     assert found.origin == {'name': 'sweep.yaml', 'sha256': grid.origin['sha256']}
@@ -201,6 +202,11 @@ BOMB = 'a: &a [x,x,x,x,x,x,x,x,x]\n' + ''.join(
     for old, new in zip('abcdefgh', 'bcdefghi', strict=True)
 )
 WRONG = {
+    'no truth': ('methods: [rfnet]\nuntuned: yes', "line 2: expected true or false, found 'yes'"),
+    'a search without values': (
+        'methods: [rfnet]\ntune: 4\nuntuned: true',
+        'line 3: untuned: expected no key tune beside it',
+    ),
     'a key': ('method: [rfnet]', "line 1: unknown key 'method'; did you mean 'methods'?"),
     'no methods': ('\nseeds: [1]', 'line 2: expected the key methods, found none'),
     'a key twice': ('methods: [rfnet]\nmethods: [m]', 'line 2: expected the key methods once'),
@@ -301,6 +307,19 @@ def test_a_search_in_a_file_excludes_untuned_values(tmp_path, capsys):
     file = str(written(tmp_path, 'methods: [majority]\ntune: 4'))
     assert run.main(['--grid', file, '--untuned', '--results', str(tmp_path), '--list']) == 2
     assert '--untuned: expected no --tune beside it' in capsys.readouterr().err
+
+
+def test_an_untuned_grid_leaves_out_the_values_of_searches(tmp_path):
+    typed = ['--methods', 'mmanet', 'redcore', '--datasets', 'synth_faces']
+    wanted = {e.identity for e in planned(tmp_path, *typed, '--untuned')}
+    assert wanted.isdisjoint(e.identity for e in planned(tmp_path, *typed))
+    text = 'methods: [mmanet, redcore]\ndatasets: [synth_faces]\nuntuned: %s'
+    for given, same in (('true', True), ('True', True), ('false', False)):
+        found = planned(tmp_path, '--grid', str(written(tmp_path, text % given)))
+        assert ({e.identity for e in found} == wanted) == same
+    plain = read(written(tmp_path, text % 'false')).origin
+    assert plain == read(written(tmp_path, text.rpartition('\n')[0])).origin
+    assert plain['sha256'] != read(written(tmp_path, text % 'true')).origin['sha256']
 
 
 def test_records_hold_the_name_of_a_grid_as_one_line(tmp_path):
