@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, unknown
 from benchmark.files import user_path
+from benchmark.records.store import RECORD
 
 
 def add_records(p: argparse.ArgumentParser, written: str) -> None:
@@ -44,8 +45,25 @@ def datasets(runs: Path, asked: Sequence[str] | None = None) -> list[str]:
     """
     found = asked or sorted(d.name for d in runs.glob('*') if d.is_dir() or d.is_symlink())
     if not found:
-        raise UserError(f'{runs}: no runs found')
+        parent = runs.parent
+        if (named := parent.parent if parent.parent.name == 'runs' else parent).name == 'runs':
+            # A folder of one data set, or runs/ itself, was given where the folder above belongs.
+            raise UserError(f'{runs}: no runs found; expected the folder {named.parent}')
+        said = '' if parent.is_dir() else f'; there is no folder {parent}'
+        raise UserError(f'{runs}: no runs found{said}')
     return list(found)
+
+
+def without_runs(root: Path) -> UserError:
+    """Returns the error on a data set without runs, with the nearest name of one that has some.
+
+    Args:
+        root: The folder of the runs of the data set.
+    """
+    if root.is_dir():
+        return UserError(f'{root}: no {RECORD} found')
+    there = (d.name for d in root.parent.glob('*') if d.is_dir())
+    return unknown(f'data set in {root.parent}', root.name, there)
 
 
 def add_metric(p: argparse.ArgumentParser) -> None:

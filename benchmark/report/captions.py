@@ -190,7 +190,10 @@ def _collapsed(runs: Runs) -> list[str]:
             for answer, subsets in answers.items():
                 text = f'{answer} on {_listed(subsets, len(runs.subsets))}'
                 seeds.setdefault(text, []).append(record['seed'])
-        where = [f'{text} (seed {", ".join(map(str, found))})' for text, found in seeds.items()]
+        where = [
+            f'{text} (seed{"s" if len(found) > 1 else ""} {", ".join(map(str, found))})'
+            for text, found in seeds.items()
+        ]
         if where:
             told.append(f'† {label} collapsed: for every sample it predicts {"; ".join(where)}')
     return told

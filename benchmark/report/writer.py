@@ -13,7 +13,7 @@ from benchmark.records import metrics, store
 from benchmark.records.repetition import placed
 from benchmark.records.schema import Outcomes, Record, Unscored, is_external, test_scores
 from benchmark.records.units import shown
-from benchmark.report import baseline, captions, common, escaping, gaps
+from benchmark.report import arguments, baseline, captions, common, escaping, gaps
 from benchmark.report.cost_table import TextTable
 from benchmark.report.published import published
 from benchmark.report.render import FORMATS, comma_separated, grid, latex_of, section, terminal
@@ -132,7 +132,7 @@ def write_tables(
     root = folder_of(dataset, runs or results / 'runs')
     found = store.scan(root)
     if not any(found):
-        raise UserError(f'{root}: no {store.RECORD} found')
+        raise arguments.without_runs(root)
     if metric and metric not in (known := _metrics(found)):
         raise Lacking(unknown(f'metric of {dataset}', metric, known), known)
     complete, unscored = list(found.complete.values()), list(found.unscored.values())

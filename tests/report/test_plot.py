@@ -676,7 +676,7 @@ def test_what_is_not_there_is_left_out_with_its_reason(tmp_path, capsys):
         (['--width', 'colum'], '--width: expected column or text or a number of inches'),
         (['--width', '0.5'], "from 2.5 to 20, found '0.5'"),
         (['--width', 'nan'], "found 'nan'"),
-        (['--datasets', 'face'], 'no such folder'),
+        (['--datasets', 'face'], "data set in {runs} 'face'; did you mean 'faces'? (known: faces)"),
         (['--datasets', '../x'], 'expected the name of a data set'),
         (['--only', 'onne'], "faces: unknown method 'onne'; did you mean 'one'?"),
         (['--subsets', 'rgbb'], "no subset or summary 'rgbb'"),
@@ -692,7 +692,7 @@ def test_what_is_not_there_is_left_out_with_its_reason(tmp_path, capsys):
 def test_bad_arguments_are_one_line(results, tmp_path, words, told, capsys):
     assert run(results, '--out', tmp_path / 'out', *words) == 2
     found = capsys.readouterr().err
-    assert told in found
+    assert told.replace('{runs}', str(results / 'runs')) in found
     assert found.count('\n') == 1
     assert not (tmp_path / 'out').exists()
 

@@ -659,8 +659,13 @@ def test_the_same_records_give_the_same_files(written):
 
 
 def test_no_records_is_a_users_mistake(tmp_path):
+    with pytest.raises(UserError, match=r"unknown data set in .*runs 'faces' \(known: none\)"):
+        writer.write_tables(tmp_path, 'faces')
+    (tmp_path / 'runs' / 'faces').mkdir(parents=True)
     with pytest.raises(UserError, match=r'runs/faces: no record.json found'):
         writer.write_tables(tmp_path, 'faces')
+    with pytest.raises(UserError, match=r"'face'; did you mean 'faces'\?"):
+        writer.write_tables(tmp_path, 'face')
 
 
 def test_the_script_makes_tables_from_anywhere(written, tmp_path_factory):
@@ -673,6 +678,14 @@ def test_the_script_makes_tables_from_anywhere(written, tmp_path_factory):
     status, _, err = run_script('benchmark/tables.py', [elsewhere], elsewhere)
     assert status == 2
     assert re.fullmatch(r'error: .*runs: no runs found\n', err)
+    for wrong, expected in (
+        (elsewhere / 'none', f'there is no folder {elsewhere / "none"}'),
+        (written / 'runs', f'expected the folder {written}'),
+        (written / 'runs' / 'faces', f'expected the folder {written}'),
+    ):
+        status, _, err = run_script('benchmark/tables.py', [wrong], elsewhere)
+        assert (status, err.count('\n')) == (2, 1)
+        assert err.endswith(f'/runs: no runs found; {expected}\n')
 
 
 @pytest.mark.parametrize(
@@ -771,7 +784,7 @@ def test_a_row_whose_seeds_collapse_differently_has_one_line():
         runs.records.append(record)
         runs.outcomes[record['identity']] = outcomes
     assert captions.notes(runs.only_block()) == [
-        '† m collapsed: for every sample it predicts attack on rgb (seed 0, 3); '
+        '† m collapsed: for every sample it predicts attack on rgb (seeds 0, 3); '
         'attack on every subset (seed 1); attack on rgb, ir (seed 2)'
     ]
 

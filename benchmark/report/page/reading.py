@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import UserError
 from benchmark.records import store
 from benchmark.records.schema import Outcomes, Record
-from benchmark.report import published, writer
+from benchmark.report import arguments, published, writer
 from benchmark.report.page import predictions
 from benchmark.report.page.view import View
 from benchmark.report.runs import Loader, NoColumn
@@ -68,7 +67,7 @@ def read(
         UserError: There is no such folder.
     """
     if not root.is_dir():
-        raise UserError(f'{root}: no such folder')
+        raise arguments.without_runs(root)
     found = store.scan(root)
     complete, unscored = list(found.complete.values()), list(found.unscored.values())
     noted: dict[str, dict[str, predictions.Seen]] = {}
