@@ -1,10 +1,8 @@
 """Tests differences between committed rows: python docs/comparisons.py.
 
-Writes `docs/comparisons/<name>.md` for the reference of each data set, for each grid and for the
-rows that were trained on a CPU, and `search.md`; the page of results includes them. The tests are
-those of the tables (`benchmark.report.comparison`); here every row is compared with modality
-dropout, and some rows with each other, where a table compares neighbours in the order of the scores
-alone. `search.md` shows what the search found.
+Writes the tables in `docs/comparisons/` that the page of results includes. The tests are those of
+the tables of results (`benchmark.report.comparison`), which compare neighbours in the order of the
+scores; here the rows are compared with modality dropout, and some with each other.
 """
 
 from __future__ import annotations
@@ -18,33 +16,31 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == '__main__':
     sys.path[0] = str(ROOT)
 
+import numpy as np  # noqa: E402
+from scipy.stats import spearmanr  # noqa: E402
+
 from benchmark.engine import grids  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.report import comparison, runs  # noqa: E402
 
 BASE = 'modality_dropout'
 
+SHARED = [
+    ('mmin', 'mmanet'),
+    ('mmin', 'rfnet'),
+    ('mmanet', 'rfnet'),
+    ('mmanet', 'mmanet:alpha=0'),
+    ('mmanet', 'distilled'),
+    ('customized', 'complete'),
+]
 PAIRS = {
     'synth_faces': [
-        ('mmin', 'mmanet'),
-        ('mmin', 'rfnet'),
-        ('mmanet', 'rfnet'),
-        ('mmanet', 'mmanet:alpha=0'),
-        ('mmanet', 'distilled'),
-        ('customized', 'complete'),
+        *SHARED,
         ('mmin', 'mmin:cycle=2,imagination=4'),
         ('redcore', 'redcore:imagination=0.15,kl=0.0008,rate=0.1'),
         ('uhved', 'uhved:divergence=0.1,reconstruction=0.1'),
     ],
-    'synth_rooms': [
-        ('mmin', 'mmanet'),
-        ('mmin', 'rfnet'),
-        ('mmanet', 'rfnet'),
-        ('mmanet', 'mmanet:alpha=0'),
-        ('mmanet', 'mmanet:variant=official'),
-        ('mmanet', 'distilled'),
-        ('customized', 'complete'),
-    ],
+    'synth_rooms': [*SHARED, ('mmanet', 'mmanet:variant=official')],
 }
 """Data set -> pairs of rows that the text of the results speaks of."""
 
@@ -59,6 +55,9 @@ PLACES = {
     'eight_rooms': ('eight', 'synth_rooms'),
 }
 """Page -> the folder in `results/` and the data set of its rows, which have one protocol."""
+
+BOTH = ('synth_faces',)
+"""The data sets of whose reference most rows were trained on a GPU and on a CPU."""
 
 MASKED = {'gated': 'fusion'}
 """Operator -> the label of its row, where it is not `fusion:fusion=<operator>`."""
@@ -223,6 +222,47 @@ def made(name: str) -> str:
     return page({title: [(rows, case) for case in cases] for title, cases in found})
 
 
+def beside(dataset: str) -> dict[str, list[np.ndarray]]:
+    """Returns the rows that were trained on both machines: label -> their means over subsets.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        For each label the scores on the GPU and on the CPU, one for each seed, in percent. A row
+        is left out if its seeds, its options or the version of its method differ.
+    """
+    (cpu,) = gathered('cpu', dataset)
+    machines, found = (rows_of(dataset), cpu), {}
+    for label in (label for label in machines[0].groups if label in cpu.groups):
+        records = [[known.records[i] for i in known.groups[label]] for known in machines]
+        same = [
+            [(r['seed'], r['method']['version'], r['method']['options']) for r in row]
+            for row in records
+        ]
+        if same[0] == same[1]:
+            at = [[*known.columns].index('mean') for known in machines]
+            pairs = zip(machines, at, strict=True)
+            found[label] = [100 * known.values[known.groups[label], k] for known, k in pairs]
+    return found
+
+
+def ranked_alike(dataset: str) -> float:
+    """Returns Spearman's rank correlation between the means of the rows on both machines."""
+    means = np.array([[scores.mean() for scores in row] for row in beside(dataset).values()])
+    return float(spearmanr(*means.T).statistic)
+
+
+def machines(dataset: str) -> str:
+    """Returns the rows that were trained on a GPU and on a CPU as a Markdown table."""
+    lines = ['| row | GPU | CPU | CPU - GPU |', '| --- | ---: | ---: | ---: |']
+    for label, row in beside(dataset).items():
+        cells = [f'{scores.mean():.2f} ± {scores.std(ddof=1):.2f}' for scores in row]
+        difference = row[1].mean() - row[0].mean()
+        lines.append(f'| `{label}` | {" | ".join(cells)} | {difference:+.2f} |')
+    return '\n'.join([*lines, ''])
+
+
 def tried(folder: Path) -> list[dict]:
     """Returns the trials of one method's search in order."""
     files = sorted(folder.glob('trial*/trial.json'), key=lambda f: int(f.parent.name[5:]))
@@ -254,6 +294,7 @@ def search() -> str:
 
 
 if __name__ == '__main__':
-    pages = {'search': search()} | {name: made(name) for name in (*PAIRS, 'rates', *PLACES)}
+    pages = {'search': search()} | {f'machines_{name}': machines(name) for name in BOTH}
+    pages |= {name: made(name) for name in (*PAIRS, 'rates', *PLACES)}
     for name, text in pages.items():
         (ROOT / 'docs/comparisons' / f'{name}.md').write_text(text, encoding='utf-8')

@@ -33,6 +33,13 @@ VARIED = (
 `missing_prompts` is not among them: without pre-trained weights both of its variants stay at
 chance."""
 
+SEARCHED = (
+    *(name for name in VARIED if name != 'hemis'),
+    *('uhved', 'mmin', 'm3ae', 'distilled', 'searched_fusion', 'simmlm', 'ogm_ge'),
+    *('gradient_blending', 'mmpareto'),
+)
+"""Methods that have a search, but `missing_prompts`."""
+
 SAME = ('concat', 'sum', 'tensor', 'low_rank')
 """Operators for which an absent modality is a plain zero anyway."""
 
@@ -205,6 +212,11 @@ GRIDS = {
         'what released code does otherwise than its paper, with the same settings for both',
         tuple(f'{name}:variant={v}' for name in VARIED for v in ('paper', 'official')),
         # A search belongs to one variant: its values would be settings for that one alone.
+        untuned=True,
+    ),
+    'untuned': NamedGrid(
+        'every method that has a search, with the values of its paper or constructor',
+        SEARCHED,
         untuned=True,
     ),
     'balance': NamedGrid(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmark import run
-from benchmark.engine import plan, request
+from benchmark.engine import notes, plan, request
 from benchmark.engine.grids import EMBEDDED, GRIDS, NamedGrid
 from benchmark.engine.request import check_grid
 from benchmark.errors import UserError
@@ -46,6 +46,18 @@ def test_the_variants_are_those_of_all_methods_that_follow_a_paper_and_its_code(
     }
     rows = GRIDS['variants'].methods
     assert sorted(rows) == sorted(f'{n}:variant={v}' for n in both for v in ('paper', 'official'))
+
+
+def test_the_untuned_rows_are_those_of_all_methods_that_have_a_search(tmp_path):
+    found = planned('--grid', 'untuned', '--seeds', '0', '--results', str(tmp_path))
+    defaults = {
+        name: {key: option.default for key, option in options_of(cls).items()}
+        for name, cls in METHODS.module_dict.items()
+    }
+    searched = {n for n, given in defaults.items() if METHODS.get(n).search_space(given)}
+    assert {e.name for e in found} == searched - {'missing_prompts'}
+    assert {e.source for e in found} <= {'given', 'default', 'paper'}
+    assert not any('search' in note for e in found for note in notes.of(e))
 
 
 def test_the_flip_varies_samples_and_width_of_the_data(tmp_path):
