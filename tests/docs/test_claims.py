@@ -233,8 +233,9 @@ CLAIMS = [
     ),
     Claim(
         RESULTS,
-        'whether `alpha=0` ({b1}), `variant=official` ({b2}) or `distilled` is better or worse '
-        'than `mmanet` is not proven in rooms either (p {p1}, p {p2} and p {p3})',
+        '**In rooms the components of `mmanet` cannot be told apart either**: whether `alpha=0` '
+        '({b1}), `variant=official` ({b2}) or `distilled` ({b3}) is better or worse than `mmanet` '
+        'is not proven (p {p1}, p {p2} and p {p3})',
         'synth_rooms',
         PAIRS,
         [('mmanet', o, 'mean') for o in ('mmanet:alpha=0', 'mmanet:variant=official', 'distilled')],
@@ -313,7 +314,7 @@ CLAIMS = [
         Claim(
             RESULTS,
             f'at {rate} % `redcore` has {{a1}}, `redcore:rate=0` {{a2}} and `modality_dropout` '
-            '{b1} (p {p1} and p {p2})',
+            '{b1} (against it p {p1} and p {p2})',
             f'rates {rate / 100:g}',
             0,
             against_base('redcore', 'redcore:rate=0'),

@@ -4,9 +4,13 @@ from functools import cache
 
 import numpy as np
 import pytest
-from sentences import ROOT, compared, scores, text_of
+from sentences import ROOT, compared, comparisons, scores, text_of
 
 from benchmark.records import curves, store
+from benchmark.registry import DATASETS, discover
+from benchmark.report import statistics
+
+discover()
 
 
 def correlation(data):
@@ -21,6 +25,24 @@ def test_scores_of_the_same_seed_are_correlated_as_little_as_the_page_says():
     faces, rooms = correlation('synth_faces'), correlation('synth_rooms')
     words = f'have a correlation of {faces:.2f} (faces) and {rooms:.2f} (rooms), averaged over'
     assert words in text_of('docs/statistics.md')
+
+
+def test_intervals_by_drawn_persons_are_as_wide_as_those_by_samples():
+    known, by_person = (comparisons().rows_of('synth_faces') for _ in range(2))
+    data, count = DATASETS.get('synth_faces')(), len(known.contributions[0])
+    blocks = [data.scene('test', at) for at in range(-(-count // data.block))]
+    persons = np.concatenate([block['subject'] for block in blocks])[:count]
+    assert len({*persons}) == 60
+    drawn = np.concatenate([data.labels(block) for block in blocks])[:count]
+    run = next((ROOT / 'results/reference/runs/synth_faces').rglob('outcomes.npz'))
+    with np.load(run) as outcomes:  # the samples of the records have this order
+        assert (outcomes['target'] == drawn).all()
+    by_person.contributions = [statistics.pooled(c, persons) for c in known.contributions]
+    for label in {*known.groups} - {'modality_dropout'}:
+        found = [k.standings.compare(label, 'modality_dropout', 'mean') for k in (known, by_person)]
+        wide = [c.high - c.low for c in found]
+        assert abs(wide[1] / wide[0] - 1) < 0.015
+    assert 'changes the width of no 95 % interval' in text_of('docs/statistics.md')
 
 
 def validation(label, options):
