@@ -26,6 +26,14 @@ EARLIER = ('teacher', 'pretraining')
 HEAD = 2**16
 """Bytes at the start of a pickle in which the epoch must stand."""
 
+ANEW = '.part-anew'
+"""Folder, inside that of a finished run, of the files that are to replace those of the run."""
+
+
+def home(path: Path) -> Path:
+    """Returns where a file or a folder of a run that is done again belongs in the end."""
+    return Path(*(name for name in path.parts if name != ANEW))
+
 
 def saved_epochs(path: Path) -> int:
     """Returns after how many epochs a training would go on, as its resume file says.

@@ -16,6 +16,7 @@ from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 
 from benchmark.engine import state
+from benchmark.engine.contents import home
 from benchmark.engine.hooks import LossWatch
 from benchmark.engine.learning import Learning
 from benchmark.method import SubsetScore
@@ -149,7 +150,7 @@ class Showing(Hook):
     def __init__(
         self, name: str, folder: Path, about: Mapping[str, Any], identity: str, curves: Curves
     ) -> None:
-        self.name, self.folder, self.about, self.curves = name, folder, about, curves
+        self.name, self.folder, self.about, self.curves = name, home(folder), about, curves
         self.identity = identity
         self.backend: Any = None
 

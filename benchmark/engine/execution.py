@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +11,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmark.engine import card, cost, environment, fitting, pretraining, state, training
+from benchmark.engine import again, card, cost, environment, fitting, pretraining, state, training
 from benchmark.engine.building import Machine, build, loaders
 from benchmark.engine.compiling import compiled
+from benchmark.engine.contents import ANEW, home
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
 from benchmark.engine.locks import holding
 from benchmark.engine.parallel import sections
 from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
+from benchmark.files import make_folder
 from benchmark.method import Method
 from benchmark.records import store
 
@@ -49,7 +50,8 @@ def run(
         experiment: What to run.
         machine: Where to run it.
         report: Told about the progress.
-        force: Train anew although a finished training exists.
+        force: Train anew although a finished training exists. A complete record and its weights
+            stay until the new ones are whole.
 
     Returns:
         The record, which has been written.
@@ -60,6 +62,15 @@ def run(
         UserError: The folder cannot be written.
         TrainingDiverged: A loss or a prediction became NaN or infinite.
     """
+    if force and experiment.recorded() is not None:
+        with again.beside(experiment) as made:
+            return _run(made, machine, report)
+    return _run(experiment, machine, report, force)
+
+
+def _run(
+    experiment: Experiment, machine: Machine, report: Report, force: bool = False
+) -> store.Record:
     trained, earlier = train(experiment, machine, report, force)
     state.make_room(experiment.folder, store.RECORD, *store.BESIDE)
     card.write(experiment, machine.device)
@@ -141,7 +152,9 @@ def _shared(
 ) -> Trained:
     """Returns a trained network that several experiments and their processes share."""
     found = _from_disk(e, e.parts[0], machine)
-    if found is not None and not (e.folder / state.LEFTOVERS[-1]).exists():
+    # One that is trained anew at this moment is waited for.
+    unfinished = any((e.folder / name).exists() for name in (state.LEFTOVERS[-1], ANEW))
+    if found is not None and not unfinished:
         return found
     with holding(e.folder):
         return _train_part(e, e.parts[0], machine, before, report)
@@ -168,8 +181,9 @@ def _train_part(
     report: Callable[[int, int, float], None],
 ) -> Trained:
     """Returns one trained network and what is known of its training, from disk where finished."""
-    make_folder(part.folder)
-    state.make_room(part.folder, training.LOG)  # training and test write it
+    for folder in (told := home(part.folder), part.folder):
+        make_folder(folder)
+    state.make_room(told, training.LOG)  # training and test write it
     found = _from_disk(experiment, part, machine)
     if found is not None:
         state.discard(part.folder, *state.LEFTOVERS)  # of a process that was killed just then
@@ -213,22 +227,6 @@ def _fit(
     summary['peak_memory_mb'] = cost.peak_memory(machine.device)
     state.keep_trained(part.folder, identity, method.state_dict(), summary)
     return Trained(method.eval(), summary)
-
-
-def make_folder(folder: Path) -> None:
-    """Makes a folder and checks that files can be written there.
-
-    Raises:
-        UserError: They cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        if folder.is_file():
-            raise UserError(f'{folder}: expected a folder, found a file') from None
-        raise UserError(f'{folder}: cannot be written: {error.strerror}') from None
 
 
 def describe(experiment: Experiment, error: BaseException) -> tuple[str, str | None]:

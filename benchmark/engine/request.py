@@ -12,7 +12,6 @@ from benchmark.dataset import Dataset
 from benchmark.engine import plan, together
 from benchmark.engine.arguments import pairs
 from benchmark.engine.building import Machine, use_threads
-from benchmark.engine.execution import make_folder
 from benchmark.engine.fitting import is_fitted
 from benchmark.engine.grid_file import grid_of
 from benchmark.engine.grids import EMBEDDED, NamedGrid
@@ -22,6 +21,7 @@ from benchmark.engine.protocol import Protocol
 from benchmark.engine.slurm_options import device_of
 from benchmark.engine.tuning import Search
 from benchmark.errors import UserError, listing, unknown
+from benchmark.files import make_folder
 from benchmark.options import options_of
 from benchmark.registry import DATASETS, METHODS, lookup, parse_spec
 from benchmark.shown import terminal

@@ -15,6 +15,7 @@ from typing import Any
 from mmengine.runner import Runner
 
 from benchmark.engine import state
+from benchmark.engine.contents import home
 from benchmark.method import Method
 
 LIBRARIES = ('mmengine', 'mmcv', 'mmseg', 'torch', 'warnings')
@@ -41,7 +42,7 @@ class SilentRunner(Runner):
         restore: Callable[[Runner], None] | None = None,
         **kwargs: Any,
     ) -> None:
-        self._device, self._log_file, self._restore = device, log_file, restore
+        self._device, self._log_file, self._restore = device, home(log_file), restore
         # mmengine makes a folder that nothing needs; its name lets the next process sweep it.
         scratch = log_file.with_name('.part-runner')
         super().__init__(

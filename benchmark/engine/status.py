@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmark import files
 from benchmark.engine import locks
-from benchmark.engine.contents import EARLIER, OWNER, RESUME, SEARCH, TRIAL, saved_epochs
+from benchmark.engine.contents import ANEW, EARLIER, OWNER, RESUME, SEARCH, TRIAL, saved_epochs
 from benchmark.errors import UserError
 from benchmark.records import store
 
@@ -220,7 +220,8 @@ def _state(folder: Path, ended: Any, problems: list[str]) -> tuple[str, str]:
         problems: Takes what cannot be read.
     """
     if locks.is_held(folder):
-        return 'running', _epoch(folder, 'epoch', problems)
+        anew = folder / ANEW
+        return 'running', _epoch(anew if anew.is_dir() else folder, 'epoch', problems)
     if ended is not None:
         status = 'done' if ended['status'] == 'complete' else ended['status']
         return status, str(ended.get('error', ''))

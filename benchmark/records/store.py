@@ -235,8 +235,12 @@ def files(root: Path, problems: list[str] | None = None) -> list[Path]:
             return  # a results folder without runs, or a run that is removed at this moment
         told.append(f'{error.filename}: cannot be read: {error.strerror}')
 
-    walk = os.walk(root, onerror=tell)
-    return [Path(place) / RECORD for place, *names in walk if RECORD in itertools.chain(*names)]
+    found = []
+    for place, folders, names in os.walk(root, onerror=tell):
+        if RECORD in itertools.chain(folders, names):
+            found.append(Path(place) / RECORD)
+        folders[:] = [name for name in folders if not name.startswith('.part-')]  # half written
+    return found
 
 
 def up_to_date(folder: Path, write: Callable[[], T]) -> T:

@@ -15,6 +15,7 @@ from benchmark import run
 from benchmark.engine import dry_run, execution, forecast, plan, request, state, trials, tuning
 from benchmark.engine import grid as runner
 from benchmark.engine.building import Machine
+from benchmark.engine.contents import ANEW
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.hooks import Checkpoint, LossWatch, TrainingDiverged
 from benchmark.errors import UserError
@@ -416,7 +417,8 @@ def test_force_tries_again(tmp_path, monkeypatch):
         execution.training, 'train', lambda *a: folders.append(a[3].folder) or real(*a)
     )
     assert executed(grid_of(tmp_path, 'stretched', trials=2), force=True)
-    assert folders == [e.folder for e in [*trials_of(grid), *plan.flat(grid)]]
+    rows = [e.folder / ANEW for e in plan.flat(grid)]
+    assert folders == [*(e.folder for e in trials_of(grid)), *rows]
     assert scientific(record_of(last(grid))) == scientific(before)
 
 

@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from benchmark.engine.contents import home
 from benchmark.engine.experiment import Experiment, Part
 from benchmark.engine.parallel import exchange, processes
 from benchmark.method import Method
@@ -61,7 +62,9 @@ def shared(task: str, experiment: Experiment, part: Part, method: Method) -> Ite
     teacher = method._teacher[0].state_dict() if method._teacher and task == TRAIN else None
     number = [p.folder for p in experiment.parts].index(part.folder)
     weights = _on_cpu(method.state_dict())
-    about = experiment.folder, experiment.options, number, weights, teacher and _on_cpu(teacher)
+    # The others know a run that is done again by the folder of the finished one.
+    place = home(experiment.folder)
+    about = place, experiment.options, number, weights, teacher and _on_cpu(teacher)
     processes.say(Order(task, *about))
     with processes.stopping(), processes.together():
         yield
