@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 
 from benchmark.engine import arguments, corruption_runs, plan, slurm
+from benchmark.engine.again import Stamps
 from benchmark.engine.budget import within
 from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.dry_run import show_plan
-from benchmark.engine.grid import Stamps, Worker, execute, steps, without_refused
+from benchmark.engine.grid import Worker, execute, steps, without_refused
 from benchmark.engine.manifest import export
 from benchmark.engine.parallel import helping, processes
 from benchmark.engine.picking import picked, show_teachers, train_teachers

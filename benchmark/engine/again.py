@@ -8,12 +8,59 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmark.engine import state
-from benchmark.engine.contents import ANEW, home
+from benchmark.engine.contents import ANEW, FAILED, TRIAL, home
 from benchmark.engine.experiment import Experiment
-from benchmark.files import sync_folder
+from benchmark.files import stamp, sync_folder
 from benchmark.records import store
+from benchmark.shown import one_line
+
+
+class Stamped(NamedTuple):
+    """What changes whenever a file of an experiment is written anew; None without the file.
+
+    Attributes:
+        record: Of its record, or of the result of a trial.
+        failed: Of the note that it was to be done again and has failed.
+    """
+
+    record: tuple[int, int] | None
+    failed: tuple[int, int] | None
+
+
+Stamps = dict[Path, Stamped]
+"""Folder of each experiment of a command -> its stamps when the command began."""
+
+
+def stamps(e: Experiment) -> Stamped:
+    """Returns the stamps of an experiment or a trial."""
+    file = e.folder / (TRIAL if e.trial else store.RECORD)
+    return Stamped(stamp(file), stamp(e.folder / FAILED))
+
+
+def changed(e: Experiment, before: Stamped | None) -> Stamped:
+    """Returns those stamps of an experiment that are others than they were."""
+    then = before or Stamped(None, None)
+    return Stamped(*(n if n != t else None for n, t in zip(stamps(e), then, strict=True)))
+
+
+def failed(experiment: Experiment, status: str, error: str) -> None:
+    """Notes that a finished experiment was to be done again and has failed.
+
+    Its record or result stays, from which other processes of the command could not tell it.
+
+    Args:
+        experiment: The experiment or trial.
+        status: 'failed' or 'refused'.
+        error: Why.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    content = {'identity': experiment.identity, 'status': status, 'error': one_line(error)}
+    state.write_json(experiment.folder / FAILED, content)
 
 
 @contextlib.contextmanager
@@ -52,6 +99,7 @@ def _replace(made: Path) -> None:
         _move(path)
     _settle(folders)
     _move(record)
+    state.discard(home(made), FAILED)
     _settle(folders)
 
 

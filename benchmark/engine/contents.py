@@ -29,6 +29,9 @@ HEAD = 2**16
 ANEW = '.part-anew'
 """Folder, inside that of a finished run, of the files that are to replace those of the run."""
 
+FAILED = 'failed.json'
+"""Why a finished run or trial was not done again; what it left before has stayed."""
+
 
 def home(path: Path) -> Path:
     """Returns where a file or a folder of a run that is done again belongs in the end."""

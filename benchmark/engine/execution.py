@@ -262,7 +262,7 @@ def log(experiment: Experiment, trace: str | None) -> None:
 
 
 def failure(experiment: Experiment, error: BaseException, machine: Machine) -> str:
-    """Records a run that ended in an error, unless a complete record stands there already.
+    """Records a run that ended in an error; a complete record that stands there already stays.
 
     Args:
         experiment: What was to run.
@@ -277,7 +277,9 @@ def failure(experiment: Experiment, error: BaseException, machine: Machine) -> s
     record = {**experiment.header, 'status': status, 'error': message}
     try:
         log(experiment, trace)
-        if experiment.recorded() is None:
+        if experiment.recorded() is not None:
+            again.failed(experiment, status, message)
+        else:
             keep_other(experiment)
             store.write(
                 experiment.folder / store.RECORD,

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmark.engine import notes, trials
+from benchmark.engine.again import Stamped, Stamps, changed, stamps
 from benchmark.engine.building import Machine, use_gpu
-from benchmark.engine.contents import TRIAL
+from benchmark.engine.contents import FAILED
 from benchmark.engine.execution import describe, failure, run
 from benchmark.engine.experiment import CannotTrain, Experiment
 from benchmark.engine.fitting import is_fitted
@@ -21,19 +23,15 @@ from benchmark.engine.jobs import share
 from benchmark.engine.locks import Busy, holding
 from benchmark.engine.notes import named
 from benchmark.engine.plan import Grid, plain, refusals
-from benchmark.engine.state import is_trained
+from benchmark.engine.state import is_trained, read_json
 from benchmark.engine.tuning import Search, announce
 from benchmark.errors import COMPLETE_ONLY, UserError
-from benchmark.files import stamp
 from benchmark.progress import Progress, Reporter
 from benchmark.records import store
 from benchmark.records.schema import Record
 
 Brief = Callable[[Record], str]
 """Tells a record in one line."""
-
-Stamps = dict[Path, tuple[int, int] | None]
-"""Folder of an experiment -> what changes whenever its record does."""
 
 Helper = Callable[[Stamps, Reporter], bool]
 """What one of several processes does: it takes what is free of the command's experiments, and
@@ -70,7 +68,7 @@ def execute(
         print(f'{len(every) - len(todo)} of {len(every)} experiments are recorded already')
     notes.tell(todo)
     # Whatever changes after this moment was done by another process.
-    before = {e.folder: _stamp(e) for e in every}
+    before = {e.folder: stamps(e) for e in every}
     jobs = max(1, min(machine.jobs, len(todo))) if helper else 1
     with Progress(_epochs_to_train(todo, force), len(todo), jobs) as progress:
         worker = Worker(machine, progress, force, brief, before)
@@ -139,7 +137,7 @@ class Worker:
         progress: Is told what runs.
         force: Run again what is recorded.
         brief: Tells a finished run in one line.
-        before: Folder of each experiment of the command -> stamp of its record when it began.
+        before: Folder of each experiment of the command -> its stamps when the command began.
     """
 
     def __init__(
@@ -205,7 +203,7 @@ class Worker:
         """
         if e.folder in self.ended:
             return self.ended[e.folder]
-        if not self.force and is_done(e) and not self._changed(e):
+        if not self.force and is_done(e) and not self._changed(e).record:
             return True
         try:
             with holding(e.folder):
@@ -221,12 +219,15 @@ class Worker:
         self.ended[e.folder] = ended
         return ended
 
-    def _changed(self, e: Experiment) -> bool:
-        return _stamp(e) != self.before.get(e.folder)
+    def _changed(self, e: Experiment) -> Stamped:
+        return changed(e, self.before.get(e.folder))
 
     def _elsewhere(self, e: Experiment) -> bool | None:
         """Tells what another process made of an experiment since the command began, if it did."""
-        if not self._changed(e):
+        new = self._changed(e)
+        if self.force and new.failed and (why := read_json(e.folder / FAILED, e.identity)):
+            return self._told_failure(e, why)
+        if not new.record:
             return None
         if e.trial:
             result = trials.result_of(e)
@@ -243,8 +244,11 @@ class Worker:
         if record['status'] == 'complete':
             self._told(e, f'{self.brief(record)}, run by another process')
             return True
-        word = 'refused' if record['status'] == 'refused' else 'FAILED'
-        self._told(e, f'{word} in another process: {record["error"]}')
+        return self._told_failure(e, record)
+
+    def _told_failure(self, e: Experiment, found: Mapping[str, Any]) -> bool:
+        word = 'refused' if found['status'] == 'refused' else 'FAILED'
+        self._told(e, f'{word} in another process: {found["error"]}')
         return False
 
     def _told(self, e: Experiment, outcome: str) -> None:
@@ -270,11 +274,6 @@ class Worker:
         word = 'refused' if isinstance(error, CannotTrain) else 'FAILED'
         self.progress.end(f'{word}: {failure(e, error, self.machine)}')
         return False
-
-
-def _stamp(e: Experiment) -> tuple[int, int] | None:
-    """Returns what changes whenever the record of an experiment or the result of a trial does."""
-    return stamp(e.folder / (TRIAL if e.trial else store.RECORD))
 
 
 def without_refused(grid: Grid, machine: Machine, dry_run: bool) -> Grid:

@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 from benchmark import tested
-from benchmark.engine import environment, execution, state
+from benchmark.engine import again, environment, execution, state
 from benchmark.engine.building import Machine
-from benchmark.engine.contents import TRIAL
+from benchmark.engine.contents import FAILED, TRIAL
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.hooks import TrainingDiverged
 from benchmark.engine.locks import Busy
@@ -77,7 +77,7 @@ def attempt(
 def fail(
     trial: Experiment, error: BaseException, machine: Machine, seconds: float = 0.0
 ) -> dict[str, Any]:
-    """Records that a trial ended in an error.
+    """Records that a trial ended in an error; a result that a repetition could not change stays.
 
     Args:
         trial: The trial.
@@ -95,13 +95,17 @@ def fail(
     execution.log(trial, trace)
     status = 'diverged' if isinstance(error, TrainingDiverged) else 'failed'
     result = {'status': status, 'error': message, 'seconds': seconds}
-    _write(trial, result, machine)
+    if status == 'failed' and settled(result_of(trial)):
+        again.failed(trial, status, message)
+    else:
+        _write(trial, result, machine)
     return result
 
 
 def _write(trial: Experiment, result: dict[str, Any], machine: Machine) -> None:
     whole = {**trial.header, **result, **environment.circumstances(machine.device, machine.grid)}
     state.write_json(trial.folder / TRIAL, whole)
+    state.discard(trial.folder, FAILED)
     if result['status'] != 'failed':
         execution.clear(trial)  # the weights of N trials would fill a disk, and nothing reads them
 

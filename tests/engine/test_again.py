@@ -1,6 +1,7 @@
 """What `--force` does to a finished run: nothing, until the new run is whole."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 
@@ -9,14 +10,16 @@ import torch
 from repetitions import scientific
 from tasks import TASKS, Toy
 
-from benchmark.engine import again, card, execution, grid, state, status, training
+from benchmark.engine import again, card, execution, grid, state, status, training, trials
 from benchmark.engine.building import Machine
-from benchmark.engine.contents import ANEW
+from benchmark.engine.contents import ANEW, FAILED
 from benchmark.engine.experiment import experiment as experiment_of
+from benchmark.engine.grid import Worker
 from benchmark.engine.locks import Busy, holding
 from benchmark.engine.protocol import Protocol
 from benchmark.files import digest
 from benchmark.options import Spec
+from benchmark.progress import Progress
 from benchmark.records import store
 from benchmark.registry import discover
 from benchmark.report import writer
@@ -69,8 +72,9 @@ def finished(request, others, tmp_path):
 
 
 def files(e):
-    """File of a run -> its content; a log grows with everything that happens."""
-    found = (path for path in e.folder.rglob('*') if path.is_file() and path.suffix != '.log')
+    """File of a run -> its content; but the log and the note that a repetition failed."""
+    own = (path for path in e.folder.rglob('*') if path.is_file())
+    found = (path for path in own if path.name not in (training.LOG, FAILED))
     return {path: path.read_bytes() for path in found}
 
 
@@ -152,6 +156,39 @@ def test_where_the_exchange_is_cut_off_the_run_is_unfinished_and_becomes_the_new
     assert scientific(run(finished)) == whole[finished.name]
     assert fits(finished)
     assert weights.read_bytes() != before
+
+
+def worker(e, before):
+    """One of several processes of a command that was given --force, and what it runs."""
+    told = Progress({e.data.name: 2}, 2)
+    return Worker(MACHINE, told, True, writer.brief, before)
+
+
+def test_what_one_process_could_not_do_again_no_other_one_tries(finished, capsys):
+    for _ in ('typed', 'typed again'):
+        before = {finished.folder: again.stamps(finished)}
+        with failing('test', RuntimeError('oops')):
+            assert not worker(finished, before).work([finished])
+        assert 'FAILED: RuntimeError: oops (see ' in capsys.readouterr().out
+        # Here it would succeed.
+        assert not worker(finished, before).work([finished])
+        assert 'FAILED in another process: RuntimeError: oops' in capsys.readouterr().out
+        # A command without --force has nothing to do with it.
+        plain = Worker(MACHINE, Progress({}, 1), False, writer.brief, before)
+        assert plain.work([finished])
+    assert worker(finished, {finished.folder: again.stamps(finished)}).work([finished])
+    assert not (finished.folder / FAILED).exists()
+
+
+def test_a_trial_that_cannot_be_done_again_keeps_its_result(tmp_path):
+    trial = dataclasses.replace(experiment(tmp_path, 'modality_dropout'), trial=True)
+    result = trials.attempt(trial, MACHINE, lambda *_: None)
+    before = {trial.folder: again.stamps(trial)}
+    with failing('second epoch', RuntimeError('oops')):
+        assert not worker(trial, before)._one(trial)
+    assert trials.result_of(trial)['score'] == result['score']
+    assert not worker(trial, before)._one(trial)
+    assert worker(trial, {trial.folder: again.stamps(trial)})._one(trial)
 
 
 def test_what_a_killed_process_left_is_not_read_and_goes_with_the_next_lock(finished):
