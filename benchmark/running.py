@@ -80,8 +80,11 @@ def follow(args: argparse.Namespace) -> int:
     discover()
     try:
         grid, machine = planned(args)
-    except UserError:
-        return processes.hear()
+    except (Exception, SystemExit) as error:
+        status = processes.hear()
+        if not isinstance(error, UserError):
+            raise  # the leading process tells it in one line, without its traceback
+        return status
     return helping.help_out((e for item in grid for e in steps(item)), machine)
 
 
@@ -97,14 +100,9 @@ def planned(
                 f'--corruptions on {found[0].data.name}: expected no volumes (network=unet3d), of '
                 'which no corruption is defined'
             )
-        if (count := processes.count()) == 1:
+        if processes.count() == 1:
             return grid, machine
-        for e in plan.flat(grid):
-            if e.protocol.batch_size < count:
-                raise UserError(
-                    f'batch_size on {e.data.name}: expected one sample or more for each of '
-                    f'{count} processes, found {e.protocol.batch_size}'
-                )
+        helping.check(plan.flat(grid))
         return grid, replace(machine, jobs=1)
 
     return processes.agreed(make, lambda found: [plan.plain(x).identity for x in found[0]])

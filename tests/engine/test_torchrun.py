@@ -1,6 +1,7 @@
 """A command that `torchrun` has started in two processes leaves what one process leaves."""
 
 import contextlib
+import datetime
 import errno
 import io
 import os
@@ -199,6 +200,54 @@ def planned():
 def test_processes_that_see_other_data_are_told(tmp_path):
     expected = 'process 1 of 2: expected the experiments and data of process 0, found others'
     assert run_in(2, tmp_path, planned) == [expected] * 2
+
+
+def failing_plans():
+    """What each of two processes meets when the first, the second or both of them cannot plan."""
+    met = []
+    for ranks in ({0}, {1}, {0, 1}):
+
+        def make(ranks=ranks):
+            if processes.rank() in ranks:
+                raise KeyError('oops')
+
+        try:
+            processes.agreed(make, lambda _: 'the same')
+        except (UserError, KeyError) as error:
+            met.append(f'{type(error).__name__}: {error}')
+    return met
+
+
+def test_what_one_process_alone_meets_while_planning_ends_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, '_FOREVER', datetime.timedelta(seconds=20))
+    assert run_in(2, tmp_path, failing_plans) == [
+        ["KeyError: 'oops'", "UserError: process 1 of 2: KeyError: 'oops'", "KeyError: 'oops'"],
+        ["UserError: KeyError: 'oops'", "KeyError: 'oops'", "UserError: KeyError: 'oops'"],
+    ]
+
+
+def typed_where_the_plan_fails(results, which):
+    """The end of a command in each of two processes, of which one cannot plan."""
+    prepare = running.prepare
+
+    def failing(*given):
+        if processes.rank() == which:
+            raise KeyError('oops')
+        return prepare(*given)
+
+    running.prepare = failing
+    try:
+        return run.main(command(results))
+    except KeyError:
+        return 'traceback'
+
+
+def test_a_command_that_one_process_alone_cannot_plan_ends(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(processes, '_FOREVER', datetime.timedelta(seconds=20))
+    first = started(2, tmp_path / 'first', lambda: typed_where_the_plan_fails(tmp_path, 0))
+    assert first == ['traceback', 2]
+    second = started(2, tmp_path / 'second', lambda: typed_where_the_plan_fails(tmp_path, 1))
+    assert second == [2, 'traceback']
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,22 @@ from benchmark.engine.execution import deterministic
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.parallel import processes
 from benchmark.engine.parallel.sections import TRAIN, Order
+from benchmark.errors import UserError
+
+
+def check(experiments: Iterable[Experiment]) -> None:
+    """Checks that there is a sample for each process in every batch.
+
+    Raises:
+        UserError: There is not.
+    """
+    count = processes.count()
+    for e in experiments:
+        if e.protocol.batch_size < count:
+            raise UserError(
+                f'batch_size on {e.data.name}: expected one sample or more for each of '
+                f'{count} processes, found {e.protocol.batch_size}'
+            )
 
 
 def help_out(experiments: Iterable[Experiment], machine: Machine) -> int:

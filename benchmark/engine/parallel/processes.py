@@ -191,8 +191,11 @@ def _deadline(error: BaseException) -> Iterator[None]:
 
 
 def _die(error: BaseException) -> None:
-    told = f'{type(error).__name__}: {error}' if not isinstance(error, UserError) else str(error)
-    _end(f'process {rank()} of {count()} alone failed, which ends all: {told}')
+    _end(f'process {rank()} of {count()} alone failed, which ends all: {_line(error)}')
+
+
+def _line(error: BaseException) -> str:
+    return str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}'
 
 
 def _end(line: str = '') -> None:
@@ -211,25 +214,24 @@ def agreed(make: Callable[[], T], sign: Callable[[T], Any]) -> T:
 
     Raises:
         UserError: A process could not make it, or has made something else.
+        Exception: In the process that failed first alone, if that was no mistake of the user.
     """
     if count() == 1:
         return make()
     found: Any = None
+    error: BaseException | None = None
     try:
         found = make()
         mine: tuple[str, Any] = ('', sign(found))
-    except UserError as error:
-        mine = (str(error), None)
+    except (Exception, SystemExit) as raised:  # else the others would wait for this process
+        error, mine = raised, (_line(raised), None)
     with together():
-        first, *others = everyone(mine)
-    if first[0]:
-        raise UserError(first[0])
-    for number, (why, signed) in enumerate(others, 1):
-        if why or signed != first[1]:
-            raise UserError(
-                f'process {number} of {count()}: {why}'
-                if why
-                else f'process {number} of {count()}: expected the experiments and data of '
-                'process 0, found others'
-            )
+        every = everyone(mine)
+    for number, (why, signed) in enumerate(every):
+        if not why and signed == every[0][1]:
+            continue
+        if error is not None and number == rank():
+            raise error
+        what = why or 'expected the experiments and data of process 0, found others'
+        raise UserError(what if number == 0 else f'process {number} of {count()}: {what}')
     return found
