@@ -18,6 +18,7 @@ from benchmark.engine.experiment import Experiment, Part
 from benchmark.engine.granted import cores
 from benchmark.engine.loading import Samples, split_of, test_loader, train_loader
 from benchmark.engine.mask_schedules import CONSTANT, MaskSchedule
+from benchmark.engine.parallel import processes
 from benchmark.engine.resident import Resident, resident
 from benchmark.method import Method
 from benchmark.missing import Sampler, derive
@@ -62,7 +63,8 @@ class Machine:
     Attributes:
         device: 'cpu' or 'cuda'.
         workers: Loader processes; by default none for data in memory and one per core that this
-            process may use, up to 8, for data that are decoded as they are read.
+            process may use, up to 8, for data that are decoded as they are read. Jobs, and the
+            processes of `torchrun` on this machine, share the cores.
         jobs: How many experiments run at the same time, which share the cores.
         curves: Whether trainings validate every `val_interval` epochs, for their curves alone.
         visualizer: What else shows the curves: 'tensorboard', 'wandb', 'mlflow' or nothing.
@@ -92,7 +94,8 @@ class Machine:
         """Returns how many loader processes these data get, and whether memory is pinned."""
         workers = self.workers
         if workers is None:
-            workers = min(8, max(1, cores() // self.jobs)) if data.streams else 0
+            sharing = self.jobs * processes.here()
+            workers = min(8, max(1, cores() // sharing)) if data.streams else 0
         return workers, self.device == 'cuda'
 
     def resident(self, data: Dataset, name: str) -> Resident | None:

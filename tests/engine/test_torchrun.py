@@ -5,15 +5,18 @@ import datetime
 import errno
 import io
 import os
+import shutil
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from benchmark import run, running
-from benchmark.engine import hooks, recording
+from benchmark.engine import building, hooks, recording
+from benchmark.engine.building import Machine
 from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
 from benchmark.records import store
@@ -36,13 +39,13 @@ def command(results):
     return [*what, *how, *options, *rules]
 
 
-def told(results):
+def told(results, *words):
     """The exit status of the command, and what it prints before tables and pictures are made."""
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
         patch.setattr(running, 'show_tables', lambda *_: True)
         patch.setattr(recording.showing, 'keep', lambda *_: None)
-        status = run.main(command(results))
+        status = run.main([*words, *command(results)])
     return status, out.getvalue()
 
 
@@ -248,6 +251,43 @@ def test_a_command_that_one_process_alone_cannot_plan_ends(tmp_path, monkeypatch
     assert first == ['traceback', 2]
     second = started(2, tmp_path / 'second', lambda: typed_where_the_plan_fails(tmp_path, 1))
     assert second == [2, 'traceback']
+
+
+def test_a_forced_run_is_known_to_the_others_by_the_folder_of_the_finished_one(two, tmp_path):
+    results = shutil.copytree(two[0], tmp_path / 'results')
+    one, other = started(2, tmp_path / 'forced', lambda: told(results, '--force'))
+    assert one[0] == other[0] == 0
+    assert 'majority  seed 0  ACER' in one[1]
+
+
+@pytest.mark.parametrize('rank', ['0', '2', '3'])
+def test_more_processes_than_gpus_are_refused_in_one_line(rank, monkeypatch, capsys):
+    place = {**PLACE, 'WORLD_SIZE': '4', 'RANK': rank, 'LOCAL_RANK': str(int(rank) % 2)}
+    for name, value in {**place, 'LOCAL_WORLD_SIZE': '2'}.items():
+        monkeypatch.setenv(name, value)
+    said = io.StringIO()
+    for name in ('stdout', 'stderr', 'excepthook'):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    monkeypatch.setattr(sys, '__stderr__', said)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    assert run.main(['--methods', 'rfnet']) == 2
+    line = (
+        'error: torchrun: expected at most one process for each GPU of a machine, found 2 '
+        'processes and 1 GPU; start fewer, or give --device cpu\n'
+    )
+    told = capsys.readouterr().err + said.getvalue()
+    assert told == (line if rank != '3' else '')  # on each machine one process alone tells
+
+
+def test_the_processes_of_a_machine_share_its_cores_among_their_loaders(monkeypatch):
+    monkeypatch.setattr(building, 'cores', lambda: 12)
+    monkeypatch.setattr(processes, 'count', lambda: 4)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    streamed = SimpleNamespace(streams=True)
+    assert Machine('cpu').loader(streamed)[0] == 6
+    assert Machine('cpu', jobs=3).loader(streamed)[0] == 2
+    assert Machine('cpu', workers=5).loader(streamed)[0] == 5
 
 
 @pytest.mark.parametrize(

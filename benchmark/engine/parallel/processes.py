@@ -44,6 +44,11 @@ def count() -> int:
     return dist.get_world_size() if _words else 1
 
 
+def here() -> int:
+    """Returns how many of them were started on this machine."""
+    return int(os.environ.get('LOCAL_WORLD_SIZE', '1')) if count() > 1 else 1
+
+
 def world() -> int:
     """Returns the number of processes that work on the same thing now: 1 outside `together`."""
     return count() if _together else 1
@@ -67,8 +72,12 @@ def joined(device: str, **place: Any) -> Iterator[None]:
         device: 'cpu' or 'cuda'; each process takes the GPU of its number on this machine.
         **place: Where the processes meet, as of `torch.distributed.init_process_group`; by default
             what `torchrun` says.
+
+    Raises:
+        UserError: This machine has fewer GPUs than processes.
     """
     if device == 'cuda':
+        _check_gpus()
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
     dist.init_process_group('nccl' if device == 'cuda' else 'gloo', **place)
     try:
@@ -78,6 +87,20 @@ def joined(device: str, **place: Any) -> Iterator[None]:
     finally:
         _words.clear()
         dist.destroy_process_group()
+
+
+def _check_gpus() -> None:
+    gpus, started = torch.cuda.device_count(), int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
+    if started <= gpus:
+        return
+    told = (
+        f'torchrun: expected at most one process for each GPU of a machine, found {started} '
+        f'processes and {gpus} GPU{"s" if gpus > 1 else ""}; start fewer, or give --device cpu'
+    )
+    # The first process of all may be on another machine, and sees other GPUs.
+    if os.environ['LOCAL_RANK'] == '0' != os.environ['RANK']:
+        print(f'error: {told}', file=sys.__stderr__, flush=True)
+    raise UserError(told)
 
 
 @contextlib.contextmanager
