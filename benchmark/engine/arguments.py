@@ -248,8 +248,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(
             '--untuned: expected no --tune beside it, which would have nothing to choose'
         )
-    if args.budget is not None and args.force:
-        raise UserError('--budget: expected no --force beside it, whose time is not forecast')
+    _check_which(args)
     if args.visualizer is not None and importlib.util.find_spec(args.visualizer) is None:
         raise UserError(
             f'--visualizer {args.visualizer}: expected an installed package {args.visualizer}, '
@@ -258,6 +257,13 @@ def check(args: argparse.Namespace) -> None:
     pairs(args.cfg_options)
     if not args.list:
         wanted.check(args)
+
+
+def _check_which(args: argparse.Namespace) -> None:
+    if args.budget is not None and args.force:
+        raise UserError('--budget: expected no --force beside it, whose time is not forecast')
+    if args.only is not None and args.shard is not None:
+        raise UserError('--only: expected no --shard beside it, which would have nothing to choose')
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
