@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from dataclasses import dataclass
+from collections import deque
 from pathlib import Path
 
 from benchmark.engine.arguments import Shard
@@ -12,20 +13,9 @@ from benchmark.engine.grid import steps
 from benchmark.engine.plan import Grid
 from benchmark.engine.tuning import Search
 
-
-@dataclass
-class Group:
-    """Items of a grid that share a teacher or encoders, or that train them for the others.
-
-    Attributes:
-        items: The items in the order of the grid.
-        networks: How many networks each of them trains, without what is shared.
-        folders: The folders of their experiments and of what is trained before them.
-    """
-
-    items: list[Experiment | Search]
-    networks: list[int]
-    folders: set[Path]
+Group = deque[tuple[Experiment | Search, int]]
+"""Items of a grid that share a teacher or encoders, or that train them for the others; with each
+the number of networks that it trains without what is shared."""
 
 
 def share_of(grid: Grid, shard: Shard) -> Grid:
@@ -40,49 +30,66 @@ def share_of(grid: Grid, shard: Shard) -> Grid:
         shard: Which share.
     """
     groups = _groups(grid)
-    fair = math.ceil(sum(sum(group.networks) for group in groups) / shard.total)
+    fair = math.ceil(sum(networks for group in groups for _, networks in group) / shard.total)
     pieces = [piece for group in groups for piece in _pieces(group, fair)]
-    loads = [0] * shard.total
+    # What each share has, and its number: the least comes first, of equals the first share.
+    shares = [(0, number) for number in range(1, shard.total + 1)]
     mine: set[int] = set()
-    # The largest first, each to the share that has least; of equals the first.
-    for piece in sorted(pieces, key=lambda piece: -sum(piece.networks)):
-        least = loads.index(min(loads))
-        loads[least] += sum(piece.networks)
-        if least == shard.number - 1:
-            mine |= {id(item) for item in piece.items}
+    for size, items in sorted(pieces, key=lambda piece: -piece[0]):
+        load, number = shares[0]
+        heapq.heapreplace(shares, (load + size, number))
+        if number == shard.number:
+            mine |= {id(item) for item in items}
     return [item for item in grid if id(item) in mine]
 
 
 def _groups(grid: Grid) -> list[Group]:
-    groups: list[Group] = []
-    for item in grid:
+    """Returns the groups in the order in which their last items stand in the grid.
+
+    A grid file may name very many experiments. So the groups are not searched for a folder: each
+    item knows into which later item's group its own has gone.
+    """
+    groups: dict[int, Group] = {}
+    into: list[int] = []
+    owner: dict[Path, int] = {}
+    for number, item in enumerate(grid):
         trained = steps(item)
-        new = Group(
-            [item],
-            [sum(len(e.parts) for e in trained)],
-            {x.folder for e in trained for x in (e, *e.earlier.values())},
-        )
+        folders = {x.folder for e in trained for x in (e, *e.earlier.values())}
+        group = Group([(item, sum(len(e.parts) for e in trained))])
         # Of a grid in which a teacher comes after its students, several groups become one.
-        apart = []
-        for group in groups:
-            if group.folders & new.folders:
-                new = Group(
-                    group.items + new.items,
-                    group.networks + new.networks,
-                    group.folders | new.folders,
-                )
-            else:
-                apart.append(group)
-        groups = [*apart, new]
-    return groups
+        for before in sorted({_last(into, owner[folder]) for folder in folders & owner.keys()}):
+            group = _joined(groups.pop(before), group)
+            into[before] = number
+        groups[number] = group
+        into.append(number)
+        owner |= dict.fromkeys(folders, number)
+    return list(groups.values())
 
 
-def _pieces(group: Group, fair: int) -> list[Group]:
-    """Splits a group that is larger than a fair share."""
-    pieces: list[Group] = []
-    for item, networks in zip(group.items, group.networks, strict=True):
-        if not pieces or sum(pieces[-1].networks) + networks > fair:
-            pieces.append(Group([], [], group.folders))
-        pieces[-1].items.append(item)
-        pieces[-1].networks.append(networks)
+def _last(into: list[int], number: int) -> int:
+    """Returns the last item of the group of an item, and shortens the way there."""
+    while into[number] != number:
+        into[number] = into[into[number]]
+        number = into[number]
+    return number
+
+
+def _joined(first: Group, second: Group) -> Group:
+    """Returns the items of two groups in one of them: the smaller one moves."""
+    if len(first) < len(second):
+        second.extendleft(reversed(first))
+        return second
+    first.extend(second)
+    return first
+
+
+def _pieces(group: Group, fair: int) -> list[tuple[int, list[Experiment | Search]]]:
+    """Splits a group that is larger than a fair share; returns the networks of each piece, too."""
+    pieces: list[tuple[int, list[Experiment | Search]]] = []
+    for item, networks in group:
+        if not pieces or pieces[-1][0] + networks > fair:
+            pieces.append((0, []))
+        size, items = pieces.pop()
+        items.append(item)
+        pieces.append((size + networks, items))
     return pieces

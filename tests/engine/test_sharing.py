@@ -1,7 +1,11 @@
 """Shares of a command: together they are the whole, and a teacher's students stay together."""
 
 import multiprocessing
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from repetitions import scientific
 from tasks import TASKS, Toy
@@ -75,6 +79,72 @@ def test_a_network_for_each_subset_counts_as_so_many(tmp_path):
     networks = len(grid[0].parts)
     assert networks > 2
     assert [*map(names, shares(grid, 2))] == [['customized 0'], ['hemis 0', 'rfnet 0']]
+
+
+def numbered(number, networks, earlier):
+    """An experiment in so many networks, and what is trained before it, by the numbers of both."""
+    before = {n: SimpleNamespace(folder=Path(f'{n}')) for n in earlier}
+    return SimpleNamespace(folder=Path(f'{number}'), parts=[None] * networks, earlier=before)
+
+
+def groups_by_hand(grid):
+    """The groups that items form which have a folder in common, each compared with all others."""
+    groups = []
+    for item in grid:
+        folders = {item.folder, *(x.folder for x in item.earlier.values())}
+        items = [item]
+        for group in [group for group in groups if group[1] & folders]:
+            groups.remove(group)
+            items, folders = group[0] + items, group[1] | folders
+        groups.append((items, folders))
+    return [items for items, _ in groups]
+
+
+def shares_by_hand(grid, count):
+    """Puts the largest piece of all groups that is left into the share that has least."""
+    fair = -(-sum(len(e.parts) for e in grid) // count)
+    pieces, found = [], [[] for _ in range(count)]
+    for items in groups_by_hand(grid):
+        piece = []
+        for e in items:
+            if piece and size_of(piece) + len(e.parts) > fair:
+                pieces.append(piece)
+                piece = []
+            piece.append(e)
+        pieces.append(piece)
+    while pieces:
+        largest = max(pieces, key=size_of)
+        pieces = [piece for piece in pieces if piece is not largest]
+        min(found, key=size_of).extend(largest)
+    return [[e for e in grid if any(e is other for other in share)] for share in found]
+
+
+def size_of(items):
+    return sum(len(e.parts) for e in items)
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_the_shares_are_those_of_all_pairs_compared(seed):
+    rng = np.random.default_rng(seed)
+    folders = int(rng.integers(2, 12))
+    grid = [
+        numbered(
+            rng.integers(folders), rng.integers(1, 5), rng.integers(folders, size=rng.integers(3))
+        )
+        for _ in range(rng.integers(1, 16))
+    ]
+    for count in (1, 2, 3, 7):
+        found = [[*map(id, share)] for share in shares(grid, count)]
+        assert found == [[*map(id, share)] for share in shares_by_hand(grid, count)]
+
+
+@pytest.mark.parametrize('students', [False, True])
+def test_a_large_grid_is_shared_out_in_a_moment(students):
+    grid = [numbered(n, 1, [0] if students else []) for n in range(20_000)]
+    began = time.process_time()
+    found = share_of(grid, Shard(2, 3))
+    assert time.process_time() - began < 2
+    assert len(found) == 20_000 // 3 + 1
 
 
 def test_a_search_stays_whole(tmp_path):
