@@ -67,8 +67,9 @@ _MOVED: WeakKeyDictionary[Dataset, dict[tuple[str, str], Resident | None]] = Wea
 
 def _bytes(split: Split) -> int:
     """Returns the size of a split of arrays in memory; -1 if it holds anything else."""
-    arrays = [split.target, *split.inputs.values()]
-    return sum(x.nbytes for x in arrays) if all(type(x) is np.ndarray for x in arrays) else -1
+    found = [split.target, *split.inputs.values()]
+    arrays = [x for x in found if type(x) is np.ndarray]
+    return sum(x.nbytes for x in arrays) if len(arrays) == len(found) else -1
 
 
 def _make_room(data: Dataset, needed: int) -> bool:
