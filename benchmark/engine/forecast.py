@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import BaseOptimWrapper, build_optim_wrapper
 
 from benchmark.dataset import Dataset
-from benchmark.engine import noise, validating
+from benchmark.engine import noise, state, validating
 from benchmark.engine.building import Machine, build, loader_of, loaders, quiet
 from benchmark.engine.compiling import compiled
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
@@ -23,6 +24,7 @@ from benchmark.engine.loading import Samples
 from benchmark.engine.pace import measure, now
 from benchmark.engine.state import epochs_done, is_trained
 from benchmark.engine.training import optim_wrapper
+from benchmark.errors import UserError
 from benchmark.method import Batch, Method
 
 
@@ -31,7 +33,7 @@ class Training:
     """How long one network trains.
 
     Attributes:
-        epoch: Seconds of the steps of an epoch.
+        epoch: Seconds of the steps of an epoch, and of saving their result.
         validation: Seconds of a validation during the training.
         validated: The epochs, counted from 1, after which there is one; the last epoch is the last.
     """
@@ -199,7 +201,24 @@ def forecast(method: Method, e: Experiment, part: Part, machine: Machine) -> tup
     method.data_preprocessor.augment = noise.augmentation(samples, protocol.noise)
     wrapper = build_optim_wrapper(method.train(), optim_wrapper(protocol))
     pace = measure(loader, lambda b: method.train_step(b, optim_wrapper=wrapper), machine.device)
-    return Training(pace.seconds(len(loader)), validation, validated), tests
+    epoch = pace.seconds(len(loader)) + _saving(method, wrapper, machine.device)
+    return Training(epoch, validation, validated), tests
+
+
+def _saving(method: Method, wrapper: BaseOptimWrapper, device: str) -> float:
+    """Returns the seconds in which the state of a training is saved, as after every epoch.
+
+    Trainings on few samples take most of their time for it. It is written to a temporary folder,
+    since nothing is trained; if there is no room, it counts as no time.
+    """
+    content = {'state_dict': method.state_dict(), 'optimizer': wrapper.state_dict()}
+    start = now(device)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            state.save(content, Path(folder) / state.RESUME)
+            return now(device) - start
+    except (OSError, UserError):
+        return 0.0
 
 
 def _validation(

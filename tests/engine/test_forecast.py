@@ -10,14 +10,15 @@ import pytest
 import torch
 from tasks import TASKS, Toy
 
-from benchmark.engine import budget, dry_run, execution, forecast, pace, plan
+from benchmark.engine import budget, dry_run, execution, forecast, pace, plan, state
 from benchmark.engine.building import Machine
 from benchmark.engine.forecast import Forecast
+from benchmark.errors import UserError
 from benchmark.registry import METHODS, discover
 from methods.modality_dropout import ModalityDropout
 
 discover()
-AUGMENT, STEP, PREDICT, HEARD = 0.5, 1.0, 2.0, 3.0
+AUGMENT, STEP, SAVE, PREDICT, HEARD = 0.5, 1.0, 0.25, 2.0, 3.0
 SIZES = (43, 32, 48)
 """5 batches of 8 training samples, the rest of which is left out; 2 and 3 batches of 16."""
 
@@ -42,6 +43,14 @@ def clock(monkeypatch):
     found = Clock()
     monkeypatch.setattr(pace, 'time', found)
     monkeypatch.setattr(Counted, 'clock', found)
+    real = state.save
+
+    def save(content, path):
+        if path.name == state.RESUME:
+            found.passes(SAVE, 'saved')
+        return real(content, path)
+
+    monkeypatch.setattr(state, 'save', save)
     for cls in (Counted, Mining, Taught, Each):
         monkeypatch.setitem(METHODS.module_dict, cls.__name__.lower(), cls)
     return found
@@ -133,7 +142,8 @@ def quiet(*_):
 
 def seconds_of(steps, predicted, heard=0, read=5.0):
     """Returns what a number of batches takes."""
-    return steps * (read + AUGMENT + STEP) + predicted * (read + PREDICT) + heard * HEARD
+    training = steps * (read + AUGMENT + STEP) + steps / 5 * SAVE
+    return training + predicted * (read + PREDICT) + heard * HEARD
 
 
 VALIDATIONS = {'epochs': '5', 'val_interval': '2'}
@@ -202,7 +212,8 @@ def test_of_a_stopped_training_the_rest_counts_with_its_validations(clock, tmp_p
     # Epochs 4 and 5 are left, and both are validated.
     assert told == pytest.approx(seconds_of(10, 2 * 2 + 5))
     execution.run(e, Machine('cpu'), quiet)
-    assert told == pytest.approx(clock.time - began)
+    # The state that a training goes on from is saved once more.
+    assert told + SAVE == pytest.approx(clock.time - began)
 
 
 class Processes:
@@ -321,9 +332,20 @@ def test_a_method_that_ends_the_interpreter_ends_no_plan(clock, tmp_path, monkey
     ends, other = one(clock, tmp_path, 'mining', epochs='5'), one(clock, tmp_path)
     grid = [ends, other]
     assert budget.within(grid, Machine('cpu'), 10_000.0) == grid
-    assert '2 of 2 fit, expected 2 min 59 s' in capsys.readouterr().out  # of the other one
+    assert '2 of 2 fit, expected 3 min 0 s' in capsys.readouterr().out  # of the other one
     assert not dry_run.show_plan(grid, Machine('cpu'))
     told = capsys.readouterr().out
     assert 'refused   toy  mining  seed 0' in told
     assert 'SystemExit: 0' in told
     assert 'to run    toy  counted  seed 0' in told
+
+
+def test_a_forecast_needs_no_room_on_the_disk(clock, tmp_path, monkeypatch):
+    e = one(clock, tmp_path)
+    told = Forecast(Machine('cpu')).seconds(e)
+
+    def full(content, path):
+        raise UserError(f'{path}: cannot be written')
+
+    monkeypatch.setattr(state, 'save', full)
+    assert Forecast(Machine('cpu')).seconds(e) == pytest.approx(told - 4 * SAVE)
