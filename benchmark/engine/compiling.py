@@ -62,12 +62,18 @@ def called(method: Method) -> list[str]:
 def _zeros(method: Method, device: torch.device) -> Batch:
     """Returns a batch of two samples of zeros."""
     task = method.task
+    target: tuple[int, ...] = (2,)
+    if task.kind == 'segmentation':
+        target += tuple(task.modalities[0].shape[1:])
+    elif task.kind in ('multilabel', 'regression'):
+        target += (len(task.classes),)
     there = torch.ones(2, len(task.modalities), dtype=torch.bool, device=device)
-    size = task.modalities[0].shape[1:] if task.kind == 'segmentation' else ()
     return Batch(
         {m.name: torch.zeros(2, *m.shape, device=device) for m in task.modalities},
         there,
         there,
-        torch.zeros(2, *size, dtype=torch.int64, device=device),
+        torch.zeros(
+            target, dtype=torch.float32 if task.kind == 'regression' else torch.int64, device=device
+        ),
         torch.arange(2, device=device),
     )

@@ -131,7 +131,8 @@ class SubsetEvaluator(Evaluator):
                 f'prediction: expected logits {expected}{self._size()}, '
                 f'found {tuple(logits.shape)}; `decode` or `predict` of the method returns them'
             )
-        has = (batch.available | ~torch.from_numpy(mask).to(batch.available.device)).all(1)
+        lacking = torch.from_numpy(~mask).to(batch.available.device, non_blocking=True)
+        has = (batch.available | lacking).all(1)
         subset = subset_id(self.task.names, mask)
         self.by_subset[subset].process(batch, Predicted(logits, has, number))
         if self.watch is not None:

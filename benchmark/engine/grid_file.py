@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from benchmark.engine.grids import GRIDS, NamedGrid, joint
+from benchmark.engine.grids import GRIDS, NamedGrid, field_of, joint
 from benchmark.engine.yaml_file import SUFFIXES, Item, opened
 from benchmark.errors import UserError, unknown
 from benchmark.files import user_path
@@ -161,8 +161,17 @@ def _options(item: Item) -> dict[str, str]:
 
 
 def _varied(item: Item) -> dict[str, tuple[str, ...]]:
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
+    owners: dict[str, str] = {}
     for key, value in item.fields().items():
+        for option in key.split('+'):
+            # One of two lists of values for an option would take no effect.
+            for other in (x for x in owners if option in (x, field_of(x)) or field_of(option) == x):
+                raise value.error(
+                    f'{key}: expected every option in one key of vary, found {option} here and '
+                    f'{other} in {owners[other]}'
+                )
+            owners[option] = key
         found[key] = _once(value, _texts)
         for text in found[key]:
             try:

@@ -114,6 +114,11 @@ class NamedGrid:
         return {'name': self.name, 'sha256': hashlib.sha256(text.encode()).hexdigest()}
 
 
+def field_of(key: str) -> str:
+    """Returns what an option of --cfg-options sets, without the data set that it is for."""
+    return key.rpartition('.')[2]
+
+
 def joint(key: str, value: str) -> dict[str, str]:
     """Returns {option: value} of options that change together; one alone may hold any text.
 

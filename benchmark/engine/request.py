@@ -15,7 +15,7 @@ from benchmark.engine.building import Machine, use_threads
 from benchmark.engine.execution import make_folder
 from benchmark.engine.fitting import is_fitted
 from benchmark.engine.grid_file import grid_of
-from benchmark.engine.grids import EMBEDDED, NamedGrid
+from benchmark.engine.grids import EMBEDDED, NamedGrid, field_of
 from benchmark.engine.jobs import usual
 from benchmark.engine.memory import keep_freed
 from benchmark.engine.protocol import Protocol
@@ -177,11 +177,6 @@ def _length(data: Dataset, options: dict[str, str]) -> str:
         f'training: {merged["epochs"]} epoch{plural} with batches of {merged["batch_size"]} '
         f'({" and ".join(given)} as given)'
     )
-
-
-def field_of(key: str) -> str:
-    """Returns what an option of --cfg-options sets, without the data set that it is for."""
-    return key.rpartition('.')[2]
 
 
 def specs_on(specs: Sequence[str], dataset: str) -> tuple[str, ...]:

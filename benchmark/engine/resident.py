@@ -13,7 +13,7 @@ from benchmark.dataset import VOID, Dataset, Split
 from benchmark.method import IGNORE, Batch, Task
 
 LIMIT = 2**31
-"""Bytes of a split that may lie on a device; every process has its own copy."""
+"""Bytes of a split, and of all splits together, that may lie on a device for each process."""
 
 
 class Resident:
@@ -26,7 +26,7 @@ class Resident:
     """
 
     def __init__(self, split: Split, task: Task, device: str) -> None:
-        self.device = device
+        self.device, self.size = device, _bytes(split)
         self.inputs = {m: self._moved(np.asarray(split.inputs[m])) for m in task.names}
         self.target = self._moved(np.asarray(split.target))
         if task.kind in ('multilabel', 'regression'):
@@ -56,18 +56,45 @@ class Resident:
         return Batch(inputs, there, self._moved(mask), target, ids)
 
     def _moved(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, non_blocking=True)
+        # PyTorch has no arrays in the byte order of other machines.
+        native = np.ascontiguousarray(values, values.dtype.newbyteorder('='))
+        return torch.from_numpy(native).to(self.device, non_blocking=True)
 
 
 _MOVED: WeakKeyDictionary[Dataset, dict[tuple[str, str], Resident | None]] = WeakKeyDictionary()
 """Splits that were tried, for as long as their data set is used."""
 
 
+def _bytes(split: Split) -> int:
+    """Returns the size of a split of arrays in memory; -1 if it holds anything else."""
+    found = [split.target, *split.inputs.values()]
+    arrays = [x for x in found if type(x) is np.ndarray]
+    return sum(x.nbytes for x in arrays) if len(arrays) == len(found) else -1
+
+
+def _make_room(data: Dataset, needed: int) -> bool:
+    """Forgets splits of other data sets if all of them would be too large; says if there is room.
+
+    Args:
+        data: The data set that is used now.
+        needed: Bytes that it needs beside what lies on the device.
+    """
+
+    def held() -> int:
+        return sum(x.size for moved in _MOVED.values() for x in moved.values() if x is not None)
+
+    if held() + needed > LIMIT:
+        for other in [other for other in _MOVED if other is not data]:
+            del _MOVED[other]
+    return held() + needed <= LIMIT
+
+
 def resident(data: Dataset, name: str, split: Split, device: str) -> Resident | None:
     """Returns a split on a device, which all experiments share; None if it should stay where it is.
 
     Data that are decoded as they are read stay there, and so do arrays larger than `LIMIT`, those
-    that lie in a file, and those of types that PyTorch lacks.
+    that lie in a file, those of types that PyTorch lacks, and those for which the device has no
+    memory left. Where several data sets together are larger, those used before make room.
 
     Args:
         data: The data set.
@@ -78,9 +105,9 @@ def resident(data: Dataset, name: str, split: Split, device: str) -> Resident | 
     moved = _MOVED.setdefault(data, {})
     if (name, device) not in moved:
         moved[name, device] = None
-        arrays = [split.target, *split.inputs.values()]
-        bytes_of = [x.nbytes for x in arrays if type(x) is np.ndarray]
-        if len(bytes_of) == len(arrays) and sum(bytes_of) <= LIMIT:
-            with contextlib.suppress(TypeError):  # of a type of numbers that PyTorch lacks
+        size = _bytes(split)
+        if 0 <= size <= LIMIT and _make_room(data, size):
+            # A type of numbers that PyTorch lacks, or a device that other processes have filled.
+            with contextlib.suppress(TypeError, torch.OutOfMemoryError):
                 moved[name, device] = Resident(split, data.task, device)
     return moved[name, device]

@@ -72,7 +72,8 @@ def decoded(
     """
     if len(masks) == 0:
         return
-    allowed = available & torch.from_numpy(np.stack(masks)).to(available.device)[:, None]
+    stacked = torch.from_numpy(np.stack(masks)).to(available.device, non_blocking=True)
+    allowed = available & stacked[:, None]
     size = _chunk(features, len(available), available.device.type)
     if min(size, len(masks)) > 1 and method not in _STACKABLE:
         few = tree_map_only(Tensor, lambda x: x[:ROWS], features)

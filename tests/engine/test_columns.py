@@ -12,7 +12,7 @@ from scipy import special
 from tasks import batch_of
 
 from benchmark import export, predict, run, show, tables
-from benchmark.engine import exporting
+from benchmark.engine import compiling, exporting
 from benchmark.engine.experiment import experiment
 from benchmark.engine.loading import Samples
 from benchmark.engine.outputs import answers
@@ -275,6 +275,12 @@ def test_what_cannot_be_done_with_them_is_told_in_one_line(finished, tmp_path, c
     words = [str(path.parent), '--data', str(file), '--out', str(tmp_path / 'x.html')]
     assert show.main(words) == 2
     assert f'found {kind}' in capsys.readouterr().err
+
+
+@BOTH
+@pytest.mark.parametrize('name', ['modality_dropout', 'simmlm', 'redcore', 'mmpareto'])
+def test_the_parts_that_would_be_compiled_are_found(name, kind):
+    assert 'encoders' in ''.join(compiling.called(method(name, kind)))
 
 
 @BOTH

@@ -202,6 +202,18 @@ BOMB = 'a: &a [x,x,x,x,x,x,x,x,x]\n' + ''.join(
     for old, new in zip('abcdefgh', 'bcdefghi', strict=True)
 )
 WRONG = {
+    'an option in two keys': (
+        'methods: [rfnet]\nvary:\n  lr: [1e-3, 5e-4]\n  lr+warmup: [1e-2+0]',
+        'line 4: lr+warmup: expected every option in one key of vary, found lr here and lr in lr',
+    ),
+    'an option twice in a key': (
+        'methods: [rfnet]\nvary: {lr+lr: [1e-3+5e-4]}',
+        'found lr here and lr in lr+lr',
+    ),
+    'an option of all data and of one': (
+        'methods: [rfnet]\nvary: {synth_rooms.lr: [1e-3, 5e-4], lr: [1e-2]}',
+        'lr: expected every option in one key of vary, found lr here and synth_rooms.lr in',
+    ),
     'no truth': ('methods: [rfnet]\nuntuned: yes', "line 2: expected true or false, found 'yes'"),
     'a search without values': (
         'methods: [rfnet]\ntune: 4\nuntuned: true',

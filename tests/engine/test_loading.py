@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -277,6 +278,43 @@ def test_only_small_arrays_in_memory_go_to_a_device(monkeypatch, tmp_path):
     assert goes(arrays)
     monkeypatch.setattr('benchmark.engine.resident.LIMIT', size - 1)
     assert not goes(arrays)
+
+
+def test_arrays_in_the_byte_order_of_other_machines_go_to_a_device():
+    split = Toy(VECTORS, (20, 4, 4)).split('train')
+    swapped = {m: x.astype('>f4') for m, x in split.inputs.items()}
+    other = replace(split, inputs=swapped, target=split.target.astype('>i4'))
+    rows, there = np.array([3, 1]), split.available[[3, 1]]
+    expected, found = (
+        resident(Toy(VECTORS), 'train', s, 'cpu').batch(rows, there, there) for s in (split, other)
+    )
+    for x, y in zip(flat(expected), flat(found), strict=True):
+        assert torch.equal(x, y)
+
+
+def test_data_sets_used_before_make_room_on_a_device(monkeypatch):
+    monkeypatch.setattr('benchmark.engine.resident._MOVED', WeakKeyDictionary())
+    before, now = Toy(VECTORS, (20, 4, 4)), Toy(VECTORS, (20, 4, 4))
+    splits = [now.split('train'), now.split('train')]
+    size = splits[0].target.nbytes + sum(x.nbytes for x in splits[0].inputs.values())
+    monkeypatch.setattr('benchmark.engine.resident.LIMIT', size)
+    first = resident(before, 'train', splits[0], 'cpu')
+    assert resident(before, 'train', splits[0], 'cpu') is first
+    second = resident(now, 'train', splits[1], 'cpu')
+    assert second is not None
+    assert resident(now, 'val', splits[0], 'cpu') is None  # both splits are one set's
+    assert resident(now, 'train', splits[1], 'cpu') is second
+    assert resident(before, 'train', splits[0], 'cpu') not in (None, first)
+
+
+def test_data_stay_in_memory_where_the_device_has_none_left(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError
+
+    data = Toy(VECTORS, (20, 4, 4))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, 'from_numpy', full)
+        assert resident(data, 'train', data.split('train'), 'cpu') is None
 
 
 def test_a_wrong_label_of_data_on_a_device_is_told():

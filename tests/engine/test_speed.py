@@ -38,11 +38,12 @@ def test_everything_that_needs_one_process_is_measured(tmp_path, capsys):
 
 
 def test_what_needs_two_processes_is_measured_beside_it(monkeypatch):
-    for name in ('loops', 'mmanet', 'papers', 'peak', 'memory', 'threads'):
+    for name in ('loops', 'mmanet', 'papers', 'peak', 'threads'):
         monkeypatch.setattr(f'benchmark.engine.speed.trainings.{name}', lambda *_: [])
     for name in ('all_subsets', 'papers'):
         monkeypatch.setattr(f'benchmark.engine.speed.testing.{name}', lambda *_: [])
     monkeypatch.setattr(starting, 'starts', lambda _: [Row('starts', [2], '<= 6')])
+    monkeypatch.setattr(processes, 'memory', lambda _: [])
     monkeypatch.setattr(processes, 'kept', lambda _: Row('kept', [0.7]))
     monkeypatch.setattr(processes, 'jobs', lambda _: Row('jobs', [0.5], '<= 0.60'))
     monkeypatch.setattr(processes, 'shared', lambda _: Row('ddp', [], note='none'))

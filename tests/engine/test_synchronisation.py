@@ -11,6 +11,7 @@ from tasks import TASKS, Toy, batch_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.engine import loading, training
+from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.fitting import is_fitted
 from benchmark.engine.protocol import Protocol
 from benchmark.missing import Sampler
@@ -35,25 +36,32 @@ class Waited(AssertionError):
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses operations that make the host wait for a GPU, on a CPU, where nothing waits."""
+    """Refuses operations that make the host wait for a GPU, on a CPU, where nothing waits.
+
+    `allowed` are operations that do not wait where they are used.
+    """
+
+    def __init__(self, *allowed):
+        super().__init__()
+        self.waiting = WAITING - {*allowed}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Runs an operation that does not wait."""
         name = func.overloadpacket.__name__
         indices = args[1] if name in ('index', 'index_put', 'index_put_') else []
-        if name in WAITING or any(i is not None and i.dtype == torch.bool for i in indices):
+        if name in self.waiting or any(i is not None and i.dtype == torch.bool for i in indices):
             raise Waited(name)
         return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager
-def nothing_waits(monkeypatch):
+def nothing_waits(monkeypatch, *allowed):
     """Refuses whatever brings values to the host, among them what no operation shows."""
 
     def refuse(tensor, *_, **__):
         raise Waited('numpy, tolist or cpu')
 
-    with monkeypatch.context() as patch, NoWaiting():
+    with monkeypatch.context() as patch, NoWaiting(*allowed):
         for name in ('numpy', 'tolist', 'cpu', '__array__'):
             patch.setattr(torch.Tensor, name, refuse)
         yield
@@ -85,15 +93,36 @@ def test_a_step_of_every_method_reads_nothing_from_the_device(name, kind, monkey
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('precision', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('name', TRAINED)
-def test_a_step_of_every_method_does_not_wait_for_the_gpu(name):
-    step = step_of(name, 'faces', 'cuda')
+def test_a_step_of_every_method_does_not_wait_for_the_gpu(name, precision):
+    step = step_of(name, 'faces', 'cuda', precision=precision)
     step()
     torch.cuda.set_sync_debug_mode('error')
     try:
         step()
     finally:
         torch.cuda.set_sync_debug_mode('default')
+
+
+def test_the_step_of_bfloat16_reads_nothing_from_the_device(monkeypatch):
+    step = step_of('mmanet', 'rooms')
+    with torch.autocast('cpu', torch.bfloat16), nothing_waits(monkeypatch):
+        step()
+
+
+@pytest.mark.parametrize('kind', ['faces', 'rooms'])
+def test_no_batch_of_a_test_reads_anything_from_the_device(kind, monkeypatch):
+    method, batch = ModalityDropout(TASKS[kind]).eval(), batch_of(TASKS[kind], 6)
+    evaluator = SubsetEvaluator(TASKS[kind])
+    masks = list(evaluator.masks.values())
+    with torch.no_grad():
+        list(subset_logits(method, batch, masks))  # whether subsets can be stacked is asked once
+        # Masks in NumPy become tensors of the host, which are copied without a wait.
+        with nothing_waits(monkeypatch, 'lift_fresh'):
+            for mask, logits in subset_logits(method, batch, masks):
+                evaluator.process_subset(mask, logits, batch)
+    assert len(evaluator.evaluate(6)) > len(masks)
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,14 @@ def matmul_peak(side: int, repeats: int, device: str = 'cpu') -> float:
     return 2 * side**3 / best
 
 
-def resident_mb() -> float:
-    """Returns the memory of this process in MiB; 0 where the system does not tell it."""
+def memory_mb(device: str) -> float:
+    """Returns the memory of this process in MiB; 0 where the system does not tell it.
+
+    Args:
+        device: 'cpu', or 'cuda' for what its tensors take on the GPU.
+    """
+    if device == 'cuda':
+        return torch.cuda.memory_allocated() / 2**20
     try:
         pages = int(Path('/proc/self/statm').read_text().split()[1])
     except OSError:

@@ -15,8 +15,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmark.engine import memory
 from benchmark.engine.building import cores, use_threads
+from benchmark.engine.memory import keep_freed
 from benchmark.engine.speed.cases import compute_on, machine
 from benchmark.engine.speed.measuring import Row, Sizes, in_turns, ratios, seconds
 from benchmark.files import ROOT
@@ -33,7 +33,7 @@ def _training(sizes: Sizes, folder: Path) -> Job:
     from benchmark.engine.speed import trainings
     from benchmark.engine.speed.cases import embedded
 
-    memory.keep_freed()
+    keep_freed()
     e = embedded(trainings.UNIFIED, DATASET, sizes, folder)
     return lambda: trainings.harness(e, folder)
 
@@ -50,7 +50,7 @@ def _test(sizes: Sizes, folder: Path) -> Job:
 
 def _test_with_kept_memory(sizes: Sizes, folder: Path) -> Job:
     """Prepares what `_test` does, in a process that keeps what is freed."""
-    memory.keep_freed()
+    keep_freed()
     return _test(sizes, folder)
 
 
@@ -99,6 +99,31 @@ def _done(pipes: list[Connection]) -> None:
         pipe.send(True)
     for pipe in pipes:
         pipe.recv()
+
+
+def _memories(sizes: Sizes, device: str) -> list[float]:
+    """Trains in this process, which keeps nothing that is freed; returns its memory by step."""
+    from benchmark.engine.speed import trainings
+
+    warnings.filterwarnings('ignore', message='Multi-processing start method')  # of mmengine
+    use_threads(1, device)
+    discover()
+    compute_on(device)
+    with tempfile.TemporaryDirectory() as folder:
+        return trainings.memories(sizes, Path(folder))
+
+
+def memory(sizes: Sizes) -> Row:
+    """Compares the memory at the end of an epoch with that after a tenth of its steps.
+
+    The epoch runs in a process of its own: one that has held more before would hide what is lost.
+    """
+    with multiprocessing.get_context('spawn').Pool(1) as pool:
+        found = pool.apply(_memories, (sizes, machine().device))
+    early = found[len(found) // 10]
+    what = f'memory of the process after {len(found)} training steps / after {len(found) // 10}'
+    value = found[-1] / early if early else 1.0
+    return Row(what, [value], '<= 1.02', f'{early:.0f} MiB and {found[-1]:.0f} MiB')
 
 
 def kept(sizes: Sizes) -> Row:

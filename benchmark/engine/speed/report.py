@@ -18,7 +18,7 @@ from benchmark.errors import UserError
 from benchmark.files import ROOT, writing
 from benchmark.registry import discover
 
-GPU = 'needs a GPU: results/reference/speed_gpu.md'
+GPU = 'needs a GPU; results/reference/speed_gpu.md tells what has been measured on one'
 UNMEASURED = {
     'cpu': (
         ('`--jobs` on one GPU', GPU),
@@ -47,7 +47,7 @@ def _alone(sizes: Sizes, folder: Path) -> dict[str, Job]:
         "training at the papers' size": lambda: trainings.papers(sizes, folder),
         "tests at the papers' size": lambda: testing.papers(sizes, folder),
         'FLOPs a second': lambda: trainings.peak(sizes, folder),
-        'memory': lambda: trainings.memory(sizes, folder),
+        'memory': lambda: processes.memory(sizes),
     }
 
 

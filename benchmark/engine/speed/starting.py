@@ -34,7 +34,7 @@ def starts(sizes: Sizes) -> list[Row]:
         ('`--help` answers', (COMMAND, '--help'), '<= 1'),
         ('a mistyped option is told', (COMMAND, '--metods', 'mmanet'), '<= 1'),
         ('`--list` answers', (COMMAND, '--list'), '<= 3'),
-        ('the first training step begins', ('-c', UNTIL_STEP, *TRAINING), '<= 6'),
+        ('the first training step of one experiment begins', ('-c', UNTIL_STEP, *TRAINING), '<= 6'),
     )
     return [
         Row(
