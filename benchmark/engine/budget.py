@@ -74,7 +74,7 @@ def _seconds(forecast: Forecast, e: Experiment) -> float:
     try:
         _ = e.readable
         return forecast.seconds(e, tests=not e.trial)
-    except Exception:  # whatever it is, the run records it
+    except (Exception, SystemExit):  # whatever it is, the run records it
         return 0.0
 
 

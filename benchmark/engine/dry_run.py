@@ -46,7 +46,7 @@ def show_plan(
             if not forecast.is_measured(e):  # steps of large networks take minutes
                 print(f'measuring  {e.data.name}  {e.name}', file=sys.stderr, flush=True)
             seconds = forecast.seconds(e, tests=not e.trial)
-        except Exception as error:  # whatever a method does in its first steps, the others are told
+        except (Exception, SystemExit) as error:  # whatever a method does, the others are told
             refused += 1
             print(f'refused   {line}  {describe(e, error)[0]}', flush=True)
             continue

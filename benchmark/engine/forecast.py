@@ -3,32 +3,64 @@
 from __future__ import annotations
 
 import heapq
-import itertools
-import time
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import torch
-from mmengine.optim import build_optim_wrapper
-from torch.utils.data import DataLoader
+from mmengine.optim import BaseOptimWrapper, build_optim_wrapper
 
+from benchmark.dataset import Dataset
+from benchmark.engine import noise, state, validating
 from benchmark.engine.building import Machine, build, loader_of, loaders, quiet
+from benchmark.engine.compiling import compiled
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
+from benchmark.engine.execution import deterministic
 from benchmark.engine.experiment import Experiment, Part
 from benchmark.engine.fitting import check_size, is_fitted
-from benchmark.engine.loading import split_of
-from benchmark.engine.protocol import Protocol
+from benchmark.engine.loading import Samples
+from benchmark.engine.pace import measure, now
 from benchmark.engine.state import epochs_done, is_trained
 from benchmark.engine.training import optim_wrapper
-from benchmark.method import Method
-
-STEPS = 3
-"""Steps that a forecast measures, after one to warm up."""
+from benchmark.errors import UserError
+from benchmark.method import Batch, Method
 
 
-Measured = tuple[dict[str, float], float, float]
-"""Seconds of what is trained before ('pretraining', 'teacher'), of one training, of one test."""
+@dataclass(frozen=True)
+class Training:
+    """How long one network trains.
+
+    Attributes:
+        epoch: Seconds of the steps of an epoch, and of saving their result.
+        validation: Seconds of a validation during the training.
+        validated: The epochs, counted from 1, after which there is one; the last epoch is the last.
+    """
+
+    epoch: float
+    validation: float
+    validated: Sequence[int]
+
+    def seconds(self, done: int = 0) -> float:
+        """Returns the seconds that are left after some epochs and their validations."""
+        return self.epoch * (self.validated[-1] - done) + self.validation * sum(
+            n > done for n in self.validated
+        )
+
+
+class Measured(NamedTuple):
+    """How long the parts of an experiment take.
+
+    Attributes:
+        earlier: 'pretraining' and 'teacher', where there are such, -> their trainings.
+        training: The training of one network.
+        tests: Seconds in which one network predicts the validation and the test split at the end.
+    """
+
+    earlier: dict[str, Training]
+    training: Training
+    tests: float
 
 
 class Schedule:
@@ -96,34 +128,32 @@ class Forecast:
         if key not in self._measured:
             with quiet():
                 self._measured[key] = self._measure(e)
-        earlier, training, each = self._measured[key]
-        seconds = {part.folder: training * _left(part, e) for part in e.parts}
+        measured = self._measured[key]
+        seconds = {p.folder: measured.training.seconds(_epochs_done(p, e)) for p in e.parts}
         for kind, x in e.earlier.items():
-            seconds[x.folder] = earlier[kind] * _left(x.parts[0], x)
+            seconds[x.folder] = measured.earlier[kind].seconds(_epochs_done(x.parts[0], x))
         new = seconds.keys() - self.trained
         self.trained |= new
-        testing = each * len(split_of(e.data, 'val')) if tests else 0.0
-        return sum(seconds[f] for f in new) + testing
+        return sum(seconds[f] for f in new) + (len(e.parts) * measured.tests if tests else 0.0)
 
     def _measure(self, e: Experiment) -> Measured:
-        """Returns seconds of what is trained before, to train one network, to test one sample.
+        """Measures steps and validations, on a machine that is set up as for a run.
 
         How long a fit takes that has no steps is not known; it counts as no time.
         """
-        method, earlier = build(e, self.machine.device), dict[str, float]()
+        deterministic(self.machine)
+        method, earlier = build(e, self.machine.device), dict[str, Training]()
         if is_fitted(e.method):
             check_size(e)
-            loader = loader_of(e, self.machine, 'val')
-            return earlier, 0.0, _rehearse_validation(method, loader, 1, e.subsets)
+            last = [e.protocol.epochs]
+            each, tests = _validation(method, e, e.parts[-1], self.machine, last)
+            return Measured(earlier, Training(0.0, each, last), tests)
         for kind, x in e.earlier.items():
             network = build(x, self.machine.device)
-            both = loaders(x, x.parts[0], self.machine)
-            earlier[kind] = forecast(network, both, x.protocol, x.subsets)[0]
+            earlier[kind], _ = forecast(network, x, x.parts[0], self.machine)
             if x is e.teacher:
                 method.set_teacher(network)
-        both = loaders(e, e.parts[-1], self.machine)
-        training, each = forecast(method, both, e.protocol, e.subsets)
-        return earlier, training, each
+        return Measured(earlier, *forecast(method, e, e.parts[-1], self.machine))
 
 
 def _key(e: Experiment) -> tuple[str, str, str, str]:
@@ -148,58 +178,103 @@ def _epochs_done(part: Part, e: Experiment) -> int:
     return min(epochs_done(part.folder, identity), e.protocol.epochs)
 
 
-def _left(part: Part, e: Experiment) -> float:
-    """Returns the share of a network's training that is still to do."""
-    return 1 - _epochs_done(part, e) / e.protocol.epochs
-
-
-def forecast(
-    method: Method,
-    loaders: tuple[DataLoader, DataLoader],
-    protocol: Protocol,
-    subsets: Sequence[str] | None = None,
-) -> tuple[float, float]:
-    """Measures a few steps and one evaluated batch of an untrained method.
+def forecast(method: Method, e: Experiment, part: Part, machine: Machine) -> tuple[Training, float]:
+    """Measures a few steps and validated batches of an untrained method.
 
     Args:
         method: The method, with a teacher where it has one; its weights change.
-        loaders: Training and validation loaders.
-        protocol: Gives epochs and optimiser.
-        subsets: The subsets that are tested; all by default.
+        e: What trains it.
+        part: Which of the experiment's networks it is.
+        machine: Where.
 
     Returns:
-        Expected seconds of the whole training, and seconds to test one sample on these subsets.
+        How long its training takes, and the seconds of the predictions at the end.
     """
-    each = _rehearse_validation(method, loaders[1], protocol.epochs, subsets)
-    wrapper = build_optim_wrapper(method, optim_wrapper(protocol))
-    batches = itertools.cycle(itertools.islice(iter(loaders[0]), STEPS))
-    seconds = []
-    for batch in itertools.islice(batches, STEPS + 1):
-        start = time.perf_counter()
-        method.train().train_step(batch, optim_wrapper=wrapper)
-        seconds.append(time.perf_counter() - start)
-    return protocol.epochs * len(loaders[0]) * sum(seconds[1:]) / STEPS, each
+    if machine.compiled:
+        compiled(method)
+    protocol = e.protocol
+    every = validating.interval(type(method), protocol, machine.curves)
+    validated = validating.validated(protocol.epochs, every)
+    validation, tests = _validation(method, e, part, machine, validated)
+    loader, _ = loaders(e, part, machine)
+    samples = cast(Samples, loader.dataset)
+    method.data_preprocessor.augment = noise.augmentation(samples, protocol.noise)
+    wrapper = build_optim_wrapper(method.train(), optim_wrapper(protocol))
+    pace = measure(loader, lambda b: method.train_step(b, optim_wrapper=wrapper), machine.device)
+    epoch = pace.seconds(len(loader)) + _saving(method, wrapper, machine.device)
+    return Training(epoch, validation, validated), tests
 
 
-def _rehearse_validation(
-    method: Method, loader: DataLoader, epochs: int, subsets: Sequence[str] | None = None
-) -> float:
-    """Puts the method in its last-epoch state, so that loss terms that start late are timed.
+def _saving(method: Method, wrapper: BaseOptimWrapper, device: str) -> float:
+    """Returns the seconds in which the state of a training is saved, as after every epoch.
 
-    Every epoch's validation is given the scores of one batch, for methods that mine there.
+    Trainings on few samples take most of their time for it. It is written to a temporary folder,
+    since nothing is trained; if there is no room, it counts as no time.
+    """
+    content = {'state_dict': method.state_dict(), 'optimizer': wrapper.state_dict()}
+    start = now(device)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            state.save(content, Path(folder) / state.RESUME)
+            return now(device) - start
+    except (OSError, UserError):
+        return 0.0
+
+
+def _validation(
+    method: Method, e: Experiment, part: Part, machine: Machine, validated: Sequence[int]
+) -> tuple[float, float]:
+    """Measures a validation, and puts the method in the state that it has in the last epoch.
+
+    Loss terms that start late are timed then. All validations of the training are given the scores
+    of the measured batches, for methods that mine there.
 
     Returns:
-        Seconds to test one sample on these subsets, by default on all.
+        Seconds of a validation, and of the predictions of both splits at the end.
     """
-    evaluator = SubsetEvaluator(method.task, subsets)
-    batch = method.data_preprocessor(next(iter(loader)), False)
-    start = time.perf_counter()
-    with torch.no_grad():
-        for mask, logits in subset_logits(method.eval(), batch, list(evaluator.masks.values())):
+    loader = loader_of(e, machine, 'val')
+    samples = cast(Samples, loader.dataset)
+    evaluator = SubsetEvaluator(method.task, e.subsets_of(part), samples.split)
+    masks = list(evaluator.masks.values())
+    sizes: list[int] = []
+
+    @torch.no_grad()
+    def predict(batch: Batch) -> None:
+        sizes.append(len(batch.ids))
+        batch = method.data_preprocessor(batch, False)
+        for mask, logits in subset_logits(method, batch, masks):
             evaluator.process_subset(mask, logits, batch)
-    evaluator.evaluate(len(batch.ids))
-    each = (time.perf_counter() - start) / len(batch.ids)
-    method.epochs = epochs
-    for method.epoch in range(epochs):
+
+    method.eval()
+    pace = measure(loader, predict, machine.device)
+    start = now(machine.device)
+    evaluator.evaluate(sum(sizes))  # how many samples there are makes next to no difference
+    scored = now(machine.device)
+    method.epochs = e.protocol.epochs
+    for after in validated:
+        method.epoch = after - 1
         method.on_validation(evaluator.scores)
-    return each
+    heard = (now(machine.device) - scored) / len(validated)
+    counts = len(samples), _tested(e.data, len(samples))
+    val, test = (pace.seconds(count / sizes[0]) + scored - start for count in counts)
+    return val + heard, val + test
+
+
+def _tested(data: Dataset, validated: int) -> int:
+    """Returns how many test samples there are, as far as that is known.
+
+    The test split is not opened. Its size is that of the option `test` of a data set that has one,
+    as generated data do, or else that of the published split, for each validation sample of the
+    published splits where their number is known, too. Without both it is taken to be as large as
+    the validation split.
+
+    Args:
+        data: The data set.
+        validated: Number of its validation samples.
+    """
+    option, published = data.options.get('test'), data.published_sizes
+    if isinstance(option, int) and not isinstance(option, bool):
+        return option
+    if 'test' not in published:
+        return validated
+    return round(published['test'] * validated / published.get('val', validated))

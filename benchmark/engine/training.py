@@ -15,7 +15,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from benchmark.engine import noise, state
+from benchmark.engine import noise, state, validating
 from benchmark.engine.curves import Curves, Showing
 from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
 from benchmark.engine.hooks import Averaging, Checkpoint, EpochState, LossWatch, Selection
@@ -242,10 +242,7 @@ def _runner(
 ) -> SilentRunner:
     train_samples, val_samples = (cast(Samples, loader.dataset) for loader in loaders)
     method.data_preprocessor.augment = noise.augmentation(train_samples, protocol.noise)
-    # Validation costs time: without a listener or a rule, only the last epoch's is wanted.
-    listens = type(method).on_validation is not Method.on_validation
-    wanted = listens or protocol.validates or job.curves
-    interval = protocol.val_interval if wanted else protocol.epochs
+    interval = validating.interval(type(method), protocol, job.curves)
     saved = processes.told(lambda: _saved(method, protocol, job))
     return SilentRunner(
         job.device,

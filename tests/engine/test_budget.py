@@ -8,18 +8,25 @@ from benchmark.engine import arguments, execution, plan
 from benchmark.engine.budget import within
 from benchmark.engine.building import Machine
 from benchmark.engine.dry_run import show_plan
-from benchmark.engine.forecast import Forecast
+from benchmark.engine.forecast import Forecast, Measured, Training
 from benchmark.errors import UserError
 from benchmark.records import store
 from benchmark.registry import discover
 
 discover()
+
+
+def taking(training, **earlier):
+    """Returns what a network measures that trains for one epoch and is then tested for 4 s."""
+    before = {kind: Training(seconds, 0.0, [1]) for kind, seconds in earlier.items()}
+    return Measured(before, Training(training, 0.0, [1]), 4.0)
+
+
 SECONDS = {
-    # teacher, training, test of one sample; the validation split has 8
-    'hemis': ({}, 100.0, 0.5),
-    'rfnet': ({}, 1000.0, 0.5),
-    'distilled': ({'teacher': 50.0}, 100.0, 0.5),
-    'mmanet': ({'teacher': 50.0}, 100.0, 0.5),
+    'hemis': taking(100.0),
+    'rfnet': taking(1000.0),
+    'distilled': taking(100.0, teacher=50.0),
+    'mmanet': taking(100.0, teacher=50.0),
 }
 
 
@@ -83,7 +90,7 @@ def test_a_teacher_counts_with_the_first_student_that_fits(tmp_path, capsys):
     told = capsys.readouterr().out
     assert told.endswith('budget of 4 min 18 s: 2 of 2 fit, expected 4 min 18 s\n')
     # distilled is left out, so that its teacher is trained by the next student.
-    slow = {**SECONDS, 'distilled': ({'teacher': 50.0}, 900.0, 0.5)}
+    slow = {**SECONDS, 'distilled': taking(900.0, teacher=50.0)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Forecast, '_measure', lambda _, e: slow[e.name])
         assert fitting(grid, 154.0) == ['mmanet 0']
@@ -168,7 +175,7 @@ def test_a_measurement_serves_the_seeds_of_one_protocol_alone(tmp_path, monkeypa
 
     def measure(_, e):
         asked.append(e.protocol.batch_size)
-        return {}, 100.0 * e.protocol.batch_size, 0.0
+        return Measured({}, Training(100.0 * e.protocol.batch_size, 0.0, [1]), 0.0)
 
     monkeypatch.setattr(Forecast, '_measure', measure)
     grids = [grid_of(tmp_path, 'hemis', seeds=(0, 1), batch_size=size) for size in ('2', '4')]

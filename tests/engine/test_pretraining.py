@@ -5,9 +5,18 @@ import pytest
 import torch
 from tasks import ESANET, TASKS, Toy
 
-from benchmark.engine import deployed, execution, loading, picking, plan, pretraining, slurm
+from benchmark.engine import (
+    deployed,
+    execution,
+    forecast,
+    loading,
+    picking,
+    plan,
+    pretraining,
+    slurm,
+)
 from benchmark.engine.building import Machine, build
-from benchmark.engine.forecast import Forecast
+from benchmark.engine.pace import Pace
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.records import store
@@ -228,14 +237,22 @@ def test_tasks_of_a_scheduler_train_encoders_then_teachers_then_students(tmp_pat
     assert [len(wave) for wave in left] == [3, 1, 0]
 
 
-def test_a_forecast_counts_the_pre_training_once(tmp_path):
+def test_a_forecast_counts_the_pre_training_once(tmp_path, monkeypatch):
+    def measure(loader, work, device):
+        work(next(iter(loader)))
+        return Pace(1.0, 1.0)
+
+    monkeypatch.setattr(forecast, 'measure', measure)
+    monkeypatch.setattr(forecast, 'now', lambda _: 0.0)
     data = Toy(TASKS['vectors'], SIZES)
     first, second = grid_of(
         data, tmp_path, 'hemis', 'modality_dropout', pretrain='masked', pretrain_epochs=1000
     )
-    forecast = Forecast(MACHINE)
-    assert forecast.seconds(first, tests=False) > 100 * forecast.seconds(second, tests=False) > 0
-    assert first.pretraining.folder in forecast.trained
+    told = forecast.Forecast(MACHINE)
+    # Two steps in each epoch, and a validation of one batch.
+    assert told.seconds(first, tests=False) == 1000 * 2 + 1 + 2 + 1
+    assert told.seconds(second, tests=False) == 2 + 1
+    assert first.pretraining.folder in told.trained
 
 
 def test_the_rules_of_the_pre_training_are_those_of_the_table_but_for_its_epochs():

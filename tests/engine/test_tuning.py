@@ -618,7 +618,8 @@ def test_a_dedicated_method_is_scored_over_all_its_networks(tmp_path):
 
 def test_the_plan_counts_the_trials_and_runs_nothing(tmp_path, capsys, monkeypatch):
     real, measured = forecast.forecast, []
-    monkeypatch.setattr(forecast, 'forecast', lambda *a: measured.append(real(*a)) or (100.0, 0.0))
+    each = forecast.Training(50.0, 0.0, [2]), 0.0
+    monkeypatch.setattr(forecast, 'forecast', lambda *a: measured.append(real(*a)) or each)
     data = toy(cls=Sealed)
     grid = grid_of(tmp_path, 'taught', 'modality_dropout', seeds=(0, 1), data=data)
     dry_run.show_plan(grid, MACHINE)
