@@ -160,13 +160,13 @@ def rate_cases(known: dict[str, runs.Runs]) -> list[tuple[str, Case]]:
     return [(rate, (*pair, 'mean')) for rate in known for pair in pairs]
 
 
-def against_base(known: runs.Runs, one: str = '') -> dict[str, list[Case]]:
-    """Returns the tests of every row's mean, and of one row by subset, against modality dropout."""
+def against_base(known: runs.Runs, *several: str) -> dict[str, list[Case]]:
+    """Returns the tests of every row's mean, and of some by subset, against modality dropout."""
     others = [label for label in known.groups if label != BASE]
     found: dict[str, list[Case]] = {
         f'Every row against `{BASE}`': [(label, BASE, 'mean') for label in others]
     }
-    if one:
+    for one in (one for one in several if one in known.groups):
         subsets: list[Case] = [(one, BASE, column) for column in known.subsets]
         found[f'`{one}` against `{BASE}`, by subset'] = subsets
     return found
@@ -175,7 +175,7 @@ def against_base(known: runs.Runs, one: str = '') -> dict[str, list[Case]]:
 FAMILIES = {
     'ablation': ablation,
     'fusion': fusion,
-    'cpu': lambda known: against_base(known, 'logistic'),
+    'cpu': lambda known: against_base(known, 'logistic', 'complete'),
     'variants': variants,
     'eight': against_base,
 }
