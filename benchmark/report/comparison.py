@@ -229,8 +229,11 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def p_text(p: float) -> str:
-    """Returns a p-value with three digits."""
-    return '< 0.001' if p < 0.001 else f'{p:.3f}'
+    """Returns a p-value with three digits, or with more that tell on which side of .05 it lies."""
+    if p < 0.001:
+        return '< 0.001'
+    shown = (f'{p:.{digits}f}' for digits in range(3, 17))
+    return next((text for text in shown if p == LEVEL or float(text) != LEVEL), f'{p:.3f}')
 
 
 def weights(added: np.ndarray, metric: str) -> np.ndarray:

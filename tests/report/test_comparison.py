@@ -31,6 +31,18 @@ def _counts(run, metric='accuracy', live=1):
     return metrics.contributions(run, 'a', metric, live)[:, None]
 
 
+@pytest.mark.parametrize(
+    ('p', 'shown'),
+    [
+        (0.0004, '< 0.001'), (0.0006, '< 0.001'), (0.0014, '0.001'), (0.049, '0.049'),
+        (0.04951, '0.0495'), (0.0502, '0.0502'), (0.0500004, '0.0500004'), (0.05, '0.050'),
+        (np.nextafter(0.05, 1), '0.050'), (0.0506, '0.051'), (1.0, '1.000'),
+    ],
+)  # fmt: skip
+def test_a_printed_p_tells_on_which_side_of_the_level_it_lies(p, shown):
+    assert comparison.p_text(p) == shown
+
+
 def test_holm_agrees_with_stepping_down_by_hand(rng):
     p = rng.random(12) ** 3
     for alpha in (0.01, 0.05, 0.2, 0.5):
