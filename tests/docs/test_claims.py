@@ -556,7 +556,8 @@ def test_how_far_the_scores_of_one_seed_differ_between_machines_is_that_of_the_r
     (faces, face), (rooms, room) = apart('synth_faces'), apart('synth_rooms')
     words = (
         f'the mean of one seed differs by up to {faces:.2f} points on faces (without '
-        f'`complete`) and {rooms:.2f} in rooms, and the score of a single subset by up to {face:.2f} and {room:.2f}.'
+        f'`complete`) and {rooms:.2f} in rooms, and the score of a single subset by up to '
+        f'{face:.2f} and {room:.2f}.'
     )
     assert words in text_of(RESULTS)
     assert faces < 2.1
