@@ -46,7 +46,12 @@ def count() -> int:
 
 def here() -> int:
     """Returns how many of them were started on this machine."""
-    return int(os.environ.get('LOCAL_WORLD_SIZE', '1')) if count() > 1 else 1
+    return _started() if count() > 1 else 1
+
+
+def _started() -> int:
+    """Returns how many processes `torchrun` says that it started on this machine."""
+    return int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
 
 
 def world() -> int:
@@ -90,7 +95,7 @@ def joined(device: str, **place: Any) -> Iterator[None]:
 
 
 def _check_gpus() -> None:
-    gpus, started = torch.cuda.device_count(), int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
+    gpus, started = torch.cuda.device_count(), _started()
     if started <= gpus:
         return
     told = (

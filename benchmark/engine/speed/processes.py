@@ -54,14 +54,19 @@ def _test_with_kept_memory(sizes: Sizes, folder: Path) -> Job:
     return _test(sizes, folder)
 
 
-def _work(
-    pipe: Connection, sizes: Sizes, device: str, prepare: Callable[[Sizes, Path], Job]
-) -> None:
-    """Does a job whenever the pipe says so, and ends with the pipe."""
+def _begin(device: str) -> None:
+    """Sets a process up that was started to measure."""
     warnings.filterwarnings('ignore', message='Multi-processing start method')  # of mmengine
     use_threads(1, device)
     discover()
     compute_on(device)
+
+
+def _work(
+    pipe: Connection, sizes: Sizes, device: str, prepare: Callable[[Sizes, Path], Job]
+) -> None:
+    """Does a job whenever the pipe says so, and ends with the pipe."""
+    _begin(device)
     with tempfile.TemporaryDirectory() as folder:
         job = prepare(sizes, Path(folder))
         job()
@@ -105,10 +110,7 @@ def _memories(sizes: Sizes, device: str) -> list[float]:
     """Trains in this process, which keeps nothing that is freed; returns its memory by step."""
     from benchmark.engine.speed import trainings
 
-    warnings.filterwarnings('ignore', message='Multi-processing start method')  # of mmengine
-    use_threads(1, device)
-    discover()
-    compute_on(device)
+    _begin(device)
     with tempfile.TemporaryDirectory() as folder:
         return trainings.memories(sizes, Path(folder))
 
