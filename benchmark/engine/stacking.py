@@ -1,15 +1,16 @@
 """Decodes several subsets of the modalities in one call, as if each were a batch of its own.
 
 The networks of this field treat each sample alone in eval mode, so that the features of a batch can
-be repeated once for each subset and decoded together under all masks. Whether a method's `decode`
-allows that is found out, not asked: see `_stackable`.
+be repeated once for each subset and decoded together under all masks. Many begin with a convolution
+that is computed once for all subsets (`first_layers`). Whether a method's `decode` allows the one
+and the other is found out, not asked: see `_tried`.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from benchmark.engine.first_layers import Products, Repeated
 from benchmark.method import Method
 from benchmark.missing import derive
 
@@ -32,8 +34,21 @@ TOLERANCE = 1e-3
 ROWS = 4
 """Number of samples on which a network is tried, under every subset."""
 
-_STACKABLE: WeakKeyDictionary[Method, bool] = WeakKeyDictionary()
-"""Networks that were tried -> whether they decode several subsets in one call."""
+
+class Way(NamedTuple):
+    """How a network's subsets are decoded.
+
+    Attributes:
+        stacked: Several subsets in one call.
+        shared: The first convolution once for all subsets.
+    """
+
+    stacked: bool = False
+    shared: bool = False
+
+
+_WAYS: WeakKeyDictionary[Method, Way] = WeakKeyDictionary()
+"""How the networks that were tried are decoded."""
 
 
 @contextlib.contextmanager
@@ -75,15 +90,17 @@ def decoded(
     stacked = torch.from_numpy(np.stack(masks)).to(available.device, non_blocking=True)
     allowed = available & stacked[:, None]
     size = _chunk(features, len(available), available.device.type)
-    if min(size, len(masks)) > 1 and method not in _STACKABLE:
+    if len(masks) > 1 and method not in _WAYS:
         few = tree_map_only(Tensor, lambda x: x[:ROWS], features)
-        _STACKABLE[method] = _stackable(method, few, allowed[:, :ROWS], size)
-    size = size if _STACKABLE.get(method) else 1
+        _WAYS[method] = _tried(method, few, allowed[:, :ROWS], size)
+    way = _WAYS.get(method, Way())
+    size = size if way.stacked else 1
+    products = Products() if way.shared and len(masks) > 1 else None
     for start in range(0, len(masks), size):
         some = masks[start : start + size]
         # Networks that draw decode one subset at a time.
         with repeatable(available.device, number, *some[0]):
-            logits = _together(method, features, allowed[start : start + size])
+            logits = _together(method, features, allowed[start : start + size], products)
         yield from zip(some, logits, strict=True)
 
 
@@ -95,45 +112,68 @@ def _chunk(features: Any, count: int, device: str) -> int:
     return max(1, LIMIT[device] // max(1, sum(x.nbytes for x in leaves)))
 
 
-def _together(method: Method, features: Any, allowed: Tensor) -> Sequence[Any]:
-    """Returns the logits (B, ...) under each of S masks (S, B, M), decoded in one call."""
+def _together(
+    method: Method, features: Any, allowed: Tensor, products: Products | None = None
+) -> Sequence[Any]:
+    """Returns the logits (B, ...) under each of S masks (S, B, M), decoded in one call.
+
+    Args:
+        method: The method.
+        features: Features of B samples.
+        allowed: The masks.
+        products: What calls with the same features have computed; None if they share nothing.
+    """
     count = len(allowed)
+    repeated = features
+    if products is not None:
+        repeated = tree_map_only(Tensor, lambda x: Repeated([(x, None)], count, products), features)
+    elif count > 1:
+        # Concatenated, because `Tensor.repeat` would lose the layout channels_last.
+        repeated = tree_map_only(Tensor, lambda x: torch.cat([x] * count), features)
     if count == 1:
-        return [method.decode(features, allowed[0])]
-    # Concatenated, because `Tensor.repeat` would lose the layout channels_last.
-    repeated = tree_map_only(Tensor, lambda x: torch.cat([x] * count), features)
-    logits = method.decode(repeated, allowed.flatten(0, 1))
-    return logits.unflatten(0, (count, -1))
+        return [method.decode(repeated, allowed[0])]
+    return method.decode(repeated, allowed.flatten(0, 1)).unflatten(0, (count, -1))
 
 
-def _stackable(method: Method, features: Any, allowed: Tensor, size: int) -> bool:
-    """Returns whether subsets that are decoded in one call get the logits of separate calls.
+def _tried(method: Method, features: Any, allowed: Tensor, size: int) -> Way:
+    """Returns how subsets are decoded so that they get the logits of separate, plain calls.
 
-    They do not where `decode` compares samples, takes the first sample's mask for all of them, or
-    draws random numbers, of which a seed gives others in another order.
+    Stacked they do not where `decode` compares samples, takes the first sample's mask for all of
+    them, or draws random numbers, of which a seed gives others in another order.
 
     Args:
         method: The method.
         features: Features of some samples.
         allowed: (S, B, M) bool, all S masks for each of them.
-        size: How many subsets are decoded in one call.
+        size: How many subsets are decoded in one call, if that is possible.
     """
     device = allowed.device
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
         before = _drawn(device)
         apart = [method.decode(features, mask) for mask in allowed]
         if not all(isinstance(x, Tensor) for x in apart) or not before.equal(_drawn(device)):
-            return False
+            return Way()
         expected = torch.stack(apart)
-        try:
-            parts = (_together(method, features, part) for part in allowed.split(size))
-            found = torch.stack([logits for part in parts for logits in part])
-        except Exception:  # the call with one subset works, and nothing else is asked of a method
-            return False
-    if found.shape != expected.shape:
-        return False
-    # Of logits that are not finite the comparison is false.
-    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
+
+        def same(size: int, products: Products | None) -> bool:
+            try:
+                parts = (
+                    _together(method, features, part, products) for part in allowed.split(size)
+                )
+                found = torch.stack([logits for part in parts for logits in part])
+            except Exception:  # the plain call works, and nothing else is asked of a method
+                return False
+            if found.shape != expected.shape:
+                return False
+            # Of logits that are not finite the comparison is false.
+            return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
+
+        stacked = size > 1 and same(size, None)
+        products = Products()
+        # A compiled part would be compiled again for tensors of another class.
+        compiled = any(module._compiled_call_impl for module in method.modules())
+        shared = not compiled and same(size if stacked else 1, products) and products.count > 0
+    return Way(stacked, shared)
 
 
 def _drawn(device: torch.device) -> Tensor:

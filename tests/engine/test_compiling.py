@@ -7,11 +7,12 @@ import torch
 from tasks import TASKS, Toy, batch_of
 
 from benchmark import run
-from benchmark.engine import arguments, compiling, execution
+from benchmark.engine import arguments, compiling, execution, stacking
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment as experiment_of
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
+from benchmark.missing import subset_masks
 from benchmark.options import Spec
 from benchmark.registry import METHODS, discover
 
@@ -82,3 +83,17 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.setattr(shutil, 'which', lambda name: None)
     with pytest.raises(UserError, match='--compile: expected a C[+][+] compiler, found no g[+][+]'):
         arguments.check(args)
+
+
+@torch.no_grad()
+def test_all_subsets_of_compiled_parts_have_the_logits_of_separate_calls():
+    torch.manual_seed(0)
+    method = METHODS.module_dict['modality_dropout'](TASKS['vectors']).eval()
+    batch = batch_of(TASKS['vectors'])
+    masks = list(subset_masks(2))
+    features = method.encode(batch.inputs)
+    plain = [method.decode(features, batch.available & torch.from_numpy(m)) for m in masks]
+    compiling.compiled(method, backend='eager')
+    found = [logits for _, logits in stacking.decoded(method, features, batch.available, masks)]
+    torch.testing.assert_close(torch.stack(found), torch.stack(plain), rtol=0, atol=1e-5)
+    assert stacking._WAYS[method] == stacking.Way(stacked=True, shared=False)
