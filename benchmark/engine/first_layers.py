@@ -11,7 +11,7 @@ computed as above. Every other operation gets the tensor that they stand for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -168,17 +168,22 @@ def _convolution(x: Any, weight: Tensor, bias: Tensor | None, *rest: Any) -> Ten
     transposed, groups = rest[3], rest[5]
     if not isinstance(x, Repeated) or transposed or groups != 1:
         return None
-    total: Tensor | None = None
-    start = 0
-    for part, keep in x.parts:
-        if keep is None:
-            return None
-        y = x.products.convolved(part, weight, start, rest)
-        start += part.shape[1]
-        # A selection, because what is absent may be NaN.
-        chosen = torch.where(keep.unflatten(0, (x.subsets, -1)), y, y.new_zeros(()))
-        total = chosen if total is None else total.add_(chosen)
-    assert total is not None
+    parts = [(part, keep) for part, keep in x.parts if keep is not None]
+    if len(parts) < len(x.parts):
+        return None
+
+    def chosen() -> Iterator[Tensor]:
+        start = 0
+        for part, keep in parts:
+            y = x.products.convolved(part, weight, start, rest)
+            start += part.shape[1]
+            # A selection, because what is absent may be NaN.
+            yield torch.where(keep.unflatten(0, (x.subsets, -1)), y, y.new_zeros(()))
+
+    maps = chosen()
+    total = next(maps)
+    for y in maps:
+        total += y
     if bias is not None:
         total += bias.view(-1, *[1] * (total.ndim - 3))
     return total.flatten(0, 1)
