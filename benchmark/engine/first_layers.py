@@ -127,9 +127,10 @@ class Repeated(Tensor):
         return func(*args, **kwargs)
 
 
-def _zero(x: Repeated, size: Sequence[int], **_: Any) -> Tensor | None:
-    """new_zeros: of a single number, with which `_where` masks."""
-    return None if size else x.products.zero(x.parts[0][0])
+def _zero(x: Repeated, size: Sequence[int], **other: Any) -> Tensor | None:
+    """new_zeros: of a single number of the same type, with which `_where` masks."""
+    plain = not size and all(value is None for value in other.values())
+    return x.products.zero(x.parts[0][0]) if plain else None
 
 
 def _where(keep: Tensor, x: Any, other: Any) -> Repeated | None:
@@ -148,6 +149,8 @@ def _cat(tensors: Sequence[Any], dim: int = 0) -> Repeated | None:
     if dim != 1 or not all(isinstance(x, Repeated) for x in tensors):
         return None
     first = tensors[0]
+    if any(x.dtype != first.dtype for x in tensors):
+        return None
     return Repeated([part for x in tensors for part in x.parts], first.subsets, first.products)
 
 
