@@ -129,7 +129,7 @@ class Repeated(Tensor):
 
 def _zero(x: Repeated, size: Sequence[int], **other: Any) -> Tensor | None:
     """new_zeros: of a single number of the same type, with which `_where` masks."""
-    plain = not size and all(value is None for value in other.values())
+    plain = not size and not any(other.values())  # no dtype, device or pinned memory is named
     return x.products.zero(x.parts[0][0]) if plain else None
 
 
