@@ -124,7 +124,8 @@ class RedCore(Method):
     step 0 and every 500 steps (here at most 1e6-fold, to prevent overflow).
 
     Departures from that code in both variants: a missing modality has the code of zero features,
-    where that code encodes a zero input. Not reproduced are networks without a loss, NaN for a
+    where that code encodes a zero input; and the classifiers have no dropout, where its script sets
+    0.5 for all four. Not reproduced are networks without a loss, NaN for a
     modality that a batch lacks, and samples without modalities.
 
     Args:

@@ -21,7 +21,7 @@ LEVEL = 0.05
 POWER = 0.8
 """Probability with which a planned comparison is to find the difference that it looks for."""
 
-REPLICATES = 2000
+REPLICATES = 10_000
 """Draws of the bootstrap, which estimates variances; it is no bound of the p-values."""
 
 CHUNK = 4_000_000

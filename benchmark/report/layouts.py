@@ -55,7 +55,11 @@ RFNET = Column('rfnet', ('RFNet',))
 MMFORMER = Column('mmformer', ('mmFormer',))
 MMANET = Column('mmanet', ('MMANet', 'MMANet, first run'))
 
-LOSSES = ('logits', 'soft_target', 'fitnet', 'at', 'sp', 'pkt', 'mad')
+LOSSES = (
+    'loss=logits',
+    'alpha=auto,loss=soft_target,temperature=2',  # a search found other values for faces
+    *(f'loss={loss}' for loss in ('fitnet', 'at', 'sp', 'pkt', 'mad')),
+)
 
 LAYOUTS = {
     # MMANet, Table 1: one network for each subset against one for all, ACER on CASIA-SURF.
@@ -81,7 +85,7 @@ LAYOUTS = {
     # number of the paper was found. The runs are those of the grid mmanet-ablation.
     'mmanet-distillation': Layout(
         'MMANet (Wei et al., CVPR 2023, arXiv 2304.08028), ablation of the loss of distillation',
-        (Column('modality_dropout'), *(Column(f'distilled:loss={loss}') for loss in LOSSES)),
+        (Column('modality_dropout'), *(Column(f'distilled:{loss}') for loss in LOSSES)),
     ),
     # MMANet, ablation of MAD and MAR: neither, MAR alone (alpha=0), MAD alone (beta=0), both, and
     # other rules for weak subsets. No number of the paper was found. Grid mmanet-ablation.

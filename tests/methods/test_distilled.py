@@ -288,6 +288,16 @@ def test_mad_has_the_weight_that_mmanet_has_on_the_dataset():
         assert Distilled.settings[dataset] == expected
 
 
+def test_losses_have_the_weights_of_their_sources():
+    # The factors 3,000 and 30,000 are those of means over pairs of MMANet's batches of 64.
+    usual = {'logits': 1, 'soft_target': 0.9 / 0.1, 'fitnet': 100, 'at': 1000, 'mad': 30}
+    usual |= {'sp': 3000 / 64, 'pkt': 30000 / 64}
+    task = dataclasses.replace(FACES, dataset='toy')
+    assert {loss: Distilled(task, loss=loss).alpha for loss in usual} == pytest.approx(usual)
+    assert WEIGHTS.keys() == usual.keys()
+    assert Distilled(task).temperature == 2
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_mad_with_mar_equals_mmanet(kind):
     ours, reference = distilled(kind, loss='mad', mar=True), distilled(kind, cls=MMANet)

@@ -11,6 +11,7 @@ from tasks import TASKS, batch_of
 
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, LOSSES, Method, Modality, SubsetScore, Task
+from benchmark.missing import subset_ids
 from benchmark.registry import METHODS, discover
 from methods.common.fitted import Fitted
 from methods.common.losses import segmentation_loss, sigmoid_dice, sigmoid_loss
@@ -88,6 +89,36 @@ def test_every_method_trains_with_the_loss_and_class_weights_of_the_protocol(nam
             terms = {k: v.item() for k, v in method.loss(batch).items() if 'loss' in k}
             losses.append(np.array([terms[key] for key in sorted(terms)]))
     assert all(abs(a - b).max() > 1e-4 for k, a in enumerate(losses) for b in losses[:k])
+
+
+OTHERWISE = {'mmanet': ['loss_mar'], 'simmlm': ['loss_ranking']}
+"""Method -> the terms in which labels have another part than in the loss of the task."""
+
+
+@pytest.mark.parametrize('kind', ['faces', 'rooms'])
+@pytest.mark.parametrize('name', TRAINED)
+def test_labels_enter_a_method_through_the_loss_of_the_task_alone(name, kind):
+    cls, task, found = METHODS.module_dict[name], TASKS[kind], []
+    if reason := cls.contract_exceptions.get(kind):
+        pytest.skip(reason)
+    classes = len(task.classes)
+    known = {
+        s: SubsetScore({task.metric: 0.5}, (0.3, 0.4, 0.4)[:classes], 6)
+        for s in subset_ids(task.names)
+    }
+    for shift in (0, 1):
+        torch.manual_seed(0)
+        method, batch = cls(task), batch_of(task)
+        if cls.teacher:
+            method.set_teacher(METHODS.module_dict[cls.teacher](task))
+        method.epochs = 3
+        for method.epoch in range(3):
+            method.on_validation(known)
+        method.task_loss = lambda logits, target: (logits * 0).sum()
+        torch.manual_seed(1)
+        found.append(method.loss(batch._replace(target=(batch.target + shift) % classes)))
+    changed = [term for term, x in found[0].items() if not torch.allclose(x, found[1][term], 1e-4)]
+    assert changed == OTHERWISE.get(name, [])
 
 
 RELEASED = (
