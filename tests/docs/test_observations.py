@@ -8,7 +8,7 @@ RESULTS = text_of('docs/results.md')
 
 
 def gaps_closed(data):
-    """Row -> the part of the gap between chance and ceiling that it closes, mean over subsets, %."""
+    """Row -> how much of the gap between chance and ceiling it closes, mean of subsets in %."""
     known, _ = compared(data)
     (about, *_) = known.records
     chance, ceiling = about['dataset']['chance'], about['dataset']['ceiling']
