@@ -303,6 +303,10 @@ class Method(BaseModel):
         mines: Values of options with which `on_validation` compares the subsets that lack one
             modality, so that a protocol that does not validate them is refused; empty if it never
             does.
+        shares_convolution: Whether `decode` sets the maps of absent modalities to zero, joins all
+            maps and convolves them, and changes no features in place; a test of all subsets then
+            convolves each modality once (`benchmark.engine.first_layers`). A subclass with an
+            `encode` or `decode` of its own does not inherit it.
         ranges: Option -> the numbers that it may be (`benchmark.options.Range`). Without an entry
             numbers are from 0, and whole numbers any.
         contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
@@ -327,12 +331,15 @@ class Method(BaseModel):
     ranges: ClassVar[dict[str, Range]] = {}
     later: ClassVar[dict[str, Any]] = {}
     mines: ClassVar[dict[str, Any]] = {}
+    shares_convolution: ClassVar[bool] = False
     contract_exceptions: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.supported_networks = vars(cls).get('supported_networks', ('pyramid',))
         cls.task_kinds = vars(cls).get('task_kinds', ('classification', 'segmentation'))
+        if {'encode', 'decode'} & vars(cls).keys():
+            cls.shares_convolution = vars(cls).get('shares_convolution', False)
 
     def __init__(self, task: Task) -> None:
         super().__init__(Preprocessor())

@@ -13,8 +13,9 @@ from typing import Any
 from benchmark.files import ROOT
 
 METHODS = ROOT / 'methods'
-TOLD = {'ranges', 'from_complete', 'official_loss', 'mines', 'later'}
-"""Attributes of methods that refuse values of options, or tell of data, and change no number."""
+TOLD = {'ranges', 'from_complete', 'official_loss', 'mines', 'later', 'shares_convolution'}
+"""Attributes of methods that refuse values of options, or tell of data or of the code, and change
+no number by more than rounding."""
 INSTALLED = {'site-packages', 'dist-packages'}
 """Folders in which packages are installed."""
 ENVIRONMENTS = {Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}

@@ -119,6 +119,7 @@ class DMRNet(ModalityDropout):
 
     version = 2
     official_loss = 'ce'
+    shares_convolution = True
     supported_networks = ('pyramid', 'esanet')
     settings = {
         # The code tried 0.3, 0.5 and 0.7; the row quoted for the paper is a logged run with 0.7.

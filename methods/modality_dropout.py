@@ -16,6 +16,7 @@ class ModalityDropout(Method):
 
     task_kinds = KINDS
     version = 2
+    shares_convolution = True
     supported_networks: ClassVar[tuple[str, ...]] = ('pyramid', 'esanet', 'unet3d')
 
     def __init__(self, task: Task) -> None:

@@ -4,21 +4,20 @@ Many networks set the maps of absent modalities to zero, concatenate the maps of
 convolve the result. A convolution is linear: it is the sum of one convolution for each modality,
 and these do not depend on the subset. Only the choice of those that are added does.
 
-Networks need not know this. They get tensors of the class `Repeated`, which stand for the features
-of a batch and remember that they are masked or concatenated. A convolution of such a tensor is
-computed as above. Every other operation gets the tensor that they stand for.
+A network whose method declares `shares_convolution` gets tensors of the class `Repeated`, which
+stand for the features of a batch and remember that they are masked or concatenated. A convolution
+of such a tensor is computed as above. Every other operation gets the tensor that they stand for.
+One that would change it in place is an error, because nothing would see the change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
-
-T = TypeVar('T')
 
 OPS: Any = torch.ops.aten
 
@@ -33,15 +32,7 @@ class Products:
     def __init__(self) -> None:
         self.count = 0
         self._known: dict[tuple[Any, ...], Any] = {}
-        self._zeros: list[Tensor] = []
-
-    def once(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-        """Returns what was computed for a key, which holds tensors by identity and plain values."""
-        identity = tuple(id(k) if isinstance(k, Tensor) else k for k in key)
-        if identity not in self._known:
-            # The key is kept, too, because the identity of a tensor that is freed may come again.
-            self._known[identity] = compute(), key
-        return self._known[identity][0]
+        self._zeros: dict[int, Tensor] = {}
 
     def convolved(self, x: Tensor, weight: Tensor, start: int, rest: Sequence[Any]) -> Tensor:
         """Returns the convolution of one modality's maps with its part of the weight.
@@ -52,22 +43,23 @@ class Products:
             start: The first of the C channels of the weight that belong to the maps.
             rest: What the operation takes after the bias: stride, padding and so on.
         """
-
-        def compute() -> Tensor:
+        key = id(x), id(weight), start, str(rest)
+        if key not in self._known:
             self.count += 1
             part = weight[:, start : start + x.shape[1]]
-            return OPS.convolution.default(x, part, None, *rest)
-
-        return self.once((x, weight, start, str(rest)), compute)
+            # Both are kept, too, because the identity of a tensor that is freed may come again.
+            self._known[key] = OPS.convolution.default(x, part, None, *rest), x, weight
+        return self._known[key][0]
 
     def zero(self, like: Tensor) -> Tensor:
         """Returns a zero, (), which `known_zero` recognises without reading its value."""
-        self._zeros.append(like.new_zeros(()))
-        return self._zeros[-1]
+        zero = like.new_zeros(())
+        self._zeros[id(zero)] = zero
+        return zero
 
     def known_zero(self, x: Any) -> bool:
         """Whether this is a zero that `zero` made."""
-        return any(x is zero for zero in self._zeros)
+        return id(x) in self._zeros
 
 
 Part = tuple[Tensor, Tensor | None]
@@ -154,22 +146,16 @@ def _cat(tensors: Sequence[Any], dim: int = 0) -> Repeated | None:
     return Repeated([part for x in tensors for part in x.parts], first.subsets, first.products)
 
 
-def _converted(x: Repeated, **to: Any) -> Repeated:
-    """_to_copy: automatic mixed precision converts what a convolution takes."""
-
-    def one(part: Tensor) -> Tensor:
-        return x.products.once((part, str(to)), lambda: OPS._to_copy.default(part, **to))
-
-    return Repeated([(one(part), keep) for part, keep in x.parts], x.subsets, x.products)
-
-
 def _convolution(x: Any, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor | None:
     """convolution: the sum of the convolutions of the modalities that each sample keeps.
 
+    A convolution of single pixels with stride 1 stays as it is, because adding maps takes as long.
     The bias is not part of what is computed for each modality.
     """
-    transposed, groups = rest[3], rest[5]
+    stride, transposed, groups = rest[0], rest[3], rest[5]
     if not isinstance(x, Repeated) or transposed or groups != 1:
+        return None
+    if weight[0, 0].numel() == 1 and all(step == 1 for step in stride):
         return None
     parts = [(part, keep) for part, keep in x.parts if keep is not None]
     if len(parts) < len(x.parts):
@@ -196,7 +182,6 @@ KNOWN: dict[Any, Callable[..., Any]] = {
     OPS.new_zeros.default: _zero,
     OPS.where.self: _where,
     OPS.cat.default: _cat,
-    OPS._to_copy.default: _converted,
     OPS.convolution.default: _convolution,
 }
 """Operation -> what computes it; None from there means that it is none of those which are meant."""

@@ -1,16 +1,16 @@
 """Decodes several subsets of the modalities in one call, as if each were a batch of its own.
 
 The networks of this field treat each sample alone in eval mode, so that the features of a batch can
-be repeated once for each subset and decoded together under all masks. Many begin with a convolution
-that is computed once for all subsets (`first_layers`). Whether a method's `decode` allows the one
-and the other is found out, not asked: see `_tried`.
+be repeated once for each subset and decoded together under all masks. Whether a method's `decode`
+allows that is found out, not asked: see `_stackable`. A convolution with which a network begins is
+computed once for all subsets (`first_layers`) where the method says so.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -35,20 +35,8 @@ ROWS = 4
 """Number of samples on which a network is tried, under every subset."""
 
 
-class Way(NamedTuple):
-    """How a network's subsets are decoded.
-
-    Attributes:
-        stacked: Several subsets in one call.
-        shared: The first convolution once for all subsets.
-    """
-
-    stacked: bool = False
-    shared: bool = False
-
-
-_WAYS: WeakKeyDictionary[Method, Way] = WeakKeyDictionary()
-"""How the networks that were tried are decoded."""
+_STACKABLE: WeakKeyDictionary[Method, bool] = WeakKeyDictionary()
+"""Networks that were tried -> whether they decode several subsets in one call."""
 
 
 @contextlib.contextmanager
@@ -90,12 +78,11 @@ def decoded(
     stacked = torch.from_numpy(np.stack(masks)).to(available.device, non_blocking=True)
     allowed = available & stacked[:, None]
     size = _chunk(features, len(available), available.device.type)
-    if len(masks) > 1 and method not in _WAYS:
+    if min(size, len(masks)) > 1 and method not in _STACKABLE:
         few = tree_map_only(Tensor, lambda x: x[:ROWS], features)
-        _WAYS[method] = _tried(method, few, allowed[:, :ROWS], size)
-    way = _WAYS.get(method, Way())
-    size = size if way.stacked else 1
-    products = Products() if way.shared and len(masks) > 1 else None
+        _STACKABLE[method] = _stackable(method, few, allowed[:, :ROWS], size)
+    size = size if _STACKABLE.get(method) else 1
+    products = Products() if len(masks) > 1 and _shares(method) else None
     for start in range(0, len(masks), size):
         some = masks[start : start + size]
         # Networks that draw decode one subset at a time.
@@ -135,45 +122,44 @@ def _together(
     return method.decode(repeated, allowed.flatten(0, 1)).unflatten(0, (count, -1))
 
 
-def _tried(method: Method, features: Any, allowed: Tensor, size: int) -> Way:
-    """Returns how subsets are decoded so that they get the logits of separate, plain calls.
+def _shares(method: Method) -> bool:
+    """Returns whether a network's first convolution is computed once for all subsets.
 
-    Stacked they do not where `decode` compares samples, takes the first sample's mask for all of
-    them, or draws random numbers, of which a seed gives others in another order.
+    A compiled part would be compiled again for tensors of another class, and products have no
+    gradients.
+    """
+    compiled = any(module._compiled_call_impl for module in method.modules())
+    return method.shares_convolution and not compiled and not torch.is_grad_enabled()
+
+
+def _stackable(method: Method, features: Any, allowed: Tensor, size: int) -> bool:
+    """Returns whether subsets that are decoded in one call get the logits of separate calls.
+
+    They do not where `decode` compares samples, takes the first sample's mask for all of them, or
+    draws random numbers, of which a seed gives others in another order.
 
     Args:
         method: The method.
         features: Features of some samples.
         allowed: (S, B, M) bool, all S masks for each of them.
-        size: How many subsets are decoded in one call, if that is possible.
+        size: How many subsets are decoded in one call.
     """
     device = allowed.device
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
         before = _drawn(device)
         apart = [method.decode(features, mask) for mask in allowed]
         if not all(isinstance(x, Tensor) for x in apart) or not before.equal(_drawn(device)):
-            return Way()
+            return False
         expected = torch.stack(apart)
-
-        def same(size: int, products: Products | None) -> bool:
-            try:
-                parts = (
-                    _together(method, features, part, products) for part in allowed.split(size)
-                )
-                found = torch.stack([logits for part in parts for logits in part])
-            except Exception:  # the plain call works, and nothing else is asked of a method
-                return False
-            if found.shape != expected.shape:
-                return False
-            # Of logits that are not finite the comparison is false.
-            return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
-
-        stacked = size > 1 and same(size, None)
-        products = Products()
-        # A compiled part would be compiled again for tensors of another class.
-        compiled = any(module._compiled_call_impl for module in method.modules())
-        shared = not compiled and same(size if stacked else 1, products) and products.count > 0
-    return Way(stacked, shared)
+        try:
+            parts = (_together(method, features, part) for part in allowed.split(size))
+            found = torch.stack([logits for part in parts for logits in part])
+        except Exception:  # the call with one subset works, and nothing else is asked of a method
+            return False
+    if found.shape != expected.shape:
+        return False
+    # Of logits that are not finite the comparison is false.
+    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
 
 
 def _drawn(device: torch.device) -> Tensor:

@@ -96,4 +96,4 @@ def test_all_subsets_of_compiled_parts_have_the_logits_of_separate_calls():
     compiling.compiled(method, backend='eager')
     found = [logits for _, logits in stacking.decoded(method, features, batch.available, masks)]
     torch.testing.assert_close(torch.stack(found), torch.stack(plain), rtol=0, atol=1e-5)
-    assert stacking._WAYS[method] == stacking.Way(stacked=True, shared=False)
+    assert not stacking._shares(method)

@@ -7,10 +7,9 @@ from torch import nn
 
 from benchmark.engine import stacking
 from benchmark.engine.first_layers import Products, Repeated
-from benchmark.engine.stacking import Way, decoded
+from benchmark.engine.stacking import decoded
 from benchmark.missing import subset_masks
 from methods.common.networks import masked
-from methods.hemis import HeMIS
 from methods.modality_dropout import ModalityDropout
 
 MASKS = list(subset_masks(3))
@@ -22,8 +21,8 @@ def network(cls=ModalityDropout, task=TASKS['faces']):
 
 
 @torch.no_grad()
-def both(method, batch, limit=1, precision=None):
-    """The logits of all subsets, from plain calls and as they are tested; products, and the way."""
+def both(method, batch, limit=1):
+    """The logits of all subsets, from plain calls and as they are tested; the products made."""
     made, real = [], stacking.Products
 
     class Watched(real):
@@ -34,16 +33,13 @@ def both(method, batch, limit=1, precision=None):
             made.append(self)
 
     masks = list(subset_masks(len(method.task.names)))
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        torch.autocast('cpu', precision or torch.bfloat16, precision is not None),
-    ):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stacking.LIMIT, 'cpu', limit)
         patch.setattr(stacking, 'Products', Watched)
         features = method.encode(batch.inputs)
         plain = [method.decode(features, batch.available & torch.from_numpy(m)) for m in masks]
         found = [logits for _, logits in decoded(method, features, batch.available, masks)]
-    return plain, found, made[1:], stacking._WAYS[method]
+    return plain, found, made
 
 
 def close(found, plain, tolerance=1e-5):
@@ -55,21 +51,21 @@ def close(found, plain, tolerance=1e-5):
 @pytest.mark.parametrize('limit', [1, 2**30])
 @pytest.mark.parametrize(
     ('task', 'layers'),
-    # The first block of a stage convolves its input twice. A pyramid reduces four scales.
-    [(TASKS['faces'], 2), (TASKS['mixed'], 1), (TASKS['vectors'], 1), (TASKS['rooms'], 4)],
+    # The first block of a stage convolves its input twice. Where single pixels are reduced, nothing
+    # would be gained.
+    [(TASKS['faces'], 2), (TASKS['mixed'], 0), (TASKS['vectors'], 0), (TASKS['rooms'], 0)],
     ids=['faces', 'mixed', 'vectors', 'rooms'],
 )
 def test_each_modality_is_convolved_once_and_not_for_each_subset(task, layers, limit):
     method, batch = network(task=task), batch_of(task, 3)
-    plain, found, (products,), way = both(method, batch, limit)
-    assert way == Way(stacked=limit > 1, shared=True)
+    plain, found, (products,) = both(method, batch, limit)
     assert products.count == layers * len(task.names)
     close(found, plain)
 
 
 @pytest.mark.parametrize('task', [VOLUMES, ESANET], ids=['volumes', 'esanet'])
 def test_other_networks_give_plain_logits(task):
-    plain, found, *_ = both(network(task=task), batch_of(task, 2))
+    plain, found, _ = both(network(task=task), batch_of(task, 2))
     close(found, plain)
 
 
@@ -77,37 +73,9 @@ def test_samples_that_lack_a_modality_may_hold_nan():
     method, batch = network(), batch_of(TASKS['faces'], 3)
     batch.available[1, 0] = False
     batch.inputs['rgb'][1] = torch.nan
-    plain, found, _, way = both(method, batch)
-    assert way.shared
+    plain, found, _ = both(method, batch)
     assert all(x.isfinite().all() for x in found)
     close(found, plain)
-
-
-def test_what_mixed_precision_converts_is_shared_too():
-    # Here the maps are of single precision, and the convolution behind the masks is not.
-    class Single(ModalityDropout):
-        """Encodes in single precision."""
-
-        def encode(self, inputs):
-            """Encodes."""
-            with torch.autocast('cpu', enabled=False):
-                return super().encode(inputs)
-
-    method, batch = network(Single), batch_of(TASKS['faces'], 3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stacking, 'TOLERANCE', 0.1)  # sums of rounded numbers differ by a few percent
-        plain, found, (products,), way = both(method, batch, precision=torch.bfloat16)
-    assert way.shared
-    assert products.count == 2 * 3
-    close(found, plain, 0.05)
-
-
-def test_sums_of_rounded_numbers_are_refused_where_they_differ_too_much(monkeypatch):
-    monkeypatch.setattr(stacking, 'TOLERANCE', 1e-5)
-    plain, found, made, way = both(network(), batch_of(TASKS['faces'], 3), precision=torch.bfloat16)
-    assert way == Way()
-    assert not made
-    assert all(map(torch.equal, found, plain))
 
 
 class Pixels(ModalityDropout):
@@ -136,12 +104,40 @@ class Token(ModalityDropout):
         return super().decode(maps, torch.ones_like(mask))
 
 
-@pytest.mark.parametrize('cls', [Pixels, Token, HeMIS])
-def test_networks_without_such_a_layer_share_nothing(cls):
-    plain, found, made, way = both(network(cls), batch_of(TASKS['faces'], 3))
-    assert not way.shared
+@pytest.mark.parametrize('cls', [Pixels, Token])
+def test_other_masks_than_plain_zeros_are_computed_as_they_are(cls):
+    assert not cls.shares_convolution
+    cls.shares_convolution = True
+    plain, found, (products,) = both(network(cls), batch_of(TASKS['faces'], 3))
+    assert products.count == 0
+    assert all(map(torch.equal, found, plain))
+
+
+def test_methods_say_that_they_share_and_their_subclasses_only_with_the_same_decode():
+    class Inherits(ModalityDropout):
+        """As it is."""
+
+    class Encodes(ModalityDropout):
+        """With an encoder of its own."""
+
+        def encode(self, inputs):
+            """Encodes."""
+            return super().encode(inputs)
+
+    assert Inherits.shares_convolution
+    assert not Encodes.shares_convolution
+    method = network(Encodes)
+    plain, found, made = both(method, batch_of(TASKS['faces'], 3))
     assert not made
     assert all(map(torch.equal, found, plain))
+
+
+def test_nothing_is_shared_where_gradients_are_asked_for():
+    method, batch = network(), batch_of(TASKS['faces'], 3)
+    features = method.encode(batch.inputs)
+    (_, logits), *_ = decoded(method, features, batch.available, MASKS)
+    logits.sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in method.encoders.parameters())
 
 
 def maps_of(*channels, subsets=4, layout=torch.contiguous_format):
@@ -158,21 +154,31 @@ def maps_of(*channels, subsets=4, layout=torch.contiguous_format):
 
 
 @pytest.mark.parametrize(
-    'layer',
+    ('layer', 'shared'),
     [
-        nn.Conv2d(6, 8, 3, 2, 1),
-        nn.Conv2d(6, 8, 1, bias=False),
-        nn.Conv2d(6, 8, (3, 1), dilation=2, padding='same'),
-        nn.Conv2d(6, 4, 3, groups=2),
-        nn.ConvTranspose2d(6, 4, 2, 2),
-        nn.Conv2d(6, 4, 3, padding=1, padding_mode='reflect'),
-        nn.Sequential(nn.ReLU(), nn.Conv2d(6, 4, 3)),
+        (nn.Conv2d(6, 8, 3, 2, 1), True),
+        (nn.Conv2d(6, 8, 1), False),
+        (nn.Conv2d(6, 8, 1, 2, bias=False), True),
+        (nn.Conv2d(6, 8, (3, 1), dilation=2, padding='same'), True),
+        (nn.Conv2d(6, 4, 3, groups=2), False),
+        (nn.ConvTranspose2d(6, 4, 2, 2), False),
+        (nn.Conv2d(6, 4, 3, padding=1, padding_mode='reflect'), False),
+        (nn.Sequential(nn.ReLU(), nn.Conv2d(6, 4, 3)), False),
     ],
-    ids=['strided', 'pixel', 'dilated', 'groups', 'transposed', 'reflect', 'behind relu'],
+    ids=[
+        'strided',
+        'pixel',
+        'strided pixel',
+        'dilated',
+        'groups',
+        'transposed',
+        'reflect',
+        'behind relu',
+    ],
 )
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
 @torch.no_grad()
-def test_a_layer_computes_what_it_computes_of_the_plain_tensor(layer, layout):
+def test_a_layer_computes_what_it_computes_of_the_plain_tensor(layer, shared, layout):
     (x, plain), products = maps_of(3, 2, 1, layout=layout)
     assert type(x) is Repeated
     assert x.shape == plain.shape
@@ -180,7 +186,6 @@ def test_a_layer_computes_what_it_computes_of_the_plain_tensor(layer, layout):
     expected = layer(plain)
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-5)
     assert layer(x).is_contiguous(memory_format=layout)
-    shared = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == 'zeros'
     assert products.count == 3 * shared  # the second and third time they are known
 
 
