@@ -52,7 +52,7 @@ def check_roots(specs: Sequence[str], roots: Sequence[Path]) -> None:
     Raises:
         UserError: All data sets are embedded.
     """
-    names = list(dict.fromkeys(parse_spec(spec)[0] for spec in specs))
+    names = list(dict.fromkeys(parse_spec(spec, DATASETS)[0] for spec in specs))
     if not roots or not names or not all(lookup(DATASETS, name).embedded for name in names):
         return
     *own, last = sorted(n for n, cls in DATASETS.module_dict.items() if 'name' in options_of(cls))
