@@ -404,6 +404,16 @@ def test_samples_without_any_image_are_counted_and_left_out(tmp_path):
     told('expected some samples of test, found none', root, gaps=True)
 
 
+def test_files_of_no_sample_are_counted_and_named(tmp_path):
+    root = table(tmp_path / 'x')
+    for k in (50, 41):
+        shutil.copy(root / 'ir' / '001.png', root / 'ir' / f'{k:03d}.png')
+    shutil.copy(root / 'rgb' / '001.png', root / 'rgb' / '041.png')
+    told = Folders(root=str(root)).notes
+    assert '2 files of ir belong to no sample of a split: 041.png, 050.png' in told
+    assert '1 file of rgb belongs to no sample of a split: 041.png' in told
+
+
 def test_columns_and_lists_that_are_not_used_are_named(tmp_path):
     root = table(tmp_path / 'x')
     lines = (root / 'labels.csv').read_text().splitlines()
