@@ -243,8 +243,14 @@ def check_grid(grid: NamedGrid, datasets: Sequence[str], given: Mapping[str, str
                 f'--grid {grid.name}: expected data sets with the option {key}, which it varies: '
                 f'{unknown(f"option of {dataset}", field, known)}'
             )
-        if field in own or {key, f'{dataset}.{field}'} & given.keys():
-            raise UserError(f'--grid {grid.name}: expected no {field} beside it, which it varies')
+        beside = sorted({key, f'{dataset}.{field}'} & given.keys())
+        if field in own or beside:
+            where = 'options' if {*beside} & grid.options.keys() else '--cfg-options'
+            told = f'{beside[0]} in {where}' if beside else f'{field} in {spec}'
+            raise UserError(
+                f'--grid {grid.name}: expected no {field} beside it, which it varies; '
+                f'found {key} in vary and {told}'
+            )
     plan.check_options({**grid.options, **grid.varied}, datasets, f'--grid {grid.name}')
 
 

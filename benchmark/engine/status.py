@@ -124,9 +124,7 @@ def _seeds(numbers: list[int]) -> str:
 def _total(results: Path, runs: list[Row], searches: list[Row]) -> str:
     counts = Counter(item.state for row in runs for item in row.items)
     if not counts and not searches:
-        inside = sorted(folder.parent.name for folder in results.glob('*/runs'))
-        there = f'; results lie in its folders {", ".join(map(ascii, inside))}' if inside else ''
-        return f'nothing has been run here{there}'
+        return f'nothing has been run here{files.elsewhere(results)}'
     told = ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
     trials = sum(len(row.items) for row in searches if row.trials is not None)
     number = sum(counts.values())
