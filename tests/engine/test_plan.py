@@ -257,3 +257,21 @@ def test_a_value_that_a_constructor_refuses_is_told_before_anything_is_trained(t
         assert told[-1].endswith('dropped:width=9 on synth_faces: cannot be built: too wide')
     finally:
         METHODS.module_dict.pop('dropped', None)
+
+
+def test_a_plan_tells_data_sets_apart_that_differ_in_an_option(tmp_path, capsys):
+    file = tmp_path / 'sizes.yaml'
+    options = ', '.join(word.replace('=', ': ') for word in TINY if not word.startswith('train'))
+    file.write_text(
+        'methods: [majority]\ndatasets: [synth_faces, synth_rooms]\n'
+        f'options: {{{options}}}\nvary: {{synth_faces.train: [32, 64]}}\n'
+    )
+    words = ['--grid', str(file), '--results', str(tmp_path / 'r'), '--device', 'cpu']
+    for also in ('--dry-run', '--budget=0.001s'):
+        run.main([*words, also])
+        told = capsys.readouterr().out
+        shared = 'val=16, test=16, size=24, width=8'
+        for train in (32, 64):
+            (line,) = [x for x in told.splitlines() if f'train={train}' in x]
+            assert f'  synth_faces (train={train}, {shared})  majority  seed 0' in line
+        assert '  synth_rooms  majority  seed 0' in told
