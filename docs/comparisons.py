@@ -7,7 +7,6 @@ scores; here the rows are compared with modality dropout, and some with each oth
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +18,12 @@ if __name__ == '__main__':
 import numpy as np  # noqa: E402
 from scipy.stats import spearmanr  # noqa: E402
 
-from benchmark.engine import grids  # noqa: E402
+from benchmark.engine import grids, values  # noqa: E402
+from benchmark.options import Spec  # noqa: E402
 from benchmark.records import store  # noqa: E402
+from benchmark.registry import discover  # noqa: E402
 from benchmark.report import comparison, runs  # noqa: E402
+from docs.searches import search  # noqa: E402
 
 BASE = 'modality_dropout'
 
@@ -51,10 +53,14 @@ PLACES = {
     'cpu_faces': ('cpu', 'synth_faces'),
     'cpu_rooms': ('cpu', 'synth_rooms'),
     'variants_faces': ('variants', 'synth_faces'),
+    'untuned_faces': ('cpu+variants', 'synth_faces'),
     'eight_faces': ('eight', 'synth_faces'),
     'eight_rooms': ('eight', 'synth_rooms'),
 }
-"""Page -> the folder in `results/` and the data set of its rows, which have one protocol."""
+"""Page -> the folder in `results/`, or two of them, and the data set of its rows.
+
+All rows of a page have one protocol.
+"""
 
 BOTH = ('synth_faces',)
 """The data sets of whose reference most rows were trained on a GPU and on a CPU."""
@@ -66,8 +72,15 @@ Case = tuple[str, str, str]
 
 
 def gathered(folder: str, dataset: str) -> list[runs.Runs]:
-    """Returns the committed runs of a data set in a folder of results, one for each protocol."""
-    found = store.scan(ROOT / 'results' / folder / 'runs' / dataset).complete
+    """Returns the committed runs of a data set in folders of results, one for each protocol.
+
+    Runs that two of the folders hold count once.
+    """
+    once: dict[str, tuple[Path, dict]] = {}
+    for name in folder.split('+'):
+        for path, record in store.scan(ROOT / 'results' / name / 'runs' / dataset).complete.items():
+            once.setdefault(record['identity'], (path, record))
+    found = dict(once.values())
     files = {record['identity']: path.with_name(store.OUTCOMES) for path, record in found.items()}
     return runs.gather(
         found.values(), lambda record: store.read_outcomes(files[record['identity']]), []
@@ -144,6 +157,19 @@ def variants(known: runs.Runs) -> dict[str, list[Case]]:
     return {'Released code against the paper': [(p['official'], p['paper'], 'mean') for p in pairs]}
 
 
+def untuned(known: runs.Runs) -> dict[str, list[Case]]:
+    """Returns the tests of every method's row after its search against the one before it."""
+    discover()
+    dataset = known.records[0]['dataset']['name']
+    before = {name: str(values.untuned(Spec(name), dataset)) for name in grids.SEARCHED}
+    pairs = [(name, label) for name, label in before.items() if label != name]
+    return {
+        'After the search against before it': [
+            (*pair, 'mean') for pair in pairs if all(label in known.groups for label in pair)
+        ]
+    }
+
+
 def rates() -> dict[str, runs.Runs]:
     """Returns the runs of RedCore's rates: missing rate in training -> its runs."""
     found = {}
@@ -177,6 +203,7 @@ FAMILIES = {
     'fusion': fusion,
     'cpu': lambda known: against_base(known, 'logistic', 'complete'),
     'variants': variants,
+    'cpu+variants': untuned,
     'eight': against_base,
 }
 """Folder -> the families of tests of its runs."""
@@ -260,36 +287,6 @@ def machines(dataset: str) -> str:
         cells = [f'{scores.mean():.2f} ± {scores.std(ddof=1):.2f}' for scores in row]
         difference = row[1].mean() - row[0].mean()
         lines.append(f'| `{label}` | {" | ".join(cells)} | {difference:+.2f} |')
-    return '\n'.join([*lines, ''])
-
-
-def tried(folder: Path) -> list[dict]:
-    """Returns the trials of one method's search in order."""
-    files = sorted(folder.glob('trial*/trial.json'), key=lambda f: int(f.parent.name[5:]))
-    return [json.loads(f.read_text(encoding='utf-8')) for f in files]
-
-
-def brief(value: object) -> str:
-    """Returns a number with three digits, and any other value as it is."""
-    return f'{value:.3g}' if isinstance(value, float) else str(value)
-
-
-def search() -> str:
-    """Returns the scores of the searches on validation as a Markdown table."""
-    head = 'data set', 'method', 'first setting', 'score', 'chosen', 'score', 'worst of 8'
-    lines = [f'| {" | ".join(head)} |', '| --- | --- | --- | ---: | --- | ---: | ---: |']
-    for folder in sorted((ROOT / 'results/search/tuning').glob('*/*/*')):
-        trials = tried(folder)
-        data, method = trials[0]['dataset'], trials[0]['method']
-        ranked = sorted(trials, key=lambda t: t['score'], reverse=data['higher_is_better'])
-        words = [
-            ', '.join(f'{key} = {brief(t["method"]["options"][key])}' for key in method['tunable'])
-            for t in (trials[0], ranked[0])
-        ]
-        scores = [f'{100 * t["score"]:.2f}' for t in (trials[0], ranked[0], ranked[-1])]
-        chosen = 'the first' if ranked[0] is trials[0] else words[1]
-        cells = data['name'], f'`{method["name"]}`', words[0], scores[0], chosen, *scores[1:]
-        lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join([*lines, ''])
 
 

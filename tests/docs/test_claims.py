@@ -563,7 +563,7 @@ def test_how_far_the_scores_of_one_seed_differ_between_machines_is_that_of_the_r
     assert faces < 2.1
     assert face < 4.2
     differs = 'the mean of one seed differs by [up to 2.1 points](docs/results.md#how-far-another-'
-    rest = 'machine-differs), that of five seeds by up to 0.6, single subsets by up to 4.2.'
+    rest = 'machine-differs), that of five seeds by up to 0.6, single subsets by up to 4.2 (without `complete`).'
     assert differs + rest in text_of(README)
 
 
