@@ -615,3 +615,19 @@ def test_an_empty_folder_of_label_maps_is_told_with_the_table_beside_it(tmp_path
     told('labels: expected label maps, found an empty folder beside labels.csv', root)
     (root / 'labels.csv').unlink()
     told('labels: expected label maps, found none', root)
+
+
+def test_labelled_samples_of_no_split_are_counted_and_named(tmp_path):
+    root = table(tmp_path / 'x')
+    lines = (root / 'labels.csv').read_text().splitlines()
+    folder = Folders(root=str(root))
+    assert not any('no split' in note for note in folder.notes)
+    column = lines[0].split(',').index('split')
+    cells = [line.split(',') for line in lines]
+    names = {split: [c[0] for c in cells[1:] if c[column] == split] for split in SPLITS}
+    left = names['test'].pop()
+    (root / 'labels.csv').write_text('\n'.join(','.join(c[:column]) for c in cells))
+    for split, samples in names.items():
+        (root / f'{split}.txt').write_text('\n'.join(samples))
+    told = Folders(root=str(root)).notes
+    assert f'1 labelled sample belongs to no split: {left}' in told

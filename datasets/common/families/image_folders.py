@@ -80,9 +80,9 @@ class ImageFolder(NamedTuple):
                 told = f'{notes.counted(len(unused), *words)} to no sample of a split'
                 found += notes.told(told, [files[sample].name for sample in unused])
         labelled = set(self.maps if self.dense else self.names)
-        if unused := len(labelled - samples - set(self.empty)):
+        if unused := sorted(labelled - samples - set(self.empty)):
             words = 'labelled sample belongs', 'labelled samples belong'
-            found.append(f'{notes.counted(unused, *words)} to no split')
+            found += notes.told(f'{notes.counted(len(unused), *words)} to no split', unused)
         return [*found, *notes.aside(self.aside)]
 
 
