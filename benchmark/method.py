@@ -420,7 +420,7 @@ class Method(BaseModel):
         Returns:
             Logits (B, K) or (B, K, H, W).
         """
-        raise self._lacks('decode(features, mask), or one predict(inputs, mask)')
+        raise self._lacks('decode(features, mask) or predict(inputs, mask)')
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Computes the training losses of one batch.

@@ -52,7 +52,7 @@ def test_terms_without_loss_in_their_name_are_logged_and_not_minimised():
     ('call', 'told'),
     [
         (lambda m: m.predict({}, torch.ones(1, 3)), 'encode(inputs)'),
-        (lambda m: m.decode({}, torch.ones(1, 3)), 'decode(features, mask), or one predict('),
+        (lambda m: m.decode({}, torch.ones(1, 3)), 'decode(features, mask) or predict('),
         (lambda m: Method.loss(m, None), 'loss(batch)'),
         (lambda m: m.fit(None, None), 'fit(train, val)'),
     ],
