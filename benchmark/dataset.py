@@ -237,7 +237,7 @@ class Dataset:
 
     def split(self, name: str) -> Split:
         """Returns the split 'train', 'val' or 'test'; nothing of another split is read."""
-        raise NotImplementedError
+        raise UserError(f'{type(self).__name__}: expected a function split(name), found none')
 
     def check(self) -> None:
         """Checks of all splits what the constructor has not; called before any training.

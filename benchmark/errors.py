@@ -21,10 +21,16 @@ class UserError(Exception):
         super().__init__(terminal(message))
 
 
-def nearest(found: str, choices: Iterable[str]) -> str:
-    """Returns '; did you mean ...?' with the nearest of some names, nothing if none is near."""
+def nearest(found: str, choices: Iterable[str], alike: float = 0.5) -> str:
+    """Returns '; did you mean ...?' with the nearest of some names, nothing if none is near.
+
+    Args:
+        found: The name as the user gave it.
+        choices: The names that exist.
+        alike: How alike two near names are at least, from 0 to 1 (`difflib`).
+    """
     folded = {name.lower(): name for name in sorted(choices)}
-    near = difflib.get_close_matches(found.lower(), folded, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(found.lower(), folded, n=1, cutoff=alike)
     return f'; did you mean {folded[near[0]]!r}?' if near else ''
 
 
@@ -34,6 +40,7 @@ def unknown(
     choices: Iterable[str],
     unlisted: Iterable[str] = (),
     several: bool = False,
+    alike: float = 0.5,
 ) -> UserError:
     """Builds the error for a name that is not one of `choices`, with the nearest one.
 
@@ -43,10 +50,11 @@ def unknown(
         choices: The names that exist.
         unlisted: Names that exist as well, and would only make the list long.
         several: Whether several names may stand there, separated by spaces.
+        alike: As in `nearest`.
     """
     names = sorted(choices)
     known = ', '.join(names) or 'none'
-    near = nearest(found, [*names, *unlisted])
+    near = nearest(found, [*names, *unlisted], alike)
     if several and set(found.split(',')) <= {*names}:
         near = '; names are separated by spaces'
     return UserError(f'unknown {what} {found!r}{near} (known: {known})')

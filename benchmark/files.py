@@ -234,3 +234,9 @@ def stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
+
+
+def elsewhere(results: Path) -> str:
+    """Names the results folders inside a folder that holds no runs; '' if there are none."""
+    inside = sorted(folder.parent.name for folder in results.glob('*/runs'))
+    return f'; results lie in its folders {", ".join(map(ascii, inside))}' if inside else ''

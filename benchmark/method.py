@@ -214,16 +214,18 @@ def late_term(term: str, given: int, epochs: int) -> list[str]:
         epochs: Number of epochs of the training.
     """
     start = late_start(given, epochs)
+    # Options name epochs by their numbers, which begin with 0.
+    after = f'{given} epochs (numbers 0 to {given - 1})' if given > 1 else f'{given} epoch'
     if start >= epochs:
         count = f'{epochs} epoch{"s" if epochs > 1 else ""}'
         return [
-            f'{term} is never used: it starts after {given} epochs, and the training has only '
+            f'{term} is never used: it starts after {after}, and the training has only '
             f'{count}; the scores are those of the method without it'
         ]
     if start != given:
         return [
-            f'{term} starts after {start} of {epochs} epochs, because its start after {given} '
-            'epochs would lie behind the end of the training'
+            f'{term} starts after {start} of {epochs} epochs, because its start after {after} '
+            'would lie behind the end of the training'
         ]
     return []
 
@@ -412,7 +414,7 @@ class Method(BaseModel):
             modality must not depend on another one: testing encodes each modality once and
             decodes every subset from the same features.
         """
-        raise NotImplementedError
+        raise self._lacks('encode(inputs)')
 
     def decode(self, features: dict[str, Any], mask: Tensor) -> Tensor:
         """Decodes the features of the modalities that a mask allows.
@@ -425,7 +427,7 @@ class Method(BaseModel):
         Returns:
             Logits (B, K) or (B, K, H, W).
         """
-        raise NotImplementedError
+        raise self._lacks('decode(features, mask) or predict(inputs, mask)')
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Computes the training losses of one batch.
@@ -434,7 +436,7 @@ class Method(BaseModel):
             Name -> scalar tensor. Terms with 'loss' in their name are summed and minimised; the
             others are only logged.
         """
-        raise NotImplementedError
+        raise self._lacks('loss(batch)')
 
     def predict(self, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
         """Returns the deployed network's logits.
@@ -465,6 +467,12 @@ class Method(BaseModel):
             places: As `Batch.places`.
         """
         return self.predict(inputs, mask)
+
+    def _lacks(self, function: str) -> UserError:
+        """Returns the error on a function that a method has to have and has not."""
+        name = name_of(type(self))
+        whole = f'the class {type(self).__name__} to have {function}'
+        return UserError(f'{name}: expected {whole}, found none')
 
     def _logits(self, function: str, found: Any) -> Tensor:
         """Returns what a function of the method gave as logits.
@@ -518,7 +526,7 @@ class Method(BaseModel):
             train: The training split, not augmented; its mask is all that may be read.
             val: The validation split, to choose hyper-parameters by.
         """
-        raise NotImplementedError
+        raise self._lacks('fit(train, val)')
 
     def on_validation(self, scores: dict[str, SubsetScore]) -> None:
         """Called after each validation; does nothing by default.

@@ -289,3 +289,9 @@ def spell(value: Any) -> str:
     if isinstance(value, tuple | list):
         return TUPLE.join(map(spell, value))
     return str(value)
+
+
+def with_options(name: str, options: Mapping[str, Any]) -> str:
+    """Returns a name with the options that have a value, as in 'synth_faces (train=64)'."""
+    told = ', '.join(f'{key}={spell(value)}' for key, value in options.items() if value != '')
+    return f'{name} ({told})' if told else name

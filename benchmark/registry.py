@@ -14,7 +14,7 @@ from typing import Any
 
 from mmengine.registry import Registry
 
-from benchmark.errors import UserError, unknown
+from benchmark.errors import UserError, nearest, unknown
 from benchmark.files import ROOT, user_path
 from benchmark.names import check_spec
 from benchmark.options import TUPLE, keyed
@@ -97,6 +97,9 @@ COMMANDS = ('datasets/prepare.py', 'datasets/preview.py')
 BROKEN: dict[str, str] = {}
 """File -> why it could not be imported."""
 
+LOADED: dict[str, set[type]] = {}
+"""Path of a file outside the tree -> the classes that were registered while it was imported."""
+
 CLAIMED: dict[str, str] = {}
 """Name -> the error, of names that two files register."""
 
@@ -130,18 +133,23 @@ def _where(error: BaseException, file: Path) -> str:
     return f'{terminal(f"{kind}{error}")}{line}'
 
 
-def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
+def parse_spec(spec: str, registry: Names | None = None) -> tuple[str, dict[str, str]]:
     """Splits 'name:key=value,key=value' (or 'path/to/file.py:name:key=value') into its parts.
 
+    Args:
+        spec: The spec.
+        registry: Where a file has to register the name; None for either registry.
+
     Raises:
-        UserError: An option is not of the form key=value, or a file cannot be loaded or comes
-            without a name.
+        UserError: An option is not of the form key=value, or a file cannot be loaded, comes
+            without a name, or does not register the name.
     """
     check_spec(spec)
-    if '.py:' in spec:
-        path, _, spec = spec.partition('.py:')
+    path, in_file, rest = spec.partition('.py:')
+    name, _, tail = (rest if in_file else spec).partition(':')
+    if in_file:
         load_file(Path(f'{path}.py'))
-    name, _, tail = spec.partition(':')
+        check_registers(Path(f'{path}.py'), name, registry)
     # A number after a comma goes on with a value of several, as in class_weights=1,2.
     tail = re.sub(r',(?=[-+.\d]*\d[-+.\deE]*(,|$))', TUPLE, tail)
     parts = filter(None, tail.split(','))
@@ -154,7 +162,7 @@ def load_file(path: Path) -> None:
     Raises:
         UserError: The file does not exist or raises on import.
     """
-    place = str(user_path(str(path)).resolve())
+    place = _place(path)
     # Files of one name in two folders are two modules.
     name = f'outside_{path.stem}_{hashlib.sha256(place.encode()).hexdigest()[:8]}'
     # A file of methods/ or datasets/ may be named by its path, too: it is registered already.
@@ -167,14 +175,55 @@ def load_file(path: Path) -> None:
         raise UserError(f'{path}: cannot be loaded as a Python module')
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    known = _classes()
     try:
         spec.loader.exec_module(module)
+        LOADED[place] = _classes() - known
     except BaseException as error:  # a script may end the interpreter
         del sys.modules[name]
         if isinstance(error, KeyboardInterrupt):
             raise
         told = near(path.resolve()) if isinstance(error, Taken) else path
         raise UserError(f'{told}: {_where(error, path.resolve())}') from error
+
+
+def _place(path: Path) -> str:
+    return str(user_path(str(path)).resolve())
+
+
+def _classes() -> set[type]:
+    return {cls for registry in (METHODS, DATASETS) for cls in registry.module_dict.values()}
+
+
+def check_registers(path: Path, name: str, registry: Names | None = None) -> None:
+    """Checks that a file which was loaded registers a name, or imports a file that does.
+
+    Otherwise something else of this name would be used, and the file that was named would not.
+
+    Args:
+        path: The file.
+        name: The name.
+        registry: Where it has to be registered; None for either registry.
+
+    Raises:
+        UserError: It does not; what it registers is named.
+    """
+    place = _place(path)
+    kinds = [registry] if registry else [METHODS, DATASETS]
+    own = [
+        known
+        for kind in kinds
+        for known, cls in kind.module_dict.items()
+        if cls in LOADED.get(place, ())
+        or getattr(sys.modules.get(cls.__module__), '__file__', None) == place
+    ]
+    if name in own:
+        return
+    found = ', '.join(map(repr, own)) + nearest(name, own)
+    if not own:
+        found = f"nothing; is the line @{kinds[0].name.upper()}S.register_module('...') missing?"
+    what = ' or '.join(kind.what for kind in kinds)
+    raise UserError(f'{path}: registers no {what} {name!r} (it registers {found})')
 
 
 def lookup(registry: Names, name: str) -> Any:

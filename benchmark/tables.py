@@ -17,7 +17,13 @@ from typing import Any, NamedTuple  # noqa: E402
 from benchmark.errors import UserError, noting, unknown  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.report import paper_text, robustness_tables, writer  # noqa: E402
-from benchmark.report.arguments import add_metric, add_records, add_selection, datasets  # noqa: E402
+from benchmark.report.arguments import (  # noqa: E402
+    add_metric,
+    add_records,
+    add_selection,
+    datasets,
+    no_metric,
+)
 from benchmark.report.cost_table import TextTable  # noqa: E402
 from benchmark.report.layouts import LAYOUTS  # noqa: E402
 from benchmark.report.selection import Selection, with_summaries  # noqa: E402
@@ -239,7 +245,7 @@ def _nearest(lacking: list[Lacking], metric: str) -> UserError:
     """
     if len(lacking) == 1 or not all(lack.metrics for lack in lacking):
         return lacking[0]
-    return unknown('metric', metric, set().union(*(lack.metrics for lack in lacking)))
+    return no_metric('metric', metric, set().union(*(lack.metrics for lack in lacking)))
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ from benchmark.registry import DATASETS
 from datasets.common.class_weights import ClassWeights, weights_of
 from datasets.common.families.array_contents import Measured, measure, read_contents
 from datasets.common.families.array_inputs import (
+    NEEDED,
     Input,
     about,
     fail,
@@ -142,7 +143,7 @@ class Arrays(Dataset):
     def _read(
         self, raw: dict[str, np.ndarray], chosen: tuple[str, ...], meaning: tuple[Meaning, str]
     ) -> None:
-        for key in ('target', 'split'):
+        for key in NEEDED:
             if key not in raw:
                 raise lacks(self.file, f'the key {key!r}', key, raw)
         self.inputs = read_inputs(self.file, raw, chosen)
@@ -158,9 +159,10 @@ class Arrays(Dataset):
         there: np.ndarray = np.asarray(self.available.any(axis=1))
         self.targets = Reader(self.file, self.inputs, self.where, there, *meaning).read(raw)
         self.contents: list[Contents] = []
+        marked = 'available' in raw
         self.measured: dict[str, Measured] = {}
         for (name, one), there in zip(self.inputs.items(), self.available.T, strict=True):
-            self.contents.append(read_contents(self.file, name, one, there, self.streams))
+            self.contents.append(read_contents(self.file, name, one, there, self.streams, marked))
             self.measured[name] = measure(self.file, name, one, there, self.where, self.streams)
         self.clusters = self._clusters(raw.get('cluster'))
 
@@ -175,7 +177,9 @@ class Arrays(Dataset):
 
     def _splits(self, split: np.ndarray) -> dict[str, np.ndarray]:
         if split.ndim != 1 or split.dtype.kind not in 'fiub' or not np.isin(split, (0, 1, 2)).all():
-            raise self._fail('split', '(N,) of 0 train, 1 val, 2 test', about(split))
+            expected = 'numbers (N,): 0 for training, 1 for validation, 2 for test'
+            found = _other_than(split, (0, 1, 2)) if split.ndim == 1 else about(split)
+            raise self._fail('split', expected, found)
         n = len(split)
         for name, one in self.inputs.items():
             if len(one.values) != n:
@@ -192,7 +196,8 @@ class Arrays(Dataset):
             given = np.ones(shape, bool)
         truth = given.dtype.kind in 'fiub' and np.isin(given, (0, 1)).all()
         if given.shape != shape or not truth:
-            raise self._fail('available', f'bool {shape}', about(given))
+            found = _other_than(given, (0, 1)) if given.shape == shape else about(given)
+            raise self._fail('available', f'bool {shape}', found)
         return np.asarray(given).astype(bool)
 
     def _clusters(self, given: np.ndarray | None) -> np.ndarray | None:
@@ -216,9 +221,13 @@ class Arrays(Dataset):
         if self.task.kind == 'multilabel':
             train = self.where['train'][self.available[self.where['train']].any(1)]
             found += notes.several(self.targets.classes, self.targets.values[train])
-        if empty := int((~self.available.any(1)).sum()):
+        some = self.available[self.available.any(1)]
+        gaps = dict(zip(self.inputs, (~some).sum(0).tolist(), strict=True))
+        found += notes.lacking(gaps, some)
+        if empty := self.count - len(some):
             found.append(
-                f'{empty} samples have no modality at all and are neither trained nor tested'
+                f'{notes.counted(empty, "sample has", "samples have")} no modality at all and '
+                f'{"is" if empty == 1 else "are"} neither trained nor tested'
             )
         for name, one in self.measured.items():
             what = 'channel' if self.inputs[name].kind == 'image' else 'feature'
@@ -273,3 +282,14 @@ class Arrays(Dataset):
         values = standardised.read()
         values[there] = standardised[np.flatnonzero(there)]
         return values
+
+
+def _other_than(x: np.ndarray, expected: tuple[int, ...]) -> str:
+    """Tells the first value of an array that is none of the numbers which are expected."""
+    numbers = x.dtype.kind in 'fiub'
+    bad = np.argwhere(~np.isin(x, expected) if numbers else np.ones(x.shape, bool))
+    if not (x.ndim and len(bad)):
+        return about(x)
+    row, *column = bad[0].tolist()
+    where = f'row {row}, column {column[0]}' if column else f'row {row}'
+    return f'{x[tuple(bad[0])].item()!r:.40} in {where}'

@@ -67,7 +67,7 @@ def prepare(words: list[str]) -> int:
         UserError: The arguments, the source or the target are unusable.
     """
     args = _prepare_parser().parse_args(words)
-    name, options = parse_spec(args.dataset)
+    name, options = parse_spec(args.dataset, DATASETS)
     if name not in DATASETS.module_dict and difflib.get_close_matches(name, ['check']):
         raise UserError(f'unknown data set {name!r}; did you mean the command check?')
     cls = lookup(DATASETS, name)
@@ -128,7 +128,7 @@ def check(words: list[str]) -> int:
         UserError: The arguments are wrong.
     """
     args = _check_parser().parse_intermixed_args(words)
-    name, given = parse_spec(args.dataset)
+    name, given = parse_spec(args.dataset, DATASETS)
     cls = lookup(DATASETS, name)
     words = args.options
     if cls.embedded:

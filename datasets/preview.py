@@ -179,7 +179,7 @@ def main() -> int:
     if arguments.out.suffix.lower() != '.png':
         raise UserError(f'{arguments.out}: expected the name of a PNG file, e.g. sheet.png')
     discover()
-    name, options = parse_spec(arguments.dataset)
+    name, options = parse_spec(arguments.dataset, DATASETS)
     cls = lookup(DATASETS, name)
     dataset = open_data(cls, resolve(cls, name, options, {}))
     for note in dataset.notes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 from benchmark.engine.building import Machine
+from benchmark.engine.description import titles
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.forecast import Forecast, Schedule
 from benchmark.engine.grid import is_done, steps
@@ -34,6 +35,7 @@ def within(grid: Grid, machine: Machine, budget: float) -> Grid:
     fitting: list[float] = []
     left_out: list[float] = []
     schedule = Schedule(machine.jobs)
+    title = titles(item.data for item in grid)
     for item in grid:
         todo = [e for e in steps(item) if not is_done(e)]
         if not todo:
@@ -45,7 +47,7 @@ def within(grid: Grid, machine: Machine, budget: float) -> Grid:
         for e, seconds in zip(todo, each, strict=True):
             later.add(item, seconds, e.trial)
         fits = later.end <= budget
-        told = f'{_name(item)}  about {duration(sum(each))}'
+        told = f'{title[id(item.data)]}  {_name(item)}  about {duration(sum(each))}'
         print(f'{"fits" if fits else "left out":8}  {told}', flush=True)
         if fits:
             kept.append(item)
@@ -81,5 +83,5 @@ def _seconds(forecast: Forecast, e: Experiment) -> float:
 def _name(item: Experiment | Search) -> str:
     if isinstance(item, Search):
         seeds = ' '.join(map(str, item.seeds))
-        return f'{item.data.name}  {item.label}  {item.trials} trials, seeds {seeds}'
-    return f'{item.data.name}  {named(item)}  seed {item.seed}'
+        return f'{item.label}  {item.trials} trials, seeds {seeds}'
+    return f'{named(item)}  seed {item.seed}'

@@ -7,6 +7,7 @@ lies beside, so that nothing which other code computed is believed.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -24,7 +25,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.files import digest
 from benchmark.method import Task
 from benchmark.missing import subset_id
-from benchmark.options import keyed
+from benchmark.options import keyed, spell
 from benchmark.records import store, verification
 from benchmark.records.identity import protocol_id
 from benchmark.records.predictions import Predictions
@@ -110,7 +111,8 @@ def _named(found: Predictions) -> str:
     """
     name, _, tail = found.dataset.partition(':')
     if name not in DATASETS.module_dict:
-        told = unknown('data set', name[:100], DATASETS.module_dict)
+        # Data of one's own have any name; only one that is all but a registered one is misspelt.
+        told = unknown('data set', name[:100], DATASETS.module_dict, alike=0.85)
         raise UserError(
             f'{found.file}: {told}; data of your own are opened by --datasets arrays --data-root '
             'FILE or the like'
@@ -123,6 +125,20 @@ def _named(found: Predictions) -> str:
             'dataset', f'no {local[0] if local else "file"}, which only --datasets may say', tail
         )
     return found.dataset
+
+
+def _typed(found: Predictions, data: Dataset) -> str:
+    """Says how to open data with the options that a file names; '' where they have them."""
+    tail = found.dataset.partition(':')[2]
+    try:
+        asked = keyed(filter(None, tail.split(',')), 'dataset', 'KEY=VALUE')
+    except UserError:
+        return ''
+    given = {k: spell(data.options[k]) for k in described(data)['changed'] if k not in LOCAL}
+    if asked == given or {*asked} - {*data.declared} or {*asked} & {*LOCAL}:
+        return ''
+    spec = ':'.join(filter(None, (data.spec, tail)))
+    return f'; if the files are the same, type --datasets {shlex.quote(spec)}'
 
 
 def _name(found: Predictions) -> str:
@@ -234,6 +250,7 @@ def outcomes_of(found: Predictions, data: Dataset) -> tuple[Outcomes, list[str]]
     if found.fingerprint not in ('', data.fingerprint):
         expected = f'{data.fingerprint} of {data.name} as it is opened here'
         told = f'{found.fingerprint} of {found.dataset}: other files, or other options'
+        told += _typed(found, data)
         raise found.wrong('fingerprint', expected, told)
     if found.classes and found.classes != task.classes:
         told = ', '.join(found.classes)[:200]

@@ -22,7 +22,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.method import Method, Modality
 from benchmark.missing import subset_id
 from benchmark.options import resolve
-from benchmark.registry import METHODS, discover, load_file, lookup
+from benchmark.registry import METHODS, check_registers, discover, load_file, lookup
 from benchmark.source import code_of
 
 Values = Tensor | np.ndarray | list[Any] | None
@@ -268,6 +268,7 @@ def load(run: str | Path, device: str = 'cpu', method_file: str | Path | None = 
     discover()
     if method_file is not None:
         load_file(Path(method_file))
+        check_registers(Path(method_file), found.method['name'], METHODS)
     networks = {subset: _network(found, subset, device) for subset in found.networks}
     model = Model(found, networks, device)
     cls = lookup(METHODS, found.method['name'])

@@ -143,10 +143,11 @@ class Experiment:
         if why := listing_all.refusal(self.name, len(self.data.task.names)):
             raise CannotTrain(f'{self.label} on {self.data.name}: {why}')
         kept = gaps.kept(self.data, self.protocol, self.seed)
-        if self.method.needs_complete and not kept.all():
+        if self.method.needs_complete and (count := int((~kept.all(1)).sum())):
+            have = 'has' if count == 1 else 'have'
             raise CannotTrain(
                 f'{self.label} on {self.data.name}: this method {COMPLETE_ONLY}, '
-                f'and {int((~kept.all(1)).sum())} of {len(kept)} training samples have gaps'
+                f'and {count} of {len(kept)} training samples {have} gaps'
             )
         return kept
 

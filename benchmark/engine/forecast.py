@@ -13,7 +13,7 @@ import torch
 from mmengine.optim import BaseOptimWrapper, build_optim_wrapper
 
 from benchmark.dataset import Dataset
-from benchmark.engine import noise, state, validating
+from benchmark.engine import cost, noise, state, validating
 from benchmark.engine.building import Machine, build, loader_of, loaders, quiet
 from benchmark.engine.compiling import compiled
 from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
@@ -56,11 +56,13 @@ class Measured(NamedTuple):
         earlier: 'pretraining' and 'teacher', where there are such, -> their trainings.
         training: The training of one network.
         tests: Seconds in which one network predicts the validation and the test split at the end.
+        beside: Seconds in which one network is built, and its FLOPs are counted.
     """
 
     earlier: dict[str, Training]
     training: Training
     tests: float
+    beside: float = 0.0
 
 
 class Schedule:
@@ -134,7 +136,8 @@ class Forecast:
             seconds[x.folder] = measured.earlier[kind].seconds(_epochs_done(x.parts[0], x))
         new = seconds.keys() - self.trained
         self.trained |= new
-        return sum(seconds[f] for f in new) + (len(e.parts) * measured.tests if tests else 0.0)
+        last = measured.tests + measured.beside
+        return sum(seconds[f] for f in new) + (len(e.parts) * last if tests else 0.0)
 
     def _measure(self, e: Experiment) -> Measured:
         """Measures steps and validations, on a machine that is set up as for a run.
@@ -142,18 +145,22 @@ class Forecast:
         How long a fit takes that has no steps is not known; it counts as no time.
         """
         deterministic(self.machine)
-        method, earlier = build(e, self.machine.device), dict[str, Training]()
+        start, earlier = now(self.machine.device), dict[str, Training]()
+        method = build(e, self.machine.device)
+        built = now(self.machine.device) - start
         if is_fitted(e.method):
             check_size(e)
             last = [e.protocol.epochs]
             each, tests = _validation(method, e, e.parts[-1], self.machine, last)
-            return Measured(earlier, Training(0.0, each, last), tests)
+            beside = built + _counting(method, e, self.machine)
+            return Measured(earlier, Training(0.0, each, last), tests, beside)
         for kind, x in e.earlier.items():
             network = build(x, self.machine.device)
             earlier[kind], _ = forecast(network, x, x.parts[0], self.machine)
             if x is e.teacher:
                 method.set_teacher(network)
-        return Measured(earlier, *forecast(method, e, e.parts[-1], self.machine))
+        found = forecast(method, e, e.parts[-1], self.machine)
+        return Measured(earlier, *found, built + _counting(method, e, self.machine))
 
 
 def _key(e: Experiment) -> tuple[str, str, str, str]:
@@ -203,6 +210,17 @@ def forecast(method: Method, e: Experiment, part: Part, machine: Machine) -> tup
     pace = measure(loader, lambda b: method.train_step(b, optim_wrapper=wrapper), machine.device)
     epoch = pace.seconds(len(loader)) + _saving(method, wrapper, machine.device)
     return Training(epoch, validation, validated), tests
+
+
+def _counting(method: Method, e: Experiment, machine: Machine) -> float:
+    """Returns the seconds in which the FLOPs of all tested subsets are counted, by two of them."""
+    if machine.compiled:  # it would be compiled again
+        return 0.0
+    some = list(dict.fromkeys((e.subsets[0], e.subsets[-1])))
+    cost.flops(method, some)  # the first count of a process takes far longer
+    start = now(machine.device)
+    cost.flops(method, some)
+    return (now(machine.device) - start) * len(e.subsets) / len(some)
 
 
 def _saving(method: Method, wrapper: BaseOptimWrapper, device: str) -> float:

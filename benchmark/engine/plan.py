@@ -81,7 +81,7 @@ def open_datasets(
     opened: dict[str, Dataset] = {}
     requests: dict[str, tuple[str, dict[str, Any]]] = {}
     for spec in specs:
-        name, given = parse_spec(spec)
+        name, given = parse_spec(spec, DATASETS)
         cls = lookup(DATASETS, name)
         ours = {**_meant_for(cls, name, options), **given}
         for root in [None] if cls.embedded or not roots else roots:
@@ -147,7 +147,7 @@ def check_options(
     """
     plain, dotted = set(Protocol.fields()), set()
     for spec in specs:
-        name, _ = parse_spec(spec)
+        name, _ = parse_spec(spec, DATASETS)
         own = options_of(lookup(DATASETS, name))
         dotted |= {f'{name}.{key}' for key in {*own, *Protocol.fields()}}
         plain |= {*own}
@@ -204,7 +204,7 @@ def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
 
 
 def _spec(text: str) -> Spec:
-    name, given = parse_spec(text)
+    name, given = parse_spec(text, METHODS)
     cls = lookup(METHODS, name)
     _check_defaults(cls, name)
     return Spec(name, tuple(sorted(typed(cls, name, given).items())))

@@ -162,7 +162,7 @@ def checked(
 
 def trains(specs: Sequence[str]) -> bool:
     """Returns whether some method is trained in epochs; one that is not known counts as such."""
-    found = [METHODS.module_dict.get(parse_spec(spec)[0]) for spec in specs]
+    found = [METHODS.module_dict.get(parse_spec(spec, METHODS)[0]) for spec in specs]
     return not all(cls is not None and is_fitted(cls) for cls in found)
 
 
@@ -193,7 +193,7 @@ def specs_on(specs: Sequence[str], dataset: str) -> tuple[str, ...]:
     """
     found = []
     for spec in specs:
-        name, given = parse_spec(spec)
+        name, given = parse_spec(spec, METHODS)
         if any('.' in key for key in given):
             plain = {key: value for key, value in given.items() if '.' not in key}
             meant = {field_of(k): v for k, v in given.items() if k == f'{dataset}.{field_of(k)}'}
@@ -213,8 +213,8 @@ def check_meant(specs: Sequence[str], datasets: Sequence[str]) -> None:
     Raises:
         UserError: One names another data set; the nearest name is given.
     """
-    names = [parse_spec(spec)[0] for spec in datasets]
-    for name, given in map(parse_spec, specs):
+    names = [parse_spec(spec, DATASETS)[0] for spec in datasets]
+    for name, given in (parse_spec(spec, METHODS) for spec in specs):
         for key in given:
             dataset, dot, _ = key.rpartition('.')
             if dot and dataset not in names:
@@ -234,7 +234,7 @@ def check_grid(grid: NamedGrid, datasets: Sequence[str], given: Mapping[str, str
             it varies is given beside it.
     """
     for key, spec in itertools.product(grid.varied, datasets):
-        (dataset, own), field = parse_spec(spec), field_of(key)
+        (dataset, own), field = parse_spec(spec, DATASETS), field_of(key)
         if key not in (field, f'{dataset}.{field}'):
             continue  # it varies on another data set
         known = {*Protocol.fields(), *options_of(lookup(DATASETS, dataset))}
@@ -243,8 +243,14 @@ def check_grid(grid: NamedGrid, datasets: Sequence[str], given: Mapping[str, str
                 f'--grid {grid.name}: expected data sets with the option {key}, which it varies: '
                 f'{unknown(f"option of {dataset}", field, known)}'
             )
-        if field in own or {key, f'{dataset}.{field}'} & given.keys():
-            raise UserError(f'--grid {grid.name}: expected no {field} beside it, which it varies')
+        beside = sorted({key, f'{dataset}.{field}'} & given.keys())
+        if field in own or beside:
+            where = 'options' if {*beside} & grid.options.keys() else '--cfg-options'
+            told = f'{beside[0]} in {where}' if beside else f'{field} in {spec}'
+            raise UserError(
+                f'--grid {grid.name}: expected no {field} beside it, which it varies; '
+                f'found {key} in vary and {told}'
+            )
     plan.check_options({**grid.options, **grid.varied}, datasets, f'--grid {grid.name}')
 
 

@@ -18,6 +18,7 @@ from benchmark import files
 from benchmark.engine import locks
 from benchmark.engine.contents import ANEW, EARLIER, OWNER, RESUME, SEARCH, TRIAL, saved_epochs
 from benchmark.errors import UserError
+from benchmark.options import with_options
 from benchmark.records import store
 
 WIDTH = 160
@@ -53,6 +54,7 @@ class Row(NamedTuple):
         text: What the row is.
         items: Its runs or trials.
         trials: Number of trials of the search, 0 where it is not known; None for runs.
+        title: The data set with its options that are not the defaults, where a record tells them.
     """
 
     dataset: str
@@ -60,6 +62,7 @@ class Row(NamedTuple):
     text: str
     items: list[Item]
     trials: int | None = None
+    title: str = ''
 
 
 def show(results: Path, clean: Callable[[str], str]) -> int:
@@ -79,8 +82,9 @@ def show(results: Path, clean: Callable[[str], str]) -> int:
     searches = _searches(results / 'tuning', problems)
     rows = [*runs, *searches]
     for dataset, protocol in sorted({row[:2] for row in rows}):
-        print(clean(f'{dataset} {protocol}'))
         mine = [row for row in rows if row[:2] == (dataset, protocol)]
+        title = max((row.title for row in mine), default='') or dataset
+        print(clean(f'{title} {protocol}'))
         width = min(40, max(len(row.text) for row in mine))
         for row in mine:
             print(f'  {clean(row.text):{width}}  {clean(_told(row))}')
@@ -124,9 +128,7 @@ def _seeds(numbers: list[int]) -> str:
 def _total(results: Path, runs: list[Row], searches: list[Row]) -> str:
     counts = Counter(item.state for row in runs for item in row.items)
     if not counts and not searches:
-        inside = sorted(folder.parent.name for folder in results.glob('*/runs'))
-        there = f'; results lie in its folders {", ".join(map(ascii, inside))}' if inside else ''
-        return f'nothing has been run here{there}'
+        return f'nothing has been run here{files.elsewhere(results)}'
     told = ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
     trials = sum(len(row.items) for row in searches if row.trials is not None)
     number = sum(counts.values())
@@ -139,15 +141,21 @@ def _runs(root: Path, problems: list[str]) -> list[Row]:
     problems += scan.problems
     rows = []
     for place in _rows(root, problems):
-        items, label = [], place.parent.name
+        items, label, title = [], place.parent.name, ''
         for folder, seed in _numbered(place, 'seed', problems):
             file = folder / store.RECORD
             record: Any = scan.complete.get(file) or scan.unscored.get(file)
-            label = record['method']['label'] if record else label
+            if record:
+                label, title = record['method']['label'], _title(record['dataset'])
             items.append(Item(seed, *_state(folder, record, problems)))
         if items:
-            rows.append(Row(place.parent.parent.name, place.name, label, items))
+            rows.append(Row(place.parent.parent.name, place.name, label, items, None, title))
     return rows
+
+
+def _title(data: Any) -> str:
+    options = {k: data['options'][k] for k in data.get('changed', ()) if k in data['options']}
+    return textwrap.shorten(with_options(data['name'], options), WIDTH, placeholder=' ...')
 
 
 def _searches(root: Path, problems: list[str]) -> list[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.engine import backbones, gaps, loading, mask_schedules, noise, one_encoder
+from benchmark.engine import backbones, gaps, loading, mask_schedules, noise, one_encoder, untrained
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.method import Task
@@ -27,8 +27,8 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
         protocol: The protocol.
 
     Raises:
-        UserError: Network, gaps, sampling, sampler, encoder, mask schedule, noise or tested
-            subsets do not fit the method or the task.
+        UserError: Network, gaps, sampling, sampler, encoder, mask schedule, noise, tested subsets
+            or a value of an option do not fit the method or the task.
     """
     method = lookup(METHODS, name)
     method.check_network(task)
@@ -38,6 +38,11 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
     mask_schedules.check(protocol.mask_schedule, Sampler(protocol.sampler, task.names), task)
     backbones.check(label, name, options, task)
     one_encoder.check(label, name, options, task)
+    # The label names the options that were given. Pre-trained weights would be read, or fetched.
+    if ':' in label and not task.pretrained:
+        why = untrained.refusal(method, untrained.frozen(options), task)
+        if why:
+            raise UserError(f'{label} on {task.dataset}: cannot be built: {why}')
     if method.mines and method.mines.items() <= options.items():
         _check_tested(f'{label} on {task.dataset}', protocol.subsets, task.names)
 
@@ -52,7 +57,7 @@ def check_roots(specs: Sequence[str], roots: Sequence[Path]) -> None:
     Raises:
         UserError: All data sets are embedded.
     """
-    names = list(dict.fromkeys(parse_spec(spec)[0] for spec in specs))
+    names = list(dict.fromkeys(parse_spec(spec, DATASETS)[0] for spec in specs))
     if not roots or not names or not all(lookup(DATASETS, name).embedded for name in names):
         return
     *own, last = sorted(n for n, cls in DATASETS.module_dict.items() if 'name' in options_of(cls))

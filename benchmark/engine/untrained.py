@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from benchmark.errors import UserError
 from benchmark.method import Method, Task
 from benchmark.registry import METHODS, lookup
 
@@ -31,3 +33,18 @@ def built(name: str, options: Options, task: Task) -> Method:
     """
     with torch.random.fork_rng(devices=[]):
         return lookup(METHODS, name)(task, **dict(options))
+
+
+@functools.cache
+def refusal(cls: type[Method], options: Options, task: Task) -> str:
+    """Returns why a constructor refuses the values of options, '' if it does not.
+
+    Layers of PyTorch refuse values, too, such as a probability of 2. An error of another kind is a
+    fault of the code, which the run tells with its traceback.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            cls(task, **dict(options))
+    except (UserError, ValueError, AssertionError) as error:
+        return ' '.join(str(error).split()) or type(error).__name__
+    return ''

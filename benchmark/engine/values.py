@@ -117,7 +117,7 @@ def _entries(name: str, options: dict[str, Any], dataset: str, needed: bool) -> 
     cls = lookup(METHODS, name)
     for entry in found:
         try:
-            method, under = parse_spec(entry['method'])
+            method, under = parse_spec(entry['method'], METHODS)
             if method != name:
                 continue
             held = typed(cls, name, under)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 from benchmark.errors import UserError, unknown
-from benchmark.files import user_path
+from benchmark.files import elsewhere, user_path
+from benchmark.records.distances import is_distance
 from benchmark.records.store import RECORD
 
 
@@ -49,7 +50,7 @@ def datasets(runs: Path, asked: Sequence[str] | None = None) -> list[str]:
         if (named := parent.parent if parent.parent.name == 'runs' else parent).name == 'runs':
             # A folder of one data set, or runs/ itself, was given where the folder above belongs.
             raise UserError(f'{runs}: no runs found; expected the folder {named.parent}')
-        said = '' if parent.is_dir() else f'; there is no folder {parent}'
+        said = elsewhere(parent) if parent.is_dir() else f'; there is no folder {parent}'
         raise UserError(f'{runs}: no runs found{said}')
     return list(found)
 
@@ -64,6 +65,21 @@ def without_runs(root: Path) -> UserError:
         return UserError(f'{root}: no {RECORD} found')
     there = (d.name for d in root.parent.glob('*') if d.is_dir())
     return unknown(f'data set in {root.parent}', root.name, there)
+
+
+def no_metric(what: str, metric: str, known: Iterable[str]) -> UserError:
+    """Returns the error on a metric that no record holds.
+
+    Args:
+        what: What was named, as of `unknown`.
+        metric: The metric.
+        known: Those that records hold.
+    """
+    held = set(known)
+    hint = ''
+    if is_distance(metric) and 'Dice' in held:
+        hint = '; a run measures it with --cfg-options hd95=true'
+    return UserError(f'{unknown(what, metric, held)}{hint}')
 
 
 def add_metric(p: argparse.ArgumentParser) -> None:

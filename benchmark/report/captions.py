@@ -182,10 +182,13 @@ def _collapsed(runs: Runs) -> list[str]:
     told = []
     for label, members in runs.groups.items():
         seeds: dict[str, list[int]] = {}
+        shares = []
         for record in (runs.records[i] for i in members):
             answers: dict[str, list[str]] = {}
             for subset in record['collapsed']:
-                answer = record['dataset']['classes'][int(np.argmax(record['predicted'][subset]))]
+                predicted = record['predicted'][subset]
+                answer = record['dataset']['classes'][int(np.argmax(predicted))]
+                shares.append(max(predicted))
                 answers.setdefault(answer, []).append(subset)
             for answer, subsets in answers.items():
                 text = f'{answer} on {_listed(subsets, len(runs.subsets))}'
@@ -195,7 +198,8 @@ def _collapsed(runs: Runs) -> list[str]:
             for text, found in seeds.items()
         ]
         if where:
-            told.append(f'† {label} collapsed: for every sample it predicts {"; ".join(where)}')
+            every = 'every' if min(shares) == 1 else 'nearly every'
+            told.append(f'† {label} collapsed: for {every} sample it predicts {"; ".join(where)}')
     return told
 
 

@@ -206,10 +206,14 @@ def _kept(found: Robustness) -> str:
     if found.empty is None:
         return NO_RELATIVE
     empty = shown(found.empty, found.runs.metric) if found.empty else '0'
-    return (
-        f'Relative is the share of the clean score above {empty}, the score without any input, '
-        'that is kept.'
-    )
+    return f'Relative is {gain(found)} {empty}, the score without any input, that is kept.'
+
+
+def gain(found: Robustness) -> str:
+    """Names the share that is kept, up to the score without any input."""
+    if found.runs.higher:
+        return 'the share of the clean score above'
+    return 'the share of what the clean score lies below'
 
 
 def lines(found: Robustness) -> Iterator[list[float | str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmark.options import spell
+from benchmark.options import spell, with_options
 from benchmark.records.distances import is_distance
 from benchmark.records.units import unit_of
 from benchmark.records.values import ERRORS, UNBOUNDED
@@ -68,7 +68,7 @@ def named(runs: Runs) -> str:
     """Returns the data set's name with those of its options that are not the defaults."""
     data = runs.data
     changed = {k: data['options'][k] for k in data.get('changed', ()) if k in data['options']}
-    return f'{data["name"]} ({_told(changed)})' if changed else data['name']
+    return with_options(data['name'], changed)
 
 
 def _told(options: Mapping[str, Any]) -> str:

@@ -134,7 +134,7 @@ def write_tables(
     if not any(found):
         raise arguments.without_runs(root)
     if metric and metric not in (known := _metrics(found)):
-        raise Lacking(unknown(f'metric of {dataset}', metric, known), known)
+        raise Lacking(arguments.no_metric(f'metric of {dataset}', metric, known), known)
     complete, unscored = list(found.complete.values()), list(found.unscored.values())
     left_out: list[str] = []
     load = loader(found)
@@ -164,7 +164,7 @@ def unproven(dataset: str, metric: str, found: store.Scan) -> Lacking:
     """Returns the error on a metric that the outcomes do not tell, and the records may hold."""
     if metric in (held := _held(found)):
         return Lacking(f'{dataset}: no run has outcomes that prove its {metric}')
-    return Lacking(unknown(f'metric of {dataset}', metric, held), held)
+    return Lacking(arguments.no_metric(f'metric of {dataset}', metric, held), held)
 
 
 def folder_of(dataset: str, runs: Path) -> Path:

@@ -148,7 +148,7 @@ def test_chosen_modalities_alone_are_read(how, tmp_path):
     assert data.available[:, 0].tolist() == available[:, 1].tolist()
     assert data.notes == (
         'found modalities b (vector 4); samples: train 18, val 6, test 6',
-        '1 samples have no modality at all and are neither trained nor tested',
+        '1 sample has no modality at all and is neither trained nor tested',
         'left aside: inputs/a',
     )
     assert data.fingerprint != Arrays(root=str(root)).fingerprint
@@ -323,7 +323,7 @@ def test_keys_and_files_that_are_not_read_are_named(tmp_path):
         ),
         (
             {'inputs/a': np.arange(2 * N).reshape(N, 2) + 2**60},
-            'inputs/a: expected whole numbers up to 9007199254740992 .* found others in row 0',
+            'inputs/a: expected whole numbers up to 9007199254740992.* found others in row 0',
         ),
         (
             {'inputs/a': np.full((N, 2), 2**64 - 1, np.uint64)},

@@ -213,20 +213,38 @@ def with_nan(row):
 FLAT = np.zeros((N, 20, 24), int)
 BAD = {
     'no target': ({'target': None}, "the key 'target', found inputs/sound, inputs/text, split$"),
-    'misspelt target': ({'target': None, 'targets': SPLIT}, "did you mean 'targets'"),
+    'misspelt target': ({'target': None, 'targets': SPLIT}, "; rename 'targets' to 'target'$"),
+    'misspelt inputs': (
+        {'inputs__sound': None, 'inputs__text': None, 'input/sound': np.zeros((N, 2))},
+        "keys inputs/<modality>, found .*; rename 'input/sound' to 'inputs/sound'$",
+    ),
+    'misspelt input': (
+        {'input/sound': np.zeros((N, 2))},
+        "unknown key 'input'; did you mean 'inputs'.* length, split, target\\)$",
+    ),
     'no split': ({'split': None}, "key 'split'"),
     'no inputs': (
         {'inputs__sound': None, 'inputs__text': None},
         'inputs/<modality>, found split, target$',
     ),
-    'pickles': ({'target': np.array([0, None] * 20)}, 'target: .*pickle'),
+    'pickles': (
+        {'target': np.array([0, None] * 20)},
+        'target: expected numbers or text in an array of one shape, found an array of objects',
+    ),
     'unequal inputs': ({'inputs__text': np.zeros((N - 1, 3))}, 'inputs/text: .*40 .*39'),
     'unequal target': (
         {'target': np.arange(N - 1) % 2},
         'target: expected 40 rows, as the inputs have, found 39',
     ),
-    'split values': ({'split': SPLIT + 1}, 'split: .*0 train, 1 val, 2 test'),
-    'split names': ({'split': np.array(['train'] * N)}, 'split: .*0 train.*<U5'),
+    'split values': (
+        {'split': SPLIT + 1},
+        r'split: expected numbers \(N,\): 0 for training, .*, found 3 in row 32$',
+    ),
+    'split names': (
+        {'split': np.array(['train'] * N)},
+        "split: .*1 for validation, 2 for test, found 'train' in row 0$",
+    ),
+    'split of two axes': ({'split': SPLIT[:, None] + 7}, r'split: .*found int64 \(40, 1\)'),
     'split of no axis': ({'split': np.array(0)}, r'split: .*\(N,\)'),
     'no test samples': ({'split': np.arange(N) % 2}, r'split: .*test \(2\).*none'),
     'negative label': (
@@ -249,7 +267,7 @@ BAD = {
     ),
     'splits': (
         {'split': None, 'splits': SPLIT},
-        "expected the key 'split', found inputs/.*, splits, target; did you mean 'splits'",
+        "expected the key 'split', found inputs/.*, splits, target; rename 'splits' to 'split'$",
     ),
     'several labels': ({'target': np.eye(N, 5, dtype=int)}, r'target: .*\(40,\).*\(40, 5\)'),
     'one-hot target': (
@@ -267,12 +285,23 @@ BAD = {
         {'inputs__sound': FLAT, 'inputs__text': FLAT[:, 1:], 'target': FLAT},
         r'inputs/text: .*\(20, 24\)',
     ),
-    'nan': ({'inputs__sound': with_nan(30)}, 'inputs/sound: .*finite.*row 30'),
+    'nan': (
+        {'inputs__sound': with_nan(30)},
+        'inputs/sound: expected finite numbers of float32, found others in row 30; where a sample '
+        'lacks a modality, the key available',
+    ),
+    'nan where available is true': (
+        {'inputs__sound': with_nan(30), 'available': np.ones((N, 2), bool)},
+        'inputs/sound: .*finite.* where available is true, found others in row 30$',
+    ),
     'words': ({'inputs__text': np.array([['a']] * N)}, 'inputs/text: .*numbers.*<U1'),
     'five axes': ({'inputs__text': np.zeros((N, 1, 1, 1, 1))}, 'inputs/text: .*2 to 4 axes'),
     'no features': ({'inputs__text': np.zeros((N, 0))}, 'inputs/text: .*numbers'),
     'available shape': ({'available': np.ones((N, 3), bool)}, r'available: .*\(40, 2\).*\(40, 3\)'),
-    'available values': ({'available': np.full((N, 2), 0.5)}, 'available: .*bool'),
+    'available values': (
+        {'available': np.full((N, 2), 0.5)},
+        'available: .*0.5 in row 0, column 0$',
+    ),
     'never available in training': (
         {'available': np.stack([SPLIT > 0, SPLIT < 3], 1)},
         'inputs/sound: .*training sample',
@@ -353,6 +382,20 @@ def test_a_modality_that_no_test_sample_has_is_scored_only_where_it_exists(tmp_p
     outcomes = np.load(experiment.folder / 'outcomes.npz')
     correct = (outcomes['pred/text'] == content()['target'][SPLIT == 2]).mean()
     assert record['scores']['test']['text']['accuracy'] == correct
+
+
+def test_samples_that_lack_a_modality_are_counted(tmp_path):
+    available = np.ones((N, 2), bool)
+    available[[1, 5, 30], 1] = False
+    assert '3 of 40 samples lack text' in opened(tmp_path, available=available).notes
+    available[7] = False
+    available[30, 1] = True
+    told = opened(tmp_path, available=available).notes
+    assert told[1:3] == (
+        '2 of 39 samples lack text',
+        '1 sample has no modality at all and is neither trained nor tested',
+    )
+    assert not any('lack' in note for note in opened(tmp_path).notes)
 
 
 def trained(file, folder):

@@ -404,6 +404,16 @@ def test_samples_without_any_image_are_counted_and_left_out(tmp_path):
     told('expected some samples of test, found none', root, gaps=True)
 
 
+def test_files_of_no_sample_are_counted_and_named(tmp_path):
+    root = table(tmp_path / 'x')
+    for k in (50, 41):
+        shutil.copy(root / 'ir' / '001.png', root / 'ir' / f'{k:03d}.png')
+    shutil.copy(root / 'rgb' / '001.png', root / 'rgb' / '041.png')
+    told = Folders(root=str(root)).notes
+    assert '2 files of ir belong to no sample of a split: 041.png, 050.png' in told
+    assert '1 file of rgb belongs to no sample of a split: 041.png' in told
+
+
 def test_columns_and_lists_that_are_not_used_are_named(tmp_path):
     root = table(tmp_path / 'x')
     lines = (root / 'labels.csv').read_text().splitlines()
@@ -605,3 +615,19 @@ def test_an_empty_folder_of_label_maps_is_told_with_the_table_beside_it(tmp_path
     told('labels: expected label maps, found an empty folder beside labels.csv', root)
     (root / 'labels.csv').unlink()
     told('labels: expected label maps, found none', root)
+
+
+def test_labelled_samples_of_no_split_are_counted_and_named(tmp_path):
+    root = table(tmp_path / 'x')
+    lines = (root / 'labels.csv').read_text().splitlines()
+    folder = Folders(root=str(root))
+    assert not any('no split' in note for note in folder.notes)
+    column = lines[0].split(',').index('split')
+    cells = [line.split(',') for line in lines]
+    names = {split: [c[0] for c in cells[1:] if c[column] == split] for split in SPLITS}
+    left = names['test'].pop()
+    (root / 'labels.csv').write_text('\n'.join(','.join(c[:column]) for c in cells))
+    for split, samples in names.items():
+        (root / f'{split}.txt').write_text('\n'.join(samples))
+    told = Folders(root=str(root)).notes
+    assert f'1 labelled sample belongs to no split: {left}' in told

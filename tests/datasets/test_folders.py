@@ -204,7 +204,11 @@ def test_bad_roots_are_told(tmp_path):
     root.mkdir()
     told('expected a folder per modality, found none')
     save(root / 'rgb' / 'a.png', scene(0)[0])
-    told(r'expected labels/ with label maps or labels\.csv, found neither')
+    told(r'expected labels/ with label maps or labels\.csv, found neither$')
+    for near in ('label.csv', 'Lables.csv', 'labels.tsv'):
+        (root / near).write_text('sample,label')
+        told(f"found neither; rename '{near}' to 'labels.csv'$")
+        (root / near).unlink()
     table(root, [{'name': 'a', 'label': 'b'}])
     told(r'labels\.csv: expected the columns sample,label; found name, label')
     table(root, [{'sample': 'a', 'label': 'b'}] * 2)

@@ -1,6 +1,7 @@
 """`compare.py`: predictions of other code from a file to the tables, and runs to such files."""
 
 import csv
+import dataclasses
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from made_records import make_failure, make_outcomes, make_record, save
 from toy_runs import arrays, trained
 
 from benchmark import compare
-from benchmark.engine import comparing
+from benchmark.engine import comparing, plan
 from benchmark.errors import UserError
 from benchmark.files import ROOT
 from benchmark.missing import subset_ids
@@ -62,6 +63,27 @@ def test_data_that_are_opened_otherwise_are_refused(folder, capsys):
     assert compare.main([str(file), *words, '--results', str(folder / 'four')]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(r'fingerprint: expected \w+ of arr as .*, found \w+ of arr:width=4: ', line)
+    assert line.endswith('; if the files are the same, type --datasets arrays:width=4')
+
+
+@pytest.mark.parametrize(
+    ('spec', 'opened_as', 'hint'),
+    [
+        ('arr:width=4', 'arrays:width=8', 'type --datasets arrays:width=4$'),
+        ('arr', 'arrays:width=8', 'type --datasets arrays$'),
+        ('arr:width=4', 'arrays:width=4', 'other options$'),
+        ('arr:wodth=4', 'arrays', 'other options$'),
+        ('arr:root=/etc', 'arrays', 'other options$'),
+        ('arr:$(rm)', 'arrays', 'other options$'),
+        ('arr:class_weights=$(rm)', 'arrays', "type --datasets 'arrays:class_weights=.*'$"),
+    ],
+)
+def test_the_options_of_a_file_are_told_as_they_are_typed(folder, spec, opened_as, hint):
+    (data,) = plan.open_datasets([opened_as], [folder / 'arr.npz'], {})
+    (known,) = of(spec, folder)
+    given = dataclasses.replace(known, fingerprint='0' * 12)
+    with pytest.raises(UserError, match=hint):
+        comparing.outcomes_of(given, data)
 
 
 def test_a_table_of_the_same_predictions_has_the_same_cells(folder):
@@ -194,6 +216,10 @@ def test_a_file_of_predictions_loads_no_other_file(spec, told, tmp_path, monkeyp
 def test_a_data_set_that_is_not_known_is_refused(tmp_path):
     with pytest.raises(UserError, match="'synth_face'; did you mean 'synth_faces'.*--datasets arr"):
         opened(of('synth_face', tmp_path), [], [], [])
+    with pytest.raises(
+        UserError, match=r"set 'good' \(known: arrays.*--datasets arrays --data-root"
+    ):
+        opened(of('good', tmp_path), [], [], [])
     with pytest.raises(UserError, match="x.npz: unknown data set 'parts' .known: synth_faces"):
         opened(of('parts', tmp_path), ['synth_faces'], [], [])
     with pytest.raises(UserError, match="option in --cfg-options 'tset'; did you mean 'test'"):

@@ -497,6 +497,10 @@ WRONG = [
     (['--evaluate'], "new.npz: expected the key 'target' to score, found inputs/gait, "),
     (['--out', 'x', '--device', 'cuda'], 'device cuda: no CUDA device was found'),
     (['--out', 'x', '--method-file', 'nowhere.py'], 'nowhere.py: no such file'),
+    (
+        ['--out', 'x', '--method-file', str(ROOT / 'methods' / 'hemis.py')],
+        "hemis.py: registers no method 'logistic' (it registers 'hemis')",
+    ),
 ]
 
 

@@ -182,6 +182,30 @@ def test_a_run_takes_what_was_forecast(
     assert Mining.heard == 2 * [*heard]
 
 
+def test_building_and_counting_flops_are_counted_for_each_network(clock, tmp_path, monkeypatch):
+    real_build, real_flops = forecast.build, forecast.cost.flops
+
+    def build(*words):
+        clock.passes(0.5, 'built')
+        return real_build(*words)
+
+    def flops(method, only):
+        clock.passes(0.1 * len(only), 'counted')
+        return real_flops(method, only)
+
+    alone, each = (one(clock, tmp_path, name, epochs='1') for name in ('counted', 'each'))
+    before = [Forecast(Machine('cpu')).seconds(e) for e in (alone, each)]
+    monkeypatch.setattr(forecast, 'build', build)
+    monkeypatch.setattr(forecast.cost, 'flops', flops)
+    after = [Forecast(Machine('cpu')).seconds(e) for e in (alone, each)]
+    count = len(alone.subsets)
+    assert count == 3
+    expected = 0.5 + 0.1 * count
+    assert [b - a for a, b in zip(before, after, strict=True)] == pytest.approx(
+        [expected, count * expected]
+    )
+
+
 def test_validations_for_the_curves_count_and_trials_are_not_tested(clock, tmp_path):
     e = one(clock, tmp_path)
     whole, curves = (Forecast(Machine('cpu', curves=on)).seconds(e) for on in (False, True))

@@ -130,6 +130,16 @@ def test_an_option_of_one_data_set_may_be_varied_where_another_lacks_it():
         request.check_grid(varied, ['synth_faces', 'nyuv2:classes=40'], {})
 
 
+def test_an_option_that_a_file_gives_and_varies_is_named_with_both_keys(tmp_path):
+    file = written(
+        tmp_path,
+        'methods: [rfnet]\noptions: {synth_faces.width: 8}\nvary: {width: [4, 8]}',
+    )
+    told = 'sweep.yaml: expected no width .*; found width in vary and synth_faces.width in options$'
+    with pytest.raises(UserError, match=told):
+        planned(tmp_path, '--grid', str(file), '--datasets', 'synth_faces')
+
+
 def test_what_is_typed_beside_a_file_applies_in_its_place(tmp_path):
     text = """
         methods: [rfnet]

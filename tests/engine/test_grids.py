@@ -84,14 +84,17 @@ WRONG = {
     'no such grid': (['--grid', 'mmanet-ablatoin'], "did you mean 'mmanet-ablation'"),
     'methods beside it': (['--grid', 'sign-flip', '--methods', 'rfnet'], 'no --methods beside it'),
     'gaps beside it': (['--grid', 'sign-flip', '--gaps', '0.5'], 'no --gaps beside it'),
-    'what it varies': (['--grid', 'sign-flip', '--cfg-options', 'width=8'], 'no width beside it'),
+    'what it varies': (
+        ['--grid', 'sign-flip', '--cfg-options', 'width=8'],
+        'no width beside it, which it varies; found width in vary and width in --cfg-options',
+    ),
     'what it varies there': (
         ['--grid', 'sign-flip', '--cfg-options', 'synth_faces.train=9'],
-        'no train beside it',
+        'no train beside it, which it varies; found train in vary and synth_faces.train in --cfg',
     ),
     'what it varies in the spec': (
         ['--grid', 'sign-flip', '--datasets', 'synth_faces:train=9'],
-        'no train beside it',
+        'found train in vary and train in synth_faces:train=9',
     ),
     'data without the option': (
         ['--grid', 'sign-flip', '--datasets', 'nyuv2'],

@@ -234,6 +234,9 @@ def test_a_method_that_needs_complete_data_refuses_gaps(tmp_path):
     loading.split_of(data, 'train').available[:10, 0] = False
     with pytest.raises(UserError, match=told):
         readable(tmp_path, 'mmanet', data=data)
+    loading.split_of(data, 'train').available[1:10] = True
+    with pytest.raises(UserError, match=' and 1 of 40 training samples has gaps$'):
+        readable(tmp_path, 'mmanet', data=data)
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -15,7 +15,7 @@ from benchmark.engine.experiment import experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.options import Spec
 from benchmark.records import store
-from benchmark.registry import DATASETS, discover
+from benchmark.registry import DATASETS, METHODS, discover
 from benchmark.report import captions, writer
 
 discover()
@@ -230,3 +230,48 @@ def test_a_run_names_all_methods_that_do_not_fit_in_one_line(tmp_path, capsys):
         '(--dry-run says why)\n'
     )
     assert not list((tmp_path / 'x').rglob('*.*'))
+
+
+def test_a_value_that_a_constructor_refuses_is_told_before_anything_is_trained(tmp_path, capsys):
+    file = tmp_path / 'dropped.py'
+    file.write_text(
+        'from torch import nn\nfrom benchmark.registry import METHODS\n'
+        'from methods.modality_dropout import ModalityDropout\n\n'
+        "@METHODS.register_module('dropped')\nclass Dropped(ModalityDropout):\n"
+        '    def __init__(self, task, dropout: float = 0.0, width: float = 1.0):\n'
+        '        super().__init__(task)\n        self.dropout = nn.Dropout(dropout)\n'
+        '        assert width < 9, "too\\nwide"\n'
+    )
+    results, spec = tmp_path / 'results', f'{file}:dropped:'
+    try:
+        words = ['--datasets', 'synth_faces', '--seeds', '0', '1']
+        args = command(results, *words, methods=(f'{spec}dropout=2', f'{spec}width=9'))
+        assert run.main(args) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        found = 'cannot be built: dropout probability has to be between 0 and 1, but got 2.0'
+        assert line.startswith(f'error: dropped:dropout=2 on synth_faces: {found}; refused as well')
+        assert not list(results.rglob('*.*'))
+        assert run.main([*args, '--dry-run']) == 1
+        told = refused(capsys.readouterr().out)
+        assert len(told) == 4
+        assert told[-1].endswith('dropped:width=9 on synth_faces: cannot be built: too wide')
+    finally:
+        METHODS.module_dict.pop('dropped', None)
+
+
+def test_a_plan_tells_data_sets_apart_that_differ_in_an_option(tmp_path, capsys):
+    file = tmp_path / 'sizes.yaml'
+    options = ', '.join(word.replace('=', ': ') for word in TINY if not word.startswith('train'))
+    file.write_text(
+        'methods: [majority]\ndatasets: [synth_faces, synth_rooms]\n'
+        f'options: {{{options}}}\nvary: {{synth_faces.train: [32, 64]}}\n'
+    )
+    words = ['--grid', str(file), '--results', str(tmp_path / 'r'), '--device', 'cpu']
+    for also in ('--dry-run', '--budget=0.001s'):
+        run.main([*words, also])
+        told = capsys.readouterr().out
+        shared = 'val=16, test=16, size=24, width=8'
+        for train in (32, 64):
+            (line,) = [x for x in told.splitlines() if f'train={train}' in x]
+            assert f'  synth_faces (train={train}, {shared})  majority  seed 0' in line
+        assert '  synth_rooms  majority  seed 0' in told

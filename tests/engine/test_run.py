@@ -704,7 +704,8 @@ def test_a_training_too_short_for_a_late_term_is_told_before_it_starts(tmp_path,
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith('note: ')]
     assert [line for line in notes if 'from a search' not in line] == [
         'note: synth_faces  dmrnet:warmup=6: the hard combination regulariser starts after 2 of 3 '
-        'epochs, because its start after 6 epochs would lie behind the end of the training'
+        'epochs, because its start after 6 epochs (numbers 0 to 5) would lie behind the end of the '
+        'training'
     ]
 
 

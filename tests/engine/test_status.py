@@ -254,3 +254,19 @@ def test_the_status_is_told_without_torch(tmp_path):
     )  # fmt: skip
     assert shown.stderr == 'set()\n'
     assert '2 runs: 1 done, 1 resumable' in shown.stdout
+
+
+def test_data_sets_that_differ_in_an_option_have_headings_that_tell_it(tmp_path, capsys):
+    expected = set()
+    for train in (32, 64):
+        about = {
+            'options': {'train': train, 'size': 24, 'name': ''},
+            'changed': ['train', 'name'],
+            'fingerprint': f'of{train}',
+        }
+        record = make_record('m', 0, outcomes := make_outcomes({'rgb': 3}), dataset=about)
+        save(tmp_path / 'runs', record, outcomes)
+        expected.add(f'faces (train={train}) {record["protocol_id"]}')
+    lines = told(tmp_path, capsys)
+    assert {line for line in lines if line.startswith('faces')} == expected
+    assert len(expected) == 2

@@ -453,6 +453,48 @@ def test_a_broken_file_is_told_with_its_line_and_works_once_mended(mistake, tmp_
     assert lookup(METHODS, 'broken')
 
 
+@pytest.mark.parametrize('name', ['rfnet', 'odd', 'synth_faces'])
+def test_a_file_has_to_register_the_name_that_is_typed_after_it(tmp_path, name):
+    empty = tmp_path / 'noreg.py'
+    empty.write_text(method_file(tmp_path, 'odd').read_text().replace('@METHODS', '# @METHODS'))
+    told = (
+        rf"^{empty}: registers no method or data set '{name}' \(it registers nothing; is the line"
+    )
+    for _ in range(2):  # also where it is loaded already
+        with pytest.raises(UserError, match=told):
+            parse_spec(f'{empty}:{name}')
+    for registry_, word in ((METHODS, 'method'), (DATASETS, 'data set')):
+        with pytest.raises(UserError, match=f"no {word} '{name}' .*@{word[:4].upper()}") as error:
+            parse_spec(f'{empty}:{name}:alpha=1', registry_)
+        assert '\n' not in str(error.value)
+
+
+def test_a_file_that_registers_another_name_is_told_with_that_name(tmp_path, monkeypatch):
+    file = method_file(tmp_path, 'mean_fuson', file='mine')
+    monkeypatch.chdir(tmp_path)
+    request = Request(['mine.py:rfnet'], [0], {}, tmp_path, 'cpu')
+    data = Toy(TASKS['vectors'])
+    with pytest.raises(UserError, match=r"^mine.py: registers no method 'rfnet' \(it registers "):
+        experiments(request, [data])
+    with pytest.raises(UserError, match=r"'mean_fuson'; did you mean 'mean_fuson'\?\)$"):
+        parse_spec(f'{file}:mean_fusion', METHODS)
+    with pytest.raises(UserError, match=r'methods/hemis.py: .* \(it registers .hemis.\)$'):
+        parse_spec(f'{ROOT}/methods/hemis.py:rfnet')
+    with pytest.raises(UserError, match="registers no data set 'synth_faces'"):
+        open_datasets(['mine.py:synth_faces'], [], {})
+    assert lookup(METHODS, 'mean_fuson').__name__ == 'Odd'
+
+
+def test_a_file_may_name_what_it_registers_through_another_file(tmp_path, monkeypatch):
+    method_file(tmp_path, 'inner', file='inner_of_test')
+    outer = tmp_path / 'outer.py'
+    outer.write_text('import inner_of_test\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'inner_of_test', raising=False)
+    for _ in range(2):
+        assert parse_spec(f'{outer}:inner', METHODS) == ('inner', {})
+
+
 def test_a_file_that_is_not_there_is_told(tmp_path):
     with pytest.raises(UserError, match='nowhere.py: no such file'):
         parse_spec(f'{tmp_path}/nowhere.py:odd')

@@ -48,6 +48,24 @@ def test_terms_without_loss_in_their_name_are_logged_and_not_minimised():
     }
 
 
+@pytest.mark.parametrize(
+    ('call', 'told'),
+    [
+        (lambda m: m.predict({}, torch.ones(1, 3)), 'encode(inputs)'),
+        (lambda m: m.decode({}, torch.ones(1, 3)), 'decode(features, mask) or predict('),
+        (lambda m: Method.loss(m, None), 'loss(batch)'),
+        (lambda m: m.fit(None, None), 'fit(train, val)'),
+    ],
+)
+def test_a_function_that_a_method_lacks_is_named_with_its_class(call, told):
+    class Bare(Method):
+        pass
+
+    with pytest.raises(UserError, match='Bare: expected the class Bare to have') as error:
+        call(Bare(TASKS['faces']))
+    assert told in str(error.value)
+
+
 @pytest.mark.parametrize('given', [None, (torch.zeros(6, 2), 1), [0.5]])
 @pytest.mark.parametrize('function', ['decode', 'predict'])
 @pytest.mark.parametrize('task', ['vectors', 'rooms'])

@@ -70,6 +70,13 @@ def test_a_training_of_two_epochs_cannot_use_the_term_and_says_so(name):
     assert '2 epochs' in note
 
 
+def test_a_note_counts_epochs_as_the_options_do():
+    (note,) = notes('mmanet', 1, begin_epoch=3)
+    assert ': it starts after 4 epochs (numbers 0 to 3), and the training has only 1 epoch' in note
+    (note,) = notes('dmrnet', 1, warmup=1)
+    assert ': it starts after 1 epoch, and the training has only 1 epoch' in note
+
+
 def test_a_third_of_a_longer_training_passes_first():
     assert [late_start(99, epochs) for epochs in (3, 8, 9, 30)] == [2, 2, 3, 10]
     assert late_start(4, 5) == 4

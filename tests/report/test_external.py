@@ -189,6 +189,10 @@ def partial(ours):
 def test_the_page_ranks_a_row_on_some_subsets_behind_those_on_all(partial):
     view = View('v', partial)
     assert [view.methods[m] for m in view.order] == ['good', 'poor', GUEST]
+    (signs,) = ({r['name']: r['sign'] for r in t['rows']} for t in [scores.table(view)])
+    assert signs == {'good': '', 'poor': '', GUEST: '§'}
+    heat = scores.heatmap(view)['parts'][0]
+    assert dict(zip(heat['rows'], heat['signs'], strict=True)) == signs
     (heat,) = scores.heatmap(view)['parts']
     assert view.methods[heat['baseline']] == 'good'
 

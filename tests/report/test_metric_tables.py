@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix
 from benchmark import tables
 from benchmark.errors import UserError
 from benchmark.records import metrics
-from benchmark.report import captions, published, runs, writer
+from benchmark.report import arguments, captions, published, runs, writer
 from benchmark.report.render import csv as to_csv
 from benchmark.report.render import latex, markdown, terminal
 
@@ -199,6 +199,16 @@ def test_the_script_leaves_out_datasets_without_the_metric(folder, capsys):
         err = capsys.readouterr().err
         assert err.startswith("error: unknown metric of bare 'APCER'")
         assert err.count('\n') == 1
+
+
+def test_a_distance_that_was_not_measured_is_told_with_the_option_that_measures_it():
+    hint = '; a run measures it with --cfg-options hd95=true'
+    for metric in ('HD95', 'HD95_core'):
+        told = str(arguments.no_metric('metric of bones', metric, {'Dice', 'Dice_core'}))
+        assert told.startswith(f"unknown metric of bones '{metric}'")
+        assert told.endswith(hint)
+    for metric, known in (('Dyce', {'Dice'}), ('HD95', {'ACER', 'accuracy'})):
+        assert hint not in str(arguments.no_metric('metric', metric, known))
 
 
 def test_an_unknown_metric_is_one_line_with_the_nearest_name(folder, capsys):

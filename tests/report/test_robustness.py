@@ -2,6 +2,7 @@
 
 import csv
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -320,6 +321,14 @@ def test_without_a_known_chance_the_whole_score_counts(tmp_path):
     assert isinstance(one, Robustness)
     assert one.empty == 0.5  # ACER of any constant answer
     assert one.relative('a', one.where()) == pytest.approx([0.3 / 0.4])
+
+
+def test_what_is_kept_is_worded_by_the_direction_of_the_metric(results, found):
+    below = 'the share of what the clean score lies below 50.00 %, the score without any input'
+    assert f'Relative is {below}, that is kept.' in robustness_tables.tables(found)[0].caption
+    assert f'The relative robustness is {below}' in section(results / 'runs/faces')['about']
+    higher = SimpleNamespace(runs=SimpleNamespace(higher=True))
+    assert robustness_tables.gain(higher) == 'the share of the clean score above'
 
 
 def test_without_a_known_worst_score_nothing_is_called_kept(results, found, monkeypatch):

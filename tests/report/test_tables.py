@@ -678,8 +678,11 @@ def test_the_script_makes_tables_from_anywhere(written, tmp_path_factory):
     status, _, err = run_script('benchmark/tables.py', [elsewhere], elsewhere)
     assert status == 2
     assert re.fullmatch(r'error: .*runs: no runs found\n', err)
+    for name in ('cpu', 'gpu'):
+        (elsewhere / 'in' / name / 'runs').mkdir(parents=True)
     for wrong, expected in (
         (elsewhere / 'none', f'there is no folder {elsewhere / "none"}'),
+        (elsewhere / 'in', "results lie in its folders 'cpu', 'gpu'"),
         (written / 'runs', f'expected the folder {written}'),
         (written / 'runs' / 'faces', f'expected the folder {written}'),
     ):
@@ -773,6 +776,16 @@ def test_of_many_subsets_a_footnote_gives_the_number(tmp_path):
     text = markdown(writer.table([record], lambda r: outcomes))
     assert '- every subset has only 10 test samples; tests need 20' in text
     assert 'for every sample it predicts attack on every subset (seed 0)' in text
+
+
+@pytest.mark.parametrize(('others', 'said'), [(0, 'every'), (2, 'nearly every')])
+def test_a_footnote_says_every_sample_only_of_every_sample(others, said):
+    count = 2000  # of which 0.1 % may have another answer
+    target = np.arange(count) % 2
+    guess = np.r_[np.ones(others, int), np.zeros(count - others, int)]
+    outcomes = {'target': target, **{f'pred/{s}': target for s in SUBSETS}, 'pred/ir': guess}
+    text = markdown(writer.table([make_record('m', 0, outcomes)], lambda r: outcomes))
+    assert f'† m collapsed: for {said} sample it predicts attack on ir (seed 0)' in text
 
 
 def test_a_row_whose_seeds_collapse_differently_has_one_line():

@@ -12,7 +12,7 @@ from benchmark.records.kinds import KINDS
 from benchmark.records.units import shown
 from benchmark.report.page.view import Section, View, figure, grid, lacking, number, section, tidy
 from benchmark.report.robustness import FEWEST, Robustness
-from benchmark.report.robustness_tables import NO_RELATIVE
+from benchmark.report.robustness_tables import NO_RELATIVE, gain
 
 MOST = 20_000
 """Most rows of the chart; beyond it, only the complete input is shown."""
@@ -91,7 +91,7 @@ def _relative(view: View, found: Robustness) -> str:
     if found.empty is None:
         return NO_RELATIVE
     return (
-        'The relative robustness is the share of the clean score above '
+        f'The relative robustness is {gain(found)} '
         f'{shown(found.empty, view.runs.metric)}, the score without any input, that is kept, as '
         'the mean over severities.'
     )

@@ -34,10 +34,11 @@ def table(view: View) -> dict[str, Any]:
         columns = {key: title for key, title in columns.items() if key not in runs.subsets}
     extra = list(dict.fromkeys(title for row in block.rows for title in row.extra))
     names = dict(zip(runs.groups, view.methods, strict=True))
+    partial = dict(zip(runs.groups, view.partial, strict=True))
     rows: list[dict[str, Any]] = [
         {
             'name': names.get(row.label, '') if row.kind == 'method' else tidy([row.label])[0],
-            'sign': row.sign,
+            'sign': row.sign + (partial.get(row.label, '') if row.kind == 'method' else ''),
             'kind': row.kind,
             'cells': [_cell(view, row, key) for key in columns],
             'extra': [row.extra.get(title, '') for title in extra],
@@ -103,7 +104,10 @@ def heatmap(view: View) -> Section:
         [{'label': 'Show', 'options': options}],
         colours=colours,
         methods=True,
-        signs=['†' if view.collapsed(members) else '' for members in view.members],
+        signs=[
+            f'{"†" if view.collapsed(members) else ""}{partial}'
+            for members, partial in zip(view.members, view.partial, strict=True)
+        ],
         baseline=view.order[0],
         over=[[places[subset] for subset in over] for over in runs.columns.values()],
         sign=1 if runs.higher else -1,

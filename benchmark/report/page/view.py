@@ -17,6 +17,9 @@ from benchmark.report.runs import Runs
 from benchmark.report.standings import MAIN
 from benchmark.report.table import Block
 
+PARTIAL = '§'
+"""The sign of a row whose summaries are over some of the subsets."""
+
 CHOSEN = 6
 """Most methods that charts show before the reader chooses; more colours are hard to tell apart."""
 
@@ -104,6 +107,11 @@ class View:
         The subsets are the first columns. Means of methods over different ones are not compared.
         """
         return ~np.isnan(self.means[:, : len(self.runs.subsets)])
+
+    @cached_property
+    def partial(self) -> list[str]:
+        """For each method the sign of summaries over some of the subsets, '' over all of them."""
+        return ['' if all(row) else PARTIAL for row in self.tested]
 
     @property
     def chosen(self) -> list[int]:

@@ -40,7 +40,7 @@ class Measured(NamedTuple):
 
 
 def read_contents(
-    root: Path, name: str, one: Input, available: np.ndarray, streams: bool
+    root: Path, name: str, one: Input, available: np.ndarray, streams: bool, marked: bool = True
 ) -> Contents:
     """Reads an input, whose numbers must be finite, or what is remembered of its file.
 
@@ -50,6 +50,7 @@ def read_contents(
         one: Its input.
         available: (N,) bool, the samples that have it.
         streams: Whether the root is a folder, in which the input has a file of its own.
+        marked: Whether a key of the user's says which samples have it.
 
     Raises:
         UserError: A number cannot be read.
@@ -65,8 +66,13 @@ def read_contents(
     if found.bad is not None:
         whole = one.values.dtype.kind in 'iu'
         numbers = f'whole numbers up to {EXACT}' if whole else 'finite numbers of float32'
-        expected = f'{numbers} where available is true'
-        raise fail(root, f'inputs/{name}', expected, f'others in row {found.bad}')
+        expected = f'{numbers} where available is true' if marked else numbers
+        others = f'others in row {found.bad}'
+        if not marked:
+            others += (
+                '; where a sample lacks a modality, the key available, bool (N, M), has to be false'
+            )
+        raise fail(root, f'inputs/{name}', expected, others)
     return found
 
 

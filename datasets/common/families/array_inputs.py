@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmark.errors import UserError, nearest, unknown
+from benchmark.errors import UserError, unknown
 from benchmark.names import check_modalities
 from datasets.common.io.inspection import numbers_of
 from datasets.common.io.layouts import LAYOUTS, layout_of
@@ -21,6 +21,8 @@ NARROW = 4
 """If A and B differ by this factor, (N, A, B) may as well be sequences as images."""
 OF_INPUTS = ('kind', 'length', 'layout')
 """First parts of keys that say something of one input."""
+NEEDED = ('target', 'split')
+"""Keys beside the inputs without which nothing can be trained."""
 OPTIONAL = ('inputs', 'available', 'classes', 'cluster', *OF_INPUTS)
 """Keys, or their first parts, beside `target` and `split`; similar keys are taken for misspelt."""
 
@@ -98,8 +100,15 @@ def lacks(root: Path, expected: str, key: str, raw: Iterable[str]) -> UserError:
         raw: The keys that are there.
     """
     found = sorted(raw)
-    listed = f'{", ".join(found) or "none"}{nearest(key, found)}'
-    return UserError(f'{root}: expected {expected}, found {listed}')
+    near = difflib.get_close_matches(key, [k.partition('/')[0].lower() for k in found], 1, 0.75)
+    meant = [k for k in found if near and k.partition('/')[0].lower() == near[0]]
+    hint = f'; rename {meant[0]!r} to {_renamed(meant[0], key)!r}' if meant else ''
+    return UserError(f'{root}: expected {expected}, found {", ".join(found) or "none"}{hint}')
+
+
+def _renamed(found: str, key: str) -> str:
+    """Returns a key whose first part was misspelt as it should be."""
+    return key + ''.join(found.partition('/')[1:])
 
 
 def texts(root: Path, key: str, given: np.ndarray) -> tuple[str, ...]:
@@ -126,7 +135,7 @@ def _check_keys(root: Path, raw: Mapping[str, np.ndarray], named: Iterable[str])
             raise UserError(f'{root}: {key}: {unknown("modality", name, named)}')
         near = difflib.get_close_matches(head, OPTIONAL, 1, 0.75)
         if near and head not in OPTIONAL:
-            raise UserError(f'{root}: {unknown("key", head, OPTIONAL)}')
+            raise UserError(f'{root}: {unknown("key", head, (*OPTIONAL, *NEEDED))}')
 
 
 def _input(root: Path, raw: Mapping[str, np.ndarray], name: str) -> Input:

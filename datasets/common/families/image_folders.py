@@ -75,13 +75,14 @@ class ImageFolder(NamedTuple):
         gaps = {name: len(samples - files.keys()) for name, files in self.images.items()}
         found += notes.lacking(gaps, samples)
         for name, files in (*self.images.items(), (LABELS, self.maps)):
-            if unused := len(files.keys() - samples - set(self.empty)):
+            if unused := sorted(files.keys() - samples - set(self.empty)):
                 words = f'file of {name} belongs', f'files of {name} belong'
-                found.append(f'{notes.counted(unused, *words)} to no sample of a split')
+                told = f'{notes.counted(len(unused), *words)} to no sample of a split'
+                found += notes.told(told, [files[sample].name for sample in unused])
         labelled = set(self.maps if self.dense else self.names)
-        if unused := len(labelled - samples - set(self.empty)):
+        if unused := sorted(labelled - samples - set(self.empty)):
             words = 'labelled sample belongs', 'labelled samples belong'
-            found.append(f'{notes.counted(unused, *words)} to no split')
+            found += notes.told(f'{notes.counted(len(unused), *words)} to no split', unused)
         return [*found, *notes.aside(self.aside)]
 
 

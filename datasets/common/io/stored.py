@@ -82,9 +82,15 @@ def _load_folder(root: Path, aside: list[str]) -> dict[str, np.ndarray]:
 
 def _mapped(file: Path) -> np.ndarray:
     try:
+        with file.open('rb') as handle:
+            if _is_array(handle):
+                handle.seek(0)
+                _check_type(f'{file}', _declared(handle)[1])
         found = np.load(file, mmap_mode='r', allow_pickle=False)
+    except UserError:
+        raise
     except Exception as error:  # a damaged header makes NumPy raise what it likes
-        raise UserError(f'{file}: cannot be read without pickles: {_told(error)}') from None
+        raise UserError(f'{file}: cannot be read as an array: {_told(error)}') from None
     if not isinstance(found, np.memmap):
         found.close()
         raise UserError(f'{file}: expected an array, found an .npz file of another name')
@@ -113,7 +119,7 @@ def _members(file: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
 def _array(file: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> np.ndarray:
     try:
         with archive.open(member) as handle:
-            array = handle.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
+            array = _is_array(handle)
         if not array:
             raise UserError(f'{file}: {key}: expected an array, found a file of another kind')
         with archive.open(member) as handle:
@@ -124,18 +130,39 @@ def _array(file: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipIn
         raise
     # Members may be encrypted or packed in a way that Python lacks, headers damaged in any way.
     except Exception as error:
-        told = f'{file}: {key}: cannot be read without pickles: {_told(error)}'
+        told = f'{file}: {key}: cannot be read as an array: {_told(error)}'
         raise UserError(told) from None
 
 
-def _check_declared(file: Path, key: str, handle: IO[bytes], size: int) -> None:
-    """Checks the size that an array declares before memory is taken for it."""
+def _is_array(handle: IO[bytes]) -> bool:
+    prefix = np.lib.format.MAGIC_PREFIX
+    return handle.read(len(prefix)) == prefix
+
+
+def _declared(handle: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Returns shape and type that the header of an array declares."""
     version = np.lib.format.read_magic(handle)
     old = version == (1, 0)
     read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(handle)
+    return shape, dtype
+
+
+def _check_type(where: str, dtype: np.dtype) -> None:
+    """Checks that an array needs no pickle, which could run code."""
+    if dtype.hasobject:
+        raise UserError(
+            f'{where}: expected numbers or text in an array of one shape, found an array of '
+            'objects, as NumPy makes of None and of lists of unequal lengths'
+        )
+
+
+def _check_declared(file: Path, key: str, handle: IO[bytes], size: int) -> None:
+    """Checks the size that an array declares before memory is taken for it."""
+    shape, dtype = _declared(handle)
+    _check_type(f'{file}: {key}', dtype)
     needed = math.prod(shape) * dtype.itemsize
-    if not dtype.hasobject and needed != size - handle.tell():
+    if needed != size - handle.tell():
         raise UserError(
             f'{file}: {key}: expected {dtype} {shape}, {needed} bytes, found {size} in the file'
         )

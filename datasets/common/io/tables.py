@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 from pathlib import Path
 
@@ -46,11 +47,18 @@ def read_table(file: Path) -> list[dict[str, str]]:
     return list(rows.values())
 
 
+def _renaming(file: Path) -> str:
+    """Returns what to rename where another file has almost the name of one that is not there."""
+    there = {path.name.lower(): path.name for path in sorted(file.parent.iterdir())}
+    near = difflib.get_close_matches(file.name, there, 1, 0.75)
+    return f'; rename {there[near[0]]!r} to {file.name!r}' if near else ''
+
+
 def _cells(file: Path) -> list[list[str]]:
     """Returns the cells of the rows that are not empty, the header first."""
     if not has_file(file):
         expected = f'labels/ with label maps or {file.name}'
-        raise UserError(f'{file.parent}: expected {expected}, found neither')
+        raise UserError(f'{file.parent}: expected {expected}, found neither{_renaming(file)}')
     content = text(file, 'a table')
     header = content.partition('\n')[0]
     # Spreadsheets write semicolons where the comma is the decimal mark.
