@@ -307,8 +307,8 @@ class Method(BaseModel):
             does.
         shares_convolution: Whether `decode` sets the maps of absent modalities to zero, joins all
             maps and convolves them, and changes no features in place; a test of all subsets then
-            convolves each modality once (`benchmark.engine.first_layers`). A subclass with an
-            `encode` or `decode` of its own does not inherit it.
+            convolves each modality once (`benchmark.engine.first_layers`). A subclass
+            does not inherit it, because it may add parts that do more.
         ranges: Option -> the numbers that it may be (`benchmark.options.Range`). Without an entry
             numbers are from 0, and whole numbers any.
         contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
@@ -340,8 +340,7 @@ class Method(BaseModel):
         super().__init_subclass__(**kwargs)
         cls.supported_networks = vars(cls).get('supported_networks', ('pyramid',))
         cls.task_kinds = vars(cls).get('task_kinds', ('classification', 'segmentation'))
-        if {'encode', 'decode'} & vars(cls).keys():
-            cls.shares_convolution = vars(cls).get('shares_convolution', False)
+        cls.shares_convolution = vars(cls).get('shares_convolution', False)
 
     def __init__(self, task: Task) -> None:
         super().__init__(Preprocessor())

@@ -18,3 +18,4 @@ class Complete(ModalityDropout):
     version = 2
     supported_networks = ModalityDropout.supported_networks
     sampler = 'complete'
+    shares_convolution = True

@@ -17,3 +17,4 @@ class Customized(ModalityDropout):
     version = 2
     supported_networks = ModalityDropout.supported_networks
     dedicated = True
+    shares_convolution = True

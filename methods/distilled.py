@@ -112,6 +112,7 @@ class Distilled(MMANet):
 
     version = 3
     mines = {'mar': True}
+    shares_convolution = True
     ranges = {
         'temperature': Range(0, above=True),
         'begin_epoch': Range(-1),

@@ -81,6 +81,7 @@ class GradientBlending(UnimodalHeads):
     """
 
     search = {'period': Uniform(0.05, 0.5)}
+    shares_convolution = True
     before: Tensor
     running: Tensor
     weights: Tensor

@@ -61,11 +61,10 @@ class MMANet(ModalityDropout):
     gradient of every weight. That code trains with cross-entropy alone (`loss=ce`).
 
     Departures in both variants: the teacher's BatchNorm stays in evaluation mode; a certain teacher
-    gives no NaN; a resumed run keeps its weak combinations; nothing is mined on test data; a map
-    that is pooled to `grid` rows keeps its columns if they are fewer than the grid's, where that
-    code always makes 40; in segmentation the second decoder has L_MAR in every batch, where that
-    code gives it to the main one if no sample of the batch has depth alone (and RGB alone is weak).
-    Formulas are those of the code and its comments: only the paper's first pages were at hand.
+    gives no NaN; nothing is mined on test data; a map pooled to `grid` rows keeps its columns if
+    they are fewer than the grid's, where that code always makes 40; in segmentation the second
+    decoder has L_MAR in every batch, where that code gives it to the main one if no sample of the
+    batch has depth alone (and RGB alone is weak). Only the paper's first pages were at hand.
 
     On CREMA-D and Kinetics-Sounds DMRNet's authors have L_MAD from the beginning, L_MAR on both
     single modalities, no mining. What else their audio-visual code does is not followed: its
@@ -93,6 +92,7 @@ class MMANet(ModalityDropout):
     version = 2
     official_loss = 'ce'
     mines = {'weak': 'mined'}
+    shares_convolution = True
     supported_networks = ('pyramid', 'esanet')
     teacher = 'complete'
     needs_complete = True

@@ -87,6 +87,7 @@ class MMPareto(UnimodalHeads):
 
     task_kinds = KINDS
     separate_encoders = True
+    shares_convolution = True
     ranges = {'gamma': Range(0, above=True)}
     search = {'gamma': Uniform(1, 3)}
 

@@ -77,6 +77,7 @@ class OGMGE(ModalityDropout):
     """
 
     separate_encoders = True
+    shares_convolution = True
     settings = {'crema_d': {'alpha': 0.8}}
     ranges = dict.fromkeys(('start', 'end'), Range(0, 1))
     search = {'alpha': LogUniform(0.01, 8)}

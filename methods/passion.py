@@ -92,6 +92,7 @@ class Passion(ModalityDropout):
 
     version = 1
     official_loss = 'own'
+    shares_convolution = True
     supported_networks = ('pyramid', 'unet3d')  # one less
     search = {
         'distillation': LogUniform(0.05, 5),

@@ -9,10 +9,13 @@ from benchmark.engine import stacking
 from benchmark.engine.first_layers import Products, Repeated
 from benchmark.engine.stacking import decoded
 from benchmark.missing import subset_masks
+from benchmark.registry import METHODS, discover
 from methods.common.networks import masked
 from methods.modality_dropout import ModalityDropout
 
+discover()
 MASKS = list(subset_masks(3))
+SHARING = sorted(name for name, cls in METHODS.module_dict.items() if cls.shares_convolution)
 
 
 def network(cls=ModalityDropout, task=TASKS['faces']):
@@ -113,23 +116,28 @@ def test_other_masks_than_plain_zeros_are_computed_as_they_are(cls):
     assert all(map(torch.equal, found, plain))
 
 
-def test_methods_say_that_they_share_and_their_subclasses_only_with_the_same_decode():
-    class Inherits(ModalityDropout):
-        """As it is."""
+class Inherits(ModalityDropout):
+    """As it is."""
 
-    class Encodes(ModalityDropout):
-        """With an encoder of its own."""
 
-        def encode(self, inputs):
-            """Encodes."""
-            return super().encode(inputs)
-
-    assert Inherits.shares_convolution
-    assert not Encodes.shares_convolution
-    method = network(Encodes)
-    plain, found, made = both(method, batch_of(TASKS['faces'], 3))
+def test_a_subclass_does_not_share_unless_it_says_so():
+    assert ModalityDropout.shares_convolution
+    assert not Inherits.shares_convolution
+    plain, found, made = both(network(Inherits), batch_of(TASKS['faces'], 3))
     assert not made
     assert all(map(torch.equal, found, plain))
+
+
+@pytest.mark.parametrize('kind', ['faces', 'rooms'])
+@pytest.mark.parametrize(
+    'name', [n for n, c in METHODS.module_dict.items() if c.shares_convolution]
+)
+def test_methods_that_say_so_share_on_faces_and_have_plain_logits(name, kind):
+    plain, found, (products,) = both(
+        network(METHODS.get(name), TASKS[kind]), batch_of(TASKS[kind], 3)
+    )
+    assert (products.count > 0) == (kind == 'faces')
+    close(found, plain)
 
 
 def test_nothing_is_shared_where_gradients_are_asked_for():
