@@ -65,6 +65,22 @@ CLAIMS = [
     ),
     Claim(
         README,
+        'with those of its authors\' code it has {a} %, which is not proven to be better (p {p})',
+        'eight_rooms',
+        0,
+        against_base('redcore:imagination=0.15,kl=0.0008,rate=0.1'),
+        [False],
+    ),
+    Claim(
+        RESULTS,
+        '(`redcore:imagination=0.15,kl=0.0008,rate=0.1`) it has {a} against {b} mIoU (p {p})',
+        'eight_rooms',
+        0,
+        against_base('redcore:imagination=0.15,kl=0.0008,rate=0.1'),
+        [False],
+    ),
+    Claim(
+        README,
         'on `ir` alone, `complete` has {a} % ACER and `modality_dropout` {b} % (p {p})',
         'synth_faces',
         BY_SUBSET,
