@@ -360,8 +360,9 @@ CLAIMS = [
         RESULTS,
         'proven to be better than `modality_dropout` ({b1}) on the CPU either.** Of all means that '
         'of `distilled` is the lowest ({a1}, p {p1}). `complete`, `gmd`, `m3ae` and `passion` are '
-        'proven to be worse ({a2}, {a3}, {a4} and {a5}, p {p2}, p {p3}, p {p4} and p {p5}). Whether '
-        '`customized` ({a6}) is worse, or `mmanet` ({a7}) better, is not proven (p {p6} and p {p7})',
+        'proven to be worse ({a2}, {a3}, {a4} and {a5}, p {p2}, p {p3}, p {p4} and p {p5}). '
+        'Whether `customized` ({a6}) is worse, or `mmanet` ({a7}) better, is not proven (p {p6} '
+        'and p {p7})',
         'cpu_faces',
         ALL,
         against_base('distilled', 'complete', 'gmd', 'm3ae', 'passion', 'customized', 'mmanet'),
