@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 from sentences import ROOT, compared, comparisons, scores, text_of
 
-from benchmark.engine.grids import GRIDS
+from benchmark.engine.grids import GRIDS, SEARCHED
 from benchmark.report.comparison import LEVEL, p_text
 
 README, RESULTS = 'README.md', 'docs/results.md'
@@ -629,6 +629,7 @@ PROVEN = {
     ('eight_rooms', 0): ({'redcore'}, {'ogm_ge'}),
     ('eight_faces', 0): (set(), {'passion'}),
     ('variants_faces', 0): (set(), set()),
+    ('untuned_faces', 0): (set(), set()),
     ('ablation', 1): (set(), set()),
     **{(f'rates {rate}', 0): (set(), set()) for rate in (0, 0.1, 0.3, 0.5, 0.7, 0.9)},
 }  # fmt: skip
@@ -662,3 +663,10 @@ def test_the_variants_that_were_measured_are_those_that_the_page_names():
     assert f'is proven on faces** ({len(family)} tests)' in text
     wide = sorted(50 * (c.high - c.low) for c, _ in family.values())
     assert f'the intervals reach {wide[0]:.1f} to {wide[-1]:.1f} points to either side' in text
+
+
+def test_every_search_is_compared_with_what_was_before_it():
+    known, (family,) = compared('untuned_faces')
+    # The search of one method kept the first setting.
+    assert {first for first, *_ in family} == {*SEARCHED} - {'actionmae'}
+    assert 'On the test split no search is proven to have helped or harmed:' in text_of(RESULTS)
