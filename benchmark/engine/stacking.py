@@ -34,7 +34,6 @@ TOLERANCE = 1e-3
 ROWS = 4
 """Number of samples on which a network is tried, under every subset."""
 
-
 _STACKABLE: WeakKeyDictionary[Method, bool] = WeakKeyDictionary()
 """Networks that were tried -> whether they decode several subsets in one call."""
 
@@ -128,8 +127,9 @@ def _shares(method: Method) -> bool:
     A compiled part would be compiled again for tensors of another class, and products have no
     gradients.
     """
-    compiled = any(module._compiled_call_impl for module in method.modules())
-    return method.shares_convolution and not compiled and not torch.is_grad_enabled()
+    if not method.shares_convolution or torch.is_grad_enabled():
+        return False
+    return not any(module._compiled_call_impl for module in method.modules())
 
 
 def _stackable(method: Method, features: Any, allowed: Tensor, size: int) -> bool:

@@ -19,7 +19,7 @@ from benchmark.engine import locks
 from benchmark.engine.contents import ANEW, EARLIER, OWNER, RESUME, SEARCH, TRIAL, saved_epochs
 from benchmark.errors import UserError
 from benchmark.options import with_options
-from benchmark.records import store
+from benchmark.records import repetition, store
 
 WIDTH = 160
 """Most characters of a reason why something failed."""
@@ -154,8 +154,8 @@ def _runs(root: Path, problems: list[str]) -> list[Row]:
 
 
 def _title(data: Any) -> str:
-    options = {k: data['options'][k] for k in data.get('changed', ()) if k in data['options']}
-    return textwrap.shorten(with_options(data['name'], options), WIDTH, placeholder=' ...')
+    title = with_options(data['name'], repetition.changed(data))
+    return textwrap.shorten(title, WIDTH, placeholder=' ...')
 
 
 def _searches(root: Path, problems: list[str]) -> list[Row]:

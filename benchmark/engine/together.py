@@ -40,7 +40,7 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
     one_encoder.check(label, name, options, task)
     # The label names the options that were given. Pre-trained weights would be read, or fetched.
     if ':' in label and not task.pretrained:
-        why = untrained.refusal(method, untrained.frozen(options), task)
+        why = untrained.refusal(name, untrained.frozen(options), task)
         if why:
             raise UserError(f'{label} on {task.dataset}: cannot be built: {why}')
     if method.mines and method.mines.items() <= options.items():

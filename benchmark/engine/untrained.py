@@ -36,15 +36,14 @@ def built(name: str, options: Options, task: Task) -> Method:
 
 
 @functools.cache
-def refusal(cls: type[Method], options: Options, task: Task) -> str:
-    """Returns why a constructor refuses the values of options, '' if it does not.
+def refusal(name: str, options: Options, task: Task) -> str:
+    """Returns why the constructor of a method refuses values of options, '' if it does not.
 
     Layers of PyTorch refuse values, too, such as a probability of 2. An error of another kind is a
     fault of the code, which the run tells with its traceback.
     """
     try:
-        with torch.random.fork_rng(devices=[]):
-            cls(task, **dict(options))
+        built(name, options, task)
     except (UserError, ValueError, AssertionError) as error:
         return ' '.join(str(error).split()) or type(error).__name__
     return ''

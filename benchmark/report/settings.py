@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmark.options import spell, with_options
 from benchmark.records.distances import is_distance
+from benchmark.records.repetition import changed
 from benchmark.records.units import unit_of
 from benchmark.records.values import ERRORS, UNBOUNDED
 from benchmark.report import gaps
@@ -66,9 +67,7 @@ def origins(found: Iterable[str]) -> list[str]:
 
 def named(runs: Runs) -> str:
     """Returns the data set's name with those of its options that are not the defaults."""
-    data = runs.data
-    changed = {k: data['options'][k] for k in data.get('changed', ()) if k in data['options']}
-    return with_options(data['name'], changed)
+    return with_options(runs.data['name'], changed(runs.data))
 
 
 def _told(options: Mapping[str, Any]) -> str:
