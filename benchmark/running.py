@@ -21,10 +21,11 @@ from benchmark.engine.again import Stamps
 from benchmark.engine.budget import within
 from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.dry_run import show_plan
-from benchmark.engine.grid import Worker, execute, steps, without_refused
+from benchmark.engine.grid import Worker, execute, steps
 from benchmark.engine.manifest import export
 from benchmark.engine.parallel import helping, processes
 from benchmark.engine.picking import picked, show_teachers, train_teachers
+from benchmark.engine.refused import without_refused
 from benchmark.engine.request import prepare
 from benchmark.engine.robustness import Request
 from benchmark.engine.sharing import share_of
@@ -123,7 +124,7 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
         export(args.export_mask, ((e.data, e.protocol, e.seed) for e in plan.flat(grid)))
     able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
     if args.launcher == 'slurm':
-        return hand_over(able, args, bool(refused))
+        return hand_over(able, machine, args, bool(refused))
     able = own_share(able, args, machine)
     if (args.shard or args.only) and not able and not refused:
         return 0
@@ -155,7 +156,10 @@ def own_share(grid: plan.Grid, args: argparse.Namespace, machine: Machine) -> pl
     """
     if args.only is not None:
         own, teachers = picked(grid, args.only, args.results)
-        show_teachers(teachers) if args.dry_run else train_teachers(teachers, machine)
+        if args.dry_run:
+            show_teachers(teachers, machine.varied)
+        else:
+            train_teachers(teachers, machine)
         return own
     if args.shard is not None:
         own = share_of(grid, args.shard)
@@ -164,11 +168,12 @@ def own_share(grid: plan.Grid, args: argparse.Namespace, machine: Machine) -> pl
     return grid
 
 
-def hand_over(grid: plan.Grid, args: argparse.Namespace, refused: bool) -> int:
+def hand_over(grid: plan.Grid, machine: Machine, args: argparse.Namespace, refused: bool) -> int:
     """Hands a command to Slurm, and shows the tables of what is recorded already.
 
     Args:
         grid: What the command runs.
+        machine: Where the tasks compute.
         args: Its arguments.
         refused: Whether a part is refused, in a plan.
 
@@ -179,7 +184,7 @@ def hand_over(grid: plan.Grid, args: argparse.Namespace, refused: bool) -> int:
         UserError: Slurm does not answer or refuses the jobs, or the folder cannot be written.
     """
     request = request_of(args)
-    slurm.hand_over(grid, args, request)
+    slurm.hand_over(grid, machine, args, request)
     if args.dry_run or not any(e.recorded() for e in plan.flat(grid)):
         return int(refused)
     shown = show_tables(grid, args.results, args.gaps is not None, request is not None)

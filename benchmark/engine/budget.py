@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 
 from benchmark.engine.building import Machine
-from benchmark.engine.description import titles
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.forecast import Forecast, Schedule
 from benchmark.engine.grid import is_done, steps
-from benchmark.engine.notes import named
+from benchmark.engine.notes import located, named
 from benchmark.engine.plan import Grid
 from benchmark.engine.tuning import Search
 from benchmark.errors import UserError
@@ -35,7 +34,6 @@ def within(grid: Grid, machine: Machine, budget: float) -> Grid:
     fitting: list[float] = []
     left_out: list[float] = []
     schedule = Schedule(machine.jobs)
-    title = titles(item.data for item in grid)
     for item in grid:
         todo = [e for e in steps(item) if not is_done(e)]
         if not todo:
@@ -47,7 +45,7 @@ def within(grid: Grid, machine: Machine, budget: float) -> Grid:
         for e, seconds in zip(todo, each, strict=True):
             later.add(item, seconds, e.trial)
         fits = later.end <= budget
-        told = f'{title[id(item.data)]}  {_name(item)}  about {duration(sum(each))}'
+        told = f'{located(item, machine.varied)}  {_name(item)}  about {duration(sum(each))}'
         print(f'{"fits" if fits else "left out":8}  {told}', flush=True)
         if fits:
             kept.append(item)

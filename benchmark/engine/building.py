@@ -72,6 +72,7 @@ class Machine:
         grid: Name and hash of the grid that asks for the runs, which records hold.
         compiled: Whether torch.compile compiles the networks that are trained.
         deterministic: Whether only operations are used that give the same numbers every time.
+        varied: The options that the grid varies, which lines about its experiments tell.
     """
 
     device: str
@@ -83,6 +84,7 @@ class Machine:
     grid: Mapping[str, str] | None = None
     compiled: bool = False
     deterministic: bool = True
+    varied: tuple[str, ...] = ()
 
     @property
     def unusual(self) -> dict[str, str]:

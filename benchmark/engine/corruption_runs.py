@@ -21,7 +21,7 @@ from benchmark.engine.grid import WAIT
 from benchmark.engine.jobs import share
 from benchmark.engine.loading import split_of
 from benchmark.engine.locks import Busy, holding
-from benchmark.engine.notes import named
+from benchmark.engine.notes import located, named
 from benchmark.engine.robustness import Request, known, lacking, test
 from benchmark.errors import UserError
 from benchmark.progress import Progress, Reporter, duration
@@ -80,7 +80,7 @@ def _shared(
         Whether all is tested, None if a process has died and was not replaced; and the runs that
         have ended no processes.
     """
-    rows = {e.folder: (e.data.name, named(e), e.seed) for e, _ in todo}
+    rows = {e.folder: (located(e, machine.varied), named(e), e.seed) for e, _ in todo}
     folders = set(rows)  # a process that is started later is given what is left then
 
     def blame(folder: Path, how: str) -> None:
@@ -177,7 +177,7 @@ def _one(
         with holding(e.folder):
             if not lacking(known(e.folder, record), request, e.data.task):
                 return True
-            told.start(e.data.name, named(e), e.seed, e.folder)
+            told.start(located(e, machine.varied), named(e), e.seed, e.folder)
             if e.data not in benches:
                 splits = split_of(e.data, 'val'), split_of(e.data, 'test')
                 benches[e.data] = Bench(e.data.task, *splits)

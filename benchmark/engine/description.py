@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from benchmark.dataset import Dataset
-from benchmark.options import with_options
 from benchmark.records.metrics import higher_is_better
 
 
@@ -37,16 +35,3 @@ def _changed(data: Dataset) -> list[str]:
     """Returns which options of a data set are not its defaults."""
     defaults = data.declared
     return [k for k, v in data.options.items() if k not in defaults or defaults[k].default != v]
-
-
-def titles(datasets: Iterable[Dataset]) -> dict[int, str]:
-    """Returns `id` of each data set -> its name, with options where others have the same name."""
-    each = {id(data): data for data in datasets}
-    long = {
-        key: with_options(data.name, {k: data.options[k] for k in _changed(data)})
-        for key, data in each.items()
-    }
-    alike: dict[str, set[str]] = {}
-    for key, data in each.items():
-        alike.setdefault(data.name, set()).add(long[key])
-    return {key: long[key] if len(alike[d.name]) > 1 else d.name for key, d in each.items()}

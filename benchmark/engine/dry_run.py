@@ -7,11 +7,10 @@ import sys
 
 from benchmark.engine import corruption_runs, notes
 from benchmark.engine.building import Machine
-from benchmark.engine.description import titles
 from benchmark.engine.execution import describe
 from benchmark.engine.forecast import Forecast, Schedule, resumed
 from benchmark.engine.grid import is_done, steps
-from benchmark.engine.notes import named
+from benchmark.engine.notes import located, named
 from benchmark.engine.plan import Grid, flat
 from benchmark.engine.robustness import Request
 from benchmark.progress import duration
@@ -36,10 +35,9 @@ def show_plan(
     """
     planned, forecast, schedule = 0, Forecast(machine), Schedule(machine.jobs)
     every = [(item, e) for item in grid for e in steps(item)]
-    title = titles(e.data for _, e in every)
     notes.tell([e for _, e in every if not is_done(e)])
     for item, e in itertools.takewhile(lambda _: not unread(), every):
-        line = f'{title[id(e.data)]}  {named(e)}  seed {e.seed}  {e.protocol_id}'
+        line = f'{located(e, machine.varied)}  {named(e)}  seed {e.seed}  {e.protocol_id}'
         if is_done(e):
             print(f'recorded  {line}')
             continue

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from benchmark.engine.experiment import CannotTrain, Experiment
 from benchmark.engine.fitting import is_fitted
 from benchmark.engine.jobs import share
 from benchmark.engine.locks import Busy, holding
-from benchmark.engine.notes import named
-from benchmark.engine.plan import Grid, plain, refusals
+from benchmark.engine.notes import located, named
+from benchmark.engine.plan import Grid
 from benchmark.engine.state import is_trained, read_json
 from benchmark.engine.tuning import Search, announce
-from benchmark.errors import COMPLETE_ONLY, UserError
+from benchmark.errors import UserError
 from benchmark.progress import Progress, Reporter
 from benchmark.records import store
 from benchmark.records.schema import Record
@@ -70,7 +70,7 @@ def execute(
     # Whatever changes after this moment was done by another process.
     before = {e.folder: stamps(e) for e in every}
     jobs = max(1, min(machine.jobs, len(todo))) if helper else 1
-    with Progress(_epochs_to_train(todo, force), len(todo), jobs) as progress:
+    with Progress(_epochs_to_train(todo, force, machine.varied), len(todo), jobs) as progress:
         worker = Worker(machine, progress, force, brief, before)
         if helper and todo and (jobs > 1 or apart):
             job, blame = partial(helper, before), partial(deadly, grid, worker)
@@ -94,7 +94,7 @@ def deadly(grid: Grid, worker: Worker, folder: Path, how: str) -> None:
     # The seeds of a search have their options once its trials have ended.
     for e in [e for item in grid for e in steps(item) if e.folder == folder]:
         if folder not in worker.ended:
-            worker.progress.start(e.data.name, named(e), e.seed)
+            worker.progress.start(located(e, worker.machine.varied), named(e), e.seed)
             worker.progress.end(f'FAILED: {error}')
             worker.ended[folder] = False
         # A process that has begun it just now dies of it, and then it is recorded.
@@ -116,7 +116,9 @@ def is_done(e: Experiment) -> bool:
     return e.recorded() is not None
 
 
-def _epochs_to_train(todo: list[Experiment], force: bool) -> dict[str, int]:
+def _epochs_to_train(
+    todo: list[Experiment], force: bool, varied: Sequence[str] = ()
+) -> dict[str, int]:
     """Returns per data set the epochs of all networks that are not trained yet, teachers once."""
     everything = [x for e in todo for x in (*e.earlier.values(), e) if not is_fitted(x.method)]
     networks = {part.folder: (part, x) for x in everything for part in x.parts}
@@ -125,7 +127,8 @@ def _epochs_to_train(todo: list[Experiment], force: bool) -> dict[str, int]:
     epochs: dict[str, int] = {}
     for part, x in networks.values():
         if part.folder in again or not is_trained(part.folder, x.identity_of(part)):
-            epochs[x.data.name] = epochs.get(x.data.name, 0) + x.protocol.epochs
+            data = located(x, varied)
+            epochs[data] = epochs.get(data, 0) + x.protocol.epochs
     return epochs
 
 
@@ -209,7 +212,7 @@ class Worker:
             with holding(e.folder):
                 ended = self._elsewhere(e)
                 if ended is None:
-                    self.progress.start(e.data.name, named(e), e.seed, e.folder)
+                    self.progress.start(self._data(e), named(e), e.seed, e.folder)
                     ended = (attempt or (self._try if e.trial else self._attempt))(e)
         except Busy:
             return None
@@ -218,6 +221,9 @@ class Worker:
             ended = False
         self.ended[e.folder] = ended
         return ended
+
+    def _data(self, e: Experiment) -> str:
+        return located(e, self.machine.varied)
 
     def _changed(self, e: Experiment) -> Stamped:
         return changed(e, self.before.get(e.folder))
@@ -252,7 +258,7 @@ class Worker:
         return False
 
     def _told(self, e: Experiment, outcome: str) -> None:
-        self.progress.elsewhere(e.data.name, named(e), e.seed, outcome)
+        self.progress.elsewhere(self._data(e), named(e), e.seed, outcome)
 
     def _try(self, trial: Experiment) -> bool:
         result = trials.attempt(trial, self.machine, self.progress.report, self.force)
@@ -274,26 +280,3 @@ class Worker:
         word = 'refused' if isinstance(error, CannotTrain) else 'FAILED'
         self.progress.end(f'{word}: {failure(e, error, self.machine)}')
         return False
-
-
-def without_refused(grid: Grid, machine: Machine, dry_run: bool) -> Grid:
-    """Names and records what cannot train on its data, and returns the rest.
-
-    Raises:
-        UserError: Nothing is left to run; a plan says so at its end.
-    """
-    refused = refusals(grid)
-    firsts = [plain(item) for item, _ in refused]
-    # Seeds of one row are told once.
-    for row in dict.fromkeys(f'{e.data.name}  {named(e)}' for e in firsts):
-        print(f'refused   {row}  it {COMPLETE_ONLY}')
-    if refused and len(refused) == len(grid) and not dry_run:
-        raise UserError(f'--gaps: nothing is left to run: {refused[0][1]}')
-    if not dry_run:
-        for item, error in refused:
-            for e in item.tuned(item.read()) if isinstance(item, Search) else [item]:
-                # Another process that has the folder records the same.
-                with contextlib.suppress(Busy), holding(e.folder):
-                    failure(e, error, machine)
-    out = {id(item) for item, _ in refused}
-    return [item for item in grid if id(item) not in out]

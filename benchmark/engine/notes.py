@@ -11,15 +11,35 @@ from collections.abc import Sequence
 from benchmark.engine import training, values
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.fitting import is_fitted
+from benchmark.engine.grids import field_of
 from benchmark.engine.loading import Samples, split_of
 from benchmark.engine.protocol import Protocol
+from benchmark.engine.tuning import Search
 from benchmark.missing import Sampler
+from benchmark.options import with_options
 from benchmark.task_losses import LOSSES
+
+GAPS = ('rates', 'mechanism', 'mask')
+"""The fields of the protocol that say which training data are missing."""
 
 
 def named(e: Experiment) -> str:
     """Returns an experiment's label, with the gaps of its training data."""
     return f'{e.label}  {e.protocol.gaps}' if e.protocol.gaps else e.label
+
+
+def located(item: Experiment | Search, varied: Sequence[str]) -> str:
+    """Returns the name of an item's data set, with its values of what a grid varies.
+
+    Args:
+        item: An experiment or a search.
+        varied: Options of data sets and fields of the protocol, as of --cfg-options.
+    """
+    values = {**item.data.options, **item.protocol.recorded()}
+    own = (k for k in varied if k.rpartition('.')[0] in ('', item.data.spec))
+    # Training gaps are told beside the method (`named`).
+    told = [k for k in map(field_of, own) if k in values and k not in GAPS]
+    return with_options(item.data.name, {k: values[k] for k in told})
 
 
 def tell(todo: Sequence[Experiment]) -> None:

@@ -12,7 +12,7 @@ from benchmark.engine.execution import describe, log, train
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.grid import WAIT, is_done, steps
 from benchmark.engine.locks import Busy, holding
-from benchmark.engine.notes import named
+from benchmark.engine.notes import located, named
 from benchmark.engine.plan import Grid
 from benchmark.engine.state import is_trained
 from benchmark.engine.tuning import Search
@@ -44,12 +44,13 @@ def folder_of(item: Item) -> Path:
     return item.folder
 
 
-def units(grid: Grid, unfinished: Callable[[Item], bool]) -> list[Unit]:
+def units(grid: Grid, unfinished: Callable[[Item], bool], varied: Sequence[str] = ()) -> list[Unit]:
     """Returns what is left of a grid: what is shared, such as teachers, then the items.
 
     Args:
         grid: The grid.
         unfinished: Says of an item whether anything of it is left.
+        varied: As of `located`.
     """
     todo = {folder_of(item): item for item in grid if unfinished(item)}
     shared: dict[Path, Unit] = {}
@@ -58,9 +59,9 @@ def units(grid: Grid, unfinished: Callable[[Item], bool]) -> list[Unit]:
         needed = _untrained(item)
         for e in needed.values():
             if e.folder not in todo:
-                text = f'{e.data.name}  {_kind(e)} {named(e)}  seed {e.seed}'
+                text = f'{located(e, varied)}  {_kind(e)} {named(e)}  seed {e.seed}'
                 shared[e.folder] = Unit(e.folder, text, frozenset(_untrained(e)))
-        found.append(Unit(folder, _text(item), frozenset(needed)))
+        found.append(Unit(folder, _text(item, varied), frozenset(needed)))
     return [*shared.values(), *found]
 
 
@@ -68,11 +69,12 @@ def _kind(e: Experiment) -> str:
     return 'pre-training' if e.method.pretrains else 'teacher'
 
 
-def _text(item: Item) -> str:
+def _text(item: Item, varied: Sequence[str]) -> str:
+    data = located(item, varied)
     if isinstance(item, Search):
         seeds = ' '.join(map(str, item.seeds))
-        return f'{item.data.name}  {item.label}  {item.trials} trials, seeds {seeds}'
-    return f'{item.data.name}  {named(item)}  seed {item.seed}'
+        return f'{data}  {item.label}  {item.trials} trials, seeds {seeds}'
+    return f'{data}  {named(item)}  seed {item.seed}'
 
 
 def _shared(todo: Iterable[Experiment]) -> dict[Path, Experiment]:
@@ -123,11 +125,11 @@ def picked(grid: Grid, only: Sequence[str], results: Path) -> tuple[Grid, list[E
     return chosen, alone
 
 
-def show_teachers(teachers: Sequence[Experiment]) -> None:
-    """Prints what `train_teachers` would do."""
+def show_teachers(teachers: Sequence[Experiment], varied: Sequence[str]) -> None:
+    """Prints what `train_teachers` would do; `varied` is that of `located`."""
     for e in teachers:
         word = 'trained' if is_trained(e.folder, e.identity_of(e.parts[0])) else 'to train'
-        print(f'{word:8}  {e.data.name}  {_kind(e)} {named(e)}  seed {e.seed}')
+        print(f'{word:8}  {located(e, varied)}  {_kind(e)} {named(e)}  seed {e.seed}')
 
 
 def train_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:
@@ -138,12 +140,13 @@ def train_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:
     """
     epochs: dict[str, int] = {}
     for e in teachers:
-        epochs[e.data.name] = epochs.get(e.data.name, 0) + e.protocol.epochs
+        data = located(e, machine.varied)
+        epochs[data] = epochs.get(data, 0) + e.protocol.epochs
     failed = []
     use_gpu(machine.gpus)
     with Progress(epochs, len(teachers)) as progress:
         for e in teachers:
-            progress.start(e.data.name, f'{_kind(e)} {e.label}', e.seed)
+            progress.start(located(e, machine.varied), f'{_kind(e)} {e.label}', e.seed)
             try:
                 _train(e, machine, progress)
                 progress.end('trained')

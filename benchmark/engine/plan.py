@@ -12,7 +12,7 @@ from typing import Any
 from benchmark import tested
 from benchmark.dataset import Dataset
 from benchmark.engine import backbones, gaps, manifest, selectable, values
-from benchmark.engine.experiment import CannotTrain, Experiment, experiment
+from benchmark.engine.experiment import Experiment, experiment
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.tuning import Search, search
 from benchmark.errors import Refusals, UserError, listing, unknown
@@ -195,12 +195,21 @@ def experiments(request: Request, datasets: Sequence[Dataset]) -> Grid:
                     # Whatever is wrong with sampler, options or rates shows before any training.
                     e.check()
                     selectable.check(e, tuned=isinstance(item, Search))
-                    folder = item.experiments[0].folder if isinstance(item, Search) else item.folder
+                    folder = _folder(item)
                     grid.setdefault(folder, item)
                     if (first := rows.setdefault(folder, spec)) != spec and e.seed == seeds[0]:
                         print(f'note: {data.name}: {spec} is {first} there; it is run once')
     wrong.tell()
     return list(grid.values())
+
+
+def once(grid: Grid) -> Grid:
+    """Returns the items of a grid, each once: what it varies may not concern all data sets."""
+    return list({_folder(item): item for item in reversed(grid)}.values())[::-1]
+
+
+def _folder(item: Experiment | Search) -> Path:
+    return item.experiments[0].folder if isinstance(item, Search) else item.folder
 
 
 def _spec(text: str) -> Spec:
@@ -281,20 +290,4 @@ def flat(grid: Grid) -> list[Experiment]:
     found: list[Experiment] = []
     for item in grid:
         found += item.tuned(item.read()) if isinstance(item, Search) else [item]
-    return found
-
-
-def refusals(grid: Grid) -> list[tuple[Experiment | Search, CannotTrain]]:
-    """Returns what cannot train on its data because these have gaps, and why."""
-    found: list[tuple[Experiment | Search, CannotTrain]] = []
-    for item in grid:
-        first = plain(item)
-        if not first.method.needs_complete:
-            continue  # spares reading the data
-        try:
-            _ = first.readable
-        except CannotTrain as error:
-            found.append((item, error))
-        except UserError:
-            pass  # whatever else is wrong with the data is told where the experiment runs
     return found

@@ -61,7 +61,9 @@ def prepare(
     jobs = args.jobs or usual(device, torch.get_num_threads(), opened, len(gpus))
     origin = named.origin if named else None
     how = args.workers, jobs, args.curves, args.visualizer or '', gpus, origin
-    return grid, Machine(device, *how, args.compile, args.deterministic)
+    every = named.varied if named else {}
+    varied = tuple(key for key, values in every.items() if len({*values}) > 1)
+    return grid, Machine(device, *how, args.compile, args.deterministic, varied)
 
 
 def place(args: argparse.Namespace) -> tuple[str, tuple[int, ...]]:
@@ -126,7 +128,7 @@ def _experiments(
             asked = methods, args.seeds, varied, args.results.resolve(), device, args.tune
             request = plan.Request(*asked, args.gaps, refused, args.untuned, args.mask)
             grid += plan.experiments(request, list(group))
-    return grid, [data for datasets in opened.values() for data in datasets]
+    return plan.once(grid), [data for datasets in opened.values() for data in datasets]
 
 
 def checked(

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmark.engine import corruption_runs, slurm_jobs, slurm_options, slurm_task
+from benchmark.engine.building import Machine
 from benchmark.engine.grid import is_done, steps
 from benchmark.engine.locks import Busy, holding
 from benchmark.engine.picking import Item, Unit, units
@@ -32,11 +33,14 @@ LARGEST_ARRAY = 1000
 """Most tasks of an array that Slurm takes unless its administrators have changed MaxArraySize."""
 
 
-def hand_over(grid: Grid, args: argparse.Namespace, request: Request | None) -> None:
+def hand_over(
+    grid: Grid, machine: Machine, args: argparse.Namespace, request: Request | None
+) -> None:
     """Submits what is neither recorded nor queued, and prints what was submitted and how to look.
 
     Args:
         grid: What the command runs.
+        machine: Where the tasks compute.
         args: Its arguments; `words` are those that were typed.
         request: The corruptions under which the runs are tested, if any.
 
@@ -48,7 +52,7 @@ def hand_over(grid: Grid, args: argparse.Namespace, request: Request | None) -> 
     every = [e for item in grid for e in steps(item)]
     if done := sum(map(is_done, every)):
         print(f'{done} of {len(every)} experiments are recorded already')
-    left = units(grid, lambda item: _unfinished(item, request))
+    left = units(grid, lambda item: _unfinished(item, request), machine.varied)
     if args.dry_run:
         _show(left, options)
     elif left:

@@ -259,19 +259,30 @@ def test_a_value_that_a_constructor_refuses_is_told_before_anything_is_trained(t
         METHODS.module_dict.pop('dropped', None)
 
 
-def test_a_plan_tells_data_sets_apart_that_differ_in_an_option(tmp_path, capsys):
+VARIED = [
+    ('synth_faces.train', (32, 64), 'synth_faces (train={})', 'synth_rooms'),
+    ('lr', (0.001, 0.002), 'synth_faces (lr={})', 'synth_rooms (lr={})'),
+    ('train+lr', ('32+0.001', '64+0.002'), 'synth_faces (train={}, lr={})',
+     'synth_rooms (train={}, lr={})'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('key', 'varied', 'faces', 'rooms'), VARIED, ids=[v[0] for v in VARIED])
+def test_a_command_tells_what_its_grid_varies(key, varied, faces, rooms, tmp_path, capsys):
     file = tmp_path / 'sizes.yaml'
     options = ', '.join(word.replace('=', ': ') for word in TINY if not word.startswith('train'))
+    options += '' if 'train' in key else ', train: 32'
     file.write_text(
         'methods: [majority]\ndatasets: [synth_faces, synth_rooms]\n'
-        f'options: {{{options}}}\nvary: {{synth_faces.train: [32, 64]}}\n'
+        f'options: {{{options}}}\nvary: {{{key}: [{", ".join(map(str, varied))}]}}\n'
     )
     words = ['--grid', str(file), '--results', str(tmp_path / 'r'), '--device', 'cpu']
-    for also in ('--dry-run', '--budget=0.001s'):
-        run.main([*words, also])
-        told = capsys.readouterr().out
-        shared = 'val=16, test=16, size=24, width=8'
-        for train in (32, 64):
-            (line,) = [x for x in told.splitlines() if f'train={train}' in x]
-            assert f'  synth_faces (train={train}, {shared})  majority  seed 0' in line
-        assert '  synth_rooms  majority  seed 0' in told
+    values = [str(value).split('+') for value in varied]
+    # What is varied for one data set alone is no second training on another one.
+    expected = {name.format(*value) for name in (faces, rooms) for value in values}
+    for also in (['--dry-run'], ['--budget=0.001s'], ['--jobs', '2']):
+        run.main([*words, *also])
+        told = capsys.readouterr().out.splitlines()
+        for name in expected:
+            shown = [x for x in told if f' {name}  majority' in x and '  seed 0' in x]
+            assert len(shown) == 1, (also, name)
