@@ -156,10 +156,7 @@ def own_share(grid: plan.Grid, args: argparse.Namespace, machine: Machine) -> pl
     """
     if args.only is not None:
         own, teachers = picked(grid, args.only, args.results)
-        if args.dry_run:
-            show_teachers(teachers, machine.varied)
-        else:
-            train_teachers(teachers, machine)
+        (show_teachers if args.dry_run else train_teachers)(teachers, machine)
         return own
     if args.shard is not None:
         own = share_of(grid, args.shard)

@@ -9,7 +9,7 @@ from benchmark.engine.experiment import Experiment
 from benchmark.engine.forecast import Forecast, Schedule
 from benchmark.engine.grid import is_done, steps
 from benchmark.engine.notes import located, named
-from benchmark.engine.plan import Grid
+from benchmark.engine.plan import Grid, plain
 from benchmark.engine.tuning import Search
 from benchmark.errors import UserError
 from benchmark.progress import duration
@@ -45,7 +45,7 @@ def within(grid: Grid, machine: Machine, budget: float) -> Grid:
         for e, seconds in zip(todo, each, strict=True):
             later.add(item, seconds, e.trial)
         fits = later.end <= budget
-        told = f'{located(item, machine.varied)}  {_name(item)}  about {duration(sum(each))}'
+        told = f'{located(plain(item), machine.varied)}  {_name(item)}  about {duration(sum(each))}'
         print(f'{"fits" if fits else "left out":8}  {told}', flush=True)
         if fits:
             kept.append(item)

@@ -14,7 +14,6 @@ from benchmark.engine.fitting import is_fitted
 from benchmark.engine.grids import field_of
 from benchmark.engine.loading import Samples, split_of
 from benchmark.engine.protocol import Protocol
-from benchmark.engine.tuning import Search
 from benchmark.missing import Sampler
 from benchmark.options import with_options
 from benchmark.task_losses import LOSSES
@@ -28,18 +27,18 @@ def named(e: Experiment) -> str:
     return f'{e.label}  {e.protocol.gaps}' if e.protocol.gaps else e.label
 
 
-def located(item: Experiment | Search, varied: Sequence[str]) -> str:
-    """Returns the name of an item's data set, with its values of what a grid varies.
+def located(e: Experiment, varied: Sequence[str]) -> str:
+    """Returns the name of an experiment's data set, with its values of what a grid varies.
 
     Args:
-        item: An experiment or a search.
+        e: The experiment.
         varied: Options of data sets and fields of the protocol, as of --cfg-options.
     """
-    values = {**item.data.options, **item.protocol.recorded()}
-    own = (k for k in varied if k.rpartition('.')[0] in ('', item.data.spec))
+    known = {**e.data.options, **e.protocol.recorded()}
+    own = (k for k in varied if k.rpartition('.')[0] in ('', e.data.spec))
     # Training gaps are told beside the method (`named`).
-    told = [k for k in map(field_of, own) if k in values and k not in GAPS]
-    return with_options(item.data.name, {k: values[k] for k in told})
+    told = [k for k in map(field_of, own) if k in known and k not in GAPS]
+    return with_options(e.data.name, {k: known[k] for k in told})
 
 
 def tell(todo: Sequence[Experiment]) -> None:

@@ -13,7 +13,7 @@ from benchmark.engine.experiment import Experiment
 from benchmark.engine.grid import WAIT, is_done, steps
 from benchmark.engine.locks import Busy, holding
 from benchmark.engine.notes import located, named
-from benchmark.engine.plan import Grid
+from benchmark.engine.plan import Grid, plain
 from benchmark.engine.state import is_trained
 from benchmark.engine.tuning import Search
 from benchmark.errors import UserError
@@ -70,7 +70,7 @@ def _kind(e: Experiment) -> str:
 
 
 def _text(item: Item, varied: Sequence[str]) -> str:
-    data = located(item, varied)
+    data = located(plain(item), varied)
     if isinstance(item, Search):
         seeds = ' '.join(map(str, item.seeds))
         return f'{data}  {item.label}  {item.trials} trials, seeds {seeds}'
@@ -125,11 +125,11 @@ def picked(grid: Grid, only: Sequence[str], results: Path) -> tuple[Grid, list[E
     return chosen, alone
 
 
-def show_teachers(teachers: Sequence[Experiment], varied: Sequence[str]) -> None:
-    """Prints what `train_teachers` would do; `varied` is that of `located`."""
+def show_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:
+    """Prints what `train_teachers` would do."""
     for e in teachers:
         word = 'trained' if is_trained(e.folder, e.identity_of(e.parts[0])) else 'to train'
-        print(f'{word:8}  {located(e, varied)}  {_kind(e)} {named(e)}  seed {e.seed}')
+        print(f'{word:8}  {located(e, machine.varied)}  {_kind(e)} {named(e)}  seed {e.seed}')
 
 
 def train_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:
