@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmark.engine.speed.measuring import Row, Sizes, seconds
 from benchmark.files import ROOT
@@ -25,6 +30,26 @@ runpy.run_path({COMMAND!r}, run_name='__main__')
 
 All that it imports earlier than the command would, the command imports, too.
 """
+WAITING = """
+import os
+import time
+from pathlib import Path
+
+from benchmark.registry import METHODS
+from methods.modality_dropout import ModalityDropout
+
+
+@METHODS.register_module('waiting')
+class Waiting(ModalityDropout):
+    def train_step(self, *_, **__):
+        Path(os.environ['BEGUN'], str(os.getpid())).touch()
+        time.sleep(LONGEST)
+"""
+"""A method that leaves a file where its first training step begins, and then waits."""
+
+LONGEST = 120
+"""Seconds after which a start is given up."""
+
 TRAINING = ('--methods', 'modality_dropout', '--datasets', 'synth_faces', '--device', 'cpu')
 
 
@@ -36,12 +61,13 @@ def starts(sizes: Sizes) -> list[Row]:
         ('`--list` answers', (COMMAND, '--list'), '<= 3'),
         ('the first training step of one experiment begins', ('-c', UNTIL_STEP, *TRAINING), '<= 6'),
     )
-    return [
-        Row(
-            f'seconds until {what}', _seconds(words, sizes.repeats), goal, f'{sizes.repeats} starts'
-        )
+    note = f'{sizes.repeats} starts'
+    rows = [
+        Row(f'seconds until {what}', _seconds(words, sizes.repeats), goal, note)
         for what, words, goal in cases
     ]
+    two = [_two() for _ in range(sizes.repeats)]
+    return [*rows, Row('seconds until two experiments at a time train', two, '<= 6', note)]
 
 
 def _seconds(words: Sequence[str], repeats: int) -> list[float]:
@@ -51,8 +77,39 @@ def _seconds(words: Sequence[str], repeats: int) -> list[float]:
         with tempfile.TemporaryDirectory() as results:
             out = ('--results', results, '--jobs', '1') if '-c' in words else ()
             subprocess.run(
-                [sys.executable, *words, *out], capture_output=True, check=False, timeout=120
+                [sys.executable, *words, *out], capture_output=True, check=False, timeout=LONGEST
             )
 
     start()
     return [seconds(start) for _ in range(repeats)]
+
+
+def _two() -> float:
+    """Returns the seconds until both processes of `--jobs 2` have begun their first step.
+
+    Raises:
+        RuntimeError: They do not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        begun, method = Path(folder, 'begun'), Path(folder, 'waiting.py')
+        begun.mkdir()
+        method.write_text(WAITING.replace('LONGEST', str(LONGEST)), encoding='utf-8')
+        words = [sys.executable, COMMAND, '--methods', f'{method}:waiting', *TRAINING[2:]]
+        words += ['--seeds', '0', '1', '--jobs', '2', '--threads', '1', '--results', folder]
+        start = time.perf_counter()
+        with subprocess.Popen(
+            words,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, 'BEGUN': str(begun)},
+            start_new_session=True,
+        ) as command:
+            while (took := time.perf_counter() - start) < LONGEST and command.poll() is None:
+                if len(list(begun.iterdir())) == 2:
+                    break
+                time.sleep(0.01)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
+        if len(list(begun.iterdir())) < 2:
+            raise RuntimeError(f'two experiments did not begin to train within {took:.0f} s')
+    return took
