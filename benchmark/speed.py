@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         type=partial(user_path, what='--out'),
         metavar='FILE',
         help='file that takes the table, e.g. /tmp/speed.md (default: results/reference/speed.md, '
-        'or speed_gpu.md beside it)',
+        'or results/gpu/speed.md)',
     )
     p.add_argument(
         '--device',

@@ -27,33 +27,28 @@ from docs.searches import search  # noqa: E402
 
 BASE = 'modality_dropout'
 
-SHARED = [
+REFERENCE = ('synth_faces', 'synth_rooms')
+"""The data sets of the reference, each with a page of its own name."""
+
+PAIRS = [
     ('mmin', 'mmanet'),
     ('mmin', 'rfnet'),
     ('mmanet', 'rfnet'),
     ('mmanet', 'mmanet:alpha=0'),
+    ('mmanet', 'mmanet:variant=official'),
     ('mmanet', 'distilled'),
     ('customized', 'complete'),
 ]
-PAIRS = {
-    'synth_faces': [
-        *SHARED,
-        ('mmin', 'mmin:cycle=2,imagination=4'),
-        ('redcore', 'redcore:imagination=0.15,kl=0.0008,rate=0.1'),
-        ('uhved', 'uhved:divergence=0.1,reconstruction=0.1'),
-    ],
-    'synth_rooms': [*SHARED, ('mmanet', 'mmanet:variant=official')],
-}
-"""Data set -> pairs of rows that the text of the results speaks of."""
+"""Pairs of rows of the reference that the text of the results speaks of."""
 
 
 PLACES = {
     'ablation': ('ablation', 'synth_faces'),
     'fusion': ('fusion', 'synth_faces'),
-    'cpu_faces': ('cpu', 'synth_faces'),
-    'cpu_rooms': ('cpu', 'synth_rooms'),
+    'gpu_faces': ('gpu', 'synth_faces'),
+    'gpu_rooms': ('gpu', 'synth_rooms'),
     'variants_faces': ('variants', 'synth_faces'),
-    'untuned_faces': ('cpu+variants', 'synth_faces'),
+    'untuned_faces': ('reference+variants', 'synth_faces'),
     'eight_faces': ('eight', 'synth_faces'),
     'eight_rooms': ('eight', 'synth_rooms'),
 }
@@ -61,9 +56,6 @@ PLACES = {
 
 All rows of a page have one protocol.
 """
-
-BOTH = ('synth_faces',)
-"""The data sets of whose reference most rows were trained on a GPU and on a CPU."""
 
 MASKED = {'gated': 'fusion'}
 """Operator -> the label of its row, where it is not `fusion:fusion=<operator>`."""
@@ -201,10 +193,10 @@ def against_base(known: runs.Runs, *several: str) -> dict[str, list[Case]]:
 FAMILIES = {
     'ablation': ablation,
     'fusion': fusion,
-    'cpu': lambda known: against_base(known, 'logistic', 'complete'),
     'variants': variants,
-    'cpu+variants': untuned,
+    'reference+variants': untuned,
     'eight': against_base,
+    'gpu': against_base,
 }
 """Folder -> the families of tests of its runs."""
 
@@ -213,8 +205,8 @@ def families(name: str, known: runs.Runs) -> dict[str, list[Case]]:
     """Returns the families of tests of a page: title -> (first, second, column) of each."""
     if name in PLACES:
         return FAMILIES[PLACES[name][0]](known)
-    pairs: list[Case] = [(*pair, 'mean') for pair in PAIRS[name]]
-    return against_base(known, 'complete') | {'Pairs of rows': pairs}
+    pairs: list[Case] = [(*pair, 'mean') for pair in PAIRS]
+    return against_base(known, 'logistic', 'complete') | {'Pairs of rows': pairs}
 
 
 def page(found: dict[str, list[tuple[runs.Runs, Case]]], names: Sequence[str] = ()) -> str:
@@ -228,7 +220,8 @@ def page(found: dict[str, list[tuple[runs.Runs, Case]]], names: Sequence[str] = 
     for title, tested in found.items():
         known = tested[0][0]
         unit, arrow = known.metric, 'higher' if known.higher else 'lower'
-        lines += [f'**{title}** ({unit} in points, {arrow} is better; {len(tested)} tests)', '']
+        tests = 'tests' if len(tested) > 1 else 'test'
+        lines += [f'**{title}** ({unit} in points, {arrow} is better; {len(tested)} {tests})', '']
         lines += [f'| difference | column | {unit} | 95 % interval | p (Holm) | proven |']
         lines += ['| --- | --- | ---: | ---: | ---: | --- |']
         lines += [f'| {" | ".join(row)} |' for row in family(tested, names)]
@@ -256,12 +249,12 @@ def beside(dataset: str) -> dict[str, list[np.ndarray]]:
         dataset: The data set.
 
     Returns:
-        For each label the scores on the GPU and on the CPU, one for each seed, in percent. A row
+        For each label the scores on the CPU and on the GPU, one for each seed, in percent. A row
         is left out if its seeds, its options or the version of its method differ.
     """
-    (cpu,) = gathered('cpu', dataset)
-    machines, found = (rows_of(dataset), cpu), {}
-    for label in (label for label in machines[0].groups if label in cpu.groups):
+    (gpu,) = gathered('gpu', dataset)
+    machines, found = (rows_of(dataset), gpu), {}
+    for label in (label for label in machines[0].groups if label in gpu.groups):
         records = [[known.records[i] for i in known.groups[label]] for known in machines]
         same = [
             [(r['seed'], r['method']['version'], r['method']['options']) for r in row]
@@ -281,8 +274,8 @@ def ranked_alike(dataset: str) -> float:
 
 
 def machines(dataset: str) -> str:
-    """Returns the rows that were trained on a GPU and on a CPU as a Markdown table."""
-    lines = ['| row | GPU | CPU | CPU - GPU |', '| --- | ---: | ---: | ---: |']
+    """Returns the rows that were trained on a CPU and on a GPU as a Markdown table."""
+    lines = ['| row | CPU | GPU | GPU - CPU |', '| --- | ---: | ---: | ---: |']
     for label, row in beside(dataset).items():
         cells = [f'{scores.mean():.2f} ± {scores.std(ddof=1):.2f}' for scores in row]
         difference = row[1].mean() - row[0].mean()
@@ -291,7 +284,7 @@ def machines(dataset: str) -> str:
 
 
 if __name__ == '__main__':
-    pages = {'search': search()} | {f'machines_{name}': machines(name) for name in BOTH}
-    pages |= {name: made(name) for name in (*PAIRS, 'rates', *PLACES)}
+    pages = {'search': search()} | {f'machines_{name}': machines(name) for name in REFERENCE}
+    pages |= {name: made(name) for name in (*REFERENCE, 'rates', *PLACES)}
     for name, text in pages.items():
         (ROOT / 'docs/comparisons' / f'{name}.md').write_text(text, encoding='utf-8')

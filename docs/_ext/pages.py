@@ -62,10 +62,9 @@ def method_facts(name: str, cls: Class) -> Iterator[list[str]]:
     teacher = cls.attribute('teacher', None)
     yield ['teacher', f'[`{teacher}`](#method-{teacher})' if teacher else '']
     yield ['own training masks', code(cls.attribute('sampler', None) or '')]
-    yield [
-        'networks',
-        'one per subset' if cls.attribute('dedicated', False) else 'one for all subsets',
-    ]
+    fitted = any(base.node.name == 'Fitted' for base in cls.lineage)
+    dedicated = 'one per subset' if cls.attribute('dedicated', False) else 'one for all subsets'
+    yield ['networks', 'none; scikit-learn or a count' if fitted else dedicated]
     # This attribute alone is not inherited, see `benchmark.method.Method`.
     own = 'supported_networks' in assigned(cls.node.body)
     architectures = cls.attribute('supported_networks', ()) if own else ('pyramid',)
@@ -77,7 +76,7 @@ def method_facts(name: str, cls: Class) -> Iterator[list[str]]:
         settings = 'computed in the file, from those of another method'
     yield ['settings by data set', settings]
     yield ['search space of `--tune`', search_space(cls)]
-    yield ['size, relative to `modality_dropout`', size(name)]
+    yield ['size, relative to `modality_dropout`', '' if fitted else size(name)]
 
 
 def search_space(cls: Class) -> str:

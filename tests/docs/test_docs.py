@@ -15,6 +15,7 @@ import pytest
 import sentences
 
 from benchmark import compare, export, predict, run, show, speed, tables
+from benchmark.engine.fitting import is_fitted
 from benchmark.engine.grids import GRIDS
 from benchmark.options import options_of
 from benchmark.registry import DATASETS, METHODS, discover
@@ -117,6 +118,12 @@ def test_the_size_of_the_baseline_relative_to_itself_is_1():
     ratios = re.findall(r'(\d\.\d\d) (?:times|in)', pages.size('modality_dropout'))
     assert ratios == ['1.00'] * 6
     assert pages.size('no_such_method') == ''
+    facts = {name: dict(pages.method_facts(name, cls)) for name, cls in pages.registered('methods')}
+    key = 'size, relative to `modality_dropout`'
+    without = {name for name, cls in METHODS.module_dict.items() if is_fitted(cls)}
+    assert {name for name, told in facts.items() if told['networks'].startswith('none')} == without
+    assert not any(facts[name][key] for name in without)
+    assert facts['mmanet'][key]
 
 
 def test_docstrings_become_markdown_that_shows_the_same_characters():
@@ -269,7 +276,7 @@ def test_the_table_of_the_search_is_that_of_the_trials(comparisons):
     assert comparisons.search() == (DOCS / 'comparisons' / 'search.md').read_text()
 
 
-COMPARED = *sentences.comparisons().PAIRS, *sentences.comparisons().PLACES, 'rates'
+COMPARED = *sentences.comparisons().REFERENCE, *sentences.comparisons().PLACES, 'rates'
 
 
 @pytest.mark.parametrize('name', COMPARED)

@@ -17,7 +17,8 @@ def correlation(data):
     """The correlation of the mean's deviations at the same seed, averaged over pairs of rows."""
     known, _ = compared(data)
     rows = np.array([scores(known, label, 'mean') for label in known.groups])
-    rows = rows[rows.std(1, ddof=1) <= 2]
+    spread = rows.std(1, ddof=1)
+    rows = rows[(spread > 0) & (spread <= 2)]
     return np.corrcoef(rows)[np.triu_indices(len(rows), 1)].mean()
 
 
@@ -38,11 +39,18 @@ def test_intervals_by_drawn_persons_are_as_wide_as_those_by_samples():
     with np.load(run) as outcomes:  # the samples of the records have this order
         assert (outcomes['target'] == drawn).all()
     by_person.contributions = [statistics.pooled(c, persons) for c in known.contributions]
+    changed = {}
     for label in {*known.groups} - {'modality_dropout'}:
         found = [k.standings.compare(label, 'modality_dropout', 'mean') for k in (known, by_person)]
         wide = [c.high - c.low for c in found]
-        assert abs(wide[1] / wide[0] - 1) < 0.015
-    assert 'changes the width of no 95 % interval' in text_of('docs/statistics.md')
+        changed[label] = abs(wide[1] / wide[0] - 1)
+    seedless = {label for label in changed if scores(known, label, 'mean').std() == 0}
+    assert 'logistic' in seedless
+    assert max(changed[label] for label in changed.keys() - seedless) < 0.02
+    assert max(changed[label] for label in seedless) < 0.09
+    assert 'by at most 2 %, and by at most 9 % for rows that do not depend on the seed' in text_of(
+        'docs/statistics.md'
+    )
 
 
 def validation(label, options):

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +18,12 @@ RUNS = RESULTS / 'reference' / 'runs'
 UNIFIED = ('modality_dropout', 'mmanet', 'rfnet')
 SEEDS = [0, 1, 2, 3, 4]
 
-LATER = {'mmpareto', 'passion', 'actionmae', 'smil', 'masked', 'contrastive'}
-ON_FACES = {
-    'early_fusion', 'late_fusion', 'fusion', 'searched_fusion', 'simmlm', 'ogm_ge',
-    'gradient_blending',
-}  # fmt: skip
-ON_CPU = {'synth_faces': LATER | {'missing_prompts'}, 'synth_rooms': LATER | ON_FACES}
-"""Methods that were measured on a CPU, in `results/cpu`, as the page says."""
-
 
 @pytest.mark.parametrize(
     'name',
     [
         'reference',
-        'cpu',
+        'gpu',
         'eight',
         'extra',
         'ablation',
@@ -85,20 +78,25 @@ def bounds():
 
 
 @pytest.mark.parametrize('dataset', ['synth_faces', 'synth_rooms'])
-def test_all_methods_of_the_grid_were_measured_on_the_gpu_or_on_a_cpu(dataset, scores):
-    listed = {spec.partition(':')[0] for spec in GRIDS['reference'].methods}
-    # It takes no label maps, and a grid trains its methods on every data set.
-    assert 'missing_prompts' not in listed
-    measured = {label.partition(':')[0] for label in scores[dataset]}
-    assert measured == listed - ON_CPU[dataset]
-    beside = {label.partition(':')[0] for label in read(RESULTS / 'cpu' / 'runs')[dataset]}
-    fitted = {'majority', 'logistic', 'mean_imputation'}
-    # On faces the whole grid was trained there, too.
-    repeated = measured if dataset == 'synth_faces' else {'modality_dropout'}
-    assert beside == ON_CPU[dataset] | repeated | fitted
+def test_the_rows_are_those_of_the_grid_and_of_the_method_that_takes_faces_alone(dataset, scores):
+    extra = {'missing_prompts'} if dataset == 'synth_faces' else set()
+    assert {*scores[dataset]} == {*GRIDS['reference'].methods} | extra
     page = (RESULTS.parent / 'docs/results.md').read_text()
-    told = page.partition('**Measured on a CPU**')[2].partition('\n\n')[0]
-    assert {name for name in ON_CPU[dataset] if f'`{name}`' not in told} == set()
+    typed = '--methods missing_prompts --datasets synth_faces --seeds 0 1 2 3 4 --device cpu'
+    assert f'run.py {typed} --results mine' in page
+
+
+def test_the_reference_comes_from_one_machine_and_from_commits_as_the_page_says():
+    found = [store.read(path) for path in RUNS.rglob('record.json')]
+    (machine,) = {tuple(sorted(r['environment'].items())) for r in found}
+    assert {'device': 'cpu', 'threads': '1'}.items() <= dict(machine).items()
+    assert {r['protocol']['precision'] for r in found} == {'float32'}
+    commits = {r['commit'] for r in found}
+    assert not [c for c in commits if not re.fullmatch('[0-9a-f]{12}', c)]
+    page = (RESULTS.parent / 'docs/results.md').read_text()
+    version = '.'.join(dict(machine)['torch'].split('.')[:2])
+    assert f'PyTorch {version} computed in float32' in page
+    assert f'the rows come from {len(commits)} commits' in page
 
 
 def means(row):
@@ -199,8 +197,6 @@ def test_the_values_that_apply_are_those_that_an_equal_search_found():
 
 def test_the_reference_was_made_with_these_values():
     for (dataset, method), (_, chosen) in best_trials().items():
-        later = method in ON_CPU[dataset] or (dataset, method) == ('synth_faces', 'distilled')
-        runs = RESULTS / 'cpu' / 'runs' if later else RUNS
-        folder = next((runs / dataset / method).iterdir())
+        folder = next((RUNS / dataset / method).iterdir())
         options = store.read(folder / 'seed0' / 'record.json')['method']['options']
         assert {k: options[k] for k in chosen} == chosen

@@ -18,7 +18,7 @@ from benchmark.errors import UserError
 from benchmark.files import ROOT, writing
 from benchmark.registry import discover
 
-GPU = 'needs a GPU; results/reference/speed_gpu.md tells what has been measured on one'
+GPU = 'needs a GPU; results/gpu/speed.md tells what has been measured on one'
 UNMEASURED = {
     'cpu': (
         ('`--jobs` on one GPU', GPU),
@@ -135,7 +135,7 @@ def write(out: Path | None, quick: bool, alone: bool, device: str = 'cpu') -> Pa
     keep_freed()
     compute_on(device)
     gpu = '' if device == 'cpu' else torch.cuda.get_device_name()
-    out = out or ROOT / f'results/reference/speed{"_gpu" * bool(gpu)}.md'
+    out = out or ROOT / 'results' / ('gpu' if gpu else 'reference') / 'speed.md'
     sizes = TINY if quick else ON_GPU if gpu else Sizes()
     words = f' --device {device}' * bool(gpu) + ' --quick' * quick + ' --alone' * alone
 
