@@ -44,7 +44,7 @@ def test_intervals_by_drawn_persons_are_as_wide_as_those_by_samples():
         found = [k.standings.compare(label, 'modality_dropout', 'mean') for k in (known, by_person)]
         wide = [c.high - c.low for c in found]
         changed[label] = abs(wide[1] / wide[0] - 1)
-    seedless = {label for label in changed if scores(known, label, 'mean').std() == 0}
+    seedless = {label for label in changed if scores(known, label, 'mean').std() < 1e-6}
     assert 'logistic' in seedless
     assert max(changed[label] for label in changed.keys() - seedless) < 0.02
     assert max(changed[label] for label in seedless) < 0.09
