@@ -18,7 +18,7 @@ def correlation(data):
     known, _ = compared(data)
     rows = np.array([scores(known, label, 'mean') for label in known.groups])
     spread = rows.std(1, ddof=1)
-    rows = rows[(spread > 0) & (spread <= 2)]
+    rows = rows[(spread > 1e-6) & (spread <= 2)]  # some do not depend on the seed
     return np.corrcoef(rows)[np.triu_indices(len(rows), 1)].mean()
 
 
