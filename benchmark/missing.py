@@ -23,6 +23,9 @@ from benchmark.subsets import subset_ids, subset_masks, subset_named
 
 SAMPLERS = ('uniform', 'by_size', 'bernoulli:P', 'complete', 'only:SUBSET')
 
+GAPS = ('rates', 'mechanism', 'mask')
+"""The fields of a protocol that say which training samples lack which modality."""
+
 TABLED = 8
 """Most modalities whose training masks are drawn from a table of all subsets."""
 

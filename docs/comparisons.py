@@ -7,6 +7,7 @@ scores; here the rows are compared with modality dropout, and some with each oth
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ PAIRS = [
     ('mmanet', 'distilled'),
     ('customized', 'complete'),
 ]
-"""Pairs of rows of the reference that the text of the results speaks of."""
+"""Pairs of rows of the reference that are tested beside; the text speaks of most of them."""
 
 
 PLACES = {
@@ -242,6 +243,7 @@ def made(name: str) -> str:
     return page({title: [(rows, case) for case in cases] for title, cases in found})
 
 
+@functools.cache
 def beside(dataset: str) -> dict[str, list[np.ndarray]]:
     """Returns the rows that were trained on both machines: label -> their means over subsets.
 

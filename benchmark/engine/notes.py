@@ -14,12 +14,9 @@ from benchmark.engine.fitting import is_fitted
 from benchmark.engine.grids import field_of
 from benchmark.engine.loading import Samples, split_of
 from benchmark.engine.protocol import Protocol
-from benchmark.missing import Sampler
+from benchmark.missing import GAPS, Sampler
 from benchmark.options import with_options
 from benchmark.task_losses import LOSSES
-
-GAPS = ('rates', 'mechanism', 'mask')
-"""The fields of the protocol that say which training data are missing."""
 
 
 def named(e: Experiment) -> str:

@@ -7,22 +7,19 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from benchmark.missing import parse_rates
+from benchmark.missing import GAPS, parse_rates
 from benchmark.records.schema import Record, Unscored
 from benchmark.report.runs import Runs
-
-FIELDS = ('rates', 'mechanism', 'mask')
-"""The fields of a protocol that say which training samples lack which modality."""
 
 
 def base(record: Record | Unscored) -> str:
     """Returns what records share that may differ in method, seed and training gaps only."""
-    rest = {key: value for key, value in record['protocol'].items() if key not in FIELDS}
+    rest = {key: value for key, value in record['protocol'].items() if key not in GAPS}
     return json.dumps([rest, record['dataset']['fingerprint']], sort_keys=True)
 
 
 def joined(gathered: Iterable[Runs]) -> dict[str, dict[str, Runs]]:
-    """Joins the protocols that differ in `FIELDS` alone, if any of them has training gaps.
+    """Joins the protocols that differ in `GAPS` alone, if any of them has training gaps.
 
     Returns:
         What the protocols share -> lead of their rows -> their runs, the fewest gaps first.
