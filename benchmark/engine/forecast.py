@@ -205,7 +205,7 @@ def forecast(method: Method, e: Experiment, part: Part, machine: Machine) -> tup
     validation, tests = _validation(method, e, part, machine, validated)
     loader, _ = loaders(e, part, machine)
     samples = cast(Samples, loader.dataset)
-    method.data_preprocessor.augment = noise.augmentation(samples, protocol.noise)
+    method.data_preprocessor.augment = noise.augmentation(samples, protocol.vector_noise)
     wrapper = build_optim_wrapper(method.train(), optim_wrapper(protocol))
     pace = measure(loader, lambda b: method.train_step(b, optim_wrapper=wrapper), machine.device)
     epoch = pace.seconds(len(loader)) + _saving(method, wrapper, machine.device)

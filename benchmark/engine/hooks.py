@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark import tested
 from benchmark.engine import state
+from benchmark.engine.averaging import Averaging
 from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
 from benchmark.method import SubsetScore
@@ -141,69 +141,6 @@ class Selection(Hook):
 
 def _brief(metrics: dict | None) -> str:
     return ', '.join(f'{k} {v:.4f}' for k, v in (metrics or {}).items())
-
-
-class Averaging(Hook):
-    """Keeps a moving average of the weights, which takes their place in validation and test.
-
-    The average after step t is that of the weights w_1, ..., w_t with the shares
-
-        (1 - d) d^(t - i) / (1 - d^t)
-
-    of w_i, as in Adam's moments (Kingma and Ba, ICLR 2015): the initial weights have no share.
-    Averaged are the parameters and the running statistics of batch normalisation. Other buffers,
-    in which methods keep what they mined, stay those of the last step.
-
-    Args:
-        decay: d, from 0 (off) to below 1.
-    """
-
-    # Restores the weights after everything else that looks at a validation.
-    priority = 'LOWEST'
-
-    def __init__(self, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.average: list[torch.Tensor] = []
-        self._kept: list[torch.Tensor] = []
-
-    @staticmethod
-    def weights(model: torch.nn.Module) -> list[torch.Tensor]:
-        """Returns what is averaged, as tensors that share the model's memory."""
-        found = [p.data for p in model.parameters()]
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                running = (module.running_mean, module.running_var)
-                found += [statistic for statistic in running if statistic is not None]
-        return found
-
-    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Takes the weights after a step into the average."""
-        if not self.decay:
-            return
-        weights = self.weights(runner.model)
-        self.steps += 1
-        if self.steps == 1:
-            self.average = [w.clone() for w in weights]
-            return
-        share = (1 - self.decay) / (1 - self.decay**self.steps)
-        torch._foreach_lerp_(self.average, weights, share)
-
-    def use(self, model: torch.nn.Module) -> None:
-        """Puts the average, where there is one, in the place of a model's weights."""
-        weights = self.weights(model) if self.steps else []
-        self._kept = [w.clone() for w in weights]
-        for w, mean in zip(weights, self.average, strict=True):
-            w.copy_(mean)
-
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Validates the average; the method's `on_validation` and the selection see it, too."""
-        self.use(runner.model)
-
-    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Puts the weights back, with which the training goes on."""
-        if self._kept:
-            for w, kept in zip(self.weights(runner.model), self._kept, strict=True):
-                w.copy_(kept)
 
 
 class Checkpoint(Hook):

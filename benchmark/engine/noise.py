@@ -19,12 +19,10 @@ class Noise:
 
     Of a linear model that is fitted to n samples by squared errors, noise of the variance v in each
     feature penalises the squared weights n v times in the mean (Bishop, Training with noise is
-    equivalent to Tikhonov regularization, 1995). Here v = (D / n)^2, at most 1, for D features: as
-    much noise as signal where samples are no more than features, and next to none where they are
-    many. With v = D / n, pictures of digits (32 features, 900 samples) lost about half a point of
-    accuracy on single modalities, and no other set gained as much over this formula
-    (`docs/layouts.md`). That a formula of linear models suits networks is no theorem;
-    `tools/logistic.py` measures it.
+    equivalent to Tikhonov regularization, 1995). Here v = f D / n, at most 1, for D features and
+    the protocol's field f: the penalty is f D, whatever n is. As ridge regression does, the noise
+    counts where samples are few for their features, and is next to nothing where they are many.
+    That a formula of linear models suits networks is no theorem; `tools/logistic.py` measures it.
 
     Args:
         deviations: Modality -> standard deviation of the noise in each of its features.
@@ -46,36 +44,36 @@ class Noise:
         return batch._replace(inputs=inputs)
 
 
-def variance(noise: float, features: int, samples: int) -> float:
+def variance(factor: float, features: int, samples: int) -> float:
     """Returns the variance of the noise in each feature of a standardised vector, at most 1.
 
     Args:
-        noise: The protocol's field.
+        factor: The protocol's field `vector_noise`.
         features: Number of features of the modality.
         samples: Number of training samples that have it.
     """
-    return min(1.0, noise * (features / max(samples, 1)) ** 2)
+    return min(1.0, factor * features / max(samples, 1))
 
 
-def augmentation(samples: Samples, noise: float) -> Callable[[Batch], Batch] | None:
+def augmentation(samples: Samples, factor: float) -> Callable[[Batch], Batch] | None:
     """Returns what training does to a batch of these samples; None for nothing."""
     vectors = [(k, m) for k, m in enumerate(samples.task.modalities) if m.kind == 'vector']
-    if not (noise and vectors):
+    if not (factor and vectors):
         return samples.split.augment
     there = samples.available.sum(0)
-    found = {m.name: math.sqrt(variance(noise, m.shape[0], int(there[k]))) for k, m in vectors}
+    found = {m.name: math.sqrt(variance(factor, m.shape[0], int(there[k]))) for k, m in vectors}
     return Noise(found, samples.split.augment)
 
 
-def check(noise: float, task: Task) -> None:
+def check(factor: float, task: Task) -> None:
     """Checks that noise has something to be added to.
 
     Raises:
         UserError: There is no vector among the modalities.
     """
-    if noise and all(m.kind != 'vector' for m in task.modalities):
+    if factor and all(m.kind != 'vector' for m in task.modalities):
         kinds = ' and '.join(sorted({f'{m.kind}s' for m in task.modalities}))
         raise UserError(
-            f'noise={noise:g} on {task.dataset}: expected vectors among the modalities, '
+            f'vector_noise={factor:g} on {task.dataset}: expected vectors among the modalities, '
             f'found {kinds} alone'
         )

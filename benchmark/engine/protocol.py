@@ -34,13 +34,13 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     'warmup': ('0 epochs or more', lambda x: 0 <= x < math.inf),
     'clip': ('0 (off) or a positive norm', lambda x: 0 <= x < math.inf),
     'ema': ('0 (off) to below 1', lambda x: 0 <= x < 1),
-    'noise': ('0 (off) or a positive number', lambda x: 0 <= x < math.inf),
+    'vector_noise': ('0 (off) or a positive number', lambda x: 0 <= x < math.inf),
 }
 
 LATER = (
     *('clip', 'loss', 'ema', 'nesterov', 'mechanism', 'mask', 'subsets', 'sampling'),
     *('pretrain', 'pretrain_epochs', 'encoder', 'encoder_weights', 'encoder_frozen'),
-    *('mask_schedule', 'share_encoders', 'noise'),
+    *('mask_schedule', 'share_encoders', 'vector_noise'),
 )
 """Fields younger than the first records: at their defaults they are left out of records and ids,
 so that older records keep their identity."""
@@ -111,7 +111,7 @@ class Protocol:
             paper or released code). In regression 'mse' (the default) or 'l1'. In classification,
             which has only the cross-entropy, and for several labels the field is empty.
         ema: Decay per step of the moving average of the weights, which is then what is validated,
-            selected and tested (`benchmark.engine.hooks.Averaging`); 0 is off.
+            selected and tested (`benchmark.engine.averaging.Averaging`); 0 is off.
         nesterov: Whether SGD's momentum is Nesterov's; False is plain momentum.
         subsets: The subsets that are validated and tested: empty for all, 'sampled:K' for a sample
             of K, or 'list:' and what `benchmark.tested` makes of a file.
@@ -131,8 +131,8 @@ class Protocol:
             more so the smaller T; `benchmark.engine.mask_schedules`).
         share_encoders: Whether modalities of like kind and size share one encoder, in which each
             has normalisation layers of its own, and a stem if its channels are other ones.
-        noise: Variance of the normal noise that training adds to the features of vectors, as a
-            multiple of (D / n)^2 for D features and n training samples that have the modality; at
+        vector_noise: Variance of the normal noise that training adds to the features of vectors, as
+            a multiple of D / n for D features and n training samples that have the modality; at
             most 1 (`benchmark.engine.noise`). 0 is off.
     """
 
@@ -164,7 +164,7 @@ class Protocol:
     encoder_frozen: bool = False
     mask_schedule: str = 'constant'
     share_encoders: bool = False
-    noise: float = 0.0
+    vector_noise: float = 0.0
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():

@@ -34,7 +34,7 @@ def check(label: str, name: str, options: dict[str, Any], task: Task, protocol: 
     method.check_network(task)
     gaps.check(task, protocol)
     loading.check_sampling(protocol.sampling, task)
-    noise.check(protocol.noise, task)
+    noise.check(protocol.vector_noise, task)
     mask_schedules.check(protocol.mask_schedule, Sampler(protocol.sampler, task.names), task)
     backbones.check(label, name, options, task)
     one_encoder.check(label, name, options, task)

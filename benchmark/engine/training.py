@@ -16,9 +16,10 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from benchmark.engine import noise, state, validating
+from benchmark.engine.averaging import Averaging
 from benchmark.engine.curves import Curves, Showing
 from benchmark.engine.evaluation import SubsetEvaluator, SubsetTestLoop, SubsetValLoop
-from benchmark.engine.hooks import Averaging, Checkpoint, EpochState, LossWatch, Selection
+from benchmark.engine.hooks import Checkpoint, EpochState, LossWatch, Selection
 from benchmark.engine.learning import Learning
 from benchmark.engine.loading import Samples
 from benchmark.engine.mask_schedules import LearnedMasks
@@ -241,7 +242,7 @@ def _runner(
     restore: Callable[[Runner, Mapping[str, Any]], None],
 ) -> SilentRunner:
     train_samples, val_samples = (cast(Samples, loader.dataset) for loader in loaders)
-    method.data_preprocessor.augment = noise.augmentation(train_samples, protocol.noise)
+    method.data_preprocessor.augment = noise.augmentation(train_samples, protocol.vector_noise)
     interval = validating.interval(type(method), protocol, job.curves)
     saved = processes.told(lambda: _saved(method, protocol, job))
     return SilentRunner(

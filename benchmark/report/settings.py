@@ -40,7 +40,13 @@ PARTS = (
     '{schedule} schedule with a linear warm-up ({warmup:g} epoch{warmup_plural})',
     '{precision}',
     'task loss {loss}',
+    'gradients clipped to the norm {clip:g}',
+    'weights averaged with the decay {ema:g}',
+    'noise on vectors ({noise:g} (D / n)^2)',
+    'noise on vectors ({vector_noise:g} D / n)',
 )
+"""Each is left out where the protocol has no such field; records leave out these fields where they
+are off."""
 
 
 ORIGINS = {
@@ -104,8 +110,6 @@ def words(protocol: Mapping[str, Any]) -> str:
             continue
     if protocol.get('nesterov') is False:
         told.append('plain momentum')
-    if protocol.get('noise'):
-        told.append('noise on vectors ({noise:g} (D / n)^2)'.format(**protocol))
     if protocol.get('share_encoders'):
         told.append('one encoder for modalities of like kind and size')
     if protocol.get('pretrain'):

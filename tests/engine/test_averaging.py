@@ -8,7 +8,7 @@ import torch
 from tasks import TASKS, Toy
 from torch import nn
 
-from benchmark.engine import execution, hooks
+from benchmark.engine import averaging, execution, hooks
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment as experiment_of
 from benchmark.engine.protocol import Protocol
@@ -38,21 +38,44 @@ def run(e):
 def steps(monkeypatch):
     """Folder of a training -> all weights after each of its steps."""
     found = {}
-    real = hooks.Averaging.after_train_iter
+    real = averaging.Averaging.after_train_iter
 
     def kept(self, runner, *arguments, **named):
         real(self, runner, *arguments, **named)
         weights = {k: v.clone() for k, v in runner.model.state_dict().items()}
         found.setdefault(runner._log_file.parent, []).append(weights)
 
-    monkeypatch.setattr(hooks.Averaging, 'after_train_iter', kept)
+    monkeypatch.setattr(averaging.Averaging, 'after_train_iter', kept)
     return found
+
+
+def shares_of(count, decay):
+    """The share of each step, in proportion: that of step t, times what later steps leave of it."""
+    t = np.arange(1, count + 1)
+    taken = np.maximum((1 - decay) / (1 - decay**t), np.minimum(1, 3 / t))
+    return taken * np.append(np.cumprod((1 - taken)[::-1])[::-1][1:], 1)
+
+
+@pytest.mark.parametrize(('decay', 'count'), [(0.8, 400), (0.98, 900)])
+def test_in_a_long_training_a_step_counts_for_the_decay_as_much_as_the_next(decay, count):
+    shares = shares_of(count, decay)
+    assert shares.sum() == pytest.approx(1)
+    last = shares[-100:]
+    np.testing.assert_allclose(last[:-1] / last[1:], decay, rtol=1e-6)
+
+
+@pytest.mark.parametrize('count', [50, 1500])
+def test_what_a_short_training_averages_is_a_quarter_of_it_old_in_the_mean(count):
+    shares = shares_of(count, 0.9999)
+    assert shares @ (count - 1 - np.arange(count)) / count == pytest.approx(1 / 4, abs=0.02)
+    # The shares are those of a power of the step.
+    np.testing.assert_allclose(shares[10:] / shares[-1], (np.arange(11, count + 1) / count) ** 2,
+                               atol=0.06)  # fmt: skip
 
 
 def averaged(history, decay):
     """The average by its definition, in float64: a weighted mean of all steps."""
-    count = len(history)
-    shares = (1 - decay) * decay ** (count - 1 - np.arange(count))
+    shares = shares_of(len(history), decay)
     return {
         key: np.average([h[key].double().numpy() for h in history], axis=0, weights=shares)
         for key in history[0]
@@ -119,18 +142,18 @@ def test_what_a_method_mines_in_validation_is_not_taken_back():
             self.layer, self.norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
             self.register_buffer('mined', torch.zeros(3))
 
-    model, averaging = Miner(), hooks.Averaging(0.5)
+    model, hook = Miner(), averaging.Averaging(0.5)
     runner = SimpleNamespace(model=model)
     for _ in range(4):
         model.norm(model.layer(torch.randn(8, 2)))
         model.layer.weight.data.normal_()
-        averaging.after_train_iter(runner)
+        hook.after_train_iter(runner)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    averaging.before_val_epoch(runner)
+    hook.before_val_epoch(runner)
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {'layer.weight', 'norm.running_mean', 'norm.running_var'}
     model.mined.fill_(2)
-    averaging.after_val_epoch(runner)
+    hook.after_val_epoch(runner)
     assert model.mined.tolist() == [2, 2, 2]
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items() if k != 'mined')
 

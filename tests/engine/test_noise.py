@@ -13,7 +13,7 @@ from benchmark.errors import UserError
 from benchmark.method import Preprocessor
 from benchmark.registry import discover
 from datasets.arrays import Arrays
-from datasets.common.recipe import NOISE
+from datasets.common.recipe import VECTORS
 from tests.helpers.tasks import TASKS, Toy, batch_of
 
 discover()
@@ -27,10 +27,10 @@ def samples(kind='vectors', available=None, augment=None):
 
 
 def test_on_average_over_the_noise_a_linear_fit_is_penalised_as_by_ridge_regression():
-    """Of squared errors, n samples and the variance f (D / n)^2: the factor is f D^2 / n."""
-    rng, n, d, field = np.random.default_rng(0), 40, 6, 10.0
+    """Of squared errors, n samples and the variance f D / n: the factor is f D."""
+    rng, n, d, field = np.random.default_rng(0), 40, 6, 1.5
     x, y = rng.standard_normal((n, d)), rng.standard_normal(n)
-    ridge = np.linalg.solve(x.T @ x + field * d**2 / n * np.eye(d), x.T @ y)
+    ridge = np.linalg.solve(x.T @ x + field * d * np.eye(d), x.T @ y)
     plain = np.linalg.lstsq(x, y, rcond=None)[0]
     copies = 4000
     deviation = np.sqrt(noise.variance(field, d, n))
@@ -52,11 +52,11 @@ def test_the_noise_of_a_vector_follows_from_its_features_and_the_samples_that_ha
     drawn = {name: x.double() for name, x in added(zeros).inputs.items()}
     for x in drawn.values():
         assert x.mean(0).abs().max() < 0.02
-        np.testing.assert_allclose(torch.cov(x.T), 9 / 128 * np.eye(x.shape[1]), atol=0.015)
+        np.testing.assert_allclose(torch.cov(x.T), 3 / 16 * np.eye(x.shape[1]), atol=0.02)
 
 
 @pytest.mark.parametrize(
-    ('field', 'n', 'expected'), [(1, 6, 1), (1, 5, 1), (1, 7, 36 / 49), (9, 0, 1)]
+    ('field', 'n', 'expected'), [(1, 6, 1), (1, 5, 1), (1, 7, 6 / 7), (9, 0, 1)]
 )
 def test_noise_is_never_greater_than_the_features_themselves(field, n, expected):
     assert noise.variance(field, 6, n) == pytest.approx(expected)
@@ -99,31 +99,33 @@ def experiment(results, kind='vectors', **fields):
 
 
 def test_records_hold_noise_and_only_where_there_is_some(tmp_path):
-    without, zero = experiment(tmp_path), experiment(tmp_path, noise='0')
-    e = experiment(tmp_path, noise='0.5', rates='b=0.5')
-    assert 'noise' not in without.header['protocol']
+    without, zero = experiment(tmp_path), experiment(tmp_path, vector_noise='0')
+    e = experiment(tmp_path, vector_noise='0.5', rates='b=0.5')
+    assert 'vector_noise' not in without.header['protocol']
     assert zero.folder == without.folder
     record = execution.run(e, Machine('cpu'), lambda *_: None)
-    assert record['protocol']['noise'] == 0.5
+    assert record['protocol']['vector_noise'] == 0.5
     assert e.folder != experiment(tmp_path, rates='b=0.5').folder
     # Half of the samples have b, so that its noise is that of twice the features.
     train = loaders(e, e.parts[0], Machine('cpu'))[0].dataset
     found = noise.augmentation(train, 0.5).deviations
-    assert {m: s**2 for m, s in found.items()} == pytest.approx({'a': 9 / 128, 'b': 9 / 128})
+    assert {m: s**2 for m, s in found.items()} == pytest.approx({'a': 3 / 16, 'b': 3 / 16})
 
 
 def test_noise_on_images_alone_is_refused(tmp_path):
-    told = 'noise=1 on toy: expected vectors among the modalities, found images alone'
+    told = 'vector_noise=1 on toy: expected vectors among the modalities, found images alone'
     with pytest.raises(UserError, match=told):
-        experiment(tmp_path, 'faces', noise='1').check()
-    with pytest.raises(UserError, match='noise: expected 0 .off. or a positive number, found -1'):
-        experiment(tmp_path, noise='-1')
+        experiment(tmp_path, 'faces', vector_noise='1').check()
+    with pytest.raises(
+        UserError, match='vector_noise: expected 0 .off. or a positive number, found -1'
+    ):
+        experiment(tmp_path, vector_noise='-1')
 
 
-@pytest.mark.parametrize(('shape', 'expected'), [((3,), {'noise': NOISE}), ((8, 8), {})])
-def test_users_vectors_have_noise_and_images_have_none(shape, expected, tmp_path):
+@pytest.mark.parametrize(('shape', 'expected'), [((3,), VECTORS), ((8, 8), {})])
+def test_users_vectors_have_noise_and_an_average_and_images_do_not(shape, expected, tmp_path):
     rng, split = np.random.default_rng(0), np.repeat([0, 1, 2], (8, 4, 4))
     arrays = {'inputs/a': rng.standard_normal((16, *shape)), 'target': np.tile([0, 1], 8)}
     np.savez(tmp_path / 'mine.npz', **arrays, split=split)
     recipe = Arrays(root=str(tmp_path / 'mine.npz')).recipe
-    assert {k: v for k, v in recipe.items() if k == 'noise'} == expected
+    assert {k: v for k, v in recipe.items() if k in VECTORS} == expected

@@ -8,8 +8,10 @@ import pytest
 from made_records import SUBSETS, make_outcomes, make_record, save
 
 from benchmark import files, running, tables
+from benchmark.engine.plan import protocol_for
 from benchmark.records import store
 from benchmark.report import settings, writer
+from tests.helpers.tasks import TASKS, Toy
 
 
 def add(folder, label, seed=0, dataset='faces'):
@@ -179,3 +181,14 @@ def test_one_epoch_is_no_plural():
     assert '1 epoch with batches of 8' in told
     assert 'encoders pre-trained (masked, 1 epoch)' in told
     assert '3 epochs with batches of 8' in settings.words({'epochs': 3, 'batch_size': 8})
+
+
+def test_what_changes_every_step_is_told_where_it_is_on(tmp_path):
+    data = Toy(TASKS['vectors'], (16, 8, 8))
+    fields = {'clip': '0.5', 'ema': '0.98', 'vector_noise': '2'}
+    told = [settings.words(protocol_for(data, given, 'cpu').recorded()) for given in ({}, fields)]
+    wanted = (
+        'gradients clipped to the norm 0.5', 'weights averaged with the decay 0.98',
+        'noise on vectors (2 D / n)',
+    )  # fmt: skip
+    assert [[word in text for word in wanted] for text in told] == [[False] * 3, [True] * 3]
