@@ -13,10 +13,9 @@ EPOCHS = 20
 """Fewest epochs, so that a large data set is not left after a few passes."""
 
 
-VECTORS = {'vector_noise': 4.0, 'ema': 0.9998, 'selection': 'mean'}
-"""Further fields for vectors: noise (`benchmark.engine.noise`), averaged weights and the choice of
-the epoch keep a network from overfitting where a linear model does not. They were chosen on draws
-that `tools/logistic.py` does not test (`docs/layouts.md`)."""
+VECTORS = {'vector_noise': 4.0, 'ema': 0.9998}
+"""Further fields for vectors: noise (`benchmark.engine.noise`) and averaged weights keep a network
+from overfitting where a linear model does not. `docs/layouts.md` says how they were chosen."""
 
 
 def recipe(
