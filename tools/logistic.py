@@ -1,6 +1,7 @@
 """Holds the default recipe of users' arrays against logistic regression.
 
 python tools/logistic.py [--sets two digits] [--data MINE.npz]
+python tools/logistic.py --sets two --draw 1 --cfg-options vector_noise=0
 
 On data that a linear model fits well, a network that is trained long enough and kept from
 overfitting must not be worse than that model. For every data set this trains `modality_dropout`
@@ -71,7 +72,7 @@ PICTURES = {'digits': (2, 1), 'quarters': (2, 2)}
 """Name -> into how many rows and columns of vectors a picture of a digit is cut."""
 
 
-def normal(spec: Normal, seed: int = 0) -> Arrays:
+def normal(spec: Normal, seed: int) -> Arrays:
     """Returns a set of normal distributions; half of the features say nothing."""
     rng = np.random.default_rng(seed)
     sizes = (spec.train, spec.train // 4, TEST)
@@ -87,10 +88,10 @@ def normal(spec: Normal, seed: int = 0) -> Arrays:
     return found
 
 
-def pictures(rows: int, columns: int) -> Arrays:
+def pictures(rows: int, columns: int, seed: int) -> Arrays:
     """Returns scikit-learn's digits, each picture cut into vectors: 900 train, 200 validate."""
     digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.target))
+    order = np.random.default_rng(seed).permutation(len(digits.target))
     images = digits.images[order].reshape(-1, rows, 8 // rows, columns, 8 // columns)
     found = {
         f'inputs/part{i}{j}': images[:, i, :, j].reshape(len(images), -1).astype(np.float32)
@@ -118,20 +119,27 @@ def given(path: Path) -> Iterator[tuple[str, Arrays]]:
         yield f'{path.stem}-{k}', {**new, 'split': np.repeat([0, 1, 2], sizes)}
 
 
-def sets(names: list[str], files: list[Path]) -> Iterator[tuple[str, Arrays]]:
-    """Yields the name and the arrays of every set."""
+def sets(names: list[str], files: list[Path], draw: int = 0) -> Iterator[tuple[str, Arrays]]:
+    """Yields the name and the arrays of every set; `draw` is the seed of those that are drawn."""
     for name in names:
-        yield name, normal(NORMAL[name]) if name in NORMAL else pictures(*PICTURES[name])
+        told = f'{name}-{draw}' if draw else name
+        if name in NORMAL:
+            yield told, normal(NORMAL[name], draw)
+        else:
+            yield told, pictures(*PICTURES[name], draw)
     for path in files:
         yield from given(path)
 
 
-def scored(file: Path, results: Path, seeds: list[int]) -> dict[str, list[Record]]:
-    """Runs both methods on a file; returns method -> its records."""
+def scored(
+    file: Path, results: Path, seeds: list[int], options: list[str]
+) -> dict[str, list[Record]]:
+    """Runs both methods on a file, the network with options; returns method -> its records."""
     common = ['--datasets', 'arrays', '--data-root', str(file), '--results', str(results)]
     told = io.StringIO()
     for method, chosen in ((REFERENCE, seeds[:1]), (NETWORK, seeds)):
         words = ['--methods', method, *common, '--seeds', *map(str, chosen), '--device', 'cpu']
+        words += ['--cfg-options', *options] if options and method == NETWORK else []
         with contextlib.redirect_stdout(told):
             if run.main(words):
                 raise SystemExit(told.getvalue())
@@ -166,6 +174,10 @@ def main(words: Sequence[str] | None = None) -> int:
                         help='default: all of them, or none beside --data')  # fmt: skip
     parser.add_argument('--data', nargs='*', type=Path, default=[], metavar='FILE.npz')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--draw', type=int, default=0, metavar='N',
+                        help='seed of the generated sets and of the pictures\' split')  # fmt: skip
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+                        help='fields of the protocol for the network')  # fmt: skip
     parser.add_argument('--results', type=Path, metavar='FOLDER',
                         help='keeps the records, so that a second call goes on')  # fmt: skip
     args = parser.parse_args(words)
@@ -174,10 +186,11 @@ def main(words: Sequence[str] | None = None) -> int:
         names = [] if args.data else [*NORMAL, *PICTURES]
     gained: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, arrays in sets(names, args.data):
+        for name, arrays in sets(names, args.data, args.draw):
             file = Path(folder) / f'{name}.npz'
             np.savez(file, **arrays)
-            found = compare(name, scored(file, args.results or Path(folder), args.seeds))
+            results = Path(args.results or folder, '_'.join(args.cfg_options) or 'default')
+            found = compare(name, scored(file, results, args.seeds, args.cfg_options))
             whole = name.rpartition('-')[0] if name.rpartition('-')[2].isdigit() else name
             for subset, gain in found.items():
                 gained.setdefault(f'{whole} {subset}', []).append(gain)
