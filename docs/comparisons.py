@@ -49,7 +49,9 @@ PLACES = {
     'gpu_faces': ('gpu', 'synth_faces'),
     'gpu_rooms': ('gpu', 'synth_rooms'),
     'variants_faces': ('variants', 'synth_faces'),
+    'variants_rooms': ('variants', 'synth_rooms'),
     'untuned_faces': ('reference+variants', 'synth_faces'),
+    'untuned_rooms': ('reference+variants', 'synth_rooms'),
     'eight_faces': ('eight', 'synth_faces'),
     'eight_rooms': ('eight', 'synth_rooms'),
 }

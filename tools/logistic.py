@@ -189,7 +189,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for name, arrays in sets(names, args.data, args.draw):
             file = Path(folder) / f'{name}.npz'
             np.savez(file, **arrays)
-            results = Path(args.results or folder, '_'.join(args.cfg_options) or 'default')
+            results = Path(args.results or folder, '_'.join(sorted(args.cfg_options)) or 'default')
             found = compare(name, scored(file, results, args.seeds, args.cfg_options))
             whole = name.rpartition('-')[0] if name.rpartition('-')[2].isdigit() else name
             for subset, gain in found.items():

@@ -12,6 +12,10 @@ from benchmark.records.schema import DatasetInfo, Record, is_external
 
 RUN = 'python benchmark/run.py'
 
+CHOSEN = {'arrays': ('ema', 'vector_noise')}
+"""Reader of users' data -> fields that are off unless its recipe turns them on, so that a record
+without them was made without them."""
+
 
 def unfinished(record: Record, force: bool = False) -> str:
     """Returns what a message says of a run whose record is not proven by its outcomes.
@@ -41,6 +45,7 @@ def command(record: Record, force: bool = False) -> str:
     ours = (ROOT / 'datasets' / f'{data["name"]}.py').is_file()
     reader = data.get('reader', data['name'] if ours else '')
     fields: dict[str, Any] = {**record['protocol'], **(changed(data) if reader else {})}
+    fields = dict.fromkeys(CHOSEN.get(reader, ()), 0) | fields
     masked = fields.pop('mask', '')
     if fields.get('encoder_weights'):  # the record has the hash of its content alone
         fields['encoder_weights'] = 'FILE'

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pytest
 
 from benchmark.engine.plan import protocol_for
 from benchmark.engine.request import checked, trains
+from benchmark.records import repetition
 from benchmark.registry import discover
 from datasets.arrays import Arrays
-from datasets.common.recipe import EPOCHS, STEPS, recipe
+from datasets.common.recipe import EPOCHS, STEPS, VECTORS, recipe
 
 
 @pytest.mark.parametrize('samples', [1, 2, 7, 8, 120, 1100, 4799, 4800, 4864, 10**6])
@@ -84,6 +87,22 @@ def test_what_was_typed_is_told_instead_of_the_recipe(options, told, tmp_path, c
     epochs, _, rest = told.partition(' ')
     assert int(epochs) == made.epochs
     assert rest.removeprefix('epoch').lstrip('s').startswith(f' with batches of {made.batch_size} ')
+
+
+@pytest.mark.parametrize('given', [{}, {'ema': '0'}, {'ema': '0', 'vector_noise': '0'}])
+def test_a_run_is_repeated_with_what_the_recipe_turns_on_and_the_run_had_off(given, tmp_path):
+    assert {*repetition.CHOSEN['arrays']} == {*VECTORS}
+    data = write(tmp_path / 'mine.npz')
+    made = protocol_for(data, given, 'cpu')
+    record = {
+        'method': {'label': 'rfnet', 'source': 'default'},
+        'dataset': {'name': 'mine', 'options': {}, 'reader': 'arrays'},
+        'protocol': made.recorded(),
+        'seed': 0,
+    }
+    words = shlex.split(repetition.command(record))
+    typed = dict(word.split('=', 1) for word in words[words.index('--cfg-options') + 1 :])
+    assert protocol_for(data, typed, 'cpu') == made
 
 
 @pytest.mark.parametrize(

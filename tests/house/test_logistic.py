@@ -67,4 +67,4 @@ def test_options_are_for_the_network_alone_and_have_a_folder_of_their_own(
                for call in asked]  # fmt: skip
     assert options == [[], ['ema=0', 'clip=1'], [], []]
     folders = [call[call.index('--results') + 1] for call in asked]
-    assert folders == [*[str(tmp_path / 'ema=0_clip=1')] * 2, *[str(tmp_path / 'default')] * 2]
+    assert folders == [*[str(tmp_path / 'clip=1_ema=0')] * 2, *[str(tmp_path / 'default')] * 2]
