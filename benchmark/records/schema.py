@@ -203,8 +203,8 @@ class Rules(TypedDict, total=False):
     encoder_frozen: bool
     mask_schedule: str
     share_encoders: bool
-    noise: float  # of the variance (D / n)^2; in older records alone
     vector_noise: float
+    noise: float  # of the variance (D / n)^2; only older records have it
 
 
 class _Run(TypedDict):

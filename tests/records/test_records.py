@@ -14,10 +14,14 @@ from repetitions import scientific
 from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.files import sweep, writing
-from benchmark.records import store
+from benchmark.records import identity, store
 from benchmark.records.schema import Rules
+from benchmark.report import settings
 
 OUTCOMES = make_outcomes(dict.fromkeys(SUBSETS, 20))
+
+FORMER = ('noise',)
+"""Fields of the protocol that older records have, and new ones have not."""
 
 
 @pytest.fixture
@@ -288,7 +292,17 @@ def test_a_protocol_id_that_is_not_that_of_the_protocol_is_refused(record):
 
 def test_the_rules_of_a_record_are_those_of_the_protocol():
     types = {key: type(value) for key, value in Protocol.fields().items()}
-    assert get_type_hints(Rules) == types
+    assert get_type_hints(Rules) == {**types, **dict.fromkeys(FORMER, float)}
+
+
+def test_a_record_with_a_field_that_the_protocol_has_no_longer_is_read_and_told(tmp_path, record):
+    older = make_record('mmanet', 0, OUTCOMES)
+    older['protocol'] = {**older['protocol'], 'noise': 0.5}
+    older['protocol_id'] = identity.protocol_id(older['protocol'], older['dataset']['fingerprint'])
+    older['identity'] = store.identity(older)
+    assert store.read(save(tmp_path, older))['protocol']['noise'] == 0.5
+    told = 'noise on vectors (0.5 (D / n)^2)'
+    assert [told in settings.words(each['protocol']) for each in (record, older)] == [False, True]
 
 
 @pytest.mark.parametrize('name', ['rooms', '../../evil', ''])
