@@ -83,11 +83,12 @@ def _shared(
     rows = {e.folder: (located(e, machine.varied), named(e), e.seed) for e, _ in todo}
     folders = set(rows)  # a process that is started later is given what is left then
 
-    def blame(folder: Path, how: str) -> None:
+    def blame(folder: Path, how: str) -> bool:
         if folder in folders:
             folders.remove(folder)
             progress.start(*rows[folder])
             progress.end(f'FAILED under corruptions: its process ended: {how}')
+        return True
 
     ok = share(partial(helper, folders), jobs, progress, machine.gpus, blame)
     left = [(e, record) for e, record in todo if e.folder in folders]

@@ -81,7 +81,7 @@ def execute(
         return worker.work(grid)
 
 
-def deadly(grid: Grid, worker: Worker, folder: Path, how: str) -> None:
+def deadly(grid: Grid, worker: Worker, folder: Path, how: str) -> bool:
     """Records that an experiment ends whatever process runs it, so that none does so any more.
 
     Args:
@@ -89,17 +89,21 @@ def deadly(grid: Grid, worker: Worker, folder: Path, how: str) -> None:
         worker: Tells it, and does not run it, either.
         folder: The folder of the experiment.
         how: How its processes have ended.
+
+    Returns:
+        Whether it is recorded; it is not while another process has begun it, or on a full disk.
     """
     error = UserError(f'its process ended: {how}')
     # The seeds of a search have their options once its trials have ended.
-    for e in [e for item in grid for e in steps(item) if e.folder == folder]:
+    found = [e for item in grid for e in steps(item) if e.folder == folder]
+    for e in found:
         if folder not in worker.ended:
             worker.progress.start(located(e, worker.machine.varied), named(e), e.seed)
             worker.progress.end(f'FAILED: {error}')
             worker.ended[folder] = False
-        # A process that has begun it just now dies of it, and then it is recorded.
         with contextlib.suppress(Busy, UserError), holding(folder):
             (trials.fail if e.trial else failure)(e, error, worker.machine)
+    return any(any(worker._changed(e)) for e in found)
 
 
 def steps(item: Experiment | Search) -> list[Experiment]:

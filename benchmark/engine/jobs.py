@@ -34,8 +34,9 @@ INTERRUPTED = 128 + signal.SIGINT
 Job = Callable[[Reporter], bool]
 """What a process does; it can be pickled."""
 
-Blame = Callable[[Path, str], None]
-"""Takes the folder of what has ended two processes, and how they ended."""
+Blame = Callable[[Path, str], bool]
+"""Takes the folder of what has ended two processes, and how they ended; returns whether no process
+that starts from now on runs it."""
 
 TWICE = 2
 """Deaths of processes after which what ran in them is to blame; one may have had another cause."""
@@ -200,11 +201,10 @@ class Crew:
         if folder is None or self.blame is None:
             return  # another process would not get further, and tells nothing else
         self.deaths[folder] += 1
-        blamed = self.deaths[folder] >= TWICE
-        if blamed:
-            self.blame(folder, how)
-        # More processes than these cannot have begun it before it was to blame.
-        if (blamed or not self.pipes) and self.deaths[folder] < TWICE + self.count:
+        # While another process holds it, nothing can be said of it; that process ends, too.
+        barred = self.deaths[folder] >= TWICE and self.blame(folder, how)
+        # What a full disk keeps from being barred would end processes without an end.
+        if barred or (not self.pipes and self.deaths[folder] < TWICE + self.count):
             self.fill()
 
     def end(self) -> None:

@@ -110,6 +110,25 @@ def test_experiments_that_kill_their_processes_are_recorded_and_the_others_run(
     assert '2 of 6 experiments are recorded already' in capsys.readouterr().out
 
 
+def test_what_another_process_holds_is_recorded_once_it_is_free(tmp_path, monkeypatch):
+    held = grid.holding
+
+    def holding(folder):
+        # The worst case: others have whatever is to be recorded for as long as they live.
+        if os.getpid() == HERE and multiprocessing.active_children():
+            raise grid.Busy
+        return held(folder)
+
+    monkeypatch.setattr(grid, 'holding', holding)
+    asked = grid_of(tmp_path, 'deadly', 'crashes', 'majority', seeds=(0, 1))
+    assert executed(asked, 2) is False
+    assert outcomes(tmp_path) == {
+        **{('deadly', seed): 'its process ended: signal 9 (Killed)' for seed in (0, 1)},
+        **{('crashes', s): 'its process ended: signal 15 (Terminated)' for s in (0, 1)},
+        **{('majority', seed): 'complete' for seed in (0, 1)},
+    }
+
+
 def test_a_task_of_slurm_outlives_what_ends_its_process(tmp_path, capsys):
     # A task has one process unless it has several cores.
     asked = grid_of(tmp_path, 'deadly', 'majority')
