@@ -177,6 +177,12 @@ class Progress:
             self.begun.add(name)
             self._stays(f'{name}  {outcome}')
 
+    def fatal(self, dataset: str, label: str, seed: int, outcome: str) -> None:
+        """Prints what became of an experiment that ends its processes; no job runs it any more."""
+        name = _name(dataset, label, seed)
+        self.begun.add(name)
+        self._stays(f'{name}  {outcome}')
+
     def waiting(self, count: int, job: int = 0) -> None:
         """Says once that only experiments of other processes are left; jobs wait for each other."""
         self.jobs[job] = Job()  # what it has started is another process's

@@ -86,8 +86,7 @@ def _shared(
     def blame(folder: Path, how: str) -> bool:
         if folder in folders:
             folders.remove(folder)
-            progress.start(*rows[folder])
-            progress.end(f'FAILED under corruptions: its process ended: {how}')
+            progress.fatal(*rows[folder], f'FAILED under corruptions: its process ended: {how}')
         return True
 
     ok = share(partial(helper, folders), jobs, progress, machine.gpus, blame)

@@ -73,7 +73,7 @@ def execute(
     with Progress(_epochs_to_train(todo, force, machine.varied), len(todo), jobs) as progress:
         worker = Worker(machine, progress, force, brief, before)
         if helper and todo and (jobs > 1 or apart):
-            job, blame = partial(helper, before), partial(deadly, grid, worker)
+            job, blame = partial(helper, before), partial(deadly, grid, worker, progress)
             if (ok := share(job, jobs, progress, machine.gpus, blame)) is not None:
                 return ok
         # A job has died before it took anything: what it left is done here.
@@ -81,12 +81,13 @@ def execute(
         return worker.work(grid)
 
 
-def deadly(grid: Grid, worker: Worker, folder: Path, how: str) -> bool:
+def deadly(grid: Grid, worker: Worker, progress: Progress, folder: Path, how: str) -> bool:
     """Records that an experiment ends whatever process runs it, so that none does so any more.
 
     Args:
         grid: What the command runs.
-        worker: Tells it, and does not run it, either.
+        worker: Does not run it, either.
+        progress: Tells it.
         folder: The folder of the experiment.
         how: How its processes have ended.
 
@@ -98,8 +99,7 @@ def deadly(grid: Grid, worker: Worker, folder: Path, how: str) -> bool:
     found = [e for item in grid for e in steps(item) if e.folder == folder]
     for e in found:
         if folder not in worker.ended:
-            worker.progress.start(located(e, worker.machine.varied), named(e), e.seed)
-            worker.progress.end(f'FAILED: {error}')
+            progress.fatal(worker._data(e), named(e), e.seed, f'FAILED: {error}')
             worker.ended[folder] = False
         with contextlib.suppress(Busy, UserError), holding(folder):
             (trials.fail if e.trial else failure)(e, error, worker.machine)

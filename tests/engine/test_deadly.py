@@ -241,6 +241,18 @@ def test_the_display_forgets_what_a_dead_process_ran():
     assert progress.remaining() == pytest.approx(1 * 2.0 / 2)
 
 
+def test_what_is_told_of_the_dead_leaves_what_the_jobs_run(capsys):
+    progress = Progress({'toy': 4}, 3, jobs=2)
+    progress.start('toy', 'deadly', 0, Path('deadly'), job=1)
+    progress.start('toy', 'mine', 0, Path('mine'), job=0)
+    progress.lost(1)
+    progress.fatal('toy', 'deadly', 0, 'FAILED')
+    # The other job has found the record by now.
+    progress.elsewhere('toy', 'deadly', 0, 'FAILED in another process', job=0)
+    assert capsys.readouterr().out == '[1/3] toy  deadly  seed 0  FAILED\n'
+    assert progress.lost(0).folder == Path('mine')
+
+
 def test_only_rows_are_trained_again_by_force(tmp_path, monkeypatch):
     (pupil,) = asked = grid_of(tmp_path, 'distilled')
     assert grid._epochs_to_train(asked, True) == {'toy': 2}
