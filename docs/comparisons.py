@@ -44,7 +44,8 @@ PAIRS = [
 
 
 PLACES = {
-    'ablation': ('ablation', 'synth_faces'),
+    'ablation_faces': ('ablation', 'synth_faces'),
+    'ablation_rooms': ('ablation', 'synth_rooms'),
     'fusion': ('fusion', 'synth_faces'),
     'gpu_faces': ('gpu', 'synth_faces'),
     'gpu_rooms': ('gpu', 'synth_rooms'),
