@@ -80,7 +80,7 @@ def prepare(words: list[str]) -> int:
         fresh = work.run(cls)
         print(*work.remarks.lines(), sep='\n', end='\n' if work.remarks.count else '')
     except SourceError as error:
-        raise UserError(f'{error}\nhow to get {name}: {cls.how_to_get}') from None
+        raise UserError(f'{error}; how to get {name}: {cls.how_to_get}') from None
     manifest = read_manifest(args.target)
     if manifest is None:
         raise UserError(f'{args.target}: expected a {MANIFEST}, found none after the preparation')

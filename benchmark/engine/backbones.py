@@ -54,15 +54,25 @@ def _check_known(name: str) -> None:
     """Checks that timm has a model of a name; without timm, whoever builds the model tells.
 
     Raises:
-        UserError: It has none. More than a thousand names would hide what is wrong.
+        UserError: It has none, or is installed and cannot be imported. More than a thousand names
+            would hide what is wrong.
     """
     try:
         timm = importlib.import_module('timm') if name else None
-    except (ImportError, RuntimeError):  # the latter where torchvision is for another PyTorch
-        return
+    except ModuleNotFoundError as error:
+        if error.name == 'timm':
+            return
+        raise _not_imported(error) from None
+    except (ImportError, RuntimeError) as error:  # the latter: torchvision for another PyTorch
+        raise _not_imported(error) from None
     if timm is not None and not timm.is_model(name):
         known = [n for n in timm.list_models() if not n.startswith('test_')]  # toys of its tests
         raise UserError(f'unknown encoder {name!r}{nearest(name, known)} (all: timm.list_models())')
+
+
+def _not_imported(error: Exception) -> UserError:
+    why = f'{type(error).__name__}: {error}'.splitlines()[0]
+    return UserError(f'encoder: the package timm is installed, but cannot be imported: {why}')
 
 
 def task_of(task: Task, protocol: Protocol) -> Task:

@@ -17,13 +17,14 @@ import numpy as np
 from benchmark.dataset import Dataset
 from benchmark.engine.loading import split_of
 from benchmark.engine.protocol import Protocol
-from benchmark.errors import UserError, unknown
+from benchmark.errors import UserError, nearest, unknown
 from benchmark.method import Task
 from benchmark.missing import derive, hide, parse_rates, spell_rates
 
 CLASS = 'class'
 """Stands for the label of a sample in a mechanism."""
 
+KINDS = 'mcar', 'mar', 'mnar'
 MECHANISMS = ('mcar', 'mar:MODALITY', 'mar:class', 'mnar')
 
 CHUNK = 64
@@ -60,8 +61,9 @@ class Mechanism:
             UserError: It is none of them, names no modality, or its strength is no number but 0.
         """
         kind, *words = spec.split(':')
-        if kind not in ('mcar', 'mar', 'mnar') or (kind == 'mcar' and words):
-            raise unknown('mechanism', spec, MECHANISMS)
+        if kind not in KINDS or (kind == 'mcar' and words):
+            near = nearest(kind, KINDS)
+            raise UserError(f'unknown mechanism {spec!r}{near} (known: {", ".join(MECHANISMS)})')
         source = words.pop(0) if kind == 'mar' and words else ''
         if kind == 'mar' and source not in (*names, CLASS):
             raise unknown(f'modality in mechanism {spec!r}:', source, [*names, CLASS])

@@ -65,7 +65,7 @@ def _read_archive(file: Path) -> Predictions:
         raise UserError(str(error).replace('as outcomes', 'as predictions')) from None
     for key in ABOUT:
         if key not in arrays:
-            raise UserError(f'{file}: {key}: missing')
+            raise UserError(f'{file}: expected the key {key!r}, found none')
     subsets: dict[str, dict[str, np.ndarray]] = {}
     for key in arrays.keys() - {*ABOUT, *BESIDE}:
         kind, slash, subset = key.partition('/')
@@ -141,7 +141,7 @@ def _check_header(file: Path, header: Sequence[str]) -> tuple[str, list[str]]:
             raise wrong(file, f'column {name!r}', 'it once', 'it twice')
     for key in KEYS:
         if key not in header:
-            raise UserError(f'{file}: column {key!r}: missing')
+            raise UserError(f'{file}: expected the column {key!r}, found none')
     rest = [name for name in header if name not in (*KEYS, *SAID)]
     stated = [STATED.fullmatch(name) for name in rest]
     for name, match in zip(rest, stated, strict=True):

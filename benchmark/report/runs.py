@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, nearest
 from benchmark.records import metrics, verification
 from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError, is_external, scores_in
@@ -260,8 +260,9 @@ def _titles(
     """
     for key in given:
         if key not in (*subsets, *summaries):
+            near = nearest(key, [*subsets, *summaries])
             raise NoColumn(
-                f'no subset or summary {key!r} (tested: {", ".join(subsets)}; '
+                f'no subset or summary {key!r}{near} (tested: {", ".join(subsets)}; '
                 f'summaries: {", ".join(summaries)})'
             )
     plain = {key: key for key in subsets}

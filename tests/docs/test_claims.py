@@ -295,7 +295,8 @@ CLAIMS = [
     ),
     Claim(
         README,
-        'with those of its authors\' code it has {a} %, which is not proven to be better (p {p})',
+        'with those of its authors\' code and eight seeds it has {a} %, which is not proven to be '
+        'better (p {p})',
         'eight_rooms',
         0,
         against_base('redcore:imagination=0.15,kl=0.0008,rate=0.1'),
@@ -612,7 +613,7 @@ def test_the_readme_says_how_far_another_machine_differs_at_most():
     words = (
         f'Without `complete`, the mean of one seed differs on another machine by [up to {one} '
         f'points](docs/results.md#how-far-another-machine-differs), that of five seeds by up to '
-        f'{five}, the score of a single subset by up to {subset}.'
+        f'{five}, the score of a single subset by up to {subset} (rounded up).'
     )
     assert words in text_of(README)
 

@@ -245,6 +245,7 @@ def test_mechanisms_have_one_spelling(spec, canonical):
     ('fields', 'told'),
     [
         ({'mechanism': 'mnra', 'rates': '0.5'}, "did you mean 'mnar'"),
+        ({'mechanism': 'mart:rgb', 'rates': 'ir=0.5'}, "did you mean 'mar'"),
         ({'mechanism': 'mcar:2', 'rates': '0.5'}, "unknown mechanism 'mcar:2'"),
         ({'mechanism': 'mar', 'rates': '0.5'}, "unknown modality in mechanism 'mar'"),
         ({'mechanism': 'mar:dept', 'rates': 'ir=0.5'}, "did you mean 'depth'"),

@@ -11,6 +11,7 @@ from toy_runs import arrays, trained
 from with_timm import get_ready
 
 from benchmark import deploy, run
+from benchmark.engine import backbones as known
 from benchmark.errors import UserError
 from benchmark.method import Modality
 from benchmark.registry import METHODS, discover, lookup
@@ -180,6 +181,25 @@ def test_the_same_content_elsewhere_is_the_same_run_and_other_content_another(ma
             options=(*words, f'encoder_weights={moved}'))  # fmt: skip
     records = [*folder.glob('results/runs/pets/modality_dropout/*/*/record.json')]
     assert len(records) == 2
+
+
+@pytest.mark.parametrize(
+    ('error', 'told'),
+    [
+        (RuntimeError('operator torchvision::nms does not exist'), 'RuntimeError: operator torchv'),
+        (ModuleNotFoundError("No module named 'torchvision'", name='torchvision'), 'torchvision'),
+    ],
+)
+def test_a_timm_that_cannot_be_imported_is_not_said_to_lack(error, told, monkeypatch):
+    def imported(name):
+        raise error
+
+    monkeypatch.setattr(known.importlib, 'import_module', imported)
+    with pytest.raises(UserError, match=f'installed, but cannot be imported: .*{told}'):
+        known._check_known('resnet18')
+    error.name = 'timm'
+    if isinstance(error, ModuleNotFoundError):
+        known._check_known('resnet18')  # whoever builds the model says how to install it
 
 
 def test_a_trained_network_needs_the_file_no_more(made):

@@ -39,7 +39,7 @@ def test_an_archive_is_read(tmp_path):
 
 
 ARCHIVES = [
-    ({'seed': None}, 'seed: missing'),
+    ({'seed': None}, "expected the key 'seed', found none"),
     ({'seed': 1.5}, 'seed: expected a whole number, found 1.5'),
     ({'seed': -1}, 'seed: expected a whole number from 0'),
     ({'id': ['a', 'a']}, "id: expected every sample once, found 'a' twice"),
@@ -97,8 +97,8 @@ def changed(old, new):
 
 
 TABLES = [
-    ('', "column 'method': missing"),
-    (changed('seed,', 'sead,'), "column 'seed': missing"),
+    ('', "expected the column 'method', found none"),
+    (changed('seed,', 'sead,'), "expected the column 'seed', found none"),
     (changed('p(live)', 'p(live),hue'), "unknown column 'hue'"),
     (changed('prediction,', 'p(live),'), "column 'p(live)': expected it once, found it twice"),
     (changed('p(attack)', 'logit(attack)'), 'expected probabilities p(...) or logit(...), found'),

@@ -356,6 +356,19 @@ def test_bad_arguments_are_one_line(words, told, tmp_path, capsys):
     assert err.count('\n') == 1
 
 
+def test_a_typo_leaves_the_page_that_stands_there(tmp_path, capsys):
+    add(tmp_path / 'runs', 'm', 0)
+    assert command.main([str(tmp_path)]) == 0
+    page = (tmp_path / 'index.html').read_bytes()
+    capsys.readouterr()
+    assert command.main([str(tmp_path), '--datasets', 'faces', 'facse']) == 2
+    told = capsys.readouterr()
+    assert "'facse'; did you mean 'faces'?" in told.err
+    assert told.err.count('\n') == 1
+    assert told.out == ''
+    assert (tmp_path / 'index.html').read_bytes() == page
+
+
 def test_run_writes_the_page_after_the_tables(results, monkeypatch, capsys):
     class Experiment:
         class data:

@@ -679,7 +679,7 @@ def test_what_is_not_there_is_left_out_with_its_reason(tmp_path, capsys):
         (['--datasets', 'face'], "data set in {runs} 'face'; did you mean 'faces'? (known: faces)"),
         (['--datasets', '../x'], 'expected the name of a data set'),
         (['--only', 'onne'], "faces: unknown method 'onne'; did you mean 'one'?"),
-        (['--subsets', 'rgbb'], "no subset or summary 'rgbb'"),
+        (['--subsets', 'rgbb'], "no subset or summary 'rgbb'; did you mean 'rgb'?"),
         (['--summaries', 'meen'], "unknown summary 'meen'; did you mean 'mean'?"),
         (['--where', 'irr=off'], "modality in --where 'irr'; did you mean 'ir'?"),
         (['--fail', 'ir=1.5'], "expected a missing rate from 0 to 1, found '1.5'"),

@@ -50,10 +50,14 @@ def write(results: Path, runs: Path | None = None, datasets: Sequence[str] = ())
         Why a data set is not on the page, one error for each; the page tells it, too.
 
     Raises:
-        UserError: There are no runs, or the page cannot be written.
+        UserError: There are no runs, none of a data set that was named, or the page cannot be
+            written. The page that stands there stays.
     """
     root = runs or results / 'runs'
     names = arguments.datasets(root, datasets)
+    for folder in (writer.folder_of(name, root) for name in datasets):
+        if not folder.is_dir():
+            raise arguments.without_runs(folder)
     made: list[dict[str, Any]] = []
     errors: list[UserError] = []
     for name in names:
