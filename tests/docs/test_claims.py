@@ -399,6 +399,15 @@ CLAIMS = [
     ),
     Claim(
         RESULTS,
+        'it has {b} ACER with three seeds; that these differ from the values of the search ({a} '
+        'with five seeds) is not proven (p {p}',
+        'untuned_faces',
+        0,
+        [('passion', 'passion:distillation=0.5,prototypes=0.1,rate=0.01', 'mean')],
+        [False],
+    ),
+    Claim(
+        RESULTS,
         'five seeds do not prove it ({a}, p {p})',
         'synth_faces',
         ALL,
