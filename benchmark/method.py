@@ -487,6 +487,23 @@ class Method(BaseModel):
             f'found {type(found).__name__}'
         )
 
+    def _fitting(self, function: str, found: Any, target: Tensor) -> Tensor:
+        """Returns what a function of the method gave as logits of the targets.
+
+        Raises:
+            UserError: It is no tensor, or of another number of samples, classes or pixels.
+        """
+        logits = self._logits(function, found)
+        classes = len(self.task.classes)
+        columns = self.task.kind in ('multilabel', 'regression')
+        expected = (len(target), classes, *([] if columns else target.shape[1:]))
+        if logits.shape == expected:
+            return logits
+        raise UserError(
+            f'{function} of {type(self).__name__}: expected logits {tuple(expected)}, '
+            f'found {tuple(logits.shape)}'
+        )
+
     @classmethod
     def search_space(cls, options: dict[str, Any]) -> dict[str, Distribution]:
         """Returns `search`; a method overrides this if the distributions depend on its options.
@@ -582,9 +599,9 @@ class Method(BaseModel):
             frames.
 
         Raises:
-            UserError: The logits are no tensor.
+            UserError: The logits are no tensor, or of another shape.
         """
-        logits = self._logits('decode or predict', logits)
+        logits = self._fitting('decode or predict', logits, target)
         name = self.task.loss or LOSSES[self.task.kind][0]
         if self.task.kind in ('multilabel', 'regression'):
             errors, there = self.column_errors(logits, target)

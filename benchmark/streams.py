@@ -56,6 +56,12 @@ class Parser(argparse.ArgumentParser):
             raise self._unrecognised(*words.split())
         raise UserError(f'{message.removeprefix("argument ")}; --help shows all arguments')
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Checks an argument of fixed choices, as argparse does, and names the nearest one."""
+        if action.choices is not None and value not in action.choices:
+            name = '/'.join(action.option_strings) or action.metavar or action.dest
+            raise unknown(f'value of {name}', str(value), map(str, action.choices))
+
     def _unrecognised(self, word: str, *others: str) -> UserError:
         """Returns the error for a word that is no argument; others follow it."""
         name, _, value = word.partition('=')

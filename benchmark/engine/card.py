@@ -8,6 +8,7 @@ options, the task, how samples are prepared, and the versions. It names no place
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,4 +163,15 @@ def _missing(folder: Path) -> str:
     if below:
         more = f' and {len(below) - 3} more' if below[3:] else ''
         return f'{folder}: expected one run, found {", ".join(map(str, below[:3]))}{more}'
-    return f'{folder}: expected the folder of a run, which holds {CARD}, found none'
+    return f'{folder}: expected the folder of a run, which holds {CARD}, found none{beside(folder)}'
+
+
+def beside(folder: Path) -> str:
+    """Says what lies beside a folder that is not there, such as a pattern that matches none."""
+    above = next(parent for parent in folder.parents if parent.is_dir())
+    if folder.exists() or not os.access(above, os.R_OK):
+        return ''
+    names = sorted(path.name for path in above.iterdir() if path.is_dir() and path.name[0] != '.')
+    more = f' and {len(names) - 8} more' if names[8:] else ''
+    listed = f'{", ".join(names[:8])}{more}' if names else 'no folder'
+    return f'; {"the current folder" if above == Path() else above} holds {listed}'

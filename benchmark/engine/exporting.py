@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -178,8 +179,18 @@ def traced(whole: Deployable, label: str) -> tuple[Any, bool]:
         return _traced(whole, 1, None), True
     # Whatever a network computes with Python can raise anything here.
     except Exception as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f'{label}: cannot be exported by torch.export: {why}') from None
+        raise UserError(
+            f'{label}: cannot be exported by torch.export, which cannot follow what the method '
+            f'computes: {_reason(error)}; use predict.py or benchmark.deploy'
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the first sentence of what caused an error, without colours of a terminal."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    told = re.sub(r'\x1b\[[0-9;]*m', '', str(error)).strip() or type(error).__name__
+    return re.split(r'\.\s|\n', told)[0].rstrip('.')[:200]
 
 
 def _traced(whole: Deployable, count: int, batch: Any) -> Any:
@@ -259,9 +270,9 @@ def _onnx(program: Any, model: Model) -> bytes:
             found.model.metadata_props.update(properties)
             content: bytes = found.model_proto.SerializeToString()
     except Exception as error:  # operators that ONNX lacks raise what the converter likes
-        why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(
-            f'{model.card.method["label"]}: cannot be exported to ONNX: {why}; use --formats pt2'
+            f'{model.card.method["label"]}: cannot be exported to ONNX: {_reason(error)}; '
+            'use --formats pt2'
         ) from None
     return content
 

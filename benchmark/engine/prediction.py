@@ -63,7 +63,9 @@ def opened(card: Card, request: Request, labelled: bool) -> Unseen:
             raise unknown('modality in --without:', name, names)
     cls = lookup(DATASETS, card.dataset['spec'])
     if request.root is None and not cls.embedded:
-        raise UserError(f'DATA: expected where the samples lie, in the layout of {cls.__name__}')
+        raise UserError(
+            f'DATA: expected where the samples lie, as {card.dataset["spec"]} reads them'
+        )
     if request.root is not None and cls.embedded:
         raise UserError(f'DATA: expected none, for {card.dataset["spec"]} is drawn by this project')
     found: Unseen = cls.unseen(request.root, card.intake, labelled, request.part)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmark.engine import card as cards
 from benchmark.engine import deployed, drawing, gallery
 from benchmark.engine.choice import Chosen, choose
 from benchmark.engine.experiment import Experiment
@@ -77,7 +78,7 @@ def opened(folder: Path, device: str = 'cpu', method_file: Path | None = None) -
 def _unrecorded(folder: Path) -> str:
     """Says why a folder cannot be shown."""
     if not folder.is_dir():
-        return f'{folder}: expected the folder of a run, found nothing there'
+        return f'{folder}: expected the folder of a run, found nothing there{cards.beside(folder)}'
     below = [file.parent for file in sorted(store.files(folder))]
     if below:
         more = f' and {len(below) - 3} more' if below[3:] else ''

@@ -15,6 +15,9 @@ from benchmark.registry import METHODS, lookup
 Options = tuple[tuple[str, Any], ...]
 """Options of a method with their values, by name."""
 
+INIT = 'expected __init__ to call super().__init__(task) first'
+"""What a constructor has to do, since PyTorch keeps no layers and no numbers before that."""
+
 
 def frozen(options: Mapping[str, Any]) -> Options:
     """Returns options in a form by which answers on a method can be remembered."""
@@ -30,9 +33,22 @@ def built(name: str, options: Options, task: Task) -> Method:
         name: Name of the method.
         options: Its options.
         task: The task.
+
+    Raises:
+        UserError: The constructor refuses an option, or does not call that of `Method` first.
     """
-    with torch.random.fork_rng(devices=[]):
-        return lookup(METHODS, name)(task, **dict(options))
+    cls = lookup(METHODS, name)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            method: Method = cls(task, **dict(options))
+    except AttributeError as error:
+        early = isinstance(error.obj, cls) and '_modules' not in vars(error.obj)
+        if not early and 'before Module.__init__() call' not in str(error):
+            raise
+        raise UserError(f'{name}: {INIT}, found {str(error) or "none"}') from None
+    if '_modules' not in vars(method):
+        raise UserError(f'{name}: {INIT}, found no such call')
+    return method
 
 
 @functools.cache

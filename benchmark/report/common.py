@@ -12,8 +12,10 @@ from benchmark.records.schema import Outcomes, Record, RecordError
 from benchmark.report.runs import Loader
 
 
-def restricted(record: Record, outcomes: Outcomes) -> tuple[Record, Outcomes]:
+def restricted(record: Record, outcomes: Outcomes) -> tuple[Record, Outcomes, int]:
     """Returns a record and its outcomes on the test samples that every subset was tested on.
+
+    The third is the number of other test samples, which only some subsets were tested on.
 
     A sample that lacks a modality is tested on fewer subsets than others. Columns of a table are
     then of different samples, some of which may be harder than others.
@@ -24,7 +26,8 @@ def restricted(record: Record, outcomes: Outcomes) -> tuple[Record, Outcomes]:
     record = verification.verified(record, outcomes)
     subsets = list(record['n']['test'])
     metric = record['dataset']['metric']
-    rows = np.all([metrics.tested(outcomes, subset, metric) for subset in subsets], axis=0)
+    tested = np.array([metrics.tested(outcomes, subset, metric) for subset in subsets])
+    rows = tested.all(0)
     if not rows.any():
         raise RecordError(f'{record["method"]["label"]}: no sample was tested on every subset')
     kept = {name: array[rows] for name, array in outcomes.items()}
@@ -38,7 +41,7 @@ def restricted(record: Record, outcomes: Outcomes) -> tuple[Record, Outcomes]:
         'scores': {**record['scores'], 'test': test},
         'n': {**record['n'], 'test': dict.fromkeys(subsets, int(rows.sum()))},
     }
-    return cast(Record, changed), kept
+    return cast(Record, changed), kept, int(tested.any(0).sum() - rows.sum())
 
 
 def on_common_samples(
@@ -58,15 +61,13 @@ def on_common_samples(
             outcomes = load(record)
             if outcomes is None:
                 raise RecordError('no outcomes')
-            changed, kept[record['identity']] = restricted(record, outcomes)
+            changed, kept[record['identity']], lost = restricted(record, outcomes)
         except RecordError as error:
             told = f'{record["method"]["label"]} seed {record["seed"]}: {error}'
             left_out.append(f'{told}; {unfinished(record)}')
             continue
         records.append(changed)
-        every = max(record['n']['test'].values())
-        number = next(iter(changed['n']['test'].values()))
-        if number < every:
-            line = f'at least {every - number:,} test samples that were not tested on every subset'
+        if lost:
+            line = f'{lost:,} test sample{"s" * (lost > 1)} not tested on every subset'
             left_out += [] if line in left_out else [line]
     return records, lambda record: kept[record['identity']]

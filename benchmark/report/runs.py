@@ -256,15 +256,21 @@ def _titles(
     """Returns column id -> title; where no subset or no summary is given, all of them.
 
     Raises:
-        NoColumn: A column does not exist.
+        NoColumn: A column does not exist, or is given twice.
     """
-    for key in given:
+    # The modalities of a subset may be named in any order.
+    ids = {tuple(sorted(subset.split('+'))): subset for subset in subsets}
+    asked = [ids.get(tuple(sorted(key.split('+'))), key) for key in given]
+    for key in asked:
+        if asked.count(key) > 1:
+            raise NoColumn(f'--columns: expected one title of {key}, found several')
         if key not in (*subsets, *summaries):
             near = nearest(key, [*subsets, *summaries])
             raise NoColumn(
                 f'no subset or summary {key!r}{near} (tested: {", ".join(subsets)}; '
                 f'summaries: {", ".join(summaries)})'
             )
+    given = dict(zip(asked, given.values(), strict=True))
     plain = {key: key for key in subsets}
     words = {key: key.replace('_', ' ') for key in summaries}
     some = {key: title for key, title in given.items() if key in plain}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,8 +38,8 @@ class Selection:
     def suffix(self) -> str:
         """What the names of the files end in."""
         gone = ''.join(f'-{part.replace("=", "-")}' for part in self.where.split(',') if part)
-        words = self.fail.replace('=', '-').replace(',', '-')
-        return ('-only' if self.only else '') + gone + (f'-fail-{words}' if self.fail else '')
+        chances = ''.join(f'-{_spelled(part)}' for part in self.fail.split(',') if part)
+        return ('-only' if self.only else '') + gone + (f'-fail{chances}' if self.fail else '')
 
     def kept(self, records: Sequence[Any]) -> list[Any]:
         """Returns the records of the rows to show.
@@ -174,6 +175,14 @@ def with_summaries(
             known = ('mean', 'worst', 'expected', 'missing_0', 'missing_1', 'missing_2')
             raise unknown('summary', word, known)
     return {**(columns or {}), **{word: word for word in summaries}} or None
+
+
+def _spelled(part: str) -> str:
+    """Returns a part of --fail for the name of a file: 'rgb-0.2' of 'rgb=.2' and 'rgb=0.20'."""
+    name, equals, value = part.rpartition('=')
+    with contextlib.suppress(ValueError):  # told where the probabilities are read
+        value = f'{float(value):.10g}'
+    return f'{name}-{value}' if equals else value
 
 
 def _modalities(record: Record) -> list[str]:

@@ -78,6 +78,8 @@ def test_subsets_are_a_word_or_a_file(tmp_path):
         (['--datase', 'synth_faces'], "'--datase'; did you mean '--datasets'"),
         (['--threads', 'x'], "--threads: expected a whole number, found 'x'; --help shows"),
         (['--jobs=1.5'], "--jobs: expected a whole number, found '1.5'"),
+        (['--launcher', 'slrum'],
+         "value of --launcher 'slrum'; did you mean 'slurm'? (known: local, slurm)"),
     ],
 )  # fmt: skip
 def test_a_word_that_is_no_argument_or_no_number_is_told(words, told):

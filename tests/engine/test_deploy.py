@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,6 +211,21 @@ def test_a_run_that_cannot_be_used_is_told_in_one_line(runs, tmp_path, damage, m
     with pytest.raises(UserError, match=message) as caught:
         load(folder)
     assert '\n' not in str(caught.value)
+
+
+def test_a_pattern_that_matches_no_run_is_told_with_what_lies_there(tmp_path, monkeypatch):
+    for name in ('mmanet', 'hemis', '.hidden', *(f'variant{k}' for k in range(8))):
+        (tmp_path / 'runs' / name).mkdir(parents=True)
+    listed = 'hemis, mmanet, variant0, variant1, variant2, variant3, variant4, variant5 and 2 more'
+    for folder in ('rfnet/uniform-*/seed0', 'rfnet'):
+        with pytest.raises(UserError) as caught:
+            load(tmp_path / 'runs' / folder)
+        assert str(caught.value).endswith(f'found none; {tmp_path / "runs"} holds {listed}')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='found none; the current folder holds runs$'):
+        load(Path('results'))
+    with pytest.raises(UserError, match='found none; runs/hemis holds no folder$'):
+        load(Path('runs/hemis/uniform-*/seed0'))
 
 
 def test_a_folder_of_several_runs_is_no_run(runs):

@@ -141,6 +141,16 @@ def test_what_cannot_be_exported_is_one_line(runs, tmp_path, monkeypatch, capsys
     assert 'tiny: cannot be exported by torch.export' in line
 
 
+@needs_onnx
+def test_what_onnx_lacks_is_one_line_that_names_the_operator(runs, capsys):
+    assert export.main([str(runs['logistic']), '--formats', 'onnx']) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: logistic: cannot be exported to ONNX: No ONNX function found')
+    assert 'lshift' in line
+    assert line.endswith('; use --formats pt2')
+    assert line.isprintable()
+
+
 def test_packages_that_lack_are_named(runs, monkeypatch, capsys):
     real = importlib.util.find_spec
     monkeypatch.setattr(

@@ -2,11 +2,14 @@
 
 import collections
 import dataclasses
+import re
 
 import pytest
 import torch
 from tasks import TASKS, batch_of
+from torch import nn
 
+from benchmark.engine import untrained
 from benchmark.errors import UserError
 from benchmark.method import Batch, Method
 from benchmark.registry import METHODS, discover
@@ -86,6 +89,69 @@ def test_logits_of_another_type_are_told_in_training_with_the_function(given, fu
     assert str(told.value) == (
         f'{names} of Odd: expected logits {shape} as a tensor, found {type(given).__name__}'
     )
+
+
+@pytest.mark.parametrize(
+    ('task', 'given'),
+    [
+        ('vectors', ('more', 'classes')),
+        ('vectors', ('one', 'axis')),
+        ('vectors', ('fewer', 'samples')),
+        ('rooms', ('fewer', 'pixels')),
+        ('rooms', ('one', 'axis')),
+    ],
+)
+def test_logits_of_another_shape_are_told_in_training(task, given):
+    class Odd(Method):
+        pass
+
+    target = batch_of(TASKS[task]).target
+    expected = (len(target), len(TASKS[task].classes), *target.shape[1:])
+    found = {
+        ('more', 'classes'): (expected[0], expected[1] + 1),
+        ('one', 'axis'): expected[:1],
+        ('fewer', 'samples'): (expected[0] - 1, *expected[1:]),
+        ('fewer', 'pixels'): (*expected[:2], 8, 8),
+    }[given]
+    told = f'decode or predict of Odd: expected logits {expected}, found {found}'
+    with pytest.raises(UserError, match=f'^{re.escape(told)}$'):
+        Odd(TASKS[task]).task_loss(torch.zeros(found), target)
+
+
+class Never(Method):
+    def __init__(self, task):
+        self.kept = 3
+
+
+class Late(Method):
+    def __init__(self, task):
+        self.heads = nn.Linear(2, 2)
+        super().__init__(task)
+
+
+class Reads(Method):
+    def __init__(self, task):
+        self.names = self.task.names
+        super().__init__(task)
+
+
+@pytest.mark.parametrize('cls', [Never, Late, Reads])
+def test_a_constructor_that_does_not_call_that_of_the_base_first_is_told(cls, monkeypatch):
+    monkeypatch.setitem(METHODS.module_dict, 'mine', cls)
+    told = r'^mine: expected __init__ to call super\(\).__init__\(task\) first, found '
+    with pytest.raises(UserError, match=told):
+        untrained.built('mine', (), TASKS['vectors'])
+
+
+def test_another_error_in_a_constructor_stays_a_fault_of_the_code(monkeypatch):
+    class Wrong(Method):
+        def __init__(self, task):
+            super().__init__(task)
+            self.size = task.nothing
+
+    monkeypatch.setitem(METHODS.module_dict, 'mine', Wrong)
+    with pytest.raises(AttributeError, match='nothing'):
+        untrained.built('mine', (), TASKS['vectors'])
 
 
 def test_a_method_without_its_teacher_lacks_the_attribute():

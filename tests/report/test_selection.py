@@ -203,6 +203,7 @@ def folder(made, tmp_path):
         (['--only', 'a', 'c'], 'faces-only', None),
         (['--where', 'ir=off'], 'faces-ir-off', None),
         (['--fail', FAIL], 'faces-fail-rgb-0.1-ir-0.3', None),
+        (['--fail', 'rgb=.1,ir=0.30'], 'faces-fail-rgb-0.1-ir-0.3', None),
         (['--summaries', 'mean', 'missing_1'], 'faces', None),
         (['--where', 'ir=off', '--baseline', 'c'], 'faces-ir-off faces-ir-off-baseline', None),
         (['--only', 'cc'], '', "faces: unknown method 'cc'; did you mean 'c'?"),

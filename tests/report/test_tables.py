@@ -28,7 +28,7 @@ from benchmark import tables as commands
 from benchmark.errors import UserError
 from benchmark.missing import subset_ids
 from benchmark.records import metrics, store
-from benchmark.report import captions, published, writer
+from benchmark.report import captions, common, published, writer
 from benchmark.report.render import csv as to_csv
 from benchmark.report.render import latex, markdown, terminal
 
@@ -607,6 +607,14 @@ def test_columns_can_follow_the_layout_of_a_paper(three):
     full = _row(three.only_block(), 'fair')
     assert _row(block, 'fair')['depth'] == full['depth']
     assert _row(block, 'fair')['mean'].mean == full['mean'].mean
+    # The modalities of a subset may be named in any order.
+    other = three.only_block(columns={'ir+rgb+depth': 'All', 'depth': 'D'})
+    assert other.columns == block.columns
+    assert _row(other, 'fair') == _row(block, 'fair')
+    with pytest.raises(UserError, match='expected one title of rgb.ir, found several'):
+        three.only_block(columns={'rgb+ir': 'RI', 'ir+rgb': 'IR'})
+    with pytest.raises(UserError, match="no subset or summary 'ir.ir'"):
+        three.only_block(columns={'ir+ir': 'I'})
     with pytest.raises(UserError, match="no subset or summary 'sonar'"):
         three.only_block(columns={'sonar': 'S'})
 
@@ -760,11 +768,26 @@ def test_all_subsets_are_scored_on_their_common_samples(tmp_path):
     (row,) = (row for row in made.blocks[0].rows if row.kind == 'method')
     for subset in SUBSETS:
         assert row.cells[subset].mean == pytest.approx(100 * acer_of(rows, subset))
-    assert made.problems == ['at least 16 test samples that were not tested on every subset']
+    assert made.problems == ['16 test samples not tested on every subset']
     text = (tmp_path / 'tables' / 'faces-common.md').read_text()
     assert 'The scores are on 384 test samples.' in text
     plain = writer.write_tables(tmp_path, 'faces').blocks[0].rows[0]
     assert plain.cells['rgb'].mean != pytest.approx(row.cells['rgb'].mean)
+
+
+def test_a_sample_that_no_subset_has_all_of_counts_among_those_left_out():
+    outcomes = make_outcomes(dict.fromkeys(SUBSETS, 40))
+    record = make_record('m', 0, outcomes)
+    for at, subset in enumerate(('rgb', 'ir')):
+        outcomes[f'pred/{subset}'][10 * at : 10 * at + 7] = -1
+        record['scores']['test'][subset]['ACER'] = acer_of(
+            {k: outcomes[k][outcomes[f'pred/{subset}'] >= 0] for k in ('target', f'pred/{subset}')},
+            subset,
+        )
+        record['n']['test'][subset] = len(TARGET) - 7
+    problems = []
+    common.on_common_samples([record], lambda _: outcomes, problems)
+    assert problems == ['14 test samples not tested on every subset']
 
 
 def test_of_many_subsets_a_footnote_gives_the_number(tmp_path):
