@@ -106,13 +106,34 @@ def test_redcore_lies_lower_relative_to_dropout_the_more_is_missing():
         )
         for rate, known in comparisons().rates().items()
     }
-    upto = [apart[rate] for rate in sorted(apart, key=float)][:-1]
     assert [*apart] == ['0', '0.1', '0.3', '0.5', '0.7', '0.9']
+    *upto, at_70, _ = apart.values()
     assert upto == sorted(upto, reverse=True)
+    known = comparisons().rates()['0.7']
+    spread = [
+        f'{min(means):.1f} to {max(means):.1f} of `{row}`'
+        for row in ('redcore', 'redcore:rate=0', 'modality_dropout')
+        for means in [scores(known, row, 'mean')]
+    ]
     assert (
-        f'it is {upto[0]:.1f} points higher without gaps and {-upto[-1]:.1f} points lower at 70 %'
-        in RESULTS
-    )
+        f'it is {upto[0]:.1f} points higher without gaps and {-upto[-1]:.1f} points lower at 50 %. '
+        f'At 70 % it is {at_70:.1f} points higher, and the seeds differ: {", ".join(spread)}.'
+    ) in RESULTS
+
+
+def test_at_90_percent_redcore_collapses_with_every_seed_and_dropout_with_none():
+    known = comparisons().rates()['0.9']
+    collapsed = {
+        row: [bool(known.records[k]['collapsed']) for k in known.groups[row]]
+        for row in ('redcore', 'redcore:rate=0', 'modality_dropout')
+    }
+    assert collapsed == {
+        'redcore': [True] * 3, 'redcore:rate=0': [True] * 3, 'modality_dropout': [False] * 3,
+    }  # fmt: skip
+    assert (
+        'At 90 % both rows of `redcore` predict one class for all, or nearly all, samples of some '
+        'subsets with every seed, and `modality_dropout` with none.'
+    ) in RESULTS
 
 
 def test_the_smallest_proven_difference_is_that_of_the_records():
