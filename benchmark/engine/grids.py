@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmark.errors import UserError
@@ -92,6 +92,24 @@ class NamedGrid:
             for joined, values in self.vary.items()
             for key in joined.split('+')
         }
+
+    def on(self, datasets: Sequence[str]) -> NamedGrid:
+        """Returns the grid without what it says of those of its data sets that are not chosen.
+
+        Args:
+            datasets: Specs of the chosen data sets.
+        """
+        chosen = {spec.partition(':')[0] for spec in datasets}
+        absent = {spec.partition(':')[0] for spec in self.datasets} - chosen
+        vary = {}
+        for joined, values in self.vary.items():
+            keys = [k for k in joined.split('+') if k.rpartition('.')[0] not in absent]
+            parts = [joint(joined, value) for value in values]
+            if keys:
+                left = ('+'.join(part[key] for key in keys) for part in parts)
+                vary['+'.join(keys)] = tuple(dict.fromkeys(left))
+        kept = {k: v for k, v in self.options.items() if k.rpartition('.')[0] not in absent}
+        return dataclasses.replace(self, vary=vary, options=kept)
 
     def size(self, datasets: int = 0) -> int:
         """Returns how many experiments there are on some number of data sets, before trials."""
@@ -226,6 +244,19 @@ GRIDS = {
         'every method that has a search, with the values of its paper or constructor',
         SEARCHED,
         untuned=True,
+    ),
+    'variance': NamedGrid(
+        'what makes seeds differ less: averaged weights (EMA) and twice the epochs',
+        ('modality_dropout', 'hemis'),
+        seeds=(0, 1, 2, 3, 4),
+        vary={
+            'ema+synth_faces.epochs+synth_rooms.epochs': (
+                '0+10+15',
+                '0.98+10+15',
+                '0+20+30',
+            ),
+        },
+        datasets=('synth_faces', 'synth_rooms'),
     ),
     'balance': NamedGrid(
         'methods that balance how modalities are learned, beside plain dropout',

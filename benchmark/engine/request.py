@@ -277,6 +277,7 @@ def fill(args: argparse.Namespace, options: dict[str, str]) -> NamedGrid | None:
     for option in ('methods', 'gaps', 'tune'):
         if getattr(args, option):
             raise UserError(f'--grid {grid.name}: expected no --{option} beside it')
+    grid = grid.on(args.datasets)
     # KEY on the command line also replaces DATASET.KEY of the grid, which would go before it.
     kept = {k: v for k, v in grid.options.items() if not {k, field_of(k)} & options.keys()}
     options.update(kept)

@@ -44,6 +44,7 @@ def test_every_named_grid_can_be_written_as_a_file(name, tmp_path):
     grid = grid_of(name)
     keys = {'about': grid.about, 'methods': list(grid.methods), 'seeds': list(grid.seeds)}
     keys |= {'gaps': list(grid.gaps)} if grid.gaps else {}
+    keys |= {'datasets': list(grid.datasets)} if grid.datasets else {}
     keys |= {'vary': {k: list(v) for k, v in grid.vary.items()}} if grid.vary else {}
     keys |= {'options': dict(grid.options)} if grid.options else {}
     keys |= {'untuned': True} if grid.untuned else {}
@@ -106,6 +107,16 @@ def test_what_a_file_varies_reaches_data_and_protocol(tmp_path, monkeypatch):
     assert {(e.data.task.width, e.data.options['data_seed']) for e in faces} == {(8, 3)}
     # Data are opened once for each setting of theirs, and not once for each learning rate.
     assert [[d.options['train'] for d in some] for some in opened] == [[250, 250], [300, 300]]
+
+
+def test_what_a_file_says_of_a_data_set_that_is_left_out_does_not_apply(tmp_path):
+    text = FULL.partition('gaps:')[0].replace('  - redcore:rate=0\n', '')
+    file = str(written(tmp_path, text))
+    found = planned(tmp_path, '--grid', file, '--datasets', 'synth_faces')
+    assert {e.data.name for e in found} == {'synth_faces'}
+    assert len(found) == len({e.folder for e in found}) == 3 * 2 * 4
+    with pytest.raises(UserError, match="'synth_room.clip'; did you mean 'synth_rooms.clip'"):
+        planned(tmp_path, '--grid', str(written(tmp_path, text.replace('rooms.clip', 'room.clip'))))
 
 
 def test_options_of_a_method_may_differ_between_data_sets(tmp_path):
