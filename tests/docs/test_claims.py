@@ -555,6 +555,51 @@ def test_every_item_that_compares_methods_rests_on_a_claim(page):
         assert not re.search(r'\bp [<=] (?!\.05)', rest), f'no claim for: {rest}'
 
 
+NO_CLAIM = (
+    'one row is better than another only if a test says so',
+    "In MMANet's Table 1 the customised networks are the better ones (means of the printed cells:",
+    '(ACER of faces: lower is better;',
+    'mIoU of rooms: higher is better)',
+    'Points gained over modality dropout (positive is better)',
+    'Proven to be worse are `customized` on faces with 2,000 samples at width 12',
+    'What would help are CUDA graphs',
+)
+"""Sentences that compare no rows of the tables, and one that tests/report/test_figures.py holds."""
+SENTENCE = re.compile(r'(?<=[.;?]) |(?<=\S) (?=- |\d\. \*\*|#{2,4} )')
+DENIED = re.compile(r'\b(not|no|none|cannot)\b', re.I)
+
+
+def unsupported(page, text):
+    """The sentences that say what is better or worse without a claim, and deny nothing."""
+    words = [filled(claim) for claim in CLAIMS if claim.page == page]
+    for piece in sorted(words, key=len, reverse=True):
+        text = text.replace(piece, '§')
+    return [
+        sentence
+        for sentence in SENTENCE.split(text)
+        if re.search(r'\b(better|worse|helps?|fails?)\b', sentence)
+        and not (DENIED.search(sentence) or '§' in sentence)
+        and not any(words in sentence for words in NO_CLAIM)
+    ]
+
+
+@pytest.mark.parametrize('page', [README, RESULTS])
+def test_every_sentence_that_says_what_is_better_rests_on_a_claim(page):
+    text = text_of(page)
+    assert '§' not in text
+    assert unsupported(page, text) == []
+    # A sentence of its own is found wherever it stands, beside claims, too.
+    for claim in (claim for claim in CLAIMS if claim.page == page):
+        wrong = f'{filled(claim)}. Thus `lcr` is better than `mmin`. '
+        (found,) = unsupported(page, text.replace(filled(claim), wrong, 1))
+        assert found.startswith('Thus `lcr` is better than `mmin`')
+
+
+def test_every_listed_sentence_stands_on_a_page():
+    both = text_of(README) + text_of(RESULTS)
+    assert [words for words in NO_CLAIM if words not in both] == []
+
+
 @pytest.mark.parametrize('dataset', ['synth_faces', 'synth_rooms'])
 def test_no_score_of_a_mean_is_marked_as_the_pages_say(dataset):
     table = (ROOT / f'results/reference/tables/{dataset}.md').read_text()
