@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from benchmark.engine import training, values
+from benchmark.engine import training, untrained, values
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.fitting import is_fitted
 from benchmark.engine.grids import field_of
@@ -64,11 +64,12 @@ def _tested(e: Experiment) -> str:
 def of(e: Experiment) -> list[str]:
     """Returns the notes on an experiment, each a sentence without its full stop.
 
-    They concern values of `results/settings.json`, the loss of an official variant, the method's
-    schedule, what it learns from complete samples, the schedule of the learning rate, and the batch
-    size.
+    They concern values of `results/settings.json`, the loss of an official variant, class weights
+    that a loss of the method's own ignores, the method's schedule, what it learns from complete
+    samples, the schedule of the learning rate, and the batch size.
     """
     found = values.sources(e.name, e.options, e.data.task.dataset) + _other_loss(e)
+    found += _unweighted(e)
     found += e.method.schedule_notes(e.options, e.protocol.epochs)
     if is_fitted(e.method):
         return found
@@ -95,6 +96,16 @@ def _other_loss(e: Experiment) -> list[str]:
     if not (official and released) or given == released:
         return []
     return [f'variant=official trains with loss={given} here, its released code with {released}']
+
+
+def _unweighted(e: Experiment) -> list[str]:
+    """Returns the note on class weights that the loss of the method's own does not use."""
+    task = e.task
+    if task.kind != 'segmentation' or task.loss != 'own' or not task.class_weights:
+        return []
+    if untrained.weighs_classes(e.name, untrained.frozen(e.options), task):
+        return []
+    return ['its own loss (loss=own) does not use the class weights of the data set']
 
 
 def _numbers(e: Experiment) -> list[int]:

@@ -63,3 +63,18 @@ def refusal(name: str, options: Options, task: Task) -> str:
     except (UserError, ValueError, AssertionError) as error:
         return ' '.join(str(error).split()) or type(error).__name__
     return ''
+
+
+@functools.cache
+def weighs_classes(name: str, options: Options, task: Task) -> bool:
+    """Returns whether the loss of a method's own in segmentation depends on the class weights.
+
+    It is computed twice, on the same random logits of a few pixels.
+    """
+    method, count = built(name, options, task), len(task.classes)
+    pixels = (8, 8, 8) if task.volumes else (8, 8)
+    target = torch.arange(2 * 8 ** len(pixels)).remainder(count).reshape(2, *pixels)
+    logits = torch.randn(2, count, *pixels, generator=torch.Generator().manual_seed(0))
+    weighted = method.own_loss(logits, target)
+    method.class_weights = torch.arange(1.0, count + 1)
+    return not torch.equal(weighted, method.own_loss(logits, target))

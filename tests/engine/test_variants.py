@@ -1,5 +1,6 @@
 """Every variant of every method, from training to a record that its outcomes prove."""
 
+import dataclasses
 import typing
 
 import pytest
@@ -9,6 +10,7 @@ from benchmark.engine import execution, notes
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment
 from benchmark.engine.protocol import Protocol
+from benchmark.files import ROOT
 from benchmark.options import Spec, options_of
 from benchmark.records import store, verification
 from benchmark.registry import METHODS, discover
@@ -69,6 +71,27 @@ def test_an_official_variant_tells_of_a_loss_that_its_code_lacks(tmp_path):
     assert have_one - {'hemis'} <= set(released)
     for (name, variant, loss), found in told.items():
         assert found == (variant == 'official' and loss != released[name])
+
+
+def test_a_note_tells_of_class_weights_that_a_method_s_own_loss_ignores(tmp_path):
+    told = {'own': set(), 'ce_dice': set()}
+    weighted = Toy(dataclasses.replace(TASKS['rooms'], class_weights=(1.0, 4.0, 0.5)))
+    for loss, names in told.items():
+        protocol = Protocol.build(weighted.recipe, {'loss': loss}, 'cpu', 'segmentation')
+        for name, cls in METHODS.module_dict.items():
+            if 'rooms' in cls.contract_exceptions or 'segmentation' not in cls.task_kinds:
+                continue
+            found = notes.of(experiment(Spec(name), weighted, protocol, 0, tmp_path))
+            names |= {name} if any('use the class weights' in note for note in found) else set()
+    listed = ', '.join(f'`{name}`' for name in sorted(told['own'])[:-1])
+    last = max(told['own'])
+    page = ' '.join((ROOT / 'docs/options.md').read_text().split())
+    assert f'the losses of {listed} and `{last}` do not use them' in page
+    assert told['ce_dice'] == set()
+    plain = Toy(TASKS['rooms'])
+    protocol = Protocol.build(plain.recipe, {'loss': 'own'}, 'cpu', 'segmentation')
+    found = notes.of(experiment(Spec('rfnet'), plain, protocol, 0, tmp_path))
+    assert not any('use the class weights' in note for note in found)
 
 
 def test_records_leave_out_a_later_option_that_has_the_value_of_before(tmp_path):
