@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 
 from benchmark.shown import terminal
@@ -58,6 +59,14 @@ def unknown(
     if several and set(found.split(',')) <= {*names}:
         near = '; names are separated by spaces'
     return UserError(f'unknown {what} {found!r}{near} (known: {known})')
+
+
+def cause(error: BaseException) -> str:
+    """Returns the first sentence of what caused an error of a library, without its colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    told = re.sub(r'\x1b\[[0-9;]*m', '', str(error)).strip() or type(error).__name__
+    return re.split(r'\.\s|\n', told)[0].rstrip('.')[:200]
 
 
 @contextlib.contextmanager

@@ -88,10 +88,12 @@ class Distilled(MMANet):
     2020, code). The temperature is 2, as in MMANet's configuration. MAD has MMANet's weight for the
     data set. No weight beside labels is published for logits, which have 1.
 
-    Departures from MMANet's code: its function for 'at' has the weight 1; on CREMA-D and
-    Kinetics-Sounds all terms start after `begin_epoch`, where MMANet distils from the beginning;
-    'pkt' is the divergence of its authors, where MMANet's code has another one. Which layers the
-    paper's ablation used is unknown.
+    All losses are tested against figures of released code, value and gradient: logits, soft_target,
+    fitnet and at against MMANet's, sp and pkt against those of CRD and of PKT's authors, which are
+    N times smaller. Departures from MMANet's code: its function for 'at' has the weight 1; on
+    CREMA-D and Kinetics-Sounds all terms start after `begin_epoch`, where MMANet distils from the
+    beginning; 'pkt' is the divergence of its authors, where MMANet's code has another one. Which
+    layers the paper's ablation used is unknown.
 
     Args:
         task: What the data set requires.

@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import io
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from benchmark.dataset import Preparation
 from benchmark.engine.deployed import Model
 from benchmark.engine.outputs import answers
-from benchmark.errors import UserError
+from benchmark.errors import UserError, cause
 from benchmark.files import writing
 from benchmark.method import Method, Task
 from benchmark.subsets import extremes, subset_table
@@ -154,8 +153,7 @@ def export(model: Model, folder: Path, formats: tuple[str, ...] = FORMATS) -> It
             if not difference <= TOLERANCE * unit:
                 raise UserError(
                     f'{stem}.{kind}: expected the {answered(model.task)} of PyTorch up to '
-                    f'{TOLERANCE * unit:g}, '
-                    f'found a difference of {difference:.3g}'
+                    f'{TOLERANCE * unit:g}, found a difference of {difference:.3g}'
                 )
             file = folder / f'{stem}.{kind}'
             with writing(file) as out:
@@ -181,16 +179,8 @@ def traced(whole: Deployable, label: str) -> tuple[Any, bool]:
     except Exception as error:
         raise UserError(
             f'{label}: cannot be exported by torch.export, which cannot follow what the method '
-            f'computes: {_reason(error)}; use predict.py or benchmark.deploy'
+            f'computes: {cause(error)}; use predict.py or benchmark.deploy'
         ) from None
-
-
-def _reason(error: BaseException) -> str:
-    """Returns the first sentence of what caused an error, without colours of a terminal."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    told = re.sub(r'\x1b\[[0-9;]*m', '', str(error)).strip() or type(error).__name__
-    return re.split(r'\.\s|\n', told)[0].rstrip('.')[:200]
 
 
 def _traced(whole: Deployable, count: int, batch: Any) -> Any:
@@ -271,7 +261,7 @@ def _onnx(program: Any, model: Model) -> bytes:
             content: bytes = found.model_proto.SerializeToString()
     except Exception as error:  # operators that ONNX lacks raise what the converter likes
         raise UserError(
-            f'{model.card.method["label"]}: cannot be exported to ONNX: {_reason(error)}; '
+            f'{model.card.method["label"]}: cannot be exported to ONNX: {cause(error)}; '
             'use --formats pt2'
         ) from None
     return content
