@@ -18,7 +18,7 @@ os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # repeatable matrix
 import argparse  # noqa: E402
 from functools import partial  # noqa: E402
 
-from benchmark.engine import arguments, slurm_options  # noqa: E402
+from benchmark.engine import arguments, forking, slurm_options  # noqa: E402
 from benchmark.engine.grids import GRIDS  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
 from benchmark.records import kinds  # noqa: E402
@@ -258,6 +258,8 @@ def main(argv: list[str] | None = None) -> int:
 
         return show_list(args.data_root)
     args.words = sys.argv[1:] if argv is None else argv
+    if argv is None and arguments.processes() == 1:
+        forking.load_beside(args)
     # PyTorch, which takes seconds to import, and which nothing above needs.
     from benchmark import running
 

@@ -15,11 +15,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess, SpawnProcess
 from pathlib import Path
 from typing import Any
 
 from benchmark.dataset import Dataset
+from benchmark.engine import forking
 from benchmark.engine.building import use_gpu
 from benchmark.engine.granted import cores, memory
 from benchmark.errors import UserError
@@ -155,13 +156,13 @@ class Crew:
         self.job, self.count, self.progress, self.gpus = job, count, progress, gpus
         self.blame = blame
         self.pipes: dict[Connection, int] = {}
-        self.processes: dict[int, SpawnProcess] = {}
+        self.processes: dict[int, ForkServerProcess | SpawnProcess] = {}
         self.results: dict[int, bool] = {}
         self.deaths: Counter[Path] = Counter()
 
     def fill(self) -> None:
         """Starts a process for each number that has none and has no result."""
-        context = multiprocessing.get_context('spawn')  # a forked one cannot use CUDA or threads
+        context = forking.context()
         for number in range(self.count):
             if number in self.results or number in self.processes:
                 continue

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from forks import fork_jobs
 from tasks import TASKS, Toy
 
 from benchmark.engine import corruption_runs, execution, grid, jobs, plan, trials
@@ -56,8 +57,7 @@ def forked(monkeypatch):
 
     Instead of a training, a process ends.
     """
-    context = multiprocessing.get_context('fork')
-    monkeypatch.setattr(jobs.multiprocessing, 'get_context', lambda method: context)
+    fork_jobs(monkeypatch.setattr)
     for cls in (Deadly, Crashes, Sometimes):
         monkeypatch.setitem(METHODS.module_dict, cls.__name__.lower(), cls)
 

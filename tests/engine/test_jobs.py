@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from forks import get_ready, status_of, typed
+from forks import fork_jobs, get_ready, status_of, typed
 
 from benchmark import run
 from benchmark.dataset import Dataset
-from benchmark.engine import granted, jobs
+from benchmark.engine import forking, granted, jobs
 from benchmark.engine.granted import cores
 from benchmark.errors import UserError
 from benchmark.progress import Progress
@@ -59,11 +59,12 @@ class Mixed:
         return next(self._contexts).Process(**given)
 
 
-@pytest.fixture(scope='module')
-def two(tmp_path_factory):
+@pytest.fixture(scope='module', params=['copies', 'new'])
+def two(tmp_path_factory, request):
     """The results of a command with two jobs that is typed in some folder, its status and output.
 
-    Another package called datasets is installed, which a job must not import.
+    The jobs are copies of one process or, as on a machine with a GPU, new ones. Another package
+    called datasets is installed, which a job must not import.
     """
     folder = tmp_path_factory.mktemp('two')
     decoy = folder / 'decoy' / 'datasets'
@@ -73,8 +74,10 @@ def two(tmp_path_factory):
     def act():
         os.chdir(folder)
         sys.path[:] = [str(decoy.parent), *(p for p in sys.path if p not in ('', str(ROOT)))]
-        context = Mixed()
-        jobs.multiprocessing.get_context = lambda method: context
+        if request.param == 'new':
+            context = Mixed()
+            forking.context = lambda: context
+            forking.load_beside = lambda args: None
         typed('benchmark/run.py', *command(folder / 'results', 2))
 
     get_ready()
@@ -100,8 +103,7 @@ def test_two_jobs_do_what_one_does_beside_another_package_called_datasets(two, a
 @pytest.fixture
 def forked(monkeypatch):
     """Forks the jobs of a test: new processes, as above, would load the libraries anew."""
-    context = jobs.multiprocessing.get_context('fork')
-    monkeypatch.setattr(jobs.multiprocessing, 'get_context', lambda method: context)
+    fork_jobs(monkeypatch.setattr)
 
 
 def dies(reporter):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import fork_jobs
 
 from benchmark import run, running
 from benchmark.engine import corruption_runs, grid, jobs, request
@@ -87,7 +88,7 @@ def test_jobs_get_the_gpus_in_turn(chosen, found, monkeypatch, capsys):
     current = ['none']
     monkeypatch.setattr(torch.cuda, 'set_device', current.append)
     monkeypatch.setattr(torch.cuda, 'current_device', lambda: current[-1])
-    monkeypatch.setattr(jobs.multiprocessing, 'get_context', lambda _: FORK)
+    fork_jobs(monkeypatch.setattr)
     with Progress({}, 5, jobs=5) as progress:
         assert jobs.share(tells_its_gpu, 5, progress, chosen)
     told = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
@@ -201,7 +202,7 @@ def types(folder, count):
     for number, name in ((1, 'out'), (2, 'err')):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = (os.fdopen(n, 'w', buffering=1) for n in (1, 2))
-    jobs.multiprocessing.get_context = lambda _: FORK
+    fork_jobs()
     file = folder / 'own.py'
     sys.argv = [
         'run.py', '--methods', f'{file}:breaks', 'majority', f'{file}:waits', '--seeds', '0', '1',

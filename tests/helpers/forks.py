@@ -6,11 +6,14 @@ one all the same.
 
 import importlib
 import io
+import multiprocessing
 import os
 import runpy
 import sys
 import traceback
 from pathlib import Path
+
+from benchmark.engine import forking
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +23,17 @@ def get_ready():
     importlib.import_module('torch._inductor')  # PyTorch itself loads it when a training begins
     importlib.import_module('benchmark.running')
     importlib.import_module('benchmark.registry').discover()
+
+
+def fork_jobs(replace=setattr):
+    """Makes the jobs of a command forks of this process.
+
+    Args:
+        replace: Sets an attribute, e.g. that of `monkeypatch`, which sets it back.
+    """
+    context = multiprocessing.get_context('fork')
+    replace(forking, 'context', lambda: context)
+    replace(forking, 'load_beside', lambda args: None)
 
 
 def status_of(action, told=None, errors=None):

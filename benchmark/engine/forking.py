@@ -1,0 +1,53 @@
+"""The process whose copies train: it loads all libraries while the command is planned.
+
+A new process needs seconds to load PyTorch and the methods; a copy has both at once, and shares
+their memory. Copies are made on a CPU alone. Where there is a GPU, each process is a new one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, SpawnContext
+from pathlib import Path
+
+from benchmark.engine.granted import cores
+from benchmark.engine.grids import EMBEDDED
+
+LOADED = ['__main__', 'benchmark.loaded']
+"""What that process imports: the script of the command, which finds the project, and the rest."""
+
+GPU = Path('/dev/nvidiactl')
+"""Is there where the driver of a GPU runs; PyTorch, which knows, is not loaded yet."""
+
+_loading = False
+
+
+def load_beside(args: argparse.Namespace) -> None:
+    """Starts the process, if the command will probably run several experiments at a time.
+
+    It ends with the command. On systems other than Linux, libraries may not work in copies.
+
+    Args:
+        args: The arguments of the command.
+    """
+    global _loading
+    each = [args.methods, args.seeds, args.datasets or EMBEDDED]
+    several = args.grid or args.tune or args.gaps or any(len(words or []) > 1 for words in each)
+    several = several and (args.jobs or cores()) > 1
+    here = not args.dry_run and args.only is None and args.launcher == 'local'
+    on_cpu = args.device == 'cpu' or (args.device == 'auto' and not GPU.exists())
+    if several and here and on_cpu and sys.platform == 'linux':
+        multiprocessing.get_context('forkserver').set_forkserver_preload(LOADED)
+        forkserver.ensure_running()
+        _loading = True
+
+
+def context() -> ForkServerContext | SpawnContext:
+    """Returns what starts processes that train: copies after `load_beside`, otherwise new ones."""
+    if _loading:
+        return multiprocessing.get_context('forkserver')
+    # A copy of this process could use neither CUDA nor threads.
+    return multiprocessing.get_context('spawn')

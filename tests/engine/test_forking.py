@@ -1,0 +1,109 @@
+"""The process whose copies train: when it is started, and that it ends with the command."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from forks import ROOT
+
+from benchmark import run
+from benchmark.engine import forking
+
+TWO = '--methods', 'majority', 'hemis'
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The number of starts, in a list; nothing is started."""
+    found = []
+    monkeypatch.setattr(forking.forkserver, 'ensure_running', lambda: found.append(1))
+    monkeypatch.setattr(forking, 'cores', lambda: 2)
+    monkeypatch.setattr(forking, 'GPU', Path('no such file'))
+    monkeypatch.setattr(forking, '_loading', False)
+    monkeypatch.setattr(forking.sys, 'platform', 'linux')
+    context = forking.multiprocessing.get_context('forkserver')
+    monkeypatch.setattr(type(context), 'set_forkserver_preload', lambda *_: None)
+    return found
+
+
+@pytest.mark.parametrize(
+    ('words', 'expected'),
+    [
+        (TWO, 1),
+        (('--methods', 'majority'), 1),  # on both embedded sets
+        (('--methods', 'majority', '--datasets', 'synth_faces'), 0),
+        (('--methods', 'majority', '--datasets', 'synth_faces', '--seeds', '0', '1'), 1),
+        (('--methods', 'majority', '--datasets', 'synth_faces', '--tune', '2'), 1),
+        (('--grid', 'reference', '--datasets', 'synth_faces'), 1),
+        ((*TWO, '--jobs', '1'), 0),
+        ((*TWO, '--jobs', '2', '--device', 'cpu'), 1),
+        ((*TWO, '--device', 'cuda'), 0),
+        ((*TWO, '--dry-run'), 0),
+        ((*TWO, '--launcher', 'slurm'), 0),
+    ],
+)
+def test_it_is_started_where_several_experiments_will_run_on_a_cpu(words, expected, started):
+    forking.load_beside(run.parser().parse_args(words))
+    assert len(started) == expected
+    method = 'forkserver' if expected else 'spawn'
+    assert forking.context().get_start_method() == method
+
+
+def test_a_single_core_and_a_gpu_need_none(started, monkeypatch):
+    args = run.parser().parse_args(TWO)
+    with monkeypatch.context() as patch:
+        patch.setattr(forking, 'cores', lambda: 1)
+        forking.load_beside(args)
+    with monkeypatch.context() as patch:
+        patch.setattr(forking, 'GPU', Path(os.devnull))
+        forking.load_beside(args)
+    with monkeypatch.context() as patch:
+        patch.setattr(forking.sys, 'platform', 'darwin')
+        forking.load_beside(args)
+    assert started == []
+    forking.load_beside(args)
+    assert started == [1]
+
+
+PROGRAM = """
+import sys
+sys.path[0] = {root!r}
+from benchmark.engine import forking
+
+forking.LOADED[:] = []  # loading PyTorch would take seconds
+
+def told(pipe):
+    pipe.send(os.getpid())
+
+if __name__ == '__main__':
+    import os
+    from benchmark import run
+    forking.load_beside(run.parser().parse_args({words!r}))
+    pid = forking.forkserver._forkserver._forkserver_pid
+    print(pid, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not Path('/proc').is_dir(), reason='looks for the process in /proc')
+@pytest.mark.parametrize('killed', [False, True])
+def test_it_ends_with_the_command_however_that_ends(tmp_path, killed):
+    words = [*TWO, '--device', 'cpu', '--jobs', '2']
+    file = tmp_path / 'program.py'
+    file.write_text(PROGRAM.format(root=str(ROOT), words=words))
+    with subprocess.Popen(
+        [sys.executable, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as command:
+        place = Path('/proc', command.stdout.readline().strip())
+        assert place.is_dir()
+        if killed:
+            command.kill()
+        else:
+            command.stdin.write('\n')
+    until = time.monotonic() + 60
+    while place.is_dir() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not place.is_dir()
