@@ -117,6 +117,10 @@ def _row(operator: str) -> str:
     return MASKED.get(operator, f'fusion:fusion={operator}')
 
 
+LATE = 'late_fusion', 'late_fusion:combine=product', 'late_fusion:combine=learned'
+"""Fusion of decisions by each of its rules."""
+
+
 def _with_zeros(operator: str) -> str:
     own = '' if operator in MASKED else f',fusion={operator}'
     return f'fusion:absent=zero{own}'
@@ -138,7 +142,7 @@ def fusion(_: runs.Runs) -> dict[str, list[Case]]:
         ],
         'Every operator against concatenation': [
             *((_row(o), _row('concat'), 'mean') for o in others),
-            ('late_fusion', _row('concat'), 'mean'),
+            *((label, _row('concat'), 'mean') for label in LATE),
         ],
     }
 

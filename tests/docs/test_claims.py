@@ -451,8 +451,8 @@ CLAIMS = [
     ),
     Claim(
         RESULTS,
-        'Where absent modalities are left out, no operator is proven to be better or worse than '
-        'concatenation ({b1})',
+        'Where absent modalities are left out, no operator, and no rule of late fusion, is proven '
+        'to be better or worse than concatenation ({b1})',
         'fusion',
         1,
         [
@@ -464,9 +464,12 @@ CLAIMS = [
                 )
             ),
             ('fusion', 'fusion:fusion=concat', 'mean'),
-            ('late_fusion', 'fusion:fusion=concat', 'mean'),
+            *(
+                (f'late_fusion{rule}', 'fusion:fusion=concat', 'mean')
+                for rule in ('', ':combine=product', ':combine=learned')
+            ),
         ],
-        [False] * 12,
+        [False] * 14,
     ),
     *(
         Claim(
