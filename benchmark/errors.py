@@ -66,7 +66,7 @@ def cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     told = re.sub(r'\x1b\[[0-9;]*m', '', str(error)).strip() or type(error).__name__
-    return re.split(r'\.\s|\n', told)[0].rstrip('.')[:200]
+    return re.split(r'\.\s+(?=[A-Z])|\n', told)[0].rstrip('.')[:200]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -129,6 +130,8 @@ def replacing(path: Path, claimed: bool = False) -> Iterator[Path]:
     Raises:
         OSError: The file cannot be written.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, 'expected a file, found a pipe, socket or device', str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # What the name ends in may decide the format that a library writes.
     # Processes on two machines may have one number, so that it does not tell them apart.

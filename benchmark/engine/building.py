@@ -20,6 +20,7 @@ from benchmark.engine.loading import Samples, split_of, test_loader, train_loade
 from benchmark.engine.mask_schedules import CONSTANT, MaskSchedule
 from benchmark.engine.parallel import processes
 from benchmark.engine.resident import Resident, resident
+from benchmark.engine.untrained import constructed
 from benchmark.method import Method
 from benchmark.missing import Sampler, derive
 
@@ -111,7 +112,7 @@ def build(experiment: Experiment, device: str) -> Method:
     """Returns the method with weights drawn from the experiment's seed alone."""
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(derive(experiment.seed, 'weights'))
-        method = experiment.method(experiment.task, **experiment.options)
+        method = constructed(experiment.method, experiment.task, experiment.options)
         if method.task.volumes:
             draw_volumes(method)
         # Last: what a method itself says about its weights holds.

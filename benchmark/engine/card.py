@@ -168,8 +168,8 @@ def _missing(folder: Path) -> str:
 
 def beside(folder: Path) -> str:
     """Says what lies beside a folder that is not there, such as a pattern that matches none."""
-    above = next(parent for parent in folder.parents if parent.is_dir())
-    if folder.exists() or not os.access(above, os.R_OK):
+    above = next((parent for parent in folder.parents if parent.is_dir()), None)
+    if folder.exists() or above is None or not os.access(above, os.R_OK):
         return ''
     names = sorted(path.name for path in above.iterdir() if path.is_dir() and path.name[0] != '.')
     more = f' and {len(names) - 8} more' if names[8:] else ''

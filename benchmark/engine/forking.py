@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -15,9 +16,10 @@ from pathlib import Path
 
 from benchmark.engine.granted import cores
 from benchmark.engine.grids import EMBEDDED
+from benchmark.files import ROOT
 
-LOADED = ['__main__', 'benchmark.loaded']
-"""What that process imports: the script of the command, which finds the project, and the rest."""
+LOADED = ['benchmark.loaded']
+"""What that process imports."""
 
 GPU = Path('/dev/nvidiactl')
 """Is there where the driver of a GPU runs; PyTorch, which knows, is not loaded yet."""
@@ -39,10 +41,21 @@ def load_beside(args: argparse.Namespace) -> None:
     several = several and (args.jobs or cores()) > 1
     here = not args.dry_run and args.only is None and args.launcher == 'local'
     on_cpu = args.device == 'cpu' or (args.device == 'auto' and not GPU.exists())
-    if several and here and on_cpu and sys.platform == 'linux':
-        multiprocessing.get_context('forkserver').set_forkserver_preload(LOADED)
+    # It finds modules in its working directory first, unless the user has forbidden that.
+    finds = sys.platform == 'linux' and not getattr(sys.flags, 'safe_path', False)
+    if not (several and here and on_cpu and finds):
+        return
+    try:
+        before = os.getcwd()
+    except FileNotFoundError:  # somebody has deleted it
+        return
+    multiprocessing.get_context('forkserver').set_forkserver_preload(LOADED)
+    os.chdir(ROOT)  # most versions of Python tell it no other path
+    try:
         forkserver.ensure_running()
-        _loading = True
+    finally:
+        os.chdir(before)
+    _loading = True
 
 
 def context() -> ForkServerContext | SpawnContext:

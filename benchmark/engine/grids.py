@@ -62,6 +62,7 @@ class NamedGrid:
         tune: Trials of each method's search; None for no search.
         untuned: Leaves out the values that were found by earlier searches, as of `--untuned`.
         name: Its name, or that of the file which holds it.
+        whole: The hash of the grid of which this one is a part (`on`).
     """
 
     about: str
@@ -74,6 +75,7 @@ class NamedGrid:
     tune: int | None = None
     untuned: bool = False
     name: str = ''
+    whole: str = ''
 
     @property
     def settings(self) -> list[dict[str, str]]:
@@ -100,7 +102,7 @@ class NamedGrid:
             datasets: Specs of the chosen data sets.
         """
         chosen = {spec.partition(':')[0] for spec in datasets}
-        absent = {spec.partition(':')[0] for spec in self.datasets} - chosen
+        absent = {spec.partition(':')[0] for spec in self.datasets or EMBEDDED} - chosen
         vary = {}
         for joined, values in self.vary.items():
             keys = [k for k in joined.split('+') if k.rpartition('.')[0] not in absent]
@@ -109,7 +111,8 @@ class NamedGrid:
                 left = ('+'.join(part[key] for key in keys) for part in parts)
                 vary['+'.join(keys)] = tuple(dict.fromkeys(left))
         kept = {k: v for k, v in self.options.items() if k.rpartition('.')[0] not in absent}
-        return dataclasses.replace(self, vary=vary, options=kept)
+        whole = self.origin['sha256']
+        return dataclasses.replace(self, vary=vary, options=kept, whole=whole)
 
     def size(self, datasets: int = 0) -> int:
         """Returns how many experiments there are on some number of data sets, before trials."""
@@ -125,11 +128,12 @@ class NamedGrid:
         of keys, or `about`.
         """
         said = dataclasses.asdict(self)
-        del said['name'], said['about']
+        del said['name'], said['about'], said['whole']
         if not self.untuned:  # the hash of a grid from before this key came stays what it was
             del said['untuned']
         text = json.dumps(said, sort_keys=True)
-        return {'name': self.name, 'sha256': hashlib.sha256(text.encode()).hexdigest()}
+        digest = self.whole or hashlib.sha256(text.encode()).hexdigest()
+        return {'name': self.name, 'sha256': digest}
 
 
 def field_of(key: str) -> str:

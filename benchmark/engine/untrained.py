@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmark.errors import UserError
 from benchmark.method import Method, Task
-from benchmark.registry import METHODS, lookup
+from benchmark.registry import METHODS, lookup, name_of
 
 Options = tuple[tuple[str, Any], ...]
 """Options of a method with their values, by name."""
@@ -37,17 +41,32 @@ def built(name: str, options: Options, task: Task) -> Method:
     Raises:
         UserError: The constructor refuses an option, or does not call that of `Method` first.
     """
-    cls = lookup(METHODS, name)
+    with torch.random.fork_rng(devices=[]):
+        return constructed(lookup(METHODS, name), task, dict(options))
+
+
+def constructed(cls: type[Method], task: Task, options: Mapping[str, Any]) -> Method:
+    """Returns a method with weights from the random numbers of the caller.
+
+    Args:
+        cls: The class of the method.
+        task: The task.
+        options: Its options.
+
+    Raises:
+        UserError: The constructor refuses an option, or does not call that of `Method` first.
+    """
     try:
-        with torch.random.fork_rng(devices=[]):
-            method: Method = cls(task, **dict(options))
+        method = cls(task, **options)
     except AttributeError as error:
-        early = isinstance(error.obj, cls) and '_modules' not in vars(error.obj)
-        if not early and 'before Module.__init__() call' not in str(error):
+        of = [f.f_locals.get('self') for f, _ in traceback.walk_tb(error.__traceback__)]
+        modules = [x for x in of if isinstance(x, nn.Module)]
+        # A part of the method may have the same fault, which its class has to mend.
+        if not (modules and isinstance(modules[-1], cls) and '_modules' not in vars(modules[-1])):
             raise
-        raise UserError(f'{name}: {INIT}, found {str(error) or "none"}') from None
+        raise UserError(f'{name_of(cls)}: {INIT}, found {error}') from None
     if '_modules' not in vars(method):
-        raise UserError(f'{name}: {INIT}, found no such call')
+        raise UserError(f'{name_of(cls)}: {INIT}, found no such call')
     return method
 
 
@@ -69,12 +88,18 @@ def refusal(name: str, options: Options, task: Task) -> str:
 def weighs_classes(name: str, options: Options, task: Task) -> bool:
     """Returns whether the loss of a method's own in segmentation depends on the class weights.
 
-    It is computed twice, on the same random logits of a few pixels.
+    It is computed twice, on the same random logits of the size of the task's images. Where the
+    code of a user cannot, the training will tell why, and nothing is known here.
     """
     method, count = built(name, options, task), len(task.classes)
-    pixels = (8, 8, 8) if task.volumes else (8, 8)
-    target = torch.arange(2 * 8 ** len(pixels)).remainder(count).reshape(2, *pixels)
+    pixels = task.modalities[0].shape[1:]
+    target = torch.arange(2 * math.prod(pixels)).remainder(count).reshape(2, *pixels)
     logits = torch.randn(2, count, *pixels, generator=torch.Generator().manual_seed(0))
-    weighted = method.own_loss(logits, target)
-    method.class_weights = torch.arange(1.0, count + 1)
-    return not torch.equal(weighted, method.own_loss(logits, target))
+    losses = []
+    with contextlib.suppress(Exception), torch.no_grad():
+        # Two weightings that are no multiples of each other.
+        for weights in (torch.ones(count), torch.arange(1.0, count + 1)):
+            method.class_weights = weights
+            losses.append(method.own_loss(logits, target))
+        return not torch.equal(*losses)
+    return True

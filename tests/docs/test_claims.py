@@ -566,22 +566,29 @@ NO_CLAIM = (
     'Points gained over modality dropout (positive is better)',
     'Proven to be worse are `customized` on faces with 2,000 samples at width 12',
     'What would help are CUDA graphs',
+    'networks that lose inputs (a camera fails,',
+    'tensor cores cannot help while the GPU waits',
+    'that one method is better than another is not proven',
+    # A claim further below, of the same records, has the numbers.
+    'There `distilled` with the usual values of its loss, and not those of the search, is proven',
+    # Held by test_observations.py and, beside that of `customized`, tests/report/test_figures.py.
+    'each of them scores better with all sensors together than with the best single one',
+    'in no setting is `customized`, `mmanet` or `mmin` proven to be better',
 )
-"""Sentences that compare no rows of the tables, and one that tests/report/test_figures.py holds."""
+"""Sentences that compare no rows of the tables, or that other tests hold."""
 SENTENCE = re.compile(r'(?<=[.;?]) |(?<=\S) (?=- |\d\. \*\*|#{2,4} )')
-DENIED = re.compile(r'\b(not|no|none|cannot)\b', re.I)
 
 
 def unsupported(page, text):
-    """The sentences that say what is better or worse without a claim, and deny nothing."""
+    """The sentences that say what is better or worse without a claim."""
     words = [filled(claim) for claim in CLAIMS if claim.page == page]
     for piece in sorted(words, key=len, reverse=True):
         text = text.replace(piece, '§')
     return [
         sentence
         for sentence in SENTENCE.split(text)
-        if re.search(r'\b(better|worse|helps?|fails?)\b', sentence)
-        and not (DENIED.search(sentence) or '§' in sentence)
+        if re.search(r'\b(better|worse|helps?|fails?|beats?|outperforms?|superior)\b', sentence)
+        and '§' not in sentence
         and not any(words in sentence for words in NO_CLAIM)
     ]
 

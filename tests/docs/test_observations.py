@@ -1,10 +1,13 @@
 """Sentences of the page of results that describe the committed rows without a test between them."""
 
+from functools import cache
+
 import numpy as np
 import pytest
+import scipy.stats
 from sentences import compared, comparisons, scores, text_of
 
-from benchmark.report.comparison import LEVEL
+from benchmark.report.comparison import LEVEL, holm
 
 RESULTS = text_of('docs/results.md')
 
@@ -151,3 +154,64 @@ def test_the_smallest_proven_difference_is_that_of_the_records():
         f'of {most_faces} and {most_rooms} are not proven'
     )
     assert words in RESULTS
+
+
+USUAL, AVERAGED, LONGER = 'usual', '`ema=0.98`', 'twice the epochs'
+
+
+@cache
+def settings_of(data):
+    """Setting -> row -> its means over subsets in percent, of the grid `variance`."""
+    found = {}
+    for known in comparisons().gathered('variance', data):
+        protocol = known.records[0]['protocol']
+        longer = protocol['epochs'] == {'synth_faces': 20, 'synth_rooms': 30}[data]
+        setting = AVERAGED if protocol.get('ema') else LONGER if longer else USUAL
+        found[setting] = {row: scores(known, row, 'mean') for row in ('modality_dropout', 'hemis')}
+    return {setting: found[setting] for setting in (USUAL, AVERAGED, LONGER)}
+
+
+@pytest.mark.parametrize(
+    ('data', 'name'), [('synth_faces', 'faces (ACER ↓)'), ('synth_rooms', 'rooms (mIoU ↑)')]
+)
+def test_the_table_of_averaged_weights_and_longer_training_is_that_of_the_records(data, name):
+    found = settings_of(data)
+    for row in found[USUAL]:
+        cells = [
+            f'{means[row].mean():.2f} ± {means[row].std(ddof=1):.2f}' for means in found.values()
+        ]
+        assert f'| {name} | `{row}` | {" | ".join(cells)} |' in RESULTS
+    known, _ = compared(data)
+    for row, means in found[USUAL].items():  # the usual ones are the reference's
+        assert means.tolist() == scores(known, row, 'mean').tolist()
+
+
+def test_neither_averaged_weights_nor_longer_training_is_proven_to_change_anything():
+    ratios, changes, p_ratios, p_changes = [], [], [], []
+    for setting in (AVERAGED, LONGER):
+        for data in ('synth_faces', 'synth_rooms'):
+            usual, other = settings_of(data)[USUAL], settings_of(data)[setting]
+            spread = [sum(x.var(ddof=1) for x in means.values()) for means in (other, usual)]
+            ratios.append(spread[0] / spread[1])
+            law = scipy.stats.f(8, 8)
+            p_ratios.append(2 * min(law.cdf(ratios[-1]), law.sf(ratios[-1])))
+            for row in usual:
+                apart = other[row] - usual[row]
+                p_changes.append(scipy.stats.ttest_1samp(apart, 0).pvalue)
+                if setting == AVERAGED:
+                    changes += list(-apart if data == 'synth_faces' else apart)
+    least = [min(holm(found)) for found in (p_ratios, p_changes)]
+    assert min(least) >= LEVEL
+    assert (
+        'times the usual ones with averaged weights, and {2:.2f} and {3:.2f} times'.format(*ratios)
+        in RESULTS
+    )
+    assert '{:.2f} (faces) and {:.2f} (rooms) times'.format(*ratios[:2]) in RESULTS
+    assert f'(four F-tests, the smallest corrected p is {least[0]:.3f})' in RESULTS
+    assert f'of the same seeds, the smallest corrected p is {least[1]:.3f})' in RESULTS
+    assert len(changes) == 20
+    assert (
+        f'averaged weights {sum(x > 0 for x in changes)} of 20 trainings score higher in mIoU or '
+        f'lower in ACER than without, by {np.mean(changes):.2f} points on average'
+    ) in RESULTS
+    assert f'an average of {np.mean(changes):.2f} points' in RESULTS

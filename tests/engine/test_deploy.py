@@ -226,6 +226,8 @@ def test_a_pattern_that_matches_no_run_is_told_with_what_lies_there(tmp_path, mo
         load(Path('results'))
     with pytest.raises(UserError, match='found none; runs/hemis holds no folder$'):
         load(Path('runs/hemis/uniform-*/seed0'))
+    with pytest.raises(UserError, match='found none$'):
+        load(Path())
 
 
 def test_a_folder_of_several_runs_is_no_run(runs):

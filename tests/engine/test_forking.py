@@ -1,5 +1,6 @@
 """The process whose copies train: when it is started, and that it ends with the command."""
 
+import json
 import os
 import subprocess
 import sys
@@ -68,15 +69,52 @@ def test_a_single_core_and_a_gpu_need_none(started, monkeypatch):
     assert started == [1]
 
 
+COPY = """
+import json, sys
+sys.path[0] = {root!r}
+from benchmark.engine import forking
+
+def tells(pipe):
+    import os
+    modules = 'torch', 'benchmark.running', 'methods.mmanet'
+    files = [getattr(sys.modules.get(name), '__file__', None) for name in modules]
+    pipe.send([os.getcwd(), *files])
+
+if __name__ == '__main__':
+    from benchmark import run
+    forking.load_beside(run.parser().parse_args({words!r}))
+    context = forking.context()
+    ours, theirs = context.Pipe(duplex=False)
+    context.Process(target=tells, args=(theirs,)).start()
+    print(json.dumps(ours.recv()))
+"""
+
+
+def test_a_copy_has_loaded_this_checkout_wherever_the_command_is_typed(tmp_path):
+    # The folder of the user holds what must not be taken for a part of the project.
+    for name in ('benchmark', 'methods', 'torch'):
+        (tmp_path / f'{name}.py').write_text("raise SystemExit('imported')")
+    file = tmp_path / 'scripts' / 'program.py'
+    file.parent.mkdir()
+    words = [*TWO, '--device', 'cpu', '--jobs', '2']
+    file.write_text(COPY.format(root=str(ROOT), words=words))
+    done = subprocess.run(
+        [sys.executable, file], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    where, torch, running, method = json.loads(done.stdout)
+    assert done.stderr == ''
+    assert Path(where) == tmp_path
+    assert Path(torch).parent.name == 'torch'
+    assert Path(running) == ROOT / 'benchmark/running.py'
+    assert Path(method) == ROOT / 'methods/mmanet.py'
+
+
 PROGRAM = """
 import sys
 sys.path[0] = {root!r}
 from benchmark.engine import forking
 
 forking.LOADED[:] = []  # loading PyTorch would take seconds
-
-def told(pipe):
-    pipe.send(os.getpid())
 
 if __name__ == '__main__':
     import os

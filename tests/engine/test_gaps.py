@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+import os
 from collections import Counter
 from types import SimpleNamespace
 
@@ -486,3 +487,14 @@ def test_the_table_by_gaps_joins_and_names_what_the_gaps_depend_on():
     told = [tables.nominal(found.records[0]) for found in unscored]
     assert told == ['50/0 (mechanism=mnar)', 'mask=abc']
     assert list(leads) == ['0/0', '25/10 (mask=abc)', '50/0', '50/0 (mechanism=mnar)']
+
+
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path, capsys):
+    pipe = tmp_path / 'pipe'
+    os.mkfifo(pipe)
+    words = ['--methods', 'majority', '--datasets', 'synth_faces', '--device', 'cpu', '--dry-run']
+    words += ['--results', str(tmp_path), '--cfg-options', 'train=16', 'test=8', 'rates=0.3']
+    assert run.main([*words, '--export-mask', str(pipe)]) == 2
+    told = 'cannot be written: expected a file, found a pipe, socket or device'
+    assert f'error: {pipe}: {told}' in capsys.readouterr().err
+    assert pipe.is_fifo()

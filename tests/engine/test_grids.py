@@ -69,12 +69,16 @@ def test_the_untuned_rows_are_those_of_all_methods_that_have_a_search(tmp_path):
 def test_what_is_varied_on_a_data_set_that_is_not_chosen_does_not_apply(tmp_path):
     words = '--grid', 'variance', '--seeds', '0', '--results', str(tmp_path)
     usual = {'synth_faces': 10, 'synth_rooms': 15}
+    hashes = set()
     for chosen in (['synth_faces'], ['synth_rooms'], ['synth_faces', 'synth_rooms']):
         found = planned(*words, '--datasets', *chosen)
         assert {(e.data.name, e.protocol.ema, e.protocol.epochs / usual[e.data.name])
                 for e in found} == {
             (name, ema, times) for name in chosen for ema, times in ((0, 1), (0.98, 1), (0, 2))
         }  # fmt: skip
+        args = run.parser().parse_args([*words, '--datasets', *chosen, '--device', 'cpu'])
+        hashes.add(request.prepare(args)[1].grid['sha256'])
+    assert hashes == {GRIDS['variance'].origin['sha256']}
 
 
 def test_the_flip_varies_samples_and_width_of_the_data(tmp_path):

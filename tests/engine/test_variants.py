@@ -88,9 +88,22 @@ def test_a_note_tells_of_class_weights_that_a_method_s_own_loss_ignores(tmp_path
     page = ' '.join((ROOT / 'docs/options.md').read_text().split())
     assert f'the losses of {listed} and `{last}` do not use them' in page
     assert told['ce_dice'] == set()
-    plain = Toy(TASKS['rooms'])
-    protocol = Protocol.build(plain.recipe, {'loss': 'own'}, 'cpu', 'segmentation')
-    found = notes.of(experiment(Spec('rfnet'), plain, protocol, 0, tmp_path))
+    protocol = Protocol.build(weighted.recipe, {'loss': 'own'}, 'cpu', 'segmentation')
+    for weights, rows in {(): ('rfnet', 'hemis'), (1.0, 2.0, 3.0): ('hemis', 'mmanet')}.items():
+        data = Toy(dataclasses.replace(TASKS['rooms'], class_weights=weights))
+        for name in rows:
+            found = notes.of(experiment(Spec(name), data, protocol, 0, tmp_path))
+            assert not any('use the class weights' in note for note in found)
+
+
+def test_a_loss_that_cannot_be_tried_gets_no_note_on_class_weights(tmp_path, monkeypatch):
+    def broken(self, logits, target):
+        raise RuntimeError
+
+    monkeypatch.setattr(METHODS.module_dict['rfnet'], 'own_loss', broken)
+    data = Toy(dataclasses.replace(TASKS['rooms'], class_weights=(1.0, 4.0, 0.7)))
+    protocol = Protocol.build(data.recipe, {'loss': 'own'}, 'cpu', 'segmentation')
+    found = notes.of(experiment(Spec('rfnet'), data, protocol, 0, tmp_path))
     assert not any('use the class weights' in note for note in found)
 
 

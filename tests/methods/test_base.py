@@ -143,14 +143,23 @@ def test_a_constructor_that_does_not_call_that_of_the_base_first_is_told(cls, mo
         untrained.built('mine', (), TASKS['vectors'])
 
 
-def test_another_error_in_a_constructor_stays_a_fault_of_the_code(monkeypatch):
+class Block(nn.Module):
+    def __init__(self):
+        self.head = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ('fault', 'told'),
+    [(lambda task: task.nothing, 'nothing'), (lambda _: Block(), 'cannot assign module before')],
+)
+def test_another_error_in_a_constructor_stays_a_fault_of_the_code(fault, told, monkeypatch):
     class Wrong(Method):
         def __init__(self, task):
             super().__init__(task)
-            self.size = task.nothing
+            self.size = fault(task)
 
     monkeypatch.setitem(METHODS.module_dict, 'mine', Wrong)
-    with pytest.raises(AttributeError, match='nothing'):
+    with pytest.raises(AttributeError, match=told):
         untrained.built('mine', (), TASKS['vectors'])
 
 
