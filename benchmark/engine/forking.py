@@ -41,7 +41,7 @@ def load_beside(args: argparse.Namespace) -> None:
     several = several and (args.jobs or cores()) > 1
     here = not args.dry_run and args.only is None and args.launcher == 'local'
     on_cpu = args.device == 'cpu' or (args.device == 'auto' and not GPU.exists())
-    # It finds modules in its working directory first, unless the user has forbidden that.
+    # The process finds modules in its working directory first, unless the user has forbidden that.
     finds = sys.platform == 'linux' and not getattr(sys.flags, 'safe_path', False)
     if not (several and here and on_cpu and finds):
         return
@@ -50,7 +50,7 @@ def load_beside(args: argparse.Namespace) -> None:
     except FileNotFoundError:  # somebody has deleted it
         return
     multiprocessing.get_context('forkserver').set_forkserver_preload(LOADED)
-    os.chdir(ROOT)  # most versions of Python tell it no other path
+    os.chdir(ROOT)  # most versions of Python tell the process no other path
     try:
         forkserver.ensure_running()
     finally:

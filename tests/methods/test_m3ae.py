@@ -357,8 +357,8 @@ def test_the_released_code_s_loss_is_seven_parts_dice_and_three_parts_entropy():
         found.append(0.7 * dice - 0.3 * np.log(np.where(y, q, 1 - q)).mean())
     assert sigmoid_loss(logits, target).item() == pytest.approx(np.mean(found), rel=1e-5)
     task = dataclasses.replace(TASKS['rooms'], loss='own')
-    own = M3AE(task).task_loss(logits, target)
-    assert torch.equal(own, sigmoid_loss(logits, target))
+    own = M3AE(task).task_loss(logits[:, :3], target)
+    assert torch.equal(own, sigmoid_loss(logits[:, :3], target))
 
 
 def test_the_consistency_has_gradients_for_both_views():
