@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -38,6 +37,7 @@ from benchmark.registry import discover
 from benchmark.report import robustness_tables, writer
 from benchmark.report.page import document
 from benchmark.report.table import Table
+from benchmark.streams import silent
 
 LEFT_BEHIND = 600.0
 """Seconds after which a half-written table or page is that of a killed process."""
@@ -233,11 +233,7 @@ def help_test(args: argparse.Namespace, folders: set[Path], told: Reporter) -> b
 
 def again(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
     """Plans a command once more, silently: the process that started this one has said it all."""
-    with (
-        open(os.devnull, 'w') as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
+    with silent():
         discover()
         return prepare(args)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
+from typing import Any
 
 MAX_TEXT = 10_000
 """Characters of the longest text in a record."""
@@ -30,6 +32,12 @@ def csv(text: str) -> str:
 def noun(plural: str, number: int) -> str:
     """Returns a noun that ends in -s in the form that a number asks for: 1 sample, 2 samples."""
     return plural.removesuffix('s') if number == 1 else plural
+
+
+def few(names: Sequence[Any], most: int = 3) -> str:
+    """Returns the first names of a list, and how many more there are: 'a, b, c and 2 more'."""
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return f'{", ".join(map(str, names[:most]))}{more}'
 
 
 def unsafe(character: str) -> bool:

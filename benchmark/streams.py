@@ -15,7 +15,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NoReturn, ParamSpec, TextIO
 
 from benchmark.errors import UserError, unknown
@@ -130,6 +130,17 @@ def telling(main: Callable[P, int]) -> Callable[P, int]:
             return 130
 
     return told
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Keeps what is printed in the block from standard output and error."""
+    with (
+        open(os.devnull, 'w') as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
 
 
 def command(main: Callable[[], int]) -> NoReturn:

@@ -63,6 +63,8 @@ All rows of a page have one protocol.
 
 MASKED = {'gated': 'fusion'}
 """Operator -> the label of its row, where it is not `fusion:fusion=<operator>`."""
+LATE = 'late_fusion', 'late_fusion:combine=product', 'late_fusion:combine=learned'
+"""The rows of late fusion, one for each rule."""
 
 Case = tuple[str, str, str]
 
@@ -115,10 +117,6 @@ def family(tested: Sequence[tuple[runs.Runs, Case]], names: Sequence[str] = ()) 
 
 def _row(operator: str) -> str:
     return MASKED.get(operator, f'fusion:fusion={operator}')
-
-
-LATE = 'late_fusion', 'late_fusion:combine=product', 'late_fusion:combine=learned'
-"""Fusion of decisions by each of its rules."""
 
 
 def _with_zeros(operator: str) -> str:

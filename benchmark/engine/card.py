@@ -25,6 +25,7 @@ from benchmark.method import Modality, Task
 from benchmark.options import unpacked
 from benchmark.records import identity as hashes
 from benchmark.records import store
+from benchmark.shown import few
 
 CARD = 'model.json'
 FORMAT = 1
@@ -161,8 +162,7 @@ def _missing(folder: Path) -> str:
     if len(below) == 1:
         return f'{folder}: expected the folder of a run; did you mean {below[0]}?'
     if below:
-        more = f' and {len(below) - 3} more' if below[3:] else ''
-        return f'{folder}: expected one run, found {", ".join(map(str, below[:3]))}{more}'
+        return f'{folder}: expected one run, found {few(below)}'
     return f'{folder}: expected the folder of a run, which holds {CARD}, found none{beside(folder)}'
 
 
@@ -172,6 +172,5 @@ def beside(folder: Path) -> str:
     if folder.exists() or above is None or not os.access(above, os.R_OK):
         return ''
     names = sorted(path.name for path in above.iterdir() if path.is_dir() and path.name[0] != '.')
-    more = f' and {len(names) - 8} more' if names[8:] else ''
-    listed = f'{", ".join(names[:8])}{more}' if names else 'no folder'
-    return f'; {"the current folder" if above == Path() else above} holds {listed}'
+    where = 'the current folder' if above == Path() else above
+    return f'; {where} holds {few(names, 8) or "no folder"}'

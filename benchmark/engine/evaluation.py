@@ -29,6 +29,7 @@ from benchmark.engine.windows import averaged
 from benchmark.errors import UserError
 from benchmark.method import Batch, Method, SubsetScore, Task
 from benchmark.missing import subset_id
+from benchmark.shown import few, noun
 from benchmark.subsets import subset_table
 
 
@@ -166,9 +167,7 @@ class SubsetEvaluator(Evaluator):
     def _named(self, positions: np.ndarray) -> str:
         """Returns the ids of at most three samples, and how many more there are."""
         ids = positions if self.split is None else np.asarray(self.split.ids)[positions]
-        named = ', '.join(str(i) for i in ids[:3])
-        rest = f' and {len(ids) - 3} more' if len(ids) > 3 else ''
-        return f'{"samples" if len(ids) > 1 else "sample"} {named}{rest}'
+        return f'{noun("samples", len(ids))} {few(list(ids))}'
 
     def _gather(self) -> None:
         """Gives every process what all have kept, in the order of the batches."""

@@ -103,13 +103,12 @@ class NamedGrid:
         """
         chosen = {spec.partition(':')[0] for spec in datasets}
         absent = {spec.partition(':')[0] for spec in self.datasets or EMBEDDED} - chosen
-        vary = {}
-        for joined, values in self.vary.items():
+        vary, varied = {}, self.varied
+        for joined in self.vary:
             keys = [k for k in joined.split('+') if k.rpartition('.')[0] not in absent]
-            parts = [joint(joined, value) for value in values]
             if keys:
-                left = ('+'.join(part[key] for key in keys) for part in parts)
-                vary['+'.join(keys)] = tuple(dict.fromkeys(left))
+                values = map('+'.join, zip(*(varied[key] for key in keys), strict=True))
+                vary['+'.join(keys)] = tuple(dict.fromkeys(values))
         kept = {k: v for k, v in self.options.items() if k.rpartition('.')[0] not in absent}
         whole = self.origin['sha256']
         return dataclasses.replace(self, vary=vary, options=kept, whole=whole)
@@ -260,7 +259,7 @@ GRIDS = {
                 '0+20+30',
             ),
         },
-        datasets=('synth_faces', 'synth_rooms'),
+        datasets=EMBEDDED,
     ),
     'balance': NamedGrid(
         'methods that balance how modalities are learned, beside plain dropout',

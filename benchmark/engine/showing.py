@@ -22,6 +22,7 @@ from benchmark.records import store
 from benchmark.records.gallery import Gallery, Rule
 from benchmark.records.schema import Outcomes, Record, RecordError, is_external
 from benchmark.registry import DATASETS, lookup
+from benchmark.shown import few
 
 SHOWN = ('classification', 'segmentation')
 """Kinds of task whose answers can be drawn."""
@@ -81,8 +82,7 @@ def _unrecorded(folder: Path) -> str:
         return f'{folder}: expected the folder of a run, found nothing there{cards.beside(folder)}'
     below = [file.parent for file in sorted(store.files(folder))]
     if below:
-        more = f' and {len(below) - 3} more' if below[3:] else ''
-        return f'{folder}: expected one run, found {", ".join(map(str, below[:3]))}{more}'
+        return f'{folder}: expected one run, found {few(below)}'
     return (
         f'{folder}: expected a finished run, found no {store.RECORD}; folders of teachers and of '
         'trainings that have not ended have none'

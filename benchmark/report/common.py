@@ -10,6 +10,7 @@ from benchmark.records import metrics, verification
 from benchmark.records.repetition import unfinished
 from benchmark.records.schema import Outcomes, Record, RecordError
 from benchmark.report.runs import Loader
+from benchmark.shown import noun
 
 
 def restricted(record: Record, outcomes: Outcomes) -> tuple[Record, Outcomes, int]:
@@ -68,6 +69,6 @@ def on_common_samples(
             continue
         records.append(changed)
         if lost:
-            line = f'{lost:,} test sample{"s" * (lost > 1)} not tested on every subset'
+            line = f'{lost:,} {noun("test samples", lost)} not tested on every subset'
             left_out += [] if line in left_out else [line]
     return records, lambda record: kept[record['identity']]

@@ -52,7 +52,7 @@ MAY_IMPORT = {
         'benchmark.running',
     },
     'benchmark.running': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
-    'benchmark.loaded': {'benchmark.running'},
+    'benchmark.loaded': {CONTRACT, 'benchmark.running'},
     'benchmark.compare': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.running'},
     'methods': {CONTRACT, 'methods'},
     'datasets': {CONTRACT, 'datasets'},

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 import numpy as np
 
 from benchmark.method import Modality
-from benchmark.shown import terminal
+from benchmark.shown import few, terminal
 
 NAMED = 5
 """How many of the things that were left aside are named."""
@@ -202,5 +202,4 @@ def gone(names: Iterable[str]) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f' and {len(names) - NAMED} more' if names[NAMED:] else ''
-    return f'{", ".join(map(terminal, names[:NAMED]))}{more}'
+    return few([*map(terminal, names)], NAMED)
