@@ -9,6 +9,7 @@ import gc
 import importlib
 import logging
 import os
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,16 @@ def _unsynced():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, 'fsync', lambda handle: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_copies():
+    """Makes sure that no test starts the process whose copies train, but in a fork or a program.
+
+    Later forks of the test's process would inherit it, and could not use it.
+    """
+    yield
+    assert forkserver._forkserver._forkserver_pid is None
 
 
 @pytest.fixture(autouse=True, scope='session')

@@ -24,7 +24,8 @@ LOADED = ['benchmark.loaded']
 GPU = Path('/dev/nvidiactl')
 """Is there where the driver of a GPU runs; PyTorch, which knows, is not loaded yet."""
 
-_loading = False
+_loaded_for: int | None = None
+"""The process for which libraries are loaded. A fork of it inherits this and may not use it."""
 
 
 def load_beside(args: argparse.Namespace) -> None:
@@ -35,7 +36,7 @@ def load_beside(args: argparse.Namespace) -> None:
     Args:
         args: The arguments of the command.
     """
-    global _loading
+    global _loaded_for
     each = [args.methods, args.seeds, args.datasets or EMBEDDED]
     several = args.grid or args.tune or args.gaps or any(len(words or []) > 1 for words in each)
     several = several and (args.jobs or cores()) > 1
@@ -53,14 +54,16 @@ def load_beside(args: argparse.Namespace) -> None:
     os.chdir(ROOT)  # most versions of Python tell the process no other path
     try:
         forkserver.ensure_running()
+    except ChildProcessError:  # this process is a fork of one that has started it
+        return
     finally:
         os.chdir(before)
-    _loading = True
+    _loaded_for = os.getpid()
 
 
 def context() -> ForkServerContext | SpawnContext:
     """Returns what starts processes that train: copies after `load_beside`, otherwise new ones."""
-    if _loading:
+    if _loaded_for == os.getpid():
         return multiprocessing.get_context('forkserver')
     # A copy of this process could use neither CUDA nor threads.
     return multiprocessing.get_context('spawn')

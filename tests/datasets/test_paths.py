@@ -33,7 +33,7 @@ LONG = 'a' * 300
         ),
         ((run, '--list', '--data-root', LONG), '--data-root'),
         ((run, '--methods', 'majority', '--results', LONG), '--results'),
-        ((run, '--methods', f'{LONG}.py:majority'), 'path'),
+        ((run, '--methods', f'{LONG}.py:majority', '--jobs', '1'), 'path'),
         ((tables, LONG), 'RESULTS'),
         ((tables, '.', '--runs', LONG), '--runs'),
         ((prepare, 'nyuv2', LONG, 'target'), 'SOURCE'),

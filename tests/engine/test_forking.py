@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forks import ROOT
+from forks import ROOT, status_of
 
 from benchmark import run
 from benchmark.engine import forking
@@ -23,7 +23,7 @@ def started(monkeypatch):
     monkeypatch.setattr(forking.forkserver, 'ensure_running', lambda: found.append(1))
     monkeypatch.setattr(forking, 'cores', lambda: 2)
     monkeypatch.setattr(forking, 'GPU', Path('no such file'))
-    monkeypatch.setattr(forking, '_loading', False)
+    monkeypatch.setattr(forking, '_loaded_for', None)
     monkeypatch.setattr(forking.sys, 'platform', 'linux')
     context = forking.multiprocessing.get_context('forkserver')
     monkeypatch.setattr(type(context), 'set_forkserver_preload', lambda *_: None)
@@ -67,6 +67,23 @@ def test_a_single_core_and_a_gpu_need_none(started, monkeypatch):
     assert started == []
     forking.load_beside(args)
     assert started == [1]
+
+
+def test_a_fork_of_what_started_it_starts_new_processes(started, monkeypatch):
+    args = run.parser().parse_args(TWO)
+    forking.load_beside(args)
+    assert forking.context().get_start_method() == 'forkserver'
+    assert status_of(lambda: forking.context().get_start_method() != 'spawn') == 0
+
+    def not_ours():
+        raise ChildProcessError
+
+    monkeypatch.setattr(forking.forkserver, 'ensure_running', not_ours)
+    monkeypatch.setattr(forking, '_loaded_for', None)
+    before = Path.cwd()
+    forking.load_beside(args)
+    assert forking.context().get_start_method() == 'spawn'
+    assert Path.cwd() == before
 
 
 COPY = """
