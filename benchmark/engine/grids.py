@@ -36,9 +36,9 @@ chance."""
 SEARCHED = (
     *(name for name in VARIED if name != 'hemis'),
     *('uhved', 'mmin', 'm3ae', 'distilled', 'searched_fusion', 'simmlm', 'ogm_ge'),
-    *('gradient_blending', 'mmpareto'),
+    *('gradient_blending', 'mmpareto', 'missing_prompts'),
 )
-"""Methods that have a search, but `missing_prompts`."""
+"""Methods that have a search."""
 
 SAME = ('concat', 'sum', 'tensor', 'low_rank')
 """Operators for which an absent modality is a plain zero anyway."""
@@ -191,6 +191,7 @@ GRIDS = {
             'smil',
             'masked',
             'contrastive',
+            'missing_prompts',
             'majority',
             'mean_imputation',
             'logistic',

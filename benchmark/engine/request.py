@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from benchmark.dataset import Dataset
-from benchmark.engine import plan, together
+from benchmark.engine import chosen, plan, together
 from benchmark.engine.arguments import pairs
 from benchmark.engine.building import Machine, use_threads
 from benchmark.engine.fitting import is_fitted
@@ -109,7 +109,9 @@ def _experiments(
     Raises:
         UserError: The arguments do not hold together.
     """
-    check_meant(args.methods, args.datasets)
+    # What the methods of a grid have on a set that --datasets leaves out does not apply.
+    also = (named.datasets or EMBEDDED) if named else ()
+    chosen.check_meant(args.methods, [*args.datasets, *also])
     together.check_roots(args.datasets, args.data_root)
     grid: plan.Grid = []
     opened: dict[tuple[tuple[str, str], ...], list[Dataset]] = {}
@@ -123,12 +125,15 @@ def _experiments(
             opened[own] = checked(found, options, refused, trains(args.methods))
         # A method's options may differ between data sets; those with equal ones are one request.
         for methods, group in itertools.groupby(
-            opened[own], lambda data: specs_on(args.methods, data.spec)
+            opened[own], lambda data: chosen.on(args.methods, data, named)
         ):
             asked = methods, args.seeds, varied, args.results.resolve(), device, args.tune
             request = plan.Request(*asked, args.gaps, refused, args.untuned, args.mask)
             grid += plan.experiments(request, list(group))
-    return plan.once(grid), [data for datasets in opened.values() for data in datasets]
+    every = [data for datasets in opened.values() for data in datasets]
+    if named:
+        chosen.tell_left_out(args.methods, named, every)
+    return plan.once(grid), every
 
 
 def checked(
@@ -179,48 +184,6 @@ def _length(data: Dataset, options: dict[str, str]) -> str:
         f'training: {merged["epochs"]} epoch{plural} with batches of {merged["batch_size"]} '
         f'({" and ".join(given)} as given)'
     )
-
-
-def specs_on(specs: Sequence[str], dataset: str) -> tuple[str, ...]:
-    """Returns the specs of methods on one data set.
-
-    An option `DATASET.KEY` of a method applies on that data set alone, instead of KEY.
-
-    Args:
-        specs: Specs as typed, e.g. 'mmanet:alpha=4,synth_faces.alpha=30'.
-        dataset: Registered name of the data set.
-
-    Raises:
-        UserError: A spec is not of its form.
-    """
-    found = []
-    for spec in specs:
-        name, given = parse_spec(spec, METHODS)
-        if any('.' in key for key in given):
-            plain = {key: value for key, value in given.items() if '.' not in key}
-            meant = {field_of(k): v for k, v in given.items() if k == f'{dataset}.{field_of(k)}'}
-            tail = ','.join(f'{key}={value}' for key, value in {**plain, **meant}.items())
-            spec = f'{name}:{tail}' if tail else name
-        found.append(spec)
-    return tuple(found)
-
-
-def check_meant(specs: Sequence[str], datasets: Sequence[str]) -> None:
-    """Checks that options which methods have on one data set alone name one of the data sets.
-
-    Args:
-        specs: Specs of the methods.
-        datasets: Specs of the data sets.
-
-    Raises:
-        UserError: One names another data set; the nearest name is given.
-    """
-    names = [parse_spec(spec, DATASETS)[0] for spec in datasets]
-    for name, given in (parse_spec(spec, METHODS) for spec in specs):
-        for key in given:
-            dataset, dot, _ = key.rpartition('.')
-            if dot and dataset not in names:
-                raise unknown(f'data set of the command in {name}:{key}:', dataset, names)
 
 
 def check_grid(grid: NamedGrid, datasets: Sequence[str], given: Mapping[str, str]) -> None:

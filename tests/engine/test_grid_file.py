@@ -134,6 +134,35 @@ def test_options_of_a_method_may_differ_between_data_sets(tmp_path):
         planned(tmp_path, '--methods', 'mmanet:synth_room.alpha=7')
 
 
+def test_what_a_method_has_on_a_data_set_that_is_left_out_does_not_apply(tmp_path):
+    text = 'methods: [mmanet, mmanet: {synth_rooms.alpha: 7}]'
+    file = str(written(tmp_path, text))
+    found = planned(tmp_path, '--grid', file, '--datasets', 'synth_faces')
+    assert [(e.data.name, e.label) for e in found] == [('synth_faces', 'mmanet')]
+    file = str(written(tmp_path, text.replace('rooms.', 'room.')))
+    with pytest.raises(UserError, match=r"'synth_room'; did you mean 'synth_rooms'\?"):
+        planned(tmp_path, '--grid', file, '--datasets', 'synth_faces')
+    with pytest.raises(UserError, match="'synth_rooms'; did you mean 'synth_faces'"):
+        planned(tmp_path, '--methods', 'mmanet:synth_rooms.alpha=7', '--datasets', 'synth_faces')
+
+
+def test_a_grid_leaves_out_methods_that_cannot_be_trained_for_a_kind_of_task(tmp_path, capsys):
+    text = 'methods: [missing_prompts, rfnet]\nvary: {train: [50, 60]}'
+    found = planned(tmp_path, '--grid', str(written(tmp_path, text)))
+    assert {(e.data.name, e.label) for e in found} == {
+        ('synth_faces', 'missing_prompts'), ('synth_faces', 'rfnet'), ('synth_rooms', 'rfnet'),
+    }  # fmt: skip
+    told = 'left out of --grid sweep.yaml: missing_prompts: cannot be trained for segmentation'
+    assert capsys.readouterr().out.count(f'note: synth_rooms: {told}\n') == 1
+    file = str(written(tmp_path, 'methods: [missing_prompts]\ndatasets: [synth_rooms]'))
+    with pytest.raises(
+        UserError, match='sweep.yaml: expected a method for segmentation, found none'
+    ):
+        planned(tmp_path, '--grid', file)
+    with pytest.raises(UserError, match='expected a task of classification .*found segmentation'):
+        planned(tmp_path, '--methods', 'missing_prompts', 'rfnet')
+
+
 def test_an_option_of_one_data_set_may_be_varied_where_another_lacks_it():
     varied = NamedGrid('', ('rfnet',), vary={'nyuv2.classes': ('40', '13')})
     request.check_grid(varied, ['synth_faces', 'nyuv2'], {'classes': '40'})
