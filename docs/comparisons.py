@@ -7,7 +7,6 @@ scores; here the rows are compared with modality dropout, and some with each oth
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,20 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == '__main__':
     sys.path[0] = str(ROOT)
 
-import numpy as np  # noqa: E402
-from scipy.stats import spearmanr  # noqa: E402
-
 from benchmark.engine import grids, values  # noqa: E402
 from benchmark.options import Spec  # noqa: E402
-from benchmark.records import store  # noqa: E402
 from benchmark.registry import discover  # noqa: E402
 from benchmark.report import comparison, runs  # noqa: E402
+from docs.committed import PLACES, RATES, REFERENCE, rates, rows_of  # noqa: E402
+from docs.machines import machines  # noqa: E402
 from docs.searches import search  # noqa: E402
 
 BASE = 'modality_dropout'
-
-REFERENCE = ('synth_faces', 'synth_rooms')
-"""The data sets of the reference, each with a page of its own name."""
 
 PAIRS = [
     ('mmin', 'mmanet'),
@@ -43,52 +37,12 @@ PAIRS = [
 """Pairs of rows of the reference that are tested beside; the text speaks of most of them."""
 
 
-PLACES = {
-    'ablation_faces': ('ablation', 'synth_faces'),
-    'ablation_rooms': ('ablation', 'synth_rooms'),
-    'fusion': ('fusion', 'synth_faces'),
-    'gpu_faces': ('gpu', 'synth_faces'),
-    'gpu_rooms': ('gpu', 'synth_rooms'),
-    'variants_faces': ('variants', 'synth_faces'),
-    'variants_rooms': ('variants', 'synth_rooms'),
-    'untuned_faces': ('reference+variants', 'synth_faces'),
-    'untuned_rooms': ('reference+variants', 'synth_rooms'),
-    'eight_faces': ('eight', 'synth_faces'),
-    'eight_rooms': ('eight', 'synth_rooms'),
-}
-"""Page -> the folder in `results/`, or two of them, and the data set of its rows.
-
-All rows of a page have one protocol.
-"""
-
 MASKED = {'gated': 'fusion'}
 """Operator -> the label of its row, where it is not `fusion:fusion=<operator>`."""
 LATE = 'late_fusion', 'late_fusion:combine=product', 'late_fusion:combine=learned'
 """The rows of late fusion, one for each rule."""
 
 Case = tuple[str, str, str]
-
-
-def gathered(folder: str, dataset: str) -> list[runs.Runs]:
-    """Returns the committed runs of a data set in folders of results, one for each protocol.
-
-    Runs that two of the folders hold count once.
-    """
-    once: dict[str, tuple[Path, dict]] = {}
-    for name in folder.split('+'):
-        for path, record in store.scan(ROOT / 'results' / name / 'runs' / dataset).complete.items():
-            once.setdefault(record['identity'], (path, record))
-    found = dict(once.values())
-    files = {record['identity']: path.with_name(store.OUTCOMES) for path, record in found.items()}
-    return runs.gather(
-        found.values(), lambda record: store.read_outcomes(files[record['identity']]), []
-    )
-
-
-def rows_of(name: str) -> runs.Runs:
-    """Returns the runs of a page, whose name is that of a data set for its reference."""
-    (known,) = gathered(*PLACES.get(name, ('reference', name)))
-    return known
 
 
 def family(tested: Sequence[tuple[runs.Runs, Case]], names: Sequence[str] = ()) -> list[list[str]]:
@@ -168,16 +122,6 @@ def untuned(known: runs.Runs) -> dict[str, list[Case]]:
     }
 
 
-def rates() -> dict[str, runs.Runs]:
-    """Returns the runs of RedCore's rates: missing rate in training -> its runs."""
-    found = {}
-    for known in gathered('rates', 'synth_faces'):
-        rate = known.records[0]['gaps']['rates']
-        (one,) = set(rate.values())
-        found[f'{one:g}'] = known
-    return dict(sorted(found.items(), key=lambda item: float(item[0])))
-
-
 def rate_cases(known: dict[str, runs.Runs]) -> list[tuple[str, Case]]:
     """Returns the tests between the rows of RedCore's grid: (missing rate, what is compared)."""
     pairs = ('redcore', BASE), ('redcore:rate=0', BASE), ('redcore', 'redcore:rate=0')
@@ -237,8 +181,8 @@ def page(found: dict[str, list[tuple[runs.Runs, Case]]], names: Sequence[str] = 
 
 def made(name: str) -> str:
     """Returns the tables of a page of comparisons."""
-    if name == 'rates':
-        known = rates()
+    if name in RATES:
+        known = rates(RATES[name])
         cases = rate_cases(known)
         title = 'RedCore and equal supervision by missing rate'
         names = [f'{100 * float(rate):.0f} % missing, ' for rate, _ in cases]
@@ -248,50 +192,8 @@ def made(name: str) -> str:
     return page({title: [(rows, case) for case in cases] for title, cases in found})
 
 
-@functools.cache
-def beside(dataset: str) -> dict[str, list[np.ndarray]]:
-    """Returns the rows that were trained on both machines: label -> their means over subsets.
-
-    Args:
-        dataset: The data set.
-
-    Returns:
-        For each label the scores on the CPU and on the GPU, one for each seed, in percent. A row
-        is left out if its seeds, its options or the version of its method differ.
-    """
-    (gpu,) = gathered('gpu', dataset)
-    machines, found = (rows_of(dataset), gpu), {}
-    for label in (label for label in machines[0].groups if label in gpu.groups):
-        records = [[known.records[i] for i in known.groups[label]] for known in machines]
-        same = [
-            [(r['seed'], r['method']['version'], r['method']['options']) for r in row]
-            for row in records
-        ]
-        if same[0] == same[1]:
-            at = [[*known.columns].index('mean') for known in machines]
-            pairs = zip(machines, at, strict=True)
-            found[label] = [100 * known.values[known.groups[label], k] for known, k in pairs]
-    return found
-
-
-def ranked_alike(dataset: str) -> float:
-    """Returns Spearman's rank correlation between the means of the rows on both machines."""
-    means = np.array([[scores.mean() for scores in row] for row in beside(dataset).values()])
-    return float(spearmanr(*means.T).statistic)
-
-
-def machines(dataset: str) -> str:
-    """Returns the rows that were trained on a CPU and on a GPU as a Markdown table."""
-    lines = ['| row | CPU | GPU | GPU - CPU |', '| --- | ---: | ---: | ---: |']
-    for label, row in beside(dataset).items():
-        cells = [f'{scores.mean():.2f} ± {scores.std(ddof=1):.2f}' for scores in row]
-        difference = row[1].mean() - row[0].mean()
-        lines.append(f'| `{label}` | {" | ".join(cells)} | {difference:+.2f} |')
-    return '\n'.join([*lines, ''])
-
-
 if __name__ == '__main__':
     pages = {'search': search()} | {f'machines_{name}': machines(name) for name in REFERENCE}
-    pages |= {name: made(name) for name in (*REFERENCE, 'rates', *PLACES)}
+    pages |= {name: made(name) for name in (*REFERENCE, *RATES, *PLACES)}
     for name, text in pages.items():
         (ROOT / 'docs/comparisons' / f'{name}.md').write_text(text, encoding='utf-8')

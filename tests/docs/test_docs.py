@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import sentences
 
 from benchmark import compare, export, predict, run, show, speed, tables
 from benchmark.engine.fitting import is_fitted
@@ -21,6 +20,9 @@ from benchmark.options import options_of
 from benchmark.registry import DATASETS, METHODS, discover
 from benchmark.report.figures import command as plot
 from benchmark.report.page import command as report
+from docs.committed import PLACES, RATES, REFERENCE
+from docs.comparisons import made
+from docs.searches import search
 
 ROOT = Path(run.__file__).resolve().parent.parent
 DOCS = ROOT / 'docs'
@@ -267,21 +269,16 @@ def test_the_picture_of_the_house_names_every_module():
     assert named == there - {'__init__'}
 
 
-@pytest.fixture(scope='module')
-def comparisons():
-    return sentences.comparisons()
+def test_the_table_of_the_search_is_that_of_the_trials():
+    assert search() == (DOCS / 'comparisons' / 'search.md').read_text()
 
 
-def test_the_table_of_the_search_is_that_of_the_trials(comparisons):
-    assert comparisons.search() == (DOCS / 'comparisons' / 'search.md').read_text()
-
-
-COMPARED = *sentences.comparisons().REFERENCE, *sentences.comparisons().PLACES, 'rates'
+COMPARED = *REFERENCE, *PLACES, *RATES
 
 
 @pytest.mark.parametrize('name', COMPARED)
-def test_the_comparisons_are_those_of_the_records(name, comparisons):
-    fresh, kept = comparisons.made(name), (DOCS / 'comparisons' / f'{name}.md').read_text()
+def test_the_comparisons_are_those_of_the_records(name):
+    fresh, kept = made(name), (DOCS / 'comparisons' / f'{name}.md').read_text()
     number = r'(?<!alpha=)(?<!tuned )[+-]?\d+\.?\d*'
     assert re.sub(number, '#', fresh) == re.sub(number, '#', kept)
     values = [[float(n) for n in re.findall(number, text)] for text in (fresh, kept)]

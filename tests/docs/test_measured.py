@@ -4,11 +4,12 @@ from functools import cache
 
 import numpy as np
 import pytest
-from sentences import ROOT, compared, comparisons, scores, text_of
+from sentences import ROOT, compared, scores, text_of
 
 from benchmark.records import curves, store
 from benchmark.registry import DATASETS, discover
 from benchmark.report import statistics
+from docs.committed import rows_of
 
 discover()
 
@@ -29,7 +30,7 @@ def test_scores_of_the_same_seed_are_correlated_as_little_as_the_page_says():
 
 
 def test_intervals_by_drawn_persons_are_as_wide_as_those_by_samples():
-    known, by_person = (comparisons().rows_of('synth_faces') for _ in range(2))
+    known, by_person = (rows_of('synth_faces') for _ in range(2))
     data, count = DATASETS.get('synth_faces')(), len(known.contributions[0])
     blocks = [data.scene('test', at) for at in range(-(-count // data.block))]
     persons = np.concatenate([block['subject'] for block in blocks])[:count]

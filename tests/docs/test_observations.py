@@ -5,9 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 import scipy.stats
-from sentences import compared, comparisons, scores, text_of
+from sentences import compared, scores, text_of
 
 from benchmark.report.comparison import LEVEL, holm
+from docs.committed import gathered, rates
 
 RESULTS = text_of('docs/results.md')
 
@@ -91,7 +92,7 @@ def test_depth_leads_on_faces_and_all_sensors_together_are_better_than_one():
 
 
 def test_the_product_is_the_poorest_operator_with_zeros_and_has_the_lowest_mean_without():
-    known, _ = compared('fusion')
+    known, _ = compared('fusion_faces')
     means = {label: scores(known, label, 'mean').mean() for label in known.groups}
     zeros = {label: mean for label, mean in means.items() if 'absent=zero' in label}
     poorest, lowest = max(zeros, key=zeros.get), min(means, key=means.get)
@@ -107,12 +108,12 @@ def test_redcore_lies_lower_relative_to_dropout_the_more_is_missing():
         rate: np.subtract(
             *(scores(known, row, 'mean').mean() for row in ('redcore', 'modality_dropout'))
         )
-        for rate, known in comparisons().rates().items()
+        for rate, known in rates('synth_faces').items()
     }
     assert [*apart] == ['0', '0.1', '0.3', '0.5', '0.7', '0.9']
     *upto, at_70, _ = apart.values()
     assert upto == sorted(upto, reverse=True)
-    known = comparisons().rates()['0.7']
+    known = rates('synth_faces')['0.7']
     spread = [
         f'{min(means):.1f} to {max(means):.1f} of `{row}`'
         for row in ('redcore', 'redcore:rate=0', 'modality_dropout')
@@ -125,7 +126,7 @@ def test_redcore_lies_lower_relative_to_dropout_the_more_is_missing():
 
 
 def test_at_90_percent_redcore_collapses_with_every_seed_and_dropout_with_none():
-    known = comparisons().rates()['0.9']
+    known = rates('synth_faces')['0.9']
     collapsed = {
         row: [bool(known.records[k]['collapsed']) for k in known.groups[row]]
         for row in ('redcore', 'redcore:rate=0', 'modality_dropout')
@@ -163,7 +164,7 @@ USUAL, AVERAGED, LONGER = 'usual', '`ema=0.98`', 'twice the epochs'
 def settings_of(data):
     """Setting -> row -> its means over subsets in percent, of the grid `variance`."""
     found = {}
-    for known in comparisons().gathered('variance', data):
+    for known in gathered('variance', data):
         protocol = known.records[0]['protocol']
         longer = protocol['epochs'] == {'synth_faces': 20, 'synth_rooms': 30}[data]
         setting = AVERAGED if protocol.get('ema') else LONGER if longer else USUAL

@@ -1,38 +1,31 @@
 """The pages of the documentation, and the comparisons of committed records that they rest on."""
 
-import importlib.util
 import re
 from functools import cache
 from pathlib import Path
 
 from benchmark.report.comparison import holm
+from docs.committed import RATES, rates, rows_of
+from docs.comparisons import families, rate_cases
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@cache
-def comparisons():
-    spec = importlib.util.spec_from_file_location('comparisons', ROOT / 'docs/comparisons.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @cache
 def compared(dataset):
     """The rows of a data set; per family, (first, second, column) -> comparison, corrected p.
 
-    Grids have their own names, and RedCore's rates one for each rate: `rates 0.9`.
+    Grids have their own names, and RedCore's rates one for each rate: `rates_faces 0.9`.
     """
     name, _, rate = dataset.partition(' ')
     if rate:
-        known = comparisons().rates()
-        cases = comparisons().rate_cases(known)
+        known = rates(RATES[name])
+        cases = rate_cases(known)
         made = [known[at].standings.compare(*case) for at, case in cases]
         held = zip(cases, zip(made, holm([c.p for c in made]), strict=True), strict=True)
         return known[rate], [{case: found for (at, case), found in held if at == rate}]
-    known, found = comparisons().rows_of(name), []
-    for cases in comparisons().families(name, known).values():
+    known, found = rows_of(name), []
+    for cases in families(name, known).values():
         made = [known.standings.compare(*case) for case in cases]
         adjusted = zip(made, holm([c.p for c in made]), strict=True)
         found.append(dict(zip(cases, adjusted, strict=True)))
