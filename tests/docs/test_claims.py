@@ -576,8 +576,23 @@ NO_CLAIM = (
     # Held by test_observations.py and, beside that of `customized`, tests/report/test_figures.py.
     'each of them scores better with all sensors together than with the best single one',
     'in no setting is `customized`, `mmanet` or `mmin` proven to be better',
+    # Observations, which test_observations.py holds, or tests below.
+    'On the test split no search is proven to have helped or harmed,',
+    'For the two regressions rgb is the strongest.',
+    'each of the eight has a lower mean than `modality_dropout`',
+    'The element-wise product has the poorest mean of the 8 rows with zeros',
+    'the more is missing, the lower the mean ACER of `redcore` lies',
+    'points higher, and the seeds differ: ',
+    'With averaged weights 18 of 20 trainings score higher in mIoU or lower in ACER',
+    # About the project itself.
+    '**worst** is the score of the poorest one.',
+    'Testing gains from encoding once',
 )
 """Sentences that compare no rows of the tables, or that other tests hold."""
+COMPARING = re.compile(
+    r'\b(better|worse|helps?|fails?|beats?|outperforms?|superior|lower|higher|harm(s|ed)?|hurts?|'
+    r'surpass(es)?|ahead|gains?|stronge(r|st)|weake(r|st)|poore(r|st))\b'
+)
 SENTENCE = re.compile(r'(?<=[.;?]) |(?<=\S) (?=- |\d\. \*\*|#{2,4} )')
 
 
@@ -589,7 +604,7 @@ def unsupported(page, text):
     return [
         sentence
         for sentence in SENTENCE.split(text)
-        if re.search(r'\b(better|worse|helps?|fails?|beats?|outperforms?|superior)\b', sentence)
+        if COMPARING.search(sentence)
         and '§' not in sentence
         and not any(words in sentence for words in NO_CLAIM)
     ]
@@ -602,9 +617,9 @@ def test_every_sentence_that_says_what_is_better_rests_on_a_claim(page):
     assert unsupported(page, text) == []
     # A sentence of its own is found wherever it stands, beside claims, too.
     for claim in (claim for claim in CLAIMS if claim.page == page):
-        wrong = f'{filled(claim)}. Thus `lcr` is better than `mmin`. '
+        wrong = f'{filled(claim)}. Thus `lcr` has higher scores than `mmin`. '
         (found,) = unsupported(page, text.replace(filled(claim), wrong, 1))
-        assert found.startswith('Thus `lcr` is better than `mmin`')
+        assert found.startswith('Thus `lcr` has higher scores than `mmin`')
 
 
 def test_every_listed_sentence_stands_on_a_page():
