@@ -11,14 +11,10 @@ from benchmark.records import store
 from benchmark.registry import discover
 
 discover()
-NAMES = (
-    'reference', 'extra', 'gpu', 'eight', 'ablation', 'fusion', 'rates', 'sign-flip', 'balance',
-    'variants',
-)  # fmt: skip
 EARLIER = {'reference': set(), 'gpu': {('synth_faces', 'distilled')}}
 """Rows after which a search found other values: none of the reference."""
 
-FOLDERS = [ROOT / 'results' / name / 'runs' for name in NAMES]
+FOLDERS = sorted((ROOT / 'results').glob('*/runs'))
 
 
 @functools.cache

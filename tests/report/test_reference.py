@@ -19,21 +19,7 @@ UNIFIED = ('modality_dropout', 'mmanet', 'rfnet')
 SEEDS = [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        'reference',
-        'gpu',
-        'eight',
-        'extra',
-        'ablation',
-        'fusion',
-        'rates',
-        'sign-flip',
-        'balance',
-        'variants',
-    ],  # fmt: skip
-)
+@pytest.mark.parametrize('name', sorted(p.parent.name for p in RESULTS.glob('*/runs')))
 def test_the_committed_tables_are_those_of_the_committed_records(name, tmp_path):
     for runs in sorted((RESULTS / name / 'runs').iterdir()):
         made = writer.write_tables(tmp_path, runs.name, runs.parent, by_gaps=name == 'rates')
