@@ -15,29 +15,27 @@ from pathlib import Path
 
 import torch
 
+from benchmark import helpers
 from benchmark.engine import arguments, corruption_runs, plan, slurm
-from benchmark.engine.again import Stamps
 from benchmark.engine.budget import within
 from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.dry_run import show_plan
-from benchmark.engine.grid import Worker, execute, steps
+from benchmark.engine.grid import execute, steps
 from benchmark.engine.manifest import export
 from benchmark.engine.parallel import helping, processes
-from benchmark.engine.picking import picked, show_teachers, train_teachers
+from benchmark.engine.picking import Trainer, picked, show_teachers, teach
 from benchmark.engine.refused import without_refused
 from benchmark.engine.request import prepare
 from benchmark.engine.robustness import Request
 from benchmark.engine.sharing import share_of
 from benchmark.errors import UserError, noting
 from benchmark.files import sweep
-from benchmark.progress import Reporter
 from benchmark.records import store
 from benchmark.records.kinds import SEVERITIES
 from benchmark.registry import discover
 from benchmark.report import robustness_tables, writer
 from benchmark.report.page import document
 from benchmark.report.table import Table
-from benchmark.streams import silent
 
 LEFT_BEHIND = 600.0
 """Seconds after which a half-written table or page is that of a killed process."""
@@ -115,7 +113,8 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
     refused: list[str] | None = [] if args.dry_run else None
     # Planning writes what a named grid means into the arguments; helpers plan from those typed.
     asked = argparse.Namespace(**vars(args))
-    helper, tester = (partial(f, asked) if typed else None for f in (help_out, help_test))
+    jobs = helpers.help_out, helpers.help_test, helpers.help_teach
+    helper, tester, trainer = (partial(job, asked) if typed else None for job in jobs)
     grid, machine = planned(args, refused)
     if machine.grid:
         told = f'grid {machine.grid["name"]}: {count(grid)} experiments'
@@ -125,44 +124,53 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
     able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
     if args.launcher == 'slurm':
         return hand_over(able, machine, args, bool(refused))
-    able = own_share(able, args, machine)
+    # Nobody sees a task of Slurm die. A process beside one that holds a GPU may not get it.
+    task = args.only is not None and not torch.cuda.is_initialized()
+    able, taught = own_share(able, args, machine, trainer if task else None)
     if (args.shard or args.only) and not able and not refused:
-        return 0
+        return 0 if taught else 1
     if args.budget is not None or args.dry_run:
         use_gpu(machine.gpus)  # which the measuring needs
     if args.budget is not None:
         able = within(able, machine if typed else replace(machine, jobs=1), args.budget)
     if refused is not None:
         return 0 if show_plan(able, machine, len(refused), request_of(args)) else 1
-    # Nobody sees a task of Slurm die. A process beside one that holds a GPU may not get it.
-    task = args.only is not None and not torch.cuda.is_initialized()
     ok = execute(able, machine, args.force, writer.brief, helper, task)
     if request := request_of(args):
         ok &= corruption_runs.execute(plan.flat(able), machine, request, tester, task)
     shown = show_tables(grid, args.results, args.gaps is not None, request is not None)
-    return 0 if ok and shown else 1
+    return 0 if ok and shown and taught else 1
 
 
-def own_share(grid: plan.Grid, args: argparse.Namespace, machine: Machine) -> plan.Grid:
+def own_share(
+    grid: plan.Grid, args: argparse.Namespace, machine: Machine, trainer: Trainer | None
+) -> tuple[plan.Grid, bool]:
     """Returns what of a command this process runs; teachers that are its share are trained.
 
     Args:
         grid: What the command runs.
         args: Its arguments.
         machine: Where to train.
+        trainer: As of `teach`.
+
+    Returns:
+        What is its share, and whether all of its teachers are trained; an error line tells how many
+        are not.
 
     Raises:
-        UserError: A folder of --only is none of the command's, or a teacher cannot be trained.
+        UserError: A folder of --only is none of the command's.
     """
     if args.only is not None:
         own, teachers = picked(grid, args.only, args.results)
-        (show_teachers if args.dry_run else train_teachers)(teachers, machine)
-        return own
+        if args.dry_run:
+            show_teachers(teachers, machine)
+            return own, True
+        return own, teach(teachers, machine, trainer)
     if args.shard is not None:
         own = share_of(grid, args.shard)
         print('share {} of {}: {} of {} experiments'.format(*args.shard, *map(count, (own, grid))))
-        return own
-    return grid
+        return own, True
+    return grid, True
 
 
 def hand_over(grid: plan.Grid, machine: Machine, args: argparse.Namespace, refused: bool) -> int:
@@ -196,46 +204,6 @@ def count(grid: plan.Grid) -> int:
 def request_of(args: argparse.Namespace) -> Request | None:
     """Returns which corruptions the arguments ask for."""
     return args.corruptions and Request(args.corruptions, args.severities or SEVERITIES)
-
-
-def help_out(args: argparse.Namespace, before: Stamps, told: Reporter) -> bool:
-    """Takes a share of a command's experiments, in a process of its own.
-
-    Args:
-        args: The arguments of the command.
-        before: What the command runs, and what was recorded of it when it began.
-        told: Is told what happens.
-
-    Returns:
-        Whether everything is recorded.
-    """
-    grid, machine = again(args)
-    mine = [item for item in grid if any(e.folder in before for e in steps(item))]
-    return Worker(machine, told, args.force, writer.brief, before).work(mine)
-
-
-def help_test(args: argparse.Namespace, folders: set[Path], told: Reporter) -> bool:
-    """Takes a share of a command's tests under corruptions, in a process of its own.
-
-    Args:
-        args: The arguments of the command.
-        folders: The folders of the runs that are tested.
-        told: Is told what happens.
-
-    Returns:
-        Whether everything is tested.
-    """
-    grid, machine = again(args)
-    mine = [e for e in plan.flat(grid) if e.folder in folders]
-    request = Request(args.corruptions, args.severities or SEVERITIES)
-    return corruption_runs.work(corruption_runs.pending(mine, request), machine, request, told)
-
-
-def again(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:
-    """Plans a command once more, silently: the process that started this one has said it all."""
-    with silent():
-        discover()
-        return prepare(args)
 
 
 def show_tables(

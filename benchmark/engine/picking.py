@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,15 +13,19 @@ from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.execution import describe, log, train
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.grid import WAIT, is_done, steps
+from benchmark.engine.jobs import share
 from benchmark.engine.locks import Busy, holding
 from benchmark.engine.notes import located, named
 from benchmark.engine.plan import Grid, plain
 from benchmark.engine.state import is_trained
 from benchmark.engine.tuning import Search
 from benchmark.errors import UserError
-from benchmark.progress import Progress
+from benchmark.progress import Progress, Reporter
 
 Item = Experiment | Search
+
+Trainer = Callable[[Path, Reporter], bool]
+"""Trains the teacher of a folder and returns whether it is trained; it can be pickled."""
 
 
 class Unit(NamedTuple):
@@ -132,39 +138,68 @@ def show_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:
         print(f'{word:8}  {located(e, machine.varied)}  {_kind(e)} {named(e)}  seed {e.seed}')
 
 
-def train_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:
+def teach(teachers: Sequence[Experiment], machine: Machine, trainer: Trainer | None) -> bool:
     """Trains teachers and encoders for the tasks that need them; nothing is tested.
 
-    Raises:
-        UserError: A training failed; the others were done nevertheless.
+    Args:
+        teachers: The teachers.
+        machine: Where to train.
+        trainer: What a process does for each of them; this one outlives its death. Without it this
+            process trains.
+
+    Returns:
+        Whether all are trained; an error line tells how many are not.
     """
     epochs: dict[str, int] = {}
     for e in teachers:
         data = located(e, machine.varied)
         epochs[data] = epochs.get(data, 0) + e.protocol.epochs
-    failed = []
-    use_gpu(machine.gpus)
+    failed = 0
+    if teachers and trainer is None:
+        use_gpu(machine.gpus)
     with Progress(epochs, len(teachers)) as progress:
         for e in teachers:
-            progress.start(located(e, machine.varied), f'{_kind(e)} {e.label}', e.seed)
-            try:
-                _train(e, machine, progress)
-                progress.end('trained')
-            except (Exception, SystemExit) as error:  # code of a method may end the interpreter
-                message, trace = describe(e, error)
-                log(e, trace)
-                progress.end(f'FAILED: {message}')
-                failed.append(e)
+            if trainer is None:
+                trained = train_teachers([e], machine, progress)
+            else:
+                trained = bool(share(partial(trainer, e.folder), 1, progress, machine.gpus))
+            failed += not trained
     if failed:
-        raise UserError(f'{len(failed)} of {len(teachers)} teachers cannot be trained')
+        print(f'error: {failed} of {len(teachers)} teachers cannot be trained', file=sys.stderr)
+    return not failed
 
 
-def _train(e: Experiment, machine: Machine, progress: Progress) -> None:
+def train_teachers(teachers: Sequence[Experiment], machine: Machine, told: Reporter) -> bool:
+    """Trains teachers in this process.
+
+    Args:
+        teachers: The teachers.
+        machine: Where to train.
+        told: Is told what happens.
+
+    Returns:
+        Whether all are trained; one that fails does not stop the others.
+    """
+    all_trained = True
+    for e in teachers:
+        told.start(located(e, machine.varied), f'{_kind(e)} {e.label}', e.seed, e.folder)
+        try:
+            _train(e, machine, told)
+            told.end('trained')
+        except (Exception, SystemExit) as error:  # code of a method may end the interpreter
+            message, trace = describe(e, error)
+            log(e, trace)
+            told.end(f'FAILED: {message}')
+            all_trained = False
+    return all_trained
+
+
+def _train(e: Experiment, machine: Machine, told: Reporter) -> None:
     while True:
         try:
             with holding(e.folder):
-                train(e, machine, progress.report)
+                train(e, machine, told.report)
             return
         except Busy:
-            progress.waiting(1)
+            told.waiting(1)
             time.sleep(WAIT)

@@ -232,7 +232,7 @@ def test_tasks_of_a_scheduler_train_encoders_then_teachers_then_students(tmp_pat
     only = [str(units[0].folder.relative_to(tmp_path))]
     items, alone = picking.picked(grid, only, tmp_path)
     assert (items, [e.label for e in alone]) == ([], ['masked'])
-    picking.train_teachers(alone, MACHINE)
+    assert picking.teach(alone, MACHINE, None)
     left = slurm._waves(picking.units(grid, lambda _: True))
     assert [len(wave) for wave in left] == [3, 1, 0]
 

@@ -8,7 +8,7 @@ import torch
 from tasks import TASKS, Toy, batch_of
 from toy_runs import arrays, trained
 
-from benchmark import run, running, tables
+from benchmark import helpers, run, tables
 from benchmark.dataset import VOID
 from benchmark.engine import corruptions, execution, loading, robustness
 from benchmark.engine.corrupted import CLEAN, Bench
@@ -406,7 +406,7 @@ def test_another_process_takes_its_share_of_the_runs(folder, runs, monkeypatch):
     words = ['--corruptions', 'blur', '--severities', '1', '--results', str(folder / 'results')]
     words += ['--methods', 'hemis', 'logistic', *WORDS, '--data-root', str(folder / 'mine.npz')]
     args, told = run.parser().parse_args(words), Told()
-    assert running.help_test(args, {runs['hemis']}, told)
+    assert helpers.help_test(args, {runs['hemis']}, told)
     assert told[0] == ('mine', 'hemis', 0, runs['hemis'])
     assert told[-1][0].endswith('mean under corruption')
     tested = {

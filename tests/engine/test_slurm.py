@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from forked import program
+from forks import fork_jobs
 from repetitions import scientific
 from slurm import Unavailable, cluster
 from tasks import TASKS, Toy
@@ -435,16 +436,58 @@ def test_the_teacher_of_what_has_been_recorded_is_nothing_to_do(tmp_path, monkey
     assert picking.picked(grid, [teacher], tmp_path) == ([], [])
 
 
-def test_a_teacher_that_cannot_be_trained_is_told_and_ends_its_task(tmp_path, capsys, monkeypatch):
-    def fails(*_):
-        raise ValueError('no')
+def fails(*_):
+    raise ValueError('no')
 
-    monkeypatch.setattr(picking, 'train', fails)
-    e = grid_of(tmp_path, 'complete')[0]
-    with pytest.raises(UserError, match='1 of 1 teachers cannot be trained'):
-        picking.train_teachers([e], Machine('cpu'))
-    assert 'teacher complete  seed 0  FAILED: ValueError: no' in capsys.readouterr().out
-    assert 'ValueError: no' in (e.folder / 'train.log').read_text()
+
+def dies(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ('ends', 'told'),
+    [
+        (fails, '[1/1] toy  teacher complete  seed 0  FAILED: ValueError: no'),
+        (dies, 'job 1 of 1 ended: signal 9 (Killed)'),
+    ],
+)
+def test_a_teacher_that_cannot_be_trained_stops_nothing_else_of_its_task(
+    ends, told, tmp_path, capsys, monkeypatch
+):
+    fork_jobs(monkeypatch.setattr)
+    monkeypatch.setattr(picking, 'train', ends)
+    grid = grid_of(tmp_path, 'distilled', 'majority')
+    teacher = grid[0].teacher
+    names = [str(e.folder.relative_to(tmp_path)) for e in (teacher, grid[1])]
+    args = run.parser().parse_args(['--only', *names, '--results', str(tmp_path)])
+
+    def trains(folder, reporter):
+        assert folder == teacher.folder
+        return picking.train_teachers([teacher], Machine('cpu'), reporter)
+
+    assert running.own_share(grid, args, Machine('cpu'), trains) == ([grid[1]], False)
+    shown = capsys.readouterr()
+    assert told in shown.out
+    assert shown.err == 'error: 1 of 1 teachers cannot be trained\n'
+    if ends is fails:
+        assert 'ValueError: no' in (teacher.folder / 'train.log').read_text()
+
+
+@pytest.mark.parametrize('trained', [True, False])
+def test_a_task_does_its_experiments_whatever_becomes_of_its_teachers(
+    trained, tmp_path, monkeypatch
+):
+    words = ['--methods', 'distilled', 'majority', '--datasets', 'synth_faces', '--device', 'cpu',
+             '--results', str(tmp_path), '--cfg-options', 'train=16', 'val=8', 'test=8',
+             'size=16', 'width=4']  # fmt: skip
+    first, second = running.prepare(run.parser().parse_args(words))[0]
+    only = [str(e.folder.relative_to(tmp_path)) for e in (first.teacher, second)]
+    monkeypatch.setattr(picking, 'train_teachers', lambda *_: trained)
+    assert run.main([*words, '--only', *only]) == (0 if trained else 1)
+    assert [r['method']['name'] for r in store.scan(tmp_path / 'runs').complete.values()] == [
+        'majority'
+    ]
+    assert run.main([*words, '--only', only[0]]) == (0 if trained else 1)
 
 
 def test_a_plan_trains_no_teacher(tmp_path, capsys, monkeypatch):
@@ -452,10 +495,10 @@ def test_a_plan_trains_no_teacher(tmp_path, capsys, monkeypatch):
     args = run.parser().parse_args(['--only', 'runs/a', '--dry-run'])
     monkeypatch.setattr(running, 'picked', lambda *_: ([], [e]))
     monkeypatch.setattr(picking, 'train', lambda *_: pytest.fail('it was trained'))
-    assert running.own_share([], args, Machine('cpu')) == []
+    assert running.own_share([], args, Machine('cpu'), None) == ([], True)
     assert capsys.readouterr().out == 'to train  toy  teacher complete  seed 0\n'
     monkeypatch.setattr(picking, 'is_trained', lambda *_: True)
-    running.own_share([], args, Machine('cpu'))
+    running.own_share([], args, Machine('cpu'), None)
     assert capsys.readouterr().out == 'trained   toy  teacher complete  seed 0\n'
     assert not list(tmp_path.iterdir())
 

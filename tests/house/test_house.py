@@ -22,6 +22,7 @@ CONTRACT = 'benchmark.surface'
 COMMANDS = {
     'benchmark.run',
     'benchmark.running',
+    'benchmark.helpers',
     'benchmark.tables',
     'benchmark.plot',
     'benchmark.deploy',
@@ -51,7 +52,14 @@ MAY_IMPORT = {
         'benchmark.report',
         'benchmark.running',
     },
-    'benchmark.running': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
+    'benchmark.running': {
+        CONTRACT,
+        'benchmark.records',
+        'benchmark.engine',
+        'benchmark.report',
+        'benchmark.helpers',
+    },
+    'benchmark.helpers': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.report'},
     'benchmark.loaded': {CONTRACT, 'benchmark.running'},
     'benchmark.compare': {CONTRACT, 'benchmark.records', 'benchmark.engine', 'benchmark.running'},
     'methods': {CONTRACT, 'methods'},
