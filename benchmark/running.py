@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmark import helpers
-from benchmark.engine import arguments, corruption_runs, plan, slurm
+from benchmark.engine import arguments, corruption_runs, forking, plan, slurm
 from benchmark.engine.budget import within
 from benchmark.engine.building import Machine, use_gpu
 from benchmark.engine.dry_run import show_plan
@@ -116,6 +116,8 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
     jobs = helpers.help_out, helpers.help_test, helpers.help_teach
     helper, tester, trainer = (partial(job, asked) if typed else None for job in jobs)
     grid, machine = planned(args, refused)
+    if machine.device != 'cpu':
+        forking.forget()
     if machine.grid:
         told = f'grid {machine.grid["name"]}: {count(grid)} experiments'
         print(f'{told} (SHA-256 {machine.grid["sha256"][:12]})')

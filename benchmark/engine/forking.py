@@ -7,10 +7,13 @@ their memory. Copies are made on a CPU alone. Where there is a GPU, each process
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
-from multiprocessing import forkserver
+from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
@@ -53,12 +56,35 @@ def load_beside(args: argparse.Namespace) -> None:
     multiprocessing.get_context('forkserver').set_forkserver_preload(LOADED)
     os.chdir(ROOT)  # most versions of Python tell the process no other path
     try:
-        forkserver.ensure_running()
+        with uninterrupted():
+            forkserver.ensure_running()
     except ChildProcessError:  # this process is a fork of one that has started it
         return
     finally:
         os.chdir(before)
     _loaded_for = os.getpid()
+
+
+def forget() -> None:
+    """Lets processes be new ones again, because the plan is to train on a GPU."""
+    global _loaded_for
+    _loaded_for = None
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Keeps interruptions from the terminal from processes that start in the block.
+
+    They reach the process that starts them, once the block has ended, and that one ends the others.
+    A process that was interrupted while it loads libraries would print where.
+    """
+    # It would lift the block if it were started within.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def context() -> ForkServerContext | SpawnContext:

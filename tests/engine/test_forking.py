@@ -2,16 +2,18 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from forks import ROOT, status_of
+from forks import ROOT, fork_jobs, status_of
 
 from benchmark import run
-from benchmark.engine import forking
+from benchmark.engine import forking, jobs
+from benchmark.progress import Progress
 
 TWO = '--methods', 'majority', 'hemis'
 
@@ -86,10 +88,51 @@ def test_a_fork_of_what_started_it_starts_new_processes(started, monkeypatch):
     assert Path.cwd() == before
 
 
+def test_a_plan_for_a_gpu_starts_new_processes(started):
+    forking.load_beside(run.parser().parse_args(TWO))
+    forking.forget()
+    assert forking.context().get_start_method() == 'spawn'
+
+
+def blocked():
+    """Whether an interruption does not reach this process at the moment."""
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_an_interruption_reaches_the_command_and_not_what_it_is_starting():
+    tells = 'import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))'
+    reached = []
+
+    def act():
+        # A suite that runs in the background ignores the signal, and its processes inherit that.
+        signal.signal(signal.SIGINT, lambda *_: reached.append(1))
+        with forking.uninterrupted():
+            done = subprocess.run([sys.executable, '-c', tells], capture_output=True, check=True)
+            os.kill(os.getpid(), signal.SIGINT)
+            early = [*reached]
+        return 0 if (done.stdout, early, reached) == (b'True\n', [], [1]) and not blocked() else 1
+
+    assert status_of(act) == 0
+
+
+def tells_whether_blocked(reporter):
+    reporter.end(f'blocked: {blocked()}')
+    return True
+
+
+def test_jobs_start_where_no_interruption_reaches_them(capsys, monkeypatch):
+    fork_jobs(monkeypatch.setattr)
+    with Progress({}, 1, jobs=1) as progress:
+        assert jobs.share(tells_whether_blocked, 1, progress)
+    assert 'blocked: True' in capsys.readouterr().out
+    assert not blocked()
+
+
 COPY = """
 import json, sys
 sys.path[0] = {root!r}
-from benchmark.engine import forking
+from benchmark.engine import forking, jobs
+from benchmark.progress import Progress
 
 def tells(pipe):
     import os
@@ -129,7 +172,8 @@ def test_a_copy_has_loaded_this_checkout_wherever_the_command_is_typed(tmp_path)
 PROGRAM = """
 import sys
 sys.path[0] = {root!r}
-from benchmark.engine import forking
+from benchmark.engine import forking, jobs
+from benchmark.progress import Progress
 
 forking.LOADED[:] = []  # loading PyTorch would take seconds
 
