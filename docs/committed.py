@@ -25,6 +25,7 @@ PLACES = {
     'untuned_rooms': ('reference+variants', 'synth_rooms'),
     'eight_faces': ('eight', 'synth_faces'),
     'eight_rooms': ('eight', 'synth_rooms'),
+    'eight_gaps': ('eight-gaps', 'synth_rooms'),
 }
 """Page -> the folder in `results/`, or two of them, and the data set of its rows.
 

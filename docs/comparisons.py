@@ -140,12 +140,19 @@ def against_base(known: runs.Runs, *several: str) -> dict[str, list[Case]]:
     return found
 
 
+def with_gaps(known: runs.Runs) -> dict[str, list[Case]]:
+    """Returns the families of tests of RedCore where a half of each modality is missing."""
+    pair = 'redcore', 'redcore:rate=0', 'mean'
+    return against_base(known) | {'RedCore against equal supervision': [pair]}
+
+
 FAMILIES = {
     'ablation': ablation,
     'fusion': fusion,
     'variants': variants,
     'reference+variants': untuned,
     'eight': against_base,
+    'eight-gaps': with_gaps,
     'gpu': against_base,
 }
 """Folder -> the families of tests of its runs."""

@@ -11,10 +11,13 @@ from benchmark import files
 RESUME, OWNER, BEST = 'resume.pth', 'resume.json', 'best.pth'
 """The state of a training that goes on, whose it is, and the weights selected so far."""
 
+NEWEST = 'newest.pth'
+"""Weights that were selected just now, until the state that names them is written."""
+
 WEIGHTS = 'checkpoint.pth'
 """The weights of a finished training; `store.TRAINED` says how it went."""
 
-LEFTOVERS = (RESUME, BEST, OWNER)
+LEFTOVERS = (RESUME, BEST, NEWEST, OWNER)
 """What a finished training does not need, in the order in which it is removed."""
 
 TRIAL, SEARCH = 'trial.json', 'search.json'

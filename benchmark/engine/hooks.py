@@ -100,7 +100,7 @@ class Selection(Hook):
     def __init__(self, rule: str, metric: str, full: str, folder: Path, subsets: str = '') -> None:
         self.subsets = subsets
         self.rule, self.metric, self.full = rule, metric, full
-        self.best = folder / state.BEST
+        self.folder, self.best = folder, folder / state.BEST
         self.state: dict[str, Any] = {'epoch': -1, 'value': -math.inf, 'scores': {}}
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
@@ -114,7 +114,8 @@ class Selection(Hook):
             plain = {s: {'metrics': v.metrics, 'n': v.n} for s, v in scores.items()}
             self.state = {'epoch': runner.epoch - 1, 'value': value, 'scores': plain}
             if self.rule != 'last' and processes.leads():
-                self.state['best'] = state.save(runner.model.state_dict(), self.best)
+                newest = self.folder / state.NEWEST
+                self.state['best'] = state.save(runner.model.state_dict(), newest)
 
     def _value(self, scores: dict[str, SubsetScore]) -> float:
         """Returns what the rule maximises.
@@ -205,6 +206,7 @@ class Checkpoint(Hook):
         if self.averaging.decay:
             content['average'] = self.averaging.average
         state.save(content, self.file)
+        state.promote(self.selection.folder)
         self.progress(runner.epoch, self.seconds)
 
     def restore(self, runner: Runner, content: Mapping[str, Any]) -> None:

@@ -36,9 +36,28 @@ _seen: dict[Path, tuple[object, float]] = {}
 Time is measured here alone, since the clocks of two machines differ.
 """
 
+_own: set[Path] = set()
+"""Files of the folder locks that this process holds."""
+
 
 class Busy(Exception):
     """Another process works in this folder."""
+
+
+def check() -> None:
+    """Checks that this process still has all the folders that it holds.
+
+    One that was stopped, or could not reach the file system, for `STALE` seconds has lost those
+    where the file system locks no files, and must not write there any more.
+
+    Raises:
+        Busy: Another process has taken one.
+    """
+    for file in tuple(_own):
+        try:
+            file.stat()
+        except FileNotFoundError:
+            raise Busy from None
 
 
 @contextlib.contextmanager
@@ -145,9 +164,11 @@ def _beating(path: Path) -> Iterator[None]:
         raise Busy from None
     ended = threading.Event()
     threading.Thread(target=_renew, args=(path / mine, ended), daemon=True).start()
+    _own.add(path / mine)
     try:
         yield
     finally:
+        _own.discard(path / mine)
         ended.set()
         with contextlib.suppress(OSError):
             (path / mine).unlink()

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from benchmark.dataset import Dataset
-from benchmark.engine import chosen, plan, together
-from benchmark.engine.arguments import pairs
+from benchmark.engine import arguments, chosen, plan, together
 from benchmark.engine.building import Machine, use_threads
 from benchmark.engine.fitting import is_fitted
 from benchmark.engine.grid_file import grid_of
@@ -42,7 +41,7 @@ def prepare(
     Raises:
         UserError: The arguments do not hold together.
     """
-    options = pairs(args.cfg_options)
+    options = arguments.pairs(args.cfg_options)
     if args.subsets is not None:
         if 'subsets' in options:
             raise UserError('--subsets: expected no subsets in --cfg-options beside it')
@@ -53,7 +52,8 @@ def prepare(
     device, gpus = place(args)
     use_threads(args.threads, device, args.jobs or len(gpus))
     keep_freed()
-    make_folder(args.results.resolve())
+    if not args.dry_run:
+        make_folder(args.results.resolve())
     grid, opened = _experiments(args, named, options, device, refused)
     if args.tune is not None:
         for label in sorted({e.label for e in grid if not isinstance(e, Search)}):
@@ -69,8 +69,8 @@ def prepare(
 def place(args: argparse.Namespace) -> tuple[str, tuple[int, ...]]:
     """Returns the device, 'cpu' or 'cuda', and which GPUs the jobs get in turn.
 
-    Without a choice, one job computes on PyTorch's current GPU, and several share all that there
-    are.
+    Without a choice, the jobs share all that there are; one alone computes on PyTorch's current
+    GPU.
 
     Raises:
         UserError: A GPU that was asked for is not there.
@@ -92,7 +92,8 @@ def place(args: argparse.Namespace) -> tuple[str, tuple[int, ...]]:
         if number >= count:
             there = f'the GPUs 0 to {count - 1}' if count > 1 else 'GPU 0 alone'
             raise UserError(f'{wanted}: expected some of {there}, found {number}')
-    if not chosen and (args.jobs or 1) > 1:
+    alone = args.jobs == 1 or arguments.processes() > 1  # torchrun gives each process its own
+    if not chosen and count > 1 and not alone:
         chosen = tuple(range(count))
     return 'cuda', tuple(chosen)
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmark.engine import corruption_runs, slurm_jobs, slurm_options, slurm_task
 from benchmark.engine.building import Machine
 from benchmark.engine.grid import is_done, steps
-from benchmark.engine.locks import Busy, holding
+from benchmark.engine.locks import BEAT, STALE, Busy, holding
 from benchmark.engine.picking import Item, Unit, units
 from benchmark.engine.plan import Grid, flat
 from benchmark.engine.robustness import Request
@@ -28,6 +30,10 @@ from benchmark.files import ROOT
 
 COMMAND = (sys.executable, str(ROOT / 'benchmark' / 'run.py'))
 """What a task runs, followed by arguments."""
+
+PATIENCE = STALE + 3 * BEAT
+"""Seconds for which another command that submits jobs is waited for. One that was killed counts as
+working for `STALE` seconds where the file system locks no files."""
 
 LARGEST_ARRAY = 1000
 """Most tasks of an array that Slurm takes unless its administrators have changed MaxArraySize."""
@@ -56,11 +62,32 @@ def hand_over(
     if args.dry_run:
         _show(left, options)
     elif left:
-        try:
-            with holding(results / slurm_jobs.FOLDER):
-                _submit(left, results, args, options)
-        except Busy:
-            raise UserError(f'{results}: another command submits jobs at this moment') from None
+        with _alone(results / slurm_jobs.FOLDER):
+            _submit(left, results, args, options)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Makes the folder of the jobs this command's own; another one that submits is waited for.
+
+    Raises:
+        UserError: The other one does not end.
+    """
+    with contextlib.ExitStack() as stack:
+        for second in itertools.count():
+            try:
+                stack.enter_context(holding(folder))
+                break
+            except Busy:
+                if second > PATIENCE:
+                    raise UserError(
+                        f'{folder}: another command has been submitting jobs for {second} seconds; '
+                        'try again when it has ended'
+                    ) from None
+            if not second:
+                print('waiting for another command, which submits jobs at this moment', flush=True)
+            time.sleep(1.0)
+        yield
 
 
 def _unfinished(item: Item, request: Request | None) -> bool:

@@ -64,7 +64,10 @@ class Options(NamedTuple):
     def device(self) -> str:
         """The device of the tasks: 'cuda' if they ask for a GPU."""
         asked = {**self.executor, **self.executor['additional_parameters']}
-        found = any(key in asked for key in GPUS) or 'gpu' in asked.get('gres', '')
+        found = any(key in asked for key in GPUS)
+        # Parts like gpu, gpu:2 or gpu:a100:2, where a count of 0 asks for none.
+        parts = (part.split(':') for part in asked.get('gres', '').split(','))
+        found |= any(name == 'gpu' and rest[-1:] != ['0'] for name, *rest in parts)
         return 'cuda' if found else 'cpu'
 
 

@@ -7,9 +7,11 @@ must agree, and whatever cannot be read counts as not there. It is named once on
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -20,9 +22,11 @@ import torch
 from torch import Tensor
 
 from benchmark import files
-from benchmark.engine.contents import BEST, LEFTOVERS, OWNER, RESUME, WEIGHTS
+from benchmark.engine import locks
+from benchmark.engine.contents import BEST, LEFTOVERS, NEWEST, OWNER, RESUME, WEIGHTS
 from benchmark.files import writing
 from benchmark.records import identity as hashes
+from benchmark.records.archive import matches
 from benchmark.records.store import TRAINED
 
 _NAMED: set[Path] = set()
@@ -109,7 +113,9 @@ def save(content: Any, path: Path) -> str:
 
     Raises:
         UserError: The file cannot be written.
+        Busy: Another process has taken a folder that this one held.
     """
+    locks.check()
     # Written by torch itself, a full disk would be a RuntimeError without the file's name.
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -246,7 +252,7 @@ def begin(folder: Path, identity: str, epochs: int) -> None:
     Raises:
         UserError: The file cannot be written.
     """
-    discard(folder, RESUME, BEST)
+    discard(folder, RESUME, BEST, NEWEST)
     write_json(folder / OWNER, {'identity': identity, 'epochs': epochs})
 
 
@@ -266,10 +272,32 @@ def read_resume(folder: Path, identity: str, own: Mapping[str, Tensor]) -> dict[
             raise Unusable('it is of another training')
         if not fits(found.get('state_dict'), own):
             raise Unusable('its weights are those of another network')
-        path = folder / BEST
-        if path.exists():
-            load_weights(path, own)  # else the last epoch would find out, after all the others
+        path, sha256 = folder / BEST, _selected(found)
+        if sha256 is not None and matches(folder / NEWEST, sha256):
+            promote(folder)
+        discard(folder, NEWEST)
+        if sha256 is not None or path.exists():
+            load_weights(path, own, sha256)  # else the last epoch would find out
         return found
     except Unusable as error:
         name(path, error)
         return None
+
+
+def promote(folder: Path) -> None:
+    """Puts the weights that were selected just now, if any were, in the place of those before.
+
+    This is done once the state that names them is written: whoever goes on from the state before
+    may select other weights when it trains the epoch again.
+    """
+    if (folder / NEWEST).exists():
+        make_room(folder, BEST)
+        os.replace(folder / NEWEST, folder / BEST)
+
+
+def _selected(found: Mapping[str, Any]) -> str | None:
+    """Returns the hash of the weights that a stopped training had selected, if it had."""
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+        sha256 = json.loads(found['selection']).get('best')
+        return sha256 if isinstance(sha256, str) else None
+    return None

@@ -20,6 +20,7 @@ from benchmark.report.render import FORMATS, comma_separated, grid, latex_of, se
 from benchmark.report.runs import Loader, NoColumn, Runs, gather
 from benchmark.report.selection import EVERYTHING, Selection
 from benchmark.report.table import Block, Table
+from benchmark.subsets import subset_order
 
 
 class Lacking(UserError):
@@ -236,15 +237,13 @@ def write_baseline(results: Path, made: Table, name: str) -> list[TextTable]:
         raise Lacking('; '.join(reasons))
     stem = results / 'tables' / f'{made.stem.name if made.stem else made.dataset}-baseline'
     parts = [escaping.markdown(f'# {made.dataset} against {name}')]
-    for text in (text for each in tables for text in each):
-        parts += section(text, 2)
+    texts = [text for each in tables for text in each]
+    parts += [part for text in texts for part in section(text, 2)]
     left_out = [f'Not compared: {reason}' for reason in reasons]
     parts += [escaping.markdown(f'{line}.') for line in left_out]
     write_text(stem.with_name(f'{stem.name}.md'), '\n\n'.join(parts) + '\n')
-    tex = latex_of((text for each in tables for text in each), left_out)
-    write_text(stem.with_name(f'{stem.name}.tex'), tex)
-    rows = comma_separated(baseline.plain(able, name))
-    write_text(stem.with_name(f'{stem.name}.csv'), rows)
+    write_text(stem.with_name(f'{stem.name}.tex'), latex_of(texts, left_out))
+    write_text(stem.with_name(f'{stem.name}.csv'), comma_separated(baseline.plain(able, name)))
     return [each[0] for each in tables]
 
 
@@ -265,12 +264,13 @@ def brief(record: Record) -> str:
     if not scores:
         return f'{metric} is undefined on every subset'
     last = min if record['dataset']['higher_is_better'] else max
-    subset = last(scores, key=scores.__getitem__)
+    # Of several with the worst score the first one; a file names them in another order.
+    subset = last(subset_order(scores, record['dataset']['modalities']), key=scores.__getitem__)
     which = record['protocol'].get('subsets', '')
     mean = tested.mean(scores, len(record['dataset']['modalities']), which)
     kind = 'estimated mean' if tested.is_sample(which) else 'mean'
-    worst = f'{shown(scores[subset], metric)} worst ({subset})'
-    return f'{metric} {shown(mean, metric)} {kind}, {worst}'
+    told = shown(mean, metric), shown(scores[subset], metric)
+    return f'{metric} {told[0]} {kind}, {told[1]} worst ({subset})'
 
 
 def show(made: Table, protocols: set[str] | None = None) -> None:

@@ -46,7 +46,7 @@ def full(monkeypatch):
     return names
 
 
-WRITTEN = ['resume.json', 'resume.pth', 'best.pth', 'checkpoint.pth', 'trained.json',
+WRITTEN = ['resume.json', 'resume.pth', 'newest.pth', 'checkpoint.pth', 'trained.json',
            'model.json', 'validation.npz', 'outcomes.npz', 'gallery.json',
            'record.json']  # fmt: skip
 

@@ -10,7 +10,7 @@ import pytest
 from tasks import TASKS, Toy
 
 from benchmark import run
-from benchmark.engine import grid, locks, trials, tuning
+from benchmark.engine import execution, grid, locks, state, trials, tuning
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment
 from benchmark.engine.hooks import Checkpoint
@@ -111,6 +111,30 @@ def test_where_files_cannot_be_locked_an_abandoned_lock_is_taken_after_a_while(
     assert free()
 
 
+def test_what_has_lost_its_folder_writes_nothing_more_there(tmp_path, monkeypatch):
+    def unsupported(handle, how):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(locks.fcntl, 'flock', unsupported)
+    (e,) = experiments(tmp_path, 'modality_dropout', epochs=3)
+    epochs = []
+
+    def loses(stage, epoch, *_):
+        """Another process takes the folder, as if this one had been stopped for minutes."""
+        if stage == 'training' and epoch == 1:
+            (held,) = (e.folder / locks.FOLDER).iterdir()
+            held.rename(held.with_name('another'))
+        epochs.append(epoch)
+
+    with pytest.raises(locks.Busy), locks.holding(e.folder):
+        execution.run(e, Machine('cpu'), loses)
+    assert max(epochs) == 1
+    assert (e.folder / locks.FOLDER / 'another').exists()
+    assert state.epochs_done(e.folder, e.identity) == 1
+    assert e.recorded() is None
+    locks.check()
+
+
 @pytest.mark.parametrize(
     'make',
     [
@@ -136,9 +160,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
         held.__enter__()
 
 
-def experiments(results, *methods):
+def experiments(results, *methods, epochs=1):
     data = Toy(TASKS['vectors'])
-    protocol = Protocol.build(data.recipe, {'epochs': 1}, 'cpu')
+    protocol = Protocol.build(data.recipe, {'epochs': epochs}, 'cpu')
     return [experiment(Spec(m), data, protocol, 0, results) for m in methods]
 
 

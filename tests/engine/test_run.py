@@ -633,6 +633,7 @@ def test_the_first_epoch_of_the_best_score_is_selected(rule, expected, metric, t
     kept = selection.state['scores']['a+b']['metrics'][metric]
     assert kept == (SCRIPT[expected][0] if metric == 'ACER' else 1 - SCRIPT[expected][0])
     if rule != 'last':
+        hooks.state.promote(tmp_path)
         assert torch.load(selection.best, weights_only=True)['epoch'] == expected
 
 

@@ -1,6 +1,7 @@
 """Experiments as tasks of Slurm: options, units of work, and a command in a real Slurm."""
 
 import contextlib
+import errno
 import importlib.util
 import io
 import os
@@ -20,8 +21,9 @@ from slurm import Unavailable, cluster
 from tasks import TASKS, Toy
 
 from benchmark import run, running
-from benchmark.engine import picking, plan, slurm, slurm_jobs, slurm_options
+from benchmark.engine import locks, picking, plan, slurm, slurm_jobs, slurm_options
 from benchmark.engine.building import Machine
+from benchmark.engine.locks import holding
 from benchmark.engine.slurm_options import minutes, options
 from benchmark.engine.slurm_task import Task
 from benchmark.errors import UserError
@@ -351,7 +353,8 @@ def test_a_missing_package_is_one_line(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ('words', 'device'),
     [('time=5', 'cpu'), ('time=5,gpus=1', 'cuda'), ('time=5,gres=gpu:a100:1', 'cuda'),
-     ('time=5,gpus_per_node=1', 'cuda'), ('time=5,gres=shard:1', 'cpu')],
+     ('time=5,gpus_per_node=1', 'cuda'), ('time=5,gres=shard:1', 'cpu'),
+     ('time=5,gres=gpu', 'cuda'), ('time=5,gres=gpu:0', 'cpu'), ('time=5,gres=gpu:a100:0', 'cpu')],
 )  # fmt: skip
 def test_tasks_compute_on_a_gpu_if_they_ask_for_one(words, device):
     args = run.parser().parse_args(['--slurm', words])
@@ -416,6 +419,32 @@ def test_a_search_waits_for_the_teachers_of_its_trials_and_of_its_seeds(tmp_path
     items, teachers = picking.picked(grid, only[1:], tmp_path)
     assert items == []
     assert {e.folder for e in teachers} == search.after
+
+
+def test_another_command_that_submits_is_waited_for(tmp_path, monkeypatch, capsys):
+    naps = []
+    monkeypatch.setattr(slurm.time, 'sleep', naps.append)
+    with holding(tmp_path), pytest.raises(UserError) as caught, slurm._alone(tmp_path):
+        pass
+    assert str(caught.value).startswith(f'{tmp_path}: another command has been submitting jobs for')
+    assert sum(naps) == pytest.approx(slurm.PATIENCE, abs=2)
+    assert capsys.readouterr().out.count('waiting for another command') == 1
+
+
+def test_a_submission_that_was_killed_is_waited_for_where_files_cannot_be_locked(
+    tmp_path, monkeypatch
+):
+    def unsupported(handle, how):
+        raise OSError(errno.ENOSYS, 'Function not implemented')
+
+    clock = [0.0]
+    monkeypatch.setattr(locks.fcntl, 'flock', unsupported)
+    monkeypatch.setattr(locks.time, 'monotonic', lambda: clock[0])
+    monkeypatch.setattr(slurm.time, 'sleep', lambda seconds: clock.append(clock.pop() + seconds))
+    (tmp_path / locks.FOLDER).mkdir()
+    (tmp_path / locks.FOLDER / 'dead').touch()
+    with slurm._alone(tmp_path):
+        assert locks.STALE < clock[0] < slurm.PATIENCE
 
 
 def test_a_folder_of_no_experiment_is_one_line(tmp_path):

@@ -200,6 +200,36 @@ def test_weights_of_another_network_are_not_there(tmp_path):
         assert state.read_trained(tmp_path, e.identity, other) is None
 
 
+@pytest.mark.parametrize('killed', ['before the state was written', 'after it was'])
+def test_what_was_selected_is_what_the_state_names_whenever_a_process_was_killed(
+    killed, begun, whole, tmp_path
+):
+    shutil.copytree(begun, tmp_path / 'results')
+    e = experiment(tmp_path / 'results', selection='worst')
+    best, newest = e.folder / state.BEST, e.folder / state.NEWEST
+    named, other = best.read_bytes(), execution.build(e, 'cpu').state_dict()
+    state.save(other, newest)
+    if killed == 'after it was':
+        newest.replace(best)
+        newest.write_bytes(named)
+    assert readable(e, state.BEST) is not None
+    assert best.read_bytes() == named
+    assert not newest.exists()
+    assert finished(e)[0] == whole
+
+
+def test_a_training_whose_selected_weights_are_others_begins_anew_at_once(
+    begun, whole, tmp_path, capsys
+):
+    shutil.copytree(begun, tmp_path / 'results')
+    e = experiment(tmp_path / 'results', selection='worst')
+    state.save(execution.build(e, 'cpu').state_dict(), e.folder / state.BEST)
+    again, epochs = finished(e)
+    assert again == whole
+    assert min(epochs) == 0
+    assert 'best.pth: cannot be used (its hash is another one)' in capsys.readouterr().out
+
+
 class Hostile:
     """Makes a folder when it is unpickled."""
 

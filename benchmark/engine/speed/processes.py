@@ -124,8 +124,9 @@ def memory(sizes: Sizes) -> Row:
         found = pool.apply(_memories, (sizes, machine().device))
     early = found[len(found) // 10]
     what = f'memory of the process after {len(found)} training steps / after {len(found) // 10}'
-    value = found[-1] / early if early else 1.0
-    return Row(what, [value], '<= 1.02', f'{early:.0f} MiB and {found[-1]:.0f} MiB')
+    if not early:
+        return Row(what, [], note='this system does not tell it')
+    return Row(what, [found[-1] / early], '<= 1.02', f'{early:.0f} MiB and {found[-1]:.0f} MiB')
 
 
 def kept(sizes: Sizes) -> Row:
