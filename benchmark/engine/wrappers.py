@@ -27,7 +27,11 @@ class _Clipping:
         """Steps, after whoever watches has seen the gradients."""
         if self.watch is not None:
             self.watch(self)
+        self._unscale()
         super().step(**kwargs)  # type: ignore[misc]
+
+    def _unscale(self) -> None:
+        """Divides the gradients by the factor of mixed precision, if there is one."""
 
     def _clip_grad(self) -> None:
         """Clips the gradients of all parameters together; the norm stays on the device."""
@@ -40,4 +44,14 @@ class PlainWrapper(_Clipping, OptimWrapper):
 
 
 class MixedWrapper(_Clipping, AmpOptimWrapper):
-    """mmengine's wrapper for training in mixed precision."""
+    """mmengine's wrapper for training in mixed precision.
+
+    Hooks of the optimiser, such as those of methods that clip each network by itself, see gradients
+    without the factor. A fused optimiser would divide them only while it steps.
+    """
+
+    loss_scaler: Any
+
+    def _unscale(self) -> None:
+        if not self.clip_grad_kwargs:  # else mmengine does it, which is allowed once
+            self.loss_scaler.unscale_(self.optimizer)
