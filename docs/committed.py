@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from benchmark.records import store
@@ -16,7 +17,6 @@ PLACES = {
     'ablation_faces': ('ablation', 'synth_faces'),
     'ablation_rooms': ('ablation', 'synth_rooms'),
     'fusion_faces': ('fusion', 'synth_faces'),
-    'fusion_rooms': ('fusion', 'synth_rooms'),
     'gpu_faces': ('gpu', 'synth_faces'),
     'gpu_rooms': ('gpu', 'synth_rooms'),
     'variants_faces': ('variants', 'synth_faces'),
@@ -36,25 +36,35 @@ RATES = {'rates_faces': 'synth_faces', 'rates_rooms': 'synth_rooms'}
 """Page of RedCore's rates -> the data set. Each rate has a protocol of its own."""
 
 
-def gathered(folder: str, dataset: str) -> list[runs.Runs]:
+def gathered(folder: str, dataset: str, seeds: Collection[int] = ()) -> list[runs.Runs]:
     """Returns the committed runs of a data set in folders of results, one for each protocol.
 
     Runs that two of the folders hold count once.
+
+    Args:
+        folder: Names of the folders, joined by +.
+        dataset: The data set.
+        seeds: The seeds that count; by default all.
     """
     once: dict[str, tuple[Path, dict]] = {}
     for name in folder.split('+'):
         for path, record in store.scan(RESULTS / name / 'runs' / dataset).complete.items():
             once.setdefault(record['identity'], (path, record))
-    found = dict(once.values())
+    found = {p: r for p, r in once.values() if not seeds or r['seed'] in seeds}
     files = {record['identity']: path.with_name(store.OUTCOMES) for path, record in found.items()}
     return runs.gather(
         found.values(), lambda record: store.read_outcomes(files[record['identity']]), []
     )
 
 
-def rows_of(name: str) -> runs.Runs:
-    """Returns the runs of a page, whose name is that of a data set for its reference."""
-    (known,) = gathered(*PLACES.get(name, ('reference', name)))
+def rows_of(name: str, seeds: Collection[int] = ()) -> runs.Runs:
+    """Returns the runs of a page, whose name is that of a data set for its reference.
+
+    Args:
+        name: The name of the page.
+        seeds: The seeds that count; by default all.
+    """
+    (known,) = gathered(*PLACES.get(name, ('reference', name)), seeds)
     return known
 
 

@@ -42,6 +42,18 @@ MASKED = {'gated': 'fusion'}
 LATE = 'late_fusion', 'late_fusion:combine=product', 'late_fusion:combine=learned'
 """The rows of late fusion, one for each rule."""
 
+NEW = {
+    'eight_rooms': {'redcore': range(5, 8), 'ogm_ge': range(5, 8)},
+    'eight_faces': {
+        'passion': range(5, 8),
+        'm3ae': range(5, 8),
+        'distilled:alpha=auto,temperature=2': range(3, 8),
+    },
+    'eight_gaps': {'redcore': range(3, 8), 'redcore:rate=0': range(3, 8)},
+}
+"""Page of rows with eight seeds -> the rows that were chosen after their first seeds, and the seeds
+that were new then."""
+
 Case = tuple[str, str, str]
 
 
@@ -195,8 +207,15 @@ def made(name: str) -> str:
         names = [f'{100 * float(rate):.0f} % missing, ' for rate, _ in cases]
         return page({title: [(known[rate], case) for rate, case in cases]}, names)
     rows = rows_of(name)
-    found = families(name, rows).items()
-    return page({title: [(rows, case) for case in cases] for title, cases in found})
+    found = {t: [(rows, case) for case in cases] for t, cases in families(name, rows).items()}
+    if name in NEW:
+        found['On the new seeds alone'] = on_new_seeds(name)
+    return page(found)
+
+
+def on_new_seeds(name: str) -> list[tuple[runs.Runs, Case]]:
+    """Returns what `NEW` says of a page: rows against modality dropout, on the new seeds alone."""
+    return [(rows_of(name, seeds), (row, BASE, 'mean')) for row, seeds in NEW[name].items()]
 
 
 if __name__ == '__main__':

@@ -24,7 +24,6 @@ from torch import Tensor
 from benchmark import files
 from benchmark.engine import locks
 from benchmark.engine.contents import BEST, LEFTOVERS, NEWEST, OWNER, RESUME, WEIGHTS
-from benchmark.files import writing
 from benchmark.records import identity as hashes
 from benchmark.records.archive import matches
 from benchmark.records.store import TRAINED
@@ -74,7 +73,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """
     make_room(path.parent, path.name)
     whole = {**content, 'content': hashes.content(content)}
-    with writing(path) as file:
+    with files.writing(path) as file:
         file.write(f'{json.dumps(whole, indent=1, sort_keys=True)}\n'.encode())
 
 
@@ -120,7 +119,7 @@ def save(content: Any, path: Path) -> str:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     make_room(path.parent, path.name)
-    with writing(path) as file:
+    with files.writing(path) as file:
         file.write(buffer.getbuffer())
     return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
@@ -285,10 +284,9 @@ def read_resume(folder: Path, identity: str, own: Mapping[str, Tensor]) -> dict[
 
 
 def promote(folder: Path) -> None:
-    """Puts the weights that were selected just now, if any were, in the place of those before.
+    """Puts weights that were just selected in the place of those before; the state names them.
 
-    This is done once the state that names them is written: whoever goes on from the state before
-    may select other weights when it trains the epoch again.
+    Whoever goes on from an older state may select others when it trains the epoch again.
     """
     if (folder / NEWEST).exists():
         make_room(folder, BEST)
@@ -297,7 +295,6 @@ def promote(folder: Path) -> None:
 
 def _selected(found: Mapping[str, Any]) -> str | None:
     """Returns the hash of the weights that a stopped training had selected, if it had."""
-    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-        sha256 = json.loads(found['selection']).get('best')
-        return sha256 if isinstance(sha256, str) else None
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        return str(json.loads(found['selection'])['best'])
     return None
