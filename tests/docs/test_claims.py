@@ -557,8 +557,8 @@ CLAIMS = [
     Claim(
         RESULTS,
         'That `redcore` is better than `redcore:rate=0`, whose supervision does not follow the '
-        'missing rates, is not proven (p {p}): what helps here is not that part of RedCore, as far '
-        'as these data can tell.',
+        'missing rates, is not proven (p {p}), so that these data do not show that this part of '
+        'RedCore helps',
         'eight_gaps',
         1,
         [('redcore', 'redcore:rate=0', 'mean')],
