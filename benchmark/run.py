@@ -22,7 +22,7 @@ from benchmark.engine import arguments, forking, slurm_options  # noqa: E402
 from benchmark.engine.grids import GRIDS  # noqa: E402
 from benchmark.files import user_path  # noqa: E402
 from benchmark.records import kinds  # noqa: E402
-from benchmark.streams import Parser, command, telling  # noqa: E402
+from benchmark.streams import Parser, command, telling, uninterrupted  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmark/run.py --methods mmanet rfnet
@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     slurm_options.add(p)
     arguments.add_curves(p)
     _add_which(p)
+    p.set_defaults(typed=False)  # a Python program may plan, too
     return p
 
 
@@ -172,7 +173,7 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         '--gpus',
         type=arguments.gpus,
         metavar='N,...',
-        help='GPUs that the jobs get in turn, e.g. 0,1; default: with --jobs all, else the first',
+        help='GPUs that the jobs get in turn, e.g. 0,1; default: all, with --jobs 1 the first',
     )
     p.add_argument(
         '--workers',
@@ -192,7 +193,7 @@ def _add_how(p: argparse.ArgumentParser) -> None:
         type=int,
         metavar='N',
         help='experiments that run at the same time, each in a process of its own, e.g. 2; '
-        'default: one for each GPU of --gpus; on a CPU one for each core and thread if the data '
+        'default: one for each GPU; on a CPU one for each core and thread if the data '
         'lie in memory; else 1',
     )
 
@@ -257,11 +258,12 @@ def main(argv: list[str] | None = None) -> int:
         from benchmark.engine.listing import show_list
 
         return show_list(args.data_root)
-    args.words = sys.argv[1:] if argv is None else argv
+    args.words, args.typed = sys.argv[1:] if argv is None else argv, argv is None
     if argv is None and arguments.processes() == 1:
         forking.load_beside(args)
     # PyTorch, which takes seconds to import, and which nothing above needs.
-    from benchmark import running
+    with uninterrupted():
+        from benchmark import running
 
     return running.start(args, typed=argv is None)
 

@@ -36,6 +36,7 @@ from benchmark.registry import discover
 from benchmark.report import robustness_tables, writer
 from benchmark.report.page import document
 from benchmark.report.table import Table
+from benchmark.streams import uninterrupted
 
 LEFT_BEHIND = 600.0
 """Seconds after which a half-written table or page is that of a killed process."""
@@ -109,7 +110,8 @@ def planned(
 
 def _start(args: argparse.Namespace, typed: bool) -> int:
     """Does what the arguments say, as of `start`, in the process that decides."""
-    discover()
+    with uninterrupted():
+        discover()
     refused: list[str] | None = [] if args.dry_run else None
     # Planning writes what a named grid means into the arguments; helpers plan from those typed.
     asked = argparse.Namespace(**vars(args))
@@ -126,9 +128,7 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
     able = grid if args.gaps is None else without_refused(grid, machine, args.dry_run)
     if args.launcher == 'slurm':
         return hand_over(able, machine, args, bool(refused))
-    # Nobody sees a task of Slurm die. A process beside one that holds a GPU may not get it.
-    task = args.only is not None and not torch.cuda.is_initialized()
-    able, taught = own_share(able, args, machine, trainer if task else None)
+    able, taught = own_share(able, args, machine, trainer if _apart(args) else None)
     if (args.shard or args.only) and not able and not refused:
         return 0 if taught else 1
     if args.budget is not None or args.dry_run:
@@ -137,11 +137,20 @@ def _start(args: argparse.Namespace, typed: bool) -> int:
         able = within(able, machine if typed else replace(machine, jobs=1), args.budget)
     if refused is not None:
         return 0 if show_plan(able, machine, len(refused), request_of(args)) else 1
+    task = _apart(args)
     ok = execute(able, machine, args.force, writer.brief, helper, task)
     if request := request_of(args):
         ok &= corruption_runs.execute(plan.flat(able), machine, request, tester, task)
     shown = show_tables(grid, args.results, args.gaps is not None, request is not None)
     return 0 if ok and shown and taught else 1
+
+
+def _apart(args: argparse.Namespace) -> bool:
+    """Returns whether even one experiment trains in a process of its own.
+
+    Nobody sees a task of Slurm die. A process beside one that holds a GPU may not get it.
+    """
+    return args.only is not None and not torch.cuda.is_initialized()
 
 
 def own_share(

@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NoReturn, ParamSpec, TextIO
 
@@ -141,6 +142,26 @@ def silent() -> Iterator[None]:
         contextlib.redirect_stderr(nowhere),
     ):
         yield
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Lets an interruption from the terminal that comes within the block take effect at its end.
+
+    Libraries that are interrupted while they are imported may go on half loaded, and fail then.
+    Only the main thread of a process can be interrupted.
+    """
+    came: list[int] = []
+    handler = None
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def command(main: Callable[[], int]) -> NoReturn:

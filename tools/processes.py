@@ -31,6 +31,7 @@ import torch  # noqa: E402
 from repetitions import scientific  # noqa: E402
 
 from benchmark import run  # noqa: E402
+from benchmark.engine.contents import LEFTOVERS  # noqa: E402
 from benchmark.records import store  # noqa: E402
 
 DATA = ['train=32', 'val=16', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'selection=worst']
@@ -78,7 +79,7 @@ def found(results: Path) -> Found:
 
 def leftovers(results: Path) -> list[str]:
     """Returns the files in the folders of runs that no finished run should leave."""
-    names = ('.*', 'resume.*', 'best.pth')
+    names = ('.*', *LEFTOVERS)
     return [str(path) for name in names for path in (results / 'runs').rglob(name)]
 
 

@@ -71,7 +71,7 @@ def check_meant(specs: Sequence[str], datasets: Sequence[str]) -> None:
 
     Args:
         specs: Specs of the methods.
-        datasets: Specs of the data sets.
+        datasets: Specs of the data sets, and of those of the grid.
 
     Raises:
         UserError: One names another data set; the nearest name is given.
@@ -81,4 +81,4 @@ def check_meant(specs: Sequence[str], datasets: Sequence[str]) -> None:
         for key in given:
             dataset, dot, _ = key.rpartition('.')
             if dot and dataset not in names:
-                raise unknown(f'data set of the command in {name}:{key}:', dataset, names)
+                raise unknown(f'data set in {name}:{key}:', dataset, names)

@@ -16,7 +16,7 @@ from benchmark.engine.building import Machine, build, loaders
 from benchmark.engine.compiling import compiled
 from benchmark.engine.contents import ANEW, home
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
-from benchmark.engine.locks import holding
+from benchmark.engine.locks import check_held, holding
 from benchmark.engine.parallel import sections
 from benchmark.engine.recording import Trained, finish, keep_other
 from benchmark.errors import UserError
@@ -271,7 +271,11 @@ def failure(experiment: Experiment, error: BaseException, machine: Machine) -> s
 
     Returns:
         The error in one line, with the file that holds the traceback if there is one.
+
+    Raises:
+        Busy: Another process has taken the folder, which records what becomes of the run.
     """
+    check_held()
     message, trace = describe(experiment, error)
     status = 'refused' if isinstance(error, CannotTrain) else 'failed'
     record = {**experiment.header, 'status': status, 'error': message}

@@ -20,6 +20,7 @@ from pathlib import Path
 from benchmark.engine.granted import cores
 from benchmark.engine.grids import EMBEDDED
 from benchmark.files import ROOT
+from benchmark.streams import uninterrupted
 
 LOADED = ['benchmark.loaded']
 """What that process imports."""
@@ -56,7 +57,7 @@ def load_beside(args: argparse.Namespace) -> None:
     multiprocessing.get_context('forkserver').set_forkserver_preload(LOADED)
     os.chdir(ROOT)  # most versions of Python tell the process no other path
     try:
-        with uninterrupted():
+        with starting():
             forkserver.ensure_running()
     except ChildProcessError:  # this process is a fork of one that has started it
         return
@@ -72,19 +73,20 @@ def forget() -> None:
 
 
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
+def starting() -> Iterator[None]:
     """Keeps interruptions from the terminal from processes that start in the block.
 
     They reach the process that starts them, once the block has ended, and that one ends the others.
     A process that was interrupted while it loads libraries would print where.
     """
-    # It would lift the block if it were started within.
+    # It would lift the block of the signal if it were started within.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with uninterrupted():  # another thread may take the signal
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def context() -> ForkServerContext | SpawnContext:

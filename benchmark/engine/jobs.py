@@ -116,7 +116,7 @@ def _work(job: Job, pipe: Connection, number: int, gpus: Sequence[int]) -> None:
     # A process that was killed can tell nobody, and an epoch may take hours.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # An interruption from the terminal reaches all processes; the first one ends the others.
-    # `forking.uninterrupted` keeps it from this one, and this from those that it starts.
+    # `forking.starting` keeps it from this one, and this from those that it starts.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Loader processes are forked, as elsewhere; mmengine warns of a method that was set.
     multiprocessing.set_start_method(None, force=True)
@@ -169,7 +169,7 @@ class Crew:
                 continue
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(self.job, theirs, number, self.gpus))
-            with forking.uninterrupted():
+            with forking.starting():
                 process.start()
             theirs.close()
             self.pipes[ours] = number

@@ -28,6 +28,7 @@ FILE, FOLDER = '.lock', '.lock.d'
 BEAT, STALE = 10.0, 120.0
 """Seconds between renewals, and after which a lock that was not renewed counts as abandoned."""
 
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 _seen: dict[Path, tuple[object, float]] = {}
@@ -44,7 +45,7 @@ class Busy(Exception):
     """Another process works in this folder."""
 
 
-def check() -> None:
+def check_held() -> None:
     """Checks that this process still has all the folders that it holds.
 
     One that was stopped, or could not reach the file system, for `STALE` seconds has lost those
@@ -56,8 +57,9 @@ def check() -> None:
     for file in tuple(_own):
         try:
             file.stat()
-        except FileNotFoundError:
-            raise Busy from None
+        except OSError as error:
+            if error.errno in _GONE:
+                raise Busy from None
 
 
 @contextlib.contextmanager

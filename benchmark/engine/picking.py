@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -188,7 +189,8 @@ def train_teachers(teachers: Sequence[Experiment], machine: Machine, told: Repor
             told.end('trained')
         except (Exception, SystemExit) as error:  # code of a method may end the interpreter
             message, trace = describe(e, error)
-            log(e, trace)
+            with contextlib.suppress(UserError):  # the error itself is told
+                log(e, trace)
             told.end(f'FAILED: {message}')
             all_trained = False
     return all_trained

@@ -262,9 +262,6 @@ def _protocols(datasets: Sequence[Dataset], request: Request) -> list[tuple[Data
     for key in request.options if request.gaps is not None else ():
         if key.rpartition('.')[2] == 'rates':
             raise UserError(f'--gaps: expected no {key} in --cfg-options beside it')
-    if request.mask is not None and (len(datasets) > 1 or request.gaps is not None):
-        told = '--gaps' if request.gaps is not None else ', '.join(d.name for d in datasets)
-        raise UserError(f'--mask: expected one data set and no --gaps beside it, found {told}')
     found: list[tuple[Dataset, Protocol]] = []
     for data in datasets:
         with listing(data.name, request.refused):

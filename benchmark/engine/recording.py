@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from benchmark.dataset import SPLITS, Split
-from benchmark.engine import cost, environment, notes, showing, training
+from benchmark.engine import cost, environment, locks, notes, showing, training
 from benchmark.engine.building import Machine, loader_of
 from benchmark.engine.evaluation import SubsetEvaluator
 from benchmark.engine.experiment import Experiment
@@ -80,6 +80,7 @@ def finish(
         **environment.circumstances(machine.device, machine.grid),
     }
     record['environment'] |= machine.unusual
+    locks.check_held()
     keep_other(experiment)
     record['outcomes'] = _keep(experiment, trained, {'val': validated, 'test': tested})
     record |= _curves(experiment, trained)

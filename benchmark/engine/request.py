@@ -55,6 +55,8 @@ def prepare(
     if not args.dry_run:
         make_folder(args.results.resolve())
     grid, opened = _experiments(args, named, options, device, refused)
+    if device == 'cuda' and not gpus and (gpus := all_gpus(args, len(plan.flat(grid)))):
+        use_threads(args.threads, device, len(gpus))
     if args.tune is not None:
         for label in sorted({e.label for e in grid if not isinstance(e, Search)}):
             print(f'{label}: nothing to tune')
@@ -69,8 +71,8 @@ def prepare(
 def place(args: argparse.Namespace) -> tuple[str, tuple[int, ...]]:
     """Returns the device, 'cpu' or 'cuda', and which GPUs the jobs get in turn.
 
-    Without a choice, the jobs share all that there are; one alone computes on PyTorch's current
-    GPU.
+    Without a choice, several jobs that were asked for share all that there are, and one alone
+    computes on PyTorch's current GPU. Without a number of jobs, `all_gpus` says what there is.
 
     Raises:
         UserError: A GPU that was asked for is not there.
@@ -92,10 +94,24 @@ def place(args: argparse.Namespace) -> tuple[str, tuple[int, ...]]:
         if number >= count:
             there = f'the GPUs 0 to {count - 1}' if count > 1 else 'GPU 0 alone'
             raise UserError(f'{wanted}: expected some of {there}, found {number}')
-    alone = args.jobs == 1 or arguments.processes() > 1  # torchrun gives each process its own
-    if not chosen and count > 1 and not alone:
+    if not chosen and (args.jobs or 1) > 1:
         chosen = tuple(range(count))
     return 'cuda', tuple(chosen)
+
+
+def all_gpus(args: argparse.Namespace, count: int) -> tuple[int, ...]:
+    """Returns the GPUs that experiments share if neither GPUs nor a number of jobs was asked for.
+
+    Empty where there is one of either, where nothing was typed, so that one process does all, and
+    under `torchrun` or for tasks of Slurm, which give each process its own.
+
+    Args:
+        args: The arguments.
+        count: How many experiments there are.
+    """
+    one = args.jobs is not None or not args.typed or arguments.processes() > 1
+    gpus = 0 if one or args.launcher == 'slurm' else min(count, torch.cuda.device_count())
+    return tuple(range(gpus)) if gpus > 1 else ()
 
 
 def _experiments(
@@ -124,6 +140,8 @@ def _experiments(
         if own not in opened:
             found = plan.open_datasets(args.datasets, args.data_root, varied, refused)
             opened[own] = checked(found, options, refused, trains(args.methods))
+        if args.mask is not None:
+            check_mask(opened[own], args.gaps)
         # A method's options may differ between data sets; those with equal ones are one request.
         for methods, group in itertools.groupby(
             opened[own], lambda data: chosen.on(args.methods, data, named)
@@ -135,6 +153,17 @@ def _experiments(
     if named:
         chosen.tell_left_out(args.methods, named, every)
     return plan.once(grid), every
+
+
+def check_mask(datasets: Sequence[Dataset], rates: Sequence[str] | None) -> None:
+    """Checks that a mask manifest stands beside one data set, and beside no --gaps.
+
+    Raises:
+        UserError: It does not.
+    """
+    if len(datasets) > 1 or rates is not None:
+        told = '--gaps' if rates is not None else ', '.join(d.name for d in datasets)
+        raise UserError(f'--mask: expected one data set and no --gaps beside it, found {told}')
 
 
 def checked(

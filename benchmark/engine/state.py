@@ -59,7 +59,11 @@ def make_room(folder: Path, *names: str) -> None:
     """Removes what stands in the place of files that are about to be written and is no file.
 
     A folder would be an error; a link would lead the writer elsewhere, and a pipe would stop it.
+
+    Raises:
+        Busy: Another process has taken a folder that this one held.
     """
+    locks.check_held()
     for path in (folder / name for name in names):
         if path.is_symlink() or (path.exists() and not path.is_file()):
             discard(folder, path.name)
@@ -112,9 +116,7 @@ def save(content: Any, path: Path) -> str:
 
     Raises:
         UserError: The file cannot be written.
-        Busy: Another process has taken a folder that this one held.
     """
-    locks.check()
     # Written by torch itself, a full disk would be a RuntimeError without the file's name.
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -260,10 +262,8 @@ def read_resume(folder: Path, identity: str, own: Mapping[str, Tensor]) -> dict[
 
     The identity lies beside the state, so that nothing of another experiment is unpickled.
     """
-    if read_json(folder / OWNER, identity) is None:
-        return None
     path = folder / RESUME
-    if not path.exists():
+    if read_json(folder / OWNER, identity) is None or not path.exists():
         return None
     try:
         found = load(path)

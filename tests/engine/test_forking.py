@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -104,9 +105,11 @@ def test_an_interruption_reaches_the_command_and_not_what_it_is_starting():
     reached = []
 
     def act():
+        # The signal may reach any thread of the process.
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
         # A suite that runs in the background ignores the signal, and its processes inherit that.
         signal.signal(signal.SIGINT, lambda *_: reached.append(1))
-        with forking.uninterrupted():
+        with forking.starting():
             done = subprocess.run([sys.executable, '-c', tells], capture_output=True, check=True)
             os.kill(os.getpid(), signal.SIGINT)
             early = [*reached]
@@ -131,8 +134,7 @@ def test_jobs_start_where_no_interruption_reaches_them(capsys, monkeypatch):
 COPY = """
 import json, sys
 sys.path[0] = {root!r}
-from benchmark.engine import forking, jobs
-from benchmark.progress import Progress
+from benchmark.engine import forking
 
 def tells(pipe):
     import os
@@ -172,8 +174,7 @@ def test_a_copy_has_loaded_this_checkout_wherever_the_command_is_typed(tmp_path)
 PROGRAM = """
 import sys
 sys.path[0] = {root!r}
-from benchmark.engine import forking, jobs
-from benchmark.progress import Progress
+from benchmark.engine import forking
 
 forking.LOADED[:] = []  # loading PyTorch would take seconds
 

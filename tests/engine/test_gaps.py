@@ -14,7 +14,7 @@ import torch
 from tasks import TASKS, Toy
 
 from benchmark import files, run
-from benchmark.engine import execution, gaps, manifest, plan
+from benchmark.engine import execution, gaps, manifest, plan, request
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment as experiment_of
 from benchmark.engine.gaps import Mechanism
@@ -388,9 +388,17 @@ def test_a_manifest_stands_alone(tmp_path):
     with pytest.raises(UserError, match='no other training gaps beside it, found rates=0.5'):
         manifest.applied(file, data, built(data, rates='0.5'))
     for datasets, settings in (([data, data], None), ([data], ['0.5'])):
-        request = plan.Request(['complete'], [0], {}, tmp_path, 'cpu', None, settings, mask=file)
         with pytest.raises(UserError, match='--mask: expected one data set and no --gaps'):
-            plan.experiments(request, datasets)
+            request.check_mask(datasets, settings)
+
+
+def test_a_manifest_beside_a_grid_of_two_data_sets_is_refused_before_it_is_read(tmp_path):
+    # One of them does not get all methods of the grid.
+    grid = tmp_path / 'grid.yaml'
+    grid.write_text('methods: [missing_prompts, rfnet]')
+    words = ['--grid', str(grid), '--mask', str(tmp_path / 'none.csv'), '--results', str(tmp_path)]
+    with pytest.raises(UserError, match='--mask: expected one data set .* synth_faces, synth_room'):
+        request.prepare(run.parser().parse_args([*words, '--device', 'cpu']))
 
 
 def test_one_file_holds_one_mask(tmp_path):

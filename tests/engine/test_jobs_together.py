@@ -37,14 +37,27 @@ def placed(*words):
     return request.place(run.parser().parse_args([*words]))
 
 
-def test_gpus_are_those_that_were_asked_for(gpus, monkeypatch):
-    assert placed() == ('cuda', (0, 1, 2, 3))
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
-    assert placed() == placed('--jobs', '2') == ('cuda', ())
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
+def test_without_a_choice_several_experiments_share_all_gpus(gpus, monkeypatch):
+    def found(count, *words, typed=True):
+        args = run.parser().parse_args([*words])
+        args.typed = typed
+        return request.all_gpus(args, count)
+
+    assert found(9) == (0, 1, 2, 3)
+    assert found(3) == (0, 1, 2)
+    assert found(1) == ()
+    assert found(9, typed=False) == ()
+    assert found(9, '--jobs', '1') == ()
+    assert found(9, '--launcher', 'slurm') == ()
     with monkeypatch.context() as patch:  # torchrun gives each process one of them
         patch.setattr(request.arguments, 'processes', lambda: 4)
-        assert placed() == ('cuda', ())
+        assert found(9) == ()
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    assert found(9) == ()
+
+
+def test_gpus_are_those_that_were_asked_for(gpus):
+    assert placed() == ('cuda', ())
     assert placed('--device', 'cuda', '--jobs', '1') == ('cuda', ())
     assert placed('--jobs', '2') == ('cuda', (0, 1, 2, 3))
     assert placed('--gpus', '3,1') == ('cuda', (3, 1))

@@ -10,7 +10,7 @@ import pytest
 from tasks import TASKS, Toy
 
 from benchmark import run
-from benchmark.engine import execution, grid, locks, state, trials, tuning
+from benchmark.engine import again, contents, execution, grid, locks, state, trials, tuning
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import experiment
 from benchmark.engine.hooks import Checkpoint
@@ -132,7 +132,34 @@ def test_what_has_lost_its_folder_writes_nothing_more_there(tmp_path, monkeypatc
     assert (e.folder / locks.FOLDER / 'another').exists()
     assert state.epochs_done(e.folder, e.identity) == 1
     assert e.recorded() is None
-    locks.check()
+    locks.check_held()
+
+
+def test_what_has_lost_its_folder_neither_removes_nor_records_anything_there(tmp_path, monkeypatch):
+    def unsupported(handle, how):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(locks.fcntl, 'flock', unsupported)
+    (e,) = experiments(tmp_path, 'modality_dropout')
+    with locks.holding(e.folder):
+        (held,) = (e.folder / locks.FOLDER).iterdir()
+
+        def loses():
+            with again.beside(e) as made:
+                held.rename(held.with_name('another'))
+                made.folder.mkdir()
+                (made.folder / 'of another process').touch()
+
+        with pytest.raises(locks.Busy):
+            loses()
+        assert (e.folder / contents.ANEW / 'of another process').exists()
+        for write in (
+            lambda: state.write_json(e.folder / 'trained.json', {}),
+            lambda: execution.failure(e, UserError('no luck'), Machine('cpu')),
+        ):
+            with pytest.raises(locks.Busy):
+                write()
+    assert {path.name for path in e.folder.iterdir()} == {locks.FOLDER, contents.ANEW}
 
 
 @pytest.mark.parametrize(

@@ -502,6 +502,17 @@ def test_a_teacher_that_cannot_be_trained_stops_nothing_else_of_its_task(
         assert 'ValueError: no' in (teacher.folder / 'train.log').read_text()
 
 
+def test_a_teacher_whose_log_cannot_be_written_is_told_all_the_same(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise UserError('cannot be written')
+
+    monkeypatch.setattr(picking, 'train', fails)
+    monkeypatch.setattr(picking, 'log', full)
+    teachers = grid_of(tmp_path, 'complete', 'hemis')
+    assert not picking.teach(teachers, Machine('cpu'), None)
+    assert capsys.readouterr().out.count('FAILED: ValueError: no') == 2
+
+
 @pytest.mark.parametrize('trained', [True, False])
 def test_a_task_does_its_experiments_whatever_becomes_of_its_teachers(
     trained, tmp_path, monkeypatch

@@ -3,6 +3,7 @@
 import os
 import pty
 import runpy
+import signal
 import subprocess
 import sys
 
@@ -192,3 +193,16 @@ def test_a_command_ends_with_its_status(main, status, told, capsys, monkeypatch)
     with pytest.raises(SystemExit) as ended:
         streams.command(main)
     assert (ended.value.code, capsys.readouterr().err) == (status, told)
+
+
+def test_an_interruption_waits_for_the_end_of_a_block_in_which_libraries_are_imported():
+    reached = []
+
+    def act():
+        signal.signal(signal.SIGINT, lambda *_: reached.append(1))
+        with streams.uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            early = [*reached]
+        return (early, reached) != ([], [1])
+
+    assert status_of(act) == 0
