@@ -9,7 +9,7 @@ from benchmark.engine import corruption_runs, plan
 from benchmark.engine.again import Stamps
 from benchmark.engine.building import Machine
 from benchmark.engine.grid import Worker, steps
-from benchmark.engine.picking import picked, train_teachers
+from benchmark.engine.picking import picked, train_teacher
 from benchmark.engine.request import prepare
 from benchmark.engine.robustness import Request
 from benchmark.progress import Reporter
@@ -65,7 +65,8 @@ def help_teach(args: argparse.Namespace, folder: Path, told: Reporter) -> bool:
     """
     grid, machine = again(args)
     _, teachers = picked(grid, args.only, args.results)
-    return train_teachers([e for e in teachers if e.folder == folder], machine, told)
+    # None is left where another process has trained it meanwhile.
+    return all(train_teacher(e, machine, told) for e in teachers if e.folder == folder)
 
 
 def again(args: argparse.Namespace) -> tuple[plan.Grid, Machine]:

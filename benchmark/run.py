@@ -259,13 +259,13 @@ def main(argv: list[str] | None = None) -> int:
 
         return show_list(args.data_root)
     args.words, args.typed = sys.argv[1:] if argv is None else argv, argv is None
-    if argv is None and arguments.processes() == 1:
+    if args.typed and arguments.processes() == 1:
         forking.load_beside(args)
     # PyTorch, which takes seconds to import, and which nothing above needs.
     with uninterrupted():
         from benchmark import running
 
-    return running.start(args, typed=argv is None)
+    return running.start(args)
 
 
 if __name__ == '__main__':

@@ -42,13 +42,12 @@ LEFT_BEHIND = 600.0
 """Seconds after which a half-written table or page is that of a killed process."""
 
 
-def start(args: argparse.Namespace, typed: bool) -> int:
+def start(args: argparse.Namespace) -> int:
     """Does what the arguments say, together with the other processes of `torchrun`, if there are.
 
     Args:
-        args: The arguments.
-        typed: Whether they were typed. Other processes know nothing of what a Python program that
-            calls this has registered, and cannot help it.
+        args: The arguments. Unless they were typed, no other process helps: it knows nothing of
+            what the Python program that calls this has registered.
 
     Returns:
         The exit status of the command, as of `benchmark.run.main`.
@@ -57,7 +56,7 @@ def start(args: argparse.Namespace, typed: bool) -> int:
         UserError: The arguments do not hold together.
     """
     if arguments.processes() == 1:
-        return _start(args, typed)
+        return _start(args, args.typed)
     device = 'cuda' if args.device != 'cpu' and torch.cuda.is_available() else 'cpu'
     with processes.joined(device):
         return lead(args) if processes.leads() else follow(args)

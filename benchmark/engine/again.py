@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.engine import locks, state
+from benchmark.engine import state
 from benchmark.engine.contents import ANEW, FAILED, TRIAL, home
 from benchmark.engine.experiment import Experiment
-from benchmark.engine.locks import Busy
+from benchmark.engine.locks import Busy, check_held
 from benchmark.files import stamp, sync_folder
 from benchmark.records import store
 from benchmark.shown import one_line
@@ -79,11 +79,11 @@ def beside(experiment: Experiment) -> Iterator[Experiment]:
     try:
         state.discard(experiment.folder, ANEW)
         yield made
-        locks.check_held()
+        check_held()
         _replace(made.folder)
     finally:
         with contextlib.suppress(Busy):  # what lies there now is that of another process
-            locks.check_held()
+            check_held()
             shutil.rmtree(made.folder, ignore_errors=True)
 
 

@@ -133,7 +133,7 @@ def picked(grid: Grid, only: Sequence[str], results: Path) -> tuple[Grid, list[E
 
 
 def show_teachers(teachers: Sequence[Experiment], machine: Machine) -> None:
-    """Prints what `train_teachers` would do."""
+    """Prints what `teach` would do."""
     for e in teachers:
         word = 'trained' if is_trained(e.folder, e.identity_of(e.parts[0])) else 'to train'
         print(f'{word:8}  {located(e, machine.varied)}  {_kind(e)} {named(e)}  seed {e.seed}')
@@ -161,7 +161,7 @@ def teach(teachers: Sequence[Experiment], machine: Machine, trainer: Trainer | N
     with Progress(epochs, len(teachers)) as progress:
         for e in teachers:
             if trainer is None:
-                trained = train_teachers([e], machine, progress)
+                trained = train_teacher(e, machine, progress)
             else:
                 trained = bool(share(partial(trainer, e.folder), 1, progress, machine.gpus))
             failed += not trained
@@ -170,30 +170,28 @@ def teach(teachers: Sequence[Experiment], machine: Machine, trainer: Trainer | N
     return not failed
 
 
-def train_teachers(teachers: Sequence[Experiment], machine: Machine, told: Reporter) -> bool:
-    """Trains teachers in this process.
+def train_teacher(e: Experiment, machine: Machine, told: Reporter) -> bool:
+    """Trains a teacher in this process.
 
     Args:
-        teachers: The teachers.
+        e: The teacher.
         machine: Where to train.
         told: Is told what happens.
 
     Returns:
-        Whether all are trained; one that fails does not stop the others.
+        Whether it is trained.
     """
-    all_trained = True
-    for e in teachers:
-        told.start(located(e, machine.varied), f'{_kind(e)} {e.label}', e.seed, e.folder)
-        try:
-            _train(e, machine, told)
-            told.end('trained')
-        except (Exception, SystemExit) as error:  # code of a method may end the interpreter
-            message, trace = describe(e, error)
-            with contextlib.suppress(UserError):  # the error itself is told
-                log(e, trace)
-            told.end(f'FAILED: {message}')
-            all_trained = False
-    return all_trained
+    told.start(located(e, machine.varied), f'{_kind(e)} {e.label}', e.seed, e.folder)
+    try:
+        _train(e, machine, told)
+    except (Exception, SystemExit) as error:  # code of a method may end the interpreter
+        message, trace = describe(e, error)
+        with contextlib.suppress(UserError):  # the error itself is told
+            log(e, trace)
+        told.end(f'FAILED: {message}')
+        return False
+    told.end('trained')
+    return True
 
 
 def _train(e: Experiment, machine: Machine, told: Reporter) -> None:

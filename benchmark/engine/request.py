@@ -55,7 +55,8 @@ def prepare(
     if not args.dry_run:
         make_folder(args.results.resolve())
     grid, opened = _experiments(args, named, options, device, refused)
-    if device == 'cuda' and not gpus and (gpus := all_gpus(args, len(plan.flat(grid)))):
+    if device == 'cuda' and not gpus:
+        gpus = all_gpus(args, len(plan.flat(grid)))
         use_threads(args.threads, device, len(gpus))
     if args.tune is not None:
         for label in sorted({e.label for e in grid if not isinstance(e, Search)}):

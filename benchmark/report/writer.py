@@ -269,8 +269,8 @@ def brief(record: Record) -> str:
     which = record['protocol'].get('subsets', '')
     mean = tested.mean(scores, len(record['dataset']['modalities']), which)
     kind = 'estimated mean' if tested.is_sample(which) else 'mean'
-    told = shown(mean, metric), shown(scores[subset], metric)
-    return f'{metric} {told[0]} {kind}, {told[1]} worst ({subset})'
+    worst = f'{shown(scores[subset], metric)} worst ({subset})'
+    return f'{metric} {shown(mean, metric)} {kind}, {worst}'
 
 
 def show(made: Table, protocols: set[str] | None = None) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from flocks import refuse_flock
 from tasks import TASKS, Toy
 
 from benchmark import run
@@ -28,12 +29,8 @@ discover()
 @pytest.fixture(params=['files', 'folders'])
 def kind(request, monkeypatch):
     """Locks of files, and what takes their place where a file system has none."""
-
-    def unsupported(handle, how):
-        raise OSError(errno.ENOSYS, 'Function not implemented')
-
     if request.param == 'folders':
-        monkeypatch.setattr(locks.fcntl, 'flock', unsupported)
+        refuse_flock(monkeypatch)
     return request.param
 
 
@@ -84,10 +81,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path):
 def test_where_files_cannot_be_locked_an_abandoned_lock_is_taken_after_a_while(
     tmp_path, monkeypatch
 ):
-    def unsupported(handle, how):
-        raise OSError(errno.ENOLCK, 'No locks available')
-
-    monkeypatch.setattr(locks.fcntl, 'flock', unsupported)
+    refuse_flock(monkeypatch, errno.ENOLCK)
     monkeypatch.setattr(locks, 'STALE', 0.2)
     monkeypatch.setattr(locks, 'BEAT', 0.01)
 
@@ -112,10 +106,7 @@ def test_where_files_cannot_be_locked_an_abandoned_lock_is_taken_after_a_while(
 
 
 def test_what_has_lost_its_folder_writes_nothing_more_there(tmp_path, monkeypatch):
-    def unsupported(handle, how):
-        raise OSError(errno.ENOLCK, 'No locks available')
-
-    monkeypatch.setattr(locks.fcntl, 'flock', unsupported)
+    refuse_flock(monkeypatch, errno.ENOLCK)
     (e,) = experiments(tmp_path, 'modality_dropout', epochs=3)
     epochs = []
 
@@ -136,10 +127,7 @@ def test_what_has_lost_its_folder_writes_nothing_more_there(tmp_path, monkeypatc
 
 
 def test_what_has_lost_its_folder_neither_removes_nor_records_anything_there(tmp_path, monkeypatch):
-    def unsupported(handle, how):
-        raise OSError(errno.ENOLCK, 'No locks available')
-
-    monkeypatch.setattr(locks.fcntl, 'flock', unsupported)
+    refuse_flock(monkeypatch, errno.ENOLCK)
     (e,) = experiments(tmp_path, 'modality_dropout')
     with locks.holding(e.folder):
         (held,) = (e.folder / locks.FOLDER).iterdir()

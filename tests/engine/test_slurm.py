@@ -1,7 +1,6 @@
 """Experiments as tasks of Slurm: options, units of work, and a command in a real Slurm."""
 
 import contextlib
-import errno
 import importlib.util
 import io
 import os
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from flocks import refuse_flock
 from forked import program
 from forks import fork_jobs
 from repetitions import scientific
@@ -434,11 +434,8 @@ def test_another_command_that_submits_is_waited_for(tmp_path, monkeypatch, capsy
 def test_a_submission_that_was_killed_is_waited_for_where_files_cannot_be_locked(
     tmp_path, monkeypatch
 ):
-    def unsupported(handle, how):
-        raise OSError(errno.ENOSYS, 'Function not implemented')
-
     clock = [0.0]
-    monkeypatch.setattr(locks.fcntl, 'flock', unsupported)
+    refuse_flock(monkeypatch)
     monkeypatch.setattr(locks.time, 'monotonic', lambda: clock[0])
     monkeypatch.setattr(slurm.time, 'sleep', lambda seconds: clock.append(clock.pop() + seconds))
     (tmp_path / locks.FOLDER).mkdir()
@@ -492,7 +489,7 @@ def test_a_teacher_that_cannot_be_trained_stops_nothing_else_of_its_task(
 
     def trains(folder, reporter):
         assert folder == teacher.folder
-        return picking.train_teachers([teacher], Machine('cpu'), reporter)
+        return picking.train_teacher(teacher, Machine('cpu'), reporter)
 
     assert running.own_share(grid, args, Machine('cpu'), trains) == ([grid[1]], False)
     shown = capsys.readouterr()
@@ -522,7 +519,7 @@ def test_a_task_does_its_experiments_whatever_becomes_of_its_teachers(
              'size=16', 'width=4']  # fmt: skip
     first, second = running.prepare(run.parser().parse_args(words))[0]
     only = [str(e.folder.relative_to(tmp_path)) for e in (first.teacher, second)]
-    monkeypatch.setattr(picking, 'train_teachers', lambda *_: trained)
+    monkeypatch.setattr(picking, 'train_teacher', lambda *_: trained)
     assert run.main([*words, '--only', *only]) == (0 if trained else 1)
     assert [r['method']['name'] for r in store.scan(tmp_path / 'runs').complete.values()] == [
         'majority'

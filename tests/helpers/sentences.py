@@ -18,25 +18,31 @@ def compared(dataset):
     Grids have their own names, and RedCore's rates one for each rate: `rates_faces 0.9`. The new
     seeds alone of `eight_rooms` are called `eight_rooms new`.
     """
-    name, _, rate = dataset.partition(' ')
-    if rate == 'new':
+    name, _, which = dataset.partition(' ')
+    if which == 'new':
         tested = on_new_seeds(name)
-        made = [known.standings.compare(*case) for known, case in tested]
-        adjusted = zip(made, holm([c.p for c in made]), strict=True)
-        cases = [case for _, case in tested]
-        return tested[0][0], [dict(zip(cases, adjusted, strict=True))]
-    if rate:
+        return tested[0][0], [corrected(tested)]
+    if which:
         known = rates(RATES[name])
         cases = rate_cases(known)
-        made = [known[at].standings.compare(*case) for at, case in cases]
-        held = zip(cases, zip(made, holm([c.p for c in made]), strict=True), strict=True)
-        return known[rate], [{case: found for (at, case), found in held if at == rate}]
-    known, found = rows_of(name), []
-    for cases in families(name, known).values():
-        made = [known.standings.compare(*case) for case in cases]
-        adjusted = zip(made, holm([c.p for c in made]), strict=True)
-        found.append(dict(zip(cases, adjusted, strict=True)))
-    return known, found
+        found = zip(
+            cases, corrected_in_order((known[rate], case) for rate, case in cases), strict=True
+        )
+        return known[which], [{case: test for (rate, case), test in found if rate == which}]
+    known = rows_of(name)
+    each = families(name, known).values()
+    return known, [corrected([(known, case) for case in cases]) for cases in each]
+
+
+def corrected(tested):
+    """What is compared -> its comparison and its p-value, corrected over all of these tests."""
+    return dict(zip((case for _, case in tested), corrected_in_order(tested), strict=True))
+
+
+def corrected_in_order(tested):
+    """The comparison of each (runs, what is compared), and its p-value as of `corrected`."""
+    made = [known.standings.compare(*case) for known, case in tested]
+    return zip(made, holm([c.p for c in made]), strict=True)
 
 
 def scores(known, label, column):
