@@ -42,13 +42,14 @@ def circumstances(device: str, grid: Mapping[str, str] | None = None) -> dict[st
             'device': torch.cuda.get_device_name() if on_gpu else 'cpu',
             **({'processes': str(count)} if (count := processes.count()) > 1 else {}),
         },
-        'commit': _commit(),
+        'commit': commit(),
         'finished': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
     }
 
 
 @functools.cache
-def _commit() -> str:
+def commit() -> str:
+    """Returns the commit of this code, with `-dirty` where files differ; 'unknown' without one."""
     if shutil.which('git') is None:
         return 'unknown'
     command = ['git', '-C', str(ROOT), 'describe', '--always', '--dirty', '--abbrev=12']

@@ -4,10 +4,11 @@ import re
 
 import pytest
 import torch
+from sentences import text_of
 
 from benchmark import speed
 from benchmark.engine.speed import processes, report, starting
-from benchmark.engine.speed.measuring import TINY, Row, digits, in_turns, table
+from benchmark.engine.speed.measuring import TINY, Row, Sizes, digits, in_turns, table
 
 
 def test_everything_that_needs_one_process_is_measured(tmp_path, capsys):
@@ -32,7 +33,7 @@ def test_everything_that_needs_one_process_is_measured(tmp_path, capsys):
             assert bool(goal) == (reached in ('yes', 'no'))
     assert 'GPU' in text.partition('## Not measured')[2]
     assert [what for what, _ in report.UNMEASURED['cpu'] if f'| {what} |' not in text] == []
-    for what in ('threads', 'starts', 'freed memory', '`--jobs`', '`torchrun`'):
+    for what in ('threads', 'starts', 'freed memory', '`--jobs`', '`torchrun`', report.README):
         assert f'| {what} | left out by `--alone` |' in text
     assert capsys.readouterr().out.count(':') > len(measured) - 1
 
@@ -47,12 +48,14 @@ def test_what_needs_two_processes_is_measured_beside_it(monkeypatch):
     monkeypatch.setattr(processes, 'kept', lambda _: Row('kept', [0.7]))
     monkeypatch.setattr(processes, 'jobs', lambda _: Row('jobs', [0.5], '<= 0.60'))
     monkeypatch.setattr(processes, 'shared', lambda _: Row('ddp', [], note='none'))
+    monkeypatch.setattr(processes, 'together', lambda _: Row('README', [0.6], '<= 0.60'))
     assert report.rows(TINY, None, alone=True) == []
     made = table(report.rows(TINY, None, alone=False), [], 'x')
     assert '| jobs | 0.50 | 0.50 to 0.50 | <= 0.60 | yes |  |' in made
     assert '| starts | 2.00 | 2.00 to 2.00 | <= 6 | yes |  |' in made
     assert '| kept | 0.70 | 0.70 to 0.70 |  |  |  |' in made
     assert '| ddp | not measured |  |  |  | none |' in made
+    assert '| README | 0.60 | 0.60 to 0.60 | <= 0.60 | yes |  |' in made
 
 
 def test_starts_are_measured_until_a_command_answers_or_trains(monkeypatch):
@@ -69,6 +72,18 @@ def test_starts_are_measured_until_a_command_answers_or_trains(monkeypatch):
     assert [words[1] for words in asked[:6:2]] == ['--help', '--metods', '--list']
     compile(asked[-1][1], 'program', 'exec')
     assert asked[-1][2:4] == ['--methods', 'modality_dropout']
+
+
+def test_the_readmes_command_is_held_against_one_experiment_at_a_time(monkeypatch):
+    asked = []
+    monkeypatch.setattr(processes, 'cores', lambda: 2)
+    monkeypatch.setattr(processes.subprocess, 'run', lambda words, **_: asked.append(words[2:]))
+    row = processes.together(Sizes(repeats=5))
+    assert len(row.values) == 2
+    assert row.goal == '<= 0.60'
+    assert f'python benchmark/run.py {" ".join(asked[0][:3])}' in text_of('README.md')
+    default, alone = ([w for w in words if '/' not in w] for words in asked[:2])
+    assert alone == [*default, '--jobs', '1']
 
 
 def test_experiments_that_never_begin_to_train_are_told(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import operator
 import platform
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from benchmark.engine.building import cores
+from benchmark.engine.environment import commit
 
 
 class Sizes(NamedTuple):
@@ -169,7 +171,8 @@ def table(
     lines = [
         '# Speed',
         '',
-        f'Made by `{command}` on {machine}. Both sides of a ratio were measured in turns, and the '
+        f'Made by `{command}` from commit {commit()} on {datetime.date.today()}, in one run, on '
+        f'{machine}. Both sides of a ratio were measured in turns, and the '
         'ratio is the median over the turns; the spread is from the smallest to the largest. Where '
         'a row says so, it has seconds instead of ratios.',
         '',

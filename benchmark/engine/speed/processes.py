@@ -167,6 +167,38 @@ def shared(sizes: Sizes) -> Row:
     return Row(what, [two / one], '', note)
 
 
+def together(sizes: Sizes) -> Row:
+    """Compares the README's main command as it is with one experiment at a time."""
+    what = "the README's main command / the same with `--jobs 1`, in wall seconds"
+    if cores() < 2:
+        return Row(what, [], note='one core')
+    ours, alone = (partial(_main_command, sizes, *words) for words in ((), ('--jobs', '1')))
+    pairs = [pair for _ in range(min(2, sizes.repeats)) for pair in in_turns(ours, alone, 1)]
+    told = ' and '.join(f'{a:.0f} s of {b:.0f} s' for a, b in pairs)
+    return Row(what, ratios(pairs), '<= 0.60', told)
+
+
+def _main_command(sizes: Sizes, *words: str) -> float:
+    """Returns the wall seconds of the README's main command.
+
+    Raises:
+        RuntimeError: The command fails.
+    """
+    tiny = [f'{data}:train=16,val=16,test=16{sizes.embedded}' for data in (DATASET, DENSE)]
+    short = ['--datasets', *tiny, '--cfg-options', 'epochs=2'] if sizes.embedded else []
+    with tempfile.TemporaryDirectory() as results:
+        command = [
+            sys.executable, str(ROOT / 'benchmark/run.py'), '--methods', 'mmanet', 'rfnet',
+            '--device', 'cpu', '--results', results, *short, *words,
+        ]  # fmt: skip
+        environment = {k: v for k, v in os.environ.items() if k != 'OMP_NUM_THREADS'}
+
+        def run() -> None:
+            subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+
+        return seconds(run)
+
+
 def _trained(processes: int, sizes: Sizes) -> float | None:
     """Returns the seconds of a training, as its record states them; None if it did not come off."""
     launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']

@@ -18,6 +18,7 @@ from benchmark.errors import UserError
 from benchmark.files import ROOT, writing
 from benchmark.registry import discover
 
+README = "the README's main command"
 GPU = 'needs a GPU, and has not been measured on one yet'
 UNMEASURED = {
     'cpu': (
@@ -67,6 +68,7 @@ def _together(sizes: Sizes, folder: Path) -> dict[str, Job]:
         'freed memory': lambda: processes.kept(sizes),
         '`--jobs`': lambda: processes.jobs(sizes),
         '`torchrun`': lambda: processes.shared(sizes),
+        README: lambda: processes.together(sizes),
     }
 
 
