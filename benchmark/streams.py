@@ -127,10 +127,14 @@ def telling(main: Callable[P, int]) -> Callable[P, int]:
             print(f'error: {error}', file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print('\ninterrupted; the same command goes on from here', file=sys.stderr)
-            return 130
+            return _interrupted()
 
     return told
+
+
+def _interrupted() -> int:
+    print('\ninterrupted; the same command goes on from here', file=sys.stderr)
+    return 130
 
 
 @contextlib.contextmanager
@@ -175,10 +179,23 @@ def command(main: Callable[[], int]) -> NoReturn:
             read, and 1 if it could not be written.
     """
     sys.stdout, sys.stderr = map(forgiving, (sys.stdout, sys.stderr))
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> NoReturn:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         status = telling(main)()
     except SystemExit as ended:  # argparse ends the process after --help
         status = int(ended.code or 0)
+    except Exception:
+        # Libraries that are interrupted while they are imported raise errors of their own.
+        if not came:
+            raise
+        status = _interrupted()
     sys.exit(_after_output(status))
 
 

@@ -1,6 +1,6 @@
 """Holds the default recipe of users' arrays against logistic regression.
 
-python tools/logistic.py [--sets two digits] [--data MINE.npz]
+python tools/logistic.py [--sets two digits] [--data MINE.npz] [--out TABLE.md]
 python tools/logistic.py --sets two --draw 1 --cfg-options vector_noise=0
 
 On data that a linear model fits well, a network that is trained long enough and kept from
@@ -24,6 +24,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
+import datetime  # noqa: E402
 import io  # noqa: E402
 import tempfile  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
@@ -33,6 +34,7 @@ import numpy as np  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 
 from benchmark import run  # noqa: E402
+from benchmark.engine.environment import commit  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.records.schema import Record, test_scores  # noqa: E402
 
@@ -149,22 +151,68 @@ def scored(
     return found
 
 
-def compare(name: str, found: dict[str, list[Record]]) -> dict[str, float]:
-    """Prints the comparison of one set; returns subset -> how much better the network is."""
+class Compared(NamedTuple):
+    """The scores of both methods on one subset of the modalities of one set.
+
+    Attributes:
+        data: Name of the set.
+        subset: A modality, or 'all'.
+        reference: Accuracy of logistic regression.
+        network: Accuracy of the network, one for each seed.
+    """
+
+    data: str
+    subset: str
+    reference: float
+    network: tuple[float, ...]
+
+    @property
+    def gain(self) -> float:
+        """How much better the network is, as the mean over its seeds."""
+        return float(np.mean(self.network)) - self.reference
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Data, subset, both accuracies, their range over seeds and their difference, in words."""
+        low, mean, high = (100 * f(self.network) for f in (min, np.mean, max))
+        numbers = f'{100 * self.reference:.2f}', f'{mean:.2f}', f'{low:.2f} to {high:.2f}'
+        return self.data, self.subset, *numbers, f'{100 * self.gain:+.2f}'
+
+
+def compare(name: str, found: dict[str, list[Record]]) -> list[Compared]:
+    """Returns the comparison of one set, on single modalities and on all of them."""
     reference = test_scores(found[REFERENCE][0])
     modalities = found[REFERENCE][0]['dataset']['modalities']
-    gained = {}
-    for subset in (*modalities, '+'.join(modalities)):
-        mine = np.array([test_scores(record)[subset] for record in found[NETWORK]])
-        gained[subset] = float(mine.mean() - reference[subset])
-        print(
-            f'{name:14} {subset if subset in modalities else "all":10} '
-            f'logistic {100 * reference[subset]:6.2f}  network {100 * mine.mean():6.2f} '
-            f'(seeds {100 * mine.min():.2f} to {100 * mine.max():.2f})  '
-            f'{100 * gained[subset]:+6.2f}',
-            flush=True,
-        )
-    return gained
+    network = [test_scores(record) for record in found[NETWORK]]
+    return [
+        Compared(name, subset if subset in modalities else 'all', reference[subset],
+                 tuple(scores[subset] for scores in network))
+        for subset in (*modalities, '+'.join(modalities))
+    ]  # fmt: skip
+
+
+def by_set(rows: Sequence[Compared]) -> dict[tuple[str, str], float]:
+    """Returns the mean difference of every set and subset, over the splits of a set."""
+    gains: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        name, _, split = row.data.rpartition('-')
+        gains.setdefault((name if split.isdigit() else row.data, row.subset), []).append(row.gain)
+    return {key: float(np.mean(found)) for key, found in gains.items()}
+
+
+def table(rows: Sequence[Compared], words: Sequence[str]) -> str:
+    """Returns the comparison as Markdown, with the command that made it."""
+    lines = [
+        '# A network and logistic regression on vectors',
+        '',
+        f'Made by `{" ".join(["python tools/logistic.py", *words])}` from commit {commit()} on '
+        f'{datetime.date.today()}, on a CPU. Accuracies in percent; the difference is that of the '
+        'mean over seeds.',
+        '',
+        f'| data | given | `{REFERENCE}` | `{NETWORK}` | by seed | difference |',
+        '| --- | --- | --- | --- | --- | --- |',
+    ]
+    return '\n'.join([*lines, *(f'| {" | ".join(row.cells)} |' for row in rows)]) + '\n'
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -180,23 +228,29 @@ def main(words: Sequence[str] | None = None) -> int:
                         help='fields of the protocol for the network')  # fmt: skip
     parser.add_argument('--results', type=Path, metavar='FOLDER',
                         help='keeps the records, so that a second call goes on')  # fmt: skip
+    parser.add_argument('--out', type=Path, metavar='FILE.md',
+                        help='takes the comparison as a table')  # fmt: skip
     args = parser.parse_args(words)
     names = args.sets
     if names is None:
         names = [] if args.data else [*NORMAL, *PICTURES]
-    gained: dict[str, list[float]] = {}
+    rows: list[Compared] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, arrays in sets(names, args.data, args.draw):
             file = Path(folder) / f'{name}.npz'
             np.savez(file, **arrays)
             results = Path(args.results or folder, '_'.join(sorted(args.cfg_options)) or 'default')
             found = compare(name, scored(file, results, args.seeds, args.cfg_options))
-            whole = name.rpartition('-')[0] if name.rpartition('-')[2].isdigit() else name
-            for subset, gain in found.items():
-                gained.setdefault(f'{whole} {subset}', []).append(gain)
-    means = {key: float(np.mean(gains)) for key, gains in gained.items()}
+            for row in found:
+                print('  '.join(cell.ljust(14) for cell in row.cells), flush=True)
+            rows += found
+    means = by_set(rows)
     worst = min(means, key=lambda key: means[key])
-    print(f'worst: {worst}, {100 * means[worst]:+.2f} points')
+    print(f'worst: {" ".join(worst)}, {100 * means[worst]:+.2f} points')
+    if args.out:
+        asked = list(sys.argv[1:] if words is None else words)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(table(rows, asked), encoding='utf-8')
     return int(means[worst] < -TOLERANCE)
 
 

@@ -36,7 +36,7 @@ def test_beside_data_of_ones_own_no_other_set_is_compared(words, expected, tool,
 
     monkeypatch.setattr(tool, 'sets', sets)
     monkeypatch.setattr(tool, 'scored', lambda *given: {})
-    monkeypatch.setattr(tool, 'compare', lambda *given: {'a': 0.0})
+    monkeypatch.setattr(tool, 'compare', lambda name, _: [tool.Compared(name, 'a', 0.5, (0.5,))])
     assert tool.main(words) == 0
     names, files = expected
     assert asked == [([*tool.NORMAL, *tool.PICTURES] if names is None else names, files)]
@@ -58,7 +58,7 @@ def test_options_are_for_the_network_alone_and_have_a_folder_of_their_own(
 ):
     asked = []
     monkeypatch.setattr(tool.run, 'main', lambda words: asked.append(words) or 0)
-    monkeypatch.setattr(tool, 'compare', lambda name, found: {'a': 0.0})
+    monkeypatch.setattr(tool, 'compare', lambda name, _: [tool.Compared(name, 'a', 0.5, (0.5,))])
     words = ['--sets', 'digits', '--seeds', '0', '1', '--results', str(tmp_path)]
     assert tool.main([*words, '--cfg-options', 'ema=0', 'clip=1']) == 0
     assert tool.main(words) == 0
@@ -68,3 +68,25 @@ def test_options_are_for_the_network_alone_and_have_a_folder_of_their_own(
     assert options == [[], ['ema=0', 'clip=1'], [], []]
     folders = [call[call.index('--results') + 1] for call in asked]
     assert folders == [*[str(tmp_path / 'clip=1_ema=0')] * 2, *[str(tmp_path / 'default')] * 2]
+
+
+def test_a_set_is_held_against_the_tolerance_by_the_mean_over_its_splits(tool, tmp_path, capsys):
+    def row(data, given, *network):
+        return tool.Compared(data, given, 0.8, network)
+
+    rows = [row('mine-0', 'a', 0.78, 0.8), row('mine-1', 'a', 0.8), row('own', 'all', 0.9)]
+    assert tool.by_set(rows) == pytest.approx({('mine', 'a'): -0.005, ('own', 'all'): 0.1})
+    made = tool.table(rows, ['--data', 'mine.npz'])
+    assert '`python tools/logistic.py --data mine.npz` from commit ' in made
+    assert '| mine-0 | a | 80.00 | 79.00 | 78.00 to 80.00 | -1.00 |' in made
+    assert '| own | all | 80.00 | 90.00 | 90.00 to 90.00 | +10.00 |' in made
+
+
+@pytest.mark.parametrize(('network', 'status'), [(0.791, 0), (0.789, 1)])
+def test_one_point_less_is_too_much(network, status, tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, 'sets', lambda *_: [('two', {})])
+    monkeypatch.setattr(tool, 'scored', lambda *_: {})
+    monkeypatch.setattr(tool, 'compare', lambda *_: [tool.Compared('two', 'a', 0.8, (network,))])
+    out = tmp_path / 'new' / 'table.md'
+    assert tool.main(['--sets', 'two', '--out', str(out)]) == status
+    assert f'| two | a | 80.00 | {100 * network:.2f} |' in out.read_text()

@@ -195,6 +195,29 @@ def test_a_command_ends_with_its_status(main, status, told, capsys, monkeypatch)
     assert (ended.value.code, capsys.readouterr().err) == (status, told)
 
 
+@pytest.mark.parametrize('came', [True, False])
+def test_an_error_that_an_interruption_causes_is_told_as_the_interruption(came):
+    code = f"""
+import os, signal, sys
+sys.path[0] = {str(ROOT)!r}
+from benchmark.streams import command
+
+def main():
+    try:
+        if {came}:
+            os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        pass
+    raise ImportError('half loaded')
+
+command(main)
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    assert done.returncode == (130 if came else 1)
+    assert ('interrupted; the same command' in done.stderr) == came
+    assert ('ImportError: half loaded' in done.stderr) != came
+
+
 def test_an_interruption_waits_for_the_end_of_a_block_in_which_libraries_are_imported():
     reached = []
 
