@@ -79,6 +79,19 @@ class SharedEncoder(nn.Module):
         return dict(zip(inputs, zip(*scales, strict=True), strict=True))
 
 
+class StandardisedConv2d(nn.Conv2d):
+    """A convolution without bias, whose kernel has mean 0 and variance 1 in each output channel.
+
+    The released script trains with such kernels (`weight_std`), and with one in the projection.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the maps (B, C, H, W) of maps x (B, D, H, W)."""
+        var, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)
+        kernel = (self.weight - mean) / (var + 1e-12).sqrt()
+        return F.conv2d(x, kernel, padding=self.padding)
+
+
 @METHODS.register_module('shaspec')
 class ShaSpec(Method):
     """Shared-specific feature modelling.
@@ -106,11 +119,12 @@ class ShaSpec(Method):
     variant='official' follows the released code. A missing modality is replaced by the r of one
     present modality, a random one in training and the first one in evaluation. DAO compares
     neighbours in a ring, (1, 2), (2, 3), .., (M, 1). Both objectives cover all modalities, with the
-    features of zero inputs for missing ones. proj is a 3x3 convolution. The first 80 of 180 parts
-    of the training use all modalities that the data have. Departures from that code: finer scales
-    of a missing modality also have the stand-in instead of features of a zero input; DCO reads the
-    features s themselves, which that code averages one layer earlier; the schedule of the learning
-    rate does not begin anew after the first stage.
+    features of zero inputs for missing ones. proj is a 3x3 convolution with a standardised kernel
+    (`StandardisedConv2d`). The first 80 of 180 parts of the training use all modalities that the
+    data have. Departures from that code: finer scales of a missing modality also have the stand-in
+    instead of features of a zero input; DCO reads the features s themselves, which that code
+    averages one layer earlier; the schedule of the learning rate does not begin anew after the
+    first stage; the kernels of the encoders and of the decoder are not standardised.
 
     Args:
         task: What the data set requires.
@@ -143,7 +157,8 @@ class ShaSpec(Method):
         channels, kernel = fused_channels(task)[-1], 3 if self.official else 1
         self.shared = SharedEncoder(task)
         self.specific = Encoders(task)
-        self.project = nn.Conv2d(2 * channels, channels, kernel, padding=kernel // 2, bias=False)
+        convolution = StandardisedConv2d if self.official else nn.Conv2d
+        self.project = convolution(2 * channels, channels, kernel, padding=kernel // 2, bias=False)
         self.classifier = nn.Linear(channels, len(task.names))
         self.fusion = ConcatFusion(task)
         self.decoder = decoder(task)
