@@ -32,8 +32,11 @@ PLACES = {
 All rows of a page have one protocol.
 """
 
-RATES = {'rates_faces': 'synth_faces', 'rates_rooms': 'synth_rooms'}
-"""Page of RedCore's rates -> the data set. Each rate has a protocol of its own."""
+RATES = {
+    'rates_faces': ('rates', 'synth_faces'),
+    'rates_rooms': ('rates', 'synth_rooms'),
+}
+"""Page of missing rates -> as of `PLACES`. Each rate has a protocol of its own."""
 
 
 def gathered(folder: str, dataset: str, seeds: Collection[int] = ()) -> list[runs.Runs]:
@@ -68,11 +71,22 @@ def rows_of(name: str, seeds: Collection[int] = ()) -> runs.Runs:
     return known
 
 
-def rates(dataset: str) -> dict[str, runs.Runs]:
-    """Returns the runs of RedCore's rates on a data set: missing rate in training -> its runs."""
+def rates(name: str) -> dict[str, runs.Runs]:
+    """Returns the runs of a page of missing rates: the percentages -> the runs.
+
+    Args:
+        name: The name of the page.
+
+    Returns:
+        The runs, the lowest rate first; the percentages are one for each modality in the order of
+        the data set, such as '20/50/80', or a single one where all are equal.
+    """
     found = {}
-    for known in gathered('rates', dataset):
-        rate = known.records[0]['gaps']['rates']
-        (one,) = set(rate.values())
-        found[f'{one:g}'] = known
-    return dict(sorted(found.items(), key=lambda item: float(item[0])))
+    for known in gathered(*RATES[name]):
+        record = known.records[0]
+        each = tuple(record['gaps']['rates'][name] for name in record['dataset']['modalities'])
+        found[each] = known
+    return {
+        '/'.join(f'{100 * rate:.0f}' for rate in (each if len({*each}) > 1 else each[:1])): known
+        for each, known in sorted(found.items())
+    }

@@ -134,9 +134,15 @@ def untuned(known: runs.Runs) -> dict[str, list[Case]]:
 
 
 def rate_cases(known: dict[str, runs.Runs]) -> list[tuple[str, Case]]:
-    """Returns the tests between the rows of RedCore's grid: (missing rate, what is compared)."""
+    """Returns the tests between the rows of a page: (missing rate, what is compared)."""
     pairs = ('redcore', BASE), ('redcore:rate=0', BASE), ('redcore', 'redcore:rate=0')
-    return [(rate, (*pair, 'mean')) for rate in known for pair in pairs]
+    others = ('passion', BASE), ('passion', 'redcore')
+    return [
+        (rate, (*pair, 'mean'))
+        for rate, rows in known.items()
+        for pair in (*pairs, *others)
+        if {*pair} <= rows.groups.keys()
+    ]
 
 
 def against_base(known: runs.Runs, *several: str) -> dict[str, list[Case]]:
@@ -200,10 +206,10 @@ def page(found: dict[str, list[tuple[runs.Runs, Case]]], names: Sequence[str] = 
 def made(name: str) -> str:
     """Returns the tables of a page of comparisons."""
     if name in RATES:
-        known = rates(RATES[name])
+        known = rates(name)
         cases = rate_cases(known)
-        title = 'RedCore and equal supervision by missing rate'
-        names = [f'{100 * float(rate):.0f} % missing, ' for rate, _ in cases]
+        title = 'Differences by missing rate'
+        names = [f'{rate} % missing, ' for rate, _ in cases]
         return page({title: [(known[rate], case) for rate, case in cases]}, names)
     rows = rows_of(name)
     found = {t: [(rows, case) for case in cases] for t, cases in families(name, rows).items()}

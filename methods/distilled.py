@@ -92,7 +92,8 @@ class Distilled(MMANet):
     fitnet and at against MMANet's, sp and pkt against those of CRD and of PKT's authors, which are
     N times smaller. Departures from MMANet's code: its function for 'at' has the weight 1; on
     CREMA-D and Kinetics-Sounds all terms start after `begin_epoch`, where MMANet distils from the
-    beginning; 'pkt' is the divergence of its authors, where MMANet's code has another one. Which
+    beginning, and mar=True mines one weak combination, where MMANet there takes all single
+    modalities; 'pkt' is the divergence of its authors, where MMANet's code has another one. Which
     layers the paper's ablation used is unknown.
 
     Args:

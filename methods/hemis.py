@@ -31,7 +31,8 @@ class HeMIS(ModalityDropout):
 
     Departures: the original drops modalities more and more often during the training; here the
     training sampler decides, as in U-HeMIS. With loss=own the loss is that of official U-HeMIS,
-    cross-entropy plus `squared_dice`.
+    cross-entropy plus `squared_dice`, without its L2 term of all weights (1e-5): the protocol's
+    optimiser decays weights.
 
     variant='official' follows the classification code that MMANet's authors (CVPR 2023) released.
     Its variance counts an absent modality as an embedding of zero, which adds (M - |K|) E^2 / |K|

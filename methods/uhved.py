@@ -151,10 +151,11 @@ class UHVED(Method):
     volumes, is another one: its encoders, its image decoders and its instance normalisation change
     the value of every term, so that single formulas, not a step, agree with it: D and the task
     loss of loss=own are tested against figures of that code. Departures from it: it draws samples
-    at test, too; it reduces its learning rate every ten steps; and its sampler is 'by_size', here
-    the protocol's is used. Its normalisation treats each sample by itself. Here batch normalisation
-    takes the statistics for predictions from the posteriors' means, because predictions decode
-    means: samples vary more, the more so the fewer modalities are present.
+    at test, too; it adds an L2 term of all weights (1e-5) to the loss, where the protocol's
+    optimiser decays weights; it reduces its learning rate every ten steps; and its sampler is
+    'by_size', here the protocol's is used. Its normalisation treats each sample by itself. Here
+    batch normalisation takes the statistics for predictions from the posteriors' means, because
+    predictions decode means: samples vary more, the more so the fewer modalities are present.
 
     Args:
         task: What the data set requires.

@@ -2,7 +2,9 @@
 
 Seichter et al., Efficient RGB-D Semantic Segmentation for Indoor Scene Analysis, ICRA 2021 (arXiv
 2011.06961), with the masks of MMANet (Wei et al., CVPR 2023). The residual stages, the blocks of
-the decoder and pyramid pooling are those of mmsegmentation.
+the decoder and pyramid pooling are those of mmsegmentation. Weights that no checkpoint holds begin
+as He et al. (ICCV 2015) draw them, as in MMANet's script for Cityscapes; its script for NYUv2, and
+that of DMRNet, leave them as PyTorch draws them.
 """
 
 from __future__ import annotations

@@ -108,12 +108,12 @@ def test_redcore_lies_lower_relative_to_dropout_the_more_is_missing():
         rate: np.subtract(
             *(scores(known, row, 'mean').mean() for row in ('redcore', 'modality_dropout'))
         )
-        for rate, known in rates('synth_faces').items()
+        for rate, known in rates('rates_faces').items()
     }
-    assert [*apart] == ['0', '0.1', '0.3', '0.5', '0.7', '0.9']
+    assert [*apart] == ['0', '10', '30', '50', '70', '90']
     *upto, at_70, _ = apart.values()
     assert upto == sorted(upto, reverse=True)
-    known = rates('synth_faces')['0.7']
+    known = rates('rates_faces')['70']
     spread = [
         f'{min(means):.1f} to {max(means):.1f} of `{row}`'
         for row in ('redcore', 'redcore:rate=0', 'modality_dropout')
@@ -127,7 +127,7 @@ def test_redcore_lies_lower_relative_to_dropout_the_more_is_missing():
 
 def test_every_seed_of_redcore_has_a_higher_mean_than_every_one_of_dropout_in_rooms():
     apart = []
-    for known in rates('synth_rooms').values():
+    for known in rates('rates_rooms').values():
         redcore, equal, dropout = (
             scores(known, row, 'mean') for row in ('redcore', 'redcore:rate=0', 'modality_dropout')
         )
@@ -143,7 +143,7 @@ def test_every_seed_of_redcore_has_a_higher_mean_than_every_one_of_dropout_in_ro
 
 
 def test_at_90_percent_redcore_collapses_with_every_seed_and_dropout_with_none():
-    known = rates('synth_faces')['0.9']
+    known = rates('rates_faces')['90']
     collapsed = {
         row: [bool(known.records[k]['collapsed']) for k in known.groups[row]]
         for row in ('redcore', 'redcore:rate=0', 'modality_dropout')

@@ -1,6 +1,8 @@
 """The measurements of speed: that they run, and that their table is complete."""
 
 import re
+import signal
+import subprocess
 
 import pytest
 import torch
@@ -72,6 +74,23 @@ def test_starts_are_measured_until_a_command_answers_or_trains(monkeypatch):
     assert [words[1] for words in asked[:6:2]] == ['--help', '--metods', '--list']
     compile(asked[-1][1], 'program', 'exec')
     assert asked[-1][2:4] == ['--methods', 'modality_dropout']
+
+
+def test_an_interruption_ends_the_experiments_that_wait(monkeypatch):
+    began = []
+
+    def popen(*args, real=subprocess.Popen, **kwargs):
+        began.append(real(*args, **kwargs))
+        return began[0]
+
+    def sleep(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(starting.subprocess, 'Popen', popen)
+    monkeypatch.setattr(starting.time, 'sleep', sleep)
+    with pytest.raises(KeyboardInterrupt):
+        starting._two()
+    assert began[0].poll() == -signal.SIGKILL
 
 
 def test_the_readmes_command_is_held_against_one_experiment_at_a_time(monkeypatch):

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from benchmark.report.comparison import holm
-from docs.committed import RATES, rates, rows_of
+from docs.committed import rates, rows_of
 from docs.comparisons import families, on_new_seeds, rate_cases
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def compared(dataset):
     """The rows of a data set; per family, (first, second, column) -> comparison, corrected p.
 
-    Grids have their own names, and RedCore's rates one for each rate: `rates_faces 0.9`. The new
+    Grids have their own names, and RedCore's rates one for each rate: `rates_faces 90`. The new
     seeds alone of `eight_rooms` are called `eight_rooms new`.
     """
     name, _, which = dataset.partition(' ')
@@ -23,7 +23,7 @@ def compared(dataset):
         tested = on_new_seeds(name)
         return tested[0][0], [corrected(tested)]
     if which:
-        known = rates(RATES[name])
+        known = rates(name)
         cases = rate_cases(known)
         found = zip(
             cases, corrected_in_order((known[rate], case) for rate, case in cases), strict=True

@@ -44,8 +44,9 @@ class Waiting(ModalityDropout):
     def train_step(self, *_, **__):
         Path(os.environ['BEGUN'], str(os.getpid())).touch()
         time.sleep(LONGEST)
+        os._exit(1)
 """
-"""A method that leaves a file where its first training step begins, and then waits."""
+"""A method that leaves a file where its first training step begins, waits, and ends its process."""
 
 LONGEST = 120
 """Seconds after which a start is given up."""
@@ -104,12 +105,15 @@ def _two() -> float:
             env={**os.environ, 'BEGUN': str(begun)},
             start_new_session=True,
         ) as command:
-            while (took := time.perf_counter() - start) < LONGEST and command.poll() is None:
-                if len(list(begun.iterdir())) == 2:
-                    break
-                time.sleep(0.01)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(command.pid, signal.SIGKILL)
+            try:
+                while (took := time.perf_counter() - start) < LONGEST and command.poll() is None:
+                    if len(list(begun.iterdir())) == 2:
+                        break
+                    time.sleep(0.01)
+            finally:
+                # An interruption does not reach it, whose session is its own.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(command.pid, signal.SIGKILL)
         if len(list(begun.iterdir())) < 2:
             raise RuntimeError(f'two experiments did not begin to train within {took:.0f} s')
     return took
