@@ -89,4 +89,8 @@ def test_one_point_less_is_too_much(network, status, tool, tmp_path, monkeypatch
     monkeypatch.setattr(tool, 'compare', lambda *_: [tool.Compared('two', 'a', 0.8, (network,))])
     out = tmp_path / 'new' / 'table.md'
     assert tool.main(['--sets', 'two', '--out', str(out)]) == status
-    assert f'| two | a | 80.00 | {100 * network:.2f} |' in out.read_text()
+    text = out.read_text()
+    assert f'| two | a | 80.00 | {100 * network:.2f} |' in text
+    # Where the table is kept changes nothing in it.
+    assert '`python tools/logistic.py --sets two` from' in text
+    assert tool.without_place(['--out=a.md', '--draw', '1']) == ['--draw', '1']
