@@ -146,8 +146,6 @@ def test_of_real_vectors_none_is_more_than_a_point_worse_over_all_splits():
         found.setdefault((re.sub(r'-\d$', '', data), given), []).append(points)
     means = {key: sum(points) / len(points) for key, points in found.items()}
     least = min(means, key=means.get)
-    words = (
-        f'Over the four splits `{least[0]}` loses at most {-means[least]:.2f} points ({least[1]})'
-    )
+    told = f'`{least[0]}` loses at most {-means[least]:.2f} points ({least[1]})'
     assert f'Over the four splits {told}' in text_of('docs/results.md')
     assert all(points > 0 for (data, _), points in means.items() if data == 'av_digits')
