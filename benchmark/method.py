@@ -239,7 +239,7 @@ class Preprocessor(BaseDataPreprocessor):
     """
 
     def __init__(self) -> None:
-        # Copies from pinned memory overlap with the computation of the previous step.
+        # The processor does not wait for a copy from pinned memory and starts operations behind it.
         super().__init__(non_blocking=True)
         self.augment: Callable[[Batch], Batch] | None = None
 

@@ -118,7 +118,9 @@ def deterministic(machine: Machine) -> None:
     settings: Any = torch.utils.deterministic
     settings.fill_uninitialized_memory = False
     if machine.device == 'cuda':
+        # Single precision has 23 bits behind the point, and not the 10 of TF32.
         torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def clear(experiment: Experiment) -> None:

@@ -169,11 +169,12 @@ class Crew:
                 continue
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(self.job, theirs, number, self.gpus))
+            # An interruption at the end of the block finds the process among those to be ended.
             with forking.starting():
                 process.start()
-            theirs.close()
-            self.pipes[ours] = number
-            self.processes[number] = process
+                theirs.close()
+                self.pipes[ours] = number
+                self.processes[number] = process
 
     def listen(self) -> None:
         """Shows what the processes tell until all of them have ended."""

@@ -126,7 +126,7 @@ def check(data: Dataset) -> None:
         return
     if importlib.util.find_spec('monai') is None:
         raise UserError("hd95=true: expected the package monai, found none; pip install '.[hd95]'")
-    if (count := processes.world()) > 1:
+    if (count := processes.count()) > 1:
         raise UserError(
             f'hd95=true: expected one process, found {count}; slices of a volume would be in '
             'several'

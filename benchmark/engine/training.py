@@ -42,10 +42,12 @@ def optim_wrapper(protocol: Protocol) -> dict[str, Any]:
         'type': protocol.optimizer,
         'lr': protocol.lr,
         'weight_decay': protocol.weight_decay,
-        # One kernel for all weights: the small networks of a comparison have hundreds of them. That
-        # of SGD fails where some weights get their first gradient, and momentum, later than others.
-        'fused': protocol.optimizer != 'SGD' or not protocol.momentum,
     }
+    # One kernel for all weights: the small networks of a comparison have hundreds of them. That of
+    # SGD fails where some weights get their first gradient, and momentum, later than others; on a
+    # GPU PyTorch then takes a few kernels for all of them by itself, if nothing is said.
+    if protocol.optimizer != 'SGD' or not protocol.momentum:
+        optimizer['fused'] = True
     if protocol.optimizer == 'SGD':
         nesterov = protocol.nesterov and protocol.momentum > 0
         optimizer.update(momentum=protocol.momentum, nesterov=nesterov)

@@ -11,8 +11,10 @@ import torch
 from tasks import TASKS, batch_of
 from torch.utils._pytree import tree_map_only
 
+from benchmark.engine import building, execution
+from benchmark.engine.building import Machine
 from benchmark.engine.fitting import is_fitted
-from benchmark.registry import METHODS, discover
+from benchmark.registry import DATASETS, METHODS, discover
 
 discover()
 TRAINED = sorted(name for name, cls in METHODS.module_dict.items() if not is_fitted(cls))
@@ -55,3 +57,25 @@ def test_losses_gradients_and_predictions_stay_on_one_device(name, monkeypatch):
 def test_two_devices_are_noticed(careless):
     with pytest.raises(RuntimeError, match='device'):
         careless(torch.ones(3, device='meta'))
+
+
+def test_a_gpu_gets_pinned_memory_channels_last_and_no_rounded_products():
+    data = DATASETS.get('synth_faces')(train=16, val=8, test=8)
+    _, pinned = Machine('cuda').loader(data)
+    assert pinned
+    assert not Machine('cpu').loader(data)[1]
+    method = building.placed(METHODS.module_dict['modality_dropout'](TASKS['faces']), 'cpu')
+    kernels = [p for p in method.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
+    assert kernels
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = True
+        execution.deterministic(Machine('cuda'))
+        assert not any(backend.allow_tf32 for backend in backends)
+    finally:
+        execution.deterministic(Machine('cpu'))
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value

@@ -1,5 +1,6 @@
 """Several processes that share the experiments of one command."""
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -185,6 +186,24 @@ def test_an_interruption_ends_all_jobs(forked):
         jobs.share(sleeps, 2, Interrupted({}, 1, jobs=2))
     with pytest.raises(ProcessLookupError):
         os.kill(started[0], 0)
+
+
+def test_an_interruption_while_a_job_is_started_ends_that_job_too(forked, monkeypatch):
+    started = []
+
+    @contextlib.contextmanager
+    def starting():
+        yield
+        # As where the signal waits for the end of the block.
+        started[:] = multiprocessing.active_children()
+        if len(started) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs.forking, 'starting', starting)
+    with Progress({}, 1, jobs=2) as progress, pytest.raises(KeyboardInterrupt):
+        jobs.share(sleeps, 2, progress)
+    assert len(started) == 2
+    assert not any(process.is_alive() for process in started)
 
 
 def shares(jobs_started):

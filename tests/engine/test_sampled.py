@@ -60,6 +60,23 @@ def test_a_sample_is_tested_and_recorded(command):
     assert 'an estimate of the mean over all 511 subsets from a sample of 33' in table
 
 
+def test_twenty_modalities_train_and_test_with_bounded_files(tmp_path):
+    file = arrays(tmp_path / 'twenty.npz', 20, samples=60)
+    words = ['--methods', 'modality_dropout', 'hemis', '--datasets', 'arrays', '--data-root']
+    words += [str(file), '--results', str(tmp_path / 'r'), '--device', 'cpu', '--jobs', '1']
+    assert run.main([*words, '--cfg-options', 'epochs=1', 'width=4']) == 0
+    found = sorted(tmp_path.glob('r/runs/twenty/*/*/seed0/record.json'))
+    assert len(found) == 2
+    for path in found:
+        record = store.read(path)
+        # Of 1,048,575 subsets the default tests 128.
+        assert record['protocol']['subsets'] == 'sampled:128'
+        assert len(record['scores']['test']) == 128
+        assert path.stat().st_size < 150_000
+        assert path.with_name(store.OUTCOMES).stat().st_size < 150_000
+    assert (tmp_path / 'r/tables/twenty.md').stat().st_size < 150_000
+
+
 def test_another_choice_of_subsets_is_another_protocol_and_all_is_the_old_one(tmp_path):
     file = arrays(tmp_path / 'ten.npz', 10)
     ids = {}

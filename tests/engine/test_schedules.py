@@ -177,6 +177,19 @@ def test_clip_bounds_the_norm_of_the_step():
     assert half['clip_grad'] == {'max_norm': 0.01}
 
 
+@pytest.mark.parametrize(
+    ('optimizer', 'momentum', 'fused'),
+    [('AdamW', 0.9, True), ('Adam', 0.9, True), ('SGD', 0.0, True), ('SGD', 0.9, None)],
+)
+def test_weights_are_not_updated_one_by_one(optimizer, momentum, fused):
+    protocol = Protocol(optimizer=optimizer, momentum=momentum)
+    config = training.optim_wrapper(dataclasses.replace(protocol, precision='float32'))
+    wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), config)
+    (group,) = wrapper.optimizer.param_groups
+    # Where nothing is said, PyTorch joins all weights on a GPU (`foreach`).
+    assert (group['fused'], group['foreach']) == (fused, None)
+
+
 @pytest.mark.parametrize(('nesterov', 'momentum'), [(True, 0.9), (False, 0.9), (True, 0.0)])
 def test_momentum_is_plain_or_nesterov_s(nesterov, momentum):
     protocol = Protocol(

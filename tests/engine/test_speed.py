@@ -102,7 +102,7 @@ def test_the_readmes_command_is_held_against_one_experiment_at_a_time(monkeypatc
     assert row.goal == '<= 0.60'
     assert f'python benchmark/run.py {" ".join(asked[0][:3])}' in text_of('README.md')
     default, alone = ([w for w in words if '/' not in w] for words in asked[:2])
-    assert alone == [*default, '--jobs', '1']
+    assert alone == [*default, '--jobs', '1', '--threads', '2']
 
 
 def test_experiments_that_never_begin_to_train_are_told(monkeypatch):

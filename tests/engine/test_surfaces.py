@@ -10,6 +10,7 @@ from scipy import ndimage
 from benchmark.dataset import Dataset, Geometry, Split
 from benchmark.engine import surfaces
 from benchmark.engine.evaluation import SubsetEvaluator
+from benchmark.engine.parallel import processes
 from benchmark.engine.surfaces import hd95
 from benchmark.errors import UserError
 from benchmark.method import IGNORE, Batch, Modality, Task
@@ -139,7 +140,9 @@ def test_what_it_needs_is_told_before_a_training(monkeypatch):
     asked, plain = Dataset(), Dataset()
     asked.surfaces = True
     surfaces.check(asked)
-    monkeypatch.setattr('benchmark.engine.parallel.processes.world', lambda: 2)
+    # As while a command plans, which each process that torchrun has started does for itself.
+    monkeypatch.setattr('benchmark.engine.parallel.processes.count', lambda: 2)
+    assert processes.world() == 1
     surfaces.check(plain)
     with pytest.raises(UserError, match='hd95=true: expected one process, found 2'):
         surfaces.check(asked)

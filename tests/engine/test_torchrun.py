@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import shutil
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from benchmark.engine import building, hooks, recording
 from benchmark.engine.building import Machine
 from benchmark.engine.parallel import processes
 from benchmark.errors import UserError
+from benchmark.files import ROOT
 from benchmark.records import store
 from tests.helpers.ranks import run_in, started
 
@@ -318,3 +320,21 @@ def test_one_process_says_what_is_wrong_or_asked_for(words, monkeypatch, capsys)
         said.append(told.out + told.err)
     assert said[0]
     assert said[1] == ''
+
+
+def test_torchrun_itself_starts_the_command(tmp_path):
+    words = ['--methods', 'majority', '--datasets', 'synth_faces:train=14,val=10,test=11,size=24']
+    launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+    command = [sys.executable, *launch, str(ROOT / 'benchmark/run.py'), *words, '--device', 'cpu']
+    done = subprocess.run(
+        [*command, '--results', str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (found,) = store.scan(tmp_path / 'runs').complete.values()
+    assert found['environment']['processes'] == '2'
+    assert done.stdout.count('synth_faces.md, .tex, .csv') == 1

@@ -168,11 +168,12 @@ def shared(sizes: Sizes) -> Row:
 
 
 def together(sizes: Sizes) -> Row:
-    """Compares the README's main command as it is with one experiment at a time."""
-    what = "the README's main command / the same with `--jobs 1`, in wall seconds"
+    """Compares the README's main command with one experiment at a time that has all cores."""
+    what = "the README's main command / the same, one experiment at a time with all cores"
     if cores() < 2:
         return Row(what, [], note='one core')
-    ours, alone = (partial(_main_command, sizes, *words) for words in ((), ('--jobs', '1')))
+    one = '--jobs', '1', '--threads', str(cores())
+    ours, alone = (partial(_main_command, sizes, *words) for words in ((), one))
     pairs = [pair for _ in range(min(2, sizes.repeats)) for pair in in_turns(ours, alone, 1)]
     told = ' and '.join(f'{a:.0f} s of {b:.0f} s' for a, b in pairs)
     return Row(what, ratios(pairs), '<= 0.60', told)

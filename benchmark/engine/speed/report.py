@@ -22,7 +22,9 @@ README = "the README's main command"
 GPU = 'needs a GPU, and has not been measured on one yet'
 UNMEASURED = {
     'cpu': (
-        ('`--jobs` on one GPU', GPU),
+        ('`--jobs` on one GPU', 'needs a GPU; not measured by this command, once by hand'),
+        ('the whole reference with eight seeds on a GPU (goal: an hour)', GPU),
+        ('several GPUs', 'needs a machine with several; no measurement has been made on one'),
         ('bfloat16 / float32', GPU),
         ('`--compile` / without, on a GPU', GPU),
         ('`--no-deterministic` / `--deterministic`', GPU),
