@@ -35,6 +35,8 @@ All rows of a page have one protocol.
 RATES = {
     'rates_faces': ('rates', 'synth_faces'),
     'rates_rooms': ('rates', 'synth_rooms'),
+    'unequal_faces': ('unequal', 'synth_faces'),
+    'unequal_rooms': ('unequal', 'synth_rooms'),
 }
 """Page of missing rates -> as of `PLACES`. Each rate has a protocol of its own."""
 

@@ -620,6 +620,39 @@ CLAIMS = [
         )
         for rate in (10, 50, 90)
     ),
+    Claim(
+        RESULTS,
+        'Where depth is missing in 80 %, `redcore` has {a1}, `redcore:rate=0` {a2}, `passion` {a3} '
+        'and `modality_dropout` {b1} (against it p {p1}, p {p2} and p {p3})',
+        'unequal_rooms 20/80',
+        0,
+        against_base('redcore', 'redcore:rate=0', 'passion'),
+        [False] * 3,
+    ),
+    Claim(
+        RESULTS,
+        'where rgb is, they have {a1}, {a2}, {a3} and {b1} (p {p1}, p {p2} and p {p3})',
+        'unequal_rooms 80/20',
+        0,
+        against_base('redcore', 'redcore:rate=0', 'passion'),
+        [False] * 3,
+    ),
+    Claim(
+        RESULTS,
+        'That `redcore` is better than `redcore:rate=0` is not proven either (p {p} and p = 1.000)',
+        'unequal_rooms 80/20',
+        0,
+        [('redcore', 'redcore:rate=0', 'mean')],
+        [False],
+    ),
+    Claim(
+        RESULTS,
+        'That `redcore` is better than `redcore:rate=0` is not proven either (p = 1.000 and p {p})',
+        'unequal_rooms 20/80',
+        0,
+        [('redcore', 'redcore:rate=0', 'mean')],
+        [False],
+    ),
 ]  # fmt: skip
 
 
@@ -952,6 +985,7 @@ PROVEN = {
     ('ablation_rooms', 1): (set(), set()),
     **{(f'rates_faces {rate}', 0): (set(), set()) for rate in (0, 10, 30, 50, 70, 90)},
     ('rates_rooms 0', 0): ({'redcore'}, set()),
+    **{(f'unequal_rooms {rates}', 0): (set(), set()) for rates in ('20/80', '80/20')},
     **{(f'rates_rooms {rate}', 0): (set(), set()) for rate in (10, 30, 50, 70, 90)},
 }  # fmt: skip
 """Of a whole family of tests: the first rows that are proven to be better, and those worse."""
@@ -1008,6 +1042,17 @@ def test_the_extremes_of_the_ablation_are_those_of_the_records():
     assert (means['mmanet:beta=0'] == means['distilled:loss=mad']).all()
     told = 'reach {:.1f} to {:.1f} points to either side on faces and {:.1f} to {:.1f} in rooms.'
     assert told.format(*widths) in text_of(RESULTS)
+
+
+def test_how_wide_the_intervals_at_unequal_rates_are():
+    wide = [
+        50 * (found.high - found.low)
+        for rates in ('20/80', '80/20')
+        for found, _ in compared(f'unequal_rooms {rates}')[1][0].values()
+    ]
+    assert len(wide) == 10
+    told = f'the intervals reach {min(wide):.1f} to {max(wide):.1f} points to either side.'
+    assert told in text_of(RESULTS)
 
 
 def test_soft_targets_have_a_lower_mean_with_each_of_eight_seeds():
