@@ -19,6 +19,7 @@ from benchmark.files import ROOT, user_path
 from benchmark.names import check_spec
 from benchmark.options import TUPLE, keyed
 from benchmark.shown import terminal
+from benchmark.streams import uninterrupted
 
 LONGEST = 60
 """Most characters in a registered name, which becomes part of the names of folders."""
@@ -105,11 +106,15 @@ CLAIMED: dict[str, str] = {}
 
 
 def discover() -> None:
-    """Imports every module of `methods/` and `datasets/`; safe to call again."""
-    for folder in ('methods', 'datasets'):
-        for file in sorted((ROOT / folder).glob('[!_]*.py')):
-            if f'{folder}/{file.name}' not in COMMANDS:
-                _import(f'{folder}.{file.stem}', file)
+    """Imports every module of `methods/` and `datasets/`; safe to call again.
+
+    An interruption from the terminal takes effect at the end: it is no fault of a module.
+    """
+    with uninterrupted():
+        for folder in ('methods', 'datasets'):
+            for file in sorted((ROOT / folder).glob('[!_]*.py')):
+                if f'{folder}/{file.name}' not in COMMANDS:
+                    _import(f'{folder}.{file.stem}', file)
 
 
 def _import(module: str, file: Path) -> None:

@@ -36,7 +36,6 @@ from benchmark.registry import discover
 from benchmark.report import robustness_tables, writer
 from benchmark.report.page import document
 from benchmark.report.table import Table
-from benchmark.streams import uninterrupted
 
 LEFT_BEHIND = 600.0
 """Seconds after which a half-written table or page is that of a killed process."""
@@ -109,8 +108,7 @@ def planned(
 
 def _start(args: argparse.Namespace, typed: bool) -> int:
     """Does what the arguments say, as of `start`, in the process that decides."""
-    with uninterrupted():
-        discover()
+    discover()
     refused: list[str] | None = [] if args.dry_run else None
     # Planning writes what a named grid means into the arguments; helpers plan from those typed.
     asked = argparse.Namespace(**vars(args))

@@ -1,4 +1,4 @@
-"""Measures what the harness costs, as ratios within one run, and writes them as a table."""
+"""Measures what the suite costs, as ratios within one run, and writes them as a table."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ EXAMPLES = """examples:
   python benchmark/speed.py --device cuda
   python benchmark/speed.py --quick --alone --out /tmp/speed.md
 
-Trainings under the harness are compared with a bare PyTorch loop, a step of MMANet with one of the
-unified model, tests of all subsets with one pass, two processes with one, and the papers' networks
-with the work of the released code. Both sides take turns. Nothing else should run meanwhile.
+Trainings in the suite are compared with a bare PyTorch loop, a step of MMANet with one of the
+unified model, tests of all subsets with one pass, two processes with one, the papers' networks
+with the work of the released code, and the README's command with one experiment at a time. Both
+sides take turns. Nothing else should run meanwhile.
 """
 
 

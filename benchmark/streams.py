@@ -132,8 +132,9 @@ def telling(main: Callable[P, int]) -> Callable[P, int]:
     return told
 
 
-def _interrupted() -> int:
-    print('\ninterrupted; the same command goes on from here', file=sys.stderr)
+def _interrupted(why: Exception | None = None) -> int:
+    told = f' ({type(why).__name__}: {why})' if why else ''
+    print(f'\ninterrupted; the same command goes on from here{told}', file=sys.stderr)
     return 130
 
 
@@ -185,17 +186,21 @@ def command(main: Callable[[], int]) -> NoReturn:
         came.append(number)
         raise KeyboardInterrupt
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     try:
         status = telling(main)()
     except SystemExit as ended:  # argparse ends the process after --help
         status = int(ended.code or 0)
-    except Exception:
+    except Exception as error:
         # Libraries that are interrupted while they are imported raise errors of their own.
         if not came:
             raise
-        status = _interrupted()
+        status = _interrupted(error)
+    finally:
+        if usual is signal.default_int_handler:
+            signal.signal(signal.SIGINT, usual)
     sys.exit(_after_output(status))
 
 

@@ -86,7 +86,7 @@ def rates(name: str) -> dict[str, runs.Runs]:
     found = {}
     for known in gathered(*RATES[name]):
         record = known.records[0]
-        each = tuple(record['gaps']['rates'][name] for name in record['dataset']['modalities'])
+        each = tuple(record['gaps']['rates'][m] for m in record['dataset']['modalities'])
         found[each] = known
     return {
         '/'.join(f'{100 * rate:.0f}' for rate in (each if len({*each}) > 1 else each[:1])): known

@@ -208,7 +208,8 @@ def made(name: str) -> str:
     if name in RATES:
         known = rates(name)
         cases = rate_cases(known)
-        title = 'Differences by missing rate'
+        order = '/'.join(next(iter(known.values())).records[0]['dataset']['modalities'])
+        title = f'Differences by missing rate of {order}'
         names = [f'{rate} % missing, ' for rate, _ in cases]
         return page({title: [(known[rate], case) for rate, case in cases]}, names)
     rows = rows_of(name)

@@ -145,6 +145,12 @@ def placed(method: Method, device: str) -> Method:
     return method
 
 
+def exact() -> None:
+    """Lets a GPU round no product of single precision to the 10 bits of TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def keep_plain_layout(module: nn.Module) -> None:
     """Keeps the convolutions that oneDNN breaks in channels_last out of that layout.
 

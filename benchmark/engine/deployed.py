@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmark.engine import card as cards
 from benchmark.engine import state, untrained
-from benchmark.engine.building import placed, quiet
+from benchmark.engine.building import exact, placed, quiet
 from benchmark.engine.card import Card
 from benchmark.engine.outputs import answers
 from benchmark.engine.pretraining import needed
@@ -264,6 +264,8 @@ def load(run: str | Path, device: str = 'cpu', method_file: str | Path | None = 
     """
     if device == 'cuda' and not torch.cuda.is_available():
         raise UserError('device cuda: no CUDA device was found')
+    if device == 'cuda':
+        exact()
     found = cards.read(Path(run))
     discover()
     if method_file is not None:

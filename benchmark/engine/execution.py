@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmark.engine import again, card, cost, environment, fitting, pretraining, state, training
-from benchmark.engine.building import Machine, build, loaders
+from benchmark.engine.building import Machine, build, exact, loaders
 from benchmark.engine.compiling import compiled
 from benchmark.engine.contents import ANEW, home
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
@@ -118,9 +118,7 @@ def deterministic(machine: Machine) -> None:
     settings: Any = torch.utils.deterministic
     settings.fill_uninitialized_memory = False
     if machine.device == 'cuda':
-        # Single precision has 23 bits behind the point, and not the 10 of TF32.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        exact()
 
 
 def clear(experiment: Experiment) -> None:

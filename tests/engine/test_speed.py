@@ -3,6 +3,7 @@
 import re
 import signal
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def test_everything_that_needs_one_process_is_measured(tmp_path, capsys):
     rows = [line.split(' | ') for line in text.splitlines() if line.startswith('| ')]
     measured = {row[0].removeprefix('| '): row[1:] for row in rows if len(row) == 6}
     for wanted in (
-        'samples a second under the harness', 'loading / whole epoch', 'step of `mmanet`',
+        'samples a second in the suite', 'loading / whole epoch', 'step of `mmanet`',
         'all 7 subsets of 3', 'all 3 subsets of 2', 'images a second of `mmanet`',
         '7 full passes', 'of matrix products', 'memory of the process',
     ):  # fmt: skip
@@ -90,19 +91,28 @@ def test_an_interruption_ends_the_experiments_that_wait(monkeypatch):
     monkeypatch.setattr(starting.time, 'sleep', sleep)
     with pytest.raises(KeyboardInterrupt):
         starting._two()
-    assert began[0].poll() == -signal.SIGKILL
+    monkeypatch.undo()  # waiting sleeps, too
+    assert began[0].wait(10) == -signal.SIGKILL
 
 
 def test_the_readmes_command_is_held_against_one_experiment_at_a_time(monkeypatch):
-    asked = []
+    asked, ended = [], SimpleNamespace(returncode=0)
+
+    def run(words, **_):
+        asked.append(words[2:])
+        return ended
+
     monkeypatch.setattr(processes, 'cores', lambda: 2)
-    monkeypatch.setattr(processes.subprocess, 'run', lambda words, **_: asked.append(words[2:]))
-    row = processes.together(Sizes(repeats=5))
-    assert len(row.values) == 2
-    assert row.goal == '<= 0.60'
+    monkeypatch.setattr(processes.subprocess, 'run', run)
+    row = processes.together(Sizes())
+    assert (len(row.values), row.goal) == (1, '<= 0.60')
     assert f'python benchmark/run.py {" ".join(asked[0][:3])}' in text_of('README.md')
-    default, alone = ([w for w in words if '/' not in w] for words in asked[:2])
+    default, alone = ([w for w in words if '/' not in w] for words in asked)
     assert alone == [*default, '--jobs', '1', '--threads', '2']
+    processes.together(TINY)
+    assert 'synth_rooms:train=16,val=16,test=16,size=32,width=4' in asked[2]
+    ended.returncode = 1
+    assert processes.together(Sizes()) == Row(row.what, [], note='the command failed')
 
 
 def test_experiments_that_never_begin_to_train_are_told(monkeypatch):

@@ -109,7 +109,7 @@ def make_refusal(label: str, seed: int, error: str) -> dict:
 
 
 def save(runs, record: dict, outcomes: dict | None = None):
-    """Writes a record and its outcomes where the harness does, and returns the record's path."""
+    """Writes a record and its outcomes where the suite does, and returns the record's path."""
     variant = record['method']['label'].replace(':', '-')
     folder = runs / record['dataset']['name'] / variant / record['protocol_id']
     folder /= f'seed{record["seed"]}'

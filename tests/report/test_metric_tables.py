@@ -33,7 +33,7 @@ def rates(outcomes, subset):
 
 
 class Folder:
-    """Runs saved as the harness saves them."""
+    """Runs saved as the suite saves them."""
 
     def __init__(self, path):
         self.path, self.outcomes = path, {}

@@ -110,15 +110,10 @@ def _exactly(leaves: list[Any], half: bool) -> Iterator[None]:
         half: Whether the module is in half precision; it is then called as the training calls it.
     """
     device = next(x.device.type for x in leaves if isinstance(x, Tensor))
-    usual, cudnn = torch.is_autocast_enabled(device), torch.backends.cudnn.allow_tf32
-    dtype = torch.get_autocast_dtype(device)
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        # Without a cache: the weights that it keeps here would lack gradients in the training.
-        with torch.autocast(device, dtype, enabled=usual and half, cache_enabled=False):
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = cudnn
+    usual, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    # Without a cache: the weights that it keeps here would lack gradients in the training.
+    with torch.autocast(device, dtype, enabled=usual and half, cache_enabled=False):
+        yield
 
 
 def _call(plain: Any, leaves: list[Any], form: Any) -> Any:

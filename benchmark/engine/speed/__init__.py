@@ -1,1 +1,1 @@
-"""What the harness costs, as ratios within one run: the measurements of `benchmark/speed.py`."""
+"""What the suite costs, as ratios within one run: the measurements of `benchmark/speed.py`."""

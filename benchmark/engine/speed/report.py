@@ -47,7 +47,7 @@ Job = Callable[[], Sequence[Row] | Row]
 def _alone(sizes: Sizes, folder: Path) -> dict[str, Job]:
     """Returns what one process measures."""
     return {
-        'trainings under the harness': lambda: trainings.loops(sizes, folder),
+        'trainings in the suite': lambda: trainings.loops(sizes, folder),
         'steps of MMANet': lambda: trainings.mmanet(sizes, folder),
         'tests of all subsets': lambda: testing.all_subsets(sizes, folder),
         "training at the papers' size": lambda: trainings.papers(sizes, folder),

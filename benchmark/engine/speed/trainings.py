@@ -1,4 +1,4 @@
-"""Training steps: under the harness and bare, of MMANet and of the unified model, and of papers."""
+"""Training steps: in the suite and bare, of MMANet and of the unified model, and of papers."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Clock(Hook):
         self.seconds.append(measuring.time.perf_counter() - self.since)
 
 
-def harness(e: Experiment, folder: Path, epochs: int = 1) -> Clock:
-    """Trains under the harness and returns what the clock noted."""
+def in_suite(e: Experiment, folder: Path, epochs: int = 1) -> Clock:
+    """Trains in the suite and returns what the clock noted."""
     method, both, clock = network(e), loaders(e, e.parts[0], machine()), Clock()
     runner = SilentRunner(
         machine().device,
@@ -76,8 +76,8 @@ def harness(e: Experiment, folder: Path, epochs: int = 1) -> Clock:
 
 
 def epoch(e: Experiment, folder: Path) -> float:
-    """Returns the seconds of one epoch under the harness."""
-    return harness(e, folder).seconds[0]
+    """Returns the seconds of one epoch in the suite."""
+    return in_suite(e, folder).seconds[0]
 
 
 def bare(e: Experiment) -> float:
@@ -129,7 +129,7 @@ def prepared(e: Experiment, compile_: bool = False) -> Callable[[], None]:
 
 
 def loops(sizes: Sizes, folder: Path) -> list[Row]:
-    """Compares the harness with a bare loop, and the loading with the epoch."""
+    """Compares the suite with a bare loop, and the loading with the epoch."""
     rows = []
     for dataset in DATASETS:
         e = embedded(UNIFIED, dataset, sizes, folder)
@@ -137,8 +137,8 @@ def loops(sizes: Sizes, folder: Path) -> list[Row]:
                          sizes.repeats)  # fmt: skip
         rate = len(split_of(e.data, 'train')) / statistics.median(b for _, b in pairs)
         rows.append(
-            Row(f'{dataset}: samples a second under the harness / in a bare PyTorch loop',
-                ratios(pairs), '>= 0.97', f'{rate:.0f} samples a second under the harness')
+            Row(f'{dataset}: samples a second in the suite / in a bare PyTorch loop',
+                ratios(pairs), '>= 0.97', f'{rate:.0f} samples a second in the suite')
         )  # fmt: skip
         loader = loaders(e, e.parts[0], machine())[0]
         loading = [seconds(partial(list, loader)) for _ in pairs]
@@ -174,7 +174,7 @@ def mmanet(sizes: Sizes, folder: Path) -> list[Row]:
 def memories(sizes: Sizes, folder: Path) -> list[float]:
     """Returns the memory in MiB after each step of an epoch."""
     data = Noise((1, 1), 16, 4, 8, 8 * sizes.steps)
-    return harness(of_noise(UNIFIED, data, folder, epochs=1), folder).memory
+    return in_suite(of_noise(UNIFIED, data, folder, epochs=1), folder).memory
 
 
 def threads(sizes: Sizes, folder: Path) -> Row:
