@@ -639,6 +639,23 @@ CLAIMS = [
     ),
     Claim(
         RESULTS,
+        '`redcore` has {a1}, `redcore:rate=0` {a2}, `passion` {a3} and `modality_dropout` {b1} '
+        '(against it p {p1}, p {p2} and p {p3})',
+        'unequal_faces 20/50/80',
+        0,
+        against_base('redcore', 'redcore:rate=0', 'passion'),
+        [False] * 3,
+    ),
+    Claim(
+        RESULTS,
+        'that `redcore` is better than `redcore:rate=0` is not proven (p {p}). The seeds of',
+        'unequal_faces 20/50/80',
+        0,
+        [('redcore', 'redcore:rate=0', 'mean')],
+        [False],
+    ),
+    Claim(
+        RESULTS,
         'That `redcore` is better than `redcore:rate=0` is not proven either (p {p} and p = 1.000)',
         'unequal_rooms 80/20',
         0,
@@ -986,6 +1003,7 @@ PROVEN = {
     ('ablation_rooms', 1): (set(), set()),
     **{(f'rates_faces {rate}', 0): (set(), set()) for rate in (0, 10, 30, 50, 70, 90)},
     ('rates_rooms 0', 0): ({'redcore'}, set()),
+    ('unequal_faces 20/50/80', 0): (set(), set()),
     **{(f'unequal_rooms {rates}', 0): (set(), set()) for rates in ('20/80', '80/20')},
     **{(f'rates_rooms {rate}', 0): (set(), set()) for rate in (10, 30, 50, 70, 90)},
 }  # fmt: skip
