@@ -72,7 +72,7 @@ def test_a_gpu_has_a_table_of_its_own_which_says_what_an_interrupted_one_lacks(
     with pytest.raises(KeyboardInterrupt):
         report.write(tmp_path / 'a.md', True, True, 'cuda')
     text = (tmp_path / 'a.md').read_text()
-    assert 'speed.py --device cuda --quick --alone` on' in text
+    assert 'speed.py --device cuda --quick --alone` from commit ' in text
     assert ', GPU X.' in text
     assert '| row | 1.00 |' in text
     assert '| two | the measurement ended before it |' in text
