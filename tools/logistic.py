@@ -200,15 +200,6 @@ def by_set(rows: Sequence[Compared]) -> dict[tuple[str, str], float]:
     return {key: float(np.mean(found)) for key, found in gains.items()}
 
 
-def without_place(words: Sequence[str]) -> list[str]:
-    """Returns the words of a command without those that say where the table goes."""
-    kept = [word for word in words if not word.startswith('--out=')]
-    if '--out' in kept:
-        at = kept.index('--out')
-        del kept[at : at + 2]
-    return kept
-
-
 def table(rows: Sequence[Compared], words: Sequence[str]) -> str:
     """Returns the comparison as Markdown, with the command that made it."""
     lines = [
@@ -257,9 +248,11 @@ def main(words: Sequence[str] | None = None) -> int:
     worst = min(means, key=lambda key: means[key])
     print(f'worst: {" ".join(worst)}, {100 * means[worst]:+.2f} points')
     if args.out:
-        asked = list(sys.argv[1:] if words is None else words)
+        place = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        place.add_argument('--out')
+        _, asked = place.parse_known_args(words)  # where the table goes changes nothing in it
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(table(rows, without_place(asked)), encoding='utf-8')
+        args.out.write_text(table(rows, asked), encoding='utf-8')
     return int(means[worst] < -TOLERANCE)
 
 

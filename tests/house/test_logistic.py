@@ -83,14 +83,15 @@ def test_a_set_is_held_against_the_tolerance_by_the_mean_over_its_splits(tool, t
 
 
 @pytest.mark.parametrize(('network', 'status'), [(0.791, 0), (0.789, 1)])
-def test_one_point_less_is_too_much(network, status, tool, tmp_path, monkeypatch):
+@pytest.mark.parametrize('joined', [False, True])
+def test_one_point_less_is_too_much(network, status, joined, tool, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, 'sets', lambda *_: [('two', {})])
     monkeypatch.setattr(tool, 'scored', lambda *_: {})
     monkeypatch.setattr(tool, 'compare', lambda *_: [tool.Compared('two', 'a', 0.8, (network,))])
     out = tmp_path / 'new' / 'table.md'
-    assert tool.main(['--sets', 'two', '--out', str(out)]) == status
+    place = [f'--out={out}'] if joined else ['--out', str(out)]
+    assert tool.main([*place, '--sets', 'two', '--draw', '7']) == status
     text = out.read_text()
     assert f'| two | a | 80.00 | {100 * network:.2f} |' in text
     # Where the table is kept changes nothing in it.
-    assert '`python tools/logistic.py --sets two` from' in text
-    assert tool.without_place(['--out=a.md', '--draw', '1']) == ['--draw', '1']
+    assert '`python tools/logistic.py --sets two --draw 7` from' in text

@@ -84,7 +84,7 @@ def test_the_code_s_projection_sees_the_eight_neighbours_of_a_pixel():
         for j in range(3)
     )
     found = method.project(pair).detach().numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('kind', KINDS)
