@@ -19,13 +19,14 @@ from datasets.common.families.array_inputs import (
     NEEDED,
     Input,
     about,
+    clusters_of,
     fail,
     is_read,
     lacks,
     read_inputs,
-    texts,
 )
 from datasets.common.families.array_targets import Reader
+from datasets.common.families.fewer import used
 from datasets.common.families.unseen_arrays import unseen_arrays
 from datasets.common.io import notes
 from datasets.common.io.copies import Duplicates, copies, of_modalities, shared
@@ -82,6 +83,8 @@ class Arrays(Dataset):
             the training samples in the loss; metrics are in their own units.
         duplicates: Whether samples, and clusters, that are in two splits are only reported
             ('report') or are an error ('refuse').
+        train: How many training samples are used, for learning curves: each class in its
+            proportion, always the same ones, fewer among more; 0 for all of them.
         width: Channels of the encoders' first stage.
         class_weights: Weights of the classes in the task's loss: 'balanced' (inversely proportional
             to their numbers of training samples or labelled training pixels), or a positive number
@@ -92,7 +95,7 @@ class Arrays(Dataset):
     """
 
     licence = "whatever applies to the user's own data"
-    younger = ('class_weights', 'ignore_label', 'reduce_zero_label', 'target')
+    younger = ('class_weights', 'ignore_label', 'reduce_zero_label', 'target', 'train')
     how_to_get = (
         'Save inputs/<modality>, target and split in one .npz file or as .npy files in one folder.'
     )
@@ -105,6 +108,7 @@ class Arrays(Dataset):
         modalities: str = '',
         binary: bool = False,
         duplicates: Duplicates = 'report',
+        train: int = 0,
         width: int = 16,
         class_weights: ClassWeights = '',
         ignore_label: int | None = VOID,
@@ -119,11 +123,12 @@ class Arrays(Dataset):
         self.aside: list[str] = []
         raw = load(self.file, self.aside)
         meaning = Meaning(ignore_label, reduce_zero_label, binary)
-        self._read(raw, named(modalities, 'modalities'), (meaning, target))
+        self._read(raw, named(modalities, 'modalities'), (meaning, target), train)
         self.name = name or (self.file.resolve().name if self.streams else self.file.stem)
         weighted = [f'class_weights={class_weights}'] if class_weights else []
         own = ['binary'] if binary else meaning.options
         weighted += [f'target={target}'] if target else []
+        weighted += [f'train={train}'] if train else []
         options = (width, *self.inputs, *own, *weighted)
         self.fingerprint = content_hash(self.file, raw, *options)
         vectors = any(one.kind == 'vector' for one in self.inputs.values())
@@ -134,14 +139,18 @@ class Arrays(Dataset):
         kind, metric, classes = self.targets.kind, self.targets.metric, self.targets.classes
         scale = self.targets.scale
         self.task = Task(self.name, kind, shapes, classes, metric, width, scale=scale)
-        train = self.where['train']
-        there = np.flatnonzero(self.available[train].any(axis=1))
-        given = class_weights, self.task, self.targets.of(train), there, str(self.file)
+        rows = self.where['train']
+        there = np.flatnonzero(self.available[rows].any(axis=1))
+        given = class_weights, self.task, self.targets.of(rows), there, str(self.file)
         self.task = replace(self.task, class_weights=weights_of(*given))
         self.notes = (*self._summary(), *self._copies(duplicates))
 
     def _read(
-        self, raw: dict[str, np.ndarray], chosen: tuple[str, ...], meaning: tuple[Meaning, str]
+        self,
+        raw: dict[str, np.ndarray],
+        chosen: tuple[str, ...],
+        meaning: tuple[Meaning, str],
+        train: int,
     ) -> None:
         for key in NEEDED:
             if key not in raw:
@@ -157,6 +166,8 @@ class Arrays(Dataset):
             if not self.available[rows].any():
                 raise self._fail('available', f'some sample of {name} with a modality', 'none')
         there: np.ndarray = np.asarray(self.available.any(axis=1))
+        rows = self.where['train']
+        self.where['train'] = used(self.file, rows, there, raw['target'], train)
         self.targets = Reader(self.file, self.inputs, self.where, there, *meaning).read(raw)
         self.contents: list[Contents] = []
         marked = 'available' in raw
@@ -164,7 +175,7 @@ class Arrays(Dataset):
         for (name, one), there in zip(self.inputs.items(), self.available.T, strict=True):
             self.contents.append(read_contents(self.file, name, one, there, self.streams, marked))
             self.measured[name] = measure(self.file, name, one, there, self.where, self.streams)
-        self.clusters = self._clusters(raw.get('cluster'))
+        self.clusters = clusters_of(self.file, raw.get('cluster'), self.count)
 
     def _fail(self, key: str, expected: str, found: Any) -> UserError:
         return fail(self.file, key, expected, found)
@@ -199,18 +210,6 @@ class Arrays(Dataset):
             found = _other_than(given, (0, 1)) if given.shape == shape else about(given)
             raise self._fail('available', f'bool {shape}', found)
         return np.asarray(given).astype(bool)
-
-    def _clusters(self, given: np.ndarray | None) -> np.ndarray | None:
-        if given is None:
-            return None
-        if given.shape != (self.count,) or given.dtype.kind not in 'iuSU':
-            expected = f'names or whole numbers ({self.count},)'
-            raise self._fail('cluster', expected, about(given))
-        names = texts(self.file, 'cluster', given)
-        for row, name in enumerate(names):
-            if not name.strip() or not name.isprintable():
-                raise self._fail('cluster', 'printable names', f'{ascii(name)} in row {row}')
-        return np.array(names)
 
     def _summary(self) -> list[str]:
         """Returns what was found, for the user, in lines."""

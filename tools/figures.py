@@ -3,9 +3,10 @@
     python benchmark/run.py --grid sign-flip --results results/sign-flip
     python tools/figures.py results/sign-flip
 
-writes `sign-flip.svg` and `sign-flip.md` into the folder `figures` of the results. Each panel shows
-one method on one data set: its mean over subsets less that of `modality_dropout`, in points of the
-metric and with the sign that makes a better method positive, with the 95 % interval of
+writes `sign-flip.svg` and `sign-flip.md` into the folder `figures` of the results. Another grid is
+given by `--grid FILE.yaml`: it varies `train` and `width`, all its methods are compared with the
+first one, and the figure has the name of the file. Each panel shows one method on one data set: its
+mean over subsets less that of the first method, in points of the metric and with the sign that makes a better method positive, with the 95 % interval of
 `benchmark.report.comparison`. The records are read as tables read them, so runs that contradict
 their outcomes do not count. What the grid runs and the folder lacks is listed.
 """
@@ -27,7 +28,8 @@ import matplotlib as mpl  # noqa: E402
 import numpy as np  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from benchmark.engine.grids import GRIDS  # noqa: E402
+from benchmark.engine.grid_file import grid_of  # noqa: E402
+from benchmark.engine.grids import NamedGrid  # noqa: E402
 from benchmark.errors import UserError  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.records.schema import Record  # noqa: E402
@@ -36,12 +38,11 @@ from benchmark.report.comparison import LEVEL, Comparison, p_text  # noqa: E402
 from benchmark.report.runs import Loader, Runs, gather  # noqa: E402
 from benchmark.report.standings import MAIN  # noqa: E402
 
-NAME = 'sign-flip'
-BASELINE, *METHODS = GRIDS[NAME].methods
+DEFAULT = grid_of('sign-flip')
 STYLE = {
     # Glyphs are drawn as paths, so that no font is needed where the figure is read.
     'svg.fonttype': 'path',
-    'svg.hashsalt': NAME,
+    'svg.hashsalt': 'sign-flip',
     'font.size': 8,
     'axes.spines.top': False,
     'axes.spines.right': False,
@@ -57,7 +58,7 @@ class Point(NamedTuple):
     """One method against the baseline under one setting of the data set.
 
     Attributes:
-        dataset, metric, method: What is measured, by name.
+        dataset, metric, baseline, method: What is measured, by name.
         train, width: The training samples, and the channels of the encoders' first stage.
         seeds: The seeds that both have.
         means: The means of the baseline and of the method over subsets and these seeds, fractions.
@@ -67,6 +68,7 @@ class Point(NamedTuple):
 
     dataset: str
     metric: str
+    baseline: str
     method: str
     train: int
     width: int
@@ -76,7 +78,7 @@ class Point(NamedTuple):
 
 
 def points(
-    records: Sequence[Record], outcomes: Loader, problems: list[str]
+    records: Sequence[Record], outcomes: Loader, problems: list[str], grid: NamedGrid
 ) -> tuple[list[Point], list[str]]:
     """Compares every method of the grid with the baseline under each setting of one data set.
 
@@ -84,6 +86,7 @@ def points(
         records: The finished runs on the data set.
         outcomes: Returns the outcomes of a record's run.
         problems: Takes one line for each run that does not count.
+        grid: Its first method is the baseline.
 
     Returns:
         The points, and one line for each run that the grid has and the records lack.
@@ -92,6 +95,7 @@ def points(
         UserError: One setting has runs of several protocols or of several versions of the data.
     """
     found: list[Point] = []
+    baseline, *methods = grid.methods
     held: dict[tuple[int, int], Runs] = {}
     for runs in gather(records, outcomes, problems):
         options = runs.data['options']
@@ -104,54 +108,57 @@ def points(
                 f'width={setting[1]}, found {held[setting].protocol_id} and {runs.protocol_id}'
             )
         held[setting] = runs
-        found += [p for m in METHODS if (p := _point(m, setting, runs, outcomes))]
-    order = sorted(found, key=lambda p: (p.train, p.width, METHODS.index(p.method)))
-    return order, list(_lacking(held, records))
+        pairs = [(baseline, method) for method in methods]
+        found += [p for pair in pairs if (p := _point(pair, setting, runs, outcomes))]
+    order = sorted(found, key=lambda p: (p.train, p.width, methods.index(p.method)))
+    return order, list(_lacking(held, records, grid))
 
 
-def _point(method: str, setting: tuple[int, int], runs: Runs, outcomes: Loader) -> Point | None:
-    """Returns the comparison of a method with the baseline, None where one of them lacks."""
-    chosen = [runs.records[i] for m in (BASELINE, method) for i in runs.groups.get(m, [])]
+def _point(
+    both: tuple[str, str], setting: tuple[int, int], runs: Runs, outcomes: Loader
+) -> Point | None:
+    """Returns the comparison of baseline and method, None where one of them lacks."""
+    baseline, method = both
+    chosen = [runs.records[i] for m in both for i in runs.groups.get(m, [])]
     pair = Runs(chosen, outcomes, []) if chosen else runs
-    if {BASELINE, method} - set(pair.groups):
+    if set(both) - set(pair.groups):
         return None
-    seeds = {m: {pair.records[i]['seed']: i for i in pair.groups[m]} for m in (BASELINE, method)}
-    shared = sorted(set(seeds[BASELINE]) & set(seeds[method]))
+    seeds = {m: {pair.records[i]['seed']: i for i in pair.groups[m]} for m in both}
+    shared = sorted(set(seeds[baseline]) & set(seeds[method]))
     if not shared:
         return None
     place = list(pair.columns).index(MAIN)
-    base, own = (
-        float(np.mean([pair.values[seeds[m][s], place] for s in shared]))
-        for m in (BASELINE, method)
-    )
+    base, own = (float(np.mean([pair.values[seeds[m][s], place] for s in shared])) for m in both)
     standings = pair.standings
     if standings.lacking or standings.left_out:
         told = Comparison(own - base, math.nan, math.nan, math.nan)
     else:
-        told = standings.compare(method, BASELINE, MAIN)
+        told = standings.compare(method, baseline, MAIN)
     if not pair.higher:
         told = told._replace(difference=-told.difference, low=-told.high, high=-told.low)
     name = pair.data['name']
-    return Point(name, pair.metric, method, *setting, tuple(shared), (base, own), told)
+    return Point(name, pair.metric, *both, *setting, tuple(shared), (base, own), told)
 
 
-def _lacking(held: dict[tuple[int, int], Runs], records: Sequence[Record]) -> Iterator[str]:
+def _lacking(
+    held: dict[tuple[int, int], Runs], records: Sequence[Record], grid: NamedGrid
+) -> Iterator[str]:
     """Tells which runs of the grid are not among those that count."""
     name = records[0]['dataset']['name']
-    for setting in GRIDS[NAME].settings:
+    for setting in grid.settings:
         train, width = int(setting['train']), int(setting['width'])
         runs = held.get((train, width))
         if runs is None:
             yield f'{name} train={train} width={width}: every run'
             continue
-        for method in GRIDS[NAME].methods:
+        for method in grid.methods:
             there = {runs.records[i]['seed'] for i in runs.groups.get(method, [])}
-            if missing := [str(seed) for seed in GRIDS[NAME].seeds if seed not in there]:
+            if missing := [str(seed) for seed in grid.seeds if seed not in there]:
                 told = f'seed{"s" if len(missing) > 1 else ""} {", ".join(missing)}'
                 yield f'{name} train={train} width={width}: {method}, {told}'
 
 
-def read(results: Path) -> tuple[list[Point], list[str], list[str]]:
+def read(results: Path, grid: NamedGrid = DEFAULT) -> tuple[list[Point], list[str], list[str]]:
     """Returns the points of all data sets, what lacks and what does not count.
 
     Raises:
@@ -167,12 +174,12 @@ def read(results: Path) -> tuple[list[Point], list[str], list[str]]:
             return store.read_outcomes(files[record['identity']].with_name(store.OUTCOMES), record)
 
         if scan.complete:
-            here, missing = points(list(scan.complete.values()), load, problems)
+            here, missing = points(list(scan.complete.values()), load, problems, grid)
             found, lacking = found + here, lacking + missing
     if not found:
         raise UserError(
-            f'{results / "runs"}: expected runs of {BASELINE} and of another method of '
-            f'--grid {NAME}, found none with equal data and seeds'
+            f'{results / "runs"}: expected runs of {grid.methods[0]} and of another method of '
+            f'--grid {grid.name}, found none with equal data and seeds'
         )
     return found, lacking, problems
 
@@ -180,7 +187,7 @@ def read(results: Path) -> tuple[list[Point], list[str], list[str]]:
 def draw(found: Sequence[Point]) -> Figure:
     """Draws a row of panels for each method and a column for each data set."""
     sets = list(dict.fromkeys((p.dataset, p.metric) for p in found))
-    methods = [m for m in METHODS if any(p.method == m for p in found)]
+    methods = list(dict.fromkeys(p.method for p in found))
     widths = sorted({p.width for p in found})
     figure = Figure(figsize=(1 + 3 * len(sets), 0.6 + 2.1 * len(methods)), layout='constrained')
     panels = figure.subplots(len(methods), len(sets), squeeze=False, sharex=True, sharey='col')
@@ -189,7 +196,7 @@ def draw(found: Sequence[Point]) -> Figure:
             here = [p for p in found if (p.method, p.dataset) == (method, dataset)]
             _panel(panel, here, widths)
             panel.set_title(f'{dataset}: {method}')
-            panel.set_ylabel(f'points of {metric} gained\nover {BASELINE}')
+            panel.set_ylabel(f'points of {metric} gained\nover {found[0].baseline}')
     trains = sorted({p.train for p in found})
     # All panels have the ticks of the last row, also where a data set lacks some of them.
     for panel in panels[-1]:
@@ -223,7 +230,7 @@ def table(found: Sequence[Point]) -> list[str]:
     """Returns the lines of a Markdown table, and what is proven on each data set."""
     lines = [
         '| data set | method | training samples | width | seeds | '
-        f'{BASELINE} % | method % | points gained | 95 % interval | p (Holm) |',
+        f'{found[0].baseline} % | method % | points gained | 95 % interval | p (Holm) |',
         '| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |',
     ]
     told = []
@@ -252,20 +259,26 @@ def _verdict(first: Point, adjusted: dict[Point, float]) -> str:
     """Says in how many settings which of the two is better with p below the level."""
     proven = [point.gain.difference > 0 for point, p in adjusted.items() if p < LEVEL]
     return (
-        f'- {first.dataset}, {first.method} against {BASELINE}: better in {sum(proven)}, worse in '
-        f'{len(proven) - sum(proven)}, and not distinguishable in {len(adjusted) - len(proven)} of '
+        f'- {first.dataset}, {first.method} against {first.baseline}: better in {sum(proven)}, '
+        f'worse in {len(proven) - sum(proven)}, and not distinguishable in {len(adjusted) - len(proven)} of '
         f'the settings that could be tested (p < {LEVEL} after correction).'
     )
 
 
-def page(found: Sequence[Point], lacking: Sequence[str], problems: Iterable[str]) -> str:
+def page(
+    found: Sequence[Point],
+    lacking: Sequence[str],
+    problems: Iterable[str],
+    name: str = DEFAULT.name,
+) -> str:
     """Returns the Markdown file: figure, table, what the grid still lacks, what does not count."""
+    baseline = found[0].baseline
     text = [
-        f'# {BASELINE} and other methods by training samples and width',
+        f'# {baseline} and other methods by training samples and width',
         '',
-        f'![Differences to {BASELINE}]({NAME}.svg)',
+        f'![Differences to {baseline}]({name}.svg)',
         '',
-        f'Each number is over the seeds that the method and {BASELINE} share. Differences are in '
+        f'Each number is over the seeds that the method and {baseline} share. Differences are in '
         'points of the metric, positive where the method is better. The intervals are not '
         'corrected; p is corrected by Holm over the settings of one method on one data set. '
         'A mark without an interval, open in the figure, could not be tested.',
@@ -281,20 +294,23 @@ def page(found: Sequence[Point], lacking: Sequence[str], problems: Iterable[str]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draws the figure and writes the table of a results folder."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('results', type=Path, help='the results folder of --grid sign-flip')
+    parser.add_argument('results', type=Path, help='the results folder of the grid')
+    parser.add_argument('--grid', default=DEFAULT.name, help='the grid (%(default)s), or its file')
     given = parser.parse_args(arguments)
     try:
-        found, lacking, problems = read(given.results)
+        grid = grid_of(given.grid)
+        found, lacking, problems = read(given.results, grid)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     (target := given.results / 'figures').mkdir(exist_ok=True)
+    name = Path(grid.name).stem
     with mpl.rc_context(STYLE):
-        draw(found).savefig(target / f'{NAME}.svg', metadata={'Date': None})
-    (target / f'{NAME}.md').write_text(page(found, lacking, problems), encoding='utf-8')
+        draw(found).savefig(target / f'{name}.svg', metadata={'Date': None})
+    (target / f'{name}.md').write_text(page(found, lacking, problems, name), encoding='utf-8')
     for line in lacking:
         print(f'missing: {line}')
-    print(f'written: {target / NAME}.svg and .md')
+    print(f'written: {target / name}.svg and .md')
     return 0
 
 

@@ -31,12 +31,12 @@ from collections.abc import Iterator, Sequence  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
 import numpy as np  # noqa: E402
-from sklearn.datasets import load_digits  # noqa: E402
 
 from benchmark import run  # noqa: E402
 from benchmark.engine.environment import commit  # noqa: E402
 from benchmark.records import store  # noqa: E402
 from benchmark.records.schema import Record, test_scores  # noqa: E402
+from tools.digits import Arrays, cut  # noqa: E402
 
 NETWORK, REFERENCE = 'modality_dropout', 'logistic'
 TOLERANCE = 0.01
@@ -44,8 +44,6 @@ TEST = 20_000
 """Test samples of a generated set, so that an accuracy of 80 % is known within 0.6 points."""
 RESPLITS = 4
 """How often a set without complete test samples is split anew."""
-
-Arrays = dict[str, np.ndarray]
 
 
 class Normal(NamedTuple):
@@ -90,20 +88,6 @@ def normal(spec: Normal, seed: int) -> Arrays:
     return found
 
 
-def pictures(rows: int, columns: int, seed: int) -> Arrays:
-    """Returns scikit-learn's digits, each picture cut into vectors: 900 train, 200 validate."""
-    digits = load_digits()
-    order = np.random.default_rng(seed).permutation(len(digits.target))
-    images = digits.images[order].reshape(-1, rows, 8 // rows, columns, 8 // columns)
-    found = {
-        f'inputs/part{i}{j}': images[:, i, :, j].reshape(len(images), -1).astype(np.float32)
-        for i in range(rows)
-        for j in range(columns)
-    }
-    split = np.repeat([0, 1, 2], (900, 200, len(order) - 1100))
-    return {**found, 'target': digits.target[order], 'split': split}
-
-
 def given(path: Path) -> Iterator[tuple[str, Arrays]]:
     """Yields a file's arrays, or new splits of its complete samples where none tests them."""
     with np.load(path) as file:
@@ -128,7 +112,7 @@ def sets(names: list[str], files: list[Path], draw: int = 0) -> Iterator[tuple[s
         if name in NORMAL:
             yield told, normal(NORMAL[name], draw)
         else:
-            yield told, pictures(*PICTURES[name], draw)
+            yield told, cut(*PICTURES[name], draw)
     for path in files:
         yield from given(path)
 

@@ -20,6 +20,7 @@ from benchmark.engine.evaluation import SubsetEvaluator, subset_logits
 from benchmark.engine.execution import deterministic
 from benchmark.engine.experiment import Experiment, Part
 from benchmark.engine.fitting import check_size, is_fitted
+from benchmark.engine.hooks import SHARE
 from benchmark.engine.loading import Samples
 from benchmark.engine.pace import measure, now
 from benchmark.engine.state import epochs_done, is_trained
@@ -208,7 +209,8 @@ def forecast(method: Method, e: Experiment, part: Part, machine: Machine) -> tup
     method.data_preprocessor.augment = noise.augmentation(samples, protocol.vector_noise)
     wrapper = build_optim_wrapper(method.train(), optim_wrapper(protocol))
     pace = measure(loader, lambda b: method.train_step(b, optim_wrapper=wrapper), machine.device)
-    epoch = pace.seconds(len(loader)) + _saving(method, wrapper, machine.device)
+    steps = pace.seconds(len(loader))
+    epoch = steps + min(_saving(method, wrapper, machine.device), SHARE * steps)
     return Training(epoch, validation, validated), tests
 
 
@@ -224,10 +226,10 @@ def _counting(method: Method, e: Experiment, machine: Machine) -> float:
 
 
 def _saving(method: Method, wrapper: BaseOptimWrapper, device: str) -> float:
-    """Returns the seconds in which the state of a training is saved, as after every epoch.
+    """Returns the seconds in which the state of a training is saved, as after an epoch.
 
-    Trainings on few samples take most of their time for it. It is written to a temporary folder,
-    since nothing is trained; if there is no room, it counts as no time.
+    It is written to a temporary folder, since nothing is trained; if there is no room, it counts
+    as no time.
     """
     content = {'state_dict': method.state_dict(), 'optimizer': wrapper.state_dict()}
     start = now(device)

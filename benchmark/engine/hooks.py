@@ -144,8 +144,16 @@ def _brief(metrics: dict | None) -> str:
     return ', '.join(f'{k} {v:.4f}' for k, v in (metrics or {}).items())
 
 
+SHARE = 0.02
+"""The part of a training's time that saving takes at most. On few samples an epoch lasts a few
+hundredths of a second, and saving after every one took more time than the training itself."""
+
+
 class Checkpoint(Hook):
-    """Saves the run after every epoch, so that a killed one goes on as if nothing had happened.
+    """Saves the run after an epoch, so that a killed one goes on as if nothing had happened.
+
+    It is saved after the first epoch, and after every other one but where saving would take more
+    than `SHARE` of the time. Epochs that were not saved are trained again, with the same numbers.
 
     Args:
         file: The resume file; at every moment it is the old one or the whole new one.
@@ -172,6 +180,7 @@ class Checkpoint(Hook):
         self.averaging, self.curves = averaging, curves
         self.seconds = 0.0
         self._since: float
+        self._saved, self._took = 0.0, 0.0
 
     def before_train(self, runner: Runner) -> None:
         """Starts the clock."""
@@ -179,19 +188,26 @@ class Checkpoint(Hook):
         self.progress(runner.epoch, self.seconds)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Saves the state after the previous epoch and its validation."""
-        if runner.epoch:
+        """Saves the state after the previous epoch and its validation, if it is time to."""
+        if not runner.epoch or not processes.leads():
+            return
+        self._tick()
+        if self._took <= SHARE * (self._since - self._saved):
             self._save(runner)
+        self.progress(runner.epoch, self.seconds)
 
     def after_train(self, runner: Runner) -> None:
         """Saves the final state."""
-        self._save(runner)
+        if processes.leads():
+            self._tick()
+            self._save(runner)
+            self.progress(runner.epoch, self.seconds)
 
-    def _save(self, runner: Runner) -> None:
-        if not processes.leads():
-            return
+    def _tick(self) -> None:
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
+
+    def _save(self, runner: Runner) -> None:
         content = {
             'identity': self.identity,
             'epoch': runner.epoch,
@@ -207,7 +223,8 @@ class Checkpoint(Hook):
             content['average'] = self.averaging.average
         state.save(content, self.file)
         state.promote(self.selection.folder)
-        self.progress(runner.epoch, self.seconds)
+        self._saved = time.perf_counter()
+        self._took = self._saved - self._since
 
     def restore(self, runner: Runner, content: Mapping[str, Any]) -> None:
         """Puts a run where `_save` left it.

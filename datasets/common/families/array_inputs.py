@@ -123,6 +123,23 @@ def texts(root: Path, key: str, given: np.ndarray) -> tuple[str, ...]:
         raise fail(root, key, 'text in UTF-8', f'{error.object!r}') from None
 
 
+def clusters_of(root: Path, given: np.ndarray | None, count: int) -> np.ndarray | None:
+    """Returns the names (count,) that the key `cluster` holds; None where there is no such key.
+
+    Raises:
+        UserError: There is not one printable name for each sample.
+    """
+    if given is None:
+        return None
+    if given.shape != (count,) or given.dtype.kind not in 'iuSU':
+        raise fail(root, 'cluster', f'names or whole numbers ({count},)', about(given))
+    names = texts(root, 'cluster', given)
+    for row, name in enumerate(names):
+        if not name.strip() or not name.isprintable():
+            raise fail(root, 'cluster', 'printable names', f'{ascii(name)} in row {row}')
+    return np.array(names)
+
+
 def about(x: np.ndarray) -> str:
     """Returns type and shape of an array, for messages."""
     return f'{x.dtype} {x.shape}'
