@@ -5,9 +5,11 @@
 
 writes `sign-flip.svg` and `sign-flip.md` into the folder `figures` of the results. Another grid is
 given by `--grid FILE.yaml`: it varies `train` and `width`, all its methods are compared with the
-first one, and the figure has the name of the file. Each panel shows one method on one data set: its
-mean over subsets less that of the first method, in points of the metric and with the sign that makes a better method positive, with the 95 % interval of
-`benchmark.report.comparison`. The records are read as tables read them, so runs that contradict
+first one, and the figure has the name of the file.
+
+Each panel shows one method on one data set: its mean over subsets less that of the first method, in
+points of the metric and with the sign that makes a better method positive, with the 95 % interval
+of `benchmark.report.comparison`. The records are read as tables read them, so runs that contradict
 their outcomes do not count. What the grid runs and the folder lacks is listed.
 """
 
@@ -258,9 +260,10 @@ def _line(point: Point, p: float) -> str:
 def _verdict(first: Point, adjusted: dict[Point, float]) -> str:
     """Says in how many settings which of the two is better with p below the level."""
     proven = [point.gain.difference > 0 for point, p in adjusted.items() if p < LEVEL]
+    better, others = sum(proven), len(adjusted) - len(proven)
     return (
-        f'- {first.dataset}, {first.method} against {first.baseline}: better in {sum(proven)}, '
-        f'worse in {len(proven) - sum(proven)}, and not distinguishable in {len(adjusted) - len(proven)} of '
+        f'- {first.dataset}, {first.method} against {first.baseline}: better in {better}, worse in '
+        f'{len(proven) - better}, and not distinguishable in {others} of '
         f'the settings that could be tested (p < {LEVEL} after correction).'
     )
 
