@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from torch import nn
 
 from benchmark.method import Batch, Method
 
+Backend = str | Callable[..., Any]
 
-def compiled(method: Method, backend: str | Callable[..., Any] = 'inductor') -> list[str]:
-    """Compiles the largest parts of a method that its loss calls as a whole.
+
+class Compiling(Hook):
+    """Compiles a method before the first epoch, and before others what their loss adds.
+
+    Args:
+        backend: As of torch.compile.
+
+    Attributes:
+        names: The compiled modules.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, backend: Backend = 'inductor') -> None:
+        self.backend, self.names = backend, list[str]()
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Compiles; the method has been told the epoch before."""
+        self.names += compiled(runner.model, self.backend, self.names)
+
+
+def compiled(
+    method: Method, backend: Backend = 'inductor', known: Collection[str] = ()
+) -> list[str]:
+    """Compiles the largest parts of a method that its loss calls as a whole in its epoch.
 
     Methods call the parts of their networks in many ways, and their losses decide in Python what
     belongs to an epoch. Therefore not the loss is compiled but every module whose `forward` runs
@@ -23,11 +49,12 @@ def compiled(method: Method, backend: str | Callable[..., Any] = 'inductor') -> 
     Args:
         method: The method, with its teacher, which is not compiled.
         backend: As of torch.compile.
+        known: Modules that are compiled already.
 
     Returns:
-        The names of the compiled modules.
+        The names of the modules that were compiled now.
     """
-    names = called(method)
+    names = [name for name in called(method) if name not in known]
     for name in names:
         method.get_submodule(name).compile(backend=backend)
     return names
@@ -36,6 +63,8 @@ def compiled(method: Method, backend: str | Callable[..., Any] = 'inductor') -> 
 def called(method: Method) -> list[str]:
     """Returns the names of the modules with weights that the loss calls, without their parts."""
     trial = copy.deepcopy(method).train()  # a loss changes running statistics and buffers
+    for module in trial.modules():
+        module._compiled_call_impl = None  # hooks are not called in compiled modules
     names = {module: name for name, module in trial.named_modules() if name}
     found: list[str] = []
     inside = 0

@@ -13,7 +13,6 @@ import torch
 
 from benchmark.engine import again, card, cost, environment, fitting, pretraining, state, training
 from benchmark.engine.building import Machine, build, exact, loaders
-from benchmark.engine.compiling import compiled
 from benchmark.engine.contents import ANEW, home
 from benchmark.engine.experiment import CannotTrain, Experiment, Part
 from benchmark.engine.locks import check_held, holding
@@ -213,15 +212,19 @@ def _fit(
         report(0, 0, 0.0)
         summary = fitting.fit(method, experiment, part, machine)
     else:
-        if machine.compiled:
-            compiled(method)
         own = part.folder, identity, experiment.seed, machine.device, experiment.subsets_of(part)
         with sections.shared(sections.TRAIN, experiment, part, method):
             summary = training.train(
                 method,
                 loaders(experiment, part, machine),
                 experiment.protocol,
-                training.Job(*own, machine.curves, machine.visualizer, experiment.about),
+                training.Job(
+                    *own,
+                    machine.curves,
+                    machine.visualizer,
+                    experiment.about,
+                    compiled=machine.compiled,
+                ),
                 lambda epoch, seconds: report(epoch, epochs, seconds),
             )
     summary['peak_memory_mb'] = cost.peak_memory(machine.device)

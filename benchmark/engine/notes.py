@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from benchmark.engine import training, untrained, values
+from benchmark.engine import untrained, values
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.fitting import is_fitted
 from benchmark.engine.grids import field_of
 from benchmark.engine.loading import Samples, split_of
 from benchmark.engine.protocol import Protocol
+from benchmark.engine.schedules import schedulers
 from benchmark.missing import GAPS, Sampler
 from benchmark.options import with_options
 from benchmark.task_losses import LOSSES
@@ -133,7 +134,7 @@ def learning_rate(protocol: Protocol, steps: int) -> list[str]:
     if warmup and round(warmup * steps) >= epochs * steps:
         why = f'its warm-up (warmup={warmup:g}) fills {length}'
         return [f'the learning rate only rises: {why}; give more epochs, or warmup=0']
-    planned = training.schedulers(protocol, steps)[-1].get('milestones', [])
+    planned = schedulers(protocol, steps)[-1].get('milestones', [])
     late = [s for s, at in zip(protocol.milestones, planned, strict=True) if at >= epochs * steps]
     if not late:
         return []

@@ -12,7 +12,8 @@ from PIL import Image
 
 from benchmark import run
 from benchmark.engine.protocol import Protocol
-from benchmark.engine.training import optim_wrapper, schedulers
+from benchmark.engine.schedules import schedulers
+from benchmark.engine.training import optim_wrapper
 from benchmark.errors import UserError
 from benchmark.method import Batch
 from benchmark.registry import discover

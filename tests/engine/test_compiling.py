@@ -1,6 +1,7 @@
 """Compiled networks: which parts, the same numbers, and what records tell."""
 
 import shutil
+import types
 
 import pytest
 import torch
@@ -51,6 +52,36 @@ def test_compiled_parts_keep_names_weights_and_losses():
     assert method.state_dict().keys() == before.keys()
 
 
+def test_parts_that_a_loss_calls_later_are_compiled_then():
+    torch.manual_seed(0)
+    method = METHODS.module_dict['mmanet'](TASKS['vectors'])
+    teacher = METHODS.module_dict['complete'](TASKS['vectors'])
+    method.set_teacher(teacher)
+    method.epochs, method._checked, calls = 10, True, []
+
+    def backend(graph, _):
+        # Parts of one form may share a graph, so that its calls are counted.
+        return lambda *given: calls.append(graph) or graph.forward(*given)
+
+    hook = compiling.Compiling(backend)
+    runner = types.SimpleNamespace(model=method)
+    for method.epoch in range(3):
+        hook.before_train_epoch(runner)
+    early = list(hook.names)
+    assert len(early) == len(set(early)) > 1
+    assert not any(name.startswith('regularizer') for name in early)
+    state = {k: v.clone() for k, v in method.state_dict().items()}
+    method.epoch = 9
+    hook.before_train_epoch(runner)
+    late = [name for name in hook.names if name not in early]
+    assert late
+    assert all(name.startswith('regularizer') for name in late)
+    assert calls == []  # looking for them calls nothing that is compiled
+    assert all(torch.equal(v, state[k]) for k, v in method.state_dict().items())
+    method.loss(batch_of(TASKS['vectors']))
+    assert len(calls) >= len(hook.names)
+
+
 @pytest.mark.parametrize(
     ('machine', 'told'),
     [
@@ -63,7 +94,7 @@ def test_compiled_parts_keep_names_weights_and_losses():
 )
 def test_records_tell_what_was_exchanged_for_speed(machine, told, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(execution, 'compiled', asked.append)
+    monkeypatch.setattr(compiling, 'compiled', lambda *given: asked.append(given) or [])
     data = Toy(TASKS['vectors'], (8, 4, 4))
     protocol = Protocol.build(data.recipe, {'epochs': '1'}, 'cpu')
     e = experiment_of(Spec('modality_dropout', ()), data, protocol, 0, tmp_path)

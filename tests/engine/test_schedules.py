@@ -14,6 +14,7 @@ from benchmark.engine import building, loading, training
 from benchmark.engine.experiment import experiment
 from benchmark.engine.plan import protocol_for
 from benchmark.engine.protocol import LATER, Protocol
+from benchmark.engine.schedules import schedulers
 from benchmark.errors import UserError
 from benchmark.method import IGNORE
 from benchmark.missing import Sampler
@@ -30,7 +31,7 @@ def rates(**fields):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     plans = [
         PARAM_SCHEDULERS.build(plan, default_args={'optimizer': optimizer})
-        for plan in training.schedulers(protocol, STEPS)
+        for plan in schedulers(protocol, STEPS)
     ]
     found = []
     for _ in range(protocol.epochs * STEPS):
@@ -98,7 +99,7 @@ def test_onecycle_moves_rate_and_momentum_as_pytorch_does(name, steps):
     ours = group(
         lambda o: [
             PARAM_SCHEDULERS.build(plan, default_args={'optimizer': o})
-            for plan in training.schedulers(protocol, steps)
+            for plan in schedulers(protocol, steps)
         ]
     )
     assert ours == pytest.approx(expected, abs=1e-9)
@@ -112,7 +113,7 @@ def test_onecycle_of_ten_steps_has_no_rise_and_falls_as_others_do():
     protocol = Protocol(lr=0.5, epochs=2, schedule='onecycle', precision='float32')
     plans = [
         PARAM_SCHEDULERS.build(plan, default_args={'optimizer': optimizer})
-        for plan in training.schedulers(protocol, 5)
+        for plan in schedulers(protocol, 5)
     ]
     found = []
     for _ in range(10):
@@ -136,7 +137,7 @@ def test_onecycle_leaves_a_protocol_without_momentum_without_it():
     wrapper = build_optim_wrapper(layers, training.optim_wrapper(protocol))
     plans = [
         PARAM_SCHEDULERS.build(plan, default_args={'optimizer': wrapper})
-        for plan in training.schedulers(protocol, STEPS)
+        for plan in schedulers(protocol, STEPS)
     ]
     weights = [layer.weight.item() for layer in layers]
     for step in range(2 * STEPS):

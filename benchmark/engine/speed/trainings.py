@@ -22,6 +22,7 @@ from benchmark.engine.experiment import Experiment
 from benchmark.engine.hooks import EpochState, LossWatch
 from benchmark.engine.loading import split_of
 from benchmark.engine.runner import SilentRunner
+from benchmark.engine.schedules import schedulers
 from benchmark.engine.speed import measuring
 from benchmark.engine.speed.cases import Noise, any_kernels, embedded, machine, network, of_noise
 from benchmark.engine.speed.measuring import Row, Sizes, in_turns, ratios, seconds
@@ -66,7 +67,7 @@ def in_suite(e: Experiment, folder: Path, epochs: int = 1) -> Clock:
         train_dataloader=both[0],
         train_cfg={'by_epoch': True, 'max_epochs': epochs},
         optim_wrapper=training.optim_wrapper(e.protocol),
-        param_scheduler=training.schedulers(e.protocol, len(both[0])),
+        param_scheduler=schedulers(e.protocol, len(both[0])),
         custom_hooks=[EpochState(e.seed, epochs), LossWatch(), clock],
         randomness={'seed': 0},
     )
