@@ -309,6 +309,8 @@ class Method(BaseModel):
             maps and convolves them, and changes no features in place; a test of all subsets then
             convolves each modality once (`benchmark.engine.first_layers`). A subclass
             does not inherit it, because it may add parts that do more.
+        only_with: Option -> the values of another option without which it changes nothing; a note
+            tells where it is given in vain.
         ranges: Option -> the numbers that it may be (`benchmark.options.Range`). Without an entry
             numbers are from 0, and whole numbers any.
         contract_exceptions: Contract test ('paper', 'gradient', 'unplugged', 'twin') or task of
@@ -330,6 +332,7 @@ class Method(BaseModel):
     settings: ClassVar[dict[str, dict[str, Any]]] = {}
     search: ClassVar[dict[str, Distribution]] = {}
     official_loss: ClassVar[str] = ''
+    only_with: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {}
     ranges: ClassVar[dict[str, Range]] = {}
     later: ClassVar[dict[str, Any]] = {}
     mines: ClassVar[dict[str, Any]] = {}

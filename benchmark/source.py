@@ -13,7 +13,9 @@ from typing import Any
 from benchmark.files import ROOT
 
 METHODS = ROOT / 'methods'
-TOLD = {'ranges', 'from_complete', 'official_loss', 'mines', 'later', 'shares_convolution'}
+TOLD = {
+    'ranges', 'from_complete', 'official_loss', 'mines', 'later', 'only_with', 'shares_convolution'
+}  # fmt: skip
 """Attributes of methods that refuse values of options, or tell of data or of the code, and change
 no number by more than rounding."""
 INSTALLED = {'site-packages', 'dist-packages'}

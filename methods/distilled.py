@@ -115,6 +115,11 @@ class Distilled(MMANet):
 
     version = 3
     mines = {'mar': True}
+    only_with = {
+        'temperature': ('loss', ('soft_target',)),
+        'beta': ('mar', (True,)),
+        'mining_start': ('mar', (True,)),
+    }
     shares_convolution = True
     ranges = {
         'temperature': Range(0, above=True),

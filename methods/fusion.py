@@ -111,6 +111,11 @@ class Fusion(ModalityDropout):
 
     task_kinds = KINDS
     ranges = {'rank': Range(1)}
+    only_with = {
+        'anchor': ('fusion', ('shifting',)),
+        'gate': ('fusion', ('mixture',)),
+        'rank': ('fusion', ('low_rank',)),
+    }
 
     def __init__(
         self,

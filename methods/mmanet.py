@@ -92,6 +92,7 @@ class MMANet(ModalityDropout):
     version = 2
     official_loss = 'ce'
     mines = {'weak': 'mined'}
+    only_with = {'mining_start': ('weak', ('mined',))}
     shares_convolution = True
     supported_networks = ('pyramid', 'esanet')
     teacher = 'complete'

@@ -89,6 +89,7 @@ class MMPareto(UnimodalHeads):
     separate_encoders = True
     shares_convolution = True
     ranges = {'gamma': Range(0, above=True)}
+    only_with = {'gamma': ('pareto', (True,))}
     search = {'gamma': Uniform(1, 3)}
 
     def __init__(self, task: Task, *, gamma: float = 1.5, pareto: bool = True) -> None:

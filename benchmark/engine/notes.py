@@ -16,7 +16,8 @@ from benchmark.engine.loading import Samples, split_of
 from benchmark.engine.protocol import Protocol
 from benchmark.engine.schedules import schedulers
 from benchmark.missing import GAPS, Sampler
-from benchmark.options import with_options
+from benchmark.options import spell, with_options
+from benchmark.registry import METHODS, parse_spec
 from benchmark.task_losses import LOSSES
 
 
@@ -66,11 +67,11 @@ def of(e: Experiment) -> list[str]:
     """Returns the notes on an experiment, each a sentence without its full stop.
 
     They concern values of `results/settings.json`, the loss of an official variant, class weights
-    that a loss of the method's own ignores, the method's schedule, what it learns from complete
-    samples, the schedule of the learning rate, and the batch size.
+    that a loss of the method's own ignores, options in vain, the method's schedule, what it learns
+    from complete samples, the schedule of the learning rate, and the batch size.
     """
     found = values.sources(e.name, e.options, e.data.task.dataset) + _other_loss(e)
-    found += _unweighted(e)
+    found += _unweighted(e) + _idle(e)
     found += e.method.schedule_notes(e.options, e.protocol.epochs)
     if is_fitted(e.method):
         return found
@@ -97,6 +98,21 @@ def _other_loss(e: Experiment) -> list[str]:
     if not (official and released) or given == released:
         return []
     return [f'variant=official trains with loss={given} here, its released code with {released}']
+
+
+def _idle(e: Experiment) -> list[str]:
+    """Returns the note on options of its row that change nothing beside the others."""
+    given = parse_spec(e.label, METHODS)[1]
+    told = []
+    for option, (other, values_) in e.method.only_with.items():
+        if option in given and e.options.get(other, values_[0]) not in values_:
+            needed = ' or '.join(spell(value) for value in values_)
+            own = spell(e.options[option])
+            told.append(
+                f'{option}={own} changes nothing with {other}={spell(e.options[other])}: it counts '
+                f'with {other}={needed} alone'
+            )
+    return told
 
 
 def _unweighted(e: Experiment) -> list[str]:

@@ -13,9 +13,9 @@ from benchmark.engine.building import Machine
 from benchmark.engine.description import _changed
 from benchmark.engine.experiment import experiment
 from benchmark.engine.protocol import Protocol
-from benchmark.options import Spec
+from benchmark.options import Spec, typed
 from benchmark.records import store
-from benchmark.registry import DATASETS, METHODS, discover
+from benchmark.registry import DATASETS, METHODS, discover, parse_spec
 from benchmark.report import captions, writer
 
 discover()
@@ -180,6 +180,25 @@ def test_a_batch_size_above_the_training_split_is_told_on_terminal_and_table(tmp
     # A run that is recorded is not told of again.
     assert grid.execute([e], Machine('cpu'), False, writer.brief)
     assert 'note: ' not in capsys.readouterr().out
+
+
+def test_an_option_that_changes_nothing_beside_another_is_told(tmp_path):
+    data = Toy(TASKS['vectors'], (24, 8, 8))
+    protocol = Protocol.build(data.recipe, {'epochs': '9', 'batch_size': '8'}, 'cpu')
+
+    def told(given):
+        method, options = parse_spec(given)
+        spec = Spec(method, tuple(typed(METHODS.module_dict[method], method, options).items()))
+        return notes.of(experiment(spec, data, protocol, 0, tmp_path))
+
+    assert told('distilled:loss=mad,temperature=5') == [
+        'temperature=5 changes nothing with loss=mad: it counts with loss=soft_target alone'
+    ]
+    assert told('distilled:loss=soft_target,temperature=5') == []
+    assert told('distilled:loss=mad') == []
+    assert told('mmanet:mining_start=3,weak=single') == [
+        'mining_start=3 changes nothing with weak=single: it counts with weak=mined alone'
+    ]
 
 
 def test_networks_for_single_subsets_may_have_fewer_samples(tmp_path):

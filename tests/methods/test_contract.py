@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
 from tasks import ESANET, batch_of
 from tasks import TASKS as PLAIN
 
@@ -416,3 +417,46 @@ def test_no_two_methods_are_the_same_under_two_names():
         f'{twins} have the same loss, predictions and sampler; make one an option of the other, '
         + or_exempt('<method>', 'twin')
     )
+
+
+IDLE = [
+    (name, option, kind)
+    for name in NAMES
+    for option in METHODS.module_dict[name].only_with
+    for kind in accepted(name)
+]
+
+
+def other_value(option, avoided):
+    """A value of an option that is none of some, of the first kind that its type has."""
+    if typing.get_origin(option.hint) is Literal:
+        return next(v for v in typing.get_args(option.hint) if v not in avoided)
+    if isinstance(option.default, bool):
+        return next(v for v in (False, True) if v not in avoided)
+    return option.default + 1
+
+
+@pytest.mark.parametrize(('name', 'option', 'kind'), IDLE)
+def test_an_option_changes_nothing_without_the_values_that_it_is_declared_to_need(
+    name, option, kind
+):
+    cls = METHODS.module_dict[name]
+    known = options_of(cls)
+    other, needed = cls.only_with[option]
+    assert {option, other} <= set(known)
+    assert all(fits(value, known[other].hint) for value in needed)
+    given = {other: other_value(known[other], needed)}
+    if known[option].hint is str:
+        second = TASKS[kind].names[1]
+    else:
+        second = other_value(known[option], [known[option].default])
+    trained = []
+    for options in (given, {**given, option: second}):
+        method, batch = built(name, kind, **options).train(), training_batch(kind)
+        torch.manual_seed(7)
+        optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+        method.train_step(batch, OptimWrapper(optimizer))
+        trained.append(method.state_dict())
+    one, two = trained
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
