@@ -38,38 +38,37 @@ class MMANet(ModalityDropout):
 
     L_MAD distils a frozen teacher that sees all modalities (`margin_aware_distillation`). L_MAR is
     the loss of a second decoder, used in training only, on the samples whose mask is a weak
-    combination, one without the strong modality. The strong modality is mined in the first epochs:
-    it is the one whose absence changes the predictions on the validation split most.
+    combination, without the strong modality: that whose absence changes the predictions on the
+    validation split most, as mined in the first epochs.
 
     In segmentation every pixel of the batch is a sample of L_MAD, at the three deepest scales, and
     mining compares mIoU instead of predicted classes, as in the released code. With ESANet, these
     scales are the output of the context module and the two deepest skip maps, and L_MAR is summed
     over the second decoder's side outputs.
 
-    With fusion='moments' the network and its second decoder fuse as HeMIS does, which the released
-    code has as well; the teacher concatenates, since L_MAD compares how samples relate. `weak`
-    names the combinations of L_MAR: 'mined', or, as references for the mining, 'single' modalities
-    or 'all' combinations. `beta=0` leaves L_MAR out, `alpha=0` L_MAD.
+    With fusion='moments' the network and its second decoder fuse as HeMIS does, as the released
+    code can; the teacher concatenates. `weak` names the combinations of L_MAR: 'mined', or, as
+    references, 'single' modalities or 'all'. `beta=0` leaves L_MAR out, `alpha=0` L_MAD.
 
     variant='official' follows the released code where that changes numbers. In classification the
     mask of L_MAR is broadcast, so that L_MAR becomes the mean error of all samples times the number
     of weak ones; MAD weights columns; mining takes the softmax of the class shares. In segmentation
     each half of a Gram row is normalised separately; the entropy is that of a softmax over the
-    channels of a feature map in the teacher's decoder (the pyramid's second deepest map, or the
-    output of the first module of ESANet's decoder); and a single combination is weak. A step on
-    faces and one of ESANet are tested against figures of the released code, every term and the
-    gradient of every weight. That code trains with cross-entropy alone (`loss=ce`).
+    channels of a map in the teacher's decoder (the pyramid's second deepest, or the output of the
+    first module of ESANet's); and a single combination is weak. A step on faces and one of ESANet
+    are tested against figures of the released code: every term, the gradient of every weight. That
+    code trains with cross-entropy alone (`loss=ce`).
 
     Departures in both variants: the teacher's BatchNorm stays in evaluation mode; a certain teacher
     gives no NaN; nothing is mined on test data; a map pooled to `grid` rows keeps its columns if
-    they are fewer than the grid's, where that code always makes 40; in segmentation the second
-    decoder has L_MAR in every batch, where that code gives it to the main one if no sample of the
-    batch has depth alone (and RGB alone is weak). Only the paper's first pages were at hand.
+    they are fewer than the grid's (40 in that code); in segmentation the second decoder has L_MAR
+    in every batch, where that code gives it to the main one if RGB alone is weak and no sample of
+    the batch has depth alone. Only the paper's first pages were at hand.
 
-    On CREMA-D and Kinetics-Sounds DMRNet's authors have L_MAD from the beginning, L_MAR on both
-    single modalities, no mining. What else their audio-visual code does is not followed: its
-    student has DMRNet's Gaussian, with 0.001 KL after epoch 5, L_MAR goes through the deployed
-    head, and L_MAD compares the pooled vectors of both modalities, masked and joined.
+    On CREMA-D and Kinetics-Sounds DMRNet's authors have L_MAD from the beginning, and L_MAR on both
+    single modalities without mining. Not followed of their audio-visual code is: DMRNet's Gaussian
+    in the student, with 0.001 KL after epoch 5, L_MAR of the deployed head, and L_MAD between the
+    pooled vectors of both modalities, masked and joined.
 
     Args:
         task: What the data set requires.
