@@ -19,7 +19,7 @@ from benchmark.engine import grids, values  # noqa: E402
 from benchmark.options import Spec  # noqa: E402
 from benchmark.registry import discover  # noqa: E402
 from benchmark.report import comparison, runs  # noqa: E402
-from docs.committed import PLACES, RATES, REFERENCE, rates, rows_of  # noqa: E402
+from docs.committed import PLACES, RATES, REFERENCE, gathered, rates, rows_of  # noqa: E402
 from docs.machines import machines  # noqa: E402
 from docs.searches import search  # noqa: E402
 
@@ -54,6 +54,16 @@ NEW = {
 and these rows."""
 
 Case = tuple[str, str, str]
+
+REPEATED: dict[str, dict[tuple[int, int], tuple[range, Case]]] = {
+    'repeated_faces': {(2000, 12): (range(3, 8), ('customized', BASE, 'mean'))},
+    'repeated_rooms': {
+        (800, 8): (range(5, 8), ('complete', BASE, 'rgb+depth')),
+        (500, 4): (range(3, 8), ('mmin', BASE, 'mean')),
+    },
+}
+"""Page -> training samples and width -> the seeds that were new when the comparison was chosen
+after the others, and what is compared."""
 
 
 def family(tested: Sequence[tuple[runs.Runs, Case]], names: Sequence[str] = ()) -> list[list[str]]:
@@ -212,11 +222,27 @@ def made(name: str) -> str:
         title = f'Differences by missing rate of {order}'
         names = [f'{rate} % missing, ' for rate, _ in cases]
         return page({title: [(known[rate], case) for rate, case in cases]}, names)
+    if name in REPEATED:
+        names = [f'{train:,} samples, width {width}, ' for train, width in REPEATED[name]]
+        both = {'With eight seeds': repeated(name), 'On the new seeds alone': repeated(name, True)}
+        return page(both, names)
     rows = rows_of(name)
     found = {t: [(rows, case) for case in cases] for t, cases in families(name, rows).items()}
     if name in NEW:
         found['On the new seeds alone'] = on_new_seeds(name)
     return page(found)
+
+
+def repeated(name: str, new: bool = False) -> list[tuple[runs.Runs, Case]]:
+    """Returns what `REPEATED` says of a page, on all seeds or on the new ones alone."""
+    dataset = name.replace('repeated', 'synth')
+    found = []
+    for setting, (seeds, case) in REPEATED[name].items():
+        for known in gathered('repeated', dataset, seeds if new else ()):
+            options = known.data['options']
+            if (options['train'], options['width']) == setting:
+                found.append((known, case))
+    return found
 
 
 def on_new_seeds(name: str) -> list[tuple[runs.Runs, Case]]:
@@ -227,6 +253,6 @@ def on_new_seeds(name: str) -> list[tuple[runs.Runs, Case]]:
 
 if __name__ == '__main__':
     pages = {'search': search()} | {f'machines_{name}': machines(name) for name in REFERENCE}
-    pages |= {name: made(name) for name in (*REFERENCE, *RATES, *PLACES)}
+    pages |= {name: made(name) for name in (*REFERENCE, *RATES, *PLACES, *REPEATED)}
     for name, text in pages.items():
         (ROOT / 'docs/comparisons' / f'{name}.md').write_text(text, encoding='utf-8')
