@@ -166,9 +166,9 @@ class Arrays(Dataset):
             if not self.available[rows].any():
                 raise self._fail('available', f'some sample of {name} with a modality', 'none')
         there: np.ndarray = np.asarray(self.available.any(axis=1))
-        rows = self.where['train']
-        self.where['train'] = used(self.file, rows, there, raw['target'], train)
-        self.targets = Reader(self.file, self.inputs, self.where, there, *meaning).read(raw)
+        rows = used(self.file, self.where['train'], there, raw['target'], train)
+        self.targets = Reader(self.file, self.inputs, self.where, there, rows, *meaning).read(raw)
+        self.where['train'] = rows
         self.contents: list[Contents] = []
         marked = 'available' in raw
         self.measured: dict[str, Measured] = {}
@@ -220,10 +220,11 @@ class Arrays(Dataset):
         if self.task.kind == 'multilabel':
             train = self.where['train'][self.available[self.where['train']].any(1)]
             found += notes.several(self.targets.classes, self.targets.values[train])
-        some = self.available[self.available.any(1)]
+        rows = np.concatenate(list(self.where.values()))
+        some = self.available[rows[self.available[rows].any(1)]]
         gaps = dict(zip(self.inputs, (~some).sum(0).tolist(), strict=True))
         found += notes.lacking(gaps, some)
-        if empty := self.count - len(some):
+        if empty := len(rows) - len(some):
             found.append(
                 f'{notes.counted(empty, "sample has", "samples have")} no modality at all and '
                 f'{"is" if empty == 1 else "are"} neither trained nor tested'

@@ -14,6 +14,9 @@ from benchmark.records.schema import Record, is_external
 def blocks(complete: Iterable[Record]) -> list[list[Record]]:
     """Returns the records of each block: of one protocol, which no other data share.
 
+    Blocks are ordered by what differs between them, so that a block of 100 training samples stands
+    before one of 900.
+
     Predictions of other code are of no protocol. They stand in every block of the same data, whose
     test samples are the same, after the runs of this project, or in a block of their own.
     """
@@ -24,11 +27,32 @@ def blocks(complete: Iterable[Record]) -> list[list[Record]]:
             guests.setdefault(record['dataset']['fingerprint'], []).append(record)
         else:
             members.setdefault(record['protocol_id'], []).append(record)
-    own = [records for _, records in sorted(members.items())]
+    own = _in_order([records for _, records in sorted(members.items())])
     data = [records[0]['dataset']['fingerprint'] for records in own]
     alone = [records for of, records in sorted(guests.items()) if of not in data]
     beside = [[*o, *guests.get(of, [])] for o, of in zip(own, data, strict=True)]
     return [*beside, *alone]
+
+
+def _in_order(found: list[list[Record]]) -> list[list[Record]]:
+    """Sorts blocks by the options of their data, then by the fields of their protocols."""
+    first = [records[0] for records in found]
+    said = [(r['dataset']['options'], r['protocol']) for r in first]
+    keys = [sorted({key for each in part for key in each}) for part in zip(*said, strict=True)]
+    places = [
+        [_place(part.get(key)) for part, names in zip(each, keys, strict=True) for key in names]
+        for each in said
+    ]
+    return [found[i] for i in sorted(range(len(found)), key=places.__getitem__)]
+
+
+def _place(value: Any) -> tuple[int, float, str]:
+    """Returns where a value stands among others: none, then numbers, then texts."""
+    if value is None:
+        return 0, 0.0, ''
+    if isinstance(value, int | float):
+        return 1, float(value), ''
+    return 2, 0.0, value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def rows(records: Sequence[Record]) -> dict[str, list[int]]:

@@ -315,7 +315,7 @@ BAD = {
     ),
     'length without kind': (
         {'length__sound': SPLIT},
-        "length/sound: .*kind/sound to be 'sequence'",
+        "length/sound: .*kind/sound with the value 'sequence' .*taken as 'vector'",
     ),
     'lengths of another shape': (sequences(length__gait=LENGTHS[1:]), r'length/gait: .*\(40,\)'),
     'fractional lengths': (sequences(length__gait=LENGTHS * 0.5), 'length/gait: .*integers.*float'),

@@ -75,9 +75,47 @@ def test_the_other_samples_are_never_read(tmp_path):
 @pytest.mark.parametrize('train', [-1, 121])
 def test_an_impossible_number_is_one_line(tmp_path, train):
     there = int(content()['available'][:TRAIN].any(1).sum())
-    told = f'from 1 to {there} for the option train, found train={train}'
+    told = f'from 1 to {there}, which is how many have a modality, found {train}$'
     with pytest.raises(UserError, match=told):
         opened(tmp_path, content(), train=train)
+
+
+def test_classes_and_scales_are_those_of_all_and_of_the_used_samples(tmp_path):
+    keys = content()
+    keys['target'][:TRAIN][keys['target'][:TRAIN] == 2] = 0
+    keys['target'][TRAIN:][keys['target'][TRAIN:] == 2] = 1
+    keys['target'][[3, 5]] = 2  # two training samples alone are of class 2
+    keys['available'][[3, 5]] = True
+    few, whole = opened(tmp_path, keys, train=10), opened(tmp_path, keys)
+    assert few.task.classes == whole.task.classes == ('0', '1', '2')
+    assert 'no training sample is of class 2' in few.notes
+    assert not [note for note in whole.notes if 'no training sample' in note]
+    keys['target'] = np.random.default_rng(3).standard_normal(N)
+    few = opened(tmp_path, keys, train=30, target='regression')
+    used = [int(name.removeprefix('row-')) for name in few.split('train').ids]
+    ((mean, std),) = few.task.scale
+    assert (mean, std) == pytest.approx((keys['target'][used].mean(), keys['target'][used].std()))
+
+
+def test_what_is_counted_are_the_used_samples(tmp_path):
+    keys = content()
+    keys['available'][:] = True
+    keys['available'][: TRAIN - 60, 0] = False
+    few = opened(tmp_path, keys, train=20)
+    lacking = 20 - int(few.split('train').available[:, 0].sum())
+    assert f'{lacking} of {20 + VAL + TEST} samples lack sound' in few.notes
+
+
+def test_what_is_wrong_with_others_is_told(tmp_path):
+    keys = content()
+    keys['target'][0] = -1
+    with pytest.raises(UserError, match='labels from 0 up'):
+        opened(tmp_path, keys, train=5)
+    keys = content()
+    keys['available'][:] = True
+    keys['inputs/sound'][:TRAIN] = np.nan
+    with pytest.raises(UserError, match='finite'):
+        opened(tmp_path, keys, train=5)
 
 
 def test_targets_that_are_wrong_are_told_as_without_the_option(tmp_path):

@@ -201,7 +201,8 @@ def _real(
         return None
     key = f'length/{name}'
     if kind != 'sequence':
-        raise fail(root, key, f"kind/{name} to be 'sequence'", f'{kind!r}')
+        expected = f"the key kind/{name} with the value 'sequence' beside it"
+        raise fail(root, key, expected, f'an input that is taken as {kind!r}')
     if given.shape != (len(x),) or given.dtype.kind not in 'iu':
         raise fail(root, key, f'integers ({len(x)},)', about(given))
     bad = np.flatnonzero((given < 1) | (given > x.shape[1]))

@@ -55,6 +55,7 @@ class Reader:
         inputs: Modality -> input.
         where: Split -> positions of its samples.
         there: (N,) bool, the samples that have a modality.
+        used: (n,) positions of the training samples that are used.
         meaning: What the numbers of label maps mean.
         kind: 'multilabel' or 'regression' where the targets are such; otherwise empty.
     """
@@ -63,6 +64,7 @@ class Reader:
     inputs: Mapping[str, Input]
     where: Mapping[str, np.ndarray]
     there: np.ndarray
+    used: np.ndarray
     meaning: Meaning
     kind: str = ''
 
@@ -106,7 +108,7 @@ class Reader:
         if len(names) != count:
             raise self._fail('classes', f'{count} names, one for each column of target', len(names))
         check_classes(f'{self.file}: classes', names, 1)
-        train = values[self.where['train'][self.there[self.where['train']]]].astype(np.float64)
+        train = values[self.used[self.there[self.used]]].astype(np.float64)
         if labels:
             return Targets('multilabel', 'F1', names, values, self.meaning, {})
         return Targets('regression', 'MAE', names, values, self.meaning, {}, scale_of(train))
@@ -151,6 +153,7 @@ class Reader:
         )
         check_classes(f'{self.file}: classes', names)
         of = meaning.of if meaning else set
+        numbers['train'] = _values(target, self.used[self.there[self.used]])
         return names, {split: {*of(found)} for split, found in numbers.items()}
 
     def _count(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.common.families.array_inputs import fail
+from benchmark.errors import UserError
 
 
 def used(file: Path, rows: np.ndarray, there: np.ndarray, target: Any, count: int) -> np.ndarray:
@@ -27,8 +27,10 @@ def used(file: Path, rows: np.ndarray, there: np.ndarray, target: Any, count: in
         return rows
     some = rows[there[rows]]
     if not 0 < count <= len(some):
-        expected = f'a number of training samples from 1 to {len(some)} for the option train'
-        raise fail(file, 'split', expected, f'train={count}')
+        raise UserError(
+            f'{file}: train: expected 0 for all training samples, or a number from 1 to '
+            f'{len(some)}, which is how many have a modality, found {count}'
+        )
     labels = np.asarray(target)
     known = labels.shape == there.shape and labels.dtype.kind in 'iub'
     return some[chosen(labels[some] if known else np.zeros(len(some), int), count)]
