@@ -45,11 +45,11 @@ def any_kernels() -> Iterator[None]:
 
 
 class Noise(Dataset):
-    """Random images of several modalities in two classes; nothing can be learnt from them.
+    """Random samples of several modalities in two classes; nothing can be learnt from them.
 
     Args:
-        channels: Number of channels of each modality.
-        side: Height and width.
+        channels: Number of channels of each modality, or of features of a vector.
+        side: Height and width of images; 0 for vectors.
         width: Width of the networks.
         batch: Size of a training batch.
         count: Number of samples of each split.
@@ -61,7 +61,8 @@ class Noise(Dataset):
     def __init__(
         self, channels: tuple[int, ...], side: int, width: int, batch: int, count: int
     ) -> None:
-        modalities = tuple(Modality(f'm{k}', (c, side, side)) for k, c in enumerate(channels))
+        sides = (side, side) if side else ()
+        modalities = tuple(Modality(f'm{k}', (c, *sides)) for k, c in enumerate(channels))
         self.task = Task('noise', 'classification', modalities, ('a', 'b'), 'accuracy', width)
         self.name, self.spec, self.options, self.count = 'noise', 'noise', {}, count
         self.recipe = {'epochs': 1, 'batch_size': batch, 'lr': 1e-3}

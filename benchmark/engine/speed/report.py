@@ -48,6 +48,7 @@ def _alone(sizes: Sizes, folder: Path) -> dict[str, Job]:
     """Returns what one process measures."""
     return {
         'trainings in the suite': lambda: trainings.loops(sizes, folder),
+        'a training on few vectors': lambda: trainings.few(sizes, folder),
         'steps of MMANet': lambda: trainings.mmanet(sizes, folder),
         'tests of all subsets': lambda: testing.all_subsets(sizes, folder),
         "training at the papers' size": lambda: trainings.papers(sizes, folder),

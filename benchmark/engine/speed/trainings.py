@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -81,8 +82,8 @@ def epoch(e: Experiment, folder: Path) -> float:
     return in_suite(e, folder).seconds[0]
 
 
-def bare(e: Experiment) -> float:
-    """Returns the seconds of one epoch of a plain PyTorch loop over the same network and data."""
+def bare(e: Experiment, epochs: int = 1) -> float:
+    """Returns the seconds of epochs of a plain PyTorch loop over the same network and data."""
     task, train, size = e.data.task, split_of(e.data, 'train'), e.protocol.batch_size
     device = machine().device
     inputs = {m: torch.as_tensor(train.inputs[m], device=device) for m in task.names}
@@ -101,7 +102,27 @@ def bare(e: Experiment) -> float:
             loss.backward()
             optimizer.step()
 
-    return seconds(epoch)
+    return epochs * seconds(epoch, epochs)
+
+
+def whole(e: Experiment, folder: Path) -> float:
+    """Returns the seconds of a training in the suite, with saving and its one validation."""
+    own = folder / 'whole', 'whole', e.seed, machine().device
+    shutil.rmtree(own[0], ignore_errors=True)
+    own[0].mkdir(parents=True)
+    given = network(e), loaders(e, e.parts[0], machine()), e.protocol, training.Job(*own)
+    return seconds(lambda: training.train(*given, lambda *_: None))
+
+
+def few(sizes: Sizes, folder: Path) -> Row:
+    """Compares a whole training on few vectors, whose steps are short, with a bare loop."""
+    epochs = max(2, sizes.steps // 4)
+    e = of_noise(UNIFIED, Noise((60, 40), 0, 16, 12, 50), folder, epochs=epochs)
+    pairs = in_turns(lambda: bare(e, epochs), lambda: whole(e, folder), sizes.repeats)
+    what = '50 random vectors of 2 modalities: steps a second of a whole training in the suite'
+    each = statistics.median(b for _, b in pairs) / (4 * epochs)
+    told = f'{1e3 * each:.1f} ms a step in the suite, with saving and a validation'
+    return Row(f'{what} / in a bare PyTorch loop', ratios(pairs), '', told)
 
 
 def first_batch(e: Experiment) -> Batch:
