@@ -55,6 +55,9 @@ and these rows."""
 
 Case = tuple[str, str, str]
 
+DIGITS = 'modality_dropout', 'customized', 'mmanet', 'mmin'
+"""The networks that are held against logistic regression on the digits."""
+
 REPEATED: dict[str, dict[tuple[int, int], tuple[range, Case]]] = {
     'repeated_faces': {(2000, 12): (range(3, 8), ('customized', BASE, 'mean'))},
     'repeated_rooms': {
@@ -222,6 +225,10 @@ def made(name: str) -> str:
         title = f'Differences by missing rate of {order}'
         names = [f'{rate} % missing, ' for rate, _ in cases]
         return page({title: [(known[rate], case) for rate, case in cases]}, names)
+    if name == 'digits':
+        tested = digits()
+        names = [f'{known.data["options"]["train"]:,} samples, ' for known, _ in tested]
+        return page({'Networks of width 16 against logistic regression': tested}, names)
     if name in REPEATED:
         names = [f'{train:,} samples, width {width}, ' for train, width in REPEATED[name]]
         both = {'With eight seeds': repeated(name), 'On the new seeds alone': repeated(name, True)}
@@ -231,6 +238,13 @@ def made(name: str) -> str:
     if name in NEW:
         found['On the new seeds alone'] = on_new_seeds(name)
     return page(found)
+
+
+def digits() -> list[tuple[runs.Runs, Case]]:
+    """Returns the tests of the networks of width 16 on the digits, fewest samples first."""
+    blocks = [b for b in gathered('digits', 'digits') if b.data['options']['width'] == 16]
+    order = sorted(blocks, key=lambda known: known.data['options']['train'])
+    return [(known, (label, 'logistic', 'mean')) for known in order for label in DIGITS]
 
 
 def repeated(name: str, new: bool = False) -> list[tuple[runs.Runs, Case]]:
@@ -253,6 +267,6 @@ def on_new_seeds(name: str) -> list[tuple[runs.Runs, Case]]:
 
 if __name__ == '__main__':
     pages = {'search': search()} | {f'machines_{name}': machines(name) for name in REFERENCE}
-    pages |= {name: made(name) for name in (*REFERENCE, *RATES, *PLACES, *REPEATED)}
+    pages |= {name: made(name) for name in (*REFERENCE, *RATES, *PLACES, *REPEATED, 'digits')}
     for name, text in pages.items():
         (ROOT / 'docs/comparisons' / f'{name}.md').write_text(text, encoding='utf-8')
