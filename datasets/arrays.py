@@ -166,7 +166,8 @@ class Arrays(Dataset):
             if not self.available[rows].any():
                 raise self._fail('available', f'some sample of {name} with a modality', 'none')
         there: np.ndarray = np.asarray(self.available.any(axis=1))
-        rows = used(self.file, self.where['train'], there, raw['target'], train)
+        given = self.where['train'], there, raw['target'], train, not meaning[1]
+        rows = used(self.file, *given)
         self.targets = Reader(self.file, self.inputs, self.where, there, rows, *meaning).read(raw)
         self.where['train'] = rows
         self.contents: list[Contents] = []

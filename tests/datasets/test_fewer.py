@@ -47,6 +47,30 @@ def test_each_class_keeps_its_share_and_fewer_are_among_more():
     assert chosen(labels, 100).max() > 900
 
 
+def test_small_classes_have_their_share_of_few_samples():
+    """One class of 500, and 100 classes of 5."""
+    labels = np.repeat(np.arange(101), [500] + [5] * 100)
+    for count in (20, 40, 100, 400):
+        large = int((labels[chosen(labels, count)] == 0).sum())
+        assert abs(large - count / 2) <= 0.1 * count
+    assert len(np.unique(labels[chosen(labels, 400)])) > 80
+
+
+def test_whole_numbers_of_a_regression_are_drawn_at_random(tmp_path):
+    keys = content()
+    keys['target'] = np.random.default_rng(4).normal(50, 15, N).round().astype(int)
+    few = opened(tmp_path, keys, train=40, target='regression')
+    drawn = keys['target'][[int(name.removeprefix('row-')) for name in few.split('train').ids]]
+    assert drawn.std() > 0.75 * keys['target'][:TRAIN].std()
+
+
+def test_a_choice_of_one_class_is_refused(tmp_path):
+    keys = content()
+    keys['target'] = (np.arange(N) % 60 == 0).astype(int)
+    with pytest.raises(UserError, match='train: expected a number of samples that holds two'):
+        opened(tmp_path, keys, train=2)
+
+
 def test_the_other_samples_are_never_read(tmp_path):
     keys = content()
     few = opened(tmp_path, keys, train=30)
@@ -72,10 +96,10 @@ def test_the_other_samples_are_never_read(tmp_path):
     assert few.recipe['batch_size'] == 7
 
 
-@pytest.mark.parametrize('train', [-1, 121])
+@pytest.mark.parametrize('train', [-1, 1, 121])
 def test_an_impossible_number_is_one_line(tmp_path, train):
     there = int(content()['available'][:TRAIN].any(1).sum())
-    told = f'from 1 to {there}, which is how many have a modality, found {train}$'
+    told = f'from 2 to {there}, which is how many have a modality, found {train}$'
     with pytest.raises(UserError, match=told):
         opened(tmp_path, content(), train=train)
 
@@ -125,8 +149,11 @@ def test_targets_that_are_wrong_are_told_as_without_the_option(tmp_path):
         opened(tmp_path, keys, train=30)
 
 
-def test_label_maps_and_numbers_are_drawn_alike(tmp_path):
-    keys = content()
-    keys['target'] = np.random.default_rng(2).standard_normal(N)
-    data = opened(tmp_path, keys, train=30, target='regression')
-    assert len(data.split('train').ids) == 30
+def test_label_maps_are_drawn_at_random(tmp_path):
+    maps = np.random.default_rng(2).integers(3, size=(N, 6, 6))
+    images = np.random.default_rng(5).random((N, 3, 6, 6))
+    keys = {'inputs/rgb': images, 'target': maps, 'split': content()['split']}
+    data = opened(tmp_path, keys, train=30)
+    rows = [int(name.removeprefix('row-')) for name in data.split('train').ids]
+    assert len(rows) == 30
+    assert max(rows) > 60

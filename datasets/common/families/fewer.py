@@ -10,7 +10,9 @@ import numpy as np
 from benchmark.errors import UserError
 
 
-def used(file: Path, rows: np.ndarray, there: np.ndarray, target: Any, count: int) -> np.ndarray:
+def used(
+    file: Path, rows: np.ndarray, there: np.ndarray, target: Any, count: int, classes: bool
+) -> np.ndarray:
     """Returns the training samples that are used.
 
     Args:
@@ -19,21 +21,29 @@ def used(file: Path, rows: np.ndarray, there: np.ndarray, target: Any, count: in
         there: (N,) bool, the samples that have a modality.
         target: The targets of all samples, which nobody has checked yet.
         count: How many are used, of those that have a modality; 0 for all, as they are.
+        classes: Whether the targets are to be classes or label maps.
 
     Raises:
-        UserError: There are fewer, or the number is negative.
+        UserError: There are fewer, or less than two are asked for, or all of them are of one class.
     """
     if not count:
         return rows
     some = rows[there[rows]]
-    if not 0 < count <= len(some):
+    if not 1 < count <= len(some):
         raise UserError(
-            f'{file}: train: expected 0 for all training samples, or a number from 1 to '
+            f'{file}: train: expected 0 for all training samples, or a number from 2 to '
             f'{len(some)}, which is how many have a modality, found {count}'
         )
     labels = np.asarray(target)
-    known = labels.shape == there.shape and labels.dtype.kind in 'iub'
-    return some[chosen(labels[some] if known else np.zeros(len(some), int), count)]
+    if not classes or labels.shape != there.shape or labels.dtype.kind not in 'iub':
+        return some[chosen(np.zeros(len(some), int), count)]
+    found = some[chosen(labels[some], count)]
+    if len(np.unique(labels[found])) < 2 <= len(np.unique(labels[some])):
+        raise UserError(
+            f'{file}: train: expected a number of samples that holds two classes or more, found '
+            f'{count}, all of class {labels[found[0]]}'
+        )
+    return found
 
 
 def chosen(labels: np.ndarray, count: int) -> np.ndarray:
@@ -49,11 +59,13 @@ def chosen(labels: np.ndarray, count: int) -> np.ndarray:
     Returns:
         (count,) positions, in ascending order.
     """
-    order = np.random.default_rng(0).permutation(len(labels))
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(labels))
     shuffled = labels[order]
     places = np.empty(len(labels))
     for label in np.unique(shuffled):
         own = np.flatnonzero(shuffled == label)
-        # Of the n samples of a class, the one with the index i comes at the place (i + 1/2) / n.
-        places[own] = (np.arange(len(own)) + 0.5) / len(own)
+        # The samples of a class stand at equal distances, from a place that is drawn: otherwise
+        # those of all small classes would come at once.
+        places[own] = (np.arange(len(own)) + rng.random()) / len(own)
     return np.sort(order[np.argsort(places, kind='stable')[:count]])
