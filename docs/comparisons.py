@@ -58,14 +58,12 @@ Case = tuple[str, str, str]
 DIGITS = 'modality_dropout', 'customized', 'mmanet', 'mmin'
 """The networks that are held against logistic regression on the digits."""
 
-REPEATED: dict[str, dict[tuple[int, int], tuple[range, Case]]] = {
-    'repeated_faces': {(2000, 12): (range(3, 8), ('customized', BASE, 'mean'))},
-    'repeated_rooms': {
-        (800, 8): (range(5, 8), ('complete', BASE, 'rgb+depth')),
-        (500, 4): (range(3, 8), ('mmin', BASE, 'mean')),
-    },
+REPEATED: dict[tuple[str, int, int], tuple[range, Case]] = {
+    ('synth_rooms', 800, 8): (range(5, 8), ('complete', BASE, 'rgb+depth')),
+    ('synth_faces', 2000, 12): (range(3, 8), ('customized', BASE, 'mean')),
+    ('synth_rooms', 500, 4): (range(3, 8), ('mmin', BASE, 'mean')),
 }
-"""Page -> training samples and width -> the seeds that were new when the comparison was chosen
+"""Data set, training samples and width -> the seeds that were new when the comparison was chosen
 after the others, and what is compared."""
 
 
@@ -205,10 +203,12 @@ def page(found: dict[str, list[tuple[runs.Runs, Case]]], names: Sequence[str] = 
     """
     lines = []
     for title, tested in found.items():
-        known = tested[0][0]
-        unit, arrow = known.metric, 'higher' if known.higher else 'lower'
+        units = {k.metric: f'{"higher" if k.higher else "lower"} is better' for k, _ in tested}
+        unit = next(iter(units)) if len(units) == 1 else 'points'
+        how = f', {" and ".join(f"{name}: {told}" for name, told in sorted(units.items()))}'
+        told = f'{unit} in points, {units[unit]}' if unit in units else f'points of the metric{how}'
         tests = 'tests' if len(tested) > 1 else 'test'
-        lines += [f'**{title}** ({unit} in points, {arrow} is better; {len(tested)} {tests})', '']
+        lines += [f'**{title}** ({told}; {len(tested)} {tests})', '']
         lines += [f'| difference | column | {unit} | 95 % interval | p (Holm) | proven |']
         lines += ['| --- | --- | ---: | ---: | ---: | --- |']
         lines += [f'| {" | ".join(row)} |' for row in family(tested, names)]
@@ -229,9 +229,9 @@ def made(name: str) -> str:
         tested = digits()
         names = [f'{known.data["options"]["train"]:,} samples, ' for known, _ in tested]
         return page({'Networks of width 16 against logistic regression': tested}, names)
-    if name in REPEATED:
-        names = [f'{train:,} samples, width {width}, ' for train, width in REPEATED[name]]
-        both = {'With eight seeds': repeated(name), 'On the new seeds alone': repeated(name, True)}
+    if name == 'repeated':
+        names = [f'{data}, {train:,} samples, width {width}, ' for data, train, width in REPEATED]
+        both = {'With eight seeds': repeated(), 'On the new seeds alone': repeated(new=True)}
         return page(both, names)
     rows = rows_of(name)
     found = {t: [(rows, case) for case in cases] for t, cases in families(name, rows).items()}
@@ -247,14 +247,13 @@ def digits() -> list[tuple[runs.Runs, Case]]:
     return [(known, (label, 'logistic', 'mean')) for known in order for label in DIGITS]
 
 
-def repeated(name: str, new: bool = False) -> list[tuple[runs.Runs, Case]]:
-    """Returns what `REPEATED` says of a page, on all seeds or on the new ones alone."""
-    dataset = name.replace('repeated', 'synth')
+def repeated(new: bool = False) -> list[tuple[runs.Runs, Case]]:
+    """Returns what `REPEATED` says, on all seeds or on the new ones alone."""
     found = []
-    for setting, (seeds, case) in REPEATED[name].items():
+    for (dataset, *setting), (seeds, case) in REPEATED.items():
         for known in gathered('repeated', dataset, seeds if new else ()):
             options = known.data['options']
-            if (options['train'], options['width']) == setting:
+            if [options['train'], options['width']] == setting:
                 found.append((known, case))
     return found
 
@@ -267,6 +266,6 @@ def on_new_seeds(name: str) -> list[tuple[runs.Runs, Case]]:
 
 if __name__ == '__main__':
     pages = {'search': search()} | {f'machines_{name}': machines(name) for name in REFERENCE}
-    pages |= {name: made(name) for name in (*REFERENCE, *RATES, *PLACES, *REPEATED, 'digits')}
+    pages |= {name: made(name) for name in (*REFERENCE, *RATES, *PLACES, 'repeated', 'digits')}
     for name, text in pages.items():
         (ROOT / 'docs/comparisons' / f'{name}.md').write_text(text, encoding='utf-8')

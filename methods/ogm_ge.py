@@ -80,6 +80,7 @@ class OGMGE(ModalityDropout):
     shares_convolution = True
     settings = {'crema_d': {'alpha': 0.8}}
     ranges = dict.fromkeys(('start', 'end'), Range(0, 1))
+    only_with = dict.fromkeys(('alpha', 'start', 'end'), ('modulation', ('ogm_ge', 'ogm')))
     search = {'alpha': LogUniform(0.01, 8)}
 
     def __init__(

@@ -302,6 +302,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         grid = grid_of(given.grid)
+        if not {'train', 'width'} <= grid.varied.keys() or len(grid.methods) < 2:
+            raise UserError(
+                f'--grid {given.grid}: expected several methods, train and width in vary, found '
+                f'{len(grid.methods)} and {", ".join(grid.varied) or "nothing"}'
+            )
         found, lacking, problems = read(given.results, grid)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)

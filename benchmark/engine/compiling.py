@@ -32,8 +32,9 @@ class Compiling(Hook):
         self.backend, self.names = backend, list[str]()
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Compiles; the method has been told the epoch before."""
-        self.names += compiled(runner.model, self.backend, self.names)
+        """Compiles what is not compiled yet; the method has been told the epoch before."""
+        if lacking(runner.model, self.names):
+            self.names += compiled(runner.model, self.backend, self.names)
 
 
 def compiled(
@@ -58,6 +59,12 @@ def compiled(
     for name in names:
         method.get_submodule(name).compile(backend=backend)
     return names
+
+
+def lacking(method: Method, names: Collection[str]) -> bool:
+    """Returns whether some weights are in none of the named modules."""
+    parts = tuple(f'{name}.' for name in names)
+    return not all(name.startswith(parts) for name, _ in method.named_parameters())
 
 
 def called(method: Method) -> list[str]:

@@ -145,15 +145,18 @@ def _brief(metrics: dict | None) -> str:
 
 
 SHARE = 0.02
-"""The part of a training's time that saving takes at most. On few samples an epoch lasts a few
+"""The part of the time that saving after epochs may take. On few samples an epoch lasts a few
 hundredths of a second, and saving after every one took more time than the training itself."""
+LONGEST = 600.0
+"""Seconds after which a training is saved whatever that takes, as after a disk has stalled once."""
 
 
 class Checkpoint(Hook):
     """Saves the run after an epoch, so that a killed one goes on as if nothing had happened.
 
-    It is saved after the first epoch, and after every other one but where saving would take more
-    than `SHARE` of the time. Epochs that were not saved are trained again, with the same numbers.
+    It is saved after the first epoch and the last one, and after others when so much time has
+    passed since that a save as long as the last one takes at most `SHARE` of it, or `LONGEST`. The
+    epochs after the last save are trained again, with the same numbers.
 
     Args:
         file: The resume file; at every moment it is the old one or the whole new one.
@@ -192,7 +195,7 @@ class Checkpoint(Hook):
         if not runner.epoch or not processes.leads():
             return
         self._tick()
-        if self._took <= SHARE * (self._since - self._saved):
+        if self._since - self._saved >= min(self._took / SHARE, LONGEST):
             self._save(runner)
         self.progress(runner.epoch, self.seconds)
 

@@ -40,16 +40,19 @@ def _in_order(found: list[list[Record]]) -> list[list[Record]]:
     said = [(r['dataset']['options'], r['protocol']) for r in first]
     keys = [sorted({key for each in part for key in each}) for part in zip(*said, strict=True)]
     places = [
-        [_place(part.get(key)) for part, names in zip(each, keys, strict=True) for key in names]
-        for each in said
+        # Of its data set a record does not say what is as usual: all training samples, which are
+        # more than any number of them.
+        [_place(data.get(key), 3) for key in keys[0]]
+        + [_place(rule.get(key), 0) for key in keys[1]]
+        for data, rule in said
     ]
     return [found[i] for i in sorted(range(len(found)), key=places.__getitem__)]
 
 
-def _place(value: Any) -> tuple[int, float, str]:
-    """Returns where a value stands among others: none, then numbers, then texts."""
+def _place(value: Any, none: int) -> tuple[int, float, str]:
+    """Returns where a value stands among others: numbers (1), texts (2), and none where told."""
     if value is None:
-        return 0, 0.0, ''
+        return none, 0.0, ''
     if isinstance(value, int | float):
         return 1, float(value), ''
     return 2, 0.0, value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -7,7 +7,7 @@ import pytest
 from benchmark.engine import hooks
 
 
-@pytest.fixture(scope='session', autouse=True)
+@pytest.fixture(scope='module', autouse=True)
 def every_epoch_is_saved():
     """Saves after every epoch, so that a test can stop a training of milliseconds after any one."""
     with pytest.MonkeyPatch.context() as patch:

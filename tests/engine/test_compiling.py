@@ -52,7 +52,7 @@ def test_compiled_parts_keep_names_weights_and_losses():
     assert method.state_dict().keys() == before.keys()
 
 
-def test_parts_that_a_loss_calls_later_are_compiled_then():
+def test_parts_that_a_loss_calls_later_are_compiled_then(monkeypatch):
     torch.manual_seed(0)
     method = METHODS.module_dict['mmanet'](TASKS['vectors'])
     teacher = METHODS.module_dict['complete'](TASKS['vectors'])
@@ -76,6 +76,9 @@ def test_parts_that_a_loss_calls_later_are_compiled_then():
     late = [name for name in hook.names if name not in early]
     assert late
     assert all(name.startswith('regularizer') for name in late)
+    assert not compiling.lacking(method, hook.names)
+    monkeypatch.setattr(compiling, 'called', None)  # nobody looks for more once all is compiled
+    hook.before_train_epoch(runner)
     assert calls == []  # looking for them calls nothing that is compiled
     assert all(torch.equal(v, state[k]) for k, v in method.state_dict().items())
     method.loss(batch_of(TASKS['vectors']))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmark.report.comparison import holm
 from docs.committed import rates, rows_of
-from docs.comparisons import REPEATED, families, on_new_seeds, rate_cases, repeated
+from docs.comparisons import families, on_new_seeds, rate_cases, repeated
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,12 +16,12 @@ def compared(dataset):
     """The rows of a data set; per family, (first, second, column) -> comparison, corrected p.
 
     Grids have their own names, and RedCore's rates one for each rate: `rates_faces 90`. The new
-    seeds alone of `eight_rooms` are called `eight_rooms new`. A page of repeated comparisons has
+    seeds alone of `eight_rooms` are called `eight_rooms new`. The comparisons of `repeated` have
     several settings: its rows are those of the first one, or those with a method that is named.
     """
     name, _, which = dataset.partition(' ')
-    if name in REPEATED:
-        tested, first = repeated(name, which.startswith('new')), which.removeprefix('new').strip()
+    if name == 'repeated':
+        tested, first = repeated(which.startswith('new')), which.removeprefix('new').strip()
         return next(k for k, case in tested if first in ('', case[0])), [corrected(tested)]
     if which == 'new':
         tested = on_new_seeds(name)

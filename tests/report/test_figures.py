@@ -182,3 +182,12 @@ def test_the_committed_table_is_that_of_the_records_and_proves_what_the_page_say
     assert f'In the {len(rows) - len(told)} other comparisons' in page
     pictures = (ROOT / 'docs/pictures/sign-flip.svg', results / 'figures/sign-flip.svg')
     assert len({picture.read_text() for picture in pictures}) == 1
+
+
+def test_a_grid_that_the_figure_cannot_show_is_one_line(folder, capsys):
+    assert figures.main([str(folder), '--grid', 'fusion']) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(
+        'error: --grid fusion: expected several methods, train and width in vary'
+    )
+    assert told.count('\n') == 1

@@ -22,11 +22,11 @@ def test_blocks_stand_in_the_order_of_what_differs_between_them():
         (r['dataset']['options'].get('train'), r['protocol']['rates'], r['protocol']['epochs'])
         for (r,) in found
     ] == [
-        (None, '', 10),
         (20, '', 10),
         (100, '', 5),
         (100, '', 40),
         (100, 'rgb=0.1', 40),
         (100, 'rgb=0.9', 40),
         (900, '', 10),
+        (None, '', 10),
     ]
