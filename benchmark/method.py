@@ -517,6 +517,16 @@ class Method(BaseModel):
         return cls.search
 
     @classmethod
+    def idle(cls, options: dict[str, Any]) -> list[str]:
+        """Returns the options that change nothing beside the others, as of `only_with`.
+
+        Args:
+            options: The value of every option.
+        """
+        needed = cls.only_with.items()
+        return [k for k, (other, values) in needed if options.get(other, values[0]) not in values]
+
+    @classmethod
     def recorded(cls, options: dict[str, Any]) -> dict[str, Any]:
         """Returns the options that records hold: all but those of `later` that change nothing."""
         old = cls.later.items()

@@ -284,7 +284,7 @@ def _source(differing: Spec, options: dict[str, Any], dataset: str) -> str:
 
 
 def search_space(spec: Spec, options: dict[str, Any]) -> dict[str, Distribution]:
-    """Returns what a search may choose: the method's search space less the options given.
+    """Returns what a search may choose: the method's search space less options given or in vain.
 
     Args:
         spec: The method with the options that stay as they are.
@@ -296,5 +296,5 @@ def search_space(spec: Spec, options: dict[str, Any]) -> dict[str, Distribution]
     cls = lookup(METHODS, spec.name)
     declared = cls.search_space(options)
     check_space(str(file_of(cls)), spec.name, declared, options)
-    given = dict(spec.given)
-    return {key: d for key, d in sorted(declared.items()) if key not in given}
+    fixed = {*dict(spec.given), *cls.idle(options)}
+    return {key: d for key, d in sorted(declared.items()) if key not in fixed}

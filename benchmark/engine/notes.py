@@ -102,16 +102,14 @@ def _other_loss(e: Experiment) -> list[str]:
 
 def _idle(e: Experiment) -> list[str]:
     """Returns the note on options of its row that change nothing beside the others."""
-    given = parse_spec(e.label, METHODS)[1]
-    told = []
-    for option, (other, values_) in e.method.only_with.items():
-        if option in given and e.options.get(other, values_[0]) not in values_:
-            needed = ' or '.join(spell(value) for value in values_)
-            own = spell(e.options[option])
-            told.append(
-                f'{option}={own} changes nothing with {other}={spell(e.options[other])}: it counts '
-                f'with {other}={needed} alone'
-            )
+    given, told = parse_spec(e.label, METHODS)[1], []
+    for option in (option for option in e.method.idle(e.options) if option in given):
+        other, values_ = e.method.only_with[option]
+        needed = ' or '.join(map(spell, values_))
+        told.append(
+            f'{option}={spell(e.options[option])} changes nothing with '
+            f'{other}={spell(e.options[other])}: it counts with {other}={needed} alone'
+        )
     return told
 
 

@@ -16,10 +16,10 @@ from benchmark.engine import dry_run, execution, forecast, plan, request, state,
 from benchmark.engine import grid as runner
 from benchmark.engine.building import Machine
 from benchmark.engine.contents import ANEW
-from benchmark.engine.experiment import Experiment
+from benchmark.engine.experiment import Experiment, search_space
 from benchmark.engine.hooks import Checkpoint, LossWatch, TrainingDiverged
 from benchmark.errors import UserError
-from benchmark.options import options_of
+from benchmark.options import Spec, options_of
 from benchmark.records import store
 from benchmark.registry import METHODS, discover
 from benchmark.report import captions, writer
@@ -241,6 +241,13 @@ def test_distilled_searches_around_the_usual_weight_of_its_loss():
     assert list(space) == ['alpha']
     assert space['alpha'].at(0.5) == pytest.approx(1000, rel=0.01)
     assert cls.search_space({**usual(cls), 'loss': 'att'}) == {}
+
+
+def test_what_changes_nothing_beside_the_given_options_is_not_searched():
+    cls = METHODS.module_dict['mmpareto']
+    for pareto, space in ((True, ['gamma']), (False, [])):
+        spec = Spec('mmpareto', (('pareto', pareto),))
+        assert list(search_space(spec, {**usual(cls), 'pareto': pareto})) == space
 
 
 def test_a_hyper_parameter_that_does_not_exist_is_named(tmp_path):
