@@ -62,6 +62,8 @@ REPEATED: dict[tuple[str, int, int], tuple[range, Case]] = {
     ('synth_rooms', 800, 8): (range(5, 8), ('complete', BASE, 'rgb+depth')),
     ('synth_faces', 2000, 12): (range(3, 8), ('customized', BASE, 'mean')),
     ('synth_rooms', 500, 4): (range(3, 8), ('mmin', BASE, 'mean')),
+    ('digits', 900, 4): (range(5, 10), ('customized', BASE, 'mean')),
+    ('digits', 900, 8): (range(5, 10), ('customized', BASE, 'mean')),
 }
 """Data set, training samples and width -> the seeds that were new when the comparison was chosen
 after the others, and what is compared."""
@@ -205,7 +207,7 @@ def page(found: dict[str, list[tuple[runs.Runs, Case]]], names: Sequence[str] = 
     for title, tested in found.items():
         units = {k.metric: f'{"higher" if k.higher else "lower"} is better' for k, _ in tested}
         unit = next(iter(units)) if len(units) == 1 else 'points'
-        how = f', {" and ".join(f"{name}: {told}" for name, told in sorted(units.items()))}'
+        how = f', {"; ".join(f"{name}: {told}" for name, told in sorted(units.items()))}'
         told = f'{unit} in points, {units[unit]}' if unit in units else f'points of the metric{how}'
         tests = 'tests' if len(tested) > 1 else 'test'
         lines += [f'**{title}** ({told}; {len(tested)} {tests})', '']
@@ -231,7 +233,7 @@ def made(name: str) -> str:
         return page({'Networks of width 16 against logistic regression': tested}, names)
     if name == 'repeated':
         names = [f'{data}, {train:,} samples, width {width}, ' for data, train, width in REPEATED]
-        both = {'With eight seeds': repeated(), 'On the new seeds alone': repeated(new=True)}
+        both = {'With all seeds': repeated(), 'On the new seeds alone': repeated(new=True)}
         return page(both, names)
     rows = rows_of(name)
     found = {t: [(rows, case) for case in cases] for t, cases in families(name, rows).items()}

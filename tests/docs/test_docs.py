@@ -15,6 +15,7 @@ import pytest
 
 from benchmark import compare, export, predict, run, show, speed, tables
 from benchmark.engine.fitting import is_fitted
+from benchmark.engine.grid_file import grid_of
 from benchmark.engine.grids import GRIDS
 from benchmark.options import options_of
 from benchmark.registry import DATASETS, METHODS, discover
@@ -240,7 +241,14 @@ def test_every_command_line_parses(page, command, words):
         return
     args = parser.parse_args(shlex.split(words, comments=True))
     if command == 'run':
-        assert args.methods or args.list or args.status or args.grid in {*GRIDS, 'sweep.yaml'}
+        shown = {*GRIDS, 'sweep.yaml'}
+        assert (
+            args.methods
+            or args.list
+            or args.status
+            or args.grid in shown
+            or grid_of(str(ROOT / args.grid))
+        )
         names_in(METHODS, args.methods)
         names_in(DATASETS, args.datasets or [])
         known = set(importlib.import_module('benchmark.engine.protocol').Protocol.fields())

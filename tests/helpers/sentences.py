@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmark.report.comparison import holm
 from docs.committed import rates, rows_of
-from docs.comparisons import families, on_new_seeds, rate_cases, repeated
+from docs.comparisons import digits, families, on_new_seeds, rate_cases, repeated
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,14 +15,22 @@ ROOT = Path(__file__).resolve().parents[2]
 def compared(dataset):
     """The rows of a data set; per family, (first, second, column) -> comparison, corrected p.
 
-    Grids have their own names, and RedCore's rates one for each rate: `rates_faces 90`. The new
-    seeds alone of `eight_rooms` are called `eight_rooms new`. The comparisons of `repeated` have
-    several settings: its rows are those of the first one, or those with a method that is named.
+    Grids have their own names, and RedCore's rates one for each rate: `rates_faces 90`, as the
+    digits for each number of samples: `digits 450`. The new
+    seeds alone of `eight_rooms` are called `eight_rooms new`. The comparisons of `repeated`,
+    each of which has rows of its own, go by number: `repeated 0`, `repeated new 0`.
     """
     name, _, which = dataset.partition(' ')
     if name == 'repeated':
-        tested, first = repeated(which.startswith('new')), which.removeprefix('new').strip()
-        return next(k for k, case in tested if first in ('', case[0])), [corrected(tested)]
+        new, number = which.startswith('new'), int(which.split()[-1])
+        tested = repeated(new)
+        known, case = tested[number]
+        return known, [{case: list(corrected_in_order(tested))[number]}]
+    if name == 'digits':
+        tested = digits()
+        known = next(k for k, _ in tested if k.data['options']['train'] == int(which))
+        found = zip(tested, corrected_in_order(tested), strict=True)
+        return known, [{case: test for (k, case), test in found if k is known}]
     if which == 'new':
         tested = on_new_seeds(name)
         return tested[0][0], [corrected(tested)]

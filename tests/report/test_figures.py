@@ -184,6 +184,46 @@ def test_the_committed_table_is_that_of_the_records_and_proves_what_the_page_say
     assert len({picture.read_text() for picture in pictures}) == 1
 
 
+def test_the_committed_table_of_digits_is_that_of_the_records_and_proves_what_the_page_says():
+    results = ROOT / 'results' / 'digits'
+    grid = figures.grid_of(str(results / 'digits.yaml'))
+    found, *others = figures.read(results, grid)
+    assert others == [[], []]
+    text = (results / 'figures' / 'digits.md').read_text()
+    assert figures.page(found, *others, 'digits') == text
+    pictures = (ROOT / 'docs/pictures/digits.svg', results / 'figures/digits.svg')
+    assert len({picture.read_text() for picture in pictures}) == 1
+    rows = [line.split(' | ') for line in text.splitlines() if line.startswith('| digits')]
+    page = ' '.join((ROOT / 'docs' / 'results.md').read_text().split())
+    gains, proven = {}, {}
+    for _, method, *_, gain, _, last in rows:
+        p = last.removesuffix(' |')
+        gains.setdefault(method, []).append(float(gain))
+        proven.setdefault(method, []).append(p.startswith('<') or float(p) < 0.05)
+    assert {method: len(each) for method, each in gains.items()} == dict.fromkeys(gains, 12)
+    own = gains['customized']
+    assert min(own) > 0
+    told = f'has the higher mean in all twelve settings, by {min(own):.2f} to {max(own):.2f} points'
+    assert f'`customized` {told}; in the ten others the difference is not proven' in page
+    better = {
+        (*row[2:4],): f'({row[6]} against {row[5]} %, p = {row[-1].removesuffix(" |")})'
+        for row, known in zip(rows, proven['customized'], strict=False)
+        if known
+    }
+    assert better.keys() == {('900', '4'), ('900', '8')}
+    assert f'at width 4 {better["900", "4"]} and at width 8 {better["900", "8"]}' in page
+    worse = {method: sum(each) for method, each in proven.items() if method != 'customized'}
+    assert worse == {'mmanet': 10, 'mmin': 3}
+    assert all(
+        gain < 0
+        for method in worse
+        for gain, known in zip(gains[method], proven[method], strict=True)
+        if known
+    )
+    told = '`mmanet` is proven to be worse than `modality_dropout` in ten of the twelve settings'
+    assert f'{told}, and `mmin` in three**' in page
+
+
 def test_a_grid_that_the_figure_cannot_show_is_one_line(folder, capsys):
     assert figures.main([str(folder), '--grid', 'fusion']) == 2
     told = capsys.readouterr().err
