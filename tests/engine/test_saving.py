@@ -120,7 +120,7 @@ def test_epochs_after_the_last_save_are_trained_again_with_the_same_numbers(
     stop.clear()
     again = run(experiment('stopped'), Machine('cpu'), lambda *_: None)
     assert epochs == [0, 1, 2, 3, 4, 1, 2, 3, 4, 5, 6]
-    times = {'cost', 'date', 'environment'}
+    times = {'cost', 'finished', 'content'}
     assert {k: v for k, v in again.items() if k not in times} == {
         k: v for k, v in whole.items() if k not in times
     }

@@ -42,7 +42,7 @@ def test_everything_that_needs_one_process_is_measured(tmp_path, capsys):
 
 
 def test_what_needs_two_processes_is_measured_beside_it(monkeypatch):
-    for name in ('loops', 'mmanet', 'papers', 'peak', 'threads'):
+    for name in ('loops', 'few', 'mmanet', 'papers', 'peak', 'threads'):
         monkeypatch.setattr(f'benchmark.engine.speed.trainings.{name}', lambda *_: [])
     for name in ('all_subsets', 'papers'):
         monkeypatch.setattr(f'benchmark.engine.speed.testing.{name}', lambda *_: [])

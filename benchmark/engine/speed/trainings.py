@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -105,20 +105,19 @@ def bare(e: Experiment, epochs: int = 1) -> float:
     return epochs * seconds(epoch, epochs)
 
 
-def whole(e: Experiment, folder: Path) -> float:
+def whole(e: Experiment) -> float:
     """Returns the seconds of a training in the suite, with saving and its one validation."""
-    own = folder / 'whole', 'whole', e.seed, machine().device
-    shutil.rmtree(own[0], ignore_errors=True)
-    own[0].mkdir(parents=True)
-    given = network(e), loaders(e, e.parts[0], machine()), e.protocol, training.Job(*own)
-    return seconds(lambda: training.train(*given, lambda *_: None))
+    with tempfile.TemporaryDirectory() as folder:
+        job = training.Job(Path(folder), 'whole', e.seed, machine().device)
+        given = network(e), loaders(e, e.parts[0], machine()), e.protocol, job
+        return seconds(lambda: training.train(*given, lambda *_: None))
 
 
 def few(sizes: Sizes, folder: Path) -> Row:
     """Compares a whole training on few vectors, whose steps are short, with a bare loop."""
     epochs = max(2, sizes.steps // 4)
     e = of_noise(UNIFIED, Noise((60, 40), 0, 16, 12, 50), folder, epochs=epochs)
-    pairs = in_turns(lambda: bare(e, epochs), lambda: whole(e, folder), sizes.repeats)
+    pairs = in_turns(lambda: bare(e, epochs), lambda: whole(e), sizes.repeats)
     what = '50 random vectors of 2 modalities: steps a second of a whole training in the suite'
     each = statistics.median(b for _, b in pairs) / (4 * epochs)
     told = f'{1e3 * each:.1f} ms a step in the suite, with saving and a validation'
