@@ -6,10 +6,11 @@ import copy
 
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import Experiment
-from benchmark.engine.forecast import Forecast, Schedule
+from benchmark.engine.forecast import Forecast
 from benchmark.engine.grid import is_done, steps
 from benchmark.engine.notes import located, named
 from benchmark.engine.plan import Grid, plain
+from benchmark.engine.timetable import Expected, Timetable
 from benchmark.engine.tuning import Search
 from benchmark.errors import UserError
 from benchmark.progress import duration
@@ -33,27 +34,28 @@ def within(grid: Grid, machine: Machine, budget: float) -> Grid:
     forecast, kept = Forecast(machine), []
     fitting: list[float] = []
     left_out: list[float] = []
-    schedule = Schedule(machine.jobs)
+    timetable = Timetable(machine.jobs)
     for item in grid:
         todo = [e for e in steps(item) if not is_done(e)]
         if not todo:
             kept.append(item)
             continue
         before = forecast.trained
-        each = [_seconds(forecast, e) for e in todo]
-        later = copy.deepcopy(schedule)
-        for e, seconds in zip(todo, each, strict=True):
-            later.add(item, seconds, e.trial)
+        each = [_expected(forecast, e) for e in todo]
+        took = sum(expected.seconds for expected in each)
+        later = copy.deepcopy(timetable)
+        for e, expected in zip(todo, each, strict=True):
+            later.add(item, expected, e.trial)
         fits = later.end <= budget
-        told = f'{located(plain(item), machine.varied)}  {_name(item)}  about {duration(sum(each))}'
+        told = f'{located(plain(item), machine.varied)}  {_name(item)}  about {duration(took)}'
         print(f'{"fits" if fits else "left out":8}  {told}', flush=True)
         if fits:
             kept.append(item)
-            fitting.append(sum(each))
-            schedule = later
+            fitting.append(took)
+            timetable = later
         else:
             forecast.trained = before  # its teacher would be trained by another
-            left_out.append(sum(each))
+            left_out.append(took)
     if left_out and not fitting:
         raise UserError(
             f'--budget: nothing fits into {duration(budget)}; the shortest takes about '
@@ -63,19 +65,19 @@ def within(grid: Grid, machine: Machine, budget: float) -> Grid:
         beside = f', {machine.jobs} experiments at a time' if machine.jobs > 1 else ''
         print(
             f'budget of {duration(budget)}: {len(fitting)} of {len(fitting) + len(left_out)} fit, '
-            f'expected {duration(schedule.end)}{beside}'
+            f'expected {duration(timetable.end)}{beside}'
             f'{"; the others are not begun" if left_out else ""}'
         )
     return kept
 
 
-def _seconds(forecast: Forecast, e: Experiment) -> float:
+def _expected(forecast: Forecast, e: Experiment) -> Expected:
     """Returns how long an experiment will take; one that fails in its first steps ends at once."""
     try:
         _ = e.readable
-        return forecast.seconds(e, tests=not e.trial)
+        return forecast.expected(e, tests=not e.trial)
     except (Exception, SystemExit):  # whatever it is, the run records it
-        return 0.0
+        return Expected(0.0, {})
 
 
 def _name(item: Experiment | Search) -> str:

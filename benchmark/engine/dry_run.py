@@ -8,11 +8,12 @@ import sys
 from benchmark.engine import corruption_runs, notes
 from benchmark.engine.building import Machine
 from benchmark.engine.execution import describe
-from benchmark.engine.forecast import Forecast, Schedule, resumed
+from benchmark.engine.forecast import Forecast, resumed
 from benchmark.engine.grid import is_done, steps
 from benchmark.engine.notes import located, named
 from benchmark.engine.plan import Grid, flat
 from benchmark.engine.robustness import Request
+from benchmark.engine.timetable import Timetable
 from benchmark.progress import duration
 from benchmark.streams import unread
 
@@ -33,7 +34,7 @@ def show_plan(
     Returns:
         Whether there is something to run, and nothing is refused.
     """
-    planned, forecast, schedule = 0, Forecast(machine), Schedule(machine.jobs)
+    planned, forecast, timetable = 0, Forecast(machine), Timetable(machine.jobs)
     every = [(item, e) for item in grid for e in steps(item)]
     notes.tell([e for _, e in every if not is_done(e)])
     for item, e in itertools.takewhile(lambda _: not unread(), every):
@@ -45,24 +46,24 @@ def show_plan(
             _ = e.readable
             if not forecast.is_measured(e):  # steps of large networks take minutes
                 print(f'measuring  {e.data.name}  {e.name}', file=sys.stderr, flush=True)
-            seconds = forecast.seconds(e, tests=not e.trial)
+            expected = forecast.expected(e, tests=not e.trial)
         except (Exception, SystemExit) as error:  # whatever a method does, the others are told
             refused += 1
             print(f'refused   {line}  {describe(e, error)[0]}', flush=True)
             continue
-        schedule.add(item, seconds, e.trial)
+        timetable.add(item, expected, e.trial)
         planned += 1
         code = ['recorded with other code'] if e.has_other_code else []
         code += [f'{len(e.parts)} networks'] if len(e.parts) > 1 else []
         told = ''.join(f', {words}' for words in [*resumed(e), *code])
-        print(f'to run    {line}  about {duration(seconds)}{told}', flush=True)
+        print(f'to run    {line}  about {duration(expected.seconds)}{told}', flush=True)
     jobs = max(1, min(machine.jobs, planned))
     beside = f', {jobs} experiments at a time' if jobs > 1 else ''
-    expected = (
-        f'expected: {duration(schedule.end)} on {machine.device}{beside}, from steps measured '
+    summary = (
+        f'expected: {duration(timetable.end)} on {machine.device}{beside}, from steps measured '
         'just now'
     )
     if corruptions:
         corruption_runs.show([(e, e.recorded()) for e in flat(grid)], corruptions)
-    print((expected if planned else 'nothing to run') + (f'; {refused} refused' if refused else ''))
+    print((summary if planned else 'nothing to run') + (f'; {refused} refused' if refused else ''))
     return bool(every) and not refused

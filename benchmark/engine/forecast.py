@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+import itertools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from benchmark.engine.hooks import SHARE
 from benchmark.engine.loading import Samples
 from benchmark.engine.pace import measure, now
 from benchmark.engine.state import epochs_done, is_trained
+from benchmark.engine.timetable import Expected
 from benchmark.engine.training import optim_wrapper
 from benchmark.errors import UserError
 from benchmark.method import Batch, Method
@@ -37,17 +38,20 @@ class Training:
         epoch: Seconds of the steps of an epoch, and of saving their result.
         validation: Seconds of a validation during the training.
         validated: The epochs, counted from 1, after which there is one; the last epoch is the last.
+        saving: Seconds that the first and the last save take longer than what `epoch` holds.
     """
 
     epoch: float
     validation: float
     validated: Sequence[int]
+    saving: float = 0.0
 
     def seconds(self, done: int = 0) -> float:
         """Returns the seconds that are left after some epochs and their validations."""
-        return self.epoch * (self.validated[-1] - done) + self.validation * sum(
-            n > done for n in self.validated
-        )
+        left = self.validated[-1] - done
+        saves = min(left, 1 if done else 2)
+        validations = sum(n > done for n in self.validated)
+        return self.epoch * left + self.saving * saves + self.validation * validations
 
 
 class Measured(NamedTuple):
@@ -64,42 +68,6 @@ class Measured(NamedTuple):
     training: Training
     tests: float
     beside: float = 0.0
-
-
-class Schedule:
-    """When the jobs of a command will be free, each experiment being taken by the one free first.
-
-    A training is not divided between jobs, and the seeds of a search begin after its trials.
-
-    Args:
-        jobs: Number of jobs.
-
-    Attributes:
-        free: When each job is free, in seconds from the start.
-    """
-
-    def __init__(self, jobs: int) -> None:
-        self.free = [0.0] * jobs
-        self._tried: dict[int, float] = {}
-
-    def add(self, item: object, seconds: float, trial: bool = False) -> None:
-        """Adds an experiment.
-
-        Args:
-            item: The item of the grid that it is a part of.
-            seconds: How long it will take.
-            trial: Whether it is a trial of a search.
-        """
-        after = 0.0 if trial else self._tried.get(id(item), 0.0)
-        end = max(heapq.heappop(self.free), after) + seconds
-        heapq.heappush(self.free, end)
-        if trial:
-            self._tried[id(item)] = max(end, self._tried.get(id(item), 0.0))
-
-    @property
-    def end(self) -> float:
-        """When everything will have ended, in seconds from the start."""
-        return max(self.free)
 
 
 @dataclass
@@ -119,8 +87,8 @@ class Forecast:
         """Returns whether the steps of an experiment, or of one that serves it, are measured."""
         return _key(e) in self._measured
 
-    def seconds(self, e: Experiment, tests: bool = True) -> float:
-        """Returns the seconds that an experiment will take after those asked about before.
+    def expected(self, e: Experiment, tests: bool = True) -> Expected:
+        """Returns how long an experiment will take after those asked about before.
 
         Args:
             e: The experiment; one measurement serves all seeds and trials of a method under
@@ -132,13 +100,20 @@ class Forecast:
             with quiet():
                 self._measured[key] = self._measure(e)
         measured = self._measured[key]
-        seconds = {p.folder: measured.training.seconds(_epochs_done(p, e)) for p in e.parts}
-        for kind, x in e.earlier.items():
-            seconds[x.folder] = measured.earlier[kind].seconds(_epochs_done(x.parts[0], x))
-        new = seconds.keys() - self.trained
-        self.trained |= new
+        seconds = {
+            x.folder: measured.earlier[kind].seconds(_epochs_done(x.parts[0], x))
+            for kind, x in e.earlier.items()
+        }
+        needed = frozenset(seconds)
+        seconds |= {p.folder: measured.training.seconds(_epochs_done(p, e)) for p in e.parts}
+        new = [folder for folder in seconds if folder not in self.trained]
+        ends = itertools.accumulate(seconds[folder] for folder in new)
+        trains = dict(zip(new, ends, strict=True))
+        needs = needed & self.trained
+        self.trained |= {*new}
         last = measured.tests + measured.beside
-        return sum(seconds[f] for f in new) + (len(e.parts) * last if tests else 0.0)
+        whole = sum(seconds[folder] for folder in new) + (len(e.parts) * last if tests else 0.0)
+        return Expected(whole, trains, needs)
 
     def _measure(self, e: Experiment) -> Measured:
         """Measures steps and validations, on a machine that is set up as for a run.
@@ -210,8 +185,9 @@ def forecast(method: Method, e: Experiment, part: Part, machine: Machine) -> tup
     wrapper = build_optim_wrapper(method.train(), optim_wrapper(protocol))
     pace = measure(loader, lambda b: method.train_step(b, optim_wrapper=wrapper), machine.device)
     steps = pace.seconds(len(loader))
-    epoch = steps + min(_saving(method, wrapper, machine.device), SHARE * steps)
-    return Training(epoch, validation, validated), tests
+    whole = _saving(method, wrapper, machine.device)
+    each = min(whole, SHARE * steps)
+    return Training(steps + each, validation, validated, whole - each), tests
 
 
 def _counting(method: Method, e: Experiment, machine: Machine) -> float:

@@ -128,7 +128,7 @@ def _bundles(wave: Sequence[Unit], options: Options) -> list[list[Unit]]:
 def _submit(
     left: Sequence[Unit], results: Path, args: argparse.Namespace, options: Options
 ) -> None:
-    jobs = slurm_jobs.read(results)
+    jobs = slurm_jobs.read(results) | _recovered(results)
     states = slurm_jobs.alive(jobs)
     jobs = {folder: job for folder, job in jobs.items() if job in states}
     if states:
@@ -144,11 +144,28 @@ def _submit(
         ids = _array(only, results, args, options, before)
         jobs |= {name: job for bundle, job in zip(only, ids, strict=True) for name in bundle}
         slurm_jobs.write(results, jobs)
+        slurm_jobs.settle(results)
         after = f'; begins after {", ".join(before)}' if before else ''
         print(f'submitted {len(ids)} task{"s" if len(ids) > 1 else ""}: {_span(ids)}{after}')
     if new:
         print(f'their logs are written to {results / slurm_jobs.FOLDER}')
         print(f'--status {results} tells what is done; the same command prints the tables of it')
+
+
+def _recovered(results: Path) -> slurm_jobs.Jobs:
+    """Returns the tasks of a command that was killed before it wrote their ids, and writes these.
+
+    Raises:
+        UserError: Slurm does not answer, or the file cannot be written.
+    """
+    jobs, lost = slurm_jobs.recovered(results)
+    if lost:
+        print(f'cancelled, because a killed command had not finished them: {_span(lost)}')
+        slurm_jobs.cancel(lost)
+    if jobs:
+        slurm_jobs.write(results, slurm_jobs.read(results) | jobs)
+    slurm_jobs.settle(results)
+    return jobs
 
 
 def _span(ids: Sequence[str]) -> str:
@@ -179,12 +196,18 @@ def _array(
     dependency: Mapping[str, str] = {}
     if before:
         dependency = {'dependency': f'afterany:{":".join(before)}'}
-    executor.update_parameters(stderr_to_stdout=True, **options.executor, **dependency)
+    mark = slurm_jobs.announce(results, only)
+    comment = f'{options.executor.get("comment", "")} {mark}'.strip()
+    given = {**options.executor, **dependency, 'comment': comment}
+    executor.update_parameters(stderr_to_stdout=True, **given)
     task = slurm_task.Task([*COMMAND, *args.words, *own], os.getcwd())
     try:
         # submitit prints what sbatch says before it raises it.
         with contextlib.redirect_stderr(io.StringIO()):
             return [job.job_id for job in executor.map_array(task, only)]
     except (OSError, RuntimeError) as error:
+        # Slurm may have taken what it was too slow to answer.
+        if 'timed out' not in str(error):
+            slurm_jobs.settle(results)
         lines = [line.removeprefix('sbatch: error: ') for line in str(error).splitlines()]
         raise UserError(f'sbatch: Slurm refuses the jobs: {"; ".join(lines)[:300]}') from error

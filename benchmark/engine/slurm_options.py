@@ -16,7 +16,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.files import user_path
 from benchmark.options import keyed
 
-COMMANDS = ('sbatch', 'squeue', 'srun', 'scontrol')
+COMMANDS = ('sbatch', 'scancel', 'scontrol', 'squeue', 'srun')
 """Commands of Slurm that are needed where a command is typed."""
 
 GPUS = ('gpus', 'gpus_per_node', 'gpus_per_task')

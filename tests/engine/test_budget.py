@@ -152,6 +152,17 @@ def test_what_is_recorded_takes_no_time_and_what_fails_is_left_to_the_run(tmp_pa
     assert fitting(broken, 1.0) == ['rfnet 0']
 
 
+def test_a_student_waits_for_a_teacher_that_another_one_trains(tmp_path, capsys):
+    three = grid_of(tmp_path, 'distilled', 'mmanet', seeds=(0,)) + grid_of(tmp_path, 'hemis')
+    # 50 s of the teacher, 100 s of each student beside the other, and 4 s of a test.
+    fitting(three[:2], 10_000.0, jobs=2)
+    assert 'expected 2 min 34 s, 2 experiments at a time' in capsys.readouterr().out
+    assert fitting(three, 155.0, jobs=2) == ['distilled 0', 'mmanet 0']
+    assert fitting(three, 155.0, jobs=3) == ['distilled 0', 'mmanet 0', 'hemis 0']
+    assert fitting(three[1:], 155.0, jobs=2) == ['mmanet 0', 'hemis 0']
+    assert fitting(three, 153.0, jobs=2) == ['hemis 0']
+
+
 def test_the_rest_is_not_begun(tmp_path, capsys):
     options = ('train=32', 'val=8', 'test=16', 'size=24', 'width=8', 'batch_size=16', 'epochs=1')
     what = ('--methods', 'rfnet', 'hemis', '--datasets', 'synth_faces', '--device', 'cpu')
@@ -180,5 +191,6 @@ def test_a_measurement_serves_the_seeds_of_one_protocol_alone(tmp_path, monkeypa
     monkeypatch.setattr(Forecast, '_measure', measure)
     grids = [grid_of(tmp_path, 'hemis', seeds=(0, 1), batch_size=size) for size in ('2', '4')]
     forecast = Forecast(Machine('cpu'))
-    assert [[forecast.seconds(e) for e in grid] for grid in grids] == [[200, 200], [400, 400]]
+    found = [[forecast.expected(e).seconds for e in grid] for grid in grids]
+    assert found == [[200, 200], [400, 400]]
     assert asked == [2, 4]

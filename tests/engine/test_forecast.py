@@ -10,7 +10,7 @@ import pytest
 import torch
 from tasks import TASKS, Toy
 
-from benchmark.engine import budget, dry_run, execution, forecast, pace, plan, state
+from benchmark.engine import budget, dry_run, execution, forecast, hooks, pace, plan, state
 from benchmark.engine.building import Machine
 from benchmark.engine.forecast import Forecast
 from benchmark.errors import UserError
@@ -169,7 +169,7 @@ def test_a_run_takes_what_was_forecast(
 ):
     monkeypatch.setattr(Mining, 'heard', [])
     e = one(clock, tmp_path, name, **fields)
-    told = Forecast(Machine('cpu')).seconds(e)
+    told = Forecast(Machine('cpu')).expected(e).seconds
     listened, began = [*Mining.heard], clock.time
     assert 'test' not in e.data.opened
     clock.counts.clear()
@@ -194,10 +194,10 @@ def test_building_and_counting_flops_are_counted_for_each_network(clock, tmp_pat
         return real_flops(method, only)
 
     alone, each = (one(clock, tmp_path, name, epochs='1') for name in ('counted', 'each'))
-    before = [Forecast(Machine('cpu')).seconds(e) for e in (alone, each)]
+    before = [Forecast(Machine('cpu')).expected(e).seconds for e in (alone, each)]
     monkeypatch.setattr(forecast, 'build', build)
     monkeypatch.setattr(forecast.cost, 'flops', flops)
-    after = [Forecast(Machine('cpu')).seconds(e) for e in (alone, each)]
+    after = [Forecast(Machine('cpu')).expected(e).seconds for e in (alone, each)]
     count = len(alone.subsets)
     assert count == 3
     expected = 0.5 + 0.1 * count
@@ -208,9 +208,11 @@ def test_building_and_counting_flops_are_counted_for_each_network(clock, tmp_pat
 
 def test_validations_for_the_curves_count_and_trials_are_not_tested(clock, tmp_path):
     e = one(clock, tmp_path)
-    whole, curves = (Forecast(Machine('cpu', curves=on)).seconds(e) for on in (False, True))
+    whole, curves = (
+        Forecast(Machine('cpu', curves=on)).expected(e).seconds for on in (False, True)
+    )
     assert curves - whole == pytest.approx(3 * 2 * (5.0 + PREDICT))
-    trial = Forecast(Machine('cpu')).seconds(e, tests=False)
+    trial = Forecast(Machine('cpu')).expected(e, tests=False).seconds
     assert whole - trial == pytest.approx(5 * (5.0 + PREDICT))
 
 
@@ -218,7 +220,7 @@ def test_slow_reading_counts_and_few_batches_are_read(clock, tmp_path):
     for read, batches in ((5.0, 11), (50.0, 6)):
         e = one(clock, tmp_path, read=read)
         clock.counts.clear()
-        told = Forecast(Machine('cpu')).seconds(e)
+        told = Forecast(Machine('cpu')).expected(e).seconds
         assert told == pytest.approx(seconds_of(20, 7, read=read))
         assert clock.counts['read'] <= batches
 
@@ -232,7 +234,7 @@ def test_of_a_stopped_training_the_rest_counts_with_its_validations(clock, tmp_p
 
     with pytest.raises(KeyboardInterrupt):
         execution.run(e, Machine('cpu'), stop)
-    told, began = Forecast(Machine('cpu')).seconds(e), clock.time
+    told, began = Forecast(Machine('cpu')).expected(e).seconds, clock.time
     # Epochs 4 and 5 are left, and both are validated.
     assert told == pytest.approx(seconds_of(10, 2 * 2 + 5))
     execution.run(e, Machine('cpu'), quiet)
@@ -339,12 +341,12 @@ def test_the_machine_is_set_up_as_for_a_run(clock, tmp_path, monkeypatch):
     monkeypatch.setattr(forecast, 'compiled', lambda method: made.append(type(method)))
     e = one(clock, tmp_path, 'taught')
     torch.use_deterministic_algorithms(False)
-    Forecast(Machine('cpu')).seconds(e)
+    Forecast(Machine('cpu')).expected(e)
     assert exact
     assert all(exact)
     assert not made
     exact.clear()
-    Forecast(Machine('cpu', deterministic=False, compiled=True)).seconds(e)
+    Forecast(Machine('cpu', deterministic=False, compiled=True)).expected(e)
     assert exact
     assert not any(exact)
     assert made == [Counted, Taught]
@@ -364,12 +366,26 @@ def test_a_method_that_ends_the_interpreter_ends_no_plan(clock, tmp_path, monkey
     assert 'to run    toy  counted  seed 0' in told
 
 
+@pytest.mark.parametrize(('epochs', 'saves'), [('1', 1), ('2', 2), ('4', 2)])
+def test_the_first_and_the_last_save_count_where_saving_takes_longer_than_its_share(
+    epochs, saves, clock, tmp_path, monkeypatch
+):
+    e = one(clock, tmp_path, epochs=epochs)
+    monkeypatch.setattr(forecast, 'SHARE', 0.0)
+    told = Forecast(Machine('cpu')).expected(e).seconds
+    monkeypatch.setattr(hooks, 'SHARE', 1e-12)
+    began = clock.time
+    execution.run(e, Machine('cpu'), quiet)
+    assert clock.counts['saved'] - 1 == saves  # one was the forecast's
+    assert told == pytest.approx(clock.time - began)
+
+
 def test_a_forecast_needs_no_room_on_the_disk(clock, tmp_path, monkeypatch):
     e = one(clock, tmp_path)
-    told = Forecast(Machine('cpu')).seconds(e)
+    told = Forecast(Machine('cpu')).expected(e).seconds
 
     def full(content, path):
         raise UserError(f'{path}: cannot be written')
 
     monkeypatch.setattr(state, 'save', full)
-    assert Forecast(Machine('cpu')).seconds(e) == pytest.approx(told - 4 * SAVE)
+    assert Forecast(Machine('cpu')).expected(e).seconds == pytest.approx(told - 4 * SAVE)

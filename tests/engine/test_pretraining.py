@@ -250,8 +250,8 @@ def test_a_forecast_counts_the_pre_training_once(tmp_path, monkeypatch):
     )
     told = forecast.Forecast(MACHINE)
     # Two steps in each epoch, and a validation of one batch.
-    assert told.seconds(first, tests=False) == 1000 * 2 + 1 + 2 + 1
-    assert told.seconds(second, tests=False) == 2 + 1
+    assert told.expected(first, tests=False).seconds == 1000 * 2 + 1 + 2 + 1
+    assert told.expected(second, tests=False).seconds == 2 + 1
     assert first.pretraining.folder in told.trained
 
 

@@ -18,9 +18,11 @@ from forked import program
 from forks import fork_jobs
 from repetitions import scientific
 from slurm import Unavailable, cluster
+from submitit.core.utils import JobPaths
+from submitit.slurm.slurm import SlurmExecutor
 from tasks import TASKS, Toy
 
-from benchmark import run, running
+from benchmark import files, run, running
 from benchmark.engine import locks, picking, plan, slurm, slurm_jobs, slurm_options
 from benchmark.engine.building import Machine
 from benchmark.engine.locks import holding
@@ -234,12 +236,102 @@ def test_the_same_command_collects_the_records_of_one_process(life):
     assert not list(life.results.rglob('patient/*/seed0/record.json'))
 
 
+def killed_at(place, name, call):
+    """Lets this process die at one of the calls of a function."""
+    real, calls = getattr(place, name), []
+
+    def dying(*args, **more):
+        calls.append(args)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **more)
+
+    setattr(place, name, dying)
+
+
+@pytest.mark.parametrize(
+    ('where', 'name', 'call', 'kept'),
+    [
+        (slurm_jobs, 'write', 1, 2),  # Slurm has both tasks; nothing in the folder tells their ids
+        (JobPaths, 'move_temporary_file', 3, 1),  # what the second task runs is not in its place
+        (SlurmExecutor, '_submit_command', 1, 0),  # nothing has been submitted
+    ],
+)
+def test_what_a_killed_command_had_submitted_is_not_submitted_again(
+    where, name, call, kept, life, tmp_path, capsys, monkeypatch
+):
+    # Slurm counts jobs from the first of `life`, whose tasks have ended.
+    assert life.queue['collected'] == []
+    monkeypatch.setattr(slurm_jobs, 'SETTLED', 0.5)
+    words = [*command(tmp_path, tmp_path / 'new'), '--methods', 'majority', 'hemis', *SLURM[:2]]
+    words += ['--slurm', 'time=5,begin=now+1hour,comment=of mine']
+    child = os.fork()
+    if not child:
+        killed_at(where, name, call)
+        run.main(words)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    before = queue('%i %k')
+    try:
+        assert len(before) == (2 if kept else 0)
+        assert run.main(['--status', str(tmp_path / 'new')]) == 0
+        told = capsys.readouterr().out
+        assert (f'tasks in the queue: {kept} pending' in told) == bool(kept)
+        assert run.main(words) == 0
+        told = capsys.readouterr().out
+        assert (f'tasks in the queue already: {kept} pending' in told) == bool(kept)
+        assert told.count('cancelled, because a killed command had not finished them') == (
+            kept == 1
+        )
+        new = {0: 'submitted 2 tasks', 1: 'submitted 1 task:', 2: 'tasks in the queue already'}
+        assert new[kept] in told
+        assert ('submitted' in told) == (kept < 2)
+        after = queue('%i %k')
+        assert len(after) == 2
+        assert all(' of mine benchmark-' in line for line in after)
+        assert set(before[:kept]) <= set(after)
+        # Typed once more, nothing changes.
+        assert run.main(words) == 0
+        assert 'submitted' not in capsys.readouterr().out
+        assert queue('%i %k') == after
+        assert sorted(slurm_jobs.read(tmp_path / 'new').values()) == [x.split()[0] for x in after]
+        assert not (tmp_path / 'new' / 'slurm' / slurm_jobs.ANNOUNCED).exists()
+    finally:
+        asked('scancel', f'--user={os.getuid()}')
+        wait(lambda: not queue('%i'))
+
+
 def test_what_slurm_refuses_is_one_line(node, tmp_path, capsys):
     words = [*command(tmp_path, tmp_path / 'new'), '--methods', 'majority']
     assert run.main([*words, *SLURM[:2], '--slurm', 'time=5,partition=none']) == 2
     error = capsys.readouterr().err
     assert re.fullmatch(r'error: sbatch: Slurm refuses the jobs: invalid partition.*\n', error)
     assert slurm_jobs.read(tmp_path / 'new') == {}
+    assert not (tmp_path / 'new' / 'slurm' / slurm_jobs.ANNOUNCED).exists()
+
+
+def test_what_slurm_was_too_slow_to_answer_is_looked_for(tmp_path, capsys, monkeypatch):
+    late = tmp_path / 'late'
+    for name in slurm_options.COMMANDS:
+        stub(tmp_path, monkeypatch, 'exit 0', name)
+    stub(
+        tmp_path, monkeypatch, 'echo Socket timed out on send/recv operation >&2; exit 1', 'sbatch'
+    )
+    words = [*command(tmp_path, tmp_path / 'new'), '--methods', 'majority', *SLURM]
+    assert run.main(words) == 2
+    assert 'Socket timed out' in capsys.readouterr().err
+    (announced,) = (tmp_path / 'new').rglob(slurm_jobs.ANNOUNCED)
+    mark = files.read_json(announced)['mark']
+    # Slurm tells of the task the second time that it is asked.
+    stub(tmp_path, monkeypatch, f'test -e {late} && echo 7 {mark}; touch {late}')
+    monkeypatch.setattr(slurm_jobs.time, 'sleep', lambda seconds: None)
+    (path := tmp_path / 'new' / 'slurm' / '7' / '7_submitted.pkl').parent.mkdir()
+    path.touch()
+    assert slurm_jobs.recovered(tmp_path / 'new', wait=False) == ({}, [])
+    late.unlink()
+    jobs, lost = slurm_jobs.recovered(tmp_path / 'new')
+    assert [*jobs.values()] == ['7']
+    assert lost == []
 
 
 def test_options_are_words_or_a_file_and_words_come_first(tmp_path):
@@ -550,6 +642,17 @@ def test_units_are_dealt_out_to_at_most_so_many_tasks(tmp_path):
     assert len(slurm._bundles(found * 500, options(['time=5']))) == slurm.LARGEST_ARRAY
 
 
+@pytest.mark.parametrize(
+    'text',
+    ['[]', '{"mark": "a"}', '{"mark": 1, "tasks": []}', '{"mark": "a", "tasks": [[1]]}', '{'],
+)
+def test_a_damaged_announcement_is_one_line(text, tmp_path):
+    (tmp_path / 'slurm').mkdir()
+    (tmp_path / 'slurm' / slurm_jobs.ANNOUNCED).write_text(text)
+    with pytest.raises(UserError, match=r'submitting.json: cannot be used: .*; remove it if no j'):
+        slurm_jobs.recovered(tmp_path)
+
+
 @pytest.mark.parametrize('text', ['[]', '{"runs/a": 1}', '{"runs/a": "1; rm"}', '{'])
 def test_a_damaged_file_of_jobs_is_one_line(text, tmp_path):
     (tmp_path / 'slurm').mkdir()
@@ -569,10 +672,10 @@ def test_jobs_that_slurm_has_forgotten_have_ended(script, found, tmp_path, monke
     assert slurm_jobs.alive({}) == {}
 
 
-def stub(folder, monkeypatch, script):
-    """Puts a script in the place of squeue."""
-    (folder / 'squeue').write_text(f'#!/bin/sh\n{script}\n')
-    (folder / 'squeue').chmod(0o755)
+def stub(folder, monkeypatch, script, name='squeue'):
+    """Puts a script in the place of a command of Slurm."""
+    (folder / name).write_text(f'#!/bin/sh\n{script}\n')
+    (folder / name).chmod(0o755)
     monkeypatch.setenv('PATH', f'{folder}:{os.environ["PATH"]}')
 
 
