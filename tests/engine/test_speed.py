@@ -10,7 +10,7 @@ import torch
 from sentences import text_of
 
 from benchmark import speed
-from benchmark.engine.speed import processes, report, starting
+from benchmark.engine.speed import many, processes, report, starting
 from benchmark.engine.speed.measuring import TINY, Row, Sizes, digits, in_turns, table
 
 
@@ -26,10 +26,11 @@ def test_everything_that_needs_one_process_is_measured(tmp_path, capsys):
     for wanted in (
         'samples a second in the suite', 'loading / whole epoch', 'step of `mmanet`',
         'all 7 subsets of 3', 'all 3 subsets of 2', 'images a second of `mmanet`',
-        '7 full passes', 'of matrix products', 'memory of the process',
+        '7 full passes', 'of matrix products', 'memory of the process', '20 vectors',
     ):  # fmt: skip
         found = [cells for what, cells in measured.items() if wanted in what]
         assert found, wanted
+        assert [cells for cells in found if 'not measured' in cells] == []
         for ratio, spread, goal, reached, _ in found:
             low, high = map(float, spread.split(' to '))
             assert low <= float(ratio) <= high
@@ -48,6 +49,7 @@ def test_what_needs_two_processes_is_measured_beside_it(monkeypatch):
         monkeypatch.setattr(f'benchmark.engine.speed.testing.{name}', lambda *_: [])
     monkeypatch.setattr(starting, 'starts', lambda _: [Row('starts', [2], '<= 6')])
     monkeypatch.setattr(processes, 'memory', lambda _: [])
+    monkeypatch.setattr(many, 'many', lambda _: [])
     monkeypatch.setattr(processes, 'kept', lambda _: Row('kept', [0.7]))
     monkeypatch.setattr(processes, 'jobs', lambda _: Row('jobs', [0.5], '<= 0.60'))
     monkeypatch.setattr(processes, 'shared', lambda _: Row('ddp', [], note='none'))

@@ -30,6 +30,7 @@ class Sizes(NamedTuple):
         modalities: Numbers of modalities whose subsets are tested.
         embedded: Further options of the embedded data sets.
         times: How many steps one timing of steps takes.
+        many: Samples and epochs of the training on many modalities.
     """
 
     repeats: int = 5
@@ -40,9 +41,10 @@ class Sizes(NamedTuple):
     modalities: tuple[int, ...] = (2, 3, 4, 8)
     embedded: str = ''
     times: int = 1
+    many: tuple[int, int] = (1000, 100)
 
 
-TINY = Sizes(1, 16, (16, 4, 4), 20, 64, (2, 3), ',size=32,width=4')
+TINY = Sizes(1, 16, (16, 4, 4), 20, 64, (2, 3), ',size=32,width=4', many=(32, 1))
 """Sizes that show that the measurements run; the numbers mean nothing."""
 
 ON_GPU = Sizes(samples=1536, matmul=8192, times=10)

@@ -11,7 +11,7 @@ import torch
 
 from benchmark.engine.building import use_threads
 from benchmark.engine.memory import keep_freed
-from benchmark.engine.speed import on_gpu, processes, starting, testing, trainings
+from benchmark.engine.speed import many, on_gpu, processes, starting, testing, trainings
 from benchmark.engine.speed.cases import compute_on, machine
 from benchmark.engine.speed.measuring import ON_GPU, TINY, Row, Sizes, digits, table
 from benchmark.errors import UserError
@@ -55,6 +55,7 @@ def _alone(sizes: Sizes, folder: Path) -> dict[str, Job]:
         "tests at the papers' size": lambda: testing.papers(sizes, folder),
         'FLOPs a second': lambda: trainings.peak(sizes, folder),
         'memory': lambda: processes.memory(sizes),
+        '20 modalities': lambda: many.many(sizes),
     }
 
 
