@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from benchmark.errors import UserError
+from benchmark.options import TUPLE, keyed
 
 LONGEST = 64
 """Number of bytes of the longest name of a data set, a modality or a class."""
@@ -44,6 +45,21 @@ def check_dataset_name(name: str) -> None:
             f'{what}: expected no -gaps, -common or -baseline at its end, as tables have, '
             f'found {name!r}'
         )
+
+
+def given_in(spec: str, tail: str) -> dict[str, str]:
+    """Returns the options of a spec 'name:key=value,key=value', as text.
+
+    Args:
+        spec: The spec, for messages.
+        tail: What follows the name and the colon.
+
+    Raises:
+        UserError: An option is not of the form key=value, or a key is given twice.
+    """
+    # A number after a comma goes on with a value of several, as in class_weights=1,2.
+    tail = re.sub(r',(?=[-+.\d]*\d[-+.\deE]*(,|$))', TUPLE, tail)
+    return keyed(filter(None, tail.split(',')), repr(spec), 'key=value after the colon')
 
 
 def check_spec(spec: str) -> None:

@@ -16,8 +16,7 @@ from mmengine.registry import Registry
 
 from benchmark.errors import UserError, nearest, unknown
 from benchmark.files import ROOT, user_path
-from benchmark.names import check_spec
-from benchmark.options import TUPLE, keyed
+from benchmark.names import check_spec, given_in
 from benchmark.shown import terminal
 from benchmark.streams import uninterrupted
 
@@ -155,10 +154,7 @@ def parse_spec(spec: str, registry: Names | None = None) -> tuple[str, dict[str,
     if in_file:
         load_file(Path(f'{path}.py'))
         check_registers(Path(f'{path}.py'), name, registry)
-    # A number after a comma goes on with a value of several, as in class_weights=1,2.
-    tail = re.sub(r',(?=[-+.\d]*\d[-+.\deE]*(,|$))', TUPLE, tail)
-    parts = filter(None, tail.split(','))
-    return name, keyed(parts, repr(spec), 'key=value after the colon')
+    return name, given_in(spec, tail)
 
 
 def load_file(path: Path) -> None:

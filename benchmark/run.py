@@ -244,12 +244,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     arguments.check_processes(args)
     if args.status is not None:
-        from benchmark.engine import slurm_jobs, status
+        from benchmark.engine import slurm_announced, status
         from benchmark.report.escaping import terminal
 
         results = args.results if args.status is True else args.status
         shown = status.show(results, terminal)
-        slurm_jobs.show(results)
+        slurm_announced.show(results)
         return shown
     arguments.check(args)
     slurm_options.check(args)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 from benchmark.engine.building import Machine
 from benchmark.engine.experiment import Experiment
 from benchmark.engine.forecast import Forecast
@@ -43,7 +41,7 @@ def within(grid: Grid, machine: Machine, budget: float) -> Grid:
         before = forecast.trained
         each = [_expected(forecast, e) for e in todo]
         took = sum(expected.seconds for expected in each)
-        later = copy.deepcopy(timetable)
+        later = timetable.copy()
         for e, expected in zip(todo, each, strict=True):
             later.add(item, expected, e.trial)
         fits = later.end <= budget

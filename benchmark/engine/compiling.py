@@ -15,6 +15,11 @@ from benchmark.method import Batch, Method
 
 Backend = str | Callable[..., Any]
 
+GRAPHS = 64
+"""Graphs that PyTorch makes at most of one `forward`, of 8 by default. The blocks of a network
+share theirs, and each needs graphs for training and for tests; what has too many is not compiled.
+"""
+
 
 class Compiling(Hook):
     """Compiles a method before the first epoch, and before others what their loss adds.
@@ -55,6 +60,9 @@ def compiled(
     Returns:
         The names of the modules that were compiled now.
     """
+    # The older of two names of this setting is known to all versions of PyTorch.
+    settings = torch._dynamo.config
+    settings.cache_size_limit = max(settings.cache_size_limit, GRAPHS)
     names = [name for name in called(method) if name not in known]
     for name in names:
         method.get_submodule(name).compile(backend=backend)

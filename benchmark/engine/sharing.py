@@ -32,8 +32,9 @@ def share_of(grid: Grid, shard: Shard) -> Grid:
     groups = _groups(grid)
     fair = math.ceil(sum(networks for group in groups for _, networks in group) / shard.total)
     pieces = [piece for group in groups for piece in _pieces(group, fair)]
-    # What each share has, and its number: the least comes first, of equals the first share.
-    shares = [(0, number) for number in range(1, shard.total + 1)]
+    # What each share has, and its number: the least comes first, of equals the first share. Shares
+    # beyond the number of pieces stay empty.
+    shares = [(0, number) for number in range(1, min(shard.total, len(pieces)) + 1)]
     mine: set[int] = set()
     for size, items in sorted(pieces, key=lambda piece: -piece[0]):
         load, number = shares[0]

@@ -14,10 +14,16 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmark.engine import corruption_runs, slurm_jobs, slurm_options, slurm_task
+from benchmark.engine import (
+    corruption_runs,
+    slurm_announced,
+    slurm_jobs,
+    slurm_options,
+    slurm_task,
+)
 from benchmark.engine.building import Machine
 from benchmark.engine.grid import is_done, steps
 from benchmark.engine.locks import BEAT, STALE, Busy, holding
@@ -58,10 +64,13 @@ def hand_over(
     every = [e for item in grid for e in steps(item)]
     if done := sum(map(is_done, every)):
         print(f'{done} of {len(every)} experiments are recorded already')
-    left = units(grid, lambda item: _unfinished(item, request), machine.varied)
+
+    def left() -> list[Unit]:
+        return units(grid, lambda item: _unfinished(item, request), machine.varied)
+
     if args.dry_run:
-        _show(left, options)
-    elif left:
+        _show(left(), options, slurm_options.device_of(args))
+    elif left():
         with _alone(results / slurm_jobs.FOLDER):
             _submit(left, results, args, options)
 
@@ -109,14 +118,15 @@ def _waves(left: Sequence[Unit]) -> list[list[Unit]]:
     return [[u for u in left if depth(u) == wave] for wave in range(3)]
 
 
-def _show(left: Sequence[Unit], options: Options) -> None:
+def _show(left: Sequence[Unit], options: Options, device: str) -> None:
     """Prints the tasks that would be submitted; what is queued at this moment is not asked for."""
     at_once, *later = _waves(left)
     for name, wave in [('at once', at_once), *(('after another', wave) for wave in later)]:
         for unit in wave:
             print(f'to submit  {name:13}  {unit.text}')
     tasks = sum(len(_bundles(wave, options)) for wave in _waves(left))
-    print(f'{tasks} tasks, each on {options.device} with {options.executor["time"]} minutes')
+    named = f'{tasks} task{"s" * (tasks != 1)}'
+    print(f'{named}, each on {device} with {options.executor["time"]} minutes')
 
 
 def _bundles(wave: Sequence[Unit], options: Options) -> list[list[Unit]]:
@@ -126,10 +136,15 @@ def _bundles(wave: Sequence[Unit], options: Options) -> list[list[Unit]]:
 
 
 def _submit(
-    left: Sequence[Unit], results: Path, args: argparse.Namespace, options: Options
+    unfinished: Callable[[], list[Unit]],
+    results: Path,
+    args: argparse.Namespace,
+    options: Options,
 ) -> None:
     jobs = slurm_jobs.read(results) | _recovered(results)
     states = slurm_jobs.alive(jobs)
+    # After the states: what has ended since was in the queue then, and is not submitted again.
+    left = unfinished()
     jobs = {folder: job for folder, job in jobs.items() if job in states}
     if states:
         print(f'tasks in the queue already: {slurm_jobs.told(states)}')
@@ -141,10 +156,11 @@ def _submit(
         before = sorted({jobs[str(folder)] for folder in needed if str(folder) in jobs})
         bundles = _bundles(wave, options)
         only = [[names[unit.folder] for unit in bundle] for bundle in bundles]
-        ids = _array(only, results, args, options, before)
+        mark = slurm_announced.announce(results, only)
+        ids = _array(only, results, args, options, before, mark)
         jobs |= {name: job for bundle, job in zip(only, ids, strict=True) for name in bundle}
         slurm_jobs.write(results, jobs)
-        slurm_jobs.settle(results)
+        slurm_announced.settle(results, [mark])
         after = f'; begins after {", ".join(before)}' if before else ''
         print(f'submitted {len(ids)} task{"s" if len(ids) > 1 else ""}: {_span(ids)}{after}')
     if new:
@@ -158,14 +174,14 @@ def _recovered(results: Path) -> slurm_jobs.Jobs:
     Raises:
         UserError: Slurm does not answer, or the file cannot be written.
     """
-    jobs, lost = slurm_jobs.recovered(results)
-    if lost:
-        print(f'cancelled, because a killed command had not finished them: {_span(lost)}')
-        slurm_jobs.cancel(lost)
-    if jobs:
-        slurm_jobs.write(results, slurm_jobs.read(results) | jobs)
-    slurm_jobs.settle(results)
-    return jobs
+    found = slurm_announced.recovered(results)
+    if found.lost:
+        print(f'cancelled, because a killed command had not finished them: {_span(found.lost)}')
+        slurm_jobs.cancel(found.lost)
+    if found.jobs:
+        slurm_jobs.write(results, slurm_jobs.read(results) | found.jobs)
+    slurm_announced.settle(results, found.marks)
+    return found.jobs
 
 
 def _span(ids: Sequence[str]) -> str:
@@ -178,14 +194,16 @@ def _array(
     args: argparse.Namespace,
     options: Options,
     before: Sequence[str],
+    mark: str,
 ) -> list[str]:
-    """Submits an array and returns the ids of its tasks.
+    """Submits an array with a mark in its comment and returns the ids of its tasks.
 
     Raises:
-        UserError: Slurm refuses it.
+        UserError: Slurm refuses it, or what the tasks need cannot be written.
     """
     import cloudpickle
     import submitit
+    from submitit.core.utils import FailedJobError
 
     cloudpickle.register_pickle_by_value(slurm_task)
     device = slurm_options.device_of(args)
@@ -196,7 +214,6 @@ def _array(
     dependency: Mapping[str, str] = {}
     if before:
         dependency = {'dependency': f'afterany:{":".join(before)}'}
-    mark = slurm_jobs.announce(results, only)
     comment = f'{options.executor.get("comment", "")} {mark}'.strip()
     given = {**options.executor, **dependency, 'comment': comment}
     executor.update_parameters(stderr_to_stdout=True, **given)
@@ -206,8 +223,11 @@ def _array(
         with contextlib.redirect_stderr(io.StringIO()):
             return [job.job_id for job in executor.map_array(task, only)]
     except (OSError, RuntimeError) as error:
-        # Slurm may have taken what it was too slow to answer.
-        if 'timed out' not in str(error):
-            slurm_jobs.settle(results)
         lines = [line.removeprefix('sbatch: error: ') for line in str(error).splitlines()]
-        raise UserError(f'sbatch: Slurm refuses the jobs: {"; ".join(lines)[:300]}') from error
+        why = '; '.join(lines)[:300]
+        if not isinstance(error, FailedJobError):
+            raise UserError(f'{results / slurm_jobs.FOLDER}: cannot be written: {why}') from error
+        # Slurm may have taken what it was too slow to answer, and the next command looks for it.
+        if 'timed out' not in why:
+            slurm_announced.settle(results, [mark])
+        raise UserError(f'sbatch: Slurm refuses the jobs: {why}') from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,23 +25,34 @@ class Expected(NamedTuple):
 
 
 class Timetable:
-    """What the jobs of a command will do, each experiment being begun by the first that is free.
+    """What the jobs of a command will do: one that is free begins the first that can begin.
 
-    A training is not divided between jobs. An experiment begins once the networks that it needs
-    are trained, and jobs take others meanwhile; the seeds of a search begin after its trials.
+    A training is not divided between jobs. An experiment cannot begin while a network that it needs
+    is being trained, or trials of its search are. Jobs take others meanwhile, as in a run
+    (`Worker.work`), where each job goes through the experiments at its own pace.
 
     Args:
         jobs: Number of jobs.
-
-    Attributes:
-        end: When everything will have ended, in seconds from the start.
     """
 
     def __init__(self, jobs: int) -> None:
-        self.end = 0.0
-        self._free = [(0.0, math.inf)] * jobs
-        self._trained: dict[Path, float] = {}
-        self._tried: dict[int, float] = {}
+        self._jobs = _Jobs(jobs, [], {}, {})
+        self._later: list[_Entry] = []
+
+    @property
+    def end(self) -> float:
+        """When everything will have ended, in seconds from the start."""
+        jobs, later = self._jobs.copy(), [*self._later]
+        while later:
+            at, when = jobs.choice(later)
+            jobs.do(later.pop(at), when)
+        return max(jobs.free, default=0.0)
+
+    def copy(self) -> Timetable:
+        """Returns one to which experiments can be added that do not stay in this one."""
+        other = Timetable(0)
+        other._jobs, other._later = self._jobs.copy(), [*self._later]
+        return other
 
     def add(self, item: object, expected: Expected, trial: bool = False) -> None:
         """Adds an experiment.
@@ -49,20 +62,68 @@ class Timetable:
             expected: How long it takes, and what it trains and needs.
             trial: Whether it is a trial of a search.
         """
-        tried = 0.0 if trial else self._tried.get(id(item), 0.0)
-        after = max([tried, *(self._trained.get(folder, 0.0) for folder in expected.needs)])
-        begin = self._place(after, expected.seconds)
-        end = begin + expected.seconds
-        self.end = max(self.end, end)
-        self._trained |= {folder: begin + s for folder, s in expected.trains.items()}
-        if trial:
-            self._tried[id(item)] = max(end, self._tried.get(id(item), 0.0))
+        self._later.append(_Entry(expected, id(item), trial))
+        while self._later:
+            at, when = self._jobs.choice(self._later)
+            if when > self._jobs.first:
+                break
+            self._jobs.do(self._later.pop(at), when)
 
-    def _place(self, after: float, seconds: float) -> float:
-        """Takes some time of the job that can begin first, and returns when it begins."""
-        fits = [(max(a, after), a, b) for a, b in self._free if max(a, after) + seconds <= b]
-        begin, a, b = min(fits)
-        self._free.remove((a, b))
-        left = [(a, begin), (begin + seconds, b)]
-        self._free += [(a, b) for a, b in left if a < b]
-        return begin
+
+class _Entry(NamedTuple):
+    """An experiment, the identity of its item, and whether it is a trial of a search."""
+
+    expected: Expected
+    search: int
+    trial: bool
+
+
+@dataclass
+class _Jobs:
+    """What some jobs have done.
+
+    Attributes:
+        most: Number of jobs.
+        free: When those that have done something are free, a heap.
+        trained: Folder of a network -> when it is trained.
+        tried: Identity of a search -> when its last trial ends.
+    """
+
+    most: int
+    free: list[float]
+    trained: dict[Path, float]
+    tried: dict[int, float]
+
+    def copy(self) -> _Jobs:
+        """Returns jobs that have done the same."""
+        return _Jobs(self.most, [*self.free], {**self.trained}, {**self.tried})
+
+    @property
+    def first(self) -> float:
+        """When the next job is free."""
+        return self.free[0] if len(self.free) == self.most else 0.0
+
+    def choice(self, later: Sequence[_Entry]) -> tuple[int, float]:
+        """Returns which of some experiments begins next, and when; the first of those at once."""
+        training = {folder for entry in later for folder in entry.expected.trains}
+        trying = {entry.search for entry in later if entry.trial}
+
+        def begin(entry: _Entry) -> float:
+            seed = not entry.trial
+            if training & entry.expected.needs or (seed and entry.search in trying):
+                return math.inf
+            known = [self.trained.get(folder, 0.0) for folder in entry.expected.needs]
+            return max([self.first, seed * self.tried.get(entry.search, 0.0), *known])
+
+        when, at = min((begin(entry), number) for number, entry in enumerate(later))
+        return at, when
+
+    def do(self, entry: _Entry, when: float) -> None:
+        """Has the next job that is free do an experiment, which begins at a time."""
+        if len(self.free) == self.most:
+            heapq.heappop(self.free)
+        end = when + entry.expected.seconds
+        heapq.heappush(self.free, end)
+        self.trained |= {folder: when + s for folder, s in entry.expected.trains.items()}
+        if entry.trial:
+            self.tried[entry.search] = max(end, self.tried.get(entry.search, 0.0))

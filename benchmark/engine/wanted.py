@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.engine.grids import NamedGrid
+from benchmark.engine import spelled
+from benchmark.engine.grids import EMBEDDED, NamedGrid
 from benchmark.errors import UserError, unknown
 from benchmark.files import ROOT
 from benchmark.names import check_spec
@@ -33,8 +34,8 @@ def check(args: argparse.Namespace) -> None:
         args: The arguments, with the grid that was read.
 
     Raises:
-        UserError: There is no such method, data set, data root or subset, no method at all, or too
-            few trials.
+        UserError: There is no such method, data set, option, data root or subset, no method at
+            all, or too few trials.
     """
     _check_tune(args)
     _check_files(args)
@@ -42,7 +43,11 @@ def check(args: argparse.Namespace) -> None:
     if 'benchmark.registry' not in sys.modules:
         grid = args.grid or NamedGrid('', ())
         _check_names('method', args.methods or grid.methods, ROOT / 'methods')
-        _check_names('data set', args.datasets or grid.datasets, ROOT / 'datasets', args.data_root)
+        datasets = args.datasets or grid.datasets
+        _check_names('data set', datasets, ROOT / 'datasets', args.data_root)
+        folders = {name: ROOT / name for name in ('methods', 'datasets')}
+        keys = [word.partition('=')[0] for word in args.cfg_options]
+        spelled.check(args.methods, datasets or EMBEDDED, folders, keys)
 
 
 def _check_tune(args: argparse.Namespace) -> None:

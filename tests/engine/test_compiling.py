@@ -1,10 +1,13 @@
 """Compiled networks: which parts, the same numbers, and what records tell."""
 
+import re
 import shutil
 import types
 
+import numpy as np
 import pytest
 import torch
+import torch._inductor.config as inductor
 from tasks import TASKS, Toy, batch_of
 
 from benchmark import run
@@ -15,6 +18,7 @@ from benchmark.engine.protocol import Protocol
 from benchmark.errors import UserError
 from benchmark.missing import subset_masks
 from benchmark.options import Spec
+from benchmark.records import store
 from benchmark.registry import METHODS, discover
 
 discover()
@@ -109,6 +113,44 @@ def test_records_tell_what_was_exchanged_for_speed(machine, told, tmp_path, monk
         execution.deterministic(Machine('cpu'))
     assert {k: v for k, v in found.items() if k in ('compiled', 'deterministic')} == told
     assert len(asked) == machine.compiled
+
+
+def test_parts_of_one_class_have_graphs_of_their_own(caplog):
+    method = METHODS.module_dict['modality_dropout'](TASKS['faces'])
+    with torch._dynamo.config.patch(cache_size_limit=8):
+        assert compiling.compiled(method, backend='eager')
+        with caplog.at_level('WARNING', 'torch._dynamo'):
+            for size in (2, 3, 4):
+                batch = batch_of(TASKS['faces'], size)
+                method.train().loss(batch)['loss_task'].backward()
+                with torch.no_grad():
+                    method.eval().predict(batch.inputs, batch.available)
+    assert 'recompile_limit' not in caplog.text
+    assert 'cache_size_limit' not in caplog.text
+
+
+@pytest.mark.skipif(not shutil.which('g++'), reason='needs a C++ compiler')
+def test_a_compiled_training_has_the_losses_of_another(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path / 'cache'))
+    rng = np.random.default_rng(0)
+    inputs = {f'inputs/{name}': rng.normal(size=(48, 3)) for name in 'ab'}
+    np.savez(tmp_path / 'two.npz', target=np.arange(48) % 2, split=np.arange(48) // 16, **inputs)
+    words = ['--methods', 'modality_dropout', '--datasets', 'arrays', '--data-root']
+    words += [str(tmp_path / 'two.npz'), '--device', 'cpu', '--jobs', '1', '--cfg-options']
+    words += ['epochs=2', 'width=4', '--results']
+    losses, environments = [], []
+    for more in ([], ['--compile']):
+        results = tmp_path / f'r{len(losses)}'
+        # Compiled dropout draws numbers of its own unless it is told not to.
+        with inductor.patch(fallback_random=True):
+            assert run.main([*words, str(results), *more]) == 0
+        (path,) = results.rglob(store.RECORD)
+        environments.append(store.read(path)['environment'])
+        log = path.with_name('train.log').read_text()
+        losses.append([float(value) for value in re.findall(r'loss_task ([0-9.]+)', log)])
+    assert [e.get('compiled') for e in environments] == [None, 'yes']
+    assert len(losses[0]) == 2
+    assert losses[1] == pytest.approx(losses[0], abs=2e-3)
 
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch):

@@ -199,3 +199,9 @@ def test_shares_in_one_folder_run_each_experiment_once(tmp_path, capsys):
     # More shares than experiments: some are empty, which is no failure.
     assert run.main(command(tmp_path / 'shared', '--shard', '9/9')) == 0
     assert 'share 9 of 9: 0 of 4 experiments' in capsys.readouterr().out
+
+
+def test_very_many_shares_need_no_memory(tmp_path):
+    grid = grid_of(tmp_path, 'majority', 'hemis', seeds=(0,))
+    found = [share_of(grid, Shard(number, 999_999_999)) for number in (1, 2, 3, 999_999_999)]
+    assert [*map(names, found)] == [['majority 0'], ['hemis 0'], [], []]

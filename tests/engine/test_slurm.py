@@ -1,10 +1,13 @@
 """Experiments as tasks of Slurm: options, units of work, and a command in a real Slurm."""
 
 import contextlib
+import errno
 import importlib.util
 import io
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +26,7 @@ from submitit.slurm.slurm import SlurmExecutor
 from tasks import TASKS, Toy
 
 from benchmark import files, run, running
-from benchmark.engine import locks, picking, plan, slurm, slurm_jobs, slurm_options
+from benchmark.engine import locks, picking, plan, slurm, slurm_announced, slurm_jobs, slurm_options
 from benchmark.engine.building import Machine
 from benchmark.engine.locks import holding
 from benchmark.engine.slurm_options import minutes, options
@@ -262,7 +265,7 @@ def test_what_a_killed_command_had_submitted_is_not_submitted_again(
 ):
     # Slurm counts jobs from the first of `life`, whose tasks have ended.
     assert life.queue['collected'] == []
-    monkeypatch.setattr(slurm_jobs, 'SETTLED', 0.5)
+    monkeypatch.setattr(slurm_announced, 'SETTLED', 0.5)
     words = [*command(tmp_path, tmp_path / 'new'), '--methods', 'majority', 'hemis', *SLURM[:2]]
     words += ['--slurm', 'time=5,begin=now+1hour,comment=of mine']
     child = os.fork()
@@ -295,7 +298,9 @@ def test_what_a_killed_command_had_submitted_is_not_submitted_again(
         assert 'submitted' not in capsys.readouterr().out
         assert queue('%i %k') == after
         assert sorted(slurm_jobs.read(tmp_path / 'new').values()) == [x.split()[0] for x in after]
-        assert not (tmp_path / 'new' / 'slurm' / slurm_jobs.ANNOUNCED).exists()
+        # What Slurm does not know is looked for again, for a day.
+        file = tmp_path / 'new' / 'slurm' / slurm_announced.ANNOUNCED
+        assert file.exists() == (kept == 0)
     finally:
         asked('scancel', f'--user={os.getuid()}')
         wait(lambda: not queue('%i'))
@@ -307,7 +312,7 @@ def test_what_slurm_refuses_is_one_line(node, tmp_path, capsys):
     error = capsys.readouterr().err
     assert re.fullmatch(r'error: sbatch: Slurm refuses the jobs: invalid partition.*\n', error)
     assert slurm_jobs.read(tmp_path / 'new') == {}
-    assert not (tmp_path / 'new' / 'slurm' / slurm_jobs.ANNOUNCED).exists()
+    assert not (tmp_path / 'new' / 'slurm' / slurm_announced.ANNOUNCED).exists()
 
 
 def test_what_slurm_was_too_slow_to_answer_is_looked_for(tmp_path, capsys, monkeypatch):
@@ -320,18 +325,74 @@ def test_what_slurm_was_too_slow_to_answer_is_looked_for(tmp_path, capsys, monke
     words = [*command(tmp_path, tmp_path / 'new'), '--methods', 'majority', *SLURM]
     assert run.main(words) == 2
     assert 'Socket timed out' in capsys.readouterr().err
-    (announced,) = (tmp_path / 'new').rglob(slurm_jobs.ANNOUNCED)
-    mark = files.read_json(announced)['mark']
+    (announced,) = (tmp_path / 'new').rglob(slurm_announced.ANNOUNCED)
+    (mark,) = (one['mark'] for one in files.read_json(announced))
     # Slurm tells of the task the second time that it is asked.
     stub(tmp_path, monkeypatch, f'test -e {late} && echo 7 {mark}; touch {late}')
-    monkeypatch.setattr(slurm_jobs.time, 'sleep', lambda seconds: None)
+    monkeypatch.setattr(slurm_announced.time, 'sleep', lambda seconds: None)
     (path := tmp_path / 'new' / 'slurm' / '7' / '7_submitted.pkl').parent.mkdir()
     path.touch()
-    assert slurm_jobs.recovered(tmp_path / 'new', wait=False) == ({}, [])
+    assert slurm_announced.recovered(tmp_path / 'new', wait=False) == ({}, [], set())
     late.unlink()
-    jobs, lost = slurm_jobs.recovered(tmp_path / 'new')
-    assert [*jobs.values()] == ['7']
-    assert lost == []
+    found = slurm_announced.recovered(tmp_path / 'new')
+    assert [*found.jobs.values()] == ['7']
+    assert (found.lost, found.marks) == ([], {mark})
+    assert capsys.readouterr().out.count('waiting for what a command that was killed') == 1
+
+
+def test_what_was_announced_is_looked_for_until_it_is_found_or_a_day_has_passed(
+    tmp_path, monkeypatch
+):
+    (tmp_path / 'slurm').mkdir()
+    first = slurm_announced.announce(tmp_path, [['runs/a'], ['runs/b']])
+    second = slurm_announced.announce(tmp_path, [['runs/a']])
+    monkeypatch.setattr(slurm_announced.time, 'sleep', lambda seconds: None)
+    # `sbatch` took so long that its tasks came after the next command had given them up.
+    stub(tmp_path, monkeypatch, f'echo 7_1 mine {first}; echo 8 {second}; echo 9 benchmark-12')
+    found = slurm_announced.recovered(tmp_path)
+    assert (found.jobs, found.lost, found.marks) == ({}, ['7_1', '8'], {first, second})
+    slurm_announced.settle(tmp_path, [second])
+    found = slurm_announced.recovered(tmp_path)
+    assert (found.lost, found.marks) == (['7_1'], {first})
+    # The tasks of the folder that a folder is a copy of are none of its own.
+    shutil.copytree(tmp_path / 'slurm', tmp_path / 'copy' / 'slurm')
+    assert slurm_announced.recovered(tmp_path / 'copy') == ({}, [], set())
+    monkeypatch.setattr(slurm_announced, 'FORGOTTEN', -1.0)
+    assert slurm_announced.recovered(tmp_path) == ({}, [], set())
+    slurm_announced.settle(tmp_path, [first])
+    assert not (tmp_path / 'slurm' / slurm_announced.ANNOUNCED).exists()
+
+
+def test_a_full_disk_after_the_submission_submits_nothing_twice(
+    life, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(slurm_announced, 'SETTLED', 0.5)
+    words = [*command(tmp_path, tmp_path / 'new'), '--methods', 'majority', 'hemis', *SLURM[:2]]
+    words += ['--slurm', 'time=5,begin=now+1hour']
+    with monkeypatch.context() as patch:
+        real, calls = JobPaths.move_temporary_file, []
+
+        def full(self, *args, **more):
+            calls.append(args)
+            if len(calls) == 3:
+                raise OSError(errno.ENOSPC, 'No space left on device')
+            return real(self, *args, **more)
+
+        patch.setattr(JobPaths, 'move_temporary_file', full)
+        assert run.main(words) == 2
+    assert re.fullmatch(
+        r'error: \S+/new/slurm: cannot be written: .*No space left on device\n',
+        capsys.readouterr().err,
+    )
+    before = queue('%i')
+    try:
+        assert len(before) == 2
+        assert run.main(words) == 0
+        assert 'cancelled, because a killed command' in capsys.readouterr().out
+        assert len(queue('%i')) == 2
+    finally:
+        asked('scancel', f'--user={os.getuid()}')
+        wait(lambda: not queue('%i'))
 
 
 def test_options_are_words_or_a_file_and_words_come_first(tmp_path):
@@ -472,6 +533,8 @@ def test_a_plan_for_gpus_needs_none_here_and_submits_nothing(tmp_path, capsys):
         '3 tasks, each on cuda with 120 minutes',
     ]
     assert not (tmp_path / 'new' / 'slurm').exists()
+    assert run.main([*words[:-1], *task, '--dry-run', '--device', 'cpu']) == 0
+    assert capsys.readouterr().out.endswith('\n1 task, each on cpu with 120 minutes\n')
 
 
 def grid_of(results, *methods, tune=None):
@@ -642,15 +705,19 @@ def test_units_are_dealt_out_to_at_most_so_many_tasks(tmp_path):
     assert len(slurm._bundles(found * 500, options(['time=5']))) == slurm.LARGEST_ARRAY
 
 
+GOOD = {'mark': f'benchmark-{"0" * 16}', 'results': '', 'time': 1.0, 'tasks': []}
+
+
 @pytest.mark.parametrize(
-    'text',
-    ['[]', '{"mark": "a"}', '{"mark": 1, "tasks": []}', '{"mark": "a", "tasks": [[1]]}', '{'],
-)
-def test_a_damaged_announcement_is_one_line(text, tmp_path):
+    'found',
+    [{}, ['a'], [{}], [{**GOOD, 'mark': 'x'}], [{**GOOD, 'tasks': [['a'], [1]]}],
+     [{**GOOD, 'time': None}], [{**GOOD, 'results': 1}], [GOOD, {**GOOD, 'tasks': None}]],
+)  # fmt: skip
+def test_a_damaged_announcement_is_one_line(found, tmp_path):
     (tmp_path / 'slurm').mkdir()
-    (tmp_path / 'slurm' / slurm_jobs.ANNOUNCED).write_text(text)
+    (tmp_path / 'slurm' / slurm_announced.ANNOUNCED).write_text(json.dumps(found))
     with pytest.raises(UserError, match=r'submitting.json: cannot be used: .*; remove it if no j'):
-        slurm_jobs.recovered(tmp_path)
+        slurm_announced.recovered(tmp_path)
 
 
 @pytest.mark.parametrize('text', ['[]', '{"runs/a": 1}', '{"runs/a": "1; rm"}', '{'])

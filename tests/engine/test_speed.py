@@ -71,10 +71,10 @@ def test_starts_are_measured_until_a_command_answers_or_trains(monkeypatch):
 
     monkeypatch.setattr(starting.subprocess, 'run', run)
     rows = starting.starts(TINY)
-    assert [len(row.values) for row in rows] == [1, 1, 1, 1, 1]
+    assert [len(row.values) for row in rows] == [1, 1, 1, 1, 1, 1]
     # The last one is measured here: both processes began to train, and were ended.
     assert 1 < rows[-1].values[0] < starting.LONGEST
-    assert [words[1] for words in asked[:6:2]] == ['--help', '--metods', '--list']
+    assert [words[1] for words in asked[:8:2]] == ['--help', '--metods', '--methods', '--list']
     compile(asked[-1][1], 'program', 'exec')
     assert asked[-1][2:4] == ['--methods', 'modality_dropout']
 

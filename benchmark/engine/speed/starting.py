@@ -51,6 +51,7 @@ class Waiting(ModalityDropout):
 LONGEST = 120
 """Seconds after which a start is given up."""
 
+WRONG = 'rfnet:fuse_stat=0.1'
 TRAINING = ('--methods', 'modality_dropout', '--datasets', 'synth_faces', '--device', 'cpu')
 
 
@@ -59,6 +60,7 @@ def starts(sizes: Sizes) -> list[Row]:
     cases = (
         ('`--help` answers', (COMMAND, '--help'), '<= 1'),
         ('a mistyped option is told', (COMMAND, '--metods', 'mmanet'), '<= 1'),
+        ('a mistyped option of a method is told', (COMMAND, '--methods', WRONG), '<= 1'),
         ('`--list` answers', (COMMAND, '--list'), '<= 3'),
         ('the first training step of one experiment begins', ('-c', UNTIL_STEP, *TRAINING), '<= 6'),
     )
