@@ -104,12 +104,12 @@ class Forecast:
             x.folder: measured.earlier[kind].seconds(_epochs_done(x.parts[0], x))
             for kind, x in e.earlier.items()
         }
-        needed = frozenset(seconds)
         seconds |= {p.folder: measured.training.seconds(_epochs_done(p, e)) for p in e.parts}
         new = [folder for folder in seconds if folder not in self.trained]
         ends = itertools.accumulate(seconds[folder] for folder in new)
         trains = dict(zip(new, ends, strict=True))
-        needs = needed & self.trained
+        # A teacher that is a row of its own may be trained for a student before it.
+        needs = self.trained & seconds.keys()
         self.trained |= {*new}
         last = measured.tests + measured.beside
         whole = sum(seconds[folder] for folder in new) + (len(e.parts) * last if tests else 0.0)

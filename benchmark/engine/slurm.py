@@ -228,6 +228,6 @@ def _array(
         if not isinstance(error, FailedJobError):
             raise UserError(f'{results / slurm_jobs.FOLDER}: cannot be written: {why}') from error
         # Slurm may have taken what it was too slow to answer, and the next command looks for it.
-        if 'timed out' not in why:
+        if 'timed out' not in str(error):
             slurm_announced.settle(results, [mark])
         raise UserError(f'sbatch: Slurm refuses the jobs: {why}') from error

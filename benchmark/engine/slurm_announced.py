@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,13 @@ def announce(results: Path, tasks: Sequence[Sequence[str]]) -> str:
         UserError: The file cannot be read or written.
     """
     mark = f'benchmark-{secrets.token_hex(8)}'
-    new = {'mark': mark, 'results': str(results), 'time': time.time(), 'tasks': [*map(list, tasks)]}
+    new = {
+        'mark': mark,
+        'results': str(results),
+        'time': time.time(),
+        'user': os.getuid(),
+        'tasks': [*map(list, tasks)],
+    }
     _keep(results, [*_announced(results), new])
     return mark
 
@@ -125,16 +132,18 @@ def recovered(results: Path, wait: bool = True) -> Recovered:
     return Recovered(jobs, lost, {*found.values()})
 
 
-def _marked(marks: Collection[str]) -> dict[str, str]:
+def _marked(announced: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Returns the tasks that wait or run and whose comment ends with one of some marks: id -> mark.
 
     Raises:
         UserError: Slurm does not answer.
     """
-    if not marks:
+    if not announced:
         return {}
-    lines = [line.split() for line in slurm_jobs.squeue('--format=%i %k')]
-    return {job: comment[-1] for job, *comment in lines if comment and comment[-1] in marks}
+    users = sorted({str(one['user']) for one in announced.values()})
+    lines = slurm_jobs.squeue(f'--user={",".join(users)}', '--format=%i %k')
+    words = [line.split() for line in lines]
+    return {job: comment[-1] for job, *comment in words if comment and comment[-1] in announced}
 
 
 def _check_announced(found: Any) -> None:
@@ -143,7 +152,7 @@ def _check_announced(found: Any) -> None:
 
 
 def _is_announcement(found: Any) -> bool:
-    if not isinstance(found, dict) or found.keys() != {'mark', 'results', 'time', 'tasks'}:
+    if not isinstance(found, dict) or found.keys() != {'mark', 'results', 'time', 'user', 'tasks'}:
         return False
     mark, tasks = found['mark'], found['tasks']
     return (
@@ -151,6 +160,7 @@ def _is_announcement(found: Any) -> bool:
         and MARK.fullmatch(mark) is not None
         and isinstance(found['results'], str)
         and isinstance(found['time'], int | float)
+        and isinstance(found['user'], int)
         and isinstance(tasks, list)
         and all(isinstance(task, list) for task in tasks)
         and all(isinstance(name, str) for task in tasks for name in task)

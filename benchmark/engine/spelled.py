@@ -77,6 +77,8 @@ def _check_spec(spec: str, folder: Path, shared: Hints) -> Hints | None:
         return None
     hints = {**shared, **hints}
     for key, value in given_in(spec, tail).items():
+        if '.' in key:  # for one data set alone, as in mmanet:synth_faces.alpha=30
+            continue
         if key not in hints:
             raise unknown(f'option of {name}', key, hints)
         if hints[key] is not None:
@@ -97,8 +99,12 @@ def stated(name: str, folder: Path) -> Hints | None:
     """
     mark = f".register_module('{name}')\n"
     texts = (file.read_text(encoding='utf-8') for file in sorted(folder.glob('[!_]*.py')))
-    tree = next((ast.parse(text) for text in texts if mark in text), None)
-    for node in tree.body if tree else ():
+    text = next((text for text in texts if mark in text), '')
+    try:
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError):  # which the import tells
+        return None
+    for node in body:
         if isinstance(node, ast.ClassDef) and _registers(node, name):
             return _options(node)
     return None
@@ -138,5 +144,5 @@ def _hint(annotation: ast.expr | None) -> Any:
     code = compile(ast.Expression(annotation), '<annotation>', 'eval')
     try:
         return eval(code, {'__builtins__': {}}, NAMES)
-    except (NameError, TypeError):
+    except Exception:  # whatever it is that only an import knows
         return None

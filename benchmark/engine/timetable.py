@@ -42,10 +42,9 @@ class Timetable:
     @property
     def end(self) -> float:
         """When everything will have ended, in seconds from the start."""
-        jobs, later = self._jobs.copy(), [*self._later]
+        jobs, later = self._jobs.copy(), self._later
         while later:
-            at, when = jobs.choice(later)
-            jobs.do(later.pop(at), when)
+            later = jobs.go_on(later)
         return max(jobs.free, default=0.0)
 
     def copy(self) -> Timetable:
@@ -64,10 +63,11 @@ class Timetable:
         """
         self._later.append(_Entry(expected, id(item), trial))
         while self._later:
-            at, when = self._jobs.choice(self._later)
-            if when > self._jobs.first:
+            begins = self._jobs.begins(self._later)
+            at = next((n for n, when in enumerate(begins) if when <= self._jobs.first), None)
+            if at is None:
                 break
-            self._jobs.do(self._later.pop(at), when)
+            self._jobs.do(self._later.pop(at), self._jobs.first)
 
 
 class _Entry(NamedTuple):
@@ -103,8 +103,8 @@ class _Jobs:
         """When the next job is free."""
         return self.free[0] if len(self.free) == self.most else 0.0
 
-    def choice(self, later: Sequence[_Entry]) -> tuple[int, float]:
-        """Returns which of some experiments begins next, and when; the first of those at once."""
+    def begins(self, later: Sequence[_Entry]) -> list[float]:
+        """Returns from when on some experiments can begin; infinity while others come before."""
         training = {folder for entry in later for folder in entry.expected.trains}
         trying = {entry.search for entry in later if entry.trial}
 
@@ -113,10 +113,24 @@ class _Jobs:
             if training & entry.expected.needs or (seed and entry.search in trying):
                 return math.inf
             known = [self.trained.get(folder, 0.0) for folder in entry.expected.needs]
-            return max([self.first, seed * self.tried.get(entry.search, 0.0), *known])
+            return max([seed * self.tried.get(entry.search, 0.0), *known])
 
-        when, at = min((begin(entry), number) for number, entry in enumerate(later))
-        return at, when
+        return [begin(entry) for entry in later]
+
+    def go_on(self, later: Sequence[_Entry]) -> list[_Entry]:
+        """Does what waits for no other of some experiments, and returns the rest."""
+        waiting = [(when, n) for n, when in enumerate(self.begins(later)) if when < math.inf]
+        done, ready = {n for _, n in waiting}, list[int]()
+        heapq.heapify(waiting)
+        while waiting or ready:
+            while waiting and waiting[0][0] <= self.first:
+                heapq.heappush(ready, heapq.heappop(waiting)[1])
+            if ready:
+                self.do(later[heapq.heappop(ready)], self.first)
+            else:
+                when, n = heapq.heappop(waiting)
+                self.do(later[n], when)
+        return [entry for n, entry in enumerate(later) if n not in done]
 
     def do(self, entry: _Entry, when: float) -> None:
         """Has the next job that is free do an experiment, which begins at a time."""

@@ -27,6 +27,7 @@ SECONDS = {
     'rfnet': taking(1000.0),
     'distilled': taking(100.0, teacher=50.0),
     'mmanet': taking(100.0, teacher=50.0),
+    'complete': taking(50.0),
 }
 
 
@@ -161,6 +162,14 @@ def test_a_student_waits_for_a_teacher_that_another_one_trains(tmp_path, capsys)
     assert fitting(three, 155.0, jobs=3) == ['distilled 0', 'mmanet 0', 'hemis 0']
     assert fitting(three[1:], 155.0, jobs=2) == ['mmanet 0', 'hemis 0']
     assert fitting(three, 153.0, jobs=2) == ['hemis 0']
+
+
+def test_a_row_that_a_student_trains_as_its_teacher_waits_for_it(tmp_path):
+    student, teacher = grid_of(tmp_path, 'distilled', 'complete')
+    forecast = Forecast(Machine('cpu'))
+    expected = forecast.expected(student)
+    assert expected.trains == {teacher.folder: 50.0, student.folder: 150.0}
+    assert forecast.expected(teacher) == (4.0, {}, {teacher.folder})
 
 
 def test_the_rest_is_not_begun(tmp_path, capsys):

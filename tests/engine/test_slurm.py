@@ -705,7 +705,7 @@ def test_units_are_dealt_out_to_at_most_so_many_tasks(tmp_path):
     assert len(slurm._bundles(found * 500, options(['time=5']))) == slurm.LARGEST_ARRAY
 
 
-GOOD = {'mark': f'benchmark-{"0" * 16}', 'results': '', 'time': 1.0, 'tasks': []}
+GOOD = {'mark': f'benchmark-{"0" * 16}', 'results': '', 'time': 1.0, 'user': 0, 'tasks': []}
 
 
 @pytest.mark.parametrize(

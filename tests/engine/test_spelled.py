@@ -63,6 +63,7 @@ def checked(*methods, datasets=('synth_faces',), keys=()):
 
 
 def test_what_is_right_or_only_known_to_an_import_passes():
+    checked('mmanet:alpha=4,synth_faces.alpha=30', 'modality_dropout')
     checked('rfnet:fuse_start=0.5,variant=official', 'mmanet', 'complete:no=1', 'a.py:rfnet:no=1')
     checked(datasets=('synth_faces:train=3', 'synth_rooms'), keys=('train', 'synth_rooms.lr', 'lr'))
     # The options of this data set stand in a base class.
@@ -70,3 +71,13 @@ def test_what_is_right_or_only_known_to_an_import_passes():
     checked(datasets=('data.py:mine:no=1',), keys=('no',))
     with pytest.raises(UserError, match="'no'"):
         checked(keys=('no',))
+
+
+def test_a_file_that_is_broken_or_needs_an_import_is_left_to_the_import(tmp_path):
+    head = "from x import METHODS\n\n\n@METHODS.register_module('mine')\nclass Mine:\n"
+    (tmp_path / 'mine.py').write_text(f'{head}    def (')
+    assert spelled.stated('mine', tmp_path) is None
+    body = "    def __init__(self, *, a: int = 1, b: float.bad = 2, c: {}['x'] = 3, d=4): pass\n"
+    (tmp_path / 'mine.py').write_text(f'{head}{body}')
+    assert spelled.stated('mine', tmp_path) == {'a': int, 'b': None, 'c': None, 'd': None}
+    assert spelled.stated('yours', tmp_path) is None

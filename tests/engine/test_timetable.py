@@ -47,6 +47,9 @@ LATE = Expected(11.0, {Path('late'): 9.0}, frozenset([TEACHER]))
         (2, [teaches(5, 10), LATE, Expected(1.0, {}, frozenset([Path('late')])), alone(6)], 17),
         # A teacher that is an experiment itself is trained before it is tested.
         (2, [Expected(9.0, {TEACHER: 5.0}), learns(10)], 15),
+        # One that is a row of its own, and that a student before it trains, waits to be tested.
+        (2, [teaches(5, 10), Expected(2.0, {}, frozenset([TEACHER]))], 15),
+        (3, [teaches(5, 1), Expected(7.0, {}, frozenset([TEACHER])), alone(6)], 12),
         (2, [learns(10)], 10),
         (2, [alone(0), alone(0), alone(1), alone(1), alone(0)], 1),
     ],
