@@ -8,7 +8,7 @@ themselves, and what they refuse is told in the same words.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ def check(
     methods: Sequence[str],
     datasets: Sequence[str],
     folders: Mapping[str, Path],
-    keys: Iterable[str],
+    keys: Sequence[str],
 ) -> None:
     """Checks the options of specs, and the keys of --cfg-options.
 
@@ -52,13 +52,14 @@ def check(
     known: list[Hints | None] = [
         _check_spec(spec, folders['datasets'], SHARED) for spec in datasets
     ]
-    if None in known:
+    if None in known or not keys:
         return
-    plain = {*protocol_fields(), *(key for hints in known if hints for key in hints)}
+    fields = protocol_fields()
+    plain = {*fields, *(key for hints in known if hints for key in hints)}
     dotted = {
         f'{spec.partition(":")[0]}.{key}'
         for spec, hints in zip(datasets, known, strict=True)
-        for key in {*(hints or {}), *protocol_fields()}
+        for key in {*(hints or {}), *fields}
     }
     for key in keys:
         if key not in plain | dotted:
